@@ -1,0 +1,1 @@
+"""Modelkeep keeps, serves and watches machine-learning models inside your own walls."""

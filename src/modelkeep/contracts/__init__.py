@@ -1,0 +1,1 @@
+"""Small values, protocols and errors that every room shares: standard library and msgspec only."""

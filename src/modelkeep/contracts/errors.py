@@ -1,0 +1,217 @@
+"""One tree of errors for the whole house.
+
+    ModelkeepError
+    ├── Invalid            the request is wrong: change it
+    │   ├── InvalidName · InvalidInput · UnsupportedFormat
+    ├── Unauthenticated    say who you are
+    ├── Forbidden          you may not
+    ├── NotFound           there is no such thing
+    ├── Conflict           it clashes with what is there
+    │   └── Stale          it was changed since you looked
+    ├── TooLarge           make it smaller
+    ├── Limited            you asked too often
+    ├── Unavailable        we cannot now: come back later
+    │   ├── RunnerLost · VersionLoading · VersionQuarantined · Overloaded
+    ├── StorageFull        the disk is full
+    ├── Timeout            it took too long
+    └── Internal           our fault
+
+An error has a *kind* (what the receiver should do), a stable *code* (documented in `docs/reference/errors.md`), a sentence
+(its docstring, or the one given) and, where fields of the request are at fault, details that name the field and never its
+value. Doors map kinds to their own dialect (HTTP status, exit code); no status codes live below the doors.
+"""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import ClassVar
+
+import msgspec
+
+
+class Kind(StrEnum):
+    """What the receiver of an error should do about it."""
+
+    INVALID = "invalid"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    CONFLICT = "conflict"
+    STALE = "stale"
+    TOO_LARGE = "too_large"
+    LIMITED = "limited"
+    UNAVAILABLE = "unavailable"
+    STORAGE_FULL = "storage_full"
+    TIMEOUT = "timeout"
+    INTERNAL = "internal"
+
+
+class FieldError(msgspec.Struct, frozen=True):
+    """One field at fault: where it is (`inputs[0][3]`), a stable code, and a sentence without its value."""
+
+    path: str
+    code: str
+    message: str
+
+
+class ModelkeepError(Exception):
+    """Something went wrong."""
+
+    kind: ClassVar[Kind] = Kind.INTERNAL
+    code: ClassVar[str] = "internal"
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        fields: tuple[FieldError, ...] = (),
+        retry_after_s: float | None = None,
+    ) -> None:
+        self.message = message or " ".join((type(self).__doc__ or self.code).split())
+        self.fields = fields
+        self.retry_after_s = retry_after_s
+        super().__init__(self.message)
+
+
+class Invalid(ModelkeepError):
+    """The request is not valid."""
+
+    kind = Kind.INVALID
+    code = "invalid_request"
+
+
+class InvalidName(Invalid):
+    """A name has 1 to 63 characters: small letters, digits, dot, underscore and hyphen; the first is a letter or a digit."""
+
+    code = "invalid_name"
+
+
+class InvalidInput(Invalid):
+    """The inputs do not fit the model's signature."""
+
+    code = "invalid_input"
+
+
+class UnsupportedFormat(Invalid):
+    """This file format cannot be served here."""
+
+    code = "unsupported_format"
+
+
+class Unauthenticated(ModelkeepError):
+    """A valid API key is needed: send it as `X-API-Key` or as `Authorization: Bearer`."""
+
+    kind = Kind.UNAUTHENTICATED
+    code = "unauthenticated"
+
+
+class Forbidden(ModelkeepError):
+    """This key may not do that."""
+
+    kind = Kind.FORBIDDEN
+    code = "forbidden"
+
+
+class NotFound(ModelkeepError):
+    """There is nothing here by that name."""
+
+    kind = Kind.NOT_FOUND
+    code = "not_found"
+
+
+class Conflict(ModelkeepError):
+    """The request clashes with what is already there."""
+
+    kind = Kind.CONFLICT
+    code = "conflict"
+
+
+class Stale(Conflict):
+    """It was changed since you looked at it: read it again, then repeat the change."""
+
+    kind = Kind.STALE
+    code = "stale"
+
+
+class TooLarge(ModelkeepError):
+    """The request is larger than this installation allows."""
+
+    kind = Kind.TOO_LARGE
+    code = "too_large"
+
+
+class Limited(ModelkeepError):
+    """Too many requests: wait, then try again."""
+
+    kind = Kind.LIMITED
+    code = "rate_limited"
+
+
+class Unavailable(ModelkeepError):
+    """This cannot be done right now: try again soon."""
+
+    kind = Kind.UNAVAILABLE
+    code = "unavailable"
+
+
+class RunnerLost(Unavailable):
+    """The process that runs this model died while it worked on the request: try again."""
+
+    code = "runner_lost"
+
+
+class VersionLoading(Unavailable):
+    """The model is still being loaded: try again soon."""
+
+    code = "version_loading"
+
+
+class VersionQuarantined(Unavailable):
+    """The process that runs this model died too often and is held back for a while."""
+
+    code = "version_quarantined"
+
+
+class Overloaded(Unavailable):
+    """More requests are waiting for this model than its queue may hold: try again soon."""
+
+    code = "overloaded"
+
+
+class OutOfMemory(Unavailable):
+    """The model needed more memory for these inputs than its limit allows: send fewer rows, or raise the limit."""
+
+    code = "model_memory_limit"
+
+
+class StorageFull(ModelkeepError):
+    """The disk is full: nothing was stored."""
+
+    kind = Kind.STORAGE_FULL
+    code = "storage_full"
+
+
+class Timeout(ModelkeepError):
+    """It took longer than the request's deadline."""
+
+    kind = Kind.TIMEOUT
+    code = "deadline_exceeded"
+
+
+class Internal(ModelkeepError):
+    """Something went wrong on our side; the request id finds it in the log."""
+
+    kind = Kind.INTERNAL
+    code = "internal"
+
+
+class ModelFailed(Internal):
+    """The model raised an error on these inputs; its log has the reason."""
+
+    code = "model_failed"
+
+
+def all_errors(root: type[ModelkeepError] = ModelkeepError) -> Iterator[type[ModelkeepError]]:
+    """Yield every error class below `root` that has been imported, parents first."""
+    for child in root.__subclasses__():
+        yield child
+        yield from all_errors(child)

@@ -1,0 +1,71 @@
+"""Why an uploaded version was refused: a code that a program can branch on and a sentence that tells the uploader what to do."""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Reason(StrEnum):
+    """Codes of `rejected` versions; `ADVICE` has what to change for each."""
+
+    TRUNCATED = "artifact_truncated"
+    UNRECOGNISED = "content_unrecognised"
+    MISMATCH = "format_mismatch"
+    CORRUPT = "artifact_corrupt"
+    MISSING_DEPENDENCY = "missing_dependency"
+    UNTRUSTED_TYPES = "untrusted_types"
+    NOT_A_MODEL = "not_a_model"
+    NOT_FITTED = "not_fitted"
+    LOAD_FAILED = "load_failed"
+    LOAD_TIMEOUT = "load_timeout"
+    LOAD_CRASHED = "load_crashed"
+    MEMORY_LIMIT = "memory_limit"
+    SAMPLE_NEEDED = "sample_needed"
+    SAMPLE_UNREADABLE = "sample_unreadable"
+    SAMPLE_MISMATCH = "sample_mismatch"
+    SIGNATURE_UNSUPPORTED = "signature_unsupported"
+    PREPROCESS_MISMATCH = "preprocess_mismatch"
+    LABELS_MISMATCH = "labels_mismatch"
+    PREDICT_FAILED = "predict_failed"
+    PREDICT_TIMEOUT = "predict_timeout"
+    PREDICT_CRASHED = "predict_crashed"
+    OUTPUT_INVALID = "output_invalid"
+
+
+ADVICE: dict[Reason, str] = {
+    Reason.TRUNCATED: "The file ends too early. Save the model again, compare the sizes, and upload it once more.",
+    Reason.UNRECOGNISED: "The content is of no format served here. Save the model as ONNX, joblib, pickle or skops.",
+    Reason.MISMATCH: "The content is of another format than the one declared. Rename the file or name the right format.",
+    Reason.CORRUPT: "The stored bytes are not those that were uploaded. Upload the file again.",
+    Reason.MISSING_DEPENDENCY: "The model needs a package that is not installed here. Install it, or convert the model to ONNX.",
+    Reason.UNTRUSTED_TYPES: "The skops file holds types that are not trusted here. Use known estimators, or joblib.",
+    Reason.NOT_A_MODEL: "The file loads, but what it holds cannot predict. Save the fitted estimator itself.",
+    Reason.NOT_FITTED: "The estimator is not fitted. Call fit() before saving it.",
+    Reason.LOAD_FAILED: "The file could not be loaded. Load it once where it was made, with the same package versions.",
+    Reason.LOAD_TIMEOUT: "Loading took longer than validation allows. Make the model smaller, or raise the time limit.",
+    Reason.LOAD_CRASHED: "The process died while loading the file, which is probably damaged. Save it again.",
+    Reason.MEMORY_LIMIT: "The model needs more memory than a runner may use. Make it smaller, or raise the memory limit.",
+    Reason.SAMPLE_NEEDED: "The artifact does not say what its inputs are. Upload it with a few sample rows.",
+    Reason.SAMPLE_UNREADABLE: "The sample cannot be read. Send CSV with a header line, JSON rows, or a picture for an image model.",
+    Reason.SAMPLE_MISMATCH: "The sample does not fit the model's inputs. Send rows with exactly the model's columns.",
+    Reason.SIGNATURE_UNSUPPORTED: "The model has inputs or outputs of a type that cannot be served. Change the exported graph.",
+    Reason.PREPROCESS_MISMATCH: "The picture preprocessing does not fit the model's input. Check size, layout and channels.",
+    Reason.LABELS_MISMATCH: "There are not as many labels as the model has classes. Send one label a line, in class order.",
+    Reason.PREDICT_FAILED: "The model raised an error on the sample. Predict with it where it was made, on the same rows.",
+    Reason.PREDICT_TIMEOUT: "The model did not answer the sample in time. Look for an endless loop, or raise the time limit.",
+    Reason.PREDICT_CRASHED: "The process died while the model worked on the sample. Try the model where it was made.",
+    Reason.OUTPUT_INVALID: "The model's answer cannot be served: it needs one numeric or text value, or a list of them, a row.",
+}
+
+
+class Rejection(msgspec.Struct, frozen=True):
+    """A reason code, what to do about it, and what exactly was seen (no paths, no stack)."""
+
+    code: Reason
+    advice: str
+    detail: str = ""
+
+
+def reject(reason: Reason, detail: str = "") -> Rejection:
+    """Return the rejection for `reason` with its standing advice and `detail`, the words of this case."""
+    return Rejection(reason, ADVICE[reason], detail[:2000])

@@ -1,0 +1,116 @@
+"""The protocol of runners: adapters that load one file format and run it. Found by entry point (`modelkeep.runners`).
+
+A runner module is cheap to import: its framework is imported in `load`, which only ever happens inside a runner process.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+
+import msgspec
+
+from modelkeep.contracts.rejections import Reason
+from modelkeep.contracts.signature import Dtype, Signature
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Safety = Literal["data", "guarded", "code"]
+
+
+class Format(msgspec.Struct, frozen=True):
+    """A file format: its name, its file suffixes, and what loading it may do.
+
+    safety: "data" parses only; "guarded" builds objects from a fixed list of types; "code" may run anything.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    safety: Safety
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What a runner says of itself without importing its framework.
+
+    `preload`: modules that the template process imports once, so that a runner forked from it is warm.
+    `extra`: the optional dependency that installs the framework ("" for none).
+    """
+
+    name: str
+    formats: tuple[Format, ...]
+    preload: tuple[str, ...] = ()
+    extra: str = ""
+
+
+class Artifact(msgspec.Struct, frozen=True):
+    """The checked bytes of one uploaded file, and the format it was declared to be."""
+
+    data: bytes
+    format: str
+
+
+class Column(msgspec.Struct, frozen=True):
+    """A column of the uploader's sample: its name, its datatype, and whether values are missing in it."""
+
+    name: str
+    dtype: Dtype
+    nullable: bool = False
+
+
+class LoadOptions(msgspec.Struct, frozen=True):
+    """How to load.
+
+    `signature`: the one found at validation (None while validating). `sample`: columns of the sample, when there was one.
+    `threads`: how many threads the framework may use.
+    """
+
+    signature: Signature | None = None
+    sample: tuple[Column, ...] = ()
+    threads: int = 1
+
+
+class ModelFacts(msgspec.Struct, frozen=True):
+    """What is known of a loaded model. `warnings` are for people: they do not stop the version."""
+
+    signature: Signature
+    framework: str
+    framework_version: str
+    kind: str = ""
+    details: dict[str, str] = {}
+    warnings: tuple[str, ...] = ()
+
+
+class CannotLoad(Exception):  # noqa: N818 - reads as what happened
+    """A runner refuses an artifact, with the reason code for its uploader."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        self.reason = reason
+        self.detail = detail
+        super().__init__(f"{reason}: {detail}")
+
+
+class Model(Protocol):
+    """A loaded model."""
+
+    @property
+    def facts(self) -> ModelFacts:
+        """Signature and origin of the model."""
+        ...
+
+    def run(self, inputs: "Mapping[str, np.ndarray]") -> "dict[str, np.ndarray]":
+        """Answer one micro-batch: arrays by input name, equal first axis; returns arrays by output name, same first axis."""
+        ...
+
+
+class Runner(Protocol):
+    """Loads artifacts of the formats in its manifest."""
+
+    manifest: ClassVar[Manifest]
+
+    @staticmethod
+    def recognise(head: bytes, tail: bytes) -> str | None:
+        """Return the format that the first and last 4096 bytes are of, or None. No framework, no parsing."""
+        ...
+
+    def load(self, artifact: Artifact, options: LoadOptions) -> Model:
+        """Load the artifact; raises `CannotLoad`, or anything else for "load_failed"."""
+        ...

@@ -1,0 +1,1 @@
+"""Mechanisms without opinions: database, jobs, broadcast, logs, secrets."""

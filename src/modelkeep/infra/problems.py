@@ -1,0 +1,61 @@
+"""Error kinds as HTTP: the status, and the RFC 9457 problem document that both HTTP doors answer with."""
+
+import math
+
+import msgspec
+
+from modelkeep.contracts.errors import FieldError, Kind, ModelkeepError
+
+STATUS: dict[Kind, int] = {
+    Kind.INVALID: 400,
+    Kind.UNAUTHENTICATED: 401,
+    Kind.FORBIDDEN: 403,
+    Kind.NOT_FOUND: 404,
+    Kind.CONFLICT: 409,
+    Kind.STALE: 409,
+    Kind.TOO_LARGE: 413,
+    Kind.LIMITED: 429,
+    Kind.INTERNAL: 500,
+    Kind.UNAVAILABLE: 503,
+    Kind.TIMEOUT: 504,
+    Kind.STORAGE_FULL: 507,
+}
+TITLE: dict[Kind, str] = {
+    Kind.INVALID: "Invalid request",
+    Kind.UNAUTHENTICATED: "Not authenticated",
+    Kind.FORBIDDEN: "Not allowed",
+    Kind.NOT_FOUND: "Not found",
+    Kind.CONFLICT: "Conflict",
+    Kind.STALE: "Changed meanwhile",
+    Kind.TOO_LARGE: "Too large",
+    Kind.LIMITED: "Too many requests",
+    Kind.INTERNAL: "Internal error",
+    Kind.UNAVAILABLE: "Not available now",
+    Kind.TIMEOUT: "Out of time",
+    Kind.STORAGE_FULL: "Storage full",
+}
+CONTENT_TYPE = "application/problem+json"
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The document. `errors` names the fields at fault, never their values."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    request_id: str = ""
+    errors: tuple[FieldError, ...] = ()
+
+
+def problem(error: ModelkeepError, request_id: str) -> tuple[int, dict[str, str], bytes]:
+    """Return status, headers and body for `error`."""
+    status = STATUS[error.kind]
+    headers = {"content-type": CONTENT_TYPE}
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    if error.kind is Kind.UNAUTHENTICATED:
+        headers["www-authenticate"] = 'Bearer realm="modelkeep"'
+    body = Problem(f"urn:modelkeep:error:{error.code}", TITLE[error.kind], status, error.code, error.message, request_id, error.fields)
+    return status, headers, msgspec.json.encode(body)

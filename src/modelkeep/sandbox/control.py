@@ -1,0 +1,265 @@
+"""Messages between the supervisor and the processes around it, and the channel they travel on.
+
+    server -> supervisor   Want (declarative: all versions it serves), Kill
+    worker -> supervisor   Inspect (one runner for one validation), Kill
+    supervisor -> both     Configure, Connected (with the runner's socket), Gone, Held, Drain
+    any role -> supervisor Started
+    supervisor -> template Fork (with the artifact, the runner's socket and its stderr)
+    template -> supervisor Forked (with a pidfd), Exited
+
+A channel is a Unix stream socketpair. Each message is a u32 length, a u8 count of descriptors, and msgpack. Descriptors
+travel beside the bytes (SCM_RIGHTS) and are handed out in order. No runner ever holds an end of such a channel.
+"""
+
+import array
+import asyncio
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Sequence
+from enum import StrEnum
+
+import msgspec
+
+from modelkeep.contracts.runner import Column
+from modelkeep.contracts.snapshot import RunnerSpec
+
+MAX_MESSAGE = 64 * 1024 * 1024
+_HEAD = struct.Struct("<IB")
+_MAX_FDS = 8
+
+
+class Cause(StrEnum):
+    """Why a runner is gone."""
+
+    EXIT = "exit"  # it ended by itself
+    SIGNAL = "signal"  # a crash: it died of a signal that nobody here sent
+    MEMORY = "memory"  # its memory limit
+    DEADLINE = "deadline"  # a load or a run took too long
+    STOPPED = "stopped"  # no longer wanted
+    PROTOCOL = "protocol"  # it sent something that is no frame
+    NOT_STARTED = "not_started"  # it could not be started at all
+
+
+class Configure(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: the role's own settings, as JSON, and the name of its run."""
+
+    settings: bytes
+
+
+class Started(msgspec.Struct, frozen=True, tag=True):
+    """Role: up and answering."""
+
+
+class Want(msgspec.Struct, frozen=True, tag=True):
+    """Server: keep a runner for each of these versions, and for no others."""
+
+    specs: tuple[RunnerSpec, ...]
+
+
+class Inspect(msgspec.Struct, frozen=True, tag=True):
+    """Worker: start one runner for a validation. It is never restarted. `sample` describes the uploader's sample columns."""
+
+    ticket: str
+    spec: RunnerSpec
+    sample: tuple[Column, ...] = ()
+
+
+class Kill(msgspec.Struct, frozen=True, tag=True):
+    """Server or worker: end this runner, for this cause."""
+
+    runner: str
+    cause: Cause
+
+
+class Connected(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: a runner has been started; its socket comes with this. `ticket` answers an `Inspect`."""
+
+    runner: str
+    version_id: str
+    ticket: str = ""
+
+
+class Gone(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: a runner has ended. `detail` is for people; `stderr` is the last it wrote, as data."""
+
+    runner: str
+    version_id: str
+    cause: Cause
+    detail: str = ""
+    stderr: str = ""
+    ticket: str = ""
+
+
+class Held(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: this version died too often; the next try is in so many seconds."""
+
+    version_id: str
+    retry_after_s: float
+    detail: str = ""
+
+
+class Drain(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: finish what you have, take nothing new, then end. Readiness is off from now on."""
+
+
+class Fork(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor to template: start a runner. Descriptors: artifact (read-only), the runner's end of its socket, stderr."""
+
+    runner: str
+    spec: RunnerSpec
+    sample: tuple[Column, ...] = ()
+
+
+class Forked(msgspec.Struct, frozen=True, tag=True):
+    """Template: the runner's process id; its pidfd comes with this."""
+
+    runner: str
+    pid: int
+
+
+class Exited(msgspec.Struct, frozen=True, tag=True):
+    """Template: a runner has ended and was reaped. `status` as `os.waitstatus_to_exitcode` gives it (negative: a signal)."""
+
+    runner: str
+    status: int
+    peak_rss: int
+
+
+Message = Configure | Started | Want | Inspect | Kill | Connected | Gone | Held | Drain | Fork | Forked | Exited
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Message).decode
+
+
+class ChannelClosed(Exception):  # noqa: N818 - reads as what happened
+    """The other side has gone."""
+
+
+def pack(message: Message, fds: Sequence[int] = ()) -> bytes:
+    """Return the bytes of a message that is sent together with `fds`."""
+    body = _encode(message)
+    return _HEAD.pack(len(body), len(fds)) + body
+
+
+class Inbox:
+    """Collects bytes and descriptors as they arrive, and gives out whole messages."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._fds: deque[int] = deque()
+
+    def receive(self, sock: socket.socket) -> list[tuple[Message, list[int]]]:
+        """Read once from `sock`; return the messages that are now complete. Raises `ChannelClosed` at end of file."""
+        item = array.array("i")
+        data, ancillary, _flags, _address = sock.recvmsg(1 << 16, socket.CMSG_SPACE(_MAX_FDS * item.itemsize), socket.MSG_CMSG_CLOEXEC)
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                received = array.array("i")
+                received.frombytes(payload[: len(payload) - len(payload) % item.itemsize])
+                self._fds.extend(received)
+        if not data:
+            self.close()
+            raise ChannelClosed
+        self._buffer += data
+        return list(self._messages())
+
+    def _messages(self):  # noqa: ANN202 - a generator private to this class
+        while len(self._buffer) >= _HEAD.size:
+            size, count = _HEAD.unpack_from(self._buffer)
+            end = _HEAD.size + size
+            if size > MAX_MESSAGE:
+                raise ChannelClosed
+            if len(self._buffer) < end or len(self._fds) < count:
+                return
+            message = _decode(bytes(self._buffer[_HEAD.size : end]))
+            del self._buffer[:end]
+            yield message, [self._fds.popleft() for _ in range(count)]
+
+    def close(self) -> None:
+        """Close descriptors that no message has claimed."""
+        while self._fds:
+            os.close(self._fds.popleft())
+
+
+class Channel:
+    """One end of a channel, for asyncio. `send` never blocks; `receive` waits for the next message."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._inbox = Inbox()
+        self._ready: deque[tuple[Message, list[int]]] = deque()
+        self._out: deque[tuple[memoryview, list[int]]] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._writing = False
+        self._closed = False
+
+    async def receive(self) -> tuple[Message, list[int]]:
+        """Return the next message and its descriptors, which the caller now owns. Raises `ChannelClosed`."""
+        while not self._ready:
+            if self._closed:
+                raise ChannelClosed
+            readable = self._loop.create_future()
+            self._loop.add_reader(self._sock, _settle, readable)
+            try:
+                await readable
+            finally:
+                if not self._closed:
+                    self._loop.remove_reader(self._sock)
+            try:
+                self._ready.extend(self._inbox.receive(self._sock))
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise ChannelClosed from error
+        return self._ready.popleft()
+
+    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Queue a message. Duplicates of `fds` are sent; the caller keeps and closes its own."""
+        if self._closed:
+            raise ChannelClosed
+        self._out.append((memoryview(pack(message, fds)), [os.dup(fd) for fd in fds]))
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._out:
+            data, fds = self._out[0]
+            try:
+                sent = socket.send_fds(self._sock, [data], fds) if fds else self._sock.send(data)
+            except BlockingIOError:
+                if not self._writing:
+                    self._writing = True
+                    self._loop.add_writer(self._sock, self._flush)
+                return
+            except OSError:
+                self.close()
+                return
+            for fd in fds:
+                os.close(fd)
+            if sent < len(data):
+                self._out[0] = (data[sent:], [])
+            else:
+                self._out.popleft()
+        if self._writing:
+            self._writing = False
+            self._loop.remove_writer(self._sock)
+
+    def close(self) -> None:
+        """Close the channel; a waiting `receive` raises `ChannelClosed`."""
+        if self._closed:
+            return
+        self._closed = True
+        self._loop.remove_reader(self._sock)
+        self._loop.remove_writer(self._sock)
+        for _data, fds in self._out:
+            for fd in fds:
+                os.close(fd)
+        self._out.clear()
+        self._inbox.close()
+        self._sock.close()
+
+
+def _settle(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,214 @@
+"""Frames between serving and a runner: one message and its tensors, length-prefixed, typed and capped.
+
+    u32 length of the rest | u32 length of the head | head: msgpack of a `Message` | the tensors' bytes, back to back
+
+Numbers are little-endian. A tensor of numbers is its C-ordered bytes; BYTES are, for each element, a u32 length and that
+many bytes (texts as UTF-8), with length 0xFFFFFFFF for a missing value and 0xFFFFFFFE before a byte string's own length.
+Nothing here is ever pickled. Both sides treat what arrives as untrusted: any fault is a `FrameError`.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from modelkeep.contracts.rejections import Reason
+from modelkeep.contracts.runner import ModelFacts
+from modelkeep.contracts.signature import Dtype, dtype_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MAX_FRAME = 256 * 1024 * 1024
+MAX_AXES = 16
+_LENGTH = struct.Struct("<I")
+_MISSING = 0xFFFFFFFF
+_RAW = 0xFFFFFFFE
+
+
+class FrameError(Exception):
+    """What arrived is not a frame; the channel cannot be trusted any further."""
+
+
+class TensorHead(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Name, datatype, shape and length in bytes of one tensor that follows the head."""
+
+    name: str
+    dtype: Dtype
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+class Loaded(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Runner: the model is ready. Seconds it took, and resident memory in bytes before and after."""
+
+    facts: ModelFacts
+    seconds: float
+    rss_before: int
+    rss_after: int
+
+
+class LoadFailed(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Runner: the model will not be ready; the process ends."""
+
+    reason: Reason
+    detail: str
+
+
+class Run(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Serving: run these inputs. `id` comes back with the answer."""
+
+    id: int
+    tensors: tuple[TensorHead, ...] = ()
+
+
+class Result(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Runner: the answer. `preprocess_s` and `run_s` are seconds; `peak_rss` is bytes so far."""
+
+    id: int
+    run_s: float
+    preprocess_s: float = 0.0
+    peak_rss: int = 0
+    tensors: tuple[TensorHead, ...] = ()
+
+
+class RunFailed(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Runner: the run raised. `code`: "model_failed", "memory", "bad_image" or "output_invalid"; `row` where one row is at fault."""
+
+    id: int
+    code: str
+    detail: str
+    row: int | None = None
+
+
+Message = Loaded | LoadFailed | Run | Result | RunFailed
+Tensors = Mapping[str, "NDArray[np.generic]"]
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Message).decode
+
+
+def encode(message: Message, tensors: "Tensors | None" = None) -> list[bytes | memoryview]:
+    """Return the frame's pieces for `writelines`/`sendmsg`. Raises `FrameError` when it would pass the cap.
+
+    Tensors are contiguous numpy arrays by name; BYTES are arrays of objects.
+    """
+    bodies: list[bytes | memoryview] = []
+    if tensors:
+        heads = []
+        for name, array in tensors.items():
+            dtype = dtype_of(array.dtype.name)
+            body = _encode_texts(array) if dtype is Dtype.BYTES else memoryview(np.ascontiguousarray(array).reshape(-1)).cast("B")
+            heads.append(TensorHead(name, dtype, array.shape, len(body)))
+            bodies.append(body)
+        message = msgspec.structs.replace(message, tensors=tuple(heads))
+    head = _encode(message)
+    total = _LENGTH.size + len(head) + sum(len(body) for body in bodies)
+    if total > MAX_FRAME:
+        raise FrameError(f"frame of {total} bytes is over the cap of {MAX_FRAME}")
+    return [_LENGTH.pack(total) + _LENGTH.pack(len(head)) + head, *bodies]
+
+
+def decode(frame: "bytes | bytearray | memoryview") -> "tuple[Message, dict[str, NDArray[np.generic]]]":
+    """Read one frame without its outer length. Number tensors are copies, so the caller may reuse the buffer."""
+    view = memoryview(frame)
+    if len(view) < _LENGTH.size:
+        raise FrameError("frame without a head")
+    (size,) = _LENGTH.unpack_from(view)
+    start = _LENGTH.size + size
+    if start > len(view):
+        raise FrameError("head is longer than its frame")
+    try:
+        message = _decode(view[_LENGTH.size : start])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FrameError(str(error)) from error
+    tensors: dict[str, NDArray[np.generic]] = {}
+    for head in getattr(message, "tensors", ()):
+        end = start + head.nbytes
+        if head.nbytes < 0 or end > len(view):
+            raise FrameError(f"tensor {head.name!r} is longer than its frame")
+        tensors[head.name] = _decode_tensor(head, view[start:end])
+        start = end
+    if start != len(view):
+        raise FrameError("bytes after the last tensor")
+    return message, tensors
+
+
+class Splitter:
+    """Cuts a byte stream into frames. Feed it what arrives; it yields whole frames, without their outer length."""
+
+    def __init__(self, max_frame: int = MAX_FRAME) -> None:
+        self._buffer = bytearray()
+        self._max = max_frame
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield each frame that is complete with `data`; raises `FrameError` for a length over the cap."""
+        self._buffer += data
+        while len(self._buffer) >= _LENGTH.size:
+            (size,) = _LENGTH.unpack_from(self._buffer)
+            if size > self._max:
+                raise FrameError(f"frame of {size} bytes is over the cap of {self._max}")
+            end = _LENGTH.size + size
+            if len(self._buffer) < end:
+                return
+            frame = bytes(memoryview(self._buffer)[_LENGTH.size : end])
+            del self._buffer[:end]
+            yield frame
+
+
+def _decode_tensor(head: TensorHead, body: memoryview) -> "NDArray[np.generic]":
+    if len(head.shape) > MAX_AXES or any(length < 0 for length in head.shape):
+        raise FrameError(f"tensor {head.name!r} has an impossible shape")
+    count = 1
+    for length in head.shape:
+        count *= length
+    if head.dtype is Dtype.BYTES:
+        return _decode_texts(head, body, count)
+    dtype = np.dtype(head.dtype.numpy)
+    if count * dtype.itemsize != len(body):
+        raise FrameError(f"tensor {head.name!r} has {len(body)} bytes, its shape needs {count * dtype.itemsize}")
+    return np.frombuffer(bytearray(body), dtype).reshape(head.shape)
+
+
+def _encode_texts(array: "NDArray[np.generic]") -> bytes:
+    parts: list[bytes] = []
+    for value in array.reshape(-1).tolist():
+        if value is None:
+            parts.append(_LENGTH.pack(_MISSING))
+        elif isinstance(value, bytes):
+            parts += (_LENGTH.pack(_RAW), _LENGTH.pack(len(value)), value)
+        else:
+            text = str(value).encode()
+            parts += (_LENGTH.pack(len(text)), text)
+    return b"".join(parts)
+
+
+def _decode_texts(head: TensorHead, body: memoryview, count: int) -> "NDArray[np.generic]":
+    if count * _LENGTH.size > len(body):
+        raise FrameError(f"tensor {head.name!r} has fewer values than its shape needs")
+    values: list[str | bytes | None] = []
+    at = 0
+    try:
+        for _ in range(count):
+            (size,) = _LENGTH.unpack_from(body, at)
+            at += _LENGTH.size
+            if size == _MISSING:
+                values.append(None)
+                continue
+            raw = size == _RAW
+            if raw:
+                (size,) = _LENGTH.unpack_from(body, at)
+                at += _LENGTH.size
+            piece = bytes(body[at : at + size])
+            if len(piece) != size:
+                raise FrameError(f"tensor {head.name!r} ends within a value")
+            values.append(piece if raw else piece.decode())
+            at += size
+    except (struct.error, UnicodeDecodeError) as error:
+        raise FrameError(f"tensor {head.name!r}: {error}") from error
+    if at != len(body):
+        raise FrameError(f"tensor {head.name!r} has bytes after its last value")
+    array = np.empty(count, dtype=object)
+    array[:] = values
+    return array.reshape(head.shape)
