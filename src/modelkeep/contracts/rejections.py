@@ -1,4 +1,4 @@
-"""Why an uploaded version was refused: a code that a program can branch on and a sentence that tells the uploader what to do."""
+"""Why an uploaded version was refused: a code for programs, and a sentence that tells the uploader what to do."""
 
 from enum import StrEnum
 
@@ -37,7 +37,7 @@ ADVICE: dict[Reason, str] = {
     Reason.UNRECOGNISED: "The content is of no format served here. Save the model as ONNX, joblib, pickle or skops.",
     Reason.MISMATCH: "The content is of another format than the one declared. Rename the file or name the right format.",
     Reason.CORRUPT: "The stored bytes are not those that were uploaded. Upload the file again.",
-    Reason.MISSING_DEPENDENCY: "The model needs a package that is not installed here. Install it, or convert the model to ONNX.",
+    Reason.MISSING_DEPENDENCY: "The model needs a package that is not installed here. Install it, or convert to ONNX.",
     Reason.UNTRUSTED_TYPES: "The skops file holds types that are not trusted here. Use known estimators, or joblib.",
     Reason.NOT_A_MODEL: "The file loads, but what it holds cannot predict. Save the fitted estimator itself.",
     Reason.NOT_FITTED: "The estimator is not fitted. Call fit() before saving it.",
@@ -46,7 +46,7 @@ ADVICE: dict[Reason, str] = {
     Reason.LOAD_CRASHED: "The process died while loading the file, which is probably damaged. Save it again.",
     Reason.MEMORY_LIMIT: "The model needs more memory than a runner may use. Make it smaller, or raise the memory limit.",
     Reason.SAMPLE_NEEDED: "The artifact does not say what its inputs are. Upload it with a few sample rows.",
-    Reason.SAMPLE_UNREADABLE: "The sample cannot be read. Send CSV with a header line, JSON rows, or a picture for an image model.",
+    Reason.SAMPLE_UNREADABLE: "The sample cannot be read. Send CSV with a header line, JSON rows, or a picture.",
     Reason.SAMPLE_MISMATCH: "The sample does not fit the model's inputs. Send rows with exactly the model's columns.",
     Reason.SIGNATURE_UNSUPPORTED: "The model has inputs or outputs of a type that cannot be served. Change the exported graph.",
     Reason.PREPROCESS_MISMATCH: "The picture preprocessing does not fit the model's input. Check size, layout and channels.",

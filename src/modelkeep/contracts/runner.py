@@ -79,7 +79,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
 
 
-class CannotLoad(Exception):  # noqa: N818 - reads as what happened
+class CannotLoad(Exception):
     """A runner refuses an artifact, with the reason code for its uploader."""
 
     def __init__(self, reason: Reason, detail: str = "") -> None:

@@ -57,5 +57,7 @@ def problem(error: ModelkeepError, request_id: str) -> tuple[int, dict[str, str]
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     if error.kind is Kind.UNAUTHENTICATED:
         headers["www-authenticate"] = 'Bearer realm="modelkeep"'
-    body = Problem(f"urn:modelkeep:error:{error.code}", TITLE[error.kind], status, error.code, error.message, request_id, error.fields)
+    body = Problem(
+        f"urn:modelkeep:error:{error.code}", TITLE[error.kind], status, error.code, error.message, request_id, error.fields
+    )
     return status, headers, msgspec.json.encode(body)

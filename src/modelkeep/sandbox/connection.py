@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modelkeep.sandbox import frames
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class RunnerGone(Exception):  # noqa: N818 - reads as what happened
+class RunnerGone(Exception):
     """The runner's socket has closed: the process has ended, or its frames could not be trusted (`protocol_error`)."""
 
     def __init__(self, protocol_error: str = "") -> None:
@@ -43,7 +43,9 @@ class RunnerConnection(asyncio.Protocol):
         _transport, connection = await asyncio.get_running_loop().create_connection(cls, sock=sock)
         return connection
 
-    def run(self, tensors: frames.Tensors) -> "asyncio.Future[tuple[frames.Result | frames.RunFailed, dict[str, NDArray[np.generic]]]]":
+    def run(
+        self, tensors: frames.Tensors
+    ) -> "asyncio.Future[tuple[frames.Result | frames.RunFailed, dict[str, NDArray[np.generic]]]]":
         """Send one micro-batch; the future has the answer, or raises `RunnerGone`. Raises `FrameError` over the cap."""
         if self._transport is None or self.closed.done():
             raise RunnerGone(self._protocol_error)
@@ -93,7 +95,8 @@ class RunnerConnection(asyncio.Protocol):
         """Tell everyone who waits (asyncio calls this)."""
         del exc
         gone = RunnerGone(self._protocol_error)
-        for waiting in (self.loaded, *self._waiting.values()):
+        everyone: list[asyncio.Future[Any]] = [self.loaded, *self._waiting.values()]
+        for waiting in everyone:
             if not waiting.done():
                 waiting.set_exception(gone)
                 waiting.exception()  # taken here: not every run has someone left to hear it

@@ -17,7 +17,7 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -132,7 +132,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Message).decode
 
 
-class ChannelClosed(Exception):  # noqa: N818 - reads as what happened
+class ChannelClosed(Exception):
     """The other side has gone."""
 
 
@@ -152,7 +152,9 @@ class Inbox:
     def receive(self, sock: socket.socket) -> list[tuple[Message, list[int]]]:
         """Read once from `sock`; return the messages that are now complete. Raises `ChannelClosed` at end of file."""
         item = array.array("i")
-        data, ancillary, _flags, _address = sock.recvmsg(1 << 16, socket.CMSG_SPACE(_MAX_FDS * item.itemsize), socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, _flags, _address = sock.recvmsg(
+            1 << 16, socket.CMSG_SPACE(_MAX_FDS * item.itemsize), socket.MSG_CMSG_CLOEXEC
+        )
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 received = array.array("i")
@@ -164,7 +166,7 @@ class Inbox:
         self._buffer += data
         return list(self._messages())
 
-    def _messages(self):  # noqa: ANN202 - a generator private to this class
+    def _messages(self) -> Iterator[tuple[Message, list[int]]]:
         while len(self._buffer) >= _HEAD.size:
             size, count = _HEAD.unpack_from(self._buffer)
             end = _HEAD.size + size

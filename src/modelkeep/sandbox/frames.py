@@ -75,7 +75,11 @@ class Result(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 
 
 class RunFailed(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Runner: the run raised. `code`: "model_failed", "memory", "bad_image" or "output_invalid"; `row` where one row is at fault."""
+    """Runner: the run raised.
+
+    `code`: "refused" (the model will not have these inputs), "model_failed", "memory", "bad_image" or "output_invalid".
+    `row` where one row is at fault.
+    """
 
     id: int
     code: str
@@ -99,7 +103,7 @@ def encode(message: Message, tensors: "Tensors | None" = None) -> list[bytes | m
         heads = []
         for name, array in tensors.items():
             dtype = dtype_of(array.dtype.name)
-            body = _encode_texts(array) if dtype is Dtype.BYTES else memoryview(np.ascontiguousarray(array).reshape(-1)).cast("B")
+            body = _encode_texts(array) if dtype is Dtype.BYTES else np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
             heads.append(TensorHead(name, dtype, array.shape, len(body)))
             bodies.append(body)
         message = msgspec.structs.replace(message, tensors=tuple(heads))

@@ -1,0 +1,492 @@
+"""Rows in any of the forms people send them, as arrays that fit a signature; and arrays as JSON values again.
+
+Forms of `inputs`, by the signature's layout:
+
+    matrix    [[1, 2], [3, 4]]     [{"a": 1, "b": 2}]     {"a": [1, 3], "b": [2, 4]}     {"input": [[1, 2], [3, 4]]}
+    table     the same; a column keeps its own type
+    tensors   {"ids": [[1, 2]], "mask": [[1, 1]]}     [{"ids": [1, 2], "mask": [1, 1]}]     one input: its nested list alone
+    image     ["<base64>", ...]    {"image": ["<base64>", ...]}    bytes where the caller has them
+
+What does not fit is refused with the path and a code for each value at fault (the first 20), and never changed quietly: a
+text is no number, 1.5 is no integer, a missing value (null) is taken only where the signature says so.
+"""
+
+import base64
+import binascii
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, NoReturn
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from modelkeep.contracts.errors import FieldError, InvalidInput
+from modelkeep.contracts.signature import Dtype, Layout, Signature, TensorSpec
+
+Array = NDArray[np.generic]
+Tensors = dict[str, Array]
+
+_MAX_FIELDS = 20
+_FLOATS = frozenset({Dtype.FP16, Dtype.FP32, Dtype.FP64})
+_matrix_of_floats = msgspec.json.Decoder(list[list[float]]).decode
+
+
+def tensors_from_json(signature: Signature, raw: bytes | memoryview) -> Tensors:
+    """Read the JSON of `inputs`. The common case, a matrix of floats, is decoded straight into numbers."""
+    if signature.layout is Layout.MATRIX and signature.inputs[0].dtype in _FLOATS:
+        try:
+            rows = _matrix_of_floats(raw)
+        except (msgspec.ValidationError, RecursionError):
+            rows = []
+        array = _regular_floats(signature.inputs[0], rows)
+        if array is not None:
+            return {signature.inputs[0].name: array}
+    try:
+        inputs = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInput(
+            "`inputs` is not valid JSON.", fields=(FieldError("inputs", "invalid_json", "Not valid JSON."),)
+        ) from error
+    return tensors_from(signature, inputs)
+
+
+def tensors_from(signature: Signature, inputs: object) -> Tensors:
+    """Return arrays by input name, with one equal first axis; raises `InvalidInput` naming each field at fault."""
+    faults = _Faults()
+    try:
+        match signature.layout:
+            case Layout.IMAGE:
+                tensors = _images(signature, inputs, faults)
+            case Layout.MATRIX:
+                tensors = _matrix(signature, inputs, faults)
+            case Layout.TABLE:
+                tensors = _table(signature, inputs, faults)
+            case Layout.TENSORS:
+                tensors = _named(signature, inputs, faults)
+    except _EnoughError:
+        tensors = {}
+    faults.settle()
+    check_rows(tensors)
+    return tensors
+
+
+def check_rows(tensors: Mapping[str, Array]) -> int:
+    """Return how many rows the tensors hold; raises `InvalidInput` when there are none or they disagree."""
+    counts = {name: array.shape[0] for name, array in tensors.items()}
+    rows = next(iter(counts.values()), 0)
+    if any(count != rows for count in counts.values()):
+        fields = tuple(FieldError(f"inputs.{name}", "row_count", f"Has {count} rows.") for name, count in counts.items())
+        raise InvalidInput("The inputs have different numbers of rows.", fields=fields)
+    if rows == 0:
+        raise InvalidInput("There are no rows.", fields=(FieldError("inputs", "no_rows", "At least one row is needed."),))
+    return rows
+
+
+def tensor_from_flat(spec: TensorSpec, data: object, shape: tuple[int, ...], path: str) -> Array:
+    """Return an array of `shape` from nested or flat row-major lists, as the Open Inference Protocol allows both."""
+    faults = _Faults()
+    values: list[object] = []
+    try:
+        _flatten(data, path, values, faults)
+        if len(values) != math.prod(shape):
+            faults.add(path, "shape_mismatch", f"Has {len(values)} values; shape {list(shape)} needs {math.prod(shape)}.")
+        array = _convert(spec, values, lambda at: f"{path}[{at}]", faults)
+    except _EnoughError:
+        array = np.empty(0)
+    faults.settle()
+    return array.reshape(shape)
+
+
+def check_shape(spec: TensorSpec, shape: tuple[int, ...], path: str) -> None:
+    """Raise `InvalidInput` where a tensor's shape does not fit its specification."""
+    fits = len(shape) == len(spec.shape) and all(want in (-1, got) for want, got in zip(spec.shape, shape, strict=True))
+    if not fits:
+        message = f"Has shape {list(shape)}; the model takes {list(spec.shape)} (-1 is any length)."
+        raise InvalidInput("An input has the wrong shape.", fields=(FieldError(path, "shape_mismatch", message),))
+
+
+def values_of(array: Array) -> list[Any]:
+    """Return an output as nested lists for JSON: byte strings as text (base64 where they are not UTF-8); NaN becomes null."""
+    if array.dtype == object:
+        return list(_text_values(array.tolist()))
+    return list(array.tolist())
+
+
+def _text_values(values: object) -> Any:  # noqa: ANN401 - nested lists of any depth
+    if isinstance(values, list):
+        return [_text_values(value) for value in values]
+    if isinstance(values, bytes):
+        try:
+            return values.decode()
+        except UnicodeDecodeError:
+            return base64.b64encode(values).decode()
+    return values
+
+
+class _EnoughError(Exception):
+    """As many faults are known as one answer names."""
+
+
+class _Faults:
+    """Collects fields at fault."""
+
+    def __init__(self) -> None:
+        self._fields: list[FieldError] = []
+
+    def add(self, path: str, code: str, message: str) -> None:
+        self._fields.append(FieldError(path, code, message))
+        if len(self._fields) >= _MAX_FIELDS:
+            raise _EnoughError
+
+    def stop(self, path: str, code: str, message: str) -> NoReturn:
+        self._fields.append(FieldError(path, code, message))
+        raise _EnoughError
+
+    def settle(self) -> None:
+        if self._fields:
+            first = self._fields[0]
+            raise InvalidInput(f"{first.path}: {first.message}", fields=tuple(self._fields))
+
+
+def _regular_floats(spec: TensorSpec, rows: list[list[float]]) -> Array | None:
+    """The array, when all rows have the right width and all values fit the datatype; None sends it the careful way."""
+    width = spec.shape[1]
+    if not rows or any(len(row) != (len(rows[0]) if width == -1 else width) for row in rows):
+        return None
+    with np.errstate(over="ignore"):
+        array = np.array(rows, dtype=spec.dtype.numpy)
+    return array if np.isfinite(array).all() else None
+
+
+# ---- matrix
+
+
+def _matrix(signature: Signature, inputs: object, faults: _Faults) -> Tensors:
+    spec = signature.inputs[0]
+    width = spec.shape[1]
+    if isinstance(inputs, Mapping):
+        if spec.name in inputs and spec.name not in spec.columns:
+            _only(inputs, (spec.name,), faults)
+            return {
+                spec.name: _rows(
+                    spec, _sequence(inputs[spec.name], f"inputs.{spec.name}", faults), f"inputs.{spec.name}", faults
+                )
+            }
+        if not spec.columns:
+            faults.stop(
+                "inputs", "no_column_names", f"The model's columns have no names: send rows as lists, or as {spec.name!r}."
+            )
+        return {spec.name: _from_columns(spec, inputs, faults)}
+    rows = _sequence(inputs, "inputs", faults)
+    if rows and isinstance(rows[0], Mapping):
+        if not spec.columns:
+            faults.stop(
+                "inputs[0]", "no_column_names", f"The model's columns have no names: send each row as a list of {width} values."
+            )
+        names = spec.columns
+        rows = [_record(row, names, f"inputs[{at}]", faults) for at, row in enumerate(rows)]
+        return {spec.name: _rows(spec, rows, "inputs", faults, lambda row, column: f"inputs[{row}].{names[column]}")}
+    return {spec.name: _rows(spec, rows, "inputs", faults)}
+
+
+def _from_columns(spec: TensorSpec, inputs: Mapping[object, object], faults: _Faults) -> Array:
+    _only(inputs, spec.columns, faults)
+    columns = []
+    for name in spec.columns:
+        if name not in inputs:
+            faults.add(f"inputs.{name}", "missing_column", "This column is missing.")
+            continue
+        path = f"inputs.{name}"
+        values = _sequence(inputs[name], path, faults)
+        columns.append(_convert(spec, values, partial(_place, path), faults))
+    faults.settle()
+    if len({len(column) for column in columns}) > 1:
+        faults.stop("inputs", "row_count", "The columns have different lengths.")
+    return np.stack(columns, axis=1)
+
+
+def _rows(
+    spec: TensorSpec, rows: Sequence[object], path: str, faults: _Faults, where: Callable[[int, int], str] | None = None
+) -> Array:
+    width = spec.shape[1]
+    values: list[object] = []
+    for at, row in enumerate(rows):
+        if not isinstance(row, list | tuple):
+            faults.stop(f"{path}[{at}]", "not_a_row", "Each row is a list of values: [[...], [...]].")
+        if width == -1:
+            width = len(row)
+        if len(row) != width:
+            faults.add(f"{path}[{at}]", "column_count", f"Has {len(row)} values; the model takes {width}.")  # type: ignore[arg-type]
+        values.extend(row)
+    faults.settle()
+    spot = where or (lambda row, column: f"{path}[{row}][{column}]")
+    return _convert(spec, values, lambda at: spot(at // width, at % width), faults).reshape(len(rows), width)
+
+
+# ---- table
+
+
+def _table(signature: Signature, inputs: object, faults: _Faults) -> Tensors:
+    names = tuple(spec.name for spec in signature.inputs)
+    if isinstance(inputs, Mapping):
+        _only(inputs, names, faults)
+        columns: dict[str, Sequence[object]] = {}
+        for name in names:
+            if name in inputs:
+                columns[name] = [_single(value) for value in _sequence(inputs[name], f"inputs.{name}", faults)]
+            else:
+                faults.add(f"inputs.{name}", "missing_column", "This column is missing.")
+        faults.settle()
+        spots = {name: (partial(_place, f"inputs.{name}")) for name in names}
+    else:
+        rows = _sequence(inputs, "inputs", faults)
+        records = bool(rows) and isinstance(rows[0], Mapping)
+        table = [
+            _record(row, names, f"inputs[{at}]", faults) if records else _row(row, len(names), f"inputs[{at}]", faults)
+            for at, row in enumerate(rows)
+        ]
+        faults.settle()
+        columns = {name: [row[place] for row in table] for place, name in enumerate(names)}
+        spots = {name: partial(_cell, f".{name}" if records else f"[{place}]") for place, name in enumerate(names)}
+    return {
+        spec.name: _convert(spec, columns[spec.name], spots[spec.name], faults).reshape(-1, *(1 for _ in spec.shape[1:]))
+        for spec in signature.inputs
+    }
+
+
+def _single(value: object) -> object:
+    """A value given as a list of one (`[[1], [2]]`, as a column of shape [n, 1] is written) is that value."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+# ---- named tensors
+
+
+def _named(signature: Signature, inputs: object, faults: _Faults) -> Tensors:
+    names = tuple(spec.name for spec in signature.inputs)
+    if isinstance(inputs, Mapping):
+        _only(inputs, names, faults)
+        given = {}
+        for name in names:
+            if name in inputs:
+                given[name] = (inputs[name], f"inputs.{name}")
+            else:
+                faults.add(f"inputs.{name}", "missing_input", "This input is missing.")
+        faults.settle()
+    else:
+        rows = _sequence(inputs, "inputs", faults)
+        if rows and isinstance(rows[0], Mapping):
+            table = [_record(row, names, f"inputs[{at}]", faults) for at, row in enumerate(rows)]
+            faults.settle()
+            given = {name: ([row[place] for row in table], f"inputs.{name}") for place, name in enumerate(names)}
+        elif len(names) == 1:
+            given = {names[0]: (rows, "inputs")}
+        else:
+            faults.stop("inputs", "not_named", f"The model has several inputs: send an object with {', '.join(names)}.")
+    tensors = {}
+    for spec in signature.inputs:
+        data, path = given[spec.name]
+        shape = _shape_of(data)
+        if len(shape) != len(spec.shape):
+            faults.add(path, "shape_mismatch", f"Has {len(shape)} axes; the model takes {len(spec.shape)}, the batch first.")
+            continue
+        check_shape(spec, shape, path)
+        values: list[object] = []
+        _flatten(data, path, values, faults)
+        if len(values) != math.prod(shape):
+            faults.add(path, "ragged", "The nested lists have different lengths.")
+            continue
+        tensors[spec.name] = _convert(spec, values, partial(_value_of, path), faults).reshape(shape)
+    return tensors
+
+
+def _shape_of(data: object) -> tuple[int, ...]:
+    shape: list[int] = []
+    while isinstance(data, list | tuple):
+        shape.append(len(data))
+        if not data:
+            break
+        data = data[0]
+    return tuple(shape)
+
+
+def _flatten(data: object, path: str, into: list[object], faults: _Faults) -> None:
+    """Append all leaves of nested lists, row-major. Iterative, so that deep nesting cannot exhaust the stack."""
+    stack: list[Iterable[object]] = [iter((data,))]
+    while stack:
+        for item in stack[-1]:
+            if isinstance(item, list | tuple):
+                stack.append(iter(item))
+                break
+            into.append(item)
+        else:
+            stack.pop()
+    if data is None:
+        faults.stop(path, "missing_data", "There is no data.")
+
+
+# ---- images
+
+
+def _images(signature: Signature, inputs: object, faults: _Faults) -> Tensors:
+    spec = signature.inputs[0]
+    path = "inputs"
+    if isinstance(inputs, Mapping):
+        _only(inputs, (spec.name,), faults)
+        path = f"inputs.{spec.name}"
+        if spec.name not in inputs:
+            faults.stop(path, "missing_input", "This input is missing.")
+        inputs = inputs[spec.name]
+    pictures: list[bytes] = []
+    for at, one in enumerate(_sequence(inputs, path, faults)):
+        spot = f"{path}[{at}]"
+        picture = one.get("b64") if isinstance(one, Mapping) else one
+        if isinstance(picture, bytes):
+            pictures.append(picture)
+        elif isinstance(picture, str):
+            pictures.append(_base64(picture, spot, faults))
+        else:
+            faults.add(spot, "not_a_picture", "A picture is a base64 text.")
+    array = np.empty(len(pictures), dtype=object)
+    array[:] = pictures
+    return {spec.name: array}
+
+
+def _base64(text: str, path: str, faults: _Faults) -> bytes:
+    payload = text.partition(",")[2] if text.startswith("data:") else text
+    try:
+        return base64.b64decode(payload, validate=True)
+    except (binascii.Error, ValueError):
+        faults.add(path, "invalid_base64", "Not valid base64.")
+        return b""
+
+
+# ---- values
+
+
+def _sequence(value: object, path: str, faults: _Faults) -> Sequence[object]:
+    if not isinstance(value, list | tuple):
+        faults.stop(path, "not_a_list", "A list is needed here.")
+    return value
+
+
+def _row(row: object, width: int, path: str, faults: _Faults) -> Sequence[object]:
+    if not isinstance(row, list | tuple):
+        faults.stop(path, "not_a_row", "Each row is a list of values, or an object by column name.")
+    if len(row) != width:
+        faults.add(path, "column_count", f"Has {len(row)} values; the model takes {width}.")
+    return row
+
+
+def _record(row: object, names: tuple[str, ...], path: str, faults: _Faults) -> list[object]:
+    if not isinstance(row, Mapping):
+        faults.stop(path, "not_a_record", "The first row is an object, so each row must be one.")
+    for name in row:
+        if name not in names:
+            faults.add(f"{path}.{_shown(name)}", "unknown_column", "The model has no such column.")
+    for name in names:
+        if name not in row:
+            faults.add(f"{path}.{name}", "missing_column", "This column is missing.")
+    return [row.get(name) for name in names]
+
+
+def _only(inputs: Mapping[Any, object], names: tuple[str, ...], faults: _Faults) -> None:
+    for name in inputs:
+        if name not in names:
+            faults.add(f"inputs.{_shown(name)}", "unknown_column", "The model has no such input.")
+
+
+def _place(path: str, at: int) -> str:
+    return f"{path}[{at}]"
+
+
+def _cell(column: str, row: int) -> str:
+    return f"inputs[{row}]{column}"
+
+
+def _value_of(path: str, at: int) -> str:
+    return f"{path} (value {at})"
+
+
+def _shown(name: object) -> str:
+    """A name the caller sent, short enough to send back."""
+    return str(name)[:63]
+
+
+def _convert(spec: TensorSpec, values: Sequence[object], where: Callable[[int], str], faults: _Faults) -> Array:
+    """Return a flat array of the datatype; each value that does not fit is a fault."""
+    if spec.dtype is Dtype.BYTES:
+        return _texts(spec, values, where, faults)
+    if spec.dtype is Dtype.BOOL:
+        return _booleans(values, where, faults)
+    if spec.dtype in _FLOATS:
+        return _floats(spec, values, where, faults)
+    return _integers(spec, values, where, faults)
+
+
+def _missing(where: str, faults: _Faults) -> None:
+    faults.add(where, "missing_value", "A value is missing, and the model takes none.")
+
+
+def _floats(spec: TensorSpec, values: Sequence[object], where: Callable[[int], str], faults: _Faults) -> Array:
+    numbers = np.empty(len(values), dtype=np.float64)
+    for at, value in enumerate(values):
+        if value is None:
+            numbers[at] = math.nan
+            if not spec.nullable:
+                _missing(where(at), faults)
+        elif isinstance(value, bool) or not isinstance(value, int | float):
+            faults.add(where(at), "not_a_number", "A number is needed here.")
+        else:
+            try:
+                numbers[at] = value
+            except OverflowError:
+                faults.add(where(at), "out_of_range", f"The number does not fit {spec.dtype}.")
+    with np.errstate(over="ignore"):
+        array = numbers.astype(spec.dtype.numpy)
+    for infinite in np.flatnonzero(np.isinf(array)).tolist():
+        faults.add(where(infinite), "out_of_range", f"The number does not fit {spec.dtype}.")
+    return array
+
+
+def _integers(spec: TensorSpec, values: Sequence[object], where: Callable[[int], str], faults: _Faults) -> Array:
+    limits = np.iinfo(spec.dtype.numpy)
+    array = np.zeros(len(values), dtype=spec.dtype.numpy)
+    for at, value in enumerate(values):
+        number = int(value) if isinstance(value, float) and value.is_integer() else value
+        if number is None:
+            _missing(where(at), faults)
+        elif isinstance(number, bool) or not isinstance(number, int):
+            faults.add(where(at), "not_an_integer", "A whole number is needed here.")
+        elif not limits.min <= number <= limits.max:
+            faults.add(where(at), "out_of_range", f"The number does not fit {spec.dtype}.")
+        else:
+            array[at] = number
+    return array
+
+
+def _booleans(values: Sequence[object], where: Callable[[int], str], faults: _Faults) -> Array:
+    array = np.zeros(len(values), dtype=bool)
+    for at, value in enumerate(values):
+        if value is None:
+            _missing(where(at), faults)
+        elif isinstance(value, bool) or (isinstance(value, int) and value in {0, 1}):
+            array[at] = bool(value)
+        else:
+            faults.add(where(at), "not_a_boolean", "true or false is needed here.")
+    return array
+
+
+def _texts(spec: TensorSpec, values: Sequence[object], where: Callable[[int], str], faults: _Faults) -> Array:
+    array = np.empty(len(values), dtype=object)
+    for at, value in enumerate(values):
+        if value is None:
+            if not spec.nullable:
+                _missing(where(at), faults)
+        elif isinstance(value, str | bytes):
+            array[at] = value
+        else:
+            faults.add(where(at), "not_a_text", "A text is needed here.")
+    return array
