@@ -85,6 +85,13 @@ class Snapshot(msgspec.Struct, frozen=True):
     keys: tuple[ServedKey, ...] = ()
 
 
+class News(msgspec.Struct, frozen=True):
+    """The courier's bell: at `at` (Unix seconds) snapshot `number` was the newest."""
+
+    number: int
+    at: float
+
+
 def encode_snapshot(snapshot: Snapshot) -> bytes:
     """Return the snapshot's bytes (msgpack)."""
     return msgspec.msgpack.encode(snapshot)

@@ -38,7 +38,7 @@ def tensors_from_json(signature: Signature, raw: bytes | memoryview) -> Tensors:
     if signature.layout is Layout.MATRIX and signature.inputs[0].dtype in _FLOATS:
         try:
             rows = _matrix_of_floats(raw)
-        except (msgspec.ValidationError, RecursionError):
+        except (msgspec.DecodeError, RecursionError):
             rows = []
         array = _regular_floats(signature.inputs[0], rows)
         if array is not None:
@@ -218,7 +218,7 @@ def _rows(
         if width == -1:
             width = len(row)
         if len(row) != width:
-            faults.add(f"{path}[{at}]", "column_count", f"Has {len(row)} values; the model takes {width}.")  # type: ignore[arg-type]
+            faults.add(f"{path}[{at}]", "column_count", f"Has {len(row)} values; the model takes {width}.")
         values.extend(row)
     faults.settle()
     spot = where or (lambda row, column: f"{path}[{row}][{column}]")

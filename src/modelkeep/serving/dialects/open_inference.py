@@ -1,0 +1,261 @@
+"""The Open Inference Protocol, V2, over REST: health, metadata, infer. Its errors are always `{"error": "..."}`.
+
+Source: the published description at github.com/kserve/open-inference-protocol, specification/protocol/inference_rest.md.
+"""
+
+import math
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from modelkeep.contracts.errors import FieldError, InvalidInput, ModelkeepError, NotFound
+from modelkeep.contracts.signature import Dtype, Layout, Signature, TensorSpec, dtype_of
+from modelkeep.infra.problems import STATUS
+from modelkeep.serving.codec import Array, Tensors, check_shape, tensor_from_flat, tensors_from, values_of
+from modelkeep.serving.dialects.native import InvalidJson
+from modelkeep.serving.engine import Engine, Prediction
+from modelkeep.serving.messages import Request, Response
+from modelkeep.serving.pool import Served
+from modelkeep.serving.router import Router
+
+_FLOATS = frozenset({Dtype.FP16, Dtype.FP32, Dtype.FP64})
+_MAX_AXES = 16
+
+
+class _Input(msgspec.Struct):
+    name: str
+    shape: list[int]
+    datatype: str
+    data: Any
+    parameters: dict[str, Any] | None = None
+
+
+class _Output(msgspec.Struct):
+    name: str
+    parameters: dict[str, Any] | None = None
+
+
+class _Infer(msgspec.Struct):
+    inputs: list[_Input]
+    id: str | None = None
+    outputs: list[_Output] | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class _Tensor(msgspec.Struct):
+    name: str
+    shape: tuple[int, ...]
+    datatype: str
+    data: list[Any]
+
+
+class _Answer(msgspec.Struct, omit_defaults=True):
+    model_name: str
+    model_version: str
+    outputs: list[_Tensor]
+    id: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+_decode = msgspec.json.Decoder(_Infer).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class OpenInference:
+    """Answers everything below `/v2`."""
+
+    def __init__(self, router: Router, engine: Engine, max_body: int, version: str) -> None:
+        self._router = router
+        self._engine = engine
+        self._max_body = max_body
+        self._version = version
+
+    def health(self, parts: list[str]) -> Response | None:
+        """Answer the two health paths, which need no key: `/v2/health/live` and `/v2/health/ready`."""
+        match parts:
+            case ["v2", "health", "live"]:
+                return _json({"live": True})
+            case ["v2", "health", "ready"]:
+                ready = self._router.warm
+                return _json({"ready": ready}, 200 if ready else 503)
+            case _:
+                return None
+
+    async def answer(self, parts: list[str], request: Request) -> Response:
+        """Answer any other path; raises `NotFound` for those the protocol does not have."""
+        match (request.method, parts):
+            case ("GET", ["v2"] | ["v2", ""]):
+                return _json({"name": "modelkeep", "version": self._version, "extensions": []})
+            case ("GET", ["v2", "models", name]):
+                return self._metadata(name, self._router.find(name))
+            case ("GET", ["v2", "models", name, "versions", version]):
+                return self._metadata(name, self._router.find(name, version))
+            case ("GET", ["v2", "models", name, "ready"]):
+                return _readiness(name, self._router.find(name))
+            case ("GET", ["v2", "models", name, "versions", version, "ready"]):
+                return _readiness(name, self._router.find(name, version))
+            case ("POST", ["v2", "models", name, "infer"]):
+                return await self._infer(name, self._router.find(name), request)
+            case ("POST", ["v2", "models", name, "versions", version, "infer"]):
+                return await self._infer(name, self._router.find(name, version), request)
+            case _:
+                raise NotFound("The Open Inference Protocol has no such path, or not with this method.")
+
+    def _metadata(self, name: str, served: Served) -> Response:
+        version = served.version
+        return _json(
+            {
+                "name": name,
+                "versions": [str(version.number)],
+                "platform": f"{version.framework}_{version.spec.format}" if version.framework else version.spec.format,
+                "inputs": [_described(spec) for spec in version.signature.inputs],
+                "outputs": [_described(spec) for spec in version.signature.outputs],
+            }
+        )
+
+    async def _infer(self, name: str, served: Served, request: Request) -> Response:
+        body = await request.body(self._max_body)
+        try:
+            asked = _read(body)
+            tensors = _tensors(served.version.signature, asked.inputs)
+            wanted = _wanted(served.version.signature, asked.outputs)
+        except ModelkeepError as error:
+            self._engine.refused(name, str(served.version.number), error)
+            raise
+        prediction = await self._engine.predict(name, served, tensors, request)
+        answer = _answer(name, asked.id, prediction, wanted)
+        return Response(200, _encode(answer), headers=prediction.headers)
+
+
+def refusal(error: ModelkeepError) -> Response:
+    """Return an error in the protocol's own shape."""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    if error.retry_after_s is not None:
+        headers = ((b"retry-after", str(max(1, math.ceil(error.retry_after_s))).encode()),)
+    return Response(STATUS[error.kind], _encode({"error": error.message}), headers=headers)
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(status, _encode(value))
+
+
+def _readiness(name: str, served: Served) -> Response:
+    return _json({"name": name, "ready": served.ready}, 200 if served.ready else 503)
+
+
+def _described(spec: TensorSpec) -> dict[str, object]:
+    return {"name": spec.name, "datatype": spec.dtype.value, "shape": list(spec.shape)}
+
+
+def _read(body: bytes) -> _Infer:
+    try:
+        return _decode(body)
+    except msgspec.ValidationError as error:
+        raise InvalidJson(f"The request does not fit the protocol: {error}.") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidJson("The body is not valid JSON.") from error
+
+
+def _tensors(signature: Signature, given: list[_Input]) -> Tensors:
+    arrays: dict[str, Array] = {}
+    for one in given:
+        if one.name in arrays:
+            raise _refuse(one.name, "duplicate_input", "This input is given twice.")
+        arrays[one.name] = _array(one)
+    if signature.layout is Layout.IMAGE:
+        name = signature.inputs[0].name
+        _check_names({name}, arrays)
+        return tensors_from(signature, {name: arrays[name].reshape(-1).tolist()})
+    if signature.layout is Layout.MATRIX and signature.inputs[0].name not in arrays and signature.inputs[0].columns:
+        return {signature.inputs[0].name: _stacked(signature.inputs[0], arrays)}
+    _check_names({spec.name for spec in signature.inputs}, arrays)
+    return {spec.name: _fitted(spec, arrays[spec.name], loose=signature.layout is Layout.TABLE) for spec in signature.inputs}
+
+
+def _array(one: _Input) -> Array:
+    """Read an input as what it says it is."""
+    try:
+        dtype = Dtype(one.datatype)
+    except ValueError as error:
+        raise _refuse(one.name, "unknown_datatype", "This datatype is not one that is served here.") from error
+    if len(one.shape) > _MAX_AXES or any(length < 0 for length in one.shape) or not one.shape:
+        raise _refuse(one.name, "shape_mismatch", "The shape is a list of one to sixteen lengths, none below 0.")
+    spec = TensorSpec(one.name, dtype, tuple(one.shape), nullable=True)
+    return tensor_from_flat(spec, one.data, tuple(one.shape), f"inputs.{one.name[:63]}")
+
+
+def _stacked(spec: TensorSpec, arrays: dict[str, Array]) -> Array:
+    """Put one tensor a column together as the matrix that the model takes."""
+    _check_names(set(spec.columns), arrays)
+    column = TensorSpec(spec.name, spec.dtype, (-1,), nullable=spec.nullable)
+    columns = [_fitted(column, arrays[name], loose=True) for name in spec.columns]
+    if len({len(values) for values in columns}) != 1:
+        raise InvalidInput("The inputs have different numbers of rows.")
+    return np.stack(columns, axis=1)
+
+
+def _check_names(wanted: set[str], arrays: dict[str, Array]) -> None:
+    fields = [
+        FieldError(f"inputs.{name}", "missing_input", "This input is missing.") for name in sorted(wanted - arrays.keys())
+    ]
+    fields += [
+        FieldError(f"inputs.{name[:63]}", "unknown_input", "The model has no such input.")
+        for name in sorted(arrays.keys() - wanted)
+    ]
+    if fields:
+        raise InvalidInput(
+            f"{fields[0].path}: {fields[0].message} The model takes {', '.join(sorted(wanted))}.", fields=tuple(fields)
+        )
+
+
+def _fitted(spec: TensorSpec, array: Array, *, loose: bool) -> Array:
+    """Return the array as the model's datatype. `loose`: a column may come as [n] or as [n, 1]."""
+    path = f"inputs.{spec.name}"
+    if loose and array.size == array.shape[0]:
+        array = array.reshape(array.shape[0], *(1 for _ in spec.shape[1:]))
+    check_shape(spec, array.shape, path)
+    given = dtype_of(array.dtype.name)
+    if given is not spec.dtype and Dtype.BYTES in {given, spec.dtype}:
+        raise _refuse(spec.name, "datatype_mismatch", f"The model takes {spec.dtype}.")
+    if given is spec.dtype and (spec.nullable or not _missing(array)):
+        return array
+    values = [None if value != value else value for value in array.reshape(-1).tolist()]  # noqa: PLR0124 - only NaN differs from itself
+    return tensor_from_flat(spec, values, array.shape, path)
+
+
+def _missing(array: Array) -> bool:
+    """Whether any value is missing: None among texts, NaN among floats."""
+    return any(value is None or value != value for value in array.reshape(-1).tolist())  # noqa: PLR0124 - as above
+
+
+def _refuse(name: str, code: str, message: str) -> InvalidInput:
+    path = f"inputs.{name[:63]}"
+    return InvalidInput(f"{path}: {message}", fields=(FieldError(path, code, message),))
+
+
+def _wanted(signature: Signature, asked: list[_Output] | None) -> list[str]:
+    """Return the names of the outputs to answer with, in the order asked for; none asked for means all."""
+    names = [spec.name for spec in signature.outputs]
+    if not asked:
+        return names
+    for one in asked:
+        if one.name not in names:
+            path = f"outputs.{one.name[:63]}"
+            text = f"The model has no such output; it has {', '.join(names)}."
+            raise InvalidInput(f"{path}: {text}", fields=(FieldError(path, "unknown_output", text),))
+    return [one.name for one in asked]
+
+
+def _answer(name: str, request_id: str | None, prediction: Prediction, wanted: list[str]) -> _Answer:
+    outputs = []
+    for output in wanted:
+        array = prediction.outputs[output]
+        outputs.append(_Tensor(output, array.shape, dtype_of(array.dtype.name).value, values_of(array.reshape(-1))))
+    return _Answer(
+        model_name=name,
+        model_version=str(prediction.served.version.number),
+        outputs=outputs,
+        id=request_id,
+        parameters={"prediction_id": prediction.id},
+    )

@@ -1,0 +1,206 @@
+"""The door of the predict path: plain ASGI. Predictions are answered here; everything else goes on to the api process."""
+
+import time
+
+import msgspec
+import structlog
+
+from modelkeep.contracts.errors import Internal, ModelkeepError, NotFound
+from modelkeep.contracts.snapshot import Scope as KeyScope
+from modelkeep.infra.problems import problem
+from modelkeep.serving.dialects import open_inference
+from modelkeep.serving.dialects.native import Native
+from modelkeep.serving.dialects.open_inference import OpenInference
+from modelkeep.serving.engine import Engine
+from modelkeep.serving.forward import Forward
+from modelkeep.serving.keys import Keys, presented_key
+from modelkeep.serving.messages import ClientGone, Receive, Request, Response, Scope, Send, segments
+from modelkeep.serving.metrics import CONTENT_TYPE, Metrics
+from modelkeep.serving.router import Router
+from modelkeep.serving.settings import ServingSettings
+
+log = structlog.get_logger(__name__)
+
+_encode = msgspec.json.Encoder().encode
+
+
+class ModelNeeded(NotFound):
+    """Several models answer here: name one with `?model=NAME`, or set `serving.default_model`."""
+
+    code = "model_needed"
+
+
+class Door:
+    """The ASGI application of a server process."""
+
+    def __init__(
+        self, *, settings: ServingSettings, router: Router, keys: Keys, metrics: Metrics, forward: Forward, version: str
+    ) -> None:
+        max_body = settings.max_body_mb * 1024 * 1024
+        engine = Engine(settings, metrics)
+        self._settings = settings
+        self._router = router
+        self._keys = keys
+        self._metrics = metrics
+        self._forward = forward
+        self._native = Native(router, engine, max_body)
+        self._open_inference = OpenInference(router, engine, max_body, version)
+        self._version = version
+        self._started = time.monotonic()
+        self.draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI connection (uvicorn calls this)."""
+        if scope["type"] != "http":
+            raise NotImplementedError(scope["type"])
+        request = Request(scope, receive)
+        parts = segments(request.path)
+        route = "other"
+        status = 500
+        self._metrics.inflight.inc()
+        try:
+            route, response = await self._local(parts, request)
+            if response is None:
+                route = "control"
+                status = await self._forward(request, scope, receive, send)
+            else:
+                status = response.status
+                await _send(send, request, response)
+        except ClientGone:
+            status = 499
+        except ModelkeepError as error:
+            status = await self._refuse(send, request, parts, error)
+        except Exception:
+            log.exception("a request failed", request_id=request.id, path=request.path)
+            status = await self._refuse(send, request, parts, Internal())
+        finally:
+            self._metrics.inflight.dec()
+            self._metrics.requests.labels(route, request.method if request.method in _METHODS else "OTHER", str(status)).inc()
+
+    async def _local(self, parts: list[str], request: Request) -> tuple[str, Response | None]:
+        """Answer what is served here; None sends the request on."""
+        match parts:
+            case ["api", "v1", "predict", deployment]:
+                _only("POST", request)
+                self._check(request, KeyScope.PREDICT)
+                return "predict", await self._native.predict(deployment, request)
+            case ["v2", *_]:
+                health = self._open_inference.health(parts)
+                if health is not None:
+                    return "health", health
+                self._check(request, KeyScope.PREDICT)
+                return "v2", await self._open_inference.answer(parts, request)
+            case ["healthz"]:
+                return "health", _json({"status": "ok", "version": self._version})
+            case ["readyz"]:
+                return "health", self._readiness()
+            case ["health"]:
+                return "health", self._health()
+            case ["metrics"]:
+                self._check(request, KeyScope.METRICS_READ)
+                return "metrics", Response(200, self._metrics.text(), CONTENT_TYPE)
+            case ["predict"]:
+                _only("POST", request)
+                self._check(request, KeyScope.PREDICT)
+                return "predict", await self._native.predict(self._model(request), request, flat=True)
+            case ["info"]:
+                self._check(request, KeyScope.PREDICT)
+                return "info", self._info(request)
+            case _:
+                return "other", None
+
+    def _check(self, request: Request, scope: KeyScope) -> None:
+        self._keys.check(presented_key(request.headers), scope)
+
+    def _model(self, request: Request) -> str:
+        """Return the deployment that a request without one in its path means."""
+        name = request.query("model") or self._settings.default_model
+        if name:
+            return name
+        routes = self._router.routes()
+        if len(routes) == 1:
+            return next(iter(routes))
+        raise ModelNeeded if routes else NotFound("No model answers here yet: push one first.")
+
+    def _info(self, request: Request) -> Response:
+        name = request.query("model") or self._settings.default_model
+        names = [name] if name else sorted(self._router.routes())
+        models = [self._native.info(one) for one in names]
+        return _json(models[0] | {"product": "modelkeep", "product_version": self._version} if name else self._product(models))
+
+    def _product(self, models: list[dict[str, object]]) -> dict[str, object]:
+        return {"product": "modelkeep", "product_version": self._version, "models": models}
+
+    def _readiness(self) -> Response:
+        """Ready: there is news, it is fresh enough to trust, every model that can answer does, and no end is near."""
+        reasons = []
+        if self.draining:
+            reasons.append("draining")
+        if self._router.snapshot.number == 0:
+            reasons.append("no news from the control plane yet")
+        elif self._keys.staleness_s > self._settings.max_staleness_s:
+            reasons.append("the news from the control plane is too old")
+        if not self._router.warm:
+            reasons.append("models are being loaded")
+        body = {
+            "ready": not reasons,
+            "reasons": reasons,
+            "snapshot": self._router.snapshot.number,
+            "news_age_s": round(self._keys.staleness_s, 1) if self._router.snapshot.number else None,
+            "models": self._counts(),
+        }
+        return _json(body, 503 if reasons else 200)
+
+    def _health(self) -> Response:
+        counts = self._counts()
+        status = "healthy" if counts["failing"] == 0 else "degraded"
+        return _json(
+            {
+                "status": status,
+                "version": self._version,
+                "uptime_s": round(time.monotonic() - self._started, 1),
+                "models": counts,
+            }
+        )
+
+    def _counts(self) -> dict[str, int]:
+        served = list(self._router.routes().values())
+        ready = sum(one.ready for one in served)
+        failing = sum(bool(one.failing) and not one.ready for one in served)
+        return {"ready": ready, "loading": len(served) - ready - failing, "failing": failing}
+
+    async def _refuse(self, send: Send, request: Request, parts: list[str], error: ModelkeepError) -> int:
+        if parts[0] == "v2":
+            response = open_inference.refusal(error)
+        else:
+            status, headers, body = problem(error, request.id)
+            content_type = headers.pop("content-type").encode()
+            response = Response(
+                status, body, content_type, tuple((name.encode(), value.encode()) for name, value in headers.items())
+            )
+        await _send(send, request, response)
+        return response.status
+
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class MethodNotAllowed(NotFound):
+    """This address takes POST only."""
+
+    code = "method_not_allowed"
+
+
+def _only(method: str, request: Request) -> None:
+    if request.method != method:
+        raise MethodNotAllowed
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(status, _encode(value))
+
+
+async def _send(send: Send, request: Request, response: Response) -> None:
+    headers = [*response.headers, (b"x-request-id", request.id.encode())]
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body})

@@ -1,0 +1,64 @@
+"""Who is calling: API keys checked in memory, by the SHA-256 of what was presented."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable
+
+from modelkeep.contracts.errors import Forbidden, Unauthenticated, Unavailable
+from modelkeep.contracts.snapshot import Scope, ServedKey
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class StaleNews(Unavailable):
+    """The server has heard nothing from the control plane for so long that keys may have been revoked meanwhile."""
+
+    code = "stale_news"
+
+
+class Keys:
+    """The keys of the newest snapshot. Looking one up takes the same time whether it is known or not."""
+
+    def __init__(self, *, max_staleness_s: float, clock: Callable[[], float] = time.time) -> None:
+        self._max_staleness_s = max_staleness_s
+        self._clock = clock
+        self._keys: dict[bytes, ServedKey] = {}
+        self._news_at = 0.0
+
+    def replace(self, keys: Iterable[ServedKey]) -> None:
+        """Take the keys of a newer snapshot; all others are gone."""
+        self._keys = {key.digest: key for key in keys}
+
+    def heard(self, at: float) -> None:
+        """The control plane vouched at `at` (Unix seconds) that the newest snapshot is the newest."""
+        self._news_at = max(self._news_at, at)
+
+    @property
+    def staleness_s(self) -> float:
+        """Seconds since the control plane was last heard of."""
+        return max(0.0, self._clock() - self._news_at)
+
+    def check(self, presented: bytes | None, scope: Scope) -> ServedKey:
+        """Return the key; raises `Unauthenticated`, `Forbidden`, or `StaleNews` when nothing can be trusted any more."""
+        if presented is None:
+            raise Unauthenticated
+        key = self._keys.get(hashlib.sha256(presented).digest())
+        now = self._clock()
+        if now - self._news_at > self._max_staleness_s:
+            raise StaleNews(retry_after_s=5)
+        if key is None or (key.expires_at is not None and key.expires_at <= now):
+            raise Unauthenticated("This API key is not known, has expired, or was revoked.")
+        if not key.may(scope):
+            raise Forbidden(f"This API key lacks the scope {scope.value!r}.")
+        return key
+
+
+def presented_key(headers: Headers) -> bytes | None:
+    """Return the key of `X-API-Key` or `Authorization: Bearer`, or None."""
+    bearer = None
+    for name, value in headers:
+        if name == b"x-api-key":
+            return value
+        if name == b"authorization" and value[:7].lower() == b"bearer ":
+            bearer = value[7:].strip()
+    return bearer

@@ -1,0 +1,117 @@
+"""From a deployment's name to the version that answers. A version takes over only once it is warm; the old one drains."""
+
+from collections.abc import Callable
+
+import structlog
+
+from modelkeep.contracts.errors import NotFound
+from modelkeep.contracts.prediction import Heartbeat
+from modelkeep.contracts.snapshot import ServedDeployment, ServedVersion, Snapshot
+from modelkeep.serving.pool import Pool, Served
+
+log = structlog.get_logger(__name__)
+
+
+class DeploymentNotFound(NotFound):
+    """No deployment of this name answers here."""
+
+    code = "deployment_not_found"
+
+
+class VersionNotServed(NotFound):
+    """This version is not the one that answers; only the promoted version can be asked."""
+
+    code = "version_not_served"
+
+
+class Router:
+    """Which version answers for each deployment, now."""
+
+    def __init__(self, pool_of: Callable[[Callable[[], None]], Pool]) -> None:
+        self._pool = pool_of(self.settle)
+        self._snapshot = Snapshot(0, 0.0)
+        self._versions: dict[str, ServedVersion] = {}
+        self._deployments: dict[str, ServedDeployment] = {}
+        self._routes: dict[str, Served] = {}
+        self._leaving: dict[str, Served] = {}
+
+    @property
+    def pool(self) -> Pool:
+        """The versions behind the routes."""
+        return self._pool
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The newest snapshot that was applied."""
+        return self._snapshot
+
+    def find(self, deployment: str, version: str | None = None) -> Served:
+        """Return what answers for `deployment`; `version` may name the expected number. Raises `NotFound`."""
+        served = self._routes.get(deployment)
+        if served is None:
+            raise DeploymentNotFound
+        if version is not None and version != str(served.version.number):
+            raise VersionNotServed
+        return served
+
+    def routes(self) -> dict[str, Served]:
+        """Return what answers for each deployment."""
+        return dict(self._routes)
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Take a newer snapshot; routes follow as their versions become warm."""
+        if snapshot.number <= self._snapshot.number:
+            return
+        self._snapshot = snapshot
+        self._versions = {version.id: version for version in snapshot.versions}
+        self._deployments = {deployment.name: deployment for deployment in snapshot.deployments}
+        self.settle()
+
+    def settle(self) -> None:
+        """Move each route that can move, and let go of versions that nobody needs any more."""
+        for name in self._routes.keys() - self._deployments.keys():
+            self._leave(self._routes.pop(name))
+        self._want()
+        for name, deployment in self._deployments.items():
+            target = self._pool.get(deployment.version_id)
+            current = self._routes.get(name)
+            if target is None or target is current:
+                continue
+            if current is None or target.ready:
+                self._routes[name] = target
+                log.info("deployment answers with", deployment=name, version=target.version.number)
+                if current is not None:
+                    self._leave(current)
+        self._want()
+
+    @property
+    def warm(self) -> bool:
+        """Whether every deployment has a version that answers, or that has been given up for now."""
+        return all(served.ready or served.failing for served in self._routes.values())
+
+    def heartbeat(self, server: str, at: float) -> Heartbeat:
+        """Say what is served now."""
+        return Heartbeat(
+            server=server,
+            at=at,
+            snapshot=self._snapshot.number,
+            serving={name: served.version.id for name, served in self._routes.items() if served.ready},
+            failing={served.version.id: served.failing for served in self._pool.all() if served.failing and not served.ready},
+        )
+
+    def _leave(self, served: Served) -> None:
+        self._leaving[served.version.id] = served
+
+    def _want(self) -> None:
+        routed = {served.version.id: served for served in self._routes.values()}
+        self._leaving = {
+            version_id: served
+            for version_id, served in self._leaving.items()
+            if version_id not in routed and not served.batcher.idle
+        }
+        wanted = {version_id: served.version for version_id, served in (routed | self._leaving).items()}
+        for deployment in self._deployments.values():
+            version = self._versions.get(deployment.version_id)
+            if version is not None:
+                wanted[version.id] = version
+        self._pool.want(wanted.values())

@@ -1,0 +1,18 @@
+"""What can be set about serving."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+
+@dataclass(frozen=True)
+class ServingSettings:
+    """The predict path and its door."""
+
+    max_body_mb: Annotated[int, "Largest prediction request, in MiB; larger ones are refused with 413."] = 64
+    deadline_s: Annotated[float, "How long a prediction may take when the caller names no deadline, in seconds."] = 30.0
+    max_batch_rows: Annotated[int, "Most rows that are put together into one run of a model."] = 256
+    max_queue: Annotated[int, "Most requests that may wait for one version; further ones are refused with 503."] = 1024
+    max_staleness_s: Annotated[
+        float, "How old the last news from the control plane may be, in seconds, before every request is denied."
+    ] = 900.0
+    default_model: Annotated[str, "The deployment that answers /predict and /info when the request names none."] = ""
