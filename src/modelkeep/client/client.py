@@ -1,0 +1,313 @@
+"""The client itself: one method for each thing that Modelkeep does."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote
+from uuid import uuid4
+
+import httpx
+
+from modelkeep.client.connection import Connection
+from modelkeep.client.errors import Conflict, Invalid, NotFound, Rejected, ServerUnreachable, TimedOut
+from modelkeep.client.inputs import encode, pictures_in, rows_in
+from modelkeep.client.results import Deployment, Key, Model, Prediction, Version
+from modelkeep.client.upload import Progress, Upload, prepare
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+_API = "/api/v1"
+_LONGEST_SILENCE = 15.0  # seconds without news of a validation before its state is asked for again
+_AFTER_UPLOAD = 600.0  # seconds that the server may take to store the last bytes of a large upload
+
+
+class Client:
+    """Talks to one Modelkeep server. Use it as a context manager, or call `close()`; threads may share it.
+
+    `api_key`: a key with the scopes of what is done (`modelkeep keys create`). `timeout`: seconds to wait for an answer.
+    `verify`: for https, True for the system's certificates or the path of a file with others.
+    """
+
+    def __init__(
+        self, url: str = DEFAULT_URL, api_key: str | None = None, *, timeout: float = 30.0, verify: bool | str = True
+    ) -> None:
+        self._connection = Connection(url, api_key, timeout, verify=verify)
+
+    @property
+    def url(self) -> str:
+        """The server's address."""
+        return self._connection.url
+
+    def __repr__(self) -> str:
+        return f"Client({self.url!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._connection.close()
+
+    # Uploading and predicting
+
+    def push(
+        self,
+        model: object,
+        name: str,
+        *,
+        sample: object = None,
+        labels: str | PathLike[str] | Sequence[str] | None = None,
+        preprocess: str | PathLike[str] | Mapping[str, Any] | None = None,
+        description: str = "",
+        format: str | None = None,  # noqa: A002 - the field's word, as in the API
+        wait: bool = True,
+        promote: bool = False,
+        timeout: float = 600.0,
+        on_progress: Progress | None = None,
+        on_state: Callable[[Version], None] | None = None,
+    ) -> Version:
+        """Upload a fitted estimator or a model's file as the next version of model `name`, made if it is new.
+
+        Waits until the version is ready, and, where it is the one that answers predictions, until it does; raises `Rejected`
+        with advice when it is refused. `wait=False` returns as soon as the file is stored.
+
+        `sample`: a few rows as the model takes them (DataFrame, array, lists, or a file), or a picture; estimators fitted on
+        plain arrays need it. `labels`: class names in the order of the outputs, or a text file with one a line. `preprocess`:
+        for pictures, "imagenet", a dict or a JSON file. `promote`: let the version answer once it is ready; a model's first
+        does so by itself. `on_progress(sent, total)` hears of bytes, `on_state(version)` of the states of validation.
+        """
+        upload = prepare(model, sample=sample, labels=labels, preprocess=preprocess, description=description, format=format)
+        self._ensure_model(name, description)
+        version = self._upload(name, upload, on_progress)
+        if not wait:
+            return version
+        version = self.wait_ready(name, version.number, timeout=timeout, on_state=on_state)
+        if promote:
+            self.promote(name, version.number)
+        if self.deployment(name).version == version.number:
+            self.wait_serving(name, version.number, timeout=timeout)
+        return version
+
+    def predict(self, name: str, inputs: object, *, top_k: int | None = None) -> Prediction:
+        """Ask the deployment `name` for predictions.
+
+        `inputs` are rows (lists, a numpy array, a DataFrame, a dict of columns or of named tensors, a record, a list of
+        records), or pictures (a path, bytes, a PIL image, or a list of these). `top_k`: how many labels to name for each.
+        """
+        path = f"{_API}/predict/{_part(name)}"
+        pictures = pictures_in(inputs)
+        if pictures:
+            files = [("file", (picture.name, picture.data, "application/octet-stream")) for picture in pictures]
+            query = {} if top_k is None else {"top_k": top_k}
+            return Prediction.read(self._connection.document("POST", path, repeat=True, files=files, params=query))
+        body: dict[str, Any] = {"inputs": rows_in(inputs)}
+        if top_k is not None:
+            body["top_k"] = top_k
+        headers = {"content-type": "application/json"}
+        return Prediction.read(self._connection.document("POST", path, repeat=True, content=encode(body), headers=headers))
+
+    def wait_ready(
+        self, name: str, number: int, *, timeout: float = 600.0, on_state: Callable[[Version], None] | None = None
+    ) -> Version:
+        """Wait until the version is validated and return it; raises `Rejected` when it was refused, `TimedOut` when late."""
+        deadline = time.monotonic() + timeout
+        version = self.version(name, number)
+        while True:
+            if on_state is not None:
+                on_state(version)
+            if version.state == "rejected":
+                raise Rejected(version)
+            if version.settled:
+                return version
+            if time.monotonic() >= deadline:
+                raise TimedOut(f"{name} version {number} is still {version.state} after {timeout:g} s. It goes on by itself.")
+            version = self._next_state(version)
+
+    def wait_serving(self, name: str, number: int, *, timeout: float = 60.0) -> None:
+        """Wait until version `number` answers predictions; raises `TimedOut` when it does not come to that."""
+        deadline = time.monotonic() + timeout
+        pause = 0.02
+        while not self._connection.answers(f"/v2/models/{_part(name)}/versions/{number}/ready"):
+            if time.monotonic() >= deadline:
+                raise TimedOut(f"{name} version {number} is ready, but does not answer predictions after {timeout:g} s.")
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.5)
+
+    # Models and versions
+
+    def models(self, *, archived: bool = False) -> list[Model]:
+        """Return the models, by name; with `archived`, those put away."""
+        return [Model.read(one) for one in self._items("/models", archived=str(archived).lower())]
+
+    def model(self, name: str) -> Model:
+        """Return one model."""
+        return Model.read(self._get(f"/models/{_part(name)}"))
+
+    def versions(self, name: str) -> list[Version]:
+        """Return the versions of a model, newest first."""
+        return [Version.read(one) for one in self._items(f"/models/{_part(name)}/versions")]
+
+    def version(self, name: str, number: int) -> Version:
+        """Return one version."""
+        return Version.read(self._get(_version_path(name, number)))
+
+    def describe(self, name: str, description: str, *, version: int | None = None) -> Model | Version:
+        """Change what is said about a model, or about one of its versions."""
+        path = f"/models/{_part(name)}" if version is None else _version_path(name, version)
+        document = self._connection.document("PATCH", _API + path, json={"description": description})
+        return Model.read(document) if version is None else Version.read(document)
+
+    def archive(self, name: str, *, version: int | None = None) -> Model | Version:
+        """Put a model away, or one of its versions: it answers no longer, and nothing of it is lost."""
+        if version is None:
+            return Model.read(self._post(f"/models/{_part(name)}/archive"))
+        return Version.read(self._post(f"{_version_path(name, version)}/archive"))
+
+    def restore(self, name: str) -> Model:
+        """Take an archived model back."""
+        return Model.read(self._post(f"/models/{_part(name)}/restore"))
+
+    def download(self, name: str, number: int, to: str | PathLike[str] = ".", *, on_progress: Progress | None = None) -> Path:
+        """Write the file of a version to the path `to`, or into that directory, and return its path.
+
+        The content is compared with the digest that the server holds; a broken download leaves nothing behind.
+        """
+        version = self.version(name, number)
+        target = Path(to)
+        if target.is_dir():
+            target /= Path(version.filename).name or f"{name}-{number}"
+        unfinished = target.with_name(f".{target.name}.{uuid4().hex[:8]}.part")
+        try:
+            self._fetch(version, unfinished, on_progress)
+            unfinished.replace(target)
+        except OSError as error:
+            raise Invalid(f"{target} cannot be written: {error.strerror}.", code="file_unwritable") from error
+        finally:
+            unfinished.unlink(missing_ok=True)
+        return target
+
+    # Deployments
+
+    def deployments(self) -> list[Deployment]:
+        """Return the deployments."""
+        return [Deployment.read(one) for one in self._items("/deployments")]
+
+    def deployment(self, name: str) -> Deployment:
+        """Return one deployment."""
+        return Deployment.read(self._get(f"/deployments/{_part(name)}"))
+
+    def promote(self, name: str, version: int, *, revision: int | None = None) -> Deployment:
+        """Let `version` answer at the deployment `name`. With `revision`, only if it was not changed since that one."""
+        headers = {} if revision is None else {"if-match": f'"{revision}"'}
+        path = f"{_API}/deployments/{_part(name)}/promote"
+        document = self._connection.document("POST", path, repeat=True, json={"version": version}, headers=headers)
+        return Deployment.read(document)
+
+    # Keys
+
+    def setup(self, token: str, *, name: str = "admin") -> Key:
+        """Make the first administrator from the one-time token that the server printed; returns a key with its secret."""
+        return Key.read(self._post("/setup", {"token": token, "name": name})["key"])
+
+    def me(self) -> Key:
+        """Return the key in use."""
+        return Key.read(self._get("/me")["key"])
+
+    def keys(self) -> list[Key]:
+        """Return the API keys, without their secrets."""
+        return [Key.read(one) for one in self._items("/keys")]
+
+    def create_key(self, name: str, scopes: Sequence[str], *, expires_in_days: int | None = None) -> Key:
+        """Make an API key; `secret` in the answer is shown this once."""
+        return Key.read(self._post("/keys", {"name": name, "scopes": list(scopes), "expires_in_days": expires_in_days}))
+
+    def revoke_key(self, key_id: str) -> None:
+        """Make a key worthless at once."""
+        self._connection.document("DELETE", f"{_API}/keys/{_part(key_id)}")
+
+    # Underneath
+
+    def _get(self, path: str) -> Any:  # noqa: ANN401 - a JSON document
+        return self._connection.document("GET", _API + path)
+
+    def _post(self, path: str, body: object = None) -> Any:  # noqa: ANN401 - a JSON document
+        return self._connection.document("POST", _API + path, json=body)
+
+    def _items(self, path: str, **query: Any) -> Iterator[Mapping[str, Any]]:  # noqa: ANN401 - values of the query
+        wanted = {"limit": 200, **query}
+        while True:
+            page = self._connection.document("GET", _API + path, params=wanted)
+            yield from page["items"]
+            if page.get("next_cursor") is None:
+                return
+            wanted["cursor"] = page["next_cursor"]
+
+    def _ensure_model(self, name: str, description: str) -> None:
+        try:
+            self.model(name)
+        except NotFound:
+            try:
+                self._post("/models", {"name": name, "description": description})
+            except Conflict as error:
+                if error.code != "model_exists":  # somebody else made it meanwhile: as good
+                    raise
+
+    def _upload(self, name: str, upload: Upload, on_progress: Progress | None) -> Version:
+        """Send the upload; once more if the connection breaks. Both carry one key, so that it cannot count twice."""
+        headers = {"idempotency-key": uuid4().hex}
+        try:
+            return self._send(name, upload, headers, on_progress)
+        except ServerUnreachable as error:
+            if error.code != "connection_lost":
+                raise
+        self._connection.await_return(within=self._connection.timeout)
+        return self._send(name, upload, headers, on_progress)
+
+    def _send(self, name: str, upload: Upload, headers: Mapping[str, str], on_progress: Progress | None) -> Version:
+        patience = httpx.Timeout(self._connection.timeout, read=max(_AFTER_UPLOAD, self._connection.timeout))
+        with upload.parts(on_progress) as parts:
+            path = f"{_API}/models/{_part(name)}/versions"
+            return Version.read(self._connection.document("POST", path, files=parts, headers=headers, timeout=patience))
+
+    def _next_state(self, version: Version) -> Version:
+        """Return the version after its next change, or as it is now when none is heard of for a while."""
+        path = f"{_API}{_version_path(version.model, version.number)}/events"
+        try:
+            for document in self._connection.events(path, timeout=_LONGEST_SILENCE):
+                heard = Version.read(document)
+                if heard.state != version.state:
+                    return heard
+        except (TimedOut, ServerUnreachable):
+            self._connection.await_return(within=self._connection.timeout)
+        return self.version(version.model, version.number)
+
+    def _fetch(self, version: Version, to: Path, on_progress: Progress | None) -> None:
+        path = f"{_API}{_version_path(version.model, version.number)}/artifact"
+        digest, done = hashlib.sha256(), 0
+        with self._connection.stream(path, headers={"accept": "*/*"}) as response, to.open("wb") as file:
+            for chunk in response.iter_bytes(256 * 1024):
+                file.write(chunk)
+                digest.update(chunk)
+                done += len(chunk)
+                if on_progress is not None:
+                    on_progress(done, version.size)
+        if digest.hexdigest() != version.digest.removeprefix("sha256:"):
+            raise ServerUnreachable(
+                "The download broke: what came is not what the server holds. Try again.", code="download_broken"
+            )
+
+
+def _part(name: str) -> str:
+    """Return a name as one part of a path."""
+    if not name or name in {".", ".."}:
+        raise Invalid(f"{name!r} is no name.", code="invalid_name")
+    return quote(name, safe="")
+
+
+def _version_path(name: str, number: int) -> str:
+    return f"/models/{_part(name)}/versions/{int(number)}"

@@ -1,0 +1,173 @@
+"""What `push` sends: a multipart body whose file part is read as it goes out, so that a model of any size fits."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import BytesIO, StringIO
+from os import PathLike
+from pathlib import Path
+from typing import IO, Any
+
+from modelkeep.client.errors import Invalid
+from modelkeep.client.inputs import encode, pictures_in, rows_in
+
+Progress = Callable[[int, int], None]
+Part = tuple[str, tuple[str | None, Any, str]]
+
+SAMPLE_ROWS = 256  # a sample shows what rows look like; a whole training set shows no more
+
+
+class CountingFile:
+    """A binary file that tells how much of it has been read. It offers what httpx needs to know the length beforehand."""
+
+    def __init__(self, file: IO[bytes], size: int, on_progress: Progress | None) -> None:
+        self._file = file
+        self._size = size
+        self._done = 0
+        self._on_progress = on_progress
+
+    def read(self, size: int = -1) -> bytes:
+        """Read on, and report."""
+        data = self._file.read(size)
+        self._done += len(data)
+        if self._on_progress is not None:
+            self._on_progress(self._done, self._size)
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go elsewhere in the file; httpx asks for the end, to learn the length, and returns."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the place in the file."""
+        return self._file.tell()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(lambda: self.read(64 * 1024), b"")
+
+
+@dataclass(frozen=True)
+class Upload:
+    """Everything of one upload but the open file, so that it can be sent twice."""
+
+    source: Path | bytes
+    filename: str
+    fields: Mapping[str, str] = field(default_factory=dict)
+    attachments: Sequence[Part] = ()
+
+    @contextmanager
+    def parts(self, on_progress: Progress | None) -> Iterator[list[Part]]:
+        """Open the file and yield the parts of the body: the small ones first, so that a refusal comes early."""
+        small: list[Part] = [(name, (None, value, "text/plain")) for name, value in self.fields.items()]
+        with self._open() as (file, size):
+            artifact = CountingFile(file, size, on_progress)
+            yield [*small, *self.attachments, ("file", (self.filename, artifact, "application/octet-stream"))]
+
+    @contextmanager
+    def _open(self) -> Iterator[tuple[IO[bytes], int]]:
+        if isinstance(self.source, bytes):
+            yield BytesIO(self.source), len(self.source)
+            return
+        try:
+            file = self.source.open("rb")
+        except OSError as error:
+            raise _unreadable(self.source, error) from error
+        with file:
+            yield file, self.source.stat().st_size
+
+
+def prepare(
+    model: object,
+    *,
+    sample: object = None,
+    labels: object = None,
+    preprocess: object = None,
+    description: str = "",
+    format: str | None = None,  # noqa: A002 - the field's word, as in the API
+) -> Upload:
+    """Return the upload for an estimator or a file and what goes with it."""
+    source, filename = _artifact(model)
+    optional = {"format": format, "preprocess": _preprocess(preprocess), "description": description}
+    attachments = [part for part in (_sample(sample), _labels(labels)) if part is not None]
+    return Upload(source, filename, {name: value for name, value in optional.items() if value}, attachments)
+
+
+def _artifact(model: object) -> tuple[Path | bytes, str]:
+    if isinstance(model, (str, PathLike)):
+        path = Path(model)
+        if path.is_dir():
+            raise Invalid(f"{path} is a directory; give the model's file.", code="file_is_directory")
+        if not path.exists():
+            raise Invalid(f"There is no file {path}.", code="file_missing")
+        return path, path.name
+    if not callable(getattr(model, "predict", None)):
+        kind = type(model).__name__
+        raise Invalid(f"A {kind} cannot be pushed: give a fitted estimator or the path of a file.", code="not_a_model")
+    return _joblib(model), "model.joblib"
+
+
+def _joblib(estimator: object) -> bytes:
+    try:
+        import joblib
+    except ImportError as error:
+        raise Invalid(
+            "joblib is needed to push an estimator: install it, or push a file.", code="missing_dependency"
+        ) from error
+    file = BytesIO()
+    joblib.dump(estimator, file)
+    return file.getvalue()
+
+
+def _sample(sample: object) -> Part | None:
+    """Return the sample as a part: files as they are, DataFrames as CSV, everything else as JSON rows."""
+    if sample is None:
+        return None
+    if isinstance(sample, (str, PathLike)):
+        path = Path(sample)
+        return "sample", (path.name, _read(path), "application/octet-stream")
+    pictures = pictures_in(sample)
+    if pictures:
+        return "sample", (pictures[0].name, pictures[0].data, "application/octet-stream")
+    if hasattr(sample, "to_csv"):
+        text = StringIO()
+        sample[:SAMPLE_ROWS].to_csv(text, index=False)
+        return "sample", ("sample.csv", text.getvalue().encode(), "text/csv")
+    few = sample[:SAMPLE_ROWS] if hasattr(sample, "__getitem__") and not isinstance(sample, Mapping) else sample
+    return "sample", ("sample.json", encode(rows_in(few)), "application/json")
+
+
+def _labels(labels: object) -> Part | None:
+    if labels is None:
+        return None
+    if isinstance(labels, (str, PathLike)):
+        data = _read(Path(labels))
+    else:
+        names = [str(label) for label in labels]  # type: ignore[attr-defined] # what is no list of names says so itself
+        data = "".join(f"{name}\n" for name in names).encode()
+    return "labels", ("labels.txt", data, "text/plain")
+
+
+def _preprocess(preprocess: object) -> str | None:
+    """Return the picture preprocessing as the API takes it: "imagenet", or JSON (given as such, as a dict or as a file)."""
+    if preprocess is None:
+        return None
+    if isinstance(preprocess, Mapping):
+        return json.dumps(preprocess)
+    if isinstance(preprocess, str) and preprocess.lstrip().startswith("{"):
+        return preprocess
+    path = Path(str(preprocess))
+    if path.suffix == ".json":
+        return _read(path).decode(errors="replace")
+    return str(preprocess)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> Invalid:
+    return Invalid(f"{path} cannot be read: {error.strerror}.", code="file_unreadable")
