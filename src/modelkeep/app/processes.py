@@ -1,0 +1,310 @@
+"""The processes of one installation: what `modelkeep serve` starts, and what each role does once it is started.
+
+A role is started by the supervisor as `python -m modelkeep.app.processes ROLE [SOCKET] CHANNEL`, is told its settings as
+the first message on its channel, says when it is up, and ends when it is told to drain or when the channel closes.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from modelkeep.contracts.errors import Conflict, Invalid
+from modelkeep.infra.settings import LogSettings
+from modelkeep.sandbox import control
+from modelkeep.sandbox.control import Channel, ChannelClosed
+from modelkeep.sandbox.limits import die_with_parent
+from modelkeep.serving.settings import ServingSettings
+
+if TYPE_CHECKING:
+    from modelkeep.app.settings import Settings
+
+Take = Callable[[control.Message, list[int]], None]
+
+
+class AddressInUse(Conflict):
+    """The address is taken by another program."""
+
+    code = "address_in_use"
+
+
+class DataInUse(Conflict):
+    """Another Modelkeep is running on this data directory."""
+
+    code = "data_in_use"
+
+
+class CannotListen(Invalid):
+    """This address cannot be listened on."""
+
+    code = "cannot_listen"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things are below the data directory."""
+
+    data: Path
+
+    @property
+    def run(self) -> Path:
+        """Sockets and bells of the running processes."""
+        return self.data / "run"
+
+    @property
+    def snapshot(self) -> Path:
+        """The newest snapshot, as serving reads it."""
+        return self.data / "serving" / "snapshot"
+
+    @property
+    def blobs(self) -> Path:
+        """Artifacts by digest."""
+        return self.data / "blobs"
+
+    @property
+    def setup_token(self) -> Path:
+        """The one-time token of the first admin, until it has been used."""
+        return self.data / "setup-token"
+
+
+@dataclass(frozen=True)
+class ServerRole:
+    """What a server process is told. There is no credential in it."""
+
+    data: str
+    name: str
+    version: str
+    serving: ServingSettings
+    log: LogSettings
+    notice_s: float
+    drain_s: float
+
+
+def serve(settings: "Settings", *, announce: Callable[[str], None]) -> None:
+    """Run everything until SIGTERM or Ctrl-C. Raises before anything is started when the data or the address is taken."""
+    from modelkeep.app import bootstrap
+    from modelkeep.app.supervisor import Supervisor
+    from modelkeep.infra import telemetry
+
+    telemetry.configure(settings.log, role="supervisor")
+    places = Places(settings.data.absolute())
+    for folder in (places.data, places.run, places.snapshot.parent, places.blobs):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _locked(places.data), _listening(settings.server.host, settings.server.port) as door, _local_socket(places) as inner:
+        host, port = door.getsockname()[:2]
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+        async def run() -> None:
+            supervisor = Supervisor(
+                bootstrap.roles(settings, places, door, inner),
+                open_artifact=bootstrap.artifact_opener(settings, places),
+                environment=bootstrap.environment(settings),
+                drain_s=settings.server.drain_s + settings.server.notice_s,
+                announce=lambda: announce(address),
+            )
+            await supervisor.run()
+
+        asyncio.run(run())
+
+
+@contextlib.contextmanager
+def _locked(data: Path):  # noqa: ANN202 - a context without a value
+    """Hold the data directory for this tree of processes alone; the kernel lets go when the supervisor ends, however."""
+    with (data / "lock").open("a+", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise DataInUse(f"Another Modelkeep (process {lock.read().strip()}) is running on {data}. Stop it, or name another --data.") from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+@contextlib.contextmanager
+def _listening(host: str, port: int):  # noqa: ANN202 - a socket, closed at the end
+    """Listen before anything is started, so that a restarted server finds its callers still waiting in line."""
+    try:
+        family, _kind, _protocol, _name, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except socket.gaierror as error:
+        raise CannotListen(f"{host} is no address of this machine.") from error
+    with socket.socket(family, socket.SOCK_STREAM) as door:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            door.bind(address)
+            door.listen(2048)
+        except OSError as error:
+            if error.errno == 98:  # noqa: PLR2004 - EADDRINUSE
+                raise AddressInUse(f"Port {port} on {host} is in use by another program. Choose another with --port.") from error
+            raise CannotListen(f"Cannot listen on {host} port {port}: {error.strerror}.") from error
+        yield door
+
+
+@contextlib.contextmanager
+def _local_socket(places: Places):  # noqa: ANN202 - a socket, closed at the end
+    """Listen for the server's forwarded requests on behalf of the api process."""
+    path = places.run / "api.sock"
+    path.unlink(missing_ok=True)
+    folder = os.open(places.run, os.O_PATH | os.O_DIRECTORY)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as inner:
+        inner.bind(f"/proc/self/fd/{folder}/api.sock")
+        os.close(folder)
+        path.chmod(0o600)
+        inner.listen(1024)
+        yield inner
+
+
+# ---- roles
+
+
+async def _role(channel: Channel, take: Take, work: Callable[[asyncio.Event], Coroutine[object, object, None]]) -> None:
+    """Do `work` until the supervisor says drain or is gone; hand its other messages to `take`."""
+    stop = asyncio.Event()
+
+    async def listen() -> None:
+        while True:
+            try:
+                message, fds = await channel.receive()
+            except ChannelClosed:
+                os._exit(1)  # the supervisor is gone: nothing may outlive it
+            if isinstance(message, control.Drain):
+                stop.set()
+            else:
+                take(message, fds)
+
+    listening = asyncio.create_task(listen())
+    working = asyncio.create_task(work(stop))
+    await asyncio.wait({listening, working}, return_when=asyncio.FIRST_COMPLETED)
+    if not working.done():
+        working.cancel()
+        await listening
+    listening.cancel()
+    await working
+
+
+async def run_server(channel: Channel, settings: bytes, door: socket.socket) -> None:
+    """Serve predictions on `door`."""
+    import gc
+
+    import uvicorn
+
+    from modelkeep.infra import telemetry
+    from modelkeep.serving.feed import Feed
+    from modelkeep.serving.forward import Forward
+    from modelkeep.serving.http import Door
+    from modelkeep.serving.keys import Keys
+    from modelkeep.serving.metrics import Metrics
+    from modelkeep.serving.pool import Pool
+    from modelkeep.serving.router import Router
+
+    role = msgspec.json.decode(settings, type=ServerRole)
+    telemetry.configure(role.log, role="server")
+    places = Places(Path(role.data))
+    keys = Keys(max_staleness_s=role.serving.max_staleness_s)
+    router = Router(lambda changed: Pool(role.serving, channel.send, changed))
+    metrics = Metrics(role.version)
+    metrics.watch(router, keys)
+    forward = Forward(places.run / "api.sock")
+    app = Door(settings=role.serving, router=router, keys=keys, metrics=metrics, forward=forward, version=role.version)
+    feed = Feed(snapshot_file=places.snapshot, run_dir=places.run, router=router, keys=keys, name=role.name)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=int(role.drain_s) or 1,
+            backlog=2048,
+        )
+    )
+
+    async def work(stop: asyncio.Event) -> None:
+        feeding = asyncio.create_task(feed.run(stop))
+        serving = asyncio.create_task(server.serve(sockets=[door]))
+        gc.collect()
+        gc.freeze()
+        channel.send(control.Started())
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({feeding, serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        app.draining = True
+        await asyncio.sleep(role.notice_s)
+        server.should_exit = True
+        await serving
+        stop.set()
+        await feeding
+
+    await _role(channel, router.pool.take, work)
+
+
+def _nothing(message: control.Message, fds: list[int]) -> None:
+    """Roles without runners are sent nothing but drain."""
+    del message
+    for fd in fds:
+        os.close(fd)
+
+
+async def run_api(channel: Channel, settings: bytes, inner: socket.socket) -> None:
+    """Serve the control plane on the inner socket; bring the database up to date first."""
+    from modelkeep.app import bootstrap
+
+    await _role(channel, _nothing, lambda stop: bootstrap.api(settings, inner, stop, lambda: channel.send(control.Started())))
+
+
+async def run_courier(channel: Channel, settings: bytes) -> None:
+    """Carry news down and heartbeats up."""
+    from modelkeep.app import bootstrap
+
+    os.nice(5)
+    await _role(channel, _nothing, lambda stop: bootstrap.courier(settings, stop, lambda: channel.send(control.Started())))
+
+
+async def run_worker(channel: Channel, settings: bytes) -> None:
+    """Do the jobs."""
+    from modelkeep.app import bootstrap
+    from modelkeep.worker.runners import Runners
+
+    os.nice(5)
+    runners = Runners(channel)
+    await _role(channel, runners.take, lambda stop: bootstrap.worker(settings, runners, stop, lambda: channel.send(control.Started())))
+
+
+async def _start(role: str, channel_fd: int, fds: list[int]) -> None:
+    channel = Channel(socket.socket(fileno=channel_fd))
+    message, _fds = await channel.receive()
+    if not isinstance(message, control.Configure):
+        raise TypeError(type(message).__name__)
+    sockets = [socket.socket(fileno=fd) for fd in fds]
+    run: Callable[..., Awaitable[None]] = {"server": run_server, "api": run_api, "courier": run_courier, "worker": run_worker}[role]
+    await run(channel, message.settings, *sockets)
+
+
+def main(arguments: list[str]) -> None:
+    """Be one role, as the supervisor asks on the command line."""
+    die_with_parent(os.getppid())
+    role, *fds, channel_fd = arguments
+    if role == "server":
+        import uvloop
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_start(role, int(channel_fd), [int(fd) for fd in fds]))
+    else:
+        asyncio.run(_start(role, int(channel_fd), [int(fd) for fd in fds]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,156 @@
+"""The root of the process tree: it starts, limits, watches and ends all others, and holds neither a secret's use nor a model.
+
+    supervisor ─┬─ server · courier · api · worker      roles, each told its own settings over its channel
+                └─ template ── runner ...               models
+"""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from modelkeep.app.children import Child, start
+from modelkeep.app.restarts import Restarts
+from modelkeep.app.runners import Open, Runners
+from modelkeep.sandbox import control
+from modelkeep.sandbox.control import Channel, ChannelClosed
+
+log = structlog.get_logger(__name__)
+
+_LEAVING_ORDER = (("server",), ("api", "worker"), ("courier",))
+_LONGEST_DELAY_S = 5.0
+_LAST_GRACE_S = 5.0
+
+
+@dataclass
+class Role:
+    """A process that is always there: its name, its settings as JSON, and the listening sockets it is given."""
+
+    name: str
+    settings: bytes
+    sockets: tuple[socket.socket, ...] = ()
+    child: Child | None = None
+    up: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Supervisor:
+    """Runs the roles and the runners until it is told to stop."""
+
+    def __init__(
+        self,
+        roles: list[Role],
+        *,
+        open_artifact: Open,
+        environment: Mapping[str, str],
+        drain_s: float,
+        announce: Callable[[], None],
+    ) -> None:
+        self._roles = {role.name: role for role in roles}
+        self._runners = Runners(open_artifact)
+        self._environment = environment
+        self._drain_s = drain_s
+        self._announce = announce
+        self._stop = asyncio.Event()
+        self._now = asyncio.Event()
+
+    def stop(self) -> None:
+        """Drain and end; asked a second time, end at once."""
+        if self._stop.is_set():
+            self._now.set()
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Start everything, keep it alive, and end it in order."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        runners = asyncio.create_task(self._runners.run())
+        keepers = {role.name: asyncio.create_task(self._keep(role)) for role in self._roles.values()}
+        announcing = asyncio.create_task(self._announce_when_up())
+        try:
+            await self._wait_for_end(runners, *keepers.values())
+            log.info("draining")
+            self._runners.close()
+            for names in _LEAVING_ORDER:
+                await asyncio.gather(*(self._drain(self._roles[name]) for name in names if name in self._roles))
+        finally:
+            for task in (announcing, runners, *keepers.values()):
+                task.cancel()
+            await asyncio.gather(announcing, runners, *keepers.values(), return_exceptions=True)
+            for role in self._roles.values():
+                if role.child is not None:
+                    role.child.signal(signal.SIGKILL)
+                    await role.child.ended
+        log.info("stopped")
+
+    async def _wait_for_end(self, *tasks: "asyncio.Task[None]") -> None:
+        """Return when told to stop; raise what ended a keeper, for none of them ends by itself."""
+        stopping = asyncio.create_task(self._stop.wait())
+        done, _pending = await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        for task in done - {stopping}:
+            await task
+
+    async def _announce_when_up(self) -> None:
+        for role in self._roles.values():
+            if role.name in {"server", "api"}:
+                await role.up.wait()
+        self._announce()
+
+    async def _keep(self, role: Role) -> None:
+        """Start a role, serve its channel, and start it again whenever it ends."""
+        restarts = Restarts(longest_delay_s=_LONGEST_DELAY_S)
+        while True:
+            fds = tuple(one.fileno() for one in role.sockets)
+            command = (sys.executable, "-m", "modelkeep.app.processes", role.name, *(str(fd) for fd in fds))
+            role.child = child = start(role.name, command, self._environment, fds)
+            child.channel.send(control.Configure(role.settings))
+            await self._listen(role, child.channel)
+            self._runners.forget(child.channel)
+            child.channel.close()
+            status = await child.finish(self._drain_s)
+            role.child = None
+            if self._stop.is_set():
+                return
+            decision = restarts.died(time.monotonic())
+            delay = min(decision.delay_s, _LONGEST_DELAY_S)
+            log.error("a process has ended", role=role.name, status=status, again_in_s=delay)
+            await asyncio.sleep(delay)
+
+    async def _listen(self, role: Role, channel: Channel) -> None:
+        while True:
+            try:
+                message, _fds = await channel.receive()
+            except ChannelClosed:
+                return
+            match message:
+                case control.Started():
+                    role.up.set()
+                    log.debug("up", role=role.name)
+                case control.Want():
+                    self._runners.want(channel, message.specs)
+                case control.Inspect():
+                    self._runners.inspect(channel, message)
+                case control.Kill():
+                    self._runners.kill(channel, message)
+                case _:
+                    log.warning("unexpected message", role=role.name, message=type(message).__name__)
+
+    async def _drain(self, role: Role) -> None:
+        child = role.child
+        if child is None:
+            return
+        with contextlib.suppress(ChannelClosed):  # it has ended by itself
+            child.channel.send(control.Drain())
+        now = asyncio.create_task(self._now.wait())
+        await asyncio.wait({child.ended, now}, timeout=self._drain_s + _LAST_GRACE_S, return_when=asyncio.FIRST_COMPLETED)
+        now.cancel()
+        if not child.ended.done():
+            log.warning("ended before it was done", role=role.name)
+            child.signal(signal.SIGKILL)
