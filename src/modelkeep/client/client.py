@@ -12,7 +12,7 @@ from uuid import uuid4
 import httpx
 
 from modelkeep.client.connection import Connection
-from modelkeep.client.errors import Conflict, Invalid, NotFound, Rejected, ServerUnreachable, TimedOut
+from modelkeep.client.errors import Conflict, Invalid, NotAllowed, NotFound, Rejected, ServerUnreachable, TimedOut
 from modelkeep.client.inputs import encode, pictures_in, rows_in
 from modelkeep.client.results import Deployment, Key, Model, Prediction, Version
 from modelkeep.client.upload import Progress, Upload, prepare
@@ -132,7 +132,7 @@ class Client:
         """Wait until version `number` answers predictions; raises `TimedOut` when it does not come to that."""
         deadline = time.monotonic() + timeout
         pause = 0.02
-        while not self._connection.answers(f"/v2/models/{_part(name)}/versions/{number}/ready"):
+        while not self._serves(name, number):
             if time.monotonic() >= deadline:
                 raise TimedOut(f"{name} version {number} is ready, but does not answer predictions after {timeout:g} s.")
             time.sleep(pause)
@@ -230,6 +230,16 @@ class Client:
         """Make a key worthless at once."""
         self._connection.document("DELETE", f"{_API}/keys/{_part(key_id)}")
 
+    # Health
+
+    def health(self) -> Mapping[str, Any]:
+        """Return what the server says of itself; needs no key."""
+        return dict(self._connection.status("/healthz"))
+
+    def readiness(self) -> Mapping[str, Any]:
+        """Return whether the server is ready to answer predictions, and if not, why; needs no key."""
+        return dict(self._connection.status("/readyz"))
+
     # Underneath
 
     def _get(self, path: str) -> Any:  # noqa: ANN401 - a JSON document
@@ -285,6 +295,13 @@ class Client:
         except (TimedOut, ServerUnreachable):
             self._connection.await_return(within=self._connection.timeout)
         return self.version(version.model, version.number)
+
+    def _serves(self, name: str, number: int) -> bool:
+        """Ask the server that predicts; a key that may not predict gets the slower news that the control plane has."""
+        try:
+            return self._connection.answers(f"/v2/models/{_part(name)}/versions/{number}/ready")
+        except NotAllowed:
+            return any(server.get("version") == number for server in self.deployment(name).serving)
 
     def _fetch(self, version: Version, to: Path, on_progress: Progress | None) -> None:
         path = f"{_API}{_version_path(version.model, version.number)}/artifact"

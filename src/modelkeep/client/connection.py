@@ -82,9 +82,20 @@ class Connection:
                     yield json.loads(line.removeprefix("data:"))
 
     def answers(self, path: str) -> bool:
-        """Whether the server answers a GET with success now."""
+        """Whether a GET succeeds now; raises `NotAllowed` where the key may not ask."""
         with self.faults():
-            return self._http.get(path).is_success
+            response = self._http.get(path)
+        if response.status_code == httpx.codes.FORBIDDEN:
+            raise error_from(response)
+        return response.is_success
+
+    def status(self, path: str) -> Any:  # noqa: ANN401 - JSON
+        """Return the JSON that a health check answers, whether it says yes or no."""
+        with self.faults():
+            response = self._http.get(path)
+        if "json" not in response.headers.get("content-type", ""):
+            raise not_modelkeep(response)
+        return response.json()
 
     def await_return(self, *, within: float) -> None:
         """Wait until a server that went away answers again; raises `ServerUnreachable` when it does not."""

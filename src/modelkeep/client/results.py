@@ -150,6 +150,11 @@ class Prediction:
         rows = self.raw.get("predictions") or []
         return [[Label(str(one["label"]), one["index"], one["score"]) for one in row] for row in rows]
 
+    @property
+    def labels(self) -> list[str]:
+        """The name of each row's class, where the version was uploaded with labels."""
+        return list(self.raw.get("labels") or [])
+
 
 def _array(values: list[Any]) -> Any:  # noqa: ANN401 - a numpy array, and numpy may not be installed
     import numpy as np

@@ -133,8 +133,9 @@ def _sample(sample: object) -> Part | None:
         text = StringIO()
         sample[:SAMPLE_ROWS].to_csv(text, index=False)
         return "sample", ("sample.csv", text.getvalue().encode(), "text/csv")
-    few = sample[:SAMPLE_ROWS] if hasattr(sample, "__getitem__") and not isinstance(sample, Mapping) else sample
-    return "sample", ("sample.json", encode(rows_in(few)), "application/json")
+    rows = rows_in(sample)
+    few = rows[:SAMPLE_ROWS] if isinstance(rows, list) else rows
+    return "sample", ("sample.json", encode(few), "application/json")
 
 
 def _labels(labels: object) -> Part | None:
