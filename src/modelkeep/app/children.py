@@ -59,5 +59,3 @@ def start(name: str, command: Sequence[str], environment: Mapping[str, str], fds
 
     loop.add_reader(pidfd, reap)
     return Child(name, process.pid, Channel(ours), ended, process)
-
-

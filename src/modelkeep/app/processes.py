@@ -10,13 +10,14 @@ import fcntl
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from modelkeep.app.places import Places
 from modelkeep.contracts.errors import Conflict, Invalid
 from modelkeep.infra.settings import LogSettings
 from modelkeep.sandbox import control
@@ -49,33 +50,6 @@ class CannotListen(Invalid):
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where things are below the data directory."""
-
-    data: Path
-
-    @property
-    def run(self) -> Path:
-        """Sockets and bells of the running processes."""
-        return self.data / "run"
-
-    @property
-    def snapshot(self) -> Path:
-        """The newest snapshot, as serving reads it."""
-        return self.data / "serving" / "snapshot"
-
-    @property
-    def blobs(self) -> Path:
-        """Artifacts by digest."""
-        return self.data / "blobs"
-
-    @property
-    def setup_token(self) -> Path:
-        """The one-time token of the first admin, until it has been used."""
-        return self.data / "setup-token"
-
-
-@dataclass(frozen=True)
 class ServerRole:
     """What a server process is told. There is no credential in it."""
 
@@ -96,8 +70,7 @@ def serve(settings: "Settings", *, announce: Callable[[str], None]) -> None:
 
     telemetry.configure(settings.log, role="supervisor")
     places = Places(settings.data.absolute())
-    for folder in (places.data, places.run, places.snapshot.parent, places.blobs):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    places.make()
     with _locked(places.data), _listening(settings.server.host, settings.server.port) as door, _local_socket(places) as inner:
         host, port = door.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -116,14 +89,16 @@ def serve(settings: "Settings", *, announce: Callable[[str], None]) -> None:
 
 
 @contextlib.contextmanager
-def _locked(data: Path):  # noqa: ANN202 - a context without a value
+def _locked(data: Path) -> Iterator[None]:
     """Hold the data directory for this tree of processes alone; the kernel lets go when the supervisor ends, however."""
     with (data / "lock").open("a+", encoding="ascii") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             lock.seek(0)
-            raise DataInUse(f"Another Modelkeep (process {lock.read().strip()}) is running on {data}. Stop it, or name another --data.") from error
+            raise DataInUse(
+                f"Another Modelkeep (process {lock.read().strip()}) is running on {data}. Stop it, or name another --data."
+            ) from error
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -131,10 +106,12 @@ def _locked(data: Path):  # noqa: ANN202 - a context without a value
 
 
 @contextlib.contextmanager
-def _listening(host: str, port: int):  # noqa: ANN202 - a socket, closed at the end
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
     """Listen before anything is started, so that a restarted server finds its callers still waiting in line."""
     try:
-        family, _kind, _protocol, _name, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, _kind, _protocol, _name, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
     except socket.gaierror as error:
         raise CannotListen(f"{host} is no address of this machine.") from error
     with socket.socket(family, socket.SOCK_STREAM) as door:
@@ -144,13 +121,15 @@ def _listening(host: str, port: int):  # noqa: ANN202 - a socket, closed at the 
             door.listen(2048)
         except OSError as error:
             if error.errno == 98:  # noqa: PLR2004 - EADDRINUSE
-                raise AddressInUse(f"Port {port} on {host} is in use by another program. Choose another with --port.") from error
+                raise AddressInUse(
+                    f"Port {port} on {host} is in use by another program. Choose another with --port."
+                ) from error
             raise CannotListen(f"Cannot listen on {host} port {port}: {error.strerror}.") from error
         yield door
 
 
 @contextlib.contextmanager
-def _local_socket(places: Places):  # noqa: ANN202 - a socket, closed at the end
+def _local_socket(places: Places) -> Iterator[socket.socket]:
     """Listen for the server's forwarded requests on behalf of the api process."""
     path = places.run / "api.sock"
     path.unlink(missing_ok=True)
@@ -280,7 +259,17 @@ async def run_worker(channel: Channel, settings: bytes) -> None:
 
     os.nice(5)
     runners = Runners(channel)
-    await _role(channel, runners.take, lambda stop: bootstrap.worker(settings, runners, stop, lambda: channel.send(control.Started())))
+    await _role(
+        channel, runners.take, lambda stop: bootstrap.worker(settings, runners, stop, lambda: channel.send(control.Started()))
+    )
+
+
+_ROLES: dict[str, Callable[..., Awaitable[None]]] = {
+    "server": run_server,
+    "api": run_api,
+    "courier": run_courier,
+    "worker": run_worker,
+}
 
 
 async def _start(role: str, channel_fd: int, fds: list[int]) -> None:
@@ -289,7 +278,9 @@ async def _start(role: str, channel_fd: int, fds: list[int]) -> None:
     if not isinstance(message, control.Configure):
         raise TypeError(type(message).__name__)
     sockets = [socket.socket(fileno=fd) for fd in fds]
-    run: Callable[..., Awaitable[None]] = {"server": run_server, "api": run_api, "courier": run_courier, "worker": run_worker}[role]
+    run: Callable[..., Awaitable[None]] = {"server": run_server, "api": run_api, "courier": run_courier, "worker": run_worker}[
+        role
+    ]
     await run(channel, message.settings, *sockets)
 
 

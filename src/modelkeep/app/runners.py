@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -143,7 +143,7 @@ class Runners:
             kept.runner = "starting"
             self._spawn(self._start(kept.spec, (), kept.owner, ""))
 
-    def _spawn(self, work: "asyncio.coroutines.Coroutine[object, object, None]") -> None:
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
@@ -173,15 +173,23 @@ class Runners:
             kept.runner = name
         asyncio.get_running_loop().add_reader(read_end, self._hear, runner)
         try:
-            if self._template is None:
-                raise ChannelClosed
-            self._template.channel.send(control.Fork(name, spec, sample), (artifact, far.fileno(), write_end))
-        except ChannelClosed:
-            self._lost(runner)
+            sent = self._fork(control.Fork(name, spec, sample), (artifact, far.fileno(), write_end))
         finally:
             far.close()
             os.close(artifact)
             os.close(write_end)
+        if not sent:
+            self._lost(runner)
+
+    def _fork(self, message: control.Fork, fds: tuple[int, ...]) -> bool:
+        """Ask the template for a runner; whether there was one to ask."""
+        if self._template is None:
+            return False
+        try:
+            self._template.channel.send(message, fds)
+        except ChannelClosed:
+            return False
+        return True
 
     async def _listen(self, template: Child) -> None:
         while True:

@@ -74,19 +74,6 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     log: LogSettings = LogSettings()
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Order the sources: what the caller names, then the environment; `load` adds the files."""
-        del settings_cls, file_secret_settings
-        return init_settings, env_settings, dotenv_settings
-
 
 @dataclass(frozen=True)
 class Explained:
@@ -108,7 +95,9 @@ def explain(config: Path | None = None, overrides: Mapping[str, Any] | None = No
     toml = _toml(config)
     settings = _load(toml, overrides or {})
     return [
-        Explained(name, "***" if name in _SECRETS and "@" in str(value) else str(value), _source(name, toml, overrides or {}), about)
+        Explained(
+            name, "***" if name in _SECRETS and "@" in str(value) else str(value), _source(name, toml, overrides or {}), about
+        )
         for name, value, about in described(settings)
     ]
 
@@ -141,7 +130,11 @@ def _load(toml: dict[str, Any], overrides: Mapping[str, Any]) -> Settings:
         else:
             merged[section] = value
 
-    class WithFiles(Settings):
+    class Sources(Settings):
+        """The settings, read from all places."""
+
+        model_config = SettingsConfigDict(env_file=_ENV_FILE)
+
         @classmethod
         def settings_customise_sources(
             cls,
@@ -151,11 +144,12 @@ def _load(toml: dict[str, Any], overrides: Mapping[str, Any]) -> Settings:
             dotenv_settings: PydanticBaseSettingsSource,
             file_secret_settings: PydanticBaseSettingsSource,
         ) -> tuple[Any, ...]:
+            """Order the sources, the strongest first."""
             del settings_cls, file_secret_settings
             return init_settings, env_settings, dotenv_settings, lambda: toml
 
     try:
-        loaded = WithFiles(_env_file=_ENV_FILE, **merged)
+        loaded = Sources(**merged)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])

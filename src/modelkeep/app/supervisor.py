@@ -1,7 +1,7 @@
 """The root of the process tree: it starts, limits, watches and ends all others, and holds neither a secret's use nor a model.
 
-    supervisor ─┬─ server · courier · api · worker      roles, each told its own settings over its channel
-                └─ template ── runner ...               models
+supervisor ─┬─ server · courier · api · worker      roles, each told its own settings over its channel
+            └─ template ── runner ...               models
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -149,7 +150,8 @@ class Supervisor:
         with contextlib.suppress(ChannelClosed):  # it has ended by itself
             child.channel.send(control.Drain())
         now = asyncio.create_task(self._now.wait())
-        await asyncio.wait({child.ended, now}, timeout=self._drain_s + _LAST_GRACE_S, return_when=asyncio.FIRST_COMPLETED)
+        either: list[asyncio.Future[Any]] = [child.ended, now]
+        await asyncio.wait(either, timeout=self._drain_s + _LAST_GRACE_S, return_when=asyncio.FIRST_COMPLETED)
         now.cancel()
         if not child.ended.done():
             log.warning("ended before it was done", role=role.name)

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from modelkeep.contracts.errors import Unavailable
 from modelkeep.contracts.ids import new_id
@@ -62,7 +63,8 @@ class Runners:
         ticket = self._tickets[name] = _Ticket()
         self._channel.send(control.Inspect(name, spec, sample))
         try:
-            await asyncio.wait({ticket.connected, ticket.gone}, return_when=asyncio.FIRST_COMPLETED)
+            either: list[asyncio.Future[Any]] = [ticket.connected, ticket.gone]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not ticket.connected.done():
                 raise RunnerUnavailable(ticket.gone.result().detail or None)
             runner, fd = ticket.connected.result()
