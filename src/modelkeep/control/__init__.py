@@ -1,0 +1,1 @@
+"""What Modelkeep means: people, models, promises. Nouns are ordered; arrows between them only point down."""

@@ -1,0 +1,1 @@
+"""The back door: jobs, and the courier between the planes."""

@@ -1,0 +1,1 @@
+"""Which version answers where, and the snapshot that tells serving so."""

@@ -1,0 +1,1 @@
+"""Models, their versions, and what validation said of them."""

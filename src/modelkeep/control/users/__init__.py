@@ -1,0 +1,1 @@
+"""People, their API keys, and the first set-up."""

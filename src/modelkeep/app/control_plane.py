@@ -1,0 +1,55 @@
+"""The control plane's services, put together: what api, worker and courier share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from modelkeep.contracts.snapshot import Limits
+from modelkeep.control.audit.service import Audit
+from modelkeep.control.deployments import tasks
+from modelkeep.control.deployments.service import Deployments
+from modelkeep.control.models.service import Models
+from modelkeep.control.users.service import Users
+from modelkeep.infra.broadcast import Broadcast
+from modelkeep.infra.clock import Clock, utc_now
+from modelkeep.infra.db import Database
+from modelkeep.infra.events import Events
+from modelkeep.infra.jobs import Jobs
+
+
+@dataclass(frozen=True)
+class ControlPlane:
+    """All nouns, wired to each other."""
+
+    audit: Audit
+    users: Users
+    models: Models
+    deployments: Deployments
+    jobs: Jobs
+
+
+def control_plane(
+    db: Database,
+    *,
+    ring_worker: Callable[[], object],
+    ring_courier: Callable[[], object],
+    limits: Limits,
+    clock: Clock = utc_now,
+) -> ControlPlane:
+    """Build the nouns over a database. The bells ring after the commits that concern worker and courier."""
+    events = Events()
+    jobs = Jobs(ring_worker, clock)
+    audit = Audit(db, clock)
+    users = Users(db, audit, events, clock)
+    models = Models(db, audit, events, jobs, clock)
+    deployments = Deployments(
+        db=db,
+        audit=audit,
+        users=users,
+        models=models,
+        events=events,
+        broadcast=Broadcast(ring_courier),
+        clock=clock,
+        limits=limits,
+    )
+    tasks.subscribe(events, deployments)
+    return ControlPlane(audit, users, models, deployments, jobs)

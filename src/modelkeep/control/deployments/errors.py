@@ -1,0 +1,13 @@
+"""What deployments refuse."""
+
+from modelkeep.contracts.errors import NotFound, Stale
+
+
+class DeploymentNotFound(NotFound):
+    """There is no deployment with this name."""
+
+    code = "deployment_not_found"
+
+
+class DeploymentStale(Stale):
+    """The deployment was changed since you looked at it: read it again, then repeat the change."""

@@ -1,0 +1,114 @@
+"""Deployments as values, what a promotion changes, and how the snapshot for serving is put together."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import msgspec
+
+from modelkeep.contracts.prediction import Heartbeat
+from modelkeep.contracts.snapshot import Limits, RunnerSpec, ServedDeployment, ServedKey, ServedVersion, Snapshot
+from modelkeep.control.deployments.errors import DeploymentStale
+from modelkeep.control.models.rules import Version
+
+
+class Deployment(msgspec.Struct, frozen=True):
+    """A named place that answers predictions with one version of a model. Its revision counts its changes."""
+
+    id: str
+    name: str
+    model_id: str
+    model: str
+    revision: int
+    updated_at: datetime
+    updated_by: str
+    version_id: str | None = None
+    version: int | None = None
+    previous_version_id: str | None = None
+    previous_version: int | None = None
+
+
+class Serving(msgspec.Struct, frozen=True):
+    """What one server last said it answers with in a deployment. `failing` says why it cannot serve the promoted version."""
+
+    server: str
+    snapshot: int
+    version: int | None
+    at: datetime
+    failing: str = ""
+
+
+def promote(
+    deployment: Deployment, version_id: str, number: int, *, expected: int | None, by: str, now: datetime
+) -> Deployment | None:
+    """Return the deployment as it is after promoting a version; None when it serves that version already.
+
+    `expected` is the revision that whoever asks has seen.
+    """
+    if expected is not None and expected != deployment.revision:
+        raise DeploymentStale(
+            f"The deployment is at revision {deployment.revision} now: read it again, then repeat the change."
+        )
+    if deployment.version_id == version_id:
+        return None
+    return msgspec.structs.replace(
+        deployment,
+        version_id=version_id,
+        version=number,
+        previous_version_id=deployment.version_id,
+        previous_version=deployment.version,
+        revision=deployment.revision + 1,
+        updated_at=now,
+        updated_by=by,
+    )
+
+
+def serving(deployment: Deployment, heartbeats: Iterable[Heartbeat], numbers: dict[str, int]) -> list[Serving]:
+    """Return what each server says it answers with in this deployment; `numbers` are version numbers by id."""
+    return [
+        Serving(
+            beat.server,
+            beat.snapshot,
+            numbers.get(beat.serving.get(deployment.name, "")),
+            datetime.fromtimestamp(beat.at, UTC),
+            beat.failing.get(deployment.version_id or "", ""),
+        )
+        for beat in heartbeats
+    ]
+
+
+def served_version(version: Version, labels: tuple[str, ...], limits: Limits) -> ServedVersion | None:
+    """Return a version as serving sees it; None while it has no signature, and so cannot serve."""
+    if version.signature is None:
+        return None
+    spec = RunnerSpec(
+        version.id, version.digest, version.size, version.format, version.runner, version.signature, version.image, limits
+    )
+    return ServedVersion(
+        id=version.id,
+        model=version.model,
+        number=version.number,
+        spec=spec,
+        signature=version.signature,
+        framework=version.report.framework if version.report else "",
+        labels=labels,
+        scores=version.scores,
+        created_at=version.created_at.isoformat(),
+    )
+
+
+def compile_snapshot(
+    number: int,
+    now: datetime,
+    deployments: Iterable[Deployment],
+    versions: Iterable[ServedVersion],
+    keys: tuple[ServedKey, ...],
+) -> Snapshot:
+    """Put together everything that serving needs to answer."""
+    known = {version.id: version for version in versions}
+    places = [
+        ServedDeployment(one.name, one.version_id, one.revision)
+        for one in sorted(deployments, key=lambda one: one.name)
+        if one.version_id is not None and one.version_id in known
+    ]
+    served = sorted({place.version_id for place in places})
+    return Snapshot(number, now.timestamp(), tuple(places), tuple(known[one] for one in served), keys)

@@ -1,0 +1,128 @@
+"""Deployments: which version answers where; every change of it becomes news for serving in the same transaction."""
+
+from datetime import timedelta
+from typing import Final
+
+from modelkeep.contracts.actor import Actor
+from modelkeep.contracts.ids import new_id
+from modelkeep.contracts.prediction import Heartbeat
+from modelkeep.contracts.snapshot import Limits, Scope, encode_snapshot
+from modelkeep.control.audit.service import Audit
+from modelkeep.control.deployments import store
+from modelkeep.control.deployments.errors import DeploymentNotFound
+from modelkeep.control.deployments.events import VersionPromoted
+from modelkeep.control.deployments.rules import Deployment, Serving, compile_snapshot, promote, served_version, serving
+from modelkeep.control.models.service import Models
+from modelkeep.control.users.service import Users
+from modelkeep.infra.broadcast import Broadcast
+from modelkeep.infra.clock import Clock
+from modelkeep.infra.db import Database, Transaction
+from modelkeep.infra.events import Events
+
+SNAPSHOT: Final = "snapshot"
+_HEARTBEAT_FRESH: Final = timedelta(minutes=1)
+_HEARTBEAT_KEPT: Final = timedelta(days=1)
+
+
+class Deployments:
+    """Named places that answer predictions, and the news of them."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        audit: Audit,
+        users: Users,
+        models: Models,
+        events: Events,
+        broadcast: Broadcast,
+        clock: Clock,
+        limits: Limits,
+    ) -> None:
+        self._db = db
+        self._audit = audit
+        self._users = users
+        self._models = models
+        self._events = events
+        self._broadcast = broadcast
+        self._clock = clock
+        self._limits = limits
+
+    async def deployment(self, name: str) -> tuple[Deployment, list[Serving]]:
+        """Return one deployment, and what each server says it answers with."""
+        async with self._db.read() as tx:
+            found = await store.deployment(tx, name)
+            if found is None:
+                raise DeploymentNotFound
+            return (await self._with_serving(tx, [found]))[0]
+
+    async def deployments(self, *, limit: int, after: str | None = None) -> list[tuple[Deployment, list[Serving]]]:
+        """List deployments by name, each with what the servers say."""
+        async with self._db.read() as tx:
+            return await self._with_serving(tx, await store.page(tx, limit=limit, after=after))
+
+    async def promote(self, actor: Actor, name: str, number: int, *, expected: int | None = None) -> Deployment:
+        """Have a deployment answer with a ready version of its model.
+
+        `expected` is the revision that the actor has seen: if it is not the present one, nothing changes and `Stale` is raised.
+        Promoting what serves already changes nothing.
+        """
+        actor.need(Scope.MODELS_WRITE)
+        async with self._db.begin() as tx:
+            return await self.promote_in(tx, actor, name, number, expected=expected)
+
+    async def promote_in(
+        self, tx: Transaction, actor: Actor, name: str, number: int, *, expected: int | None = None, only_first: bool = False
+    ) -> Deployment:
+        """Promote inside a transaction that is already open; `only_first` leaves a deployment that answers as it is."""
+        found = await store.deployment(tx, name)
+        if found is None:
+            raise DeploymentNotFound
+        version = await self._models.promotable(tx, found.model, number)
+        present = await store.deployment(tx, name, for_update=True) or found
+        if only_first and present.version_id is not None:
+            return present
+        changed = promote(present, version.id, number, expected=expected, by=actor.name, now=self._clock())
+        if changed is None:
+            return present
+        await store.save(tx, changed)
+        await self._models.note_serving(tx, changed.model_id, number)
+        details = {"version": str(number), "revision": str(changed.revision)}
+        await self._audit.note(tx, actor, "deployment.promote", changed.id, **details)
+        await self._events.publish(tx, VersionPromoted(name, version.id, changed.revision))
+        await self.publish_in(tx)
+        return changed
+
+    async def create_in(self, tx: Transaction, actor: Actor, model_id: str, name: str) -> None:
+        """Give a new model the deployment of its name, inside the transaction that makes the model."""
+        await store.add(tx, Deployment(new_id("dep"), name, model_id, name, 0, self._clock(), actor.name))
+
+    async def publish(self) -> None:
+        """Publish the snapshot as it is now: once at every start, so that changed limits and new fields arrive."""
+        async with self._db.begin() as tx:
+            await self.publish_in(tx)
+
+    async def publish_in(self, tx: Transaction) -> None:
+        """Compile the snapshot and publish it in the transaction that made it necessary."""
+        number = await self._broadcast.take_number(tx, SNAPSHOT)  # the row lock first: contents can then only go forward
+        open_models = await self._models.open_models(tx)
+        deployments = [one for one in await store.answering(tx) if one.model_id in open_models]
+        ids = {one.version_id for one in deployments if one.version_id is not None}
+        served = [served_version(version, labels, self._limits) for version, labels in await self._models.served(tx, ids)]
+        versions = [version for version in served if version is not None]
+        now = self._clock()
+        snapshot = compile_snapshot(number, now, deployments, versions, await self._users.served_keys(tx))
+        await self._broadcast.publish(tx, SNAPSHOT, number, encode_snapshot(snapshot), now)
+
+    async def hear(self, heartbeat: Heartbeat) -> None:
+        """Keep what a server says it answers with."""
+        async with self._db.begin() as tx:
+            await store.keep_heartbeat(tx, heartbeat)
+            await store.forget_heartbeats(tx, (self._clock() - _HEARTBEAT_KEPT).timestamp())
+
+    async def _with_serving(self, tx: Transaction, found: list[Deployment]) -> list[tuple[Deployment, list[Serving]]]:
+        beats = await store.fresh_heartbeats(tx, (self._clock() - _HEARTBEAT_FRESH).timestamp())
+        names = {one.name for one in found}
+        ids = {version for beat in beats for name, version in beat.serving.items() if name in names}
+        numbers = await self._models.numbers(tx, ids)
+        return [(one, serving(one, beats, numbers)) for one in found]

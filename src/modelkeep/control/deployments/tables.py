@@ -1,0 +1,30 @@
+"""Rows of deployments, and of what servers last said."""
+
+import sqlalchemy as sa
+
+from modelkeep.infra.db import Document, UtcTime, metadata
+
+deployments = sa.Table(
+    "deployments",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("model_id", sa.Text, sa.ForeignKey("models.id"), nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("version_id", sa.Text, sa.ForeignKey("versions.id")),
+    sa.Column("version", sa.Integer),
+    sa.Column("previous_version_id", sa.Text, sa.ForeignKey("versions.id")),
+    sa.Column("previous_version", sa.Integer),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("updated_at", UtcTime, nullable=False),
+    sa.Column("updated_by", sa.Text, nullable=False),
+)
+heartbeats = sa.Table(
+    "heartbeats",
+    metadata,
+    sa.Column("server", sa.Text, primary_key=True),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("snapshot", sa.BigInteger, nullable=False),
+    sa.Column("serving", Document(dict[str, str]), nullable=False),
+    sa.Column("failing", Document(dict[str, str]), nullable=False),
+)

@@ -1,0 +1,28 @@
+"""What deployments do when something happens below them, in the same transaction."""
+
+from modelkeep.contracts.actor import SYSTEM
+from modelkeep.control.deployments.service import Deployments
+from modelkeep.control.models.events import ModelArchiveChanged, ModelCreated, VersionBecameReady
+from modelkeep.control.users.events import KeysChanged
+from modelkeep.infra.db import Transaction
+from modelkeep.infra.events import Events
+
+
+def subscribe(events: Events, deployments: Deployments) -> None:
+    """Have deployments hear of models, versions and keys."""
+
+    async def on_model_created(tx: Transaction, event: ModelCreated) -> None:
+        await deployments.create_in(tx, SYSTEM, event.model_id, event.name)
+
+    async def on_version_ready(tx: Transaction, event: VersionBecameReady) -> None:
+        if not event.archived:
+            await deployments.promote_in(tx, SYSTEM, event.model, event.number, only_first=True)
+
+    async def on_news(tx: Transaction, event: ModelArchiveChanged | KeysChanged) -> None:
+        del event
+        await deployments.publish_in(tx)
+
+    events.subscribe(ModelCreated, on_model_created)
+    events.subscribe(VersionBecameReady, on_version_ready)
+    events.subscribe(ModelArchiveChanged, on_news)
+    events.subscribe(KeysChanged, on_news)

@@ -1,0 +1,63 @@
+"""What models and versions refuse."""
+
+from modelkeep.contracts.errors import Conflict, Invalid, NotFound
+
+
+class ModelNotFound(NotFound):
+    """There is no model with this name."""
+
+    code = "model_not_found"
+
+
+class VersionNotFound(NotFound):
+    """This model has no version with this number."""
+
+    code = "version_not_found"
+
+
+class ModelExists(Conflict):
+    """There is a model with this name already: upload a version to it, or choose another name."""
+
+    code = "model_exists"
+
+
+class ModelArchived(Conflict):
+    """This model is archived: restore it first."""
+
+    code = "model_archived"
+
+
+class VersionArchived(Conflict):
+    """This version is archived: restore it first."""
+
+    code = "version_archived"
+
+
+class VersionNotReady(Conflict):
+    """This version is not ready: only a version that passed validation can serve."""
+
+    code = "version_not_ready"
+
+
+class VersionInUse(Conflict):
+    """A deployment serves this version: promote another one before you archive it."""
+
+    code = "version_in_use"
+
+
+class IdempotencyKeyReused(Conflict):
+    """This Idempotency-Key came with another upload before: use a new key for new content."""
+
+    code = "idempotency_key_reused"
+
+
+class InvalidPreprocess(Invalid):
+    """The preprocessing cannot be read: send "imagenet", or a JSON object with fields of an image specification."""
+
+    code = "invalid_preprocess"
+
+
+class InvalidLabels(Invalid):
+    """The labels cannot be read: send a UTF-8 text file with one label a line, in class order."""
+
+    code = "invalid_labels"

@@ -1,0 +1,26 @@
+"""Facts about models and versions."""
+
+import msgspec
+
+
+class ModelCreated(msgspec.Struct, frozen=True):
+    """A model was created."""
+
+    model_id: str
+    name: str
+
+
+class ModelArchiveChanged(msgspec.Struct, frozen=True):
+    """A model was archived or restored: it answers no more, or again."""
+
+    model_id: str
+
+
+class VersionBecameReady(msgspec.Struct, frozen=True):
+    """A version passed validation. `archived`: it, or its model, was archived meanwhile and must not serve."""
+
+    model_id: str
+    model: str
+    version_id: str
+    number: int
+    archived: bool

@@ -1,0 +1,231 @@
+r"""Models and versions as values, the life of a version, and how an upload is understood.
+
+received -> validating -> ready
+                      \-> rejected
+"""
+
+import hashlib
+from collections.abc import Iterable
+from datetime import datetime
+from enum import StrEnum
+from pathlib import PurePosixPath
+from typing import Final, Self
+
+import msgspec
+
+from modelkeep.contracts.errors import Invalid, UnsupportedFormat
+from modelkeep.contracts.rejections import Rejection
+from modelkeep.contracts.report import Report
+from modelkeep.contracts.runner import Format, Manifest
+from modelkeep.contracts.signature import ImageSpec, Signature
+from modelkeep.contracts.storage import Blob
+from modelkeep.control.models.errors import (
+    InvalidLabels,
+    InvalidPreprocess,
+    ModelArchived,
+    VersionArchived,
+    VersionInUse,
+    VersionNotReady,
+)
+
+LONGEST_DESCRIPTION: Final = 10_000
+LONGEST_FILENAME: Final = 255
+LONGEST_LABEL: Final = 1000
+LARGEST_PICTURE: Final = 4096
+
+
+class State(StrEnum):
+    """Where a version stands."""
+
+    RECEIVED = "received"
+    VALIDATING = "validating"
+    READY = "ready"
+    REJECTED = "rejected"
+
+    @property
+    def final(self) -> bool:
+        """Whether it stays so."""
+        return self in {State.READY, State.REJECTED}
+
+
+UNVALIDATED: Final = (State.RECEIVED, State.VALIDATING)
+
+
+class Model(msgspec.Struct, frozen=True):
+    """A named line of versions."""
+
+    id: str
+    name: str
+    description: str
+    created_at: datetime
+    created_by: str
+    archived_at: datetime | None = None
+    latest_version: int | None = None
+    serving_version: int | None = None
+
+
+class Version(msgspec.Struct, frozen=True):
+    """One numbered release of a model. `labels` is their count; the labels themselves stay in the store."""
+
+    id: str
+    model_id: str
+    model: str
+    number: int
+    state: State
+    format: str
+    runner: str
+    filename: str
+    size: int
+    digest: str
+    description: str
+    created_at: datetime
+    created_by: str
+    labels: int | None = None
+    image: ImageSpec | None = None
+    signature: Signature | None = None
+    report: Report | None = None
+    rejection: Rejection | None = None
+    scores: str = ""
+    sample: "Sample | None" = None
+    validated_at: datetime | None = None
+    archived_at: datetime | None = None
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """The uploader's sample rows or picture, kept as a blob; the file name tells its format."""
+
+    digest: str
+    filename: str
+
+
+class Upload(msgspec.Struct, frozen=True):
+    """Everything that came with an uploaded file, already stored and understood."""
+
+    blob: Blob
+    filename: str
+    format: str
+    runner: str
+    description: str = ""
+    labels: tuple[str, ...] | None = None
+    image: ImageSpec | None = None
+    sample: Sample | None = None
+
+    def fingerprint(self, model: str) -> str:
+        """Return a digest that is equal for equal uploads to the same model."""
+        return hashlib.sha256(msgspec.msgpack.encode((model, self))).hexdigest()
+
+
+class Findings(msgspec.Struct, frozen=True):
+    """What validation found out about a version that is fit to serve. `scores` names the output that labels belong to."""
+
+    signature: Signature
+    report: Report
+    image: ImageSpec | None = None
+    scores: str = ""
+
+
+class Formats:
+    """The file formats that can be served here, from the manifests of the installed runners."""
+
+    def __init__(self, formats: Iterable[tuple[Format, str]]) -> None:
+        self._by_name = {form.name: (form, runner) for form, runner in formats}
+
+    @classmethod
+    def of(cls, manifests: Iterable[Manifest]) -> Self:
+        """Collect the formats of these runners."""
+        return cls((form, manifest.name) for manifest in manifests for form in manifest.formats)
+
+    def choose(self, filename: str, declared: str = "") -> tuple[str, str]:
+        """Return format and runner for a file: the declared format, or the one its suffix belongs to."""
+        if declared:
+            if declared not in self._by_name:
+                raise UnsupportedFormat(f"The format {declared[:40]!r} cannot be served here. {self._supported()}")
+            return declared, self._by_name[declared][1]
+        suffix = PurePosixPath(filename.lower()).suffix
+        for name, (form, runner) in self._by_name.items():
+            if suffix and suffix in form.suffixes:
+                return name, runner
+        raise UnsupportedFormat(
+            f"The file name's suffix {suffix[:20]!r} tells no format that can be served here. {self._supported()} "
+            "Rename the file, or send the part `format` before the file."
+        )
+
+    def _supported(self) -> str:
+        listed = (f"{name} ({', '.join(form.suffixes)})" for name, (form, _runner) in sorted(self._by_name.items()))
+        return f"Supported: {'; '.join(listed)}."
+
+
+def plain_filename(given: str) -> str:
+    """Return the last part of an uploaded file's name; it is shown to people and never becomes a path."""
+    name = given.replace("\\", "/").rsplit("/", 1)[-1].strip()
+    if not name or len(name) > LONGEST_FILENAME or not name.isprintable():
+        raise Invalid(f"The file needs a name of 1 to {LONGEST_FILENAME} printable characters.")
+    return name
+
+
+def read_labels(data: bytes) -> tuple[str, ...]:
+    """Return the labels of a text file, one a line; empty lines at the end do not count."""
+    try:
+        lines = [line.strip() for line in data.decode("utf-8-sig").split("\n")]
+    except UnicodeDecodeError as error:
+        raise InvalidLabels from error
+    while lines and not lines[-1]:
+        lines.pop()
+    if not lines or any(not line or len(line) > LONGEST_LABEL for line in lines):
+        raise InvalidLabels
+    return tuple(lines)
+
+
+def read_preprocess(text: str) -> ImageSpec:
+    """Return the picture preprocessing that `imagenet`, or a JSON object of an image specification's fields, stands for."""
+    if text.strip() == "imagenet":
+        return ImageSpec()
+    try:
+        given = msgspec.json.decode(text)
+        spec = msgspec.convert(given, ImageSpec)
+    except msgspec.DecodeError as error:
+        raise InvalidPreprocess from error
+    unknown = sorted(set(given) - set(ImageSpec.__struct_fields__))
+    if unknown:
+        raise InvalidPreprocess(f"An image specification has no field {unknown[0][:40]!r}.")
+    if not 1 <= spec.size <= LARGEST_PICTURE or not 0 < spec.crop <= 1 or 0 in spec.std:
+        raise InvalidPreprocess(f"The size is 1 to {LARGEST_PICTURE} pixels, the crop above 0 up to 1, and no std is 0.")
+    for field, known in _CHOICES.items():
+        if getattr(spec, field) not in known:
+            raise InvalidPreprocess(f"{field} is one of: {', '.join(known)}.")
+    return spec
+
+
+_CHOICES: Final = {
+    "layout": ("NCHW", "NHWC"),
+    "interpolation": ("nearest", "bilinear", "bicubic", "lanczos"),
+    "activation": ("auto", "softmax", "none"),
+}
+
+
+def check_description(text: str) -> str:
+    """Return a description that is not too long."""
+    if len(text) > LONGEST_DESCRIPTION:
+        raise Invalid(f"A description has at most {LONGEST_DESCRIPTION} characters.")
+    return text
+
+
+def check_open(model: Model) -> None:
+    """Refuse an archived model."""
+    if model.archived_at is not None:
+        raise ModelArchived
+
+
+def check_promotable(model: Model, version: Version) -> None:
+    """Refuse what must not serve."""
+    check_open(model)
+    if version.archived_at is not None:
+        raise VersionArchived
+    if version.state is not State.READY:
+        raise VersionNotReady(f"Version {version.number} is {version.state}: only a version that passed validation can serve.")
+
+
+def check_archivable(model: Model, version: Version) -> None:
+    """Refuse to archive what serves."""
+    if model.serving_version == version.number:
+        raise VersionInUse

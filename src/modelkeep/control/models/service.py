@@ -1,0 +1,280 @@
+"""Models and their versions: what was uploaded, what validation said, and what is kept."""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+
+from modelkeep.contracts.actor import SYSTEM, Actor
+from modelkeep.contracts.errors import Invalid
+from modelkeep.contracts.ids import new_id
+from modelkeep.contracts.names import check_name
+from modelkeep.contracts.rejections import Rejection
+from modelkeep.contracts.snapshot import Scope
+from modelkeep.control.audit.service import Audit
+from modelkeep.control.models import store
+from modelkeep.control.models.errors import IdempotencyKeyReused, ModelExists, ModelNotFound, VersionNotFound
+from modelkeep.control.models.events import ModelArchiveChanged, ModelCreated, VersionBecameReady
+from modelkeep.control.models.rules import (
+    Findings,
+    Model,
+    State,
+    Upload,
+    Version,
+    check_archivable,
+    check_description,
+    check_open,
+    check_promotable,
+)
+from modelkeep.infra.clock import Clock
+from modelkeep.infra.db import Database, Transaction
+from modelkeep.infra.events import Events
+from modelkeep.infra.jobs import Jobs
+
+VALIDATE_VERSION: Final = "validate_version"
+_LONGEST_UPLOAD_KEY: Final = 200
+_UPLOAD_KEYS_LIVE: Final = timedelta(days=7)
+
+
+class Models:
+    """Models, their numbered versions, and the life of each."""
+
+    def __init__(self, db: Database, audit: Audit, events: Events, jobs: Jobs, clock: Clock) -> None:
+        self._db = db
+        self._audit = audit
+        self._events = events
+        self._jobs = jobs
+        self._clock = clock
+
+    async def create(self, actor: Actor, name: str, description: str = "") -> Model:
+        """Create a model, and with it the deployment of its name."""
+        actor.need(Scope.MODELS_WRITE)
+        model = Model(new_id("mdl"), check_name(name), check_description(description), self._clock(), actor.name)
+        async with self._db.begin() as tx:
+            if not await store.add_model(tx, model):
+                raise ModelExists
+            await self._audit.note(tx, actor, "model.create", model.id, name=name)
+            await self._events.publish(tx, ModelCreated(model.id, model.name))
+        return model
+
+    async def model(self, name: str) -> Model:
+        """Return one model."""
+        async with self._db.read() as tx:
+            return await _model(tx, name)
+
+    async def models(self, *, limit: int, after: str | None = None, archived: bool = False) -> list[Model]:
+        """List models by name; `archived` ones too, or not."""
+        async with self._db.read() as tx:
+            return await store.page_of_models(tx, limit=limit, after=after, archived=archived)
+
+    async def describe(self, actor: Actor, name: str, description: str) -> Model:
+        """Change a model's description."""
+        actor.need(Scope.MODELS_WRITE)
+        async with self._db.begin() as tx:
+            model = await _model(tx, name, for_update=True)
+            await self._audit.note(tx, actor, "model.describe", model.id)
+            return await store.change_model(tx, model.id, description=check_description(description))
+
+    async def archive(self, actor: Actor, name: str) -> Model:
+        """Archive a model: it answers no more, and nothing is deleted."""
+        return await self._set_archived(actor, name, archived=True)
+
+    async def restore(self, actor: Actor, name: str) -> Model:
+        """Bring an archived model back: it answers again as before."""
+        return await self._set_archived(actor, name, archived=False)
+
+    async def expect_upload(self, actor: Actor, name: str) -> None:
+        """Refuse an upload before its first byte is read, when there is no such model, it is archived, or one may not."""
+        actor.need(Scope.MODELS_WRITE)
+        check_open(await self.model(name))
+
+    async def receive(self, actor: Actor, name: str, upload: Upload, idempotency_key: str | None = None) -> Version:
+        """Make a stored upload the next version of a model and ask for its validation.
+
+        Repeated with the same `idempotency_key`, the same upload is the same version again.
+        """
+        actor.need(Scope.MODELS_WRITE)
+        version_id = new_id("ver")
+        async with self._db.begin() as tx:
+            if idempotency_key is not None:
+                earlier = await self._earlier_upload(tx, actor, name, upload, key=idempotency_key, version_id=version_id)
+                if earlier is not None:
+                    return earlier
+            model = await _model(tx, name, for_update=True)
+            check_open(model)
+            version = self._new_version(version_id, model, upload, actor)
+            await store.change_model(tx, model.id, latest_version=version.number)
+            await store.add_version(tx, version, upload)
+            await self._jobs.enqueue(tx, VALIDATE_VERSION, version.id)
+            await self._audit.note(tx, actor, "version.upload", version.id, number=str(version.number), digest=version.digest)
+        return version
+
+    async def version(self, name: str, number: int) -> Version:
+        """Return one version."""
+        async with self._db.read() as tx:
+            return await _version(tx, name, number)
+
+    async def versions(self, name: str, *, limit: int, before: int | None = None) -> list[Version]:
+        """List versions of a model, newest first."""
+        async with self._db.read() as tx:
+            model = await _model(tx, name)
+            return await store.page_of_versions(tx, model.id, limit=limit, before=before)
+
+    async def labels(self, version_id: str) -> tuple[str, ...]:
+        """Return a version's labels, in class order."""
+        async with self._db.read() as tx:
+            return await store.labels(tx, version_id)
+
+    async def describe_version(self, actor: Actor, name: str, number: int, description: str) -> Version:
+        """Change a version's description."""
+        actor.need(Scope.MODELS_WRITE)
+        async with self._db.begin() as tx:
+            await _model(tx, name, for_update=True)
+            version = await _version(tx, name, number)
+            await store.change_version(tx, version.id, description=check_description(description))
+            await self._audit.note(tx, actor, "version.describe", version.id)
+            return await _version(tx, name, number)
+
+    async def archive_version(self, actor: Actor, name: str, number: int) -> Version:
+        """Archive a version that does not serve."""
+        return await self._set_version_archived(actor, name, number, archived=True)
+
+    async def restore_version(self, actor: Actor, name: str, number: int) -> Version:
+        """Bring an archived version back."""
+        return await self._set_version_archived(actor, name, number, archived=False)
+
+    async def begin_validation(self, version_id: str) -> Version | None:
+        """Note that a version is being validated and return it; None when that is over."""
+        async with self._db.begin() as tx:
+            if not await store.begin_validation(tx, version_id):
+                return None
+            return await store.version_by_id(tx, version_id)
+
+    async def accept(self, version_id: str, findings: Findings, job_id: str) -> None:
+        """Make a version ready; its job is done in the same moment."""
+        async with self._db.begin() as tx:
+            model, version = await _version_for_update(tx, version_id)
+            if await store.accept(tx, version_id, findings, self._clock()):
+                await self._audit.note(tx, SYSTEM, "version.ready", version_id)
+                archived = model.archived_at is not None or version.archived_at is not None
+                await self._events.publish(tx, VersionBecameReady(model.id, model.name, version_id, version.number, archived))
+            await self._jobs.finish(tx, job_id)
+
+    async def reject(self, version_id: str, rejection: Rejection, job_id: str, *, failed: bool = False) -> None:
+        """Reject a version with a reason for its uploader; `failed` says that the job itself was given up."""
+        async with self._db.begin() as tx:
+            await _version_for_update(tx, version_id)
+            if await store.reject(tx, version_id, rejection, self._clock()):
+                await self._audit.note(tx, SYSTEM, "version.reject", version_id, code=rejection.code)
+            await self._jobs.finish(tx, job_id, failed=failed, detail=rejection.detail if failed else "")
+
+    async def finish_job(self, job_id: str) -> None:
+        """Note that there is nothing left to do for a job."""
+        async with self._db.begin() as tx:
+            await self._jobs.finish(tx, job_id)
+
+    async def promotable(self, tx: Transaction, name: str, number: int) -> Version:
+        """Return a version that may serve, keeping its model's row to `tx`; raises what speaks against it."""
+        model = await _model(tx, name, for_update=True)
+        version = await _version(tx, name, number)
+        check_promotable(model, version)
+        return version
+
+    async def note_serving(self, tx: Transaction, model_id: str, number: int) -> None:
+        """Note which version a model's deployment now answers with."""
+        await store.change_model(tx, model_id, serving_version=number)
+
+    async def open_models(self, tx: Transaction) -> set[str]:
+        """Return the ids of the models that are not archived."""
+        return await store.open_models(tx)
+
+    async def served(self, tx: Transaction, version_ids: set[str]) -> list[tuple[Version, tuple[str, ...]]]:
+        """Return these versions with their labels, for a snapshot made in `tx`."""
+        return [(one, await store.labels(tx, one.id)) for one in await store.versions_by_id(tx, version_ids)]
+
+    async def numbers(self, tx: Transaction, version_ids: set[str]) -> dict[str, int]:
+        """Return the numbers of these versions by their ids."""
+        return {one.id: one.number for one in await store.versions_by_id(tx, version_ids)}
+
+    async def _earlier_upload(
+        self, tx: Transaction, actor: Actor, name: str, upload: Upload, *, key: str, version_id: str
+    ) -> Version | None:
+        if not 1 <= len(key) <= _LONGEST_UPLOAD_KEY:
+            raise Invalid(f"An Idempotency-Key has 1 to {_LONGEST_UPLOAD_KEY} characters.")
+        now = self._clock()
+        await store.forget_upload_keys(tx, now - _UPLOAD_KEYS_LIVE)
+        fingerprint = upload.fingerprint(name)
+        used = await store.take_upload_key(tx, (actor.user, key), fingerprint=fingerprint, version_id=version_id, now=now)
+        if used is None:
+            return None
+        if used[0] != fingerprint:
+            raise IdempotencyKeyReused
+        return await store.version_by_id(tx, used[1])
+
+    def _new_version(self, version_id: str, model: Model, upload: Upload, actor: Actor) -> Version:
+        return Version(
+            id=version_id,
+            model_id=model.id,
+            model=model.name,
+            number=(model.latest_version or 0) + 1,
+            state=State.RECEIVED,
+            format=upload.format,
+            runner=upload.runner,
+            filename=upload.filename,
+            size=upload.blob.size,
+            digest=upload.blob.digest,
+            description=check_description(upload.description),
+            created_at=self._clock(),
+            created_by=actor.name,
+            labels=None if upload.labels is None else len(upload.labels),
+            image=upload.image,
+            sample=upload.sample,
+        )
+
+    async def _set_archived(self, actor: Actor, name: str, *, archived: bool) -> Model:
+        actor.need(Scope.MODELS_WRITE)
+        async with self._db.begin() as tx:
+            model = await _model(tx, name, for_update=True)
+            if (model.archived_at is not None) == archived:
+                return model
+            model = await store.change_model(tx, model.id, archived_at=self._clock() if archived else None)
+            await self._audit.note(tx, actor, "model.archive" if archived else "model.restore", model.id)
+            await self._events.publish(tx, ModelArchiveChanged(model.id))
+            return model
+
+    async def _set_version_archived(self, actor: Actor, name: str, number: int, *, archived: bool) -> Version:
+        actor.need(Scope.MODELS_WRITE)
+        async with self._db.begin() as tx:
+            model = await _model(tx, name, for_update=True)
+            version = await _version(tx, name, number)
+            if (version.archived_at is not None) == archived:
+                return version
+            if archived:
+                check_archivable(model, version)
+            at: datetime | None = self._clock() if archived else None
+            await store.change_version(tx, version.id, archived_at=at)
+            await self._audit.note(tx, actor, "version.archive" if archived else "version.restore", version.id)
+            return msgspec.structs.replace(version, archived_at=at)
+
+
+async def _model(tx: Transaction, name: str, *, for_update: bool = False) -> Model:
+    model = await store.model(tx, name, for_update=for_update)
+    if model is None:
+        raise ModelNotFound
+    return model
+
+
+async def _version(tx: Transaction, name: str, number: int) -> Version:
+    version = await store.version(tx, name, number)
+    if version is None:
+        await _model(tx, name)
+        raise VersionNotFound
+    return version
+
+
+async def _version_for_update(tx: Transaction, version_id: str) -> tuple[Model, Version]:
+    version = await store.version_by_id(tx, version_id)
+    if version is None:
+        raise VersionNotFound
+    model = await _model(tx, version.model, for_update=True)
+    return model, await _version(tx, model.name, version.number)

@@ -1,0 +1,149 @@
+"""All the SQL of models and versions."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import msgspec
+import sqlalchemy as sa
+
+from modelkeep.contracts.rejections import Rejection
+from modelkeep.control.models.rules import UNVALIDATED, Findings, Model, State, Upload, Version
+from modelkeep.control.models.tables import models, upload_keys, versions
+from modelkeep.infra.db import Transaction
+
+_VERSION = sa.select(
+    *(column for column in versions.c if column.name not in {"labels", "label_count"}),
+    versions.c.label_count.label("labels"),  # the labels themselves may be megabytes: only `labels` below reads them
+    models.c.name.label("model"),
+).join(models, models.c.id == versions.c.model_id)
+
+
+async def add_model(tx: Transaction, model: Model) -> bool:
+    """Add a model; False when its name is taken."""
+    insert = tx.insert(models).values(**msgspec.structs.asdict(model)).on_conflict_do_nothing(index_elements=["name"])
+    return await tx.one(insert.returning(models.c.id)) is not None
+
+
+async def model(tx: Transaction, name: str, *, for_update: bool = False) -> Model | None:
+    """Return a model; `for_update` keeps its row, and so its versions and its deployment, to this transaction."""
+    by_name = sa.select(models).where(models.c.name == name)
+    row = await tx.one(by_name.with_for_update() if for_update else by_name)
+    return None if row is None else _model(row)
+
+
+async def page_of_models(tx: Transaction, *, limit: int, after: str | None, archived: bool) -> list[Model]:
+    """Return models in the order of their names, from after `after`; `archived` ones too, or not."""
+    by_name = sa.select(models).order_by(models.c.name).limit(limit)
+    if after is not None:
+        by_name = by_name.where(models.c.name > after)
+    if not archived:
+        by_name = by_name.where(models.c.archived_at.is_(None))
+    return [_model(row) for row in await tx.all(by_name)]
+
+
+async def open_models(tx: Transaction) -> set[str]:
+    """Return the ids of the models that are not archived."""
+    return {row.id for row in await tx.all(sa.select(models.c.id).where(models.c.archived_at.is_(None)))}
+
+
+async def change_model(tx: Transaction, model_id: str, **values: str | int | datetime | None) -> Model:
+    """Change columns of a model and return it."""
+    row = await tx.one(sa.update(models).where(models.c.id == model_id).values(**values).returning(*models.c))
+    assert row is not None  # noqa: S101 - models are never deleted
+    return _model(row)
+
+
+async def add_version(tx: Transaction, version: Version, upload: Upload) -> None:
+    """Add a version as it was received."""
+    row = msgspec.structs.asdict(version) | {
+        "labels": upload.labels,
+        "label_count": version.labels,
+        "image": upload.image,
+        "sample": upload.sample,
+    }
+    del row["model"]
+    await tx.execute(sa.insert(versions).values(**row))
+
+
+async def version(tx: Transaction, name: str, number: int) -> Version | None:
+    """Return a version by its model's name and its number."""
+    row = await tx.one(_VERSION.where(models.c.name == name, versions.c.number == number))
+    return None if row is None else _version(row)
+
+
+async def version_by_id(tx: Transaction, version_id: str) -> Version | None:
+    """Return a version by its id."""
+    row = await tx.one(_VERSION.where(versions.c.id == version_id))
+    return None if row is None else _version(row)
+
+
+async def versions_by_id(tx: Transaction, version_ids: Iterable[str]) -> list[Version]:
+    """Return these versions."""
+    return [_version(row) for row in await tx.all(_VERSION.where(versions.c.id.in_(list(version_ids))))]
+
+
+async def page_of_versions(tx: Transaction, model_id: str, *, limit: int, before: int | None) -> list[Version]:
+    """Return versions of a model, newest first, with numbers below `before`."""
+    newest = _VERSION.where(versions.c.model_id == model_id).order_by(versions.c.number.desc()).limit(limit)
+    if before is not None:
+        newest = newest.where(versions.c.number < before)
+    return [_version(row) for row in await tx.all(newest)]
+
+
+async def labels(tx: Transaction, version_id: str) -> tuple[str, ...]:
+    """Return a version's labels, in class order."""
+    row = await tx.one(sa.select(versions.c.labels).where(versions.c.id == version_id))
+    return () if row is None or row.labels is None else row.labels
+
+
+async def change_version(tx: Transaction, version_id: str, **values: str | datetime | None) -> None:
+    """Change columns of a version."""
+    await tx.execute(sa.update(versions).where(versions.c.id == version_id).values(**values))
+
+
+async def begin_validation(tx: Transaction, version_id: str) -> bool:
+    """Set a version to validating; False when it has been validated."""
+    return await _leave_unvalidated(tx, version_id, state=State.VALIDATING)
+
+
+async def accept(tx: Transaction, version_id: str, findings: Findings, now: datetime) -> bool:
+    """Set a version to ready with what was found; False when it had been validated before."""
+    found = {name: getattr(findings, name) for name in ("signature", "report", "image", "scores")}
+    return await _leave_unvalidated(tx, version_id, state=State.READY, validated_at=now, **found)
+
+
+async def reject(tx: Transaction, version_id: str, rejection: Rejection, now: datetime) -> bool:
+    """Set a version to rejected with the reason; False when it had been validated before."""
+    return await _leave_unvalidated(tx, version_id, state=State.REJECTED, validated_at=now, rejection=rejection)
+
+
+async def _leave_unvalidated(tx: Transaction, version_id: str, **values: object) -> bool:
+    unvalidated = sa.update(versions).where(versions.c.id == version_id, versions.c.state.in_(UNVALIDATED))
+    return await tx.one(unvalidated.values(**values).returning(versions.c.id)) is not None
+
+
+async def take_upload_key(
+    tx: Transaction, user_and_key: tuple[str, str], *, fingerprint: str, version_id: str, now: datetime
+) -> tuple[str, str] | None:
+    """Note an upload's idempotency key; when it was used before, return that upload's fingerprint and version."""
+    user_id, key = user_and_key
+    row = {"user_id": user_id, "key": key, "fingerprint": fingerprint, "version_id": version_id, "at": now}
+    insert = tx.insert(upload_keys).values(**row).on_conflict_do_nothing(index_elements=["user_id", "key"])
+    if await tx.one(insert.returning(upload_keys.c.key)) is not None:
+        return None
+    used = await tx.one(sa.select(upload_keys).where(upload_keys.c.user_id == user_id, upload_keys.c.key == key))
+    assert used is not None  # noqa: S101 - the conflict was with this row, and this transaction now sees it
+    return used.fingerprint, used.version_id
+
+
+async def forget_upload_keys(tx: Transaction, before: datetime) -> None:
+    """Forget idempotency keys older than that."""
+    await tx.execute(sa.delete(upload_keys).where(upload_keys.c.at < before))
+
+
+def _model(row: sa.Row[tuple[object, ...]]) -> Model:
+    return Model(**row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+
+
+def _version(row: sa.Row[tuple[object, ...]]) -> Version:
+    return Version(**{**row._mapping, "state": State(row.state)})  # noqa: SLF001 - SQLAlchemy's public name for it

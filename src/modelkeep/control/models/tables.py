@@ -1,0 +1,59 @@
+"""Rows of models, their versions, and the keys under which uploads may be repeated."""
+
+import sqlalchemy as sa
+
+from modelkeep.contracts.rejections import Rejection
+from modelkeep.contracts.report import Report
+from modelkeep.contracts.signature import ImageSpec, Signature
+from modelkeep.control.models.rules import Sample
+from modelkeep.infra.db import Document, UtcTime, metadata
+
+models = sa.Table(
+    "models",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("created_by", sa.Text, nullable=False),
+    sa.Column("archived_at", UtcTime),
+    sa.Column("latest_version", sa.Integer),
+    sa.Column("serving_version", sa.Integer),
+)
+versions = sa.Table(
+    "versions",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("model_id", sa.Text, sa.ForeignKey("models.id"), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("format", sa.Text, nullable=False),
+    sa.Column("runner", sa.Text, nullable=False),
+    sa.Column("filename", sa.Text, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("labels", Document(tuple[str, ...])),
+    sa.Column("label_count", sa.Integer),
+    sa.Column("image", Document(ImageSpec)),
+    sa.Column("sample", Document(Sample)),
+    sa.Column("signature", Document(Signature)),
+    sa.Column("report", Document(Report)),
+    sa.Column("rejection", Document(Rejection)),
+    sa.Column("scores", sa.Text, nullable=False),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("created_by", sa.Text, nullable=False),
+    sa.Column("validated_at", UtcTime),
+    sa.Column("archived_at", UtcTime),
+    sa.UniqueConstraint("model_id", "number"),
+)
+upload_keys = sa.Table(
+    "upload_keys",
+    metadata,
+    sa.Column("user_id", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("fingerprint", sa.Text, nullable=False),
+    sa.Column("version_id", sa.Text, nullable=False),
+    sa.Column("at", UtcTime, nullable=False),
+    sa.Index(None, "at"),
+)

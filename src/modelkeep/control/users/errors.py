@@ -1,0 +1,27 @@
+"""What users and keys refuse."""
+
+from modelkeep.contracts.errors import Conflict, NotFound, Unauthenticated
+
+
+class SetupTokenInvalid(Unauthenticated):
+    """This setup token is wrong, used or too old: take the one that `modelkeep serve` printed last."""
+
+    code = "setup_token_invalid"
+
+
+class AlreadySetUp(Conflict):
+    """This installation has its first administrator already: ask them for a key."""
+
+    code = "already_set_up"
+
+
+class KeyNotFound(NotFound):
+    """There is no API key with this id."""
+
+    code = "key_not_found"
+
+
+class LastAdminKey(Conflict):
+    """This is the last key that may administer: make another one before you revoke it."""
+
+    code = "last_admin_key"

@@ -1,0 +1,222 @@
+"""One database, SQLite or PostgreSQL, and the one way to change it: a visible transaction.
+
+    async with db.begin() as tx:     # reads and writes; commits at the end, rolls back on any error
+    async with db.read() as tx:      # reads only, one consistent view
+
+SQLite has one writing connection a process, `BEGIN IMMEDIATE`, write-ahead log and `synchronous=FULL`: what was committed
+survives a power cut. What must happen once it is certain (ringing a bell) is given to `tx.after_commit`.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import CursorResult, Dialect
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.sql.base import Executable
+
+from modelkeep.contracts.errors import StorageFull, Unavailable
+from modelkeep.infra.settings import DatabaseSettings
+
+T = TypeVar("T")
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+_PG_DISK_FULL = "53100"
+_WRITING = "BEGIN IMMEDIATE"
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database cannot be reached or is busy: try again soon."""
+
+    code = "database_unavailable"
+
+
+class UtcTime(sa.types.TypeDecorator[datetime]):
+    """A moment in UTC; a time without a zone is refused."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Turn into UTC; SQLite keeps it without a zone."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a moment needs its time zone")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give back UTC."""
+        del dialect
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Document(sa.types.TypeDecorator[T], Generic[T]):
+    """A typed value kept as JSON text: what comes out has been checked against `kind` by msgspec."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def __init__(self, kind: Any) -> None:  # noqa: ANN401 - any type that msgspec reads, unions and tuples included
+        self.kind = kind
+        super().__init__()
+
+    def process_bind_param(self, value: T | None, dialect: Dialect) -> str | None:
+        """Encode."""
+        del dialect
+        return None if value is None else msgspec.json.encode(value).decode()
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> T | None:
+        """Decode and check."""
+        del dialect
+        return None if value is None else msgspec.json.decode(value, type=self.kind)
+
+
+class Transaction:
+    """An open transaction: run statements, and name what is to happen once it is committed."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.connection = connection
+        self._consequences: list[Callable[[], object]] = []
+
+    async def execute(self, statement: Executable) -> CursorResult[Any]:
+        """Run one statement."""
+        return await self.connection.execute(statement)
+
+    async def one(self, statement: Executable) -> sa.Row[Any] | None:
+        """Return the first row, or None."""
+        return (await self.connection.execute(statement)).first()
+
+    async def all(self, statement: Executable) -> list[sa.Row[Any]]:
+        """Return all rows."""
+        return list((await self.connection.execute(statement)).all())
+
+    def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+        """Return an insert that knows ON CONFLICT, in this database's own dialect."""
+        return sqlite.insert(table) if self.connection.dialect.name == "sqlite" else postgresql.insert(table)
+
+    def after_commit(self, consequence: Callable[[], object]) -> None:
+        """Call `consequence` when, and only when, this transaction has been committed."""
+        self._consequences.append(consequence)
+
+    def committed(self) -> None:
+        """Run the consequences (the database calls this)."""
+        for consequence in self._consequences:
+            consequence()
+
+
+class Database:
+    """The control plane's database. Connections open on first use; `close` ends them."""
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        self.url = sa.make_url(settings.url)
+        self.sqlite = self.url.get_backend_name() == "sqlite"
+        if self.sqlite:
+            self._writer = _sqlite_engine(self.url, settings, connections=1, begin=_WRITING)
+            self._reader = _sqlite_engine(self.url, settings, connections=settings.pool_size, begin="BEGIN")
+        else:
+            self._writer = self._reader = create_async_engine(
+                self.url.set(drivername="postgresql+psycopg"),
+                pool_size=settings.pool_size,
+                max_overflow=0,
+                pool_timeout=settings.busy_timeout_s,
+                pool_pre_ping=True,
+                connect_args={"connect_timeout": max(2, int(settings.busy_timeout_s))},
+            )
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Transaction]:
+        """Open a transaction that may write; it commits at the end of the block and rolls back on any error."""
+        async with _answering(), self._writer.connect() as connection:
+            await connection.begin()
+            tx = Transaction(connection)
+            yield tx
+            # a caller who goes away now must not leave the connection in the middle of its commit
+            await asyncio.shield(asyncio.ensure_future(connection.commit()))
+        tx.committed()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[Transaction]:
+        """Open a transaction that only reads; what it saw first stays true to its end on SQLite."""
+        async with _answering(), self._reader.connect() as connection:
+            yield Transaction(connection)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._reader.dispose()
+        await self._writer.dispose()
+
+
+def _sqlite_engine(url: sa.URL, settings: DatabaseSettings, *, connections: int, begin: str) -> AsyncEngine:
+    engine = create_async_engine(
+        url.set(drivername="sqlite+aiosqlite"),
+        pool_size=connections,
+        max_overflow=0,
+        pool_timeout=settings.busy_timeout_s,
+        connect_args={"timeout": settings.busy_timeout_s},
+    )
+
+    pragmas = [f"busy_timeout={int(settings.busy_timeout_s * 1000)}", "synchronous=FULL", "foreign_keys=ON"]
+    if begin == _WRITING:
+        pragmas.append("journal_mode=WAL")  # kept in the file: those who only read find it there
+
+    @sa.event.listens_for(engine.sync_engine, "connect")
+    def _prepare(connection: DBAPIConnection, _record: object) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves
+        cursor = connection.cursor()
+        for pragma in pragmas:
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @sa.event.listens_for(engine.sync_engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+@asynccontextmanager
+async def _answering() -> AsyncIterator[None]:
+    """Say what a failing database means to whoever waits for it."""
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        raise _meaning(error) from error
+    except PoolTimeoutError as error:
+        raise DatabaseUnavailable(retry_after_s=1) from error
+
+
+def _meaning(error: DBAPIError) -> StorageFull | DatabaseUnavailable | DBAPIError:
+    cause = error.orig
+    if getattr(cause, "sqlstate", None) == _PG_DISK_FULL or getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        return StorageFull()
+    if isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", 0) & 0xFF not in _SQLITE_PASSING:
+        return error  # a mistake of ours, such as an unknown column: a bug, not a busy database
+    return DatabaseUnavailable(retry_after_s=1)
+
+
+_SQLITE_PASSING = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+}

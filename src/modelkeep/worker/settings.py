@@ -1,0 +1,18 @@
+"""What can be set about the worker."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """Jobs: how many at once, how often they are tried, and how their worker is told from others."""
+
+    name: Annotated[str, "This worker's name, the same after every restart and different from every other worker's."] = "worker"
+    jobs: Annotated[int, "Most jobs that are worked on at once."] = 2
+    attempts: Annotated[int, "How often a job is begun before it is given up."] = 5
+    poll_s: Annotated[float, "How often to look for jobs that no bell announced, in seconds."] = 0.5
+    lease_s: Annotated[float, "After how many silent seconds a worker counts as dead and others take over its jobs."] = 30.0
+    quiet_start_s: Annotated[
+        float, "How long the job engine waits for a first job before it is loaded, in seconds, so that a start stays quick."
+    ] = 3.0

@@ -1,0 +1,93 @@
+"""The schema: made from nothing, by whoever comes first, and equal to what the tables say."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+import modelkeep.control.audit.tables
+import modelkeep.control.deployments.tables
+import modelkeep.control.models.tables
+import modelkeep.control.users.tables
+import modelkeep.infra.broadcast
+import modelkeep.infra.jobs  # noqa: F401 - each registers its tables
+from modelkeep.infra import migrations
+from modelkeep.infra.db import Database, metadata
+from modelkeep.infra.migrations import HEAD, current, migrate, wait_until_current
+from modelkeep.infra.settings import DatabaseSettings
+
+_MIGRATE = """
+import asyncio, sys
+from modelkeep.infra.db import Database
+from modelkeep.infra.migrations import migrate
+from modelkeep.infra.settings import DatabaseSettings
+async def main():
+    db = Database(DatabaseSettings(url=sys.argv[1]))
+    await migrate(db)
+    await db.close()
+asyncio.run(main())
+"""
+
+
+async def test_the_migrated_schema_is_what_the_tables_say(db: Database):
+    async with db.read() as tx:
+        differences = await tx.connection.run_sync(
+            lambda connection: compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata)
+        )
+    assert differences == []
+
+
+async def test_the_tables_hold_more_than_nothing_so_that_the_comparison_means_something(db: Database):
+    async with db.read() as tx:
+        names = set(await tx.connection.run_sync(lambda connection: sa.inspect(connection).get_table_names()))
+    assert set(metadata.tables) == names - {"alembic_version"}
+    assert len(metadata.tables) > 10
+
+
+def test_the_head_that_is_written_down_is_the_newest_step():
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    assert ScriptDirectory.from_config(config).get_current_head() == HEAD
+
+
+async def test_processes_that_start_at_once_migrate_once(empty_database: DatabaseSettings):
+    running = [await asyncio.create_subprocess_exec(sys.executable, "-c", _MIGRATE, empty_database.url) for _ in range(3)]
+    assert [await process.wait() for process in running] == [0, 0, 0]
+    db = Database(empty_database)
+    assert await current(db) == HEAD
+    await db.close()
+
+
+async def test_whoever_waits_goes_on_when_the_schema_is_there(empty_database: DatabaseSettings):
+    waiting_db, migrating_db = Database(empty_database), Database(empty_database)
+    waiting = asyncio.create_task(wait_until_current(waiting_db, poll_s=0.01))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(waiting), 0.1)
+    await migrate(migrating_db)
+    await asyncio.wait_for(waiting, 5)
+    await waiting_db.close()
+    await migrating_db.close()
+
+
+async def test_a_step_that_fails_leaves_nothing(empty_database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch):
+    db = Database(empty_database)
+
+    def upgrade_then_fail(connection: sa.Connection) -> None:
+        real_upgrade(connection)
+        raise RuntimeError("the power went")
+
+    real_upgrade = migrations._upgrade
+    monkeypatch.setattr(migrations, "_upgrade", upgrade_then_fail)
+    with pytest.raises(RuntimeError, match="power"):
+        await migrate(db)
+    assert await current(db) is None
+    monkeypatch.undo()
+    await migrate(db)
+    assert await current(db) == HEAD
+    await db.close()
