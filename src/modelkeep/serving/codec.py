@@ -14,7 +14,7 @@ text is no number, 1.5 is no integer, a missing value (null) is taken only where
 import base64
 import binascii
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
@@ -87,11 +87,15 @@ def check_rows(tensors: Mapping[str, Array]) -> int:
 def tensor_from_flat(spec: TensorSpec, data: object, shape: tuple[int, ...], path: str) -> Array:
     """Return an array of `shape` from nested or flat row-major lists, as the Open Inference Protocol allows both."""
     faults = _Faults()
-    values: list[object] = []
     try:
-        _flatten(data, path, values, faults)
-        if len(values) != math.prod(shape):
-            faults.add(path, "shape_mismatch", f"Has {len(values)} values; shape {list(shape)} needs {math.prod(shape)}.")
+        flat = _sequence(data, path, faults)
+        nested = _shape_of(data)
+        if nested == shape:
+            values = _leaves(data, shape, path, faults)
+        elif len(nested) == 1 and len(flat) == math.prod(shape):
+            values = list(flat)
+        else:
+            faults.stop(path, "shape_mismatch", f"The data has shape {list(nested)}, not {list(shape)}; it may also be flat.")
         array = _convert(spec, values, lambda at: f"{path}[{at}]", faults)
     except _EnoughError:
         array = np.empty(0)
@@ -222,7 +226,7 @@ def _rows(
         values.extend(row)
     faults.settle()
     spot = where or (lambda row, column: f"{path}[{row}][{column}]")
-    return _convert(spec, values, lambda at: spot(at // width, at % width), faults).reshape(len(rows), width)
+    return _convert(spec, values, lambda at: spot(at // width, at % width), faults).reshape(len(rows), max(width, 0))
 
 
 # ---- table
@@ -293,11 +297,7 @@ def _named(signature: Signature, inputs: object, faults: _Faults) -> Tensors:
             faults.add(path, "shape_mismatch", f"Has {len(shape)} axes; the model takes {len(spec.shape)}, the batch first.")
             continue
         check_shape(spec, shape, path)
-        values: list[object] = []
-        _flatten(data, path, values, faults)
-        if len(values) != math.prod(shape):
-            faults.add(path, "ragged", "The nested lists have different lengths.")
-            continue
+        values = _leaves(data, shape, path, faults)
         tensors[spec.name] = _convert(spec, values, partial(_value_of, path), faults).reshape(shape)
     return tensors
 
@@ -312,19 +312,17 @@ def _shape_of(data: object) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _flatten(data: object, path: str, into: list[object], faults: _Faults) -> None:
-    """Append all leaves of nested lists, row-major. Iterative, so that deep nesting cannot exhaust the stack."""
-    stack: list[Iterable[object]] = [iter((data,))]
-    while stack:
-        for item in stack[-1]:
-            if isinstance(item, list | tuple):
-                stack.append(iter(item))
-                break
-            into.append(item)
-        else:
-            stack.pop()
-    if data is None:
-        faults.stop(path, "missing_data", "There is no data.")
+def _leaves(data: object, shape: tuple[int, ...], path: str, faults: _Faults) -> list[object]:
+    """Return the values of nested lists of exactly this shape, row-major. Level by level: deep nesting exhausts no stack."""
+    level: list[object] = [data]
+    for length in shape:
+        below: list[object] = []
+        for one in level:
+            if not isinstance(one, list | tuple) or len(one) != length:
+                faults.stop(path, "ragged", "The nested lists have different lengths.")
+            below.extend(one)
+        level = below
+    return level
 
 
 # ---- images
@@ -383,8 +381,9 @@ def _row(row: object, width: int, path: str, faults: _Faults) -> Sequence[object
 def _record(row: object, names: tuple[str, ...], path: str, faults: _Faults) -> list[object]:
     if not isinstance(row, Mapping):
         faults.stop(path, "not_a_record", "The first row is an object, so each row must be one.")
+    known = frozenset(names)
     for name in row:
-        if name not in names:
+        if name not in known:
             faults.add(f"{path}.{_shown(name)}", "unknown_column", "The model has no such column.")
     for name in names:
         if name not in row:
@@ -393,8 +392,9 @@ def _record(row: object, names: tuple[str, ...], path: str, faults: _Faults) -> 
 
 
 def _only(inputs: Mapping[Any, object], names: tuple[str, ...], faults: _Faults) -> None:
+    known = frozenset(names)
     for name in inputs:
-        if name not in names:
+        if name not in known:
             faults.add(f"inputs.{_shown(name)}", "unknown_column", "The model has no such input.")
 
 
@@ -431,7 +431,7 @@ def _missing(where: str, faults: _Faults) -> None:
 
 
 def _floats(spec: TensorSpec, values: Sequence[object], where: Callable[[int], str], faults: _Faults) -> Array:
-    numbers = np.empty(len(values), dtype=np.float64)
+    numbers = np.zeros(len(values), dtype=np.float64)
     for at, value in enumerate(values):
         if value is None:
             numbers[at] = math.nan
