@@ -61,6 +61,7 @@ class ModelkeepError(Exception):
         self.request_id = request_id
         self.fields = tuple(fields)
         self.retry_after_s = retry_after_s
+        self.hint = ""  # what this caller can do about it, added by whoever knows the caller
 
 
 class Invalid(ModelkeepError):

@@ -119,7 +119,7 @@ def _joblib(estimator: object) -> bytes:
     return file.getvalue()
 
 
-def _sample(sample: object) -> Part | None:
+def _sample(sample: Any) -> Part | None:  # noqa: ANN401 - what `push` takes
     """Return the sample as a part: files as they are, DataFrames as CSV, everything else as JSON rows."""
     if sample is None:
         return None

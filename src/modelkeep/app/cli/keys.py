@@ -1,0 +1,89 @@
+"""Commands about who may come in: the first administrator, and API keys."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from modelkeep.app.cli.connect import connected
+from modelkeep.app.cli.options import DEFAULT_URL, ApiKey, AsJson, Url
+from modelkeep.app.cli.screen import Cell, Screen, when
+
+if TYPE_CHECKING:
+    from modelkeep.client import Key
+
+keys = typer.Typer(
+    no_args_is_help=True, help="List, create and revoke API keys.", context_settings={"help_option_names": ["-h", "--help"]}
+)
+
+
+def setup(
+    *,
+    token: Annotated[str, typer.Option("--token", metavar="TOKEN", help="The one-time token that `modelkeep serve` printed.")],
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the administrator.")] = "admin",
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Make the first administrator, once, and get an API key."""
+    screen = Screen(as_json=as_json)
+    with connected(url, "") as client:
+        made = client.setup(token, name=name)
+    screen.result(made.raw, lambda: _show_secret(screen, made))
+
+
+@keys.command("list")
+def list_keys(*, url: Url = DEFAULT_URL, key: ApiKey = "", as_json: AsJson = False) -> None:
+    """List the API keys; their secrets are not known to the server either."""
+    screen = Screen(as_json=as_json)
+    with connected(url, key) as client:
+        found = client.keys()
+    rows: list[list[Cell]] = [
+        [one.id, one.name, ", ".join(one.scopes), when(one.created_at), when(one.expires_at)] for one in found
+    ]
+    columns = ("id", "name", "scopes", "created", "expires")
+    screen.result([one.raw for one in found], lambda: screen.table(columns, rows, empty="No keys."))
+
+
+@keys.command("create", epilog="Example:  modelkeep keys create nightly-batch --scope predict --expires-in-days 90")
+def create_key(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the key is for.", show_default=False)],
+    *,
+    scope: Annotated[
+        list[str],
+        typer.Option(
+            metavar="SCOPE", help="predict, models:read, models:write, metrics:read or admin; several times for several."
+        ),
+    ] = ["predict"],  # noqa: B006 - typer reads the default and never changes it
+    expires_in_days: Annotated[
+        int | None, typer.Option(min=1, metavar="DAYS", help="End of its life; without, it has none.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    key: ApiKey = "",
+    as_json: AsJson = False,
+) -> None:
+    """Make an API key. Its secret is shown this once."""
+    screen = Screen(as_json=as_json)
+    with connected(url, key) as client:
+        made = client.create_key(name, scope, expires_in_days=expires_in_days)
+    screen.result(made.raw, lambda: _show_secret(screen, made))
+
+
+@keys.command("revoke")
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the key, from `modelkeep keys list`.", show_default=False)],
+    *,
+    url: Url = DEFAULT_URL,
+    key: ApiKey = "",
+    as_json: AsJson = False,
+) -> None:
+    """Make an API key worthless at once."""
+    screen = Screen(as_json=as_json)
+    with connected(url, key) as client:
+        client.revoke_key(key_id)
+    screen.result({"id": key_id, "revoked": True}, lambda: screen.say(f"{key_id} is revoked."))
+
+
+def _show_secret(screen: Screen, made: "Key") -> None:
+    """The secret alone on stdout, so that it can be caught in a variable; the words around it on stderr."""
+    screen.news(f"API key {made.name!r} ({', '.join(made.scopes)}). Keep it now: it is not shown again.")
+    screen.say(made.secret or "")
+    screen.news("Use it:  export MODELKEEP_API_KEY=...  or  --key ...")

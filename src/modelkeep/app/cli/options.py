@@ -1,0 +1,20 @@
+"""Options that several commands take."""
+
+from typing import Annotated
+
+import typer
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+SERVER = "Server"
+
+Url = Annotated[
+    str, typer.Option("--url", envvar="MODELKEEP_URL", help="Address of the server.", metavar="URL", rich_help_panel=SERVER)
+]
+ApiKey = Annotated[
+    str,
+    typer.Option(
+        "--key", envvar="MODELKEEP_API_KEY", help="API key.", metavar="KEY", show_default=False, rich_help_panel=SERVER
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else; an error is JSON on stderr.")]
+ModelName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.", show_default=False)]

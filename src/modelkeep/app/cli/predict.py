@@ -1,0 +1,107 @@
+"""`modelkeep predict`: rows or pictures in, answers out."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from modelkeep.app.cli.connect import connected
+from modelkeep.app.cli.options import DEFAULT_URL, ApiKey, AsJson, ModelName, Url
+from modelkeep.app.cli.problems import WrongUse
+from modelkeep.app.cli.screen import Cell, Screen
+
+if TYPE_CHECKING:
+    from modelkeep.client import Prediction
+
+EXAMPLES = """[bold]Examples[/bold]
+
+  modelkeep predict churn --file rows.csv
+
+  modelkeep predict churn --rows '\\[{"age": 41, "plan": "pro"}]'
+
+  modelkeep predict photos --image cat.jpg --image dog.jpg --top-k 3
+
+  head -3 rows.csv | modelkeep predict churn --json
+"""
+
+
+def predict(
+    name: ModelName,
+    *,
+    rows: Annotated[str | None, typer.Option(metavar="JSON", help="Rows as JSON: lists, records or columns.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Rows in a file: .csv, .json or .jsonl; - is stdin.")
+    ] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option(metavar="PICTURE", help="A picture; give it several times for several.")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, metavar="N", help="How many labels to name for each.")] = None,
+    url: Url = DEFAULT_URL,
+    key: ApiKey = "",
+    as_json: AsJson = False,
+) -> None:
+    """Ask a model for predictions, on rows or pictures."""
+    inputs = _inputs(rows, file, image or [])
+    screen = Screen(as_json=as_json)
+    with connected(url, key, model=name) as client:
+        prediction = client.predict(name, inputs, top_k=top_k)
+    screen.result(prediction.raw, lambda: _show(screen, prediction, [one.name for one in image or []]))
+
+
+def _inputs(rows: str | None, file: Path | None, images: list[Path]) -> Any:  # noqa: ANN401 - rows or pictures
+    from modelkeep.app.cli.rows import from_bytes, from_file, from_text
+
+    if sum(map(bool, (rows, file, images))) > 1:
+        raise WrongUse("Give one of --rows, --file and --image.")
+    if rows:
+        return from_text(rows, "--rows")
+    if images:
+        for picture in images:
+            if not picture.is_file():
+                raise WrongUse(f"There is no picture {picture}.", "Check the path; it is taken from where you are.")
+        return images
+    if file is not None and str(file) != "-":
+        return from_file(file)
+    if file is None and sys.stdin.isatty():
+        raise WrongUse("There is nothing to predict on.", "Give --rows, --file or --image, or pipe rows in.")
+    return from_bytes(sys.stdin.buffer.read(), "stdin")
+
+
+def _show(screen: Screen, prediction: "Prediction", names: list[str]) -> None:
+    if prediction.predictions:
+        screen.table(*_labels(prediction, names))
+    else:
+        screen.table(*_outputs(prediction))
+    screen.news(f"{prediction.model} version {prediction.version} · {prediction.id}")
+
+
+def _labels(prediction: "Prediction", names: list[str]) -> tuple[list[str], list[list[Cell]]]:
+    """One line a label; where there are several rows or pictures, the first column says which."""
+    lines: list[list[Cell]] = []
+    several = len(prediction.predictions) > 1
+    for number, labels in enumerate(prediction.predictions):
+        which = names[number] if number < len(names) else str(number)
+        lines += [[*([which] if several else []), one.label, f"{one.score:.4f}"] for one in labels]
+    first = ["picture" if names else "row"] if several else []
+    return [*first, "label", "score"], lines
+
+
+def _outputs(prediction: "Prediction") -> tuple[list[str], list[list[Cell]]]:
+    """One line a row, one column an output."""
+    outputs = prediction.raw.get("outputs") or {}
+    columns = {name: [_text(value) for value in values] for name, values in outputs.items()}
+    if prediction.labels:
+        columns = {"class": list(prediction.labels), **columns}
+    count = max(map(len, columns.values()), default=0)
+    lines: list[list[Cell]] = [[number, *(values[number] for values in columns.values())] for number in range(count)]
+    return ["row", *columns], lines
+
+
+def _text(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        shown = ", ".join(_text(one) for one in value[:8])
+        return f"[{shown}{', ...' if len(value) > 8 else ''}]"  # noqa: PLR2004 - what fits a line
+    return "" if value is None else str(value)

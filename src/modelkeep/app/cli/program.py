@@ -1,0 +1,84 @@
+"""The program `modelkeep`: its commands, and what becomes of their errors."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import typer
+
+from modelkeep.app.cli import keys as keys_commands
+from modelkeep.app.cli import models, predict, push, server
+from modelkeep.app.cli.problems import EXIT_CODES, Code, WrongUse, report
+
+_HELP = {"help_option_names": ["-h", "--help"]}
+_FIRST = "Everyday"
+_SECOND = "Models"
+_THIRD = "Server"
+_COMMON = ("--url", "--key", "--json")
+
+app = typer.Typer(
+    help="Keep, serve and watch machine-learning models inside your own walls.",
+    epilog=f"modelkeep COMMAND --help has examples. {EXIT_CODES}",
+    context_settings=_HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+def _add(command: Any, panel: str, example: str = "") -> None:  # noqa: ANN401 - a command: any function with annotations
+    epilog = example if example.startswith("[bold]") or not example else f"Example:  {example}"
+    app.command(context_settings=_HELP, rich_help_panel=panel, epilog=epilog or None)(command)
+
+
+_add(push.push, _FIRST, push.EXAMPLES)
+_add(predict.predict, _FIRST, predict.EXAMPLES)
+_add(models.models, _SECOND, "modelkeep models churn --json")
+_add(models.versions, _SECOND, "modelkeep versions churn 2")
+_add(models.promote, _SECOND, "modelkeep promote churn 2")
+_add(models.describe, _SECOND, "modelkeep describe churn 'Who will leave next month?'")
+_add(models.download, _SECOND, "modelkeep download churn 2 -o churn-2.joblib")
+_add(models.archive, _SECOND, "modelkeep archive churn 1")
+_add(models.restore, _SECOND, "modelkeep restore churn")
+_add(server.serve, _THIRD, "modelkeep serve --port 9000 --data /srv/modelkeep")
+_add(keys_commands.setup, _THIRD, "modelkeep setup --token mks_...")
+app.add_typer(keys_commands.keys, name="keys", rich_help_panel=_THIRD)
+_add(server.doctor, _THIRD, "modelkeep doctor --data /srv/modelkeep")
+_add(server.version, _THIRD)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command that `arguments` name, and exit with its code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(run(given))
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command and return its exit code; no error leaves as a traceback, unless Python runs with -X dev."""
+    as_json = "--json" in arguments
+    try:
+        return int(app(args=arguments, prog_name="modelkeep", standalone_mode=False) or Code.DONE)
+    except typer.TyperException as error:
+        shown_help = not error.format_message()  # no arguments at all: the help has been printed
+        return Code.USAGE if shown_help else report(_usage(error, arguments), as_json=as_json)
+    except (KeyboardInterrupt, typer.Abort):
+        return Code.INTERRUPTED
+    except BrokenPipeError:  # whoever read us has enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Code.DONE
+    except Exception as error:  # the last door: what comes through is told in words
+        if sys.flags.dev_mode and not isinstance(error, WrongUse):
+            raise
+        return report(error, as_json=as_json)
+
+
+def _usage(error: typer.TyperException, arguments: Sequence[str]) -> WrongUse:
+    """Say in two lines what was wrong with the command line, and where to look."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "modelkeep"
+    advice = f"`{path} --help` shows how it is used."
+    if path == "modelkeep" and arguments and arguments[0].split("=")[0] in _COMMON:
+        advice = f"Options come after the command: `modelkeep models {arguments[0]} ...`."
+    return WrongUse(error.format_message().rstrip("."), advice)

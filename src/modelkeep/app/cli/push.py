@@ -1,0 +1,138 @@
+"""`modelkeep push`: upload a model and follow it until it answers."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from modelkeep.app.cli.connect import connected, did_you_mean
+from modelkeep.app.cli.options import DEFAULT_URL, ApiKey, AsJson, Url
+from modelkeep.app.cli.problems import WrongUse
+from modelkeep.app.cli.screen import MEGABYTE, Screen, file_size
+
+if TYPE_CHECKING:
+    from modelkeep.client import Deployment, Version
+
+EXAMPLES = """[bold]Examples[/bold]
+
+  modelkeep push model.joblib --name churn --sample rows.csv
+
+  modelkeep push net.onnx --name photos --labels names.txt --preprocess imagenet
+
+  modelkeep push v2.onnx --name photos --promote --json
+"""
+
+
+def push(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The model: ONNX, or scikit-learn as joblib, pickle or skops.")],
+    *,
+    name: Annotated[
+        str, typer.Option("--name", "-n", metavar="NAME", help="Model that it is a version of; made if it is new.")
+    ],
+    sample: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A few rows as the model takes them (CSV or JSON), or a picture.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(metavar="FILE", help="Names of the classes, one a line.")] = None,
+    preprocess: Annotated[
+        str | None, typer.Option(metavar="imagenet|FILE.json", help="How a picture becomes the model's input.")
+    ] = None,
+    format: Annotated[  # noqa: A002 - the field's word, as in the API
+        str | None, typer.Option("--format", metavar="FORMAT", help="Format, where the file's suffix does not tell.")
+    ] = None,
+    description: Annotated[str, typer.Option(metavar="TEXT", help="What there is to know about this version.")] = "",
+    promote: Annotated[
+        bool, typer.Option("--promote", help="Let it answer once it is ready (a first version always does).")
+    ] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return as soon as the file is stored.")] = False,
+    url: Url = DEFAULT_URL,
+    key: ApiKey = "",
+    as_json: AsJson = False,
+) -> None:
+    """Upload a model file, have it checked, and see it answer."""
+    if promote and no_wait:
+        raise WrongUse("--promote needs to wait until the version is ready.", "Leave out --no-wait, or promote later.")
+    for given in (file, sample, labels):
+        _check_file(given)
+    screen = Screen(as_json=as_json)
+    with connected(url, key) as client:
+        with screen.transfer(f"Uploading {file.name}") as progress:
+            version = client.push(
+                file,
+                name,
+                sample=sample,
+                labels=labels,
+                preprocess=_preprocess(preprocess),
+                format=format,
+                description=description,
+                wait=False,
+                on_progress=progress,
+            )
+        screen.news(f"Uploaded {file.name} ({file_size(version.size)}): {name} version {version.number}.")
+        if no_wait:
+            screen.result(version.raw, lambda: screen.say(f"{name} version {version.number} is {version.state}."))
+            return
+        with screen.waiting(f"{version.state} ...") as tell:
+            version = client.wait_ready(name, version.number, on_state=lambda one: tell(f"{one.state} ..."))
+            deployment = client.promote(name, version.number) if promote else client.deployment(name)
+            if deployment.version == version.number:
+                tell("going into service ...")
+                client.wait_serving(name, version.number)
+        screen.result(version.raw, lambda: _show(screen, version, deployment))
+
+
+def _preprocess(given: str | None) -> str | None:
+    if given is not None and given.endswith(".json"):
+        _check_file(Path(given))
+    return given
+
+
+def _check_file(path: Path | None) -> None:
+    if path is None:
+        return
+    if path.is_dir():
+        raise WrongUse(f"{path} is a directory; the command takes a file.")
+    if not path.exists():
+        siblings = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = did_you_mean(path.name, siblings, lambda name: str(path.with_name(name)))
+        raise WrongUse(f"There is no file {path}.", near or "Check the path; it is taken from where you are.")
+
+
+def _show(screen: Screen, version: "Version", deployment: "Deployment") -> None:
+    name, number = version.model, version.number
+    serving = deployment.version == number
+    screen.say(f"{name} version {number} is ready{' and answers predictions' if serving else ''}.")
+    screen.facts(facts_of(version))
+    for warning in (version.report or {}).get("warnings", ()):
+        screen.say(f"Note: {warning}")
+    if serving:
+        rows = "--image PICTURE" if version.image else "--file ROWS.csv"
+        screen.say(f"Try it:  modelkeep predict {name} {rows}")
+    else:
+        screen.say(f"Version {deployment.version} still answers. To change that:  modelkeep promote {name} {number}")
+
+
+def facts_of(version: "Version") -> dict[str, str | int | None]:
+    """Return what is known of a version, as names and texts."""
+    report, signature = version.report or {}, version.signature or {}
+    cost = report.get("latency_ms") or {}
+    speed = ", ".join(f"{cost[rows]:.2g} ms for {rows} row{'s' if rows != '1' else ''}" for rows in cost)
+    memory = report.get("memory_bytes")
+    return {
+        "model": " ".join(str(report.get(part, "")) for part in ("framework", "framework_version", "kind")).strip(),
+        "inputs": _tensors(signature.get("inputs", ())),
+        "outputs": _tensors(signature.get("outputs", ())),
+        "labels": version.labels,
+        "speed": speed,
+        "memory": f"{memory / MEGABYTE:.0f} MB" if memory else None,
+    }
+
+
+def _tensors(specs: list[dict[str, object]]) -> str:
+    """Return tensors in short: `x FP32 [n, 30]`; of many, the first few."""
+    shown = []
+    for spec in specs[:4]:
+        axes = spec.get("shape")
+        sizes = ", ".join("n" if size == -1 else str(size) for size in axes) if isinstance(axes, list) else ""
+        shown.append(f"{spec.get('name')} {spec.get('dtype')} [{sizes}]")
+    more = [f"and {len(specs) - len(shown)} more"] if len(specs) > len(shown) else []
+    return "; ".join(shown + more)

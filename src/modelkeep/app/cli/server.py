@@ -1,0 +1,70 @@
+"""Commands about the server itself: run it, look after it, say which it is."""
+
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from modelkeep.app.cli.options import DEFAULT_URL, ApiKey, AsJson, Url
+from modelkeep.app.cli.problems import Code
+from modelkeep.app.cli.screen import Screen
+
+Config = Annotated[Path | None, typer.Option(metavar="FILE", help="Settings file; else modelkeep.toml here, if there is one.")]
+Data = Annotated[Path | None, typer.Option(metavar="DIR", help="Directory that keeps everything [default: .modelkeep]")]
+Port = Annotated[int | None, typer.Option(min=0, max=65535, metavar="PORT", help="Port to listen on [default: 8080]")]
+Host = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Address to listen on [default: 127.0.0.1]")]
+
+
+def serve(*, host: Host = None, port: Port = None, data: Data = None, config: Config = None) -> None:
+    """Run the server here, until Ctrl-C or SIGTERM."""
+    from modelkeep.app import processes, settings
+    from modelkeep.app.places import Places
+
+    loaded = settings.load(config, _overrides(host, port, data))
+    processes.serve(loaded, announce=lambda address: _announce(address, Places(loaded.data).setup_token))
+
+
+def doctor(
+    *, data: Data = None, config: Config = None, url: Url = DEFAULT_URL, key: ApiKey = "", as_json: AsJson = False
+) -> None:
+    """Look for what is wrong, here and at the server, and say what to do about it."""
+    from modelkeep.app import doctor as examination
+
+    screen = Screen(as_json=as_json)
+    findings = examination.examine(config, _overrides(None, None, data), url=url, key=key)
+
+    def show() -> None:
+        for finding in findings:
+            screen.out.print(f"{finding.status:<5}", style=_STYLES[finding.status], end="")
+            screen.say(f"{finding.subject}: {finding.detail}")
+            if finding.advice:
+                screen.say(f"      {finding.advice}")
+
+    screen.result([finding.document() for finding in findings], show)
+    if any(finding.status == examination.FAIL for finding in findings):
+        raise typer.Exit(Code.OTHER)
+
+
+def version(*, as_json: AsJson = False) -> None:
+    """Print the version of Modelkeep."""
+    screen = Screen(as_json=as_json)
+    number = package_version("modelkeep")
+    screen.result({"version": number}, lambda: screen.say(number))
+
+
+_STYLES = {"ok": "green", "info": "dim", "warn": "yellow", "fail": "bold red"}
+
+
+def _overrides(host: str | None, port: int | None, data: Path | None) -> dict[str, Any]:
+    given = {"server.host": host, "server.port": port, "data": data}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _announce(address: str, setup_token: Path) -> None:
+    screen = Screen(as_json=False)
+    screen.say(f"Modelkeep answers at {address} (API: {address}/docs). Ctrl-C stops it.")
+    if setup_token.exists():
+        token = setup_token.read_text(encoding="ascii").strip()
+        screen.say("Nobody is set up yet. Make the first administrator with this one-time token:")
+        screen.say(f"  modelkeep setup --url {address} --token {token}")

@@ -1,0 +1,280 @@
+"""`modelkeep doctor`: looks at what Modelkeep needs, one thing after the other, and says what to do where it is missing.
+
+Each check is a function that yields findings. A check that cannot look says so in its own finding; none stops the others.
+"""
+
+import asyncio
+import ctypes
+import os
+import platform
+import resource
+import shutil
+import socket
+import sqlite3
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from modelkeep.app import settings as settings_room
+from modelkeep.app.places import Places
+from modelkeep.app.settings import Explained, InvalidSettings, Settings
+from modelkeep.contracts import discovery
+from modelkeep.contracts.errors import ModelkeepError
+from modelkeep.infra.settings import DatabaseSettings
+
+OK, INFO, WARN, FAIL = "ok", "info", "warn", "fail"
+GIB = 1024**3
+FULL_SOON = 1 * GIB
+FULL = 100 * 1024**2
+OLDEST_SQLITE = (3, 35, 0)  # the first with RETURNING
+SYS_LANDLOCK_CREATE_RULESET = 444
+LANDLOCK_VERSION_FLAG = 1
+PACKAGES = ("uvicorn", "onnxruntime", "numpy", "scikit-learn", "skops", "pandas", "pillow", "dbos", "sqlalchemy")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: `ok`, `info`, `warn` or `fail`; what was seen; what to do about it."""
+
+    status: str
+    subject: str
+    detail: str
+    advice: str = ""
+
+    def document(self) -> dict[str, str]:
+        """Return the finding as a JSON object."""
+        return asdict(self)
+
+
+def examine(config: Path | None, overrides: Mapping[str, Any], *, url: str, key: str) -> list[Finding]:
+    """Look at everything and return what was found."""
+    findings = [*packages(), *sqlite(), *plugins(), *memory(), *isolation()]
+    try:
+        loaded = settings_room.load(config, overrides)
+        explained = settings_room.explain(config, overrides)
+    except InvalidSettings as error:
+        findings.append(Finding(FAIL, "settings", error.message, "Correct it in modelkeep.toml, .env or the environment."))
+    else:
+        local = [effective(explained), data_directory(loaded.data), port(loaded), database(loaded)]
+        findings += [finding for group in local for finding in group]
+    return [*findings, *server(url, key)]
+
+
+def packages() -> Iterator[Finding]:
+    """Python and the packages that matter."""
+    yield Finding(INFO, "python", f"{platform.python_version()} at {sys.executable}, modelkeep {version('modelkeep')}")
+    present, absent = [], []
+    for name in PACKAGES:
+        try:
+            present.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            absent.append(name)
+    yield Finding(INFO, "packages", ", ".join(present) + (f"; not installed: {', '.join(absent)}" if absent else ""))
+
+
+def sqlite() -> Iterator[Finding]:
+    """The SQLite that Python was built with."""
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        needed = ".".join(map(str, OLDEST_SQLITE))
+        yield Finding(
+            FAIL, "sqlite", sqlite3.sqlite_version, f"{needed} or newer is needed: use another Python, or PostgreSQL."
+        )
+    else:
+        yield Finding(OK, "sqlite", sqlite3.sqlite_version)
+
+
+def plugins() -> Iterator[Finding]:
+    """Runners and the formats they load."""
+    for name in discovery.names(discovery.RUNNERS):
+        try:
+            manifest = discovery.find(discovery.RUNNERS, name).manifest
+        except (ImportError, AttributeError) as error:
+            yield Finding(WARN, f"runner {name}", f"cannot be used: {error}", "Install it again, or remove it.")
+            continue
+        missing = [module for module in _frameworks(manifest.preload) if not _installed(module)]
+        formats = ", ".join(f"{one.name} ({' '.join(one.suffixes)})" for one in manifest.formats)
+        if missing:
+            advice = f"Install it with: pip install 'modelkeep[{manifest.extra}]'" if manifest.extra else ""
+            yield Finding(WARN, f"runner {name}", f"{formats}; not installed: {', '.join(missing)}", advice)
+        else:
+            yield Finding(OK, f"runner {name}", formats)
+
+
+def memory() -> Iterator[Finding]:
+    """How much memory there is, and what limits it."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    soft, _hard = resource.getrlimit(resource.RLIMIT_AS)
+    parts = [f"{total / GIB:.1f} GiB in this machine"]
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        path = Path(file)
+        text = path.read_text(encoding="ascii").strip() if path.is_file() else ""
+        if text.isdigit() and int(text) < total:
+            parts.append(f"{int(text) / GIB:.1f} GiB in this container")
+            break
+    if soft != resource.RLIM_INFINITY:
+        parts.append(f"{soft / GIB:.1f} GiB for a process (ulimit -v)")
+    yield Finding(INFO, "memory", ", ".join(parts))
+
+
+def isolation() -> Iterator[Finding]:
+    """What the kernel offers to lock runners in."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    abi = libc.syscall(SYS_LANDLOCK_CREATE_RULESET, None, 0, LANDLOCK_VERSION_FLAG)
+    landlock = f"Landlock version {abi}" if abi > 0 else f"no Landlock ({os.strerror(ctypes.get_errno())})"
+    status = Path("/proc/self/status").read_text(encoding="utf-8") if Path("/proc/self/status").is_file() else ""
+    seccomp = "seccomp" if "Seccomp:" in status else "no seccomp"
+    yield Finding(INFO, "isolation", f"Linux {platform.release()}: {landlock}, {seccomp}")
+
+
+def effective(explained: Iterable[Explained]) -> Iterator[Finding]:
+    """Settings that are not their defaults, with where they come from."""
+    changed = [one for one in explained if one.source != "default"]
+    for one in changed:
+        yield Finding(INFO, f"setting {one.name}", f"{one.value} (from {one.source})")
+    if not changed:
+        yield Finding(INFO, "settings", "all at their defaults")
+
+
+def data_directory(data: Path) -> Iterator[Finding]:
+    """Whether the data directory can be written, and how much room it has."""
+    subject = f"data directory {data}"
+    folder = data if data.exists() else next(parent for parent in data.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        yield Finding(FAIL, subject, f"{folder} is not a directory", "Name another with --data or MODELKEEP_DATA.")
+        return
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"modelkeep")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        yield Finding(
+            FAIL, subject, f"cannot be written: {error.strerror}", "Give this user the right to, or name another with --data."
+        )
+        return
+    free = shutil.disk_usage(folder).free
+    said = f"writable, {free / GIB:.1f} GiB free{'' if data.exists() else ' (made at the first start)'}"
+    if free < FULL:
+        yield Finding(FAIL, subject, said, "Make room: uploads and records will be refused.")
+    elif free < FULL_SOON:
+        yield Finding(WARN, subject, said, "Make room soon: models and records are kept here.")
+    else:
+        yield Finding(OK, subject, said)
+
+
+def port(loaded: Settings) -> Iterator[Finding]:
+    """Whether the port is free, or else who answers there."""
+    host, number = loaded.server.host, loaded.server.port
+    subject = f"port {number} on {host}"
+    try:
+        family, _kind, _protocol, _name, address = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as door:
+            door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            door.bind(address)
+    except OSError as error:
+        who = _who_answers(f"http://{host}:{number}")
+        if who:
+            yield Finding(OK, subject, f"in use by {who}")
+        else:
+            advice = "Stop what uses it, or choose another with --port or MODELKEEP_SERVER__PORT."
+            yield Finding(FAIL, subject, f"cannot be used: {error.strerror}", advice)
+    else:
+        yield Finding(OK, subject, "free")
+
+
+def database(loaded: Settings) -> Iterator[Finding]:
+    """Whether the database can be reached."""
+    url = loaded.database.url
+    if url.startswith("postgresql"):
+        yield asyncio.run(_postgres(loaded.database))
+        return
+    path = Path(url.removeprefix("sqlite:///")) if url else Places(loaded.data).database
+    if not path.exists():
+        yield Finding(INFO, "database", f"{path} (made at the first start)")
+        return
+    try:
+        with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5) as connection:
+            (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.Error as error:
+        yield Finding(FAIL, "database", f"{path}: {error}", "Restore it from a backup, or name another data directory.")
+        return
+    if answer == "ok":
+        yield Finding(OK, "database", f"{path} is sound")
+    else:
+        yield Finding(FAIL, "database", f"{path}: {answer}", "The file is damaged: restore it from a backup.")
+
+
+def server(url: str, key: str) -> Iterator[Finding]:
+    """Whether a server answers at the address that commands use, and whether it is ready."""
+    from modelkeep.client import Client, ModelkeepError, ServerUnreachable
+
+    subject = f"server {url}"
+    try:
+        with Client(url, key or None, timeout=5) as client:
+            health = client.health()
+            readiness = client.readiness()
+            ready = bool(readiness.get("ready"))
+            why = ", ".join(map(str, readiness.get("reasons", ())))
+            said = f"answers, version {health.get('version', 'unknown')}, {'ready' if ready else f'not ready: {why}'}"
+            yield Finding(OK if ready else WARN, subject, said, "" if ready else "Wait a moment; its log says more.")
+            yield from _key(client, key)
+    except ServerUnreachable as error:
+        yield Finding(WARN, subject, error.message, "Start it with `modelkeep serve`, or say where it is with --url.")
+    except ModelkeepError as error:
+        yield Finding(FAIL, subject, error.message)
+
+
+def _key(client: Any, key: str) -> Iterator[Finding]:  # noqa: ANN401 - a client, which is imported late
+    from modelkeep.client import NotAuthenticated
+
+    if not key:
+        yield Finding(INFO, "api key", "none given", "Pass --key or set MODELKEEP_API_KEY to have it checked.")
+        return
+    try:
+        known = client.me()
+    except NotAuthenticated as error:
+        yield Finding(FAIL, "api key", error.message, "Check --key and MODELKEEP_API_KEY.")
+    else:
+        yield Finding(OK, "api key", f"{known.name}: {', '.join(known.scopes)}")
+
+
+def _who_answers(url: str) -> str:
+    from modelkeep.client import Client
+    from modelkeep.client import ModelkeepError as ClientError
+
+    try:
+        with Client(url, timeout=2) as client:
+            return f"Modelkeep {client.health().get('version', '')}".strip()
+    except ClientError:
+        return ""
+
+
+async def _postgres(database: DatabaseSettings) -> Finding:
+    from sqlalchemy import text
+
+    from modelkeep.infra.db import Database
+
+    shown = database.url.rpartition("@")[2]
+    opened = Database(database)
+    try:
+        async with opened.read() as tx:
+            row = await tx.one(text("SHOW server_version"))
+    except ModelkeepError as error:
+        return Finding(FAIL, "database", f"{shown}: {error}", "Check database.url, and that PostgreSQL runs and lets us in.")
+    finally:
+        await opened.close()
+    return Finding(OK, "database", f"{shown} answers, PostgreSQL {row[0] if row else 'of unknown version'}")
+
+
+def _frameworks(preload: Iterable[str]) -> list[str]:
+    return sorted({module.partition(".")[0] for module in preload})
+
+
+def _installed(module: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(module) is not None
