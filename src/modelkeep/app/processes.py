@@ -220,7 +220,7 @@ async def run_server(channel: Channel, settings: bytes, door: socket.socket) -> 
         channel.send(control.Started())
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({feeding, serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        app.draining = True
+        app.drain()
         await asyncio.sleep(role.notice_s)
         server.should_exit = True
         await serving

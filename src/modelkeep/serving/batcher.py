@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from modelkeep.serving.codec import Tensors
 
 _ATTEMPTS = 2
+_MAX_DETAIL = 200
 
 
 class Answer:
@@ -78,31 +79,31 @@ class Batcher:
     @property
     def idle(self) -> bool:
         """Whether nobody waits and nothing runs."""
-        return not self._queue and not self._running
+        return not self._running and not self.waiting
 
     @property
     def waiting(self) -> int:
         """How many requests wait for a run."""
-        return len(self._queue)
+        return sum(not one.answer.done() for one in self._queue)
 
     def submit(self, tensors: "Tensors", rows: int) -> "asyncio.Future[Answer]":
         """Queue one request of `rows` rows; the future has its own rows' answer. Raises when it cannot be taken at all."""
         if self._held is not None:
-            raise self._held
+            raise _again(self._held)
         if len(self._queue) >= self._max_queue:
-            raise Overloaded(retry_after_s=1)
+            self._queue = deque(one for one in self._queue if not one.answer.done())  # callers that have left take no place
+            if len(self._queue) >= self._max_queue:
+                raise Overloaded(retry_after_s=1)
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._queue.append(_Request(tensors, rows, answer))
-        if not self._running:
-            self._next()
+        self._next()
         return answer
 
     def attach(self, replica: Replica) -> None:
         """A runner is ready: run what waits."""
         self._replica = replica
         self._held = None
-        if not self._running:
-            self._next()
+        self._next()
 
     def detach(self, replica: Replica) -> None:
         """The runner is gone or going: what waits, waits for the next one."""
@@ -113,15 +114,17 @@ class Batcher:
         """There will be no runner for a while: refuse what waits, and what comes, with `error`."""
         self._held = error
         while self._queue:
-            _fail(self._queue.popleft(), error)
+            _fail(self._queue.popleft(), _again(error))
 
     def _next(self) -> None:
-        replica = self._replica
-        if replica is None:
-            return
-        batch = self._gather()
-        if not batch:
-            return
+        """Start the next run, if there is a runner, nothing runs, and somebody waits."""
+        while self._replica is not None and not self._running:
+            batch = self._gather()
+            if not batch:
+                return
+            self._start(self._replica, batch)
+
+    def _start(self, replica: Replica, batch: list[_Request]) -> None:
         if len(batch) == 1:
             tensors = batch[0].tensors
         else:
@@ -129,19 +132,20 @@ class Batcher:
         try:
             running = replica.connection.run(tensors)
         except frames.FrameError:
-            for one in batch:
-                _fail(one, InvalidInput("The inputs are larger than one run may hold: send fewer rows."))
-            self._next()
+            if len(batch) == 1:
+                _fail(batch[0], InvalidInput("The inputs are larger than one run may hold: send fewer rows."))
+            else:
+                self._each_alone(batch)
             return
         except RunnerGone:
-            self._replica = None
+            self.detach(replica)
             self._queue.extendleft(reversed(batch))
             return
         self._running = batch
         self._late = False
         self.runs += 1
         limit = asyncio.get_running_loop().call_later(self._run_timeout_s, self._overdue, replica)
-        running.add_done_callback(lambda done: self._finish(done, limit))
+        running.add_done_callback(lambda done: self._finish(done, limit, replica))
 
     def _gather(self) -> list[_Request]:
         """Take the next requests that may share a run: same inputs, no more rows than allowed, callers still there."""
@@ -166,16 +170,19 @@ class Batcher:
         self,
         done: "asyncio.Future[tuple[frames.Result | frames.RunFailed, Tensors]]",
         limit: asyncio.TimerHandle,
+        replica: Replica,
     ) -> None:
         limit.cancel()
         batch, self._running = self._running, []
         if done.cancelled() or done.exception() is not None:
-            self._replica = None
+            self.detach(replica)
             self._retry(batch)
         else:
             message, tensors = done.result()
             if isinstance(message, frames.RunFailed):
                 self._failed(batch, message)
+            elif any(array.shape[:1] != (sum(one.rows for one in batch),) for array in tensors.values()):
+                self._failed(batch, frames.RunFailed(message.id, "output_invalid", "not one answer a row"))
             else:
                 _share(batch, message, tensors)
         self._next()
@@ -187,6 +194,8 @@ class Batcher:
                 _fail(one, Timeout("The model did not answer within the time that one run may take."))
             elif one.attempts >= _ATTEMPTS:
                 _fail(one, RunnerLost(retry_after_s=1))
+            elif self._held is not None:
+                _fail(one, _again(self._held))
             else:
                 one.alone = True
                 self._queue.appendleft(one)
@@ -194,7 +203,10 @@ class Batcher:
     def _failed(self, batch: list[_Request], message: frames.RunFailed) -> None:
         if len(batch) == 1:
             _fail(batch[0], _error(message))
-            return
+        else:
+            self._each_alone(batch)
+
+    def _each_alone(self, batch: list[_Request]) -> None:
         for one in reversed(batch):
             one.alone = True
             self._queue.appendleft(one)
@@ -218,13 +230,19 @@ def _fail(one: _Request, error: ModelkeepError) -> None:
         one.answer.set_exception(error)
 
 
+def _again(error: ModelkeepError) -> ModelkeepError:
+    """Return an equal error: one that is raised to many callers would carry, and keep, the stacks of them all."""
+    return type(error)(error.message, fields=error.fields, retry_after_s=error.retry_after_s)
+
+
 def _error(message: frames.RunFailed) -> ModelkeepError:
+    detail = message.detail[:_MAX_DETAIL]  # a runner's word, sent on to the caller
     path = "inputs" if message.row is None else f"inputs[{message.row}]"
     match message.code:
         case "memory":
             return OutOfMemory(retry_after_s=1)
         case "bad_image":
-            return InvalidInput(f"{path}: {message.detail}", fields=(FieldError(path, "bad_image", message.detail),))
+            return InvalidInput(f"{path}: {detail}", fields=(FieldError(path, "bad_image", detail),))
         case "refused":
             text = "The model does not accept these values."
             return InvalidInput(text, fields=(FieldError(path, "refused_by_model", text),))

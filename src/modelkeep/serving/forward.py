@@ -5,8 +5,8 @@ framing on the inner connection is h11's; one connection serves one request.
 """
 
 import asyncio
-import contextlib
 import os
+from enum import Enum
 from pathlib import Path
 
 import h11
@@ -18,6 +18,7 @@ from modelkeep.serving.messages import Receive, Request, Scope, Send
 log = structlog.get_logger(__name__)
 
 _CHUNK = 256 * 1024
+CLIENT_CLOSED = 499
 _HOP_BY_HOP = frozenset(
     {
         b"connection",
@@ -45,17 +46,19 @@ class ApiBroke(Internal):
     code = "control_plane_broke_off"
 
 
-class _ClientGone(Exception):
-    """The caller left."""
-
-
 class Forward:
-    """The way to the api process."""
+    """The way to the api process. `silence_s`: how long it may say nothing before it counts as down."""
 
-    def __init__(self, socket_path: Path) -> None:
+    def __init__(self, socket_path: Path, silence_s: float = 60.0) -> None:
         # Socket addresses hold 108 bytes, data directories may be deeper: name the socket through its open folder.
         self._folder = os.open(socket_path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._path = f"/proc/self/fd/{self._folder}/{socket_path.name}"
+        self._silence_s = silence_s
+        self._draining = asyncio.Event()
+
+    def drain(self) -> None:
+        """End the streams of events, which would never end by themselves; all else may finish."""
+        self._draining.set()
 
     async def __call__(self, request: Request, scope: Scope, receive: Receive, send: Send) -> int:
         """Pass one request on and its answer back; returns the status. Raises `ApiDown` while nothing was answered yet."""
@@ -63,46 +66,110 @@ class Forward:
             reader, writer = await asyncio.open_unix_connection(self._path)
         except OSError as error:
             raise ApiDown(retry_after_s=1) from error
-        inner = h11.Connection(h11.CLIENT, max_incomplete_event_size=128 * 1024)
-        pump = asyncio.create_task(_pump_body(inner, writer, request, scope, receive))
-        answer = asyncio.create_task(_answer(inner, reader, send))
+        passage = _Passage(reader, writer, self._silence_s)
+        pump = asyncio.create_task(passage.pump(request, scope, receive))
+        answer = asyncio.create_task(passage.answer(send))
+        drained = asyncio.create_task(self._draining.wait())
         try:
-            await asyncio.wait((pump, answer), return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done() and isinstance(pump.exception(), _ClientGone):
-                return 499
+            await asyncio.wait((pump, answer, drained), return_when=asyncio.FIRST_COMPLETED)
+            if pump.done() and pump.result() is _Left.CLIENT and not answer.done():
+                return CLIENT_CLOSED
+            if drained.done() and passage.events and not answer.done():
+                answer.cancel()
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                return passage.status
             return await answer
         finally:
-            for task in (pump, answer):
+            for task in (pump, answer, drained):
                 task.cancel()
-            await asyncio.gather(pump, answer, return_exceptions=True)
+            await asyncio.gather(pump, answer, drained, return_exceptions=True)
             writer.close()
-            with contextlib.suppress(OSError):  # the other side may have closed first: that is what closing wants
-                await writer.wait_closed()
 
 
-async def _pump_body(
-    inner: h11.Connection, writer: asyncio.StreamWriter, request: Request, scope: Scope, receive: Receive
-) -> None:
-    """Send the request as it comes; then wait for the caller to leave, and raise `_ClientGone` when he does."""
-    try:
-        writer.write(inner.send(_head(request, scope)) or b"")
-        more = True
+class _Left(Enum):
+    """Who ended the sending of a request."""
+
+    CLIENT = "client"
+    API = "api"
+
+
+class _Passage:
+    """One request on its way in, and its answer on its way out."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, silence_s: float) -> None:
+        self.status = 0
+        self.events = False
+        self._inner = h11.Connection(h11.CLIENT, max_incomplete_event_size=128 * 1024)
+        self._reader = reader
+        self._writer = writer
+        self._silence_s = silence_s
+        self._patience: asyncio.Timeout | None = None
+
+    async def pump(self, request: Request, scope: Scope, receive: Receive) -> _Left:
+        """Send the request as it comes; then wait for the caller to leave."""
+        try:
+            self._write(_head(request, scope))
+            more = True
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return _Left.CLIENT
+                if not more:
+                    continue
+                body = message.get("body", b"")
+                more = message.get("more_body", False)
+                if body:
+                    self._write(h11.Data(data=body))
+                if not more:
+                    self._write(h11.EndOfMessage())
+                await self._writer.drain()
+                self._be_patient()
+        except ConnectionError:
+            # The api closed its reading side: it has answered already (a refusal in mid-upload), and the answer is on its way.
+            return _Left.API
+
+    async def answer(self, send: Send) -> int:
+        """Pass the answer back piece by piece; returns its status."""
+        try:
+            async with asyncio.timeout(self._silence_s) as self._patience:
+                return await self._pass_on(send)
+        except TimeoutError as error:
+            raise ApiDown("The control plane did not answer in time.", retry_after_s=1) from error
+        except (h11.RemoteProtocolError, ConnectionError) as error:
+            if self.status == 0:
+                raise ApiDown(retry_after_s=1) from error
+            raise ApiBroke from error
+
+    async def _pass_on(self, send: Send) -> int:
         while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise _ClientGone
-            if not more:
-                continue
-            body = message.get("body", b"")
-            more = message.get("more_body", False)
-            if body:
-                writer.write(inner.send(h11.Data(data=body)) or b"")
-            if not more:
-                writer.write(inner.send(h11.EndOfMessage()) or b"")
-            await writer.drain()
-    except ConnectionError:
-        # The api closed its reading side: it has answered already (a refusal in mid-upload), and the answer is on its way.
-        return
+            event = self._inner.next_event()
+            if event is h11.NEED_DATA:
+                self._inner.receive_data(await self._reader.read(_CHUNK))
+            elif isinstance(event, h11.Response):
+                self._arrived(event)
+                headers = [(name, value) for name, value in event.headers if name not in _HOP_BY_HOP]
+                await send({"type": "http.response.start", "status": self.status, "headers": headers})
+            elif isinstance(event, h11.Data):
+                await send({"type": "http.response.body", "body": bytes(event.data), "more_body": True})
+            elif isinstance(event, h11.EndOfMessage):
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                return self.status
+            elif isinstance(event, h11.ConnectionClosed):
+                raise ApiDown(retry_after_s=1)
+
+    def _arrived(self, head: h11.Response) -> None:
+        self.status = head.status_code
+        self.events = any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in head.headers)
+        if self._patience is not None:
+            self._patience.reschedule(None)
+
+    def _be_patient(self) -> None:
+        """Something has moved: the api has its time again, as long as it has not begun to answer."""
+        if self._patience is not None and self.status == 0 and not self._patience.expired():
+            self._patience.reschedule(asyncio.get_running_loop().time() + self._silence_s)
+
+    def _write(self, event: h11.Request | h11.Data | h11.EndOfMessage) -> None:
+        self._writer.write(self._inner.send(event) or b"")
 
 
 def _head(request: Request, scope: Scope) -> h11.Request:
@@ -110,36 +177,10 @@ def _head(request: Request, scope: Scope) -> h11.Request:
     target = raw.partition(b"?")[0] + (b"?" + request.query_string if request.query_string else b"")
     skipped = _HOP_BY_HOP | {b"x-request-id"}
     headers = [(name, value) for name, value in request.headers if name not in skipped]
-    chunked = any(name == b"transfer-encoding" for name, _value in request.headers)
-    if chunked:
+    if any(name == b"transfer-encoding" for name, _value in request.headers):
         headers = [(name, value) for name, value in headers if name != b"content-length"]
         headers.append((b"transfer-encoding", b"chunked"))
     headers += [(b"x-request-id", request.id.encode()), (b"connection", b"close")]
     if not any(name == b"host" for name, _value in headers):
         headers.append((b"host", b"localhost"))
     return h11.Request(method=request.method.encode(), target=target, headers=headers)
-
-
-async def _answer(inner: h11.Connection, reader: asyncio.StreamReader, send: Send) -> int:
-    """Pass the answer back piece by piece; returns its status."""
-    status = 0
-    try:
-        while True:
-            event = inner.next_event()
-            if event is h11.NEED_DATA:
-                inner.receive_data(await reader.read(_CHUNK))
-            elif isinstance(event, h11.Response):
-                status = event.status_code
-                headers = [(name, value) for name, value in event.headers if name not in _HOP_BY_HOP]
-                await send({"type": "http.response.start", "status": status, "headers": headers})
-            elif isinstance(event, h11.Data):
-                await send({"type": "http.response.body", "body": bytes(event.data), "more_body": True})
-            elif isinstance(event, h11.EndOfMessage):
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
-                return status
-            elif isinstance(event, h11.ConnectionClosed):
-                raise ApiDown(retry_after_s=1)
-    except (h11.RemoteProtocolError, ConnectionError) as error:
-        if status == 0:
-            raise ApiDown(retry_after_s=1) from error
-        raise ApiBroke from error

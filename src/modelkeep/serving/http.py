@@ -47,7 +47,7 @@ class Door:
         self._open_inference = OpenInference(router, engine, max_body, version)
         self._version = version
         self._started = time.monotonic()
-        self.draining = False
+        self._draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI connection (uvicorn calls this)."""
@@ -76,6 +76,11 @@ class Door:
         finally:
             self._metrics.inflight.dec()
             self._metrics.requests.labels(route, request.method if request.method in _METHODS else "OTHER", str(status)).inc()
+
+    def drain(self) -> None:
+        """Say that this process is about to end: not ready any more, and no endless streams."""
+        self._draining = True
+        self._forward.drain()
 
     async def _local(self, parts: list[str], request: Request) -> tuple[str, Response | None]:
         """Answer what is served here; None sends the request on."""
@@ -134,7 +139,7 @@ class Door:
     def _readiness(self) -> Response:
         """Ready: there is news, it is fresh enough to trust, every model that can answer does, and no end is near."""
         reasons = []
-        if self.draining:
+        if self._draining:
             reasons.append("draining")
         if self._router.snapshot.number == 0:
             reasons.append("no news from the control plane yet")

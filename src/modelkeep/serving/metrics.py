@@ -1,6 +1,6 @@
 """What serving counts, with the names that dashboards and alerts use. Documented in `docs/reference/metrics.md`."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -15,6 +15,7 @@ class Metrics:
     """The counters of one server process."""
 
     def __init__(self, version: str) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter helps nobody
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "modelkeep_http_requests",
