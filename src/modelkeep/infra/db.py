@@ -19,12 +19,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import CursorResult, Dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.sql.base import Executable
 
-from modelkeep.contracts.errors import StorageFull, Unavailable
+from modelkeep.contracts.errors import Invalid, StorageFull, Unavailable
 from modelkeep.infra.settings import DatabaseSettings
 
 T = TypeVar("T")
@@ -200,6 +200,8 @@ async def _answering() -> AsyncIterator[None]:
         yield
     except (OperationalError, InterfaceError) as error:
         raise _meaning(error) from error
+    except DataError as error:
+        raise Invalid("The request holds characters or numbers that cannot be stored.") from error
     except PoolTimeoutError as error:
         raise DatabaseUnavailable(retry_after_s=1) from error
 

@@ -30,7 +30,7 @@ _ECS: Final = {
     "status": "http.response.status_code",
     "exception": "error.stack_trace",
 }
-_QUIET: Final = ("alembic", "aiosqlite", "asyncio", "dbos", "sqlalchemy", "uvicorn.access")
+_QUIET: Final = ("alembic", "aiosqlite", "asyncio", "dbos", "sqlalchemy", "uvicorn")
 
 
 def configure(settings: LogSettings, *, role: str) -> None:
@@ -44,7 +44,15 @@ def configure(settings: LogSettings, *, role: str) -> None:
     ]
     text = settings.format == "text"
     ending: list[Processor] = (
-        [_RoleFirst(role), blot_out, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)]
+        [
+            _RoleFirst(role),
+            blot_out,
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                pad_event_to=0,
+                exception_formatter=structlog.dev.plain_traceback,  # the rich one shows local variables: keys and inputs
+            ),
+        ]
         if text
         else [structlog.processors.format_exc_info, _Ecs(role), blot_out, structlog.processors.JSONRenderer()]
     )

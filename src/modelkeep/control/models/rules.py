@@ -205,8 +205,8 @@ _CHOICES: Final = {
 
 def check_description(text: str) -> str:
     """Return a description that is not too long."""
-    if len(text) > LONGEST_DESCRIPTION:
-        raise Invalid(f"A description has at most {LONGEST_DESCRIPTION} characters.")
+    if len(text) > LONGEST_DESCRIPTION or "\0" in text:
+        raise Invalid(f"A description has at most {LONGEST_DESCRIPTION} characters, and none of them is NUL.")
     return text
 
 

@@ -40,6 +40,11 @@ class Users:
         self._events = events
         self._clock = clock
 
+    async def anyone(self) -> bool:
+        """Whether there is a user: whether this installation has been set up."""
+        async with self._db.read() as tx:
+            return await store.anyone(tx)
+
     async def ensure_setup_token(self, now: datetime) -> str | None:
         """Return a fresh setup token to print, replacing an older one; None when the first administrator exists."""
         async with self._db.begin() as tx:

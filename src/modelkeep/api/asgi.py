@@ -1,0 +1,29 @@
+"""The control plane as one ASGI app: routes, errors, request ids, and documentation that needs no outside address."""
+
+from importlib.metadata import version
+
+from fastapi import APIRouter, FastAPI
+from fastapi_offline import FastAPIOffline
+
+from modelkeep.api import errors
+from modelkeep.api.middleware import DocsGuard, Requests
+from modelkeep.api.routes import audit, deployments, health, models, users, versions
+from modelkeep.api.services import Services
+
+
+def create_app(services: Services) -> FastAPI:
+    """Build the app over these services."""
+    app: FastAPI = FastAPIOffline(
+        title="Modelkeep",
+        version=version("modelkeep"),
+        description="Keeps, serves and watches machine-learning models inside your own walls.",
+    )
+    app.state.services = services
+    api = APIRouter(prefix="/api/v1")
+    for noun in (health, users, models, versions, deployments, audit):
+        api.include_router(noun.router)
+    app.include_router(api)
+    errors.install(app)
+    app.add_middleware(DocsGuard, users=services.users)
+    app.add_middleware(Requests)
+    return app

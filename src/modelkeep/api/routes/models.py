@@ -1,0 +1,62 @@
+"""Models."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response, status
+
+from modelkeep.api.auth import Reader, Writer
+from modelkeep.api.paging import Cursor, Limit, read_cursor, split
+from modelkeep.api.schemas.models import Describe, ModelAnswer, NewModel
+from modelkeep.api.schemas.wire import Page
+from modelkeep.api.services import Behind
+
+router = APIRouter(prefix="/models", tags=["models"])
+Name = Annotated[str, Path(max_length=100, description="The model's name.")]
+
+
+@router.post("", status_code=status.HTTP_201_CREATED)
+async def create(body: NewModel, actor: Writer, behind: Behind, response: Response) -> ModelAnswer:
+    """Make a model, and with it the deployment of its name."""
+    model = await behind.models.create(actor, body.name, body.description)
+    response.headers["location"] = f"/api/v1/models/{model.name}"
+    return ModelAnswer.model_validate(model)
+
+
+@router.get("")
+async def list_models(
+    actor: Reader,
+    behind: Behind,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    archived: Annotated[bool, Query(description="Archived models too.")] = False,  # noqa: FBT002 - a query parameter has a name
+) -> Page[ModelAnswer]:
+    """List models by name."""
+    del actor
+    found = await behind.models.models(limit=limit + 1, after=read_cursor(cursor), archived=archived)
+    page, next_cursor = split(found, limit, lambda model: model.name)
+    return Page(items=[ModelAnswer.model_validate(model) for model in page], next_cursor=next_cursor)
+
+
+@router.get("/{name}")
+async def get(name: Name, actor: Reader, behind: Behind) -> ModelAnswer:
+    """Return a model."""
+    del actor
+    return ModelAnswer.model_validate(await behind.models.model(name))
+
+
+@router.patch("/{name}")
+async def describe(name: Name, body: Describe, actor: Writer, behind: Behind) -> ModelAnswer:
+    """Change a model's description."""
+    return ModelAnswer.model_validate(await behind.models.describe(actor, name, body.description))
+
+
+@router.post("/{name}/archive")
+async def archive(name: Name, actor: Writer, behind: Behind) -> ModelAnswer:
+    """Archive a model: it answers no more, and nothing is deleted."""
+    return ModelAnswer.model_validate(await behind.models.archive(actor, name))
+
+
+@router.post("/{name}/restore")
+async def restore(name: Name, actor: Writer, behind: Behind) -> ModelAnswer:
+    """Bring an archived model back."""
+    return ModelAnswer.model_validate(await behind.models.restore(actor, name))

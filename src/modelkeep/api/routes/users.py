@@ -1,0 +1,63 @@
+"""The first set-up, who I am, and API keys."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response, status
+
+from modelkeep.api.auth import Admin, AnyKey
+from modelkeep.api.paging import Cursor, Limit, read_cursor, split
+from modelkeep.api.schemas.users import (
+    IssuedKeyAnswer,
+    KeyAnswer,
+    MeAnswer,
+    NewKey,
+    OwnKeyAnswer,
+    SetUp,
+    SetUpAnswer,
+    UserAnswer,
+)
+from modelkeep.api.schemas.wire import Page
+from modelkeep.api.services import Behind
+from modelkeep.control.users.service import IssuedKey
+
+router = APIRouter(tags=["keys"])
+
+
+@router.post("/setup", status_code=status.HTTP_201_CREATED)
+async def set_up(body: SetUp, request: Request, behind: Behind) -> SetUpAnswer:
+    """Exchange the one-time token that `serve` printed for the first administrator's key."""
+    user, issued = await behind.users.set_up(body.token, body.name, request.state.request_id)
+    return SetUpAnswer(user=UserAnswer.model_validate(user), key=_with_secret(issued))
+
+
+@router.get("/me")
+async def me(actor: AnyKey, behind: Behind) -> MeAnswer:
+    """Say who asks, and what the key may do."""
+    key = await behind.users.key(actor.id)
+    return MeAnswer(key=OwnKeyAnswer.model_validate(key), user=UserAnswer(id=actor.user, name=actor.name))
+
+
+@router.post("/keys", status_code=status.HTTP_201_CREATED)
+async def issue_key(body: NewKey, actor: Admin, behind: Behind) -> IssuedKeyAnswer:
+    """Make a key; its secret is in this answer and nowhere else."""
+    return _with_secret(await behind.users.issue_key(actor, body.name, frozenset(body.scopes), body.expires_in_days))
+
+
+@router.get("/keys")
+async def list_keys(actor: Admin, behind: Behind, limit: Limit = 50, cursor: Cursor = None) -> Page[KeyAnswer]:
+    """List keys, newest first."""
+    del actor
+    found = await behind.users.keys(limit=limit + 1, before=read_cursor(cursor))
+    page, next_cursor = split(found, limit, lambda key: key.id)
+    return Page(items=[KeyAnswer.model_validate(key) for key in page], next_cursor=next_cursor)
+
+
+@router.delete("/keys/{key_id}", status_code=status.HTTP_204_NO_CONTENT)
+async def revoke_key(key_id: Annotated[str, Path(max_length=100)], actor: Admin, behind: Behind) -> Response:
+    """Revoke a key: it opens nothing from now on."""
+    await behind.users.revoke_key(actor, key_id)
+    return Response(status_code=status.HTTP_204_NO_CONTENT)
+
+
+def _with_secret(issued: IssuedKey) -> IssuedKeyAnswer:
+    return IssuedKeyAnswer(**KeyAnswer.model_validate(issued.key).model_dump(), secret=issued.secret.reveal())

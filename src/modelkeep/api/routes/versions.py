@@ -1,0 +1,138 @@
+"""Versions of a model: upload, look, watch, download, archive."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Request, Response, status
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.responses import StreamingResponse
+
+from modelkeep.api import ranges, uploads
+from modelkeep.api.auth import Reader, Writer
+from modelkeep.api.paging import LARGEST_NUMBER, Cursor, Limit, read_number_cursor, split
+from modelkeep.api.routes.models import Name
+from modelkeep.api.schemas.models import Describe, VersionAnswer
+from modelkeep.api.schemas.wire import Page
+from modelkeep.api.services import Behind, Services
+from modelkeep.control.models.rules import Version
+
+router = APIRouter(prefix="/models/{name}/versions", tags=["versions"])
+Number = Annotated[int, Path(ge=1, le=LARGEST_NUMBER, description="The version's number.")]
+
+
+@router.post("", status_code=status.HTTP_202_ACCEPTED, openapi_extra=uploads.OPENAPI)
+async def upload(
+    *,
+    name: Name,
+    request: Request,
+    actor: Writer,
+    behind: Behind,
+    response: Response,
+    idempotency_key: Annotated[
+        str | None, Header(max_length=200, description="Makes a repeated upload the same version.")
+    ] = None,
+) -> VersionAnswer:
+    """Upload a file as the next version. The answer comes once it is safely stored; validation follows."""
+    await behind.models.expect_upload(actor, name)
+    received = await uploads.receive(request, behind.blobs, behind.formats, behind.settings)
+    version = await behind.models.receive(actor, name, received, idempotency_key)
+    response.headers["location"] = f"/api/v1/models/{version.model}/versions/{version.number}"
+    return VersionAnswer.model_validate(version)
+
+
+@router.get("")
+async def list_versions(
+    name: Name, actor: Reader, behind: Behind, limit: Limit = 50, cursor: Cursor = None
+) -> Page[VersionAnswer]:
+    """List versions, newest first."""
+    del actor
+    found = await behind.models.versions(name, limit=limit + 1, before=read_number_cursor(cursor))
+    page, next_cursor = split(found, limit, lambda version: version.number)
+    return Page(items=[VersionAnswer.model_validate(version) for version in page], next_cursor=next_cursor)
+
+
+@router.get("/{number}")
+async def get(name: Name, number: Number, actor: Reader, behind: Behind) -> VersionAnswer:
+    """Return a version."""
+    del actor
+    return VersionAnswer.model_validate(await behind.models.version(name, number))
+
+
+@router.patch("/{number}")
+async def describe(name: Name, number: Number, body: Describe, actor: Writer, behind: Behind) -> VersionAnswer:
+    """Change a version's description."""
+    return VersionAnswer.model_validate(await behind.models.describe_version(actor, name, number, body.description))
+
+
+@router.post("/{number}/archive")
+async def archive(name: Name, number: Number, actor: Writer, behind: Behind) -> VersionAnswer:
+    """Archive a version that does not serve."""
+    return VersionAnswer.model_validate(await behind.models.archive_version(actor, name, number))
+
+
+@router.post("/{number}/restore")
+async def restore(name: Name, number: Number, actor: Writer, behind: Behind) -> VersionAnswer:
+    """Bring an archived version back."""
+    return VersionAnswer.model_validate(await behind.models.restore_version(actor, name, number))
+
+
+@router.get("/{number}/events", response_class=EventSourceResponse)
+async def events(name: Name, number: Number, actor: Reader, behind: Behind) -> EventSourceResponse:
+    """Send an event `state` with the version now and at each change, until it is ready or rejected."""
+    del actor
+    first = await behind.models.version(name, number)
+    return EventSourceResponse(_states(behind, first))
+
+
+@router.get("/{number}/artifact", response_class=StreamingResponse)
+async def artifact(
+    *,
+    name: Name,
+    number: Number,
+    actor: Reader,
+    behind: Behind,
+    range_: Annotated[str | None, Header(alias="range")] = None,
+    if_none_match: Annotated[str | None, Header()] = None,
+    if_range: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Download the uploaded file, whole or in part."""
+    del actor
+    version = await behind.models.version(name, number)
+    etag = f'"{version.digest}"'
+    headers = {"etag": etag, "accept-ranges": "bytes"}
+    if if_none_match is not None and (if_none_match.strip() == "*" or etag in if_none_match):
+        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
+    try:
+        part = ranges.wanted(range_, version.size) if if_range in {None, etag} else None
+    except ranges.Unsatisfiable:
+        headers["content-range"] = f"bytes */{version.size}"
+        return Response(status_code=status.HTTP_416_RANGE_NOT_SATISFIABLE, headers=headers)
+    start, end = part or (0, version.size)
+    headers |= {
+        "content-length": str(end - start),
+        "content-disposition": uploads.disposition(version.filename),
+    }
+    if part is not None:
+        headers["content-range"] = f"bytes {start}-{end - 1}/{version.size}"
+    await behind.blobs.size(version.digest)  # a missing file is an error while there is still a status to say so
+    return StreamingResponse(
+        behind.blobs.read(version.digest, start=start, end=end),
+        status.HTTP_206_PARTIAL_CONTENT if part else status.HTTP_200_OK,
+        headers,
+        "application/octet-stream",
+    )
+
+
+async def _states(behind: Services, version: Version) -> AsyncIterator[ServerSentEvent]:
+    yield _state(version)
+    while not version.state.final:
+        await asyncio.sleep(behind.settings.events_poll_s)
+        newer = await behind.models.version(version.model, version.number)
+        if newer.state is not version.state:
+            yield _state(newer)
+        version = newer
+
+
+def _state(version: Version) -> ServerSentEvent:
+    return ServerSentEvent(VersionAnswer.model_validate(version).model_dump_json(), event="state")

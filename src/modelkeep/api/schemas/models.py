@@ -1,0 +1,125 @@
+"""Wire shapes of models and versions."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from modelkeep.api.schemas.wire import Answer, Ask
+from modelkeep.control.models.rules import LONGEST_DESCRIPTION, State
+
+Description = Annotated[str, Field(max_length=LONGEST_DESCRIPTION)]
+
+
+class NewModel(Ask):
+    """Make a model."""
+
+    name: Annotated[str, Field(max_length=200)]
+    description: Description = ""
+
+
+class Describe(Ask):
+    """Change a description."""
+
+    description: Description
+
+
+class ModelAnswer(Answer):
+    """A model. `serving_version` is the version that its deployment answers with."""
+
+    id: str
+    name: str
+    description: str
+    created_at: datetime
+    created_by: str
+    archived_at: datetime | None
+    latest_version: int | None
+    serving_version: int | None
+
+
+class TensorAnswer(Answer):
+    """One named tensor of a signature; the first axis is the batch, -1 is any length."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+    nullable: bool
+    columns: list[str]
+    classes: list[str]
+
+
+class SignatureAnswer(Answer):
+    """What goes in and what comes out."""
+
+    inputs: list[TensorAnswer]
+    outputs: list[TensorAnswer]
+    image: bool
+
+
+class ImageAnswer(Answer):
+    """How a picture becomes the model's input."""
+
+    size: int
+    crop: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    layout: str
+    interpolation: str
+    activation: str
+
+
+class CheckAnswer(Answer):
+    """One thing that validation tried."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class ReportAnswer(Answer):
+    """What validation measured."""
+
+    framework: str
+    framework_version: str
+    kind: str
+    details: dict[str, str]
+    warnings: list[str]
+    load_s: float
+    memory_bytes: int
+    peak_bytes: int
+    deterministic: bool
+    sample: Literal["given", "made up"]
+    rows_tested: int
+    latency_ms: dict[str, float]
+    checks: list[CheckAnswer]
+
+
+class RejectionAnswer(Answer):
+    """Why a version was rejected, and what to change."""
+
+    code: str
+    advice: str
+    detail: str
+
+
+class VersionAnswer(Answer):
+    """A version. `labels` is how many it has."""
+
+    id: str
+    model: str
+    number: int
+    state: State
+    format: str
+    filename: str
+    size: int
+    digest: str
+    description: str
+    labels: int | None
+    image: ImageAnswer | None
+    signature: SignatureAnswer | None
+    report: ReportAnswer | None
+    rejection: RejectionAnswer | None
+    created_at: datetime
+    created_by: str
+    validated_at: datetime | None
+    archived_at: datetime | None

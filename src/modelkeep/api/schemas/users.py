@@ -1,0 +1,70 @@
+"""Wire shapes of people and keys."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import Field
+
+from modelkeep.api.schemas.wire import Answer, Ask
+from modelkeep.contracts.snapshot import Scope
+
+
+class SetUp(Ask):
+    """Make the first administrator."""
+
+    token: Annotated[str, Field(max_length=200)]
+    name: Annotated[str, Field(max_length=200)] = "admin"
+
+
+class NewKey(Ask):
+    """Make a key."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=20)]
+    expires_in_days: Annotated[int, Field(ge=1, le=36500)] | None = None
+
+
+class UserAnswer(Answer):
+    """A person."""
+
+    id: str
+    name: str
+
+
+class KeyAnswer(Answer):
+    """A key, without its secret."""
+
+    id: str
+    name: str
+    scopes: list[Scope]
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+
+
+class IssuedKeyAnswer(KeyAnswer):
+    """A new key; its secret is shown here and never again."""
+
+    secret: str
+
+
+class SetUpAnswer(Answer):
+    """The first administrator and their key."""
+
+    user: UserAnswer
+    key: IssuedKeyAnswer
+
+
+class OwnKeyAnswer(Answer):
+    """The key that asks."""
+
+    id: str
+    name: str
+    scopes: list[Scope]
+
+
+class MeAnswer(Answer):
+    """Who asks."""
+
+    key: OwnKeyAnswer
+    user: UserAnswer

@@ -1,0 +1,35 @@
+"""What the routes call: the nouns' services, the blob store, and what can be uploaded. Handed in when the app is made."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from modelkeep.api.settings import ApiSettings
+from modelkeep.contracts.storage import BlobStore
+from modelkeep.control.audit.service import Audit
+from modelkeep.control.deployments.service import Deployments
+from modelkeep.control.models.rules import Formats
+from modelkeep.control.models.service import Models
+from modelkeep.control.users.service import Users
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything behind the door."""
+
+    users: Users
+    models: Models
+    deployments: Deployments
+    audit: Audit
+    blobs: BlobStore
+    formats: Formats
+    settings: ApiSettings
+
+
+async def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+Behind = Annotated[Services, Depends(_services)]

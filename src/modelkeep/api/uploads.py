@@ -1,0 +1,254 @@
+"""An upload, streamed: the model file goes from the socket to the blob store in pieces and is never whole in memory.
+
+The parser runs inside the iterator that the store reads from, so a slow disk slows the sender, and the store keeps nothing
+until the last boundary has come and every part has been understood: whoever disconnects, or errs, leaves nothing behind.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
+
+from modelkeep.api.settings import ApiSettings
+from modelkeep.contracts.errors import Invalid, TooLarge
+from modelkeep.contracts.signature import ImageSpec
+from modelkeep.contracts.storage import BlobStore
+from modelkeep.control.models.rules import (
+    LONGEST_DESCRIPTION,
+    Formats,
+    Sample,
+    Upload,
+    check_description,
+    plain_filename,
+    read_labels,
+    read_preprocess,
+)
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+_MIB: Final = 1024 * 1024
+_PIECE: Final = _MIB
+_LONGEST_BOUNDARY: Final = 70
+_SMALL: Final = {"format": 100, "preprocess": 64 * 1024, "description": 4 * LONGEST_DESCRIPTION}
+_SAMPLES: Final = {".csv", ".json", ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+_OVERHEAD: Final = 256 * 1024
+
+OPENAPI: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "format": {
+                            "type": "string",
+                            "description": "The format, where the suffix does not tell. Before the file.",
+                        },
+                        "file": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "The model. Its suffix tells the format.",
+                        },
+                        "sample": {"type": "string", "format": "binary", "description": "Rows as .csv or .json, or a picture."},
+                        "labels": {"type": "string", "format": "binary", "description": "One label a line, in class order."},
+                        "preprocess": {"type": "string", "description": "`imagenet`, or an image specification as JSON."},
+                        "description": {"type": "string"},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+class InvalidUpload(Invalid):
+    """The upload is no readable multipart form."""
+
+    code = "invalid_upload"
+
+
+async def receive(request: Request, blobs: BlobStore, formats: Formats, settings: ApiSettings) -> Upload:
+    """Read an upload from a request and store its files; raises before anything is stored when it cannot be accepted."""
+    form = _Form(_boundary(request), formats, settings)
+    limit = settings.max_upload_mb * _MIB
+    total = limit + 2 * settings.max_sample_mb * _MIB + sum(_SMALL.values()) + _OVERHEAD
+    if int(request.headers.get("content-length", 0)) > total:
+        raise _too_large(settings)
+    try:
+        blob = await blobs.put(_file(request.stream(), form, total, settings), max_bytes=limit)
+    except TooLarge as error:
+        raise _too_large(settings) from error
+    sample = None
+    if form.sample:
+        stored = await blobs.put(_once(form.sample), max_bytes=len(form.sample))
+        sample = Sample(stored.digest, form.sample_filename)
+    return Upload(blob, form.filename, form.format, form.runner, form.description, form.labels, form.image, sample)
+
+
+def disposition(filename: str) -> str:
+    """Return the Content-Disposition of a download under this name, in RFC 6266's both spellings."""
+    plain = "".join(letter if letter.isascii() and letter not in '"\\' else "_" for letter in filename)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"
+
+
+def _boundary(request: Request) -> bytes:
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    boundary = options.get(b"boundary", b"")
+    if kind != b"multipart/form-data" or not 1 <= len(boundary) <= _LONGEST_BOUNDARY:
+        raise InvalidUpload("Send the upload as multipart/form-data, with a part named `file`.")
+    return boundary
+
+
+def _too_large(settings: ApiSettings) -> TooLarge:
+    return TooLarge(f"The file is larger than the {settings.max_upload_mb} MiB that may be uploaded here (api.max_upload_mb).")
+
+
+async def _file(body: AsyncIterator[bytes], form: "_Form", total: int, settings: ApiSettings) -> AsyncIterator[bytes]:
+    """Yield the bytes of the part `file`; ends only when the whole form has been read and understood."""
+    received = 0
+    async for chunk in body:
+        received += len(chunk)
+        if received > total:
+            raise _too_large(settings)
+        form.feed(chunk)
+        if len(form.waiting) >= _PIECE:
+            yield form.take()
+    form.finish()
+    yield form.take()
+
+
+async def _once(data: bytes | bytearray) -> AsyncIterator[bytes]:
+    yield bytes(data)
+
+
+class _Form:
+    """The form as it arrives: `waiting` holds bytes of the model file; the other parts are small and are kept whole."""
+
+    def __init__(self, boundary: bytes, formats: Formats, settings: ApiSettings) -> None:
+        self.waiting = bytearray()
+        self.filename = self.format = self.runner = self.description = self.sample_filename = ""
+        self.labels: tuple[str, ...] | None = None
+        self.image: ImageSpec | None = None
+        self._formats = formats
+        self._limits = _SMALL | dict.fromkeys(("sample", "labels"), settings.max_sample_mb * _MIB)
+        self._parts: dict[str, bytearray] = {}
+        self._part = ""
+        self._header = b""
+        self._value = b""
+        self._disposition = b""
+        self._ended = False
+        self._empty = True
+        self._parser = MultipartParser(boundary, self._callbacks())
+
+    @property
+    def sample(self) -> bytearray:
+        """The bytes of the sample; empty for none."""
+        return self._parts.get("sample", bytearray())
+
+    def feed(self, chunk: bytes) -> None:
+        """Take in a piece of the body."""
+        try:
+            self._parser.write(chunk)
+        except FormParserError as error:
+            raise InvalidUpload from error
+
+    def take(self) -> bytes:
+        """Return the file's bytes that have come so far, once."""
+        taken = bytes(self.waiting)
+        self.waiting.clear()
+        return taken
+
+    def finish(self) -> None:
+        """Check that all has come, and make sense of the small parts."""
+        if not self._ended:
+            raise InvalidUpload("The upload ends in the middle of a part.")
+        if not self.filename:
+            raise InvalidUpload("The upload has no part named `file`.")
+        if self._empty:
+            raise InvalidUpload("The file is empty.")
+        self.format, self.runner = self._formats.choose(self.filename, self._text("format"))
+        self.description = check_description(self._text("description"))
+        if "preprocess" in self._parts:
+            self.image = read_preprocess(self._text("preprocess"))
+        if "labels" in self._parts:
+            self.labels = read_labels(bytes(self._parts["labels"]))
+
+    def _text(self, part: str) -> str:
+        try:
+            return self._parts.get(part, bytearray()).decode()
+        except UnicodeDecodeError as error:
+            raise InvalidUpload(f"The part `{part}` is not UTF-8 text.") from error
+
+    def _callbacks(self) -> "MultipartCallbacks":
+        def spanning(take: Callable[[bytes], None]) -> Callable[[bytes, int, int], None]:
+            return lambda data, start, end: take(data[start:end])
+
+        return {
+            "on_part_begin": self._begin_part,
+            "on_header_field": spanning(self._take_header),
+            "on_header_value": spanning(self._take_value),
+            "on_header_end": self._end_header,
+            "on_headers_finished": self._end_headers,
+            "on_part_data": spanning(self._take_data),
+            "on_end": self._end,
+        }
+
+    def _begin_part(self) -> None:
+        self._part = ""
+        self._header = self._value = self._disposition = b""
+
+    def _take_header(self, data: bytes) -> None:
+        self._header += data
+
+    def _take_value(self, data: bytes) -> None:
+        self._value += data
+
+    def _end_header(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._disposition = self._value
+        self._header = self._value = b""
+
+    def _end_headers(self) -> None:
+        _kind, options = parse_options_header(self._disposition)
+        try:
+            name, filename = options.get(b"name", b"").decode(), options.get(b"filename", b"").decode()
+        except UnicodeDecodeError as error:
+            raise InvalidUpload("A part's name or file name is not UTF-8 text.") from error
+        if name != "file" and name not in self._limits:
+            raise InvalidUpload(f"The form takes no part named {name[:40]!r}: it has file, {', '.join(sorted(self._limits))}.")
+        if name in self._parts:
+            raise InvalidUpload(f"The part `{name}` came twice.")
+        self._part = name
+        self._parts[name] = bytearray()
+        if name == "file":
+            self.filename = plain_filename(filename)
+            self._formats.choose(self.filename, self._text("format"))  # refused here, before its first byte is kept
+        if name == "sample":
+            self.sample_filename = plain_filename(filename)
+            if PurePosixPath(self.sample_filename.lower()).suffix not in _SAMPLES:
+                raise InvalidUpload("The sample is a .csv or .json file with rows, or a picture.")
+
+    def _take_data(self, data: bytes) -> None:
+        if self._part == "file":
+            self.waiting += data
+            self._empty = self._empty and not data
+            return
+        kept = self._parts[self._part]
+        if len(kept) + len(data) > self._limits[self._part]:
+            raise TooLargePart(f"The part `{self._part}` is larger than {self._limits[self._part]} bytes.")
+        kept += data
+
+    def _end(self) -> None:
+        self._ended = True
+
+
+class TooLargePart(TooLarge):
+    """A part of the form is larger than it may be."""
