@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -136,16 +137,17 @@ class Connection:
 
 def _checked(url: str) -> str:
     """Return the address in full: `localhost:8080` means http."""
-    text = url.strip().rstrip("/")
+    text = url.strip()
     if "://" not in text:
         text = f"http://{text}"
     try:
-        parsed = httpx.URL(text)
-    except httpx.InvalidURL as error:
-        raise Invalid(f"{url!r} is no address of a server: {error}.", code="invalid_url") from error
-    if parsed.scheme not in {"http", "https"} or not parsed.host:
+        parsed = urlsplit(text)
+        usable = parsed.scheme in {"http", "https"} and bool(parsed.hostname) and parsed.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
         raise Invalid(f"{url!r} is no address of a server; write it like http://127.0.0.1:8080.", code="invalid_url")
-    return text
+    return text.rstrip("/")
 
 
 def _checked_key(api_key: str) -> str:

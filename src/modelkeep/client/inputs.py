@@ -40,12 +40,17 @@ def encode(value: object) -> bytes:
         return json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=False).encode()
     except (ValueError, UnicodeEncodeError) as error:
         raise Invalid(f"The inputs cannot be written as JSON: {error}.", code="invalid_input") from error
-    except RecursionError as error:
-        raise Invalid("The inputs are nested too deeply.", code="invalid_input") from error
 
 
 def rows_in(given: object) -> Any:  # noqa: ANN401 - any JSON value
     """Return `given` as the JSON value of `inputs`; raises `Invalid` where a value has no JSON form."""
+    try:
+        return _rows(given)
+    except RecursionError as error:
+        raise Invalid("The inputs are nested too deeply.", code="invalid_input") from error
+
+
+def _rows(given: object) -> Any:  # noqa: ANN401 - any JSON value
     if _is_frame(given):
         return _columns(given)
     if _is_series(given):
