@@ -25,6 +25,7 @@ class ControlPlane:
     models: Models
     deployments: Deployments
     jobs: Jobs
+    events: Events
 
 
 def control_plane(
@@ -52,4 +53,4 @@ def control_plane(
         limits=limits,
     )
     tasks.subscribe(events, deployments)
-    return ControlPlane(audit, users, models, deployments, jobs)
+    return ControlPlane(audit, users, models, deployments, jobs, events)

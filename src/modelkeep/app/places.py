@@ -1,5 +1,6 @@
 """Where things are below the data directory."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,3 +40,13 @@ class Places:
         """Create the folders, for this user alone."""
         for folder in (self.data, self.run, self.snapshot.parent, self.blobs):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def keep_setup_token(self, token: str) -> None:
+        """Leave the one-time token in a file that only this user reads."""
+        fd = os.open(self.setup_token, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "w", encoding="ascii") as file:
+            file.write(token + "\n")
+
+    def forget_setup_token(self) -> None:
+        """Remove the token's file."""
+        self.setup_token.unlink(missing_ok=True)

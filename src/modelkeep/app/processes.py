@@ -11,7 +11,6 @@ import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,11 +18,9 @@ import msgspec
 
 from modelkeep.app.places import Places
 from modelkeep.contracts.errors import Conflict, Invalid
-from modelkeep.infra.settings import LogSettings
 from modelkeep.sandbox import control
 from modelkeep.sandbox.control import Channel, ChannelClosed
 from modelkeep.sandbox.limits import die_with_parent
-from modelkeep.serving.settings import ServingSettings
 
 if TYPE_CHECKING:
     from modelkeep.app.settings import Settings
@@ -49,22 +46,10 @@ class CannotListen(Invalid):
     code = "cannot_listen"
 
 
-@dataclass(frozen=True)
-class ServerRole:
-    """What a server process is told. There is no credential in it."""
-
-    data: str
-    name: str
-    version: str
-    serving: ServingSettings
-    log: LogSettings
-    notice_s: float
-    drain_s: float
-
-
 def serve(settings: "Settings", *, announce: Callable[[str], None]) -> None:
     """Run everything until SIGTERM or Ctrl-C. Raises before anything is started when the data or the address is taken."""
     from modelkeep.app import bootstrap
+    from modelkeep.app.settings import child_environment
     from modelkeep.app.supervisor import Supervisor
     from modelkeep.infra import telemetry
 
@@ -78,8 +63,8 @@ def serve(settings: "Settings", *, announce: Callable[[str], None]) -> None:
         async def run() -> None:
             supervisor = Supervisor(
                 bootstrap.roles(settings, places, door, inner),
-                open_artifact=bootstrap.artifact_opener(settings, places),
-                environment=bootstrap.environment(settings),
+                open_artifact=bootstrap.artifact_opener(places),
+                environment=child_environment(settings),
                 drain_s=settings.server.drain_s + settings.server.notice_s,
                 announce=lambda: announce(address),
             )
@@ -176,6 +161,7 @@ async def run_server(channel: Channel, settings: bytes, door: socket.socket) -> 
 
     import uvicorn
 
+    from modelkeep.app.bootstrap import ServerRole
     from modelkeep.infra import telemetry
     from modelkeep.serving.feed import Feed
     from modelkeep.serving.forward import Forward
@@ -264,12 +250,9 @@ async def run_worker(channel: Channel, settings: bytes) -> None:
     )
 
 
-_ROLES: dict[str, Callable[..., Awaitable[None]]] = {
-    "server": run_server,
-    "api": run_api,
-    "courier": run_courier,
-    "worker": run_worker,
-}
+Role = Callable[..., Awaitable[None]]
+
+_ROLES = dict[str, Role](server=run_server, api=run_api, courier=run_courier, worker=run_worker)
 
 
 async def _start(role: str, channel_fd: int, fds: list[int]) -> None:

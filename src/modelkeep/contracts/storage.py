@@ -34,3 +34,7 @@ class BlobStore(Protocol):
     async def local_path(self, digest: str) -> str:
         """Return the path of a local file with the blob's bytes, fetching it first where the store is remote."""
         ...
+
+    async def sweep(self) -> int:
+        """Remove what killed uploads have left behind; returns how many files that were."""
+        ...

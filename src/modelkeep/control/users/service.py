@@ -13,7 +13,7 @@ from modelkeep.contracts.snapshot import Scope, ServedKey
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.users import store
 from modelkeep.control.users.errors import AlreadySetUp, KeyNotFound, LastAdminKey, SetupTokenInvalid
-from modelkeep.control.users.events import KeysChanged
+from modelkeep.control.users.events import KeysChanged, SetUpDone
 from modelkeep.control.users.rules import SETUP_TOKEN_LIFE, Key, SetupToken, User, expiry, is_last_admin, use_is_news
 from modelkeep.infra import secrets
 from modelkeep.infra.clock import Clock
@@ -70,6 +70,7 @@ class Users:
             actor = msgspec.structs.replace(SYSTEM, request_id=request_id)
             await self._audit.note(tx, actor, "user.create", user.id, name=name)
             issued = await self._issue(tx, actor, user.id, name="first key", scopes=(Scope.ADMIN,), expires_at=None)
+            await self._events.publish(tx, SetUpDone())
             return user, issued
 
     async def authenticate(self, secret: str, request_id: str = "") -> Actor:

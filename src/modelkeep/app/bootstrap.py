@@ -1,0 +1,239 @@
+"""Builds the object graph of each process: the only place that knows every class."""
+
+import os
+import socket
+from asyncio import Event
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from modelkeep.app.places import Places
+from modelkeep.contracts import discovery
+from modelkeep.contracts.errors import NotFound
+from modelkeep.contracts.snapshot import Limits
+
+if TYPE_CHECKING:
+    from modelkeep.app.control_plane import ControlPlane
+    from modelkeep.app.settings import Settings
+    from modelkeep.app.supervisor import Role
+    from modelkeep.contracts.runner import Manifest
+    from modelkeep.contracts.storage import BlobStore
+    from modelkeep.control.users.events import SetUpDone
+    from modelkeep.infra.db import Database, Transaction
+    from modelkeep.worker.runners import Runners
+
+from modelkeep.api.settings import ApiSettings
+from modelkeep.infra.settings import DatabaseSettings, LogSettings
+from modelkeep.serving.settings import ServingSettings
+from modelkeep.worker.settings import WorkerSettings
+
+
+@dataclass(frozen=True)
+class ServerRole:
+    """What a server process is told. There is no credential in it."""
+
+    data: str
+    name: str
+    version: str
+    serving: ServingSettings
+    log: LogSettings
+    notice_s: float
+    drain_s: float
+
+
+@dataclass(frozen=True)
+class ControlRole:
+    """What api, courier and worker are told."""
+
+    data: str
+    database: DatabaseSettings
+    api: ApiSettings
+    worker: WorkerSettings
+    limits: Limits
+    log: LogSettings
+
+
+def roles(settings: "Settings", places: Places, door: socket.socket, inner: socket.socket) -> "list[Role]":
+    """Return the processes of an installation, each with its own settings."""
+    from modelkeep.app.supervisor import Role
+
+    server = ServerRole(
+        data=str(places.data),
+        name=socket.gethostname(),
+        version=version("modelkeep"),
+        serving=settings.serving,
+        log=settings.log,
+        notice_s=settings.server.notice_s,
+        drain_s=settings.server.drain_s,
+    )
+    control = ControlRole(
+        data=str(places.data),
+        database=database_settings(settings, places),
+        api=settings.api,
+        worker=settings.worker,
+        limits=limits(settings),
+        log=settings.log,
+    )
+    told = msgspec.json.encode(control)
+    return [
+        Role("server", msgspec.json.encode(server), (door,)),
+        Role("api", told, (inner,)),
+        Role("courier", told),
+        Role("worker", told),
+    ]
+
+
+def limits(settings: "Settings") -> Limits:
+    """Return what a runner may use."""
+    runners = settings.runners
+    return Limits(runners.memory_mb, runners.load_timeout_s, runners.run_timeout_s, runners.threads)
+
+
+def database_settings(settings: "Settings", places: Places) -> DatabaseSettings:
+    """Return where the database is: in the data directory, unless another is configured."""
+    if settings.database.url:
+        return settings.database
+    return DatabaseSettings(f"sqlite:///{places.database}", settings.database.pool_size, settings.database.busy_timeout_s)
+
+
+def blob_store(places: Places) -> "BlobStore":
+    """Return the store of artifacts."""
+    store: BlobStore = discovery.find(discovery.STORAGE, "local")(places.blobs)
+    return store
+
+
+def artifact_opener(places: Places) -> Callable[[str], Awaitable[int]]:
+    """Return how the supervisor opens an artifact: read-only, never looking inside."""
+    store = blob_store(places)
+
+    async def open_artifact(digest: str) -> int:
+        try:
+            return os.open(await store.local_path(digest), os.O_RDONLY | os.O_CLOEXEC)
+        except NotFound as error:
+            raise FileNotFoundError(2, "it is not in the store") from error
+
+    return open_artifact
+
+
+def manifests() -> "list[Manifest]":
+    """Return what the installed runners say of themselves."""
+    return [discovery.find(discovery.RUNNERS, name).manifest for name in discovery.names(discovery.RUNNERS)]
+
+
+async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[[], None]) -> None:
+    """Bring the database up to date, then serve the control plane on `inner` until `stop`."""
+    import asyncio
+
+    import uvicorn
+
+    from modelkeep.api.asgi import create_app
+    from modelkeep.api.services import Services
+    from modelkeep.control.models.rules import Formats
+    from modelkeep.control.users.events import SetUpDone
+    from modelkeep.infra.migrations import migrate
+
+    role, places, db, control = _control(told, "api")
+    await migrate(db)
+    store = blob_store(places)
+    await store.sweep()
+    await control.deployments.publish()
+
+    async def on_set_up(tx: "Transaction", event: "SetUpDone") -> None:
+        del event
+        tx.after_commit(places.forget_setup_token)
+
+    control.events.subscribe(SetUpDone, on_set_up)
+    await _offer_setup(control, places)
+    services = Services(
+        users=control.users,
+        models=control.models,
+        deployments=control.deployments,
+        audit=control.audit,
+        blobs=store,
+        formats=Formats.of(manifests()),
+        settings=role.api,
+    )
+    config = uvicorn.Config(
+        create_app(services),
+        loop="asyncio",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=5,
+    )
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[inner]))
+    started()
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    await serving
+    stopping.cancel()
+    await db.close()
+
+
+async def courier(told: bytes, stop: Event, started: Callable[[], None]) -> None:
+    """Carry snapshots to serving and heartbeats to the database until `stop`."""
+    from modelkeep.infra.bell import Bell
+    from modelkeep.infra.migrations import wait_until_current
+    from modelkeep.worker.courier import Courier
+
+    _role, places, db, control = _control(told, "courier")
+    await wait_until_current(db)
+    started()
+    await Courier(db, control.deployments, places.snapshot, places.run, Bell(places.run / "server.sock")).run(stop)
+    await db.close()
+
+
+async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable[[], None]) -> None:
+    """Do the jobs until `stop`."""
+    from modelkeep.infra.migrations import wait_until_current
+    from modelkeep.worker.inspection import RunnerInspector
+    from modelkeep.worker.loop import Worker
+    from modelkeep.worker.validation import Validation
+
+    role, places, db, control = _control(told, "worker")
+    await wait_until_current(db)
+    started()
+    validation = Validation(control.models, blob_store(places), RunnerInspector(runners.start), role.limits)
+    await Worker(db, control.jobs, {"validate_version": validation}, role.worker, places).run(stop)
+    await db.close()
+
+
+def _control(told: bytes, role_name: str) -> "tuple[ControlRole, Places, Database, ControlPlane]":
+    """Build what api, courier and worker share."""
+    from modelkeep.app.control_plane import control_plane
+    from modelkeep.infra import telemetry
+    from modelkeep.infra.bell import Bell
+    from modelkeep.infra.db import Database
+
+    role = msgspec.json.decode(told, type=ControlRole)
+    telemetry.configure(role.log, role=role_name)
+    places = Places(Path(role.data))
+    db = Database(role.database)
+    control = control_plane(
+        db,
+        ring_worker=Bell(places.run / "worker.sock").ring,
+        ring_courier=Bell(places.run / "courier.sock").ring,
+        limits=role.limits,
+    )
+    return role, places, db, control
+
+
+async def _offer_setup(control: "ControlPlane", places: Places) -> None:
+    """Leave a one-time token for the first administrator in a file that only this user reads."""
+    from modelkeep.infra.clock import utc_now
+
+    token = await control.users.ensure_setup_token(utc_now())
+    places.forget_setup_token()
+    if token is not None:
+        places.keep_setup_token(token)
