@@ -59,19 +59,21 @@ def run(arguments: list[str]) -> int:
     """Run a command and return its exit code; no error leaves as a traceback, unless Python runs with -X dev."""
     as_json = "--json" in arguments
     try:
-        return int(app(args=arguments, prog_name="modelkeep", standalone_mode=False) or Code.DONE)
+        code = int(app(args=arguments, prog_name="modelkeep", standalone_mode=False) or Code.DONE)
+        sys.stdout.flush()
     except typer.TyperException as error:
         shown_help = not error.format_message()  # no arguments at all: the help has been printed
         return Code.USAGE if shown_help else report(_usage(error, arguments), as_json=as_json)
     except (KeyboardInterrupt, typer.Abort):
         return Code.INTERRUPTED
-    except BrokenPipeError:  # whoever read us has enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit):  # whoever reads us has enough, as `head` does; typer makes an exit of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
         return Code.DONE
     except Exception as error:  # the last door: what comes through is told in words
         if sys.flags.dev_mode and not isinstance(error, WrongUse):
             raise
         return report(error, as_json=as_json)
+    return code
 
 
 def _usage(error: typer.TyperException, arguments: Sequence[str]) -> WrongUse:

@@ -1,0 +1,48 @@
+"""The command line, run in this process against the stand-in server."""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from fixtures.standin import KEY, no_server, other_program, running_standin, standin
+from modelkeep.app.cli import program
+
+__all__ = ["command", "no_server", "other_program", "running_standin", "standin"]
+
+
+@dataclass
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self):
+        return json.loads(self.out)
+
+    @property
+    def problem(self):
+        return json.loads(self.err)
+
+
+@pytest.fixture
+def command(standin, monkeypatch, capsys):
+    """Runs a command with the address and key of the stand-in in the environment."""
+    monkeypatch.setenv("MODELKEEP_URL", standin.url)
+    monkeypatch.setenv("MODELKEEP_API_KEY", KEY)
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = program.run([str(one) for one in arguments])
+        said = capsys.readouterr()
+        return Outcome(int(code), said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"weights")
+    return path

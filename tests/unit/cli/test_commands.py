@@ -1,0 +1,177 @@
+"""What each command does, and how it says so."""
+
+import io
+import json
+
+import pytest
+
+from fixtures.standin import KEY, TOKEN
+
+
+@pytest.fixture
+def pushed(command, file):
+    assert command("push", file, "--name", "churn").code == 0
+
+
+def test_a_push_says_what_became_of_it_and_what_to_do_next(command, file):
+    done = command("push", file, "--name", "churn")
+    assert done.code == 0
+    assert "churn version 1 is ready and answers predictions." in done.out
+    assert "scikit-learn 1.9.1 Pipeline" in done.out
+    assert "0.5 ms for 1 row, 1.2 ms for 64 rows" in done.out
+    assert "Note: It was made with an older version." in done.out
+    assert "modelkeep predict churn --file ROWS.csv" in done.out
+    assert done.err.splitlines() == ["Uploaded model.onnx (7 B): churn version 1.", *done.err.splitlines()[1:]]
+    assert "ready ..." in done.err
+
+
+def test_everything_that_goes_with_a_model_is_sent(command, standin, file, tmp_path):
+    (tmp_path / "rows.csv").write_text("a\n1\n")
+    (tmp_path / "names.txt").write_text("x\ny\n")
+    (tmp_path / "spec.json").write_text('{"size": 96}')
+    done = command(
+        *("push", file, "-n", "photos", "--sample", tmp_path / "rows.csv", "--labels", tmp_path / "names.txt"),
+        *("--preprocess", tmp_path / "spec.json", "--format", "onnx", "--description", "first", "--no-wait", "--json"),
+    )
+    assert done.document["state"] == "received"
+    (upload,) = standin.uploads
+    assert upload["sample"] == ("rows.csv", b"a\n1\n")
+    assert upload["labels"] == ("labels.txt", b"x\ny\n")
+    assert (upload["preprocess"], upload["format"], upload["description"]) == ('{"size": 96}', "onnx", "first")
+
+
+def test_a_later_version_says_how_to_promote_it(command, pushed, file):
+    done = command("push", file, "--name", "churn")
+    assert "Version 1 still answers. To change that:  modelkeep promote churn 2" in done.out
+    done = command("promote", "churn", 2)
+    assert done.out == "churn version 2 answers now. Version 1 did before: `modelkeep promote churn 1` goes back.\n"
+
+
+def test_a_push_may_promote(command, pushed, file):
+    assert "version 2 is ready and answers" in command("push", file, "--name", "churn", "--promote").out
+
+
+def test_rows_come_from_the_command_line_from_files_and_from_a_pipe(command, standin, pushed, tmp_path, monkeypatch):
+    files = {
+        "rows.csv": "x,y\n1,2.5\n3,\n",
+        "rows.json": '{"inputs": [[1, 2]]}',
+        "rows.jsonl": "[1, 2]\n[3, 4]\n",
+        "rows": "1,2\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert command("predict", "churn", "--rows", '[{"x": 1}]').code == 0
+    for name in files:
+        assert command("predict", "churn", "--file", tmp_path / name).code == 0
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"x\ty\n5\tsix\n")))
+    assert command("predict", "churn").code == 0
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'[["six"]]')))
+    assert command("predict", "churn", "--file", "-").code == 0
+    assert [one["inputs"] for one in standin.predictions] == [
+        [{"x": 1}],
+        {"x": [1, 3], "y": [2.5, None]},
+        [[1, 2]],
+        [[1, 2], [3, 4]],
+        [[1, 2]],
+        {"x": [5], "y": ["six"]},
+        [["six"]],
+    ]
+
+
+def test_a_prediction_is_a_table_and_names_its_version(command, pushed):
+    done = command("predict", "churn", "--rows", "[[1, 2], [3, 4]]")
+    assert done.out.splitlines() == [
+        "row\tclass\tlabel\tprobabilities",
+        "0\tyes\t1\t[0.25, 0.75]",
+        "1\tyes\t1\t[0.25, 0.75]",
+    ]
+    assert done.err == "churn version 1 · prd_1\n"
+
+
+def test_pictures_come_back_as_labels(command, standin, pushed, tmp_path, monkeypatch):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"\xff\xd8\xff" + name.encode())
+    done = command("predict", "churn", "--image", tmp_path / "a.jpg", "--image", tmp_path / "b.jpg", "--top-k", 1)
+    assert done.out.splitlines() == ["picture\tlabel\tscore", "a.jpg\tdaisy\t0.9000", "b.jpg\tdaisy\t0.9000"]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xd8\xffpiped")))
+    assert command("predict", "churn").out.splitlines() == ["label\tscore", "daisy\t0.9000", "bee\t0.0500"]
+    assert standin.predictions[-1][0][1] == b"\xff\xd8\xffpiped"
+
+
+def test_models_and_versions_are_listed_and_shown(command, pushed, file):
+    assert command("describe", "churn", "Who leaves?").out == "churn: Who leaves?\n"
+    assert command("describe", "churn", "first", "--version", 1).out == "churn version 1: first\n"
+    assert command("models").out.splitlines()[0].split("\t") == ["name", "serving", "latest", "created", "description"]
+    assert command("models").out.splitlines()[1].startswith("churn\t1\t1\t2026-11-21")
+    assert "serving      version 1" in command("models", "churn").out
+    assert command("versions", "churn").out.splitlines()[1].startswith("1\tserving\tonnx\t7 B")
+    shown = command("versions", "churn", 1).out
+    assert "x FP32 [n, 2]" in shown
+    assert "memory       12 MB" in shown
+
+
+def test_what_is_put_away_can_be_taken_back(command, pushed, file):
+    command("push", file, "--name", "churn")
+    assert command("archive", "churn", 2).out == "churn version 2 is archived.\n"
+    assert "archived" in command("versions", "churn").out.splitlines()[1]
+    assert "modelkeep restore churn" in command("archive", "churn").out
+    assert command("models", "--archived").out.count("churn") == 1
+    assert command("restore", "churn").out == "churn is back.\n"
+
+
+def test_a_version_is_downloaded(command, pushed, tmp_path):
+    done = command("download", "churn", 1, "-o", tmp_path / "copy.onnx")
+    assert done.out == f"{tmp_path / 'copy.onnx'} (7 B)\n"
+    assert (tmp_path / "copy.onnx").read_bytes() == b"weights"
+
+
+def test_setup_and_keys_print_the_secret_alone(command, standin):
+    done = command("setup", "--token", TOKEN)
+    assert done.out == f"{KEY}\n"
+    assert "not shown again" in done.err
+    done = command("keys", "create", "nightly", "--scope", "predict", "--scope", "models:read", "--expires-in-days", 3)
+    assert done.out == f"{KEY}\n"
+    assert command("keys", "list").out.splitlines()[1].startswith("key_1\tnightly\tpredict, models:read")
+    assert command("keys", "revoke", "key_1").out == "key_1 is revoked.\n"
+    assert standin.keys == []
+
+
+def test_json_is_all_there_is_on_stdout(command, file, tmp_path):
+    for arguments in (
+        ["push", file, "--name", "churn"],
+        ["models"],
+        ["models", "churn"],
+        ["versions", "churn"],
+        ["versions", "churn", 1],
+        ["promote", "churn", 1],
+        ["describe", "churn", "text"],
+        ["predict", "churn", "--rows", "[[1]]"],
+        ["download", "churn", 1, "-o", tmp_path],
+        ["archive", "churn"],
+        ["restore", "churn"],
+        ["keys", "create", "one"],
+        ["keys", "list"],
+        ["keys", "revoke", "key_1"],
+        ["setup", "--token", TOKEN],
+        ["doctor", "--data", tmp_path],
+        ["version"],
+    ):
+        done = command(*arguments, "--json")
+        assert done.code == 0, done.err
+        assert done.err == ""
+        json.loads(done.out)
+
+
+def test_options_win_over_the_environment(command, standin, monkeypatch):
+    monkeypatch.setenv("MODELKEEP_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("MODELKEEP_API_KEY", "mk_wrong")
+    assert command("models", "--url", standin.url, "--key", KEY).code == 0
+
+
+def test_every_command_has_help_with_an_example(command):
+    names = ["push", "predict", "models", "versions", "promote", "describe", "download", "archive", "restore", "serve", "setup"]
+    for name in [*names, "doctor"]:
+        done = command(name, "--help")
+        assert done.code == 0
+        assert f"modelkeep {name}" in done.out.split("Example")[1], name
+    assert "Exit codes" in command("--help").out
