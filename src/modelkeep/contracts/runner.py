@@ -21,11 +21,13 @@ class Format(msgspec.Struct, frozen=True):
     """A file format: its name, its file suffixes, and what loading it may do.
 
     safety: "data" parses only; "guarded" builds objects from a fixed list of types; "code" may run anything.
+    `also`: formats whose content is taken under this name too, because people mix their suffixes (a joblib file as `.pkl`).
     """
 
     name: str
     suffixes: tuple[str, ...]
     safety: Safety
+    also: tuple[str, ...] = ()
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -49,7 +51,7 @@ class Artifact(msgspec.Struct, frozen=True):
 
 
 class Column(msgspec.Struct, frozen=True):
-    """A column of the uploader's sample: its name, its datatype, and whether values are missing in it."""
+    """A column of the uploader's sample: its name ("" for none), its datatype, and whether values are missing in it."""
 
     name: str
     dtype: Dtype

@@ -1,0 +1,1 @@
+"""Runner plugins: one file format family each. They see the contracts only."""

@@ -1,0 +1,181 @@
+"""The runner itself: locked down first, then loads one model, then answers runs from its socket until the other end closes."""
+
+import random
+import socket
+import sys
+import time
+import types
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from modelkeep.contracts.rejections import Reason
+from modelkeep.contracts.runner import CannotLoad, Model
+from modelkeep.contracts.signature import Dtype, dtype_of
+from modelkeep.sandbox import frames, limits, loader
+from modelkeep.sandbox.control import Fork
+from modelkeep.sandbox.imaging import BadImageError, Pictures
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PROTOCOL_FAULT = 65
+"""Exit status: what arrived on the socket was no frame."""
+
+CANNOT_LOAD = 3
+"""Exit status: the artifact was refused; `LoadFailed` said why."""
+
+_RECEIVE = 1 << 18
+_PLAIN = (str, bytes, bool, int, float, type(None))
+_PAGE = 4096
+
+Arrays = dict[str, "NDArray[np.generic]"]
+
+
+class OutputInvalidError(Exception):
+    """What the model answered cannot be sent on."""
+
+
+class Served:
+    """A loaded model as its socket sees it: inputs checked by the sender, pictures decoded here, outputs checked here."""
+
+    def __init__(self, model: Model, pictures: Pictures | None) -> None:
+        self._model = model
+        self._pictures = pictures
+        self.facts = pictures.facts(model.facts) if pictures else model.facts
+
+    def answer(self, message: frames.Run, inputs: Arrays) -> tuple[frames.Result | frames.RunFailed, Arrays]:
+        """Run one micro-batch. Whatever the model raises becomes a `RunFailed`."""
+        started = time.perf_counter()
+        try:
+            rows = len(next(iter(inputs.values())))
+            tensors: Mapping[str, NDArray[np.generic]] = self._pictures.tensors(inputs) if self._pictures else inputs
+            decoded = time.perf_counter()
+            outputs = self._model.run(tensors)
+            if self._pictures:
+                outputs = self._pictures.activated(outputs)
+            outputs = _sendable(outputs, rows)
+        except BadImageError as error:
+            return frames.RunFailed(message.id, "bad_image", error.detail, error.row), {}
+        except OutputInvalidError as error:
+            return frames.RunFailed(message.id, "output_invalid", str(error)), {}
+        except Exception as error:  # noqa: BLE001 - a model may raise anything
+            code = "memory" if loader.is_out_of_memory(error) else "model_failed"
+            return frames.RunFailed(message.id, code, loader.for_people(loader.describe(error))), {}
+        ended = time.perf_counter()
+        return frames.Result(message.id, ended - decoded, decoded - started, peak_resident()), outputs
+
+
+def main(fork: Fork, artifact: int, channel: int, output: int, parent: int) -> int:
+    """Be a runner until the socket's other end closes; returns the exit status. Call it right after the fork."""
+    confinement = limits.Confinement(
+        memory_bytes=fork.spec.limits.memory_mb * 1024 * 1024,
+        parent=parent,
+        keep=frozenset({artifact, channel}),
+        output=output,
+    )
+    limits.lock_down(confinement)
+    _start_afresh()
+    sock = socket.socket(fileno=channel)
+    sock.setblocking(True)
+    try:
+        served = _load(fork, artifact, sock)
+    except CannotLoad as error:
+        send(sock, frames.encode(frames.LoadFailed(error.reason, error.detail)))
+        return CANNOT_LOAD
+    return serve(sock, served)
+
+
+def serve(sock: socket.socket, served: Served) -> int:
+    """Answer runs in the order they arrive, until end of file."""
+    splitter = frames.Splitter()
+    while data := sock.recv(_RECEIVE):
+        try:
+            for frame in splitter.feed(data):
+                send(sock, _encoded(*served.answer(*_asked(frame))))
+        except frames.FrameError as error:
+            sys.stderr.write(f"protocol fault: {error}\n")
+            return PROTOCOL_FAULT
+        except (BrokenPipeError, ConnectionResetError):
+            return 0
+    return 0
+
+
+def send(sock: socket.socket, pieces: "list[bytes | memoryview]") -> None:
+    """Send a frame: in one call where it is small, piece by piece where joining would copy much."""
+    if sum(len(piece) for piece in pieces) <= _RECEIVE:
+        sock.sendall(b"".join(pieces))
+        return
+    for piece in pieces:
+        sock.sendall(piece)
+
+
+def peak_resident() -> int:
+    """Return the highest resident memory of this process so far, in bytes."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def resident() -> int:
+    """Return this process's resident memory now, in bytes."""
+    with open("/proc/self/statm", encoding="ascii") as statm:  # noqa: PTH123 - a process file, not a path of ours
+        return int(statm.read().split()[1]) * _PAGE
+
+
+def _load(fork: Fork, artifact: int, sock: socket.socket) -> Served:
+    before, started = resident(), time.perf_counter()
+    model = loader.load(fork.spec, fork.sample, artifact)
+    try:
+        served = Served(model, Pictures(fork.spec.image, model.facts.signature) if fork.spec.image else None)
+    except MemoryError as error:
+        raise CannotLoad(Reason.MEMORY_LIMIT, str(error)) from error
+    loaded = frames.Loaded(served.facts, time.perf_counter() - started, before, resident())
+    send(sock, frames.encode(loaded))
+    return served
+
+
+def _start_afresh() -> None:
+    """Shed what a forked process must not share with its siblings, or show to a pickle."""
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    random.seed()
+    np.random.seed()  # noqa: NPY002 - the shared legacy state is what models use
+    warnings.resetwarnings()
+    warnings.simplefilter("ignore")
+
+
+def _asked(frame: bytes) -> tuple[frames.Run, Arrays]:
+    message, inputs = frames.decode(frame)
+    if not isinstance(message, frames.Run):
+        raise frames.FrameError("not a run")
+    return message, inputs
+
+
+def _encoded(message: frames.Result | frames.RunFailed, outputs: Arrays) -> "list[bytes | memoryview]":
+    try:
+        return frames.encode(message, outputs)
+    except frames.FrameError as error:
+        return frames.encode(frames.RunFailed(message.id, "output_invalid", f"The answer is too large: {error}"))
+
+
+def _sendable(outputs: Arrays, rows: int) -> Arrays:
+    if not outputs:
+        raise OutputInvalidError("The model answered nothing.")
+    return {name: _checked(name, np.asarray(array), rows) for name, array in outputs.items()}
+
+
+def _checked(name: str, array: "NDArray[np.generic]", rows: int) -> "NDArray[np.generic]":
+    if not 0 < array.ndim <= frames.MAX_AXES or len(array) != rows:
+        raise OutputInvalidError(f"Output {name!r} has shape {list(array.shape)} for {rows} rows: the rows come first.")
+    try:
+        dtype = dtype_of(array.dtype.name)
+    except KeyError:
+        raise OutputInvalidError(f"Output {name!r} has the datatype {array.dtype.name}, which cannot be served.") from None
+    if dtype is not Dtype.BYTES:
+        return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    for value in array.reshape(-1).tolist():
+        if not isinstance(value, _PLAIN):
+            raise OutputInvalidError(f"Output {name!r} holds values of the type {type(value).__name__}, not numbers or texts.")
+    return array

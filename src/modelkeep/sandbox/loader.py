@@ -1,0 +1,145 @@
+"""Turns an artifact's descriptor into a loaded model: read, check, recognise, load. Runs only inside a locked-down runner."""
+
+import gc
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+from modelkeep.contracts import discovery
+from modelkeep.contracts.rejections import Reason
+from modelkeep.contracts.runner import Artifact, CannotLoad, Column, Format, LoadOptions, Model, Runner
+from modelkeep.contracts.snapshot import RunnerSpec
+
+EDGE = 4096
+"""How many bytes of either end of an artifact a runner plugin recognises it by."""
+
+MAX_DETAIL = 500
+_CHUNK = 64 * 1024 * 1024
+_NO_MEMORY = re.compile(r"bad_alloc|failed to allocate|cannot allocate memory|out of memory|unable to allocate", re.IGNORECASE)
+_PATHS = re.compile(r"(?<![\w.])(?:/[\w.@+-]+){2,}/?")
+_OTHER_CONTENT = (
+    (b"\x89PNG", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"%PDF", "a PDF document"),
+    (b"\x89HDF", "an HDF5 file, as Keras writes"),
+    (b"GGUF", "a GGUF file"),
+    (b"PAR1", "a Parquet table"),
+    (b"\x7fELF", "a program"),
+    (b"<", "HTML or XML, perhaps an error page that was saved instead of the model"),
+    (b"version https://git-lfs", "a Git LFS pointer: the model itself was not downloaded"),
+    (b"{", "JSON"),
+    (b"PK\x03\x04", "a ZIP archive"),
+)
+
+
+def load(spec: RunnerSpec, sample: tuple[Column, ...], artifact: int, runners: Sequence[type[Runner]] | None = None) -> Model:
+    """Return the model in the file behind the descriptor; raises `CannotLoad` with the reason for its uploader."""
+    data = read(artifact, spec.size, spec.digest)
+    plugins = installed() if runners is None else runners
+    runner, declared = _find(plugins, spec.format)
+    _check_content(plugins, declared, data)
+    options = LoadOptions(signature=spec.signature, sample=sample, threads=spec.limits.threads)
+    try:
+        model = runner().load(Artifact(data, spec.format), options)
+    except CannotLoad as error:
+        raise CannotLoad(error.reason, for_people(error.detail)) from error
+    except Exception as error:
+        raise _explain(error) from error
+    gc.collect()
+    gc.freeze()
+    return model
+
+
+@cache
+def installed() -> tuple[type[Runner], ...]:
+    """Return the runner plugins that are installed here. The template asks first, so that no runner has to look again."""
+    found = []
+    for name in discovery.names(discovery.RUNNERS):
+        try:
+            found.append(discovery.find(discovery.RUNNERS, name))
+        except ImportError as error:
+            sys.stderr.write(f"the runner plugin {name} cannot be imported: {error}\n")
+    return tuple(found)
+
+
+def read(artifact: int, size: int, digest: str) -> bytes:
+    """Return the file's bytes; raises `CannotLoad` unless they have this size and this SHA-256."""
+    try:
+        data = b"".join(_chunks(artifact, size))
+    except MemoryError as error:
+        raise CannotLoad(Reason.MEMORY_LIMIT, f"The file alone has {size} bytes.") from error
+    if len(data) != size or hashlib.sha256(data).hexdigest() != digest:
+        raise CannotLoad(Reason.CORRUPT, f"{len(data)} of {size} bytes were read, with another digest.")
+    return data
+
+
+def _chunks(artifact: int, size: int) -> Iterable[bytes]:
+    at = 0
+    while at < size and (chunk := os.pread(artifact, min(_CHUNK, size - at), at)):
+        at += len(chunk)
+        yield chunk
+
+
+def _find(plugins: Sequence[type[Runner]], name: str) -> tuple[type[Runner], Format]:
+    for plugin in plugins:
+        for one in plugin.manifest.formats:
+            if one.name == name:
+                return plugin, one
+    raise CannotLoad(Reason.LOAD_FAILED, f"No runner for the format {name} is installed here.")
+
+
+def _check_content(plugins: Sequence[type[Runner]], declared: Format, data: bytes) -> None:
+    if not data:
+        raise CannotLoad(Reason.TRUNCATED, "The file is empty.")
+    head, tail = data[:EDGE], data[-EDGE:]
+    found = {name for plugin in plugins if (name := plugin.recognise(head, tail)) is not None}
+    if found & {declared.name, *declared.also}:
+        return
+    if found:
+        seems = " or ".join(sorted(found))
+        formats = [one for plugin in plugins for one in plugin.manifest.formats if one.name in found]
+        suffixes = ", ".join(suffix for one in formats for suffix in one.suffixes)
+        detail = f"The file was declared as {declared.name}; its content seems to be {seems} ({suffixes})."
+        raise CannotLoad(Reason.MISMATCH, detail)
+    raise CannotLoad(Reason.UNRECOGNISED, f"The file was declared as {declared.name}; its content {_describe(data)}.")
+
+
+def _describe(data: bytes) -> str:
+    start = data[:64].lstrip()
+    for magic, words in _OTHER_CONTENT:
+        if start.startswith(magic):
+            return f"seems to be {words}"
+    if not any(data[:EDGE]):
+        return "is nothing but zeros"
+    try:
+        data[:EDGE].decode()
+    except UnicodeDecodeError:
+        return "is of no kind known here"
+    return "seems to be plain text"
+
+
+def _explain(error: Exception) -> CannotLoad:
+    if is_out_of_memory(error):
+        return CannotLoad(Reason.MEMORY_LIMIT, for_people(describe(error)))
+    if isinstance(error, ModuleNotFoundError):
+        return CannotLoad(Reason.MISSING_DEPENDENCY, f"The module {error.name!r} is not installed here.")
+    return CannotLoad(Reason.LOAD_FAILED, for_people(describe(error)))
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an exception says that memory could not be had, in Python's words or in those of a C++ framework."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error))))
+
+
+def describe(error: Exception) -> str:
+    """Return an exception as one line: its class and its text."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def for_people(text: str) -> str:
+    """Return what a model or a framework said, fit for an answer: one short paragraph without paths."""
+    return " ".join(_PATHS.sub("...", text).split())[:MAX_DETAIL]

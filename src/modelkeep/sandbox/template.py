@@ -1,0 +1,135 @@
+"""The template: one warm, single-threaded process that holds no secret. Each runner is a fork of it.
+
+Started by the supervisor as `python -I -m modelkeep.sandbox.template FD`, where FD is its end of a control channel and the
+environment is `limits.ENVIRONMENT`. It answers each `Fork` with `Forked` and, when that runner has ended, with `Exited`. A
+runner that could not even be forked is `Exited` without having been `Forked`. It ends at the channel's end of file, and its
+runners end with it.
+"""
+
+import contextlib
+import gc
+import importlib
+import os
+import selectors
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Iterator
+
+import msgspec
+
+from modelkeep.sandbox import child, limits, loader
+from modelkeep.sandbox.control import ChannelClosed, Exited, Fork, Forked, Inbox, pack
+
+NOT_FORKED = 71
+"""Status of an `Exited` for a runner that could not be forked."""
+
+_BROKEN = 70
+
+
+class Running(msgspec.Struct, frozen=True):
+    """A runner that has not been reaped: its name and process id."""
+
+    runner: str
+    pid: int
+
+
+class Template:
+    """Forks runners, reaps them, and imports what they will need in the meantime."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._inbox = Inbox()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(channel, selectors.EVENT_READ)
+
+    def run(self) -> None:
+        """Work until the supervisor closes the channel."""
+        with contextlib.suppress(ChannelClosed, ConnectionError):
+            for _module in preload():
+                self._turn(0)
+            gc.collect()
+            while True:
+                self._turn(None)
+
+    def _turn(self, timeout: float | None) -> None:
+        for key, _events in self._selector.select(timeout):
+            if isinstance(key.data, Running):
+                self._reap(key.fd, key.data)
+            else:
+                for message, fds in self._inbox.receive(self._channel):
+                    if isinstance(message, Fork):
+                        self._fork(message, fds)
+
+    def _fork(self, fork: Fork, fds: list[int]) -> None:
+        artifact, channel, output = fds
+        if limits.count_threads() != 1:
+            raise RuntimeError("a preloaded module has started a thread: forks of this template would be broken")
+        template = os.getpid()
+        gc.freeze()  # runners share these objects' memory as long as no collection touches them
+        try:
+            pid = os.fork()
+        except OSError as error:
+            sys.stderr.write(f"cannot fork a runner: {error}\n")
+            self._channel.sendall(pack(Exited(fork.runner, NOT_FORKED, 0)))
+            pid = -1
+        if pid == 0:
+            _become_runner(fork, artifact, channel, output, template)
+        for fd in fds:
+            os.close(fd)
+        if pid > 0:
+            self._watch(Running(fork.runner, pid))
+
+    def _watch(self, running: Running) -> None:
+        pidfd = os.pidfd_open(running.pid)
+        message = pack(Forked(running.runner, running.pid), [pidfd])
+        sent = socket.send_fds(self._channel, [message], [pidfd])
+        self._channel.sendall(message[sent:])
+        self._selector.register(pidfd, selectors.EVENT_READ, running)
+
+    def _reap(self, pidfd: int, running: Running) -> None:
+        self._selector.unregister(pidfd)
+        os.close(pidfd)
+        _pid, status, usage = os.wait4(running.pid, 0)
+        exited = Exited(running.runner, os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024)
+        self._channel.sendall(pack(exited))
+
+
+def preload() -> Iterator[str]:
+    """Import what the installed runners name, one module at a time; yields each name once it is there.
+
+    A module that is not installed belongs to an extra that this installation does without: runners that need it say so.
+    """
+    for runner in loader.installed():
+        for name in runner.manifest.preload:
+            try:
+                importlib.import_module(name)
+            except ImportError as error:
+                sys.stderr.write(f"not preloaded: {name}: {error}\n")
+            yield name
+
+
+def _become_runner(fork: Fork, artifact: int, channel: int, output: int, template: int) -> None:
+    """Never returns. Nothing of the template's own stack may run in the runner."""
+    status = _BROKEN
+    try:
+        status = child.main(fork, artifact, channel, output, template)
+    except Exception:  # noqa: BLE001 - the last frame of a process: tell the supervisor's pipe, then end
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def main(fd: int) -> None:
+    """Be the template of the supervisor at the other end of `fd`."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the supervisor decides when runners end; a terminal's Ctrl-C goes to all
+    limits.clean_environment()
+    limits.die_with_parent(os.getppid())
+    Template(socket.socket(fileno=fd)).run()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
