@@ -118,7 +118,10 @@ def test_nothing_acknowledged_is_lost_when_processes_are_killed_under_load(own_h
         for thread in work:
             thread.join()
     house.wait()
-    print("\nseconds until predictions were answered again:", {what: [round(one, 2) for one in times] for what, times in back.items()})
+    print(
+        "\nseconds until predictions were answered again:",
+        {what: [round(one, 2) for one in times] for what, times in back.items()},
+    )
     assert ledger.wrong == []
     assert ledger.answered > 0
     assert max(back.get("runner", [0.0])) < RUNNER_BACK_S
@@ -146,7 +149,9 @@ def _check(house: Installation, ledger: Ledger) -> None:
     """Compare what was acknowledged with what is there, and with what is served."""
     with house.client() as client:
         eventually(
-            lambda: all(one.state in {"ready", "rejected"} for one in client.versions("ledger")), "every version has been validated", 60
+            lambda: all(one.state in {"ready", "rejected"} for one in client.versions("ledger")),
+            "every version has been validated",
+            60,
         )
         there = {one.number: one for one in client.versions("ledger")}
         missing = ledger.uploads.keys() - there.keys()

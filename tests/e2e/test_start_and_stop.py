@@ -82,7 +82,7 @@ def test_sigterm_finishes_what_is_in_flight_and_leaves_nothing_behind(tmp_path: 
                 )
             )
             call.start()
-            eventually(lambda: 'modelkeep_inflight_requests 2' in http.get("/metrics").text, "the call is in flight")
+            eventually(lambda: "modelkeep_inflight_requests 2" in http.get("/metrics").text, "the call is in flight")
             tree = [house.supervisor, *house.supervisor.children(recursive=True)]
             os.kill(house.supervisor.pid, signal.SIGTERM)
             call.join()

@@ -39,7 +39,9 @@ def pushed(house: Installation, cancer: tuple[pd.DataFrame, object]) -> str:
     return "cancer"
 
 
-def test_a_pushed_estimator_answers_as_it_did_at_home(house: Installation, pushed: str, cancer: tuple[pd.DataFrame, object]) -> None:
+def test_a_pushed_estimator_answers_as_it_did_at_home(
+    house: Installation, pushed: str, cancer: tuple[pd.DataFrame, object]
+) -> None:
     rows, model = cancer
     with house.client() as client:
         answer = client.predict(pushed, rows.head(20))
@@ -47,7 +49,9 @@ def test_a_pushed_estimator_answers_as_it_did_at_home(house: Installation, pushe
     assert list(answer.outputs["label"]) == list(model.predict(rows.head(20)))
 
 
-def test_rows_records_and_columns_are_the_same_question(house: Installation, pushed: str, cancer: tuple[pd.DataFrame, object]) -> None:
+def test_rows_records_and_columns_are_the_same_question(
+    house: Installation, pushed: str, cancer: tuple[pd.DataFrame, object]
+) -> None:
     rows = cancer[0].head(3)
     forms = (rows.to_numpy().tolist(), rows.to_dict("records"), rows.to_dict("list"))
     with house.http() as http:
@@ -98,7 +102,9 @@ def test_texts_and_missing_values_are_served(house: Installation) -> None:
     from sklearn.preprocessing import OneHotEncoder
 
     rows = pd.DataFrame({"city": ["Bern", "Basel", None, "Bern"] * 5, "age": [1.0, None, 3.0, 4.0] * 5})
-    wide = make_column_transformer((OneHotEncoder(handle_unknown="ignore", sparse_output=False), ["city"]), remainder="passthrough")
+    wide = make_column_transformer(
+        (OneHotEncoder(handle_unknown="ignore", sparse_output=False), ["city"]), remainder="passthrough"
+    )
     model = make_pipeline(wide, HistGradientBoostingRegressor(min_samples_leaf=1)).fit(rows, np.arange(20.0))
     with house.client() as client:
         client.push(model, "mixed", sample=rows)
@@ -150,15 +156,33 @@ def test_no_route_but_health_answers_without_a_key(house: Installation, pushed: 
         for path in ("/health", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"):
             assert http.get(path).status_code == 200, path
             assert pushed not in http.get(path).text
-        closed = ("/", "/docs", "/redoc", "/openapi.json", "/metrics", "/info", "/v2", f"/v2/models/{pushed}", f"/v2/models/{pushed}/ready")
-        closed += ("/api/v1/models", "/api/v1/deployments", "/api/v1/keys", "/api/v1/me", f"/api/v1/models/{pushed}/versions/1/artifact")
+        closed = (
+            "/",
+            "/docs",
+            "/redoc",
+            "/openapi.json",
+            "/metrics",
+            "/info",
+            "/v2",
+            f"/v2/models/{pushed}",
+            f"/v2/models/{pushed}/ready",
+        )
+        closed += (
+            "/api/v1/models",
+            "/api/v1/deployments",
+            "/api/v1/keys",
+            "/api/v1/me",
+            f"/api/v1/models/{pushed}/versions/1/artifact",
+        )
         for path in closed:
             assert http.get(path).status_code == 401, path
         assert http.post(f"/api/v1/predict/{pushed}", json={"inputs": [[0.0] * 30]}).status_code == 401
         assert http.post(f"/v2/models/{pushed}/infer", json={}).json().keys() == {"error"}
 
 
-def test_a_key_may_do_what_its_scopes_say_and_nothing_once_revoked(house: Installation, pushed: str, cancer: tuple[pd.DataFrame, object]) -> None:
+def test_a_key_may_do_what_its_scopes_say_and_nothing_once_revoked(
+    house: Installation, pushed: str, cancer: tuple[pd.DataFrame, object]
+) -> None:
     rows = cancer[0].head(1)
     with house.client() as admin:
         key = admin.create_key("caller", ["predict"])
@@ -361,7 +385,9 @@ def test_unknown_things_are_not_found_with_their_own_codes(house: Installation, 
     assert list(codes.values()) == ["deployment_not_found", "version_not_served", "model_not_found", "version_not_found"]
 
 
-def test_a_thousand_rows_and_fifty_callers_each_get_their_own(house: Installation, pushed: str, cancer: tuple[pd.DataFrame, object]) -> None:
+def test_a_thousand_rows_and_fifty_callers_each_get_their_own(
+    house: Installation, pushed: str, cancer: tuple[pd.DataFrame, object]
+) -> None:
     rows, model = cancer
     expected = model.predict_proba(rows)
     faults: list[str] = []
