@@ -261,10 +261,7 @@ async def _start(role: str, channel_fd: int, fds: list[int]) -> None:
     if not isinstance(message, control.Configure):
         raise TypeError(type(message).__name__)
     sockets = [socket.socket(fileno=fd) for fd in fds]
-    run: Callable[..., Awaitable[None]] = {"server": run_server, "api": run_api, "courier": run_courier, "worker": run_worker}[
-        role
-    ]
-    await run(channel, message.settings, *sockets)
+    await _ROLES[role](channel, message.settings, *sockets)
 
 
 def main(arguments: list[str]) -> None:
