@@ -18,7 +18,9 @@ EDGE = 4096
 
 MAX_DETAIL = 500
 _CHUNK = 64 * 1024 * 1024
-_NO_MEMORY = re.compile(r"bad_alloc|failed to allocate|cannot allocate memory|out of memory|unable to allocate", re.IGNORECASE)
+_NO_MEMORY = re.compile(
+    r"bad_alloc|MemoryError|failed to allocate|cannot allocate memory|out of memory|unable to allocate", re.IGNORECASE
+)
 _PATHS = re.compile(r"(?<![\w.])(?:/[\w.@+-]+){2,}/?")
 _OTHER_CONTENT = (
     (b"\x89PNG", "a PNG picture"),
@@ -132,7 +134,12 @@ def _explain(error: Exception) -> CannotLoad:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an exception says that memory could not be had, in Python's words or in those of a C++ framework."""
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error))))
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and says_out_of_memory(str(error)))
+
+
+def says_out_of_memory(text: str) -> bool:
+    """Whether a framework's words, or the last words of a process, mean that memory could not be had."""
+    return bool(_NO_MEMORY.search(text))
 
 
 def describe(error: Exception) -> str:

@@ -1,0 +1,388 @@
+"""Decides whether an upload is fit to serve, by letting it show so in a runner of its own.
+
+Loads? What goes in and comes out? Do rows run, twice with the same answer, one at a time as well as together? How fast, in how
+much memory? The answer is an `Inspection`, or the `Rejection` that tells the uploader what to change.
+"""
+
+import asyncio
+import statistics
+import time
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+import msgspec
+
+from modelkeep.contracts.errors import Unavailable
+from modelkeep.contracts.rejections import Reason, Rejection
+from modelkeep.contracts.report import Check, Report
+from modelkeep.contracts.runner import Column
+from modelkeep.contracts.signature import Dtype, ImageSpec, Layout, Signature, TensorSpec, dtype_of
+from modelkeep.contracts.snapshot import Limits, RunnerSpec
+from modelkeep.sandbox import frames
+from modelkeep.sandbox.connection import RunnerConnection, RunnerGone
+from modelkeep.sandbox.control import Cause, Gone
+from modelkeep.sandbox.loader import for_people, says_out_of_memory
+from modelkeep.sandbox.scores import are_probabilities, score_output
+from modelkeep.worker.samples import RefusedError, Sample, fit, make_up, read_sample
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Arrays = Mapping[str, NDArray[np.generic]]
+
+_ROWS_MADE_UP = 8
+_LENGTHS = (8, 32, 224)
+_ROWS_ALONE = 8
+_MANY_ROWS = 64
+_TIMING_S = 0.5
+_TIMING_RUNS = 20
+_FAREWELL_S = 2.0
+_RELATIVE, _ABSOLUTE = 1e-4, 1e-5
+_FLOATS = frozenset({Dtype.FP16, Dtype.FP32, Dtype.FP64})
+_MISSING_ALLOWED = _FLOATS | {Dtype.BYTES}
+_MATRIX_AXES = 2
+_NO_CLASSES = frozenset({"regressor", "transformer", "clusterer", "outlier detector"})
+
+
+class InspectionRequest(msgspec.Struct, frozen=True):
+    """One upload to inspect: how to run it, and what came with it. `labels` are class names in class order."""
+
+    spec: RunnerSpec
+    sample: bytes | None = None
+    sample_filename: str = ""
+    labels: tuple[str, ...] = ()
+
+
+class Inspection(msgspec.Struct, frozen=True):
+    """What a version that is fit to serve turned out to be. `image` has its activation resolved; `scores` names an output."""
+
+    signature: Signature
+    report: Report
+    image: ImageSpec | None = None
+    scores: str = ""
+
+
+class Inspector(Protocol):
+    """Finds out whether an upload is fit to serve."""
+
+    async def inspect(self, request: InspectionRequest) -> Inspection | Rejection:
+        """Return the findings, or why the version is refused. Raises `Unavailable` when it could not be tried at all."""
+        ...
+
+
+class RunnerSession(Protocol):
+    """A started runner."""
+
+    connection: RunnerConnection
+
+    async def gone(self) -> Gone:
+        """Wait until the process has ended, and return why."""
+        ...
+
+    def kill(self, cause: Cause) -> None:
+        """Have the process ended, for this cause."""
+        ...
+
+
+class StartRunner(Protocol):
+    """Starts a runner that loads `spec`'s artifact, knowing the columns of the sample; it ends with the block."""
+
+    def __call__(self, spec: RunnerSpec, sample: tuple[Column, ...], /) -> AbstractAsyncContextManager[RunnerSession]:
+        """Return the block within which the runner lives."""
+        ...
+
+
+class RunnerInspector:
+    """Inspects uploads in real runners. `limits`, where given, replace those of every request."""
+
+    def __init__(self, start_runner: StartRunner, limits: Limits | None = None) -> None:
+        self._start_runner = start_runner
+        self._limits = limits
+
+    async def inspect(self, request: InspectionRequest) -> Inspection | Rejection:
+        """Return the findings, or why the version is refused. Raises `Unavailable` when it could not be tried at all."""
+        spec = request.spec if self._limits is None else msgspec.structs.replace(request.spec, limits=self._limits)
+        try:
+            sample = None
+            if request.sample is not None:
+                sample = read_sample(request.sample, request.sample_filename, picture=spec.image is not None)
+            async with self._start_runner(spec, sample.columns if sample else ()) as session:
+                return await Examination(spec, session, sample, request.labels).conduct()
+        except RefusedError as error:
+            return error.rejection
+
+
+class Examination:
+    """One runner, examined step by step. Steps that refuse raise `RefusedError`; the others leave a `Check`."""
+
+    def __init__(self, spec: RunnerSpec, session: RunnerSession, sample: Sample | None, labels: tuple[str, ...]) -> None:
+        self._spec = spec
+        self._session = session
+        self._sample = sample
+        self._labels = labels
+        self._checks: list[Check] = []
+        self._peak = 0
+        self._lost = False
+
+    async def conduct(self) -> Inspection:
+        """Take all steps, the ones that may end the process last."""
+        loaded = await self._load()
+        inputs = self._named(loaded.facts.signature)
+        tensors, outputs = await self._first_run(inputs)
+        rows = len(next(iter(tensors.values())))
+        deterministic = await self._again(tensors, outputs)
+        single = await self._alone(tensors, outputs, comparable=deterministic)
+        specs = refined(loaded.facts.signature.outputs, outputs, single)
+        scores = "" if loaded.facts.kind in _NO_CLASSES else score_output(specs)
+        image = self._resolved(scores, outputs)
+        self._check_labels(scores, specs)
+        latency = await self._latency(tensors)
+        nullable = await self._missing_values(inputs, tensors, outputs)
+        signature = msgspec.structs.replace(inputs, inputs=nullable, outputs=specs)
+        facts = loaded.facts
+        report = Report(
+            framework=facts.framework,
+            framework_version=facts.framework_version,
+            kind=facts.kind,
+            details=facts.details,
+            warnings=facts.warnings,
+            load_s=round(loaded.seconds, 4),
+            memory_bytes=max(0, loaded.rss_after - loaded.rss_before),
+            peak_bytes=self._peak,
+            deterministic=deterministic,
+            sample="made up" if self._sample is None else "given",
+            rows_tested=rows,
+            latency_ms=latency,
+            checks=tuple(self._checks),
+        )
+        return Inspection(signature, report, image, scores)
+
+    # ---- steps
+
+    async def _load(self) -> frames.Loaded:
+        try:
+            loaded = await asyncio.wait_for(asyncio.shield(self._session.connection.loaded), self._spec.limits.load_timeout_s)
+        except TimeoutError:
+            self._session.kill(Cause.DEADLINE)
+            await self._session.gone()
+            seconds = self._spec.limits.load_timeout_s
+            raise RefusedError(Reason.LOAD_TIMEOUT, f"It was not loaded after {seconds:g} s.") from None
+        except RunnerGone as error:
+            await self._died(error, Reason.LOAD_TIMEOUT, Reason.LOAD_CRASHED)
+        if isinstance(loaded, frames.LoadFailed):
+            raise RefusedError(loaded.reason, loaded.detail)
+        self._peak = loaded.rss_after
+        return loaded
+
+    def _named(self, signature: Signature) -> Signature:
+        """The signature, with the sample's column names for a matrix whose columns have none: rows may come as records."""
+        sample = self._sample
+        if sample is None or signature.layout is not Layout.MATRIX or signature.inputs[0].columns:
+            return signature
+        names = tuple(one.name for one in sample.columns)
+        spec = signature.inputs[0]
+        if not names or "" in names or spec.shape[1] not in {-1, len(names)}:
+            return signature
+        named = msgspec.structs.replace(spec, columns=names, shape=(-1, len(names)))
+        return msgspec.structs.replace(signature, inputs=(named,))
+
+    async def _first_run(self, signature: Signature) -> "tuple[Arrays, Arrays]":
+        if self._sample is not None:
+            tensors: Arrays = fit(self._sample, signature)
+            return tensors, await self._run(tensors)
+        refused: RefusedError | None = None
+        open_axes = any(-1 in one.shape[1:] for one in signature.inputs)
+        for length in _LENGTHS if open_axes else _LENGTHS[:1]:
+            tensors = make_up(signature, 1 if signature.image else _ROWS_MADE_UP, length)
+            try:
+                return tensors, await self._run(tensors)
+            except RefusedError as error:
+                if self._lost or error.rejection.code is not Reason.PREDICT_FAILED:
+                    raise
+                refused = error
+        detail = refused.rejection.detail if refused else ""
+        raise RefusedError(Reason.PREDICT_FAILED, f"On made-up rows, as no sample came with the upload: {detail}")
+
+    async def _again(self, tensors: "Arrays", outputs: "Arrays") -> bool:
+        second = await self._run(tensors)
+        same = set(second) == set(outputs) and all(_equal(outputs[name], second[name]) for name in outputs)
+        self._note("the same rows give the same answer", ok=same)
+        return same
+
+    async def _alone(self, tensors: "Arrays", outputs: "Arrays", *, comparable: bool) -> "Arrays":
+        """Run rows one at a time; returns the answer to the first."""
+        name = "a row's answer does not depend on the other rows"
+        rows = len(next(iter(tensors.values())))
+        single = [{key: array[at : at + 1] for key, array in tensors.items()} for at in range(min(rows, _ROWS_ALONE))]
+        answers = [await self._run(row) for row in single]
+        if comparable and rows > 1:
+            differing = [at for at, one in enumerate(answers) if not _close_rows(outputs, one, at)]
+            self._note(name, ok=not differing, detail=f"rows {differing} differ" if differing else "")
+        return answers[0]
+
+    def _resolved(self, scores: str, outputs: "Arrays") -> ImageSpec | None:
+        image = self._spec.image
+        if image is None:
+            return None
+        if not scores:
+            self._note("one output has one score a class", ok=False, detail="Classes cannot be named.")
+        if image.activation != "auto":
+            return image
+        raw = bool(scores) and not are_probabilities(outputs[scores])
+        return msgspec.structs.replace(image, activation="softmax" if raw else "none")
+
+    def _check_labels(self, scores: str, specs: tuple[TensorSpec, ...]) -> None:
+        if not self._labels:
+            return
+        if not scores:
+            raise RefusedError(Reason.LABELS_MISMATCH, "No output of the model has one score a class.")
+        classes = next(one.shape[1] for one in specs if one.name == scores)
+        if classes not in {-1, len(self._labels)}:
+            raise RefusedError(
+                Reason.LABELS_MISMATCH, f"There are {len(self._labels)} labels; the output {scores!r} has {classes} classes."
+            )
+
+    async def _latency(self, tensors: "Arrays") -> dict[str, float]:
+        latency: dict[str, float] = {}
+        for count in (1, _MANY_ROWS):
+            try:
+                latency[str(count)] = round(await self._median_ms(_repeated(tensors, count)), 3)
+            except (RefusedError, frames.FrameError) as error:
+                self._note(f"{count} rows at once", ok=False, detail=str(error))
+                break
+        return latency
+
+    async def _median_ms(self, tensors: "Arrays") -> float:
+        await self._run(tensors)
+        taken: list[float] = []
+        began = time.monotonic()
+        while not taken or (len(taken) < _TIMING_RUNS and time.monotonic() - began < _TIMING_S):
+            result, _outputs = await self._answer(tensors)
+            taken.append(result.run_s + result.preprocess_s)
+        return statistics.median(taken) * 1000
+
+    async def _missing_values(self, signature: Signature, tensors: "Arrays", outputs: "Arrays") -> tuple[TensorSpec, ...]:
+        """The inputs, marked `nullable` where a row without that value is answered with a number or a text."""
+        if signature.image:
+            return signature.inputs
+        given = {one.name for one in signature.inputs if _has_missing(tensors[one.name])}
+        accepted = []
+        for one in signature.inputs:
+            takes = one.name in given
+            if not takes and one.dtype in _MISSING_ALLOWED and not self._lost:
+                takes = await self._takes_missing(one, tensors, outputs)
+            accepted.append(msgspec.structs.replace(one, nullable=takes))
+        return tuple(accepted)
+
+    async def _takes_missing(self, spec: TensorSpec, tensors: "Arrays", outputs: "Arrays") -> bool:
+        row = {name: array[:1].copy() for name, array in tensors.items()}
+        row[spec.name].fill(None if spec.dtype is Dtype.BYTES else float("nan"))
+        try:
+            answer = await self._run(row)
+        except RefusedError as error:
+            if self._lost:
+                self._note(f"a missing {spec.name} is refused or answered", ok=False, detail=str(error))
+            return False
+        return not any(_has_missing(array) for name, array in answer.items() if not _has_missing(outputs[name]))
+
+    # ---- runs
+
+    async def _run(self, tensors: "Arrays") -> "Arrays":
+        _result, outputs = await self._answer(tensors)
+        return outputs
+
+    async def _answer(self, tensors: "Arrays") -> "tuple[frames.Result, Arrays]":
+        try:
+            message, outputs = await asyncio.wait_for(self._session.connection.run(tensors), self._spec.limits.run_timeout_s)
+        except TimeoutError:
+            self._lost = True
+            self._session.kill(Cause.DEADLINE)
+            await self._session.gone()
+            seconds = self._spec.limits.run_timeout_s
+            raise RefusedError(Reason.PREDICT_TIMEOUT, f"There was no answer after {seconds:g} s.") from None
+        except RunnerGone as error:
+            self._lost = True
+            await self._died(error, Reason.PREDICT_TIMEOUT, Reason.PREDICT_CRASHED)
+        if isinstance(message, frames.RunFailed):
+            raise _failed(message, given=self._sample is not None)
+        self._peak = max(self._peak, message.peak_rss)
+        return message, outputs
+
+    async def _died(self, error: RunnerGone, late: Reason, crashed: Reason) -> NoReturn:
+        """Refuse for the reason that the process's end shows. One that closed its socket and lives on is ended."""
+        try:
+            gone = await asyncio.wait_for(self._session.gone(), _FAREWELL_S)
+        except TimeoutError:
+            self._session.kill(Cause.PROTOCOL)
+            gone = await self._session.gone()
+        if gone.cause in {Cause.NOT_STARTED, Cause.STOPPED}:
+            raise Unavailable(f"The runner of the validation was ended: {gone.detail or gone.cause}.") from error
+        last_words = for_people(gone.stderr.strip().rpartition("\n")[2])
+        detail = "; ".join(part for part in (error.protocol_error, gone.detail, last_words) if part)
+        if gone.cause is Cause.MEMORY or says_out_of_memory(gone.stderr):
+            raise RefusedError(Reason.MEMORY_LIMIT, detail) from error
+        raise RefusedError(late if gone.cause is Cause.DEADLINE else crashed, detail) from error
+
+    def _note(self, name: str, *, ok: bool, detail: str = "") -> None:
+        self._checks.append(Check(name, ok, detail))
+
+
+def refined(declared: tuple[TensorSpec, ...], many: "Arrays", one: "Arrays") -> tuple[TensorSpec, ...]:
+    """Return the outputs as they were seen, in the declared order; an axis is open where it differs for many rows and one."""
+    by_name = {spec.name: spec for spec in declared}
+    names = [name for name in by_name if name in many] + [name for name in many if name not in by_name]
+    return tuple(_refined(by_name.get(name), name, many[name], one.get(name, many[name])) for name in names)
+
+
+def _refined(declared: TensorSpec | None, name: str, many: "NDArray[np.generic]", one: "NDArray[np.generic]") -> TensorSpec:
+    axes = zip(many.shape[1:], one.shape[1:], strict=False)
+    shape = (-1, *(length if length == other else -1 for length, other in axes))
+    classes = declared.classes if declared else ()
+    fits = len(shape) == _MATRIX_AXES and shape[1] == len(classes)
+    return TensorSpec(name, dtype_of(many.dtype.name), shape, classes=classes if fits else ())
+
+
+def _failed(message: frames.RunFailed, *, given: bool) -> RefusedError:
+    reasons = {
+        "memory": Reason.MEMORY_LIMIT,
+        "output_invalid": Reason.OUTPUT_INVALID,
+        "bad_image": Reason.SAMPLE_UNREADABLE if given else Reason.PREDICT_FAILED,
+    }
+    return RefusedError(reasons.get(message.code, Reason.PREDICT_FAILED), message.detail)
+
+
+def _equal(left: "NDArray[np.generic]", right: "NDArray[np.generic]") -> bool:
+    import numpy as np
+
+    return np.array_equal(left, right, equal_nan=left.dtype.kind == "f" == right.dtype.kind)
+
+
+def _close_rows(together: "Arrays", alone: "Arrays", at: int) -> bool:
+    """Whether a row's own answer is the one it got among others; sums in another order may differ in the last digits."""
+    import numpy as np
+
+    for name, array in together.items():
+        row, other = array[at : at + 1], alone.get(name)
+        if other is None or row.shape != other.shape:
+            return False
+        if row.dtype.kind == "f":
+            if not np.allclose(row, other, _RELATIVE, _ABSOLUTE, equal_nan=True):
+                return False
+        elif not np.array_equal(row, other):
+            return False
+    return True
+
+
+def _repeated(tensors: "Arrays", count: int) -> "Arrays":
+    """The rows, over and over until there are `count`."""
+    import numpy as np
+
+    return {name: np.take(array, np.arange(count) % len(array), axis=0) for name, array in tensors.items()}
+
+
+def _has_missing(array: "NDArray[np.generic]") -> bool:
+    if array.dtype.kind == "f":
+        return bool((array != array).any())  # noqa: PLR0124 - only NaN differs from itself
+    return array.dtype == object and any(value is None for value in array.reshape(-1).tolist())

@@ -1,0 +1,308 @@
+"""Sample rows for a validation: read from what the uploader sent, or made up to fit a signature.
+
+A sample is CSV with a header line, JSON (rows, records or columns), or one picture for an image version. Its columns tell a
+runner what the model takes where the artifact itself does not say.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from modelkeep.contracts.errors import InvalidInput
+from modelkeep.contracts.rejections import Reason, Rejection, reject
+from modelkeep.contracts.runner import Column
+from modelkeep.contracts.signature import Dtype, Layout, Signature, TensorSpec
+from modelkeep.serving.codec import tensors_from
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Arrays = dict[str, NDArray[np.generic]]
+
+MOST_ROWS = 1000
+"""How many rows of a sample are read; the rest is left alone."""
+
+_SEED = 20
+_DELIMITERS = ",;\t|"
+_NOT_A_NUMBER = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
+_BOOLEANS = {"true": True, "false": False}
+_FLOATS = frozenset({Dtype.FP16, Dtype.FP32, Dtype.FP64})
+_PICTURE = (320, 240)
+_WORDS = ("a sample text", "another text", "some words")
+
+
+class RefusedError(Exception):
+    """The version is refused: the sample, or what the model did with it, is the reason."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        self.rejection: Rejection = reject(reason, detail)
+        super().__init__(f"{reason}: {detail}")
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """What the uploader sent, read but not yet fitted to a signature.
+
+    `rows` are cells in the order of `columns`: texts as they stood in a CSV, values as they stood in JSON. `nested` is JSON
+    that is no table. `pictures` are encoded pictures.
+    """
+
+    columns: tuple[Column, ...] = ()
+    rows: tuple[tuple[object, ...], ...] = ()
+    nested: Any = None
+    pictures: tuple[bytes, ...] = ()
+
+
+def read_sample(data: bytes, filename: str, *, picture: bool) -> Sample:
+    """Read a sample; raises `RefusedError`."""
+    if not data:
+        raise RefusedError(Reason.SAMPLE_UNREADABLE, "The sample is empty.")
+    if picture:
+        return Sample(pictures=(data,))
+    if filename.lower().endswith(".json") or data.lstrip()[:1] in {b"[", b"{"}:
+        return _read_json(data)
+    return _read_csv(data)
+
+
+def fit(sample: Sample, signature: Signature) -> "Arrays":
+    """Return the sample as arrays for these inputs; raises `RefusedError` naming the columns or values that do not fit."""
+    try:
+        return tensors_from(_lenient(signature), _inputs(sample, signature))
+    except InvalidInput as error:
+        raise RefusedError(Reason.SAMPLE_MISMATCH, error.message) from error
+
+
+def make_up(signature: Signature, rows: int, length: int) -> "Arrays":
+    """Return rows that fit the inputs, always the same ones; an open axis is `length` long."""
+    import numpy as np
+
+    random = np.random.default_rng(_SEED)
+    if signature.image:
+        return {signature.inputs[0].name: _objects([_picture(random) for _ in range(rows)])}
+    return {spec.name: _made_up(spec, (rows, *_closed(spec, length)), random) for spec in signature.inputs}
+
+
+# ---- reading
+
+
+def _read_csv(data: bytes) -> Sample:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RefusedError(Reason.SAMPLE_UNREADABLE, "The sample is not text in UTF-8.") from error
+    delimiter = max(_DELIMITERS, key=text.partition("\n")[0].count)
+    try:
+        lines = [line for line in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if line]
+    except csv.Error as error:
+        raise RefusedError(Reason.SAMPLE_UNREADABLE, f"The sample is not CSV: {error}.") from error
+    if len(lines) < 2:  # noqa: PLR2004 - a header and a row
+        raise RefusedError(Reason.SAMPLE_UNREADABLE, "The sample has no rows below its header line.")
+    header, cells = [name.strip() for name in lines[0]], lines[1 : 1 + MOST_ROWS]
+    _check_header(header)
+    for at, row in enumerate(cells, 2):
+        if len(row) != len(header):
+            raise RefusedError(Reason.SAMPLE_UNREADABLE, f"Line {at} has {len(row)} values; the header has {len(header)}.")
+    values = [[cell.strip() for cell in row] for row in cells]
+    columns = tuple(_text_column(name, [row[at] for row in values]) for at, name in enumerate(header))
+    return Sample(columns, tuple(map(tuple, values)))
+
+
+def _check_header(header: Sequence[str]) -> None:
+    if all(_number(name) is not None for name in header):
+        raise RefusedError(Reason.SAMPLE_UNREADABLE, "The first line holds numbers. It must name the columns.")
+    if "" in header:
+        place = header.index("") + 1
+        raise RefusedError(
+            Reason.SAMPLE_UNREADABLE,
+            f"Column {place} has no name. If it is the index of a table, save without it (index=False).",
+        )
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise RefusedError(Reason.SAMPLE_UNREADABLE, f"The header names {', '.join(twice)} more than once.")
+
+
+def _text_column(name: str, cells: Sequence[str]) -> Column:
+    """The type of a CSV column, from all its cells."""
+    filled = [cell for cell in cells if cell]
+    if filled and all(cell.lower() in _BOOLEANS for cell in filled):
+        return Column(name, Dtype.BOOL, nullable=len(filled) < len(cells))
+    numbers = [cell for cell in cells if cell.lower() not in _NOT_A_NUMBER]
+    if numbers and all(_number(cell) is not None for cell in numbers):
+        whole = all(cell.lstrip("+-").isdecimal() for cell in numbers)
+        return Column(name, Dtype.INT64 if whole else Dtype.FP64, nullable=len(numbers) < len(cells))
+    return Column(name, Dtype.BYTES, nullable=len(filled) < len(cells))
+
+
+def _read_json(data: bytes) -> Sample:
+    try:
+        value = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RefusedError(Reason.SAMPLE_UNREADABLE, f"The sample is not JSON: {error}") from error
+    if isinstance(value, dict) and set(value) == {"inputs"}:
+        value = value["inputs"]
+    if not value or not isinstance(value, list | dict):
+        raise RefusedError(Reason.SAMPLE_UNREADABLE, "The sample holds no rows.")
+    names, rows = _as_table(value)
+    if not names or not rows or not all(_is_plain(cell) for row in rows for cell in row):
+        return Sample(nested=value)
+    kept = rows[:MOST_ROWS]
+    columns = tuple(_value_column(name, [row[at] for row in kept]) for at, name in enumerate(names))
+    return Sample(columns, tuple(map(tuple, kept)), nested=value)
+
+
+def _as_table(value: list[Any] | dict[str, Any]) -> tuple[list[str], list[list[object]]]:
+    """Names ("" for none) and rows, where the JSON is a table; nothing where it is not."""
+    if isinstance(value, dict):
+        columns = {name: list(one.values()) if isinstance(one, dict) else one for name, one in value.items()}
+        lists = [one for one in columns.values() if isinstance(one, list)]
+        if len(lists) == 1 == len(columns) and lists[0] and all(isinstance(row, list) for row in lists[0]):
+            return _as_table(lists[0])
+        if len(lists) < len(columns) or len({len(one) for one in lists}) != 1:
+            return [], []
+        return list(columns), [list(row) for row in zip(*lists, strict=True)]
+    if all(isinstance(row, dict) for row in value):
+        names = list(dict.fromkeys(name for row in value for name in row))
+        return names, [[row.get(name) for name in names] for row in value]
+    if all(isinstance(row, list) for row in value):
+        width = len(value[0])
+        return ([""] * width, value) if all(len(row) == width for row in value) else ([], [])
+    return [""], [[cell] for cell in value]
+
+
+def _is_plain(cell: object) -> bool:
+    return cell is None or isinstance(cell, str | int | float)
+
+
+def _value_column(name: str, cells: Sequence[object]) -> Column:
+    """The type of a JSON column, from all its cells."""
+    filled = [cell for cell in cells if cell is not None]
+    nullable = len(filled) < len(cells)
+    if filled and all(isinstance(cell, bool) for cell in filled):
+        return Column(name, Dtype.BOOL, nullable)
+    if filled and all(isinstance(cell, int | float) for cell in filled):
+        whole = all(isinstance(cell, int) for cell in filled)
+        return Column(name, Dtype.INT64 if whole else Dtype.FP64, nullable)
+    return Column(name, Dtype.BYTES, nullable) if filled else Column(name, Dtype.FP64, nullable=True)
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+# ---- fitting
+
+
+def _inputs(sample: Sample, signature: Signature) -> object:
+    """The sample in a form that `tensors_from` takes for this signature."""
+    if signature.image:
+        return list(sample.pictures)
+    if signature.layout is Layout.TENSORS:
+        if sample.nested is None:
+            names = ", ".join(f"{one.name} {list(one.shape)}" for one in signature.inputs)
+            raise RefusedError(Reason.SAMPLE_MISMATCH, f"The model takes {names}: send the sample as JSON.")
+        return sample.nested
+    if not sample.rows:
+        return sample.nested
+    wanted = _wanted(signature)
+    order = _order(sample.columns, [name for name, _dtype in wanted])
+    return [[_cell(row[place], dtype) for place, (_name, dtype) in zip(order, wanted, strict=True)] for row in sample.rows]
+
+
+def _wanted(signature: Signature) -> list[tuple[str, Dtype]]:
+    """Name ("" for none) and datatype of each column that the inputs take."""
+    if signature.layout is Layout.TABLE:
+        return [(one.name, one.dtype) for one in signature.inputs]
+    spec = signature.inputs[0]
+    return [(name, spec.dtype) for name in spec.columns or [""] * spec.shape[1]]
+
+
+def _order(columns: Sequence[Column], wanted: Sequence[str]) -> list[int]:
+    """Where in the sample each wanted column is: by name where both have names, else by place."""
+    places = {one.name: at for at, one in enumerate(columns)}
+    by_name = "" not in places and "" not in wanted
+    if by_name and len(wanted) > 1:
+        missing = [name for name in wanted if name not in places]
+        extra = [name for name in places if name not in wanted]
+        if missing or extra:
+            parts = [f"missing: {_listed(missing)}"] * bool(missing) + [f"not the model's: {_listed(extra)}"] * bool(extra)
+            raise RefusedError(Reason.SAMPLE_MISMATCH, f"The sample's columns differ; {'; '.join(parts)}.")
+        return [places[name] for name in wanted]
+    if len(columns) != len(wanted):
+        found = _listed([one.name for one in columns if one.name])
+        detail = f"The model takes {len(wanted)} columns; the sample has {len(columns)}{': ' + found if found else ''}."
+        raise RefusedError(Reason.SAMPLE_MISMATCH, detail)
+    return list(range(len(wanted)))
+
+
+def _listed(names: Sequence[str]) -> str:
+    most = 20
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _cell(value: object, dtype: Dtype) -> object:
+    """A cell as a value of the datatype, where it can be read as one; as it is where it cannot, to be refused by name."""
+    if isinstance(value, bool) and dtype is not Dtype.BOOL:
+        return int(value)
+    if not isinstance(value, str):
+        return value
+    if dtype is Dtype.BYTES:
+        return value or None
+    if dtype is Dtype.BOOL:
+        return _BOOLEANS.get(value.lower(), {"0": False, "1": True, "": None}.get(value, value))
+    if value.lower() in _NOT_A_NUMBER:
+        return None
+    if value.lower() in _BOOLEANS:
+        return int(_BOOLEANS[value.lower()])
+    if value.lstrip("+-").isdecimal():
+        return int(value)
+    number = _number(value)
+    return value if number is None or math.isnan(number) else number
+
+
+def _lenient(signature: Signature) -> Signature:
+    """The same inputs with missing values allowed: whether the model takes them is what the run will show."""
+    inputs = tuple(
+        msgspec.structs.replace(one, nullable=one.nullable or one.dtype in _FLOATS or one.dtype is Dtype.BYTES)
+        for one in signature.inputs
+    )
+    return msgspec.structs.replace(signature, inputs=inputs)
+
+
+# ---- making up
+
+
+def _closed(spec: TensorSpec, length: int) -> tuple[int, ...]:
+    return tuple(length if axis == -1 else axis for axis in spec.shape[1:])
+
+
+def _made_up(spec: TensorSpec, shape: tuple[int, ...], random: "np.random.Generator") -> "NDArray[np.generic]":
+    if spec.dtype in _FLOATS:
+        return random.standard_normal(shape).astype(spec.dtype.numpy)
+    if spec.dtype is Dtype.BYTES:
+        return _objects([_WORDS[at % len(_WORDS)] for at in range(math.prod(shape))]).reshape(shape)
+    return random.integers(0, 2, shape).astype(spec.dtype.numpy)
+
+
+def _objects(values: Sequence[object]) -> "NDArray[np.generic]":
+    import numpy as np
+
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+def _picture(random: "np.random.Generator") -> bytes:
+    """A picture of soft colours, as PNG."""
+    from PIL import Image
+
+    coarse = random.integers(0, 256, (6, 8, 3)).astype("uint8")
+    encoded = io.BytesIO()
+    Image.fromarray(coarse).resize(_PICTURE, Image.Resampling.BICUBIC).save(encoded, "PNG")
+    return encoded.getvalue()
