@@ -1,0 +1,411 @@
+"""The batcher against a fake runner whose answers are given by hand: what is merged, who gets what, and what failure does."""
+
+import asyncio
+import traceback
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from modelkeep.contracts.errors import (
+    InvalidInput,
+    ModelFailed,
+    ModelkeepError,
+    OutOfMemory,
+    Overloaded,
+    RunnerLost,
+    Timeout,
+    VersionQuarantined,
+)
+from modelkeep.sandbox import frames
+from modelkeep.sandbox.connection import RunnerGone
+from modelkeep.serving.batcher import Answer, Batcher
+from modelkeep.serving.codec import Tensors
+
+
+class Runner:
+    """A replica and its connection in one. Each run waits in `runs` until it is answered, failed, or lost."""
+
+    def __init__(self, *, max_cells: int = 1_000_000) -> None:
+        self.connection = self
+        self.runs: list[tuple[Tensors, asyncio.Future]] = []
+        self.killed = 0
+        self.gone = False
+        self._max_cells = max_cells
+
+    def run(self, tensors: Tensors) -> asyncio.Future:
+        if self.gone:
+            raise RunnerGone
+        if sum(array.size for array in tensors.values()) > self._max_cells:
+            raise frames.FrameError
+        answer = asyncio.get_running_loop().create_future()
+        self.runs.append((tensors, answer))
+        return answer
+
+    def kill(self) -> None:
+        self.killed += 1
+        self.lose()
+
+    @property
+    def rows(self) -> list[int]:
+        """The rows of the newest run."""
+        return next(iter(self.runs[-1][0].values())).ravel().tolist()
+
+    async def answer(self) -> None:
+        """Answer the newest run: each row tripled."""
+        (array,) = self.runs[-1][0].values()
+        await self.give({"y": array * 3})
+
+    async def give(self, outputs: Tensors) -> None:
+        self.runs[-1][1].set_result((frames.Result(len(self.runs), 0.25), outputs))
+        await turn()
+
+    async def fail(self, code: str, detail: str = "", row: int | None = None) -> None:
+        self.runs[-1][1].set_result((frames.RunFailed(len(self.runs), code, detail, row), {}))
+        await turn()
+
+    def lose(self) -> None:
+        self.gone = True
+        if self.runs and not self.runs[-1][1].done():
+            self.runs[-1][1].set_exception(RunnerGone())
+
+
+async def turn() -> None:
+    """Let everything that is due happen."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def rows(*values: int, name: str = "x") -> Tensors:
+    return {name: np.array(values, dtype=np.int64)[:, None]}
+
+
+def batcher(**options: float) -> Batcher:
+    return Batcher(**({"max_rows": 8, "max_queue": 4, "run_timeout_s": 60.0} | options))
+
+
+def submit(queue: Batcher, *values: int, name: str = "x") -> asyncio.Future[Answer]:
+    return queue.submit(rows(*values, name=name), len(values))
+
+
+def tripled(answer: asyncio.Future[Answer]) -> list[int]:
+    return answer.result().outputs["y"].ravel().tolist()
+
+
+def error_of(answer: asyncio.Future[Answer]) -> BaseException | None:
+    assert answer.done()
+    return answer.exception()
+
+
+async def test_a_lone_caller_never_waits() -> None:
+    queue, runner = batcher(), Runner()
+    queue.attach(runner)
+    answer = submit(queue, 1, 2)
+    assert runner.rows == [1, 2]
+    await runner.answer()
+    assert tripled(answer) == [3, 6]
+    assert answer.result().run_s == 0.25
+    assert queue.idle
+
+
+async def test_what_arrives_during_a_run_forms_the_next_one_and_each_gets_its_own_rows() -> None:
+    queue, runner = batcher(), Runner()
+    queue.attach(runner)
+    first = submit(queue, 1)
+    others = [submit(queue, 2, 3), submit(queue, 4), submit(queue, 5, 6)]
+    assert len(runner.runs) == 1
+    assert queue.waiting == 3
+    await runner.answer()
+    assert runner.rows == [2, 3, 4, 5, 6]
+    await runner.answer()
+    assert [tripled(one) for one in (first, *others)] == [[3], [6, 9], [12], [15, 18]]
+    assert queue.runs == 2
+
+
+async def test_no_run_passes_the_most_rows_unless_one_request_does_so_alone() -> None:
+    queue, runner = batcher(max_rows=4), Runner()
+    queue.attach(runner)
+    submit(queue, 0)
+    submit(queue, 1, 2, 3)
+    submit(queue, 4, 5)
+    submit(queue, 6, 7, 8, 9, 10)
+    for expected in ([0], [1, 2, 3], [4, 5], [6, 7, 8, 9, 10]):
+        assert runner.rows == expected
+        await runner.answer()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"z": np.zeros((1, 1), dtype=np.int64)},
+        {"x": np.zeros((1, 1), dtype=np.int32)},
+        {"x": np.zeros((1, 2), dtype=np.int64)},
+        {"x": np.zeros((1, 1), dtype=np.int64), "z": np.zeros(1)},
+    ],
+)
+async def test_only_equal_kinds_share_a_run(other: Tensors) -> None:
+    queue, runner = batcher(), Runner()
+    queue.attach(runner)
+    submit(queue, 0)
+    submit(queue, 1)
+    queue.submit(other, 1)
+    await runner.answer()
+    assert runner.rows == [1]
+    await runner.answer()
+    assert runner.runs[-1][0].keys() == other.keys()
+
+
+async def test_one_bad_row_fails_alone() -> None:
+    queue, runner = batcher(), Runner()
+    queue.attach(runner)
+    submit(queue, 0)
+    good, bad, fine = submit(queue, 1), submit(queue, 2), submit(queue, 3)
+    await runner.answer()
+    await runner.fail("refused", "stack of the model", row=1)
+    assert runner.rows == [1]
+    await runner.answer()
+    assert runner.rows == [2]
+    await runner.fail("refused", "stack of the model", row=0)
+    assert runner.rows == [3]
+    await runner.answer()
+    assert (tripled(good), tripled(fine)) == ([3], [9])
+    refused = error_of(bad)
+    assert isinstance(refused, InvalidInput)
+    assert (refused.fields[0].path, refused.fields[0].code) == ("inputs[0]", "refused_by_model")
+    assert "stack" not in str(refused)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [("refused", InvalidInput), ("bad_image", InvalidInput), ("memory", OutOfMemory), ("model_failed", ModelFailed)]
+    + [(code, ModelFailed) for code in ("output_invalid", "something new")],
+)
+async def test_a_failed_run_has_an_error_of_its_own_kind(code: str, kind: type[ModelkeepError]) -> None:
+    queue, runner = batcher(), Runner()
+    queue.attach(runner)
+    answer = submit(queue, 1)
+    await runner.fail(code, "x" * 10_000)
+    assert type(error_of(answer)) is kind
+    assert len(str(error_of(answer))) < 300
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        {"y": np.zeros((2, 1))},
+        {"y": np.zeros((4, 1))},
+        {"y": np.zeros(())},
+        {"y": np.zeros((3, 1)), "z": np.zeros((0, 1))},
+    ],
+)
+async def test_an_answer_that_is_not_one_a_row_is_given_to_nobody(outputs: Tensors) -> None:
+    queue, runner = batcher(), Runner()
+    queue.attach(runner)
+    submit(queue, 0)
+    answers = [submit(queue, 1, 2), submit(queue, 3)]
+    await runner.answer()
+    assert runner.rows == [1, 2, 3]
+    await runner.give(outputs)
+    assert runner.rows == [1, 2]
+    await runner.give({"y": np.zeros((1, 1))})
+    assert runner.rows == [3]
+    await runner.answer()
+    assert isinstance(error_of(answers[0]), ModelFailed)
+    assert tripled(answers[1]) == [9]
+
+
+async def test_a_merged_run_too_large_for_a_frame_is_run_one_by_one() -> None:
+    queue, runner = batcher(), Runner(max_cells=3)
+    queue.attach(runner)
+    submit(queue, 0)
+    answers = [submit(queue, 1, 2), submit(queue, 3, 4, 5, 6), submit(queue, 7, 8)]
+    await runner.answer()
+    assert runner.rows == [1, 2]
+    await runner.answer()
+    assert runner.rows == [7, 8]
+    await runner.answer()
+    assert (tripled(answers[0]), tripled(answers[2])) == ([3, 6], [21, 24])
+    assert isinstance(error_of(answers[1]), InvalidInput)
+
+
+async def test_a_long_line_of_requests_too_large_for_a_frame_exhausts_no_stack() -> None:
+    queue, runner = batcher(max_queue=5000), Runner(max_cells=1)
+    answers = [submit(queue, 1, 2, name=f"x{at}") for at in range(5000)]
+    queue.attach(runner)
+    assert all(isinstance(error_of(one), InvalidInput) for one in answers)
+
+
+async def test_a_caller_that_leaves_is_not_run_and_disturbs_nobody() -> None:
+    queue, runner = batcher(), Runner()
+    queue.attach(runner)
+    running, waiting, other = submit(queue, 0), submit(queue, 1), submit(queue, 2)
+    running.cancel()
+    waiting.cancel()
+    await runner.answer()
+    assert runner.rows == [2]
+    await runner.answer()
+    assert tripled(other) == [6]
+
+
+async def test_one_that_leaves_a_merged_run_moves_no_rows() -> None:
+    queue, runner = batcher(), Runner()
+    queue.attach(runner)
+    submit(queue, 0)
+    first, leaving, last = submit(queue, 1), submit(queue, 2, 3), submit(queue, 4)
+    await runner.answer()
+    assert runner.rows == [1, 2, 3, 4]
+    leaving.cancel()
+    await runner.answer()
+    assert (tripled(first), tripled(last)) == ([3], [12])
+
+
+async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
+    queue, runner = batcher(max_queue=2), Runner()
+    queue.attach(runner)
+    for value in range(3):
+        submit(queue, value)
+    with pytest.raises(Overloaded) as refused:
+        submit(queue, 3)
+    assert refused.value.retry_after_s == 1
+
+
+async def test_callers_that_have_left_take_no_place_in_the_queue() -> None:
+    queue = batcher(max_queue=2)
+    left = [submit(queue, 1), submit(queue, 2)]
+    for one in left:
+        one.cancel()
+    assert queue.waiting == 0
+    assert queue.idle
+    assert not submit(queue, 3).done()
+    submit(queue, 4)
+    with pytest.raises(Overloaded):
+        submit(queue, 5)
+
+
+async def test_requests_wait_for_a_runner_that_is_being_loaded() -> None:
+    queue, runner = batcher(), Runner()
+    answers = [submit(queue, 1), submit(queue, 2)]
+    assert not queue.idle
+    queue.attach(runner)
+    assert runner.rows == [1, 2]
+    await runner.answer()
+    assert [tripled(one) for one in answers] == [[3], [6]]
+
+
+async def test_requests_of_a_lost_runner_are_tried_once_more_and_alone() -> None:
+    queue, lost, next_one = batcher(), Runner(), Runner()
+    queue.attach(lost)
+    submit(queue, 0)
+    answers = [submit(queue, 1), submit(queue, 2)]
+    await lost.answer()
+    lost.lose()
+    await turn()
+    assert not any(one.done() for one in answers)
+    queue.attach(next_one)
+    assert next_one.rows == [1]
+    await next_one.answer()
+    assert next_one.rows == [2]
+    await next_one.answer()
+    assert [tripled(one) for one in answers] == [[3], [6]]
+
+
+async def test_a_request_that_loses_two_runners_is_given_up() -> None:
+    queue = batcher()
+    answer = submit(queue, 1)
+    for _ in range(2):
+        runner = Runner()
+        queue.attach(runner)
+        runner.lose()
+        await turn()
+    assert isinstance(error_of(answer), RunnerLost)
+    assert queue.idle
+
+
+async def test_a_runner_that_is_gone_before_the_run_costs_nothing() -> None:
+    queue, gone, next_one = batcher(), Runner(), Runner()
+    gone.lose()
+    queue.attach(gone)
+    answer = submit(queue, 1)
+    assert not answer.done()
+    queue.attach(next_one)
+    await next_one.answer()
+    assert tripled(answer) == [3]
+
+
+async def test_the_end_of_an_old_runner_does_not_detach_the_new_one() -> None:
+    queue, old, new = batcher(), Runner(), Runner()
+    queue.attach(old)
+    answer = submit(queue, 1)
+    queue.attach(new)
+    old.lose()
+    await turn()
+    queue.detach(old)
+    assert new.rows == [1]
+    await new.answer()
+    assert tripled(answer) == [3]
+
+
+async def test_a_run_past_its_limit_costs_the_runner_its_life_and_only_the_culprit_an_answer() -> None:
+    queue, slow = batcher(run_timeout_s=0.01), Runner()
+    queue.attach(slow)
+    answers = [submit(queue, 0), submit(queue, 1), submit(queue, 2)]
+    await slow.answer()
+    assert slow.rows == [1, 2]
+    await asyncio.wait({slow.runs[-1][1]})
+    await turn()
+    assert slow.killed == 1
+    again = Runner()
+    queue.attach(again)
+    assert again.rows == [1]
+    await asyncio.wait({again.runs[-1][1]})
+    await turn()
+    assert isinstance(error_of(answers[1]), Timeout)
+    last = Runner()
+    queue.attach(last)
+    await last.answer()
+    assert tripled(answers[2]) == [6]
+
+
+async def test_a_run_in_time_is_not_killed_later() -> None:
+    queue, runner = batcher(run_timeout_s=0.01), Runner()
+    queue.attach(runner)
+    submit(queue, 1)
+    await runner.answer()
+    await asyncio.sleep(0.03)
+    assert runner.killed == 0
+
+
+async def test_a_version_held_back_refuses_what_waits_and_what_comes_until_a_runner_is_there() -> None:
+    queue = batcher()
+    waiting = submit(queue, 1)
+    queue.hold(VersionQuarantined(retry_after_s=60))
+    assert isinstance(error_of(waiting), VersionQuarantined)
+    with pytest.raises(VersionQuarantined) as refused:
+        submit(queue, 2)
+    assert refused.value.retry_after_s == 60
+    runner = Runner()
+    queue.attach(runner)
+    answer = submit(queue, 3)
+    await runner.answer()
+    assert tripled(answer) == [9]
+
+
+async def test_requests_whose_runner_is_lost_while_the_version_is_held_back_do_not_wait() -> None:
+    queue, runner = batcher(), Runner()
+    queue.attach(runner)
+    answer = submit(queue, 1)
+    queue.hold(VersionQuarantined(retry_after_s=60))
+    runner.lose()
+    await turn()
+    assert isinstance(error_of(answer), VersionQuarantined)
+
+
+async def test_refusals_do_not_pile_up_in_one_error() -> None:
+    queue = batcher()
+    queue.hold(VersionQuarantined(retry_after_s=60))
+    lengths: Sequence[int] = []
+    for _ in range(50):
+        with pytest.raises(VersionQuarantined) as refused:
+            submit(queue, 1)
+        lengths = [*lengths, len(traceback.extract_tb(refused.value.__traceback__))]
+    assert len(set(lengths)) == 1
