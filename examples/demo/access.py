@@ -1,0 +1,70 @@
+"""The demo's way in: a key that may do everything with models, kept in `demo.env`.
+
+At the very first start the server leaves a one-time setup token in its data directory. The administrator's key made with it
+goes into `admin-key` beside it, for this user alone, so that nothing is lost when `demo.env` is.
+"""
+
+import os
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from modelkeep.client import Client, NotAuthenticated
+
+SCOPES = ("predict", "models:read", "models:write")
+
+
+class NoWayIn(RuntimeError):
+    """The server is set up already, and none of its keys is known here."""
+
+
+def demo_key(url: str, data: Path) -> str:
+    """Return a key for the demo: the one in demo.env while it works, else a new one."""
+    known = read_env(data / "demo.env").get("MODELKEEP_API_KEY", "")
+    if known and works(url, known):
+        return known
+    with Client(url, administrator_key(url, data)) as client:
+        made = client.create_key("demo", SCOPES)
+    return str(made.secret)
+
+
+def administrator_key(url: str, data: Path) -> str:
+    """Return the administrator's key, made with the setup token if there is none yet."""
+    kept = data / "admin-key"
+    if kept.exists():
+        key = kept.read_text(encoding="ascii").strip()
+        if works(url, key):
+            return key
+    token = data / "setup-token"
+    if not token.exists():
+        raise NoWayIn(f"{data} was set up by somebody else: name another with DATA=..., or put a key into {data / 'demo.env'}.")
+    with Client(url) as client:
+        made = client.setup(token.read_text(encoding="ascii").strip())
+    write_whole(kept, f"{made.secret}\n")
+    return str(made.secret)
+
+
+def works(url: str, key: str) -> bool:
+    """Whether the server knows the key."""
+    with Client(url, key) as client:
+        try:
+            client.me()
+        except NotAuthenticated:
+            return False
+    return True
+
+
+def read_env(path: Path) -> dict[str, str]:
+    """Return the names and values of an environment file; empty where there is none."""
+    if not path.exists():
+        return {}
+    lines = (line.partition("=") for line in path.read_text(encoding="utf-8").splitlines())
+    return {name: value for name, equals, value in lines if equals}
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file for this user alone, so that a reader sees all of it or the one before."""
+    with NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False) as file:  # its mode is 0600
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(file.name).replace(path)
