@@ -183,29 +183,34 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
 
 async def courier(told: bytes, stop: Event, started: Callable[[], None]) -> None:
     """Carry snapshots to serving and heartbeats to the database until `stop`."""
-    from modelkeep.infra.bell import Bell
-    from modelkeep.infra.migrations import wait_until_current
+    from modelkeep.infra.bell import Bell, Listener
     from modelkeep.worker.courier import Courier
 
     _role, places, db, control = _control(told, "courier")
-    await wait_until_current(db)
+    carrying = Courier(
+        db=db,
+        blobs=blob_store(places),
+        snapshot_file=places.snapshot,
+        server_bell=Bell(places.run / "server.sock"),
+        listener=Listener(places.run / "courier.sock"),
+        hear=control.deployments.hear,
+    )
     started()
-    await Courier(db, control.deployments, places.snapshot, places.run, Bell(places.run / "server.sock")).run(stop)
+    await carrying.run(stop)
     await db.close()
 
 
 async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable[[], None]) -> None:
     """Do the jobs until `stop`."""
-    from modelkeep.infra.migrations import wait_until_current
+    from modelkeep.control.models.service import VALIDATE_VERSION
     from modelkeep.worker.inspection import RunnerInspector
     from modelkeep.worker.loop import Worker
     from modelkeep.worker.validation import Validation
 
     role, places, db, control = _control(told, "worker")
-    await wait_until_current(db)
-    started()
     validation = Validation(control.models, blob_store(places), RunnerInspector(runners.start), role.limits)
-    await Worker(db, control.jobs, {"validate_version": validation}, role.worker, places).run(stop)
+    started()
+    await Worker(db, control.jobs, {VALIDATE_VERSION: validation}, role.worker, places.run).run(stop)
     await db.close()
 
 

@@ -30,6 +30,7 @@ class Reason(StrEnum):
     PREDICT_TIMEOUT = "predict_timeout"
     PREDICT_CRASHED = "predict_crashed"
     OUTPUT_INVALID = "output_invalid"
+    VALIDATION_FAILED = "validation_failed"
 
 
 ADVICE: dict[Reason, str] = {
@@ -54,6 +55,7 @@ ADVICE: dict[Reason, str] = {
     Reason.PREDICT_FAILED: "The model raised an error on the sample. Predict with it where it was made, on the same rows.",
     Reason.PREDICT_TIMEOUT: "The model did not answer the sample in time. Look for an endless loop, or raise the time limit.",
     Reason.PREDICT_CRASHED: "The process died while the model worked on the sample. Try the model where it was made.",
+    Reason.VALIDATION_FAILED: "Validation itself failed, not the model. Upload again; if it recurs, see the worker's log.",
     Reason.OUTPUT_INVALID: "The model's answer cannot be served: it needs one numeric or text value, or a list of them, a row.",
 }
 

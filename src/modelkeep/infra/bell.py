@@ -89,6 +89,21 @@ class Listener:
 
 
 @contextmanager
+def woken_by(stop: asyncio.Event, listener: Listener) -> Iterator[None]:
+    """Inside the block, `stop` ends a wait as a ring of the bell does."""
+
+    async def knock() -> None:
+        await stop.wait()
+        listener.knock()
+
+    knocking = asyncio.ensure_future(knock())
+    try:
+        yield
+    finally:
+        knocking.cancel()
+
+
+@contextmanager
 def _short(path: Path) -> Iterator[str]:
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -1,0 +1,168 @@
+"""The engine that works on jobs: DBOS Transact, durable on SQLite and PostgreSQL, seen from nowhere else.
+
+A job is one workflow under the job's own id. Its step is repeated, with growing pauses, until it says that the job has
+ended. What a killed worker had begun goes on when the same worker starts again; what a worker that never comes back had
+begun is resumed by whoever calls `take_over`.
+
+DBOS lives in a thread with an event loop of its own, for it replaces the default executor of the loop it finds and shuts
+that down when it ends. The work itself runs on the loop that called `launch`. The import costs half a second, so it happens
+here and nowhere else. Administration server, telemetry and Conductor stay off.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import sqlalchemy as sa
+import structlog
+
+if TYPE_CHECKING:
+    from dbos import DBOSConfig
+
+_log = structlog.get_logger(__name__)
+_APPLICATION_VERSION: Final = "1"  # the shape of the workflow below, not of Modelkeep: unfinished jobs outlive an upgrade
+_LONGEST_PAUSE_S: Final = 60
+_UNFINISHED: Final = {"PENDING", "ENQUEUED", "DELAYED"}
+
+A = TypeVar("A")
+T = TypeVar("T")
+Perform = Callable[[str], Awaitable[bool]]
+
+
+class JobEngine:
+    """Runs `perform(job id)` until it returns True, over restarts of this process and of its machine."""
+
+    def __init__(self, url: sa.URL, worker: str, perform: Perform) -> None:
+        self._url = url
+        self._worker = worker
+        self._perform = perform
+        self._running: set[asyncio.Future[Any]] = set()
+        self._ours: asyncio.AbstractEventLoop
+        self._theirs: asyncio.AbstractEventLoop
+        self._thread: threading.Thread
+        self._stop: asyncio.Event
+        self._job: Callable[[str], Coroutine[Any, Any, None]]
+
+    async def launch(self) -> None:
+        """Load the engine and take up what this worker had begun."""
+        self._ours = asyncio.get_running_loop()
+        launched = self._ours.create_future()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._live(launched)), name="job-engine", daemon=True)
+        self._thread.start()
+        await launched
+
+    async def start(self, job_id: str) -> None:
+        """Start a job's workflow, or let it be where it has been started; begin anew when it ended without its job."""
+        await self._on_their_loop(self._start(job_id))
+
+    async def take_over(self, live: set[str]) -> list[str]:
+        """Resume what workers outside `live` had begun; return those jobs."""
+        return await self._on_their_loop(self._take_over(live))
+
+    async def close(self) -> None:
+        """Stop; what is in work now goes on at the next launch."""
+        running = list(self._running)
+        for task in running:
+            task.cancel()  # a cancelled step is not recorded, so that its workflow stays unfinished
+        await asyncio.gather(*running, return_exceptions=True)
+        self._theirs.call_soon_threadsafe(self._stop.set)
+        await asyncio.to_thread(self._thread.join)
+
+    async def _live(self, launched: "asyncio.Future[None]") -> None:
+        """Be the engine's thread, from launch to close."""
+        self._theirs = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        try:
+            self._launch()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits for the launch
+            self._ours.call_soon_threadsafe(_settle, launched, error)
+            return
+        self._ours.call_soon_threadsafe(_settle, launched, None)
+        await self._stop.wait()
+        workflows = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in workflows:
+            task.cancel()
+        await asyncio.gather(*workflows, return_exceptions=True)
+        _destroy()
+
+    def _launch(self) -> None:
+        from dbos import DBOS
+
+        DBOS(config=self._config())
+        logger = logging.getLogger("dbos")  # its lines go where all others go
+        logger.handlers.clear()
+        logger.propagate = True
+
+        @DBOS.workflow(name="job")
+        async def job(job_id: str) -> None:
+            pause_s = 1
+            while not await DBOS.run_step_async({"name": "perform"}, self._on_our_loop, self._perform, job_id):
+                await self._on_our_loop(asyncio.sleep, pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+        self._job = job
+        DBOS.launch()
+
+    def _config(self) -> "DBOSConfig":
+        from dbos import DBOSPortableJSONSerializer
+
+        backend = "sqlite" if self._url.get_backend_name() == "sqlite" else "postgresql+psycopg"
+        return {
+            "name": "modelkeep",
+            "system_database_url": self._url.set(drivername=backend).render_as_string(hide_password=False),
+            "executor_id": self._worker,
+            "application_version": _APPLICATION_VERSION,
+            "serializer": DBOSPortableJSONSerializer(),  # the default is pickle, and a row is no place for that
+            "log_level": "ERROR",  # warnings are what `close` causes
+            "enable_otlp": False,
+        }
+
+    async def _start(self, job_id: str) -> None:
+        from dbos import DBOS, SetWorkflowID
+
+        known = await DBOS.get_workflow_status_async(job_id)
+        if known is not None and known.status not in _UNFINISHED:
+            _log.warning("job_workflow_ended_without_its_job", job=job_id, status=known.status)
+            await DBOS.delete_workflow_async(job_id)
+        with SetWorkflowID(job_id):
+            await DBOS.start_workflow_async(self._job, job_id)
+
+    async def _take_over(self, live: set[str]) -> list[str]:
+        from dbos import DBOS
+
+        pending = await DBOS.list_workflows_async(status="PENDING", load_input=False)
+        dead = [one.workflow_id for one in pending if one.executor_id not in live]
+        for job_id in dead:
+            await DBOS.resume_workflow_async(job_id)
+        return dead
+
+    async def _on_their_loop(self, work: Coroutine[Any, Any, T]) -> T:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._theirs))
+
+    async def _on_our_loop(self, work: Callable[[A], Awaitable[T]], argument: A) -> T:
+        """Do work on the loop that launched us, where `close` can end it."""
+
+        async def tracked() -> T:
+            task = asyncio.ensure_future(work(argument))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+            return await task
+
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(tracked(), self._ours))
+
+
+def _settle(launched: "asyncio.Future[None]", error: Exception | None) -> None:
+    if launched.done():
+        return
+    if error is None:
+        launched.set_result(None)
+    else:
+        launched.set_exception(error)
+
+
+def _destroy() -> None:
+    from dbos import DBOS
+
+    DBOS.destroy(destroy_registry=True)

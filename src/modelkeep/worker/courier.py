@@ -1,0 +1,127 @@
+"""The courier between the planes: brings the newest snapshot down to a file, and what servers say up to the database.
+
+Serving reads the file, so it starts and goes on without a database. The bell tells it when to look again and how fresh its
+news is: each time the courier has seen in the database that the file is the newest, it says so, and touches the file.
+"""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+
+from modelkeep.contracts.errors import ModelkeepError
+from modelkeep.contracts.prediction import Heartbeat
+from modelkeep.contracts.snapshot import News
+from modelkeep.control.deployments.service import SNAPSHOT, Deployments
+from modelkeep.infra import broadcast
+from modelkeep.infra.bell import RING, Bell, Listener, woken_by
+from modelkeep.infra.db import Database
+from modelkeep.infra.migrations import wait_until_current
+
+_log = structlog.get_logger(__name__)
+_TOUCH_EVERY_S: Final = 5.0
+_KEEP_HEARTBEAT_EVERY_S: Final = 10.0
+
+
+class Courier:
+    """Carries snapshots down and heartbeats up."""
+
+    def __init__(
+        self,
+        db: Database,
+        deployments: Deployments,
+        snapshot_file: Path,
+        run_dir: Path,
+        server_bell: Bell,
+        *,
+        poll_s: float = 0.5,
+    ) -> None:
+        self._db = db
+        self._deployments = deployments
+        self._file = snapshot_file
+        self._server_bell = server_bell
+        self._listener = Listener(run_dir / "courier.sock")
+        self._poll_s = poll_s
+        self._number = -1
+        self._touched = 0.0
+        self._kept: dict[str, Heartbeat] = {}
+        self._troubled = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Carry until `stop`."""
+        await wait_until_current(self._db)
+        with self._listener, woken_by(stop, self._listener):
+            datagrams: list[bytes] = []
+            while not stop.is_set():
+                await self._carry(datagrams)
+                datagrams = await self._listener.wait(self._poll_s)
+
+    async def _carry(self, datagrams: list[bytes]) -> None:
+        try:
+            await self._down()
+            await self._up(datagrams)
+        except ModelkeepError as error:
+            if not self._troubled:
+                _log.warning("courier_waits", reason=error.message)
+            self._troubled = True
+        else:
+            if self._troubled:
+                _log.info("courier_goes_on")
+            self._troubled = False
+
+    async def _down(self) -> None:
+        at = time.time()
+        async with self._db.read() as tx:
+            news = await broadcast.latest(tx, SNAPSHOT, -1 if self._number < 0 else self._number)
+        if news is not None:
+            await asyncio.to_thread(_replace, self._file, news.payload)
+            self._number = news.number
+            _log.info("snapshot_delivered", number=news.number)
+        elif self._number >= 0 and at - self._touched >= _TOUCH_EVERY_S:
+            os.utime(self._file, (at, at))
+            self._touched = at
+        if self._number >= 0:
+            self._server_bell.ring(msgspec.msgpack.encode(News(self._number, at)))
+
+    async def _up(self, datagrams: list[bytes]) -> None:
+        newest: dict[str, Heartbeat] = {}
+        for datagram in datagrams:
+            if datagram == RING:
+                continue
+            try:
+                beat = msgspec.msgpack.decode(datagram, type=Heartbeat)
+            except msgspec.DecodeError:
+                _log.warning("no_heartbeat", size=len(datagram))
+                continue
+            newest[beat.server] = beat
+        for beat in newest.values():
+            if _is_news(beat, self._kept.get(beat.server)):
+                await self._deployments.hear(beat)
+                self._kept[beat.server] = beat
+
+
+def _is_news(beat: Heartbeat, kept: Heartbeat | None) -> bool:
+    """Whether a heartbeat is worth a write: something changed, or the last one kept grows old."""
+    if kept is None or beat.at - kept.at >= _KEEP_HEARTBEAT_EVERY_S:
+        return True
+    return (beat.snapshot, beat.serving, beat.failing) != (kept.snapshot, kept.serving, kept.failing)
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Write a file anew so that whoever opens it, at any moment and after any crash, finds the old or the new one whole."""
+    fresh = file.with_name(f"{file.name}.new")
+    fd = os.open(fresh, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as writing:
+        writing.write(content)
+        writing.flush()
+        os.fsync(fd)
+    fresh.replace(file)
+    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
