@@ -183,18 +183,11 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
 
 async def courier(told: bytes, stop: Event, started: Callable[[], None]) -> None:
     """Carry snapshots to serving and heartbeats to the database until `stop`."""
-    from modelkeep.infra.bell import Bell, Listener
+    from modelkeep.infra.bell import Bell
     from modelkeep.worker.courier import Courier
 
     _role, places, db, control = _control(told, "courier")
-    carrying = Courier(
-        db=db,
-        blobs=blob_store(places),
-        snapshot_file=places.snapshot,
-        server_bell=Bell(places.run / "server.sock"),
-        listener=Listener(places.run / "courier.sock"),
-        hear=control.deployments.hear,
-    )
+    carrying = Courier(db, control.deployments, places.snapshot, places.run, Bell(places.run / "server.sock"))
     started()
     await carrying.run(stop)
     await db.close()

@@ -1,0 +1,229 @@
+"""Writes the reference pages that follow from the code: settings, commands, errors, metrics, HTTP.
+
+    make docs        (a test fails while a page says something else than the code)
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import typer
+from click import Command, Context, Group, Option, Parameter
+
+import modelkeep
+from modelkeep.app.cli.problems import EXIT_CODES
+from modelkeep.app.cli.program import app
+from modelkeep.app.settings import Settings, described
+from modelkeep.contracts.errors import all_errors
+from modelkeep.contracts.rejections import ADVICE
+from modelkeep.infra.problems import STATUS
+from modelkeep.serving.feed import Router
+from modelkeep.serving.keys import Keys
+from modelkeep.serving.metrics import Metrics
+from modelkeep.serving.pool import Pool
+from modelkeep.serving.settings import ServingSettings
+
+HERE = Path(__file__).parent / "reference"
+_MADE = "<!-- made by docs/generate.py: change the code, then `make docs` -->\n"
+
+
+def pages() -> dict[str, str]:
+    """Return each page's text by its file name."""
+    return {"settings.md": settings(), "commands.md": commands(), "errors.md": errors(), "metrics.md": metrics(), "http.md": http()}
+
+
+def settings() -> str:
+    """Every setting: name, default, sentence."""
+    rows = [
+        f"| `{name}` | `{_shown(value)}` | {about} |" for name, value, about in described(Settings.model_construct())
+    ]
+    return f"""{_MADE}
+# Settings
+
+Later sources win: defaults, `modelkeep.toml` in the working directory (or `--config FILE`), `.env`, environment variables,
+the command line. In the file a dot is a table (`[server]` with `port = 9000`); in the environment it is two underscores, in
+capitals, behind `MODELKEEP_`: `MODELKEEP_SERVER__PORT=9000`, `MODELKEEP_DATABASE__URL=postgresql://...`. A name that is no
+setting is refused. `modelkeep doctor` shows every value and where it comes from.
+
+| name | default | what it is |
+|---|---|---|
+{chr(10).join(rows)}
+
+The command line client reads two more variables: `MODELKEEP_URL` and `MODELKEEP_API_KEY`.
+"""
+
+
+def commands() -> str:
+    """Every command with its arguments and options."""
+    root = typer.main.get_command(app)
+    parts = [f"{_MADE}\n# Commands\n\n`modelkeep COMMAND --help` says the same. {EXIT_CODES}\n"]
+    for name, command in _walk(root, "modelkeep"):
+        parts.append(f"\n## {name}\n\n{_sentence(command)}\n")
+        if command.params:
+            parts.append("\n| option | what it is |\n|---|---|\n")
+            parts += [f"| {_option(one)} | {_help(one)} |\n" for one in command.params if one.name != "help"]
+    return "".join(parts)
+
+
+def errors() -> str:
+    """Every error code with its status, and every reason for a rejection."""
+    for module in pkgutil.walk_packages(modelkeep.__path__, "modelkeep."):
+        if not module.name.endswith("__main__") and ".migrations." not in module.name:
+            importlib.import_module(module.name)
+    known: dict[str, str] = {}
+    for one in all_errors():
+        known.setdefault(one.code, f"| `{one.code}` | {STATUS[one.kind]} | {one.kind} | {' '.join((one.__doc__ or '').split())} |")
+    rows = [known[code] for code in sorted(known)]
+    reasons = [f"| `{reason}` | {advice} |" for reason, advice in ADVICE.items()]
+    return f"""{_MADE}
+# Errors
+
+An error is a problem document (RFC 9457, `application/problem+json`) with a stable `code`, a sentence, the request's id, and
+where fields are at fault `errors` with the path and code of each, never its value. Below `/v2` it is the protocol's own
+`{{"error": "..."}}` with the same status. `Retry-After` comes with what may work later.
+
+| code | status | kind | what it says |
+|---|---|---|---|
+{chr(10).join(rows)}
+
+## Rejections
+
+A version that is not fit to serve ends `rejected`, with one of these codes, advice, and what exactly was seen.
+
+| code | advice |
+|---|---|
+{chr(10).join(reasons)}
+"""
+
+
+def metrics() -> str:
+    """Every metric that the server exports."""
+    found = Metrics("0")
+    keys = Keys(max_staleness_s=1)
+    found.watch(Router(lambda changed: Pool(ServingSettings(), lambda message: None, changed)), keys)
+    rows = [f"| `{name}` | {kind} | {about} |" for name, kind, about in sorted(_families(found))]
+    return f"""{_MADE}
+# Metrics
+
+`GET /metrics` (a key with the scope `metrics:read`) answers in Prometheus' text format.
+
+| name | type | what it counts |
+|---|---|---|
+{chr(10).join(rows)}
+"""
+
+
+def http() -> str:
+    """Every route of the control plane, from its OpenAPI document, and those of the predict path."""
+    rows = []
+    for path, methods in _openapi()["paths"].items():
+        for method, operation in methods.items():
+            about = operation.get("description", operation.get("summary", "")).split("\n")[0]
+            rows.append(f"| `{method.upper()} {path}` | {about} |")
+    return f"""{_MADE}
+# HTTP
+
+Every route but health needs an API key: `X-API-Key: mk_...` or `Authorization: Bearer mk_...`. The interactive description is
+at `/docs` and `/redoc` (a browser may give the key as the password of HTTP Basic). Lists take `limit` and `cursor`. Each answer
+has `X-Request-ID`; send your own, or a W3C `traceparent`, to find it again in the log.
+
+## Predictions
+
+| route | what it does |
+|---|---|
+| `POST /api/v1/predict/{{deployment}}` | Predict: `{{"inputs": ...}}`, a picture, or a form with `file`; see below. |
+| `POST /predict`, `GET /info` | The same, and a description, for `?model=NAME`, the default model, or the only one. |
+| `GET /v2`, `GET /v2/models/{{m}}[/versions/{{v}}]` | Open Inference: what the server and a model are. |
+| `GET /v2/models/{{m}}[/versions/{{v}}]/ready` | Open Inference: whether a model answers. |
+| `POST /v2/models/{{m}}[/versions/{{v}}]/infer` | Open Inference: predict. |
+| `GET /v2/health/live`, `GET /v2/health/ready` | Open Inference: health; no key needed. |
+| `GET /health`, `GET /healthz`, `GET /readyz` | Health, liveness, readiness with its reasons; no key needed. |
+| `GET /metrics` | Prometheus metrics. |
+
+`inputs` is a list of rows (`[[1, 2], [3, 4]]`), of records (`[{{"a": 1, "b": 2}}]`), or an object of columns
+(`{{"a": [1, 3], "b": [2, 4]}}`); for a model with several inputs an object of nested lists by input name; for pictures a list of
+base64 texts. Missing values are `null`, where the signature says `nullable`. `top_k` asks for the best classes of each row,
+`outputs` for some outputs only, `version` for an answer by that version or none. `X-Request-Timeout: 0.5` sets a deadline in
+seconds. The answer names the prediction (`id`, also `X-Prediction-ID`) and the version that gave it:
+
+```json
+{{"id": "prd_01J...", "deployment": "churn", "model": "churn", "version": 3, "outputs": {{"label": [1], "probabilities": [[0.1, 0.9]]}}}}
+```
+
+## Everything else
+
+| route | what it does |
+|---|---|
+{chr(10).join(rows)}
+"""
+
+
+def _families(found: Metrics) -> Iterator[tuple[str, str, str]]:
+    for family in found.registry.collect():
+        name = {"counter": f"{family.name}_total", "info": f"{family.name}_info"}.get(family.type, family.name)
+        yield name, family.type, family.documentation
+
+
+def _openapi() -> dict[str, Any]:
+    from modelkeep.api.asgi import create_app
+    from modelkeep.api.services import Services
+    from modelkeep.app.control_plane import control_plane
+    from modelkeep.app.places import Places
+    from modelkeep.app import bootstrap
+    from modelkeep.contracts.snapshot import Limits
+    from modelkeep.control.models.rules import Formats
+    from modelkeep.infra.db import Database
+    from modelkeep.infra.settings import DatabaseSettings
+
+    with TemporaryDirectory() as folder:
+        places = Places(Path(folder))
+        control = control_plane(Database(DatabaseSettings(f"sqlite:///{places.database}")), ring_worker=bool, ring_courier=bool, limits=Limits())
+        services = Services(
+            users=control.users,
+            models=control.models,
+            deployments=control.deployments,
+            audit=control.audit,
+            blobs=bootstrap.blob_store(places),
+            formats=Formats.of(bootstrap.manifests()),
+            settings=Settings.model_construct().api,
+        )
+        return create_app(services).openapi()
+
+
+def _walk(command: Command, name: str) -> Iterator[tuple[str, Command]]:
+    if isinstance(command, Group):
+        for child in sorted(command.commands):
+            yield from _walk(command.commands[child], f"{name} {child}")
+    else:
+        yield name, command
+
+
+def _sentence(command: Command) -> str:
+    return " ".join((command.help or "").split())
+
+
+def _option(one: Parameter) -> str:
+    if isinstance(one, Option):
+        return " ".join(f"`{flag}`" for flag in one.opts)
+    return f"`{one.make_metavar(Context(Command('x'))) if one.metavar is None else one.metavar}`"
+
+
+def _help(one: Parameter) -> str:
+    return " ".join(str(getattr(one, "help", "") or "").split()).replace("|", "\\|")
+
+
+def _shown(value: object) -> str:
+    return '""' if value == "" else str(value)
+
+
+def main() -> None:
+    """Write all pages."""
+    for name, text in pages().items():
+        (HERE / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
