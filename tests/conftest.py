@@ -1,3 +1,7 @@
 """Fixtures for all tests live in modules of their own; each part of the house adds its line."""
 
-pytest_plugins = ["fixtures.databases", "fixtures.control"]
+import os
+
+os.putenv("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime starts an uploader on import; tests phone nobody either
+
+pytest_plugins = ["fixtures.databases", "fixtures.control", "fixtures.runners"]

@@ -132,6 +132,8 @@ def decode(frame: "bytes | bytearray | memoryview") -> "tuple[Message, dict[str,
         end = start + head.nbytes
         if head.nbytes < 0 or end > len(view):
             raise FrameError(f"tensor {head.name!r} is longer than its frame")
+        if head.name in tensors:
+            raise FrameError(f"two tensors named {head.name!r}")
         tensors[head.name] = _decode_tensor(head, view[start:end])
         start = end
     if start != len(view):
@@ -172,7 +174,14 @@ def _decode_tensor(head: TensorHead, body: memoryview) -> "NDArray[np.generic]":
     dtype = np.dtype(head.dtype.numpy)
     if count * dtype.itemsize != len(body):
         raise FrameError(f"tensor {head.name!r} has {len(body)} bytes, its shape needs {count * dtype.itemsize}")
-    return np.frombuffer(bytearray(body), dtype).reshape(head.shape)
+    return _shaped(np.frombuffer(bytearray(body), dtype), head)
+
+
+def _shaped(array: "NDArray[np.generic]", head: TensorHead) -> "NDArray[np.generic]":
+    try:
+        return array.reshape(head.shape)
+    except (ValueError, OverflowError) as error:  # no values, and axes that numpy cannot address
+        raise FrameError(f"tensor {head.name!r}: {error}") from error
 
 
 def _encode_texts(array: "NDArray[np.generic]") -> bytes:
@@ -215,4 +224,4 @@ def _decode_texts(head: TensorHead, body: memoryview, count: int) -> "NDArray[np
         raise FrameError(f"tensor {head.name!r} has bytes after its last value")
     array = np.empty(count, dtype=object)
     array[:] = values
-    return array.reshape(head.shape)
+    return _shaped(array, head)

@@ -1,0 +1,183 @@
+"""What every blob store promises; the local one is the only one so far."""
+
+import asyncio
+import errno
+import hashlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modelkeep.contracts import discovery
+from modelkeep.contracts.errors import NotFound, StorageFull, TooLarge
+from modelkeep.plugins.storage.local import LocalStore
+
+_NEVER = "0" * 64
+
+
+async def stream(*chunks: bytes) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+async def content(store: LocalStore, digest: str, **part: int) -> bytes:
+    return b"".join([piece async for piece in store.read(digest, **part)])
+
+
+def files(root: Path) -> list[Path]:
+    return [path for path in root.rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return discovery.find(discovery.STORAGE, "local")(tmp_path / "blobs")
+
+
+@given(chunks=st.lists(st.binary(max_size=200), max_size=8))
+@settings(max_examples=25, deadline=None)
+def test_what_was_put_is_read_back_under_its_digest(chunks: list[bytes], tmp_path_factory: pytest.TempPathFactory):
+    whole = b"".join(chunks)
+
+    async def walk() -> None:
+        store = LocalStore(tmp_path_factory.mktemp("blobs"))
+        blob = await store.put(stream(*chunks), max_bytes=len(whole))
+        assert (blob.digest, blob.size) == (hashlib.sha256(whole).hexdigest(), len(whole))
+        assert await content(store, blob.digest) == whole
+        assert await store.size(blob.digest) == len(whole)
+
+    asyncio.run(walk())
+
+
+async def test_a_part_is_read_from_start_to_before_end(store: LocalStore):
+    blob = await store.put(stream(b"0123456789"), max_bytes=10)
+    assert await content(store, blob.digest, start=2, end=5) == b"234"
+    assert await content(store, blob.digest, start=8) == b"89"
+
+
+async def test_one_byte_too_many_is_refused_and_leaves_nothing(store: LocalStore, tmp_path: Path):
+    with pytest.raises(TooLarge):
+        await store.put(stream(b"01234", b"56789"), max_bytes=9)
+    assert files(tmp_path) == []
+
+
+async def test_a_stream_that_fails_leaves_nothing(store: LocalStore, tmp_path: Path):
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"some"
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        await store.put(broken(), max_bytes=100)
+    assert files(tmp_path) == []
+
+
+async def test_a_put_that_is_cancelled_leaves_nothing(store: LocalStore, tmp_path: Path):
+    arrived = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"x" * 1000
+        arrived.set()
+        await asyncio.Event().wait()
+
+    putting = asyncio.create_task(store.put(endless(), max_bytes=10**6))
+    await arrived.wait()
+    assert len(files(tmp_path)) == 1
+    putting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await putting
+    assert files(tmp_path) == []
+
+
+async def test_the_same_content_is_kept_once_and_a_damaged_copy_is_healed(store: LocalStore, tmp_path: Path):
+    blob = await store.put(stream(b"abc"), max_bytes=3)
+    path = Path(await store.local_path(blob.digest))
+    path.chmod(0o600)
+    path.write_bytes(b"abX")
+    assert await store.put(stream(b"a", b"bc"), max_bytes=3) == blob
+    assert await content(store, blob.digest) == b"abc"
+    assert len(files(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("digest", [_NEVER, "", "..", "../../etc/passwd", _NEVER.upper().replace("0", "A"), "0" * 63])
+async def test_what_is_not_there_is_not_found_and_no_name_is_a_path(store: LocalStore, digest: str):
+    with pytest.raises(NotFound):
+        await store.size(digest)
+    with pytest.raises(NotFound):
+        await store.local_path(digest)
+    with pytest.raises(NotFound):
+        await content(store, digest)
+
+
+async def test_a_full_disk_is_said_to_be_full_and_leaves_nothing(store: LocalStore, tmp_path: Path):
+    await store.put(stream(b"before"), max_bytes=100)
+    kept = files(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(StorageFull):
+            await store.put(stream(*[b"x" * 1024] * 8), max_bytes=10**6)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert files(tmp_path) == kept
+
+
+async def test_a_disk_fault_that_is_not_fullness_is_not_called_so(store: LocalStore, monkeypatch: pytest.MonkeyPatch):
+    def broken(fd: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="broken"):
+        await store.put(stream(b"x"), max_bytes=1)
+
+
+async def test_a_blob_is_synced_before_it_is_moved_and_its_folder_after(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    told: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def telling_fsync(fd: int) -> None:
+        told.append("folder" if Path(f"/proc/self/fd/{fd}").resolve().is_dir() else "file")
+        fsync(fd)
+
+    def telling_rename(path: Path, target: Path) -> Path:
+        told.append("move")
+        return rename(path, target)
+
+    await store.put(stream(b"makes the folders"), max_bytes=100)
+    monkeypatch.setattr(os, "fsync", telling_fsync)
+    monkeypatch.setattr(Path, "rename", telling_rename)
+    await store.put(stream(b"makes the folders"), max_bytes=100)
+    assert told == ["file", "move", "folder"]
+
+
+_WRITE_AND_HANG = """
+import asyncio, sys
+from pathlib import Path
+from modelkeep.plugins.storage.local import LocalStore
+async def chunks():
+    yield b"half a file"
+    print("written", flush=True)
+    await asyncio.Event().wait()
+asyncio.run(LocalStore(Path(sys.argv[1])).put(chunks(), max_bytes=1000))
+"""
+
+
+async def test_what_a_killed_writer_left_is_swept_and_what_is_being_written_is_not(store: LocalStore, tmp_path: Path):
+    root = tmp_path / "blobs"
+    with subprocess.Popen([sys.executable, "-c", _WRITE_AND_HANG, str(root)], stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"written\n"
+        assert await store.sweep() == 0
+        assert len(files(root)) == 1
+        writer.kill()
+    assert await store.sweep() == 1
+    assert files(root) == []
