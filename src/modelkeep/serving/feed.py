@@ -48,7 +48,11 @@ class Feed:
             at = self._file.stat().st_mtime
         except FileNotFoundError:
             return
-        snapshot = decode_snapshot(data)
+        try:
+            snapshot = decode_snapshot(data)
+        except msgspec.DecodeError:
+            log.exception("the snapshot cannot be read; what was served so far still is")
+            return
         self._keys.heard(at)
         if snapshot.number > self._router.snapshot.number:
             self._apply(snapshot)

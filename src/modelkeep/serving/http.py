@@ -12,7 +12,7 @@ from modelkeep.serving.dialects import open_inference
 from modelkeep.serving.dialects.native import Native
 from modelkeep.serving.dialects.open_inference import OpenInference
 from modelkeep.serving.engine import Engine
-from modelkeep.serving.forward import Forward
+from modelkeep.serving.forward import ApiBroke, Forward
 from modelkeep.serving.keys import Keys, presented_key
 from modelkeep.serving.messages import ClientGone, Receive, Request, Response, Scope, Send, segments
 from modelkeep.serving.metrics import CONTENT_TYPE, Metrics
@@ -55,19 +55,20 @@ class Door:
             raise NotImplementedError(scope["type"])
         request = Request(scope, receive)
         parts = segments(request.path)
-        route = "other"
+        route = _route(parts)
         status = 500
         self._metrics.inflight.inc()
         try:
-            route, response = await self._local(parts, request)
+            response = await self._local(parts, request)
             if response is None:
-                route = "control"
                 status = await self._forward(request, scope, receive, send)
             else:
                 status = response.status
                 await _send(send, request, response)
         except ClientGone:
             status = 499
+        except ApiBroke:
+            log.warning("an answer was broken off", request_id=request.id, path=request.path)  # and so is ours: it has begun
         except ModelkeepError as error:
             status = await self._refuse(send, request, parts, error)
         except Exception:
@@ -82,37 +83,37 @@ class Door:
         self._draining = True
         self._forward.drain()
 
-    async def _local(self, parts: list[str], request: Request) -> tuple[str, Response | None]:
+    async def _local(self, parts: list[str], request: Request) -> Response | None:
         """Answer what is served here; None sends the request on."""
         match parts:
             case ["api", "v1", "predict", deployment]:
                 _only("POST", request)
                 self._check(request, KeyScope.PREDICT)
-                return "predict", await self._native.predict(deployment, request)
+                return await self._native.predict(deployment, request)
             case ["v2", *_]:
                 health = self._open_inference.health(parts)
                 if health is not None:
-                    return "health", health
+                    return health
                 self._check(request, KeyScope.PREDICT)
-                return "v2", await self._open_inference.answer(parts, request)
+                return await self._open_inference.answer(parts, request)
             case ["healthz"]:
-                return "health", _json({"status": "ok", "version": self._version})
+                return _json({"status": "ok", "version": self._version})
             case ["readyz"]:
-                return "health", self._readiness()
+                return self._readiness()
             case ["health"]:
-                return "health", self._health()
+                return self._health()
             case ["metrics"]:
                 self._check(request, KeyScope.METRICS_READ)
-                return "metrics", Response(200, self._metrics.text(), CONTENT_TYPE)
+                return Response(200, self._metrics.text(), CONTENT_TYPE)
             case ["predict"]:
                 _only("POST", request)
                 self._check(request, KeyScope.PREDICT)
-                return "predict", await self._native.predict(self._model(request), request, flat=True)
+                return await self._native.predict(self._model(request), request, flat=True)
             case ["info"]:
                 self._check(request, KeyScope.PREDICT)
-                return "info", self._info(request)
+                return self._info(request)
             case _:
-                return "other", None
+                return None
 
     def _check(self, request: Request, scope: KeyScope) -> None:
         self._keys.check(presented_key(request.headers), scope)
@@ -188,6 +189,21 @@ class Door:
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def _route(parts: list[str]) -> str:
+    """Name the kind of address, for the counters: few names, whatever is asked for."""
+    match parts:
+        case ["api", "v1", "predict", _] | ["predict"]:
+            return "predict"
+        case ["healthz" | "readyz" | "health"] | ["v2", "health", "live" | "ready"]:
+            return "health"
+        case ["v2", *_]:
+            return "v2"
+        case ["metrics" | "info" as name]:
+            return name
+        case _:
+            return "control"
 
 
 class MethodNotAllowed(NotFound):

@@ -12,6 +12,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+_MAX_DIGITS = 18
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _TRACE_PARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -57,7 +58,7 @@ class Request:
         """Return the whole body; raises `TooLarge` as soon as it is known to be, `ClientGone` when it never will be whole."""
         announced = self.header(b"content-length")
         if announced is not None:
-            if not announced.isdigit():
+            if not announced.isdigit() or len(announced) > _MAX_DIGITS:
                 raise LengthRequired
             if int(announced) > max_bytes:
                 raise _too_large(max_bytes)

@@ -1,7 +1,219 @@
-"""Fixtures of the serving tests."""
+"""A serving plane in one piece, with runners that are coroutines at the far end of real sockets."""
 
+import asyncio
+import contextlib
+import hashlib
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
 from hypothesis import settings
+
+from modelkeep.contracts.runner import ModelFacts
+from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
+from modelkeep.contracts.snapshot import Limits, RunnerSpec, Scope, ServedDeployment, ServedKey, ServedVersion, Snapshot
+from modelkeep.sandbox import control, frames
+from modelkeep.serving.codec import Tensors
+from modelkeep.serving.forward import Forward
+from modelkeep.serving.http import Door
+from modelkeep.serving.keys import Keys
+from modelkeep.serving.metrics import Metrics
+from modelkeep.serving.pool import Pool
+from modelkeep.serving.router import Router
+from modelkeep.serving.settings import ServingSettings
 
 # A busy machine is no fault of the code: examples are not timed.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+NUMBERS = Signature(
+    (TensorSpec("input", Dtype.FP64, (-1, 2), columns=("a", "b")),),
+    (TensorSpec("sum", Dtype.FP64, (-1,)), TensorSpec("echo", Dtype.FP64, (-1, 2))),
+)
+
+
+class Refused(Exception):
+    """A fake model's refusal: the code and the words of a `RunFailed`."""
+
+
+Compute = Callable[[Tensors], Tensors]
+
+
+def sums(inputs: Tensors) -> Tensors:
+    """A model that adds the columns, and gives its input back."""
+    (array,) = inputs.values()
+    return {"sum": array.sum(axis=1), "echo": array}
+
+
+class House:
+    """Router, pool, keys, door, and a client that talks to the door."""
+
+    def __init__(self, run_dir: Path, options: ServingSettings) -> None:
+        self.sent: list[control.Message] = []
+        self.keys = Keys(max_staleness_s=options.max_staleness_s)
+        self._changed = asyncio.Event()
+
+        def pool(settle: Callable[[], None]) -> Pool:
+            def changed() -> None:
+                settle()
+                self._changed.set()
+
+            return Pool(options, self.sent.append, changed)
+
+        self.router = Router(pool)
+        self.metrics = Metrics("9.9")
+        self.metrics.watch(self.router, self.keys)
+        self.door = Door(
+            settings=options,
+            router=self.router,
+            keys=self.keys,
+            metrics=self.metrics,
+            forward=Forward(run_dir / "api.sock"),
+            version="9.9",
+        )
+        self.client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(self.door),  # type: ignore[arg-type]
+            base_url="http://door",
+            headers={"x-api-key": "all"},
+        )
+        self.versions: dict[str, ServedVersion] = {}
+        self.deployments: dict[str, str] = {}
+        self._runners: set[asyncio.Task[None]] = set()
+        self._number = 0
+        self.gates: dict[str, asyncio.Event] = {}
+        self.keys.heard(time.time())
+        self._served_keys = tuple(
+            ServedKey(name, hashlib.sha256(name.encode()).digest(), name, scopes)
+            for name, scopes in {
+                "all": frozenset({Scope.ADMIN}),
+                "predict": frozenset({Scope.PREDICT}),
+                "read": frozenset({Scope.MODELS_READ}),
+                "metrics": frozenset({Scope.METRICS_READ}),
+            }.items()
+        )
+        self.keys.replace(self._served_keys)
+
+    def publish(self) -> None:
+        """Give the router the present state as news."""
+        self._number += 1
+        deployments = tuple(ServedDeployment(name, version, 1) for name, version in self.deployments.items())
+        self.router.apply(
+            Snapshot(self._number, time.time(), deployments, tuple(self.versions.values()), keys=self._served_keys)
+        )
+
+    async def serve(
+        self,
+        name: str,
+        signature: Signature = NUMBERS,
+        compute: Compute = sums,
+        *,
+        number: int = 1,
+        labels: tuple[str, ...] = (),
+        scores: str = "",
+        limits: Limits | None = None,
+        wait: bool = True,
+    ) -> str:
+        """Deploy a version whose model is `compute`, and wait until it answers. Returns the version's id."""
+        version_id = f"{name}-{number}"
+        spec = RunnerSpec(version_id, "d" * 64, 1, "onnx", "fake", signature, limits=limits or Limits())
+        self.versions[version_id] = ServedVersion(
+            version_id, name, number, spec, signature, framework="fake", labels=labels, scores=scores
+        )
+        self.deployments[name] = version_id
+        self.publish()
+        if wait:
+            await self.connect(version_id, compute)
+        return version_id
+
+    async def connect(self, version_id: str, compute: Compute = sums) -> None:
+        """Bring a runner of this version up, as the supervisor does."""
+        near, far = socket.socketpair()
+        self.router.pool.take(control.Connected("runner", version_id), [near.detach()])
+        task = asyncio.create_task(self._run(far, version_id, compute))
+        self._runners.add(task)
+        served = self.router.pool.get(version_id)
+        assert served is not None
+        while not served.ready:
+            await self.change()
+
+    async def change(self) -> None:
+        """Wait until the pool says that a runner came or went."""
+        self._changed.clear()
+        await self._changed.wait()
+
+    async def _run(self, sock: socket.socket, version_id: str, compute: Compute) -> None:
+        """The far end: answer runs until the socket closes."""
+        loop = asyncio.get_running_loop()
+        sock.setblocking(False)
+        with sock:
+            facts = ModelFacts(self.versions[version_id].signature, "fake", "1")
+            await loop.sock_sendall(sock, b"".join(frames.encode(frames.Loaded(facts, 0.1, 1, 2))))
+            splitter = frames.Splitter()
+            while data := await loop.sock_recv(sock, 1 << 20):
+                for frame in splitter.feed(data):
+                    message, tensors = frames.decode(frame)
+                    assert isinstance(message, frames.Run)
+                    if version_id in self.gates:
+                        await self.gates[version_id].wait()
+                    try:
+                        answer, outputs = frames.Result(message.id, 0.01), compute(tensors)
+                    except Refused as refused:
+                        answer, outputs = frames.RunFailed(message.id, *refused.args), {}
+                    await loop.sock_sendall(sock, b"".join(frames.encode(answer, outputs)))
+
+    async def close(self) -> None:
+        """End the runners and let the door's ends of their sockets close."""
+        await self.client.aclose()
+        for task in self._runners:
+            task.cancel()
+        await asyncio.gather(*self._runners, return_exceptions=True)
+        while any(served.ready for served in self.router.pool.all()):
+            await self.change()
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def open_house(tmp_path: Path) -> AsyncIterator[Callable[..., House]]:
+    """Make serving planes with settings of one's own."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        def make(**options: object) -> House:
+            house = House(tmp_path, ServingSettings(**options))  # type: ignore[arg-type]
+            stack.push_async_callback(house.close)
+            return house
+
+        yield make
+
+
+@pytest.fixture
+async def house(open_house: Callable[..., House]) -> House:
+    """A serving plane with the default settings."""
+    return open_house()
+
+
+@pytest.fixture
+def refuse() -> type[Refused]:
+    """What a fake model raises to fail a run."""
+    return Refused
+
+
+@pytest.fixture
+def make_version() -> Callable[..., ServedVersion]:
+    """Make versions by id."""
+
+    def make(version_id: str, number: int = 1, signature: Signature = NUMBERS) -> ServedVersion:
+        spec = RunnerSpec(version_id, "d" * 64, 1, "onnx", "fake", signature)
+        return ServedVersion(version_id, version_id.partition("-")[0], number, spec, signature)
+
+    return make
+
+
+@pytest.fixture
+def ones() -> Compute:
+    """A model that answers 1 for each row of anything."""
+    return lambda inputs: {"y": np.ones(len(next(iter(inputs.values()))))}

@@ -366,6 +366,22 @@ async def test_a_run_past_its_limit_costs_the_runner_its_life_and_only_the_culpr
     assert tripled(answers[2]) == [6]
 
 
+async def test_a_runner_lost_after_a_late_run_is_not_taken_for_another_late_one() -> None:
+    queue, slow = batcher(run_timeout_s=0.01), Runner()
+    queue.attach(slow)
+    late = submit(queue, 1)
+    await asyncio.wait({slow.runs[-1][1]})
+    await turn()
+    assert isinstance(error_of(late), Timeout)
+    answer = submit(queue, 2)
+    for _ in range(2):
+        runner = Runner()
+        queue.attach(runner)
+        runner.lose()
+        await turn()
+    assert isinstance(error_of(answer), RunnerLost)
+
+
 async def test_a_run_in_time_is_not_killed_later() -> None:
     queue, runner = batcher(run_timeout_s=0.01), Runner()
     queue.attach(runner)

@@ -3,6 +3,8 @@
 A body is JSON (`{"inputs": ..., "top_k": 5}`), a picture as it is, or a multipart form with one or more `file` parts.
 """
 
+import re
+
 import msgspec
 
 from modelkeep.contracts.errors import FieldError, Invalid, InvalidInput, ModelkeepError
@@ -47,6 +49,7 @@ class _Answer(msgspec.Struct, omit_defaults=True):
     labels: list[str] | None = None
 
 
+_NAMED_FIELD = re.compile(r"Object (?P<what>missing required|contains unknown) field `(?P<name>.*)`", re.DOTALL)
 _decode = msgspec.json.Decoder(_Body).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -69,8 +72,10 @@ class Native:
 
     async def predict(self, deployment: str, request: Request, *, flat: bool = False) -> Response:
         """Answer a prediction. `flat`: a single picture's classes are not wrapped in a list, as `/predict` has it."""
-        served = self._router.find(deployment, request.query("version"))
+        version = request.query("version")
+        self._router.find(deployment, version)  # refused before its body is read
         body = await request.body(self._max_body)
+        served = self._router.find(deployment, version)  # while it was read, another version may have taken over
         try:
             asked = self._read(deployment, served, request, body)
         except ModelkeepError as error:
@@ -116,15 +121,25 @@ class Native:
         try:
             asked = _decode(body)
         except msgspec.ValidationError as error:
-            path = str(error).rpartition("`$")[2].strip("`.") or "body"
-            text = str(error).partition(" - at ")[0]
-            raise InvalidJson(f"The body does not fit: {text}.", fields=(FieldError(path, "invalid_field", text),)) from error
+            raise _unfit(error) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidJson from error
         if asked.version is not None:
             self._router.find(deployment, str(asked.version))
         top_k = None if asked.top_k is None else _top_k(str(asked.top_k))
         return _Asked(tensors_from_json(served.version.signature, bytes(asked.inputs)), top_k, asked.outputs)
+
+
+def _unfit(error: msgspec.ValidationError) -> InvalidJson:
+    """Return the refusal for a body of the wrong form: which field, and what about it, without what was sent."""
+    text, _at, place = str(error).partition(" - at `$")
+    field = _NAMED_FIELD.fullmatch(text)
+    if field is None:
+        path, code = place.strip("`.") or "body", "invalid_field"
+    else:
+        path, code = field["name"][:63], "missing_field" if field["what"].startswith("missing") else "unknown_field"
+        text = f"Object {field['what']} field"
+    return InvalidJson(f"{path}: {text}.", fields=(FieldError(path, code, f"{text}."),))
 
 
 def _read_form(served: Served, parts: list[multipart.Part], top_k: int | None) -> _Asked:
@@ -146,7 +161,7 @@ def _read_form(served: Served, parts: list[multipart.Part], top_k: int | None) -
 def _top_k(text: str | None) -> int | None:
     if text is None:
         return None
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MAX_TOP_K:
+    if not text.isascii() or not text.isdigit() or len(text) > len(str(MAX_TOP_K)) or not 1 <= int(text) <= MAX_TOP_K:
         message = f"top_k is a whole number from 1 to {MAX_TOP_K}."
         raise InvalidInput(message, fields=(FieldError("top_k", "out_of_range", message),))
     return int(text)

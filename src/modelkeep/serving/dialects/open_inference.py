@@ -21,6 +21,7 @@ from modelkeep.serving.router import Router
 
 _FLOATS = frozenset({Dtype.FP16, Dtype.FP32, Dtype.FP64})
 _MAX_AXES = 16
+_MAX_VALUES = 2**31
 
 
 class _Input(msgspec.Struct):
@@ -96,9 +97,9 @@ class OpenInference:
             case ("GET", ["v2", "models", name, "versions", version, "ready"]):
                 return _readiness(name, self._router.find(name, version))
             case ("POST", ["v2", "models", name, "infer"]):
-                return await self._infer(name, self._router.find(name), request)
+                return await self._infer(name, None, request)
             case ("POST", ["v2", "models", name, "versions", version, "infer"]):
-                return await self._infer(name, self._router.find(name, version), request)
+                return await self._infer(name, version, request)
             case _:
                 raise NotFound("The Open Inference Protocol has no such path, or not with this method.")
 
@@ -114,8 +115,10 @@ class OpenInference:
             }
         )
 
-    async def _infer(self, name: str, served: Served, request: Request) -> Response:
+    async def _infer(self, name: str, version: str | None, request: Request) -> Response:
+        self._router.find(name, version)  # refused before its body is read
         body = await request.body(self._max_body)
+        served = self._router.find(name, version)  # while it was read, another version may have taken over
         try:
             asked = _read(body)
             tensors = _tensors(served.version.signature, asked.inputs)
@@ -181,6 +184,8 @@ def _array(one: _Input) -> Array:
         raise _refuse(one.name, "unknown_datatype", "This datatype is not one that is served here.") from error
     if len(one.shape) > _MAX_AXES or any(length < 0 for length in one.shape) or not one.shape:
         raise _refuse(one.name, "shape_mismatch", "The shape is a list of one to sixteen lengths, none below 0.")
+    if math.prod(max(1, length) for length in one.shape) > _MAX_VALUES:
+        raise _refuse(one.name, "shape_mismatch", "The shape holds more values than a request can.")
     spec = TensorSpec(one.name, dtype, tuple(one.shape), nullable=True)
     return tensor_from_flat(spec, one.data, tuple(one.shape), f"inputs.{one.name[:63]}")
 
@@ -226,7 +231,9 @@ def _fitted(spec: TensorSpec, array: Array, *, loose: bool) -> Array:
 
 def _missing(array: Array) -> bool:
     """Whether any value is missing: None among texts, NaN among floats."""
-    return any(value is None or value != value for value in array.reshape(-1).tolist())  # noqa: PLR0124 - as above
+    if array.dtype == object:
+        return any(value is None for value in array.reshape(-1).tolist())
+    return bool(np.isnan(array).any()) if np.issubdtype(array.dtype, np.floating) else False
 
 
 def _refuse(name: str, code: str, message: str) -> InvalidInput:

@@ -1,0 +1,120 @@
+"""Requests over plain ASGI: bodies within their limit, ids, queries."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelkeep.contracts.errors import TooLarge
+from modelkeep.serving.messages import ClientGone, LengthRequired, Request, Response, request_id, segments
+
+TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def request(*pieces: bytes | None, headers: list[tuple[bytes, bytes]] | None = None, query: bytes = b"") -> Request:
+    """A request whose body arrives in these pieces; None is where the caller leaves."""
+    messages = [
+        {"type": "http.disconnect"}
+        if piece is None
+        else {"type": "http.request", "body": piece, "more_body": at < len(pieces) - 1}
+        for at, piece in enumerate(pieces)
+    ]
+
+    async def receive() -> dict[str, object]:
+        return messages.pop(0)
+
+    scope = {"method": "POST", "path": "/", "headers": headers or [], "query_string": query, "rest": messages}
+    return Request(scope, receive)
+
+
+async def test_a_body_is_put_together_from_its_pieces() -> None:
+    assert await request(b"abc").body(3) == b"abc"
+    assert await request(b"a", b"", b"bc").body(3) == b"abc"
+    assert await request(b"").body(0) == b""
+
+
+@pytest.mark.parametrize("pieces", [(b"abcd",), (b"ab", b"cd"), (b"", b"", b"abcd"), (b"abc", b"d", b"never read")])
+async def test_a_body_over_the_limit_is_refused_as_soon_as_it_is_known(pieces: tuple[bytes, ...]) -> None:
+    with pytest.raises(TooLarge):
+        await request(*pieces).body(3)
+
+
+async def test_an_announced_length_over_the_limit_is_refused_unread() -> None:
+    with pytest.raises(TooLarge):
+        await request(headers=[(b"content-length", b"4")]).body(3)
+
+
+@pytest.mark.parametrize("length", [b"", b"-1", b"1.5", b"abc", b"0x10", "٣".encode(), b"9" * 5000])
+async def test_a_length_that_is_no_number_is_refused(length: bytes) -> None:
+    with pytest.raises(LengthRequired):
+        await request(b"abc", headers=[(b"content-length", length)]).body(3)
+
+
+@pytest.mark.parametrize("pieces", [(None,), (b"a", None), (b"a", b"b", None)])
+async def test_a_caller_that_leaves_is_noticed(pieces: tuple[bytes | None, ...]) -> None:
+    with pytest.raises(ClientGone):
+        await request(*pieces).body(100)
+
+
+@pytest.mark.parametrize("accepted", [b"1", b"req_01ABC", b"a" * 128, b"a.b_c:d/e+f=g@h-i"])
+def test_a_decent_request_id_is_kept(accepted: bytes) -> None:
+    assert request_id([(b"x-request-id", accepted)]) == accepted.decode()
+
+
+@pytest.mark.parametrize("refused", [b"", b"a" * 129, b"a b", b"a\r\nset-cookie: x", "ż".encode(), b"<script>"])
+def test_any_other_is_replaced(refused: bytes) -> None:
+    assert request_id([(b"x-request-id", refused)]).startswith("req_")
+
+
+def test_a_trace_gives_its_id_where_there_is_no_request_id() -> None:
+    assert request_id([(b"traceparent", TRACE)]) == "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert request_id([(b"traceparent", TRACE), (b"x-request-id", b"mine")]) == "mine"
+    assert request_id([(b"traceparent", b"00-XYZ")]).startswith("req_")
+
+
+@given(st.binary(max_size=200))
+def test_a_request_id_is_always_fit_for_a_header(value: bytes) -> None:
+    made = request_id([(b"x-request-id", value), (b"traceparent", value)])
+    assert made.isascii()
+    assert made.isprintable()
+    assert 1 <= len(made) <= 128
+
+
+def test_made_ids_differ() -> None:
+    assert len({request_id([]) for _ in range(100)}) == 100
+
+
+@pytest.mark.parametrize(
+    ("query", "value"),
+    [
+        (b"", None),
+        (b"top_k=3", "3"),
+        (b"a=1&top_k=3&top_k=4", "3"),
+        (b"top_k=", ""),
+        (b"top_k", ""),
+        (b"top_k=a%20b%C5%BC+c", "a bż c"),
+        (b"TOP_K=3", None),
+    ],
+)
+def test_the_first_query_parameter_of_a_name_counts(query: bytes, value: str | None) -> None:
+    assert request(query=query).query("top_k") == value
+
+
+@given(st.binary(max_size=60))
+def test_no_query_is_too_odd_to_be_read(query: bytes) -> None:
+    request(query=query).query("top_k")
+
+
+def test_the_first_header_of_a_name_counts() -> None:
+    one = request(headers=[(b"accept", b"a"), (b"accept", b"b")])
+    assert (one.header(b"accept"), one.header(b"missing")) == (b"a", None)
+
+
+def test_a_path_is_its_segments() -> None:
+    assert segments("/v2/models/m") == ["v2", "models", "m"]
+    assert segments("/") == [""]
+    assert segments("/v2/") == ["v2", ""]
+
+
+def test_a_response_says_its_length() -> None:
+    response = Response(200, b"four", headers=((b"x-one", b"1"),))
+    assert dict(response.headers) == {b"content-type": b"application/json", b"content-length": b"4", b"x-one": b"1"}

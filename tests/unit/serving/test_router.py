@@ -1,0 +1,280 @@
+"""The router: a version takes over only once it is warm, the old one drains, and the want list is always whole."""
+
+import asyncio
+import time
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from modelkeep.contracts.errors import NotFound
+from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
+from modelkeep.contracts.snapshot import RunnerSpec, ServedDeployment, ServedVersion, Snapshot
+from modelkeep.sandbox import control
+from modelkeep.serving.pool import Pool
+from modelkeep.serving.router import DeploymentNotFound, Router, VersionNotServed
+from modelkeep.serving.settings import ServingSettings
+
+SIGNATURE = Signature((TensorSpec("x", Dtype.FP32, (-1, 1)),))
+
+
+def version(version_id: str, number: int = 1) -> ServedVersion:
+    return ServedVersion(version_id, "m", number, RunnerSpec(version_id, "d" * 64, 1, "onnx", "fake", SIGNATURE), SIGNATURE)
+
+
+class Plane:
+    """A router over a pool that starts nothing, and what was asked of the supervisor."""
+
+    def __init__(self) -> None:
+        self.sent: list[control.Message] = []
+        self.router = Router(lambda changed: Pool(ServingSettings(), self.sent.append, changed))
+        self.number = 0
+
+    def news(self, **deployments: str) -> None:
+        self.number += 1
+        versions = tuple(version(one, int(one[1:])) for one in sorted(set(deployments.values())))
+        self.router.apply(
+            Snapshot(self.number, 0.0, tuple(ServedDeployment(name, one, 1) for name, one in deployments.items()), versions)
+        )
+
+    def warm(self, version_id: str, *, ready: bool = True) -> None:
+        served = self.router.pool.get(version_id)
+        assert served is not None
+        served.ready = ready
+        self.router.settle()
+
+    @property
+    def wanted(self) -> list[str]:
+        """The newest want list."""
+        wants = [message for message in self.sent if isinstance(message, control.Want)]
+        return [spec.version_id for spec in wants[-1].specs] if wants else []
+
+    def answers(self, deployment: str) -> str:
+        return self.router.find(deployment).version.id
+
+
+@pytest.fixture
+def plane() -> Plane:
+    return Plane()
+
+
+def test_the_first_version_is_routed_to_before_it_is_warm_so_that_requests_may_wait(plane: Plane) -> None:
+    plane.news(m="v1")
+    assert plane.answers("m") == "v1"
+    assert plane.wanted == ["v1"]
+    assert not plane.router.warm
+
+
+def test_a_version_takes_over_only_once_it_is_warm(plane: Plane) -> None:
+    plane.news(m="v1")
+    plane.warm("v1")
+    plane.news(m="v2")
+    assert plane.answers("m") == "v1"
+    assert sorted(plane.wanted) == ["v1", "v2"]
+    plane.warm("v2")
+    assert plane.answers("m") == "v2"
+    assert plane.wanted == ["v2"]
+
+
+async def test_the_old_version_is_kept_until_its_last_request_is_answered(plane: Plane) -> None:
+    plane.news(m="v1")
+    plane.warm("v1")
+    old = plane.router.find("m")
+    waiting = old.batcher.submit({"x": np.zeros((1, 1))}, 1)
+    plane.news(m="v2")
+    plane.warm("v2")
+    assert plane.answers("m") == "v2"
+    assert sorted(plane.wanted) == ["v1", "v2"]
+    waiting.cancel()
+    plane.router.settle()
+    assert plane.wanted == ["v2"]
+
+
+async def test_a_removed_deployment_answers_no_more_but_finishes_what_it_has(plane: Plane) -> None:
+    plane.news(m="v1", n="v2")
+    served = plane.router.find("m")
+    waiting = served.batcher.submit({"x": np.zeros((1, 1))}, 1)
+    plane.news(n="v2")
+    with pytest.raises(DeploymentNotFound):
+        plane.router.find("m")
+    assert sorted(plane.wanted) == ["v1", "v2"]
+    waiting.cancel()
+    plane.router.settle()
+    assert plane.wanted == ["v2"]
+
+
+def test_a_version_that_never_became_warm_is_let_go_when_it_is_passed_over(plane: Plane) -> None:
+    plane.news(m="v1")
+    plane.warm("v1")
+    plane.news(m="v2")
+    plane.news(m="v3")
+    assert plane.answers("m") == "v1"
+    assert sorted(plane.wanted) == ["v1", "v3"]
+
+
+async def test_a_version_that_comes_back_while_it_drains_keeps_its_runner(plane: Plane) -> None:
+    plane.news(m="v1")
+    plane.warm("v1")
+    first = plane.router.find("m")
+    waiting = first.batcher.submit({"x": np.zeros((1, 1))}, 1)
+    plane.news(m="v2")
+    plane.warm("v2")
+    plane.news(m="v1")
+    assert plane.router.find("m") is first
+    assert plane.wanted == ["v1"]
+    waiting.cancel()
+
+
+def test_one_version_behind_two_deployments_is_wanted_once(plane: Plane) -> None:
+    plane.news(m="v1", n="v1")
+    assert plane.wanted == ["v1"]
+    plane.news(n="v1")
+    assert plane.wanted == ["v1"]
+    assert len(plane.sent) == 1
+
+
+def test_older_or_repeated_news_changes_nothing(plane: Plane) -> None:
+    plane.news(m="v1")
+    plane.router.apply(Snapshot(1, 0.0))
+    plane.router.apply(Snapshot(0, 0.0))
+    assert plane.answers("m") == "v1"
+
+
+def test_a_deployment_whose_version_is_missing_from_the_news_answers_nothing(plane: Plane) -> None:
+    plane.router.apply(Snapshot(1, 0.0, (ServedDeployment("m", "v1", 1),)))
+    with pytest.raises(DeploymentNotFound):
+        plane.router.find("m")
+
+
+def test_the_expected_version_may_be_named(plane: Plane) -> None:
+    plane.news(m="v7")
+    assert plane.router.find("m", "7").version.number == 7
+    for other in ("1", "07", "", "latest"):
+        with pytest.raises(VersionNotServed):
+            plane.router.find("m", other)
+
+
+def test_errors_name_nothing_that_was_asked_for(plane: Plane) -> None:
+    with pytest.raises(NotFound) as refused:
+        plane.router.find("s3cret")
+    assert "s3cret" not in str(refused.value)
+
+
+def test_warm_is_when_every_deployment_answers_or_has_been_given_up(plane: Plane) -> None:
+    assert plane.router.warm
+    plane.news(m="v1", n="v2")
+    plane.warm("v1")
+    assert not plane.router.warm
+    plane.router.find("n").failing = "held back"
+    assert plane.router.warm
+
+
+def test_the_heartbeat_says_what_is_served_and_what_fails(plane: Plane) -> None:
+    plane.news(m="v1", n="v2")
+    plane.warm("v1")
+    plane.router.find("n").failing = "it ended with status 3"
+    heartbeat = plane.router.heartbeat("server-1", 5.0)
+    assert (heartbeat.server, heartbeat.at, heartbeat.snapshot) == ("server-1", 5.0, 1)
+    assert heartbeat.serving == {"m": "v1"}
+    assert heartbeat.failing == {"v2": "it ended with status 3"}
+
+
+def test_routes_of_a_thousand_deployments_settle_quickly(plane: Plane) -> None:
+    started = time.perf_counter()
+    plane.news(**{f"m{at}": f"v{at}" for at in range(1000)})
+    for _ in range(10):
+        plane.router.settle()
+    assert time.perf_counter() - started < 2
+
+
+NAMES = ["a", "b", "c"]
+VERSIONS = [f"v{number}" for number in range(1, 6)]
+
+
+class Routing(RuleBasedStateMachine):
+    """News, warmth and requests, in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.plane = Plane()
+        self.deployments: dict[str, str] = {}
+        self.requests: list[tuple[str, asyncio.Future]] = []
+        self.before: dict[str, str] = {}
+
+    @property
+    def router(self) -> Router:
+        return self.plane.router
+
+    def warmth(self) -> dict[str, bool]:
+        return {served.version.id: served.ready for served in self.router.pool.all()}
+
+    def remember(self) -> None:
+        self.before = {name: served.version.id for name, served in self.router.routes().items()}
+
+    @rule(deployments=st.dictionaries(st.sampled_from(NAMES), st.sampled_from(VERSIONS)))
+    def news(self, deployments: dict[str, str]) -> None:
+        self.remember()
+        self.deployments = deployments
+        self.plane.news(**deployments)
+
+    @precondition(lambda self: self.router.pool.all())
+    @rule(data=st.data(), ready=st.booleans())
+    def warm(self, data: st.DataObject, ready: bool) -> None:
+        self.remember()
+        served = data.draw(st.sampled_from(sorted(self.router.pool.all(), key=lambda one: one.version.id)))
+        self.plane.warm(served.version.id, ready=ready)
+
+    @precondition(lambda self: self.router.routes())
+    @rule(data=st.data())
+    def ask(self, data: st.DataObject) -> None:
+        self.remember()
+        name = data.draw(st.sampled_from(sorted(self.router.routes())))
+        served = self.router.find(name)
+
+        async def submit() -> asyncio.Future:
+            return served.batcher.submit({"x": np.zeros((1, 1))}, 1)
+
+        self.requests.append((served.version.id, self.loop.run_until_complete(submit())))
+
+    @precondition(lambda self: self.requests)
+    @rule()
+    def finish(self) -> None:
+        self.remember()
+        _version, request = self.requests.pop(0)
+        request.cancel()
+        self.router.settle()
+
+    @invariant()
+    def every_deployment_answers_and_no_other(self) -> None:
+        assert self.router.routes().keys() == self.deployments.keys()
+
+    @invariant()
+    def no_cold_version_takes_over_from_another(self) -> None:
+        warmth = self.warmth()
+        for name, now in self.router.routes().items():
+            before = self.before.get(name)
+            if before is not None and before != now.version.id:
+                assert warmth[now.version.id], "a cold version took over"
+            if warmth[self.deployments[name]]:
+                assert now.version.id == self.deployments[name], "a warm version does not take over"
+
+    @invariant()
+    def wanted_is_what_answers_what_shall_and_what_drains(self) -> None:
+        wanted = self.plane.wanted
+        assert len(wanted) == len(set(wanted)), "wanted twice"
+        answering = {served.version.id for served in self.router.routes().values()}
+        draining = {version_id for version_id, _request in self.requests}
+        assert set(wanted) == answering | set(self.deployments.values()) | draining
+        assert set(wanted) == self.warmth().keys()
+
+    def teardown(self) -> None:
+        for _version, request in self.requests:
+            request.cancel()
+        self.loop.close()
+
+
+Routing.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestRouting = Routing.TestCase
