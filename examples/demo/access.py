@@ -17,9 +17,8 @@ class NoWayIn(RuntimeError):
     """The server is set up already, and none of its keys is known here."""
 
 
-def demo_key(url: str, data: Path) -> str:
-    """Return a key for the demo: the one in demo.env while it works, else a new one."""
-    known = read_env(data / "demo.env").get("MODELKEEP_API_KEY", "")
+def demo_key(url: str, data: Path, known: str) -> str:
+    """Return a key for the demo: `known`, from an earlier run, while it works, else a new one."""
     if known and works(url, known):
         return known
     with Client(url, administrator_key(url, data)) as client:

@@ -15,11 +15,11 @@ import sys
 import time
 from pathlib import Path
 
-from access import NoWayIn, demo_key, write_whole
+from access import NoWayIn, demo_key, read_env, write_whole
 from models import DemoModel, build
 from publish import WrongAnswer, curl_lines, publish
 
-from modelkeep.client import Client, ModelkeepError, ServerUnreachable
+from modelkeep.client import Client, ModelkeepError, Unavailable
 
 HOST = "127.0.0.1"
 START_S = 60.0
@@ -46,8 +46,13 @@ def main() -> int:
     if env.exists():
         env.replace(aside)
     server = _start(arguments.port, arguments.data)
+
+    def end(received: int, _frame: object) -> None:
+        print("\nStopping ...", flush=True)
+        server.send_signal(received)
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda received, _frame: server.send_signal(received))
+        signal.signal(number, end)
     try:
         _set_up(server, arguments)
     except ServerEnded:
@@ -94,6 +99,7 @@ def _start(port: int, data: Path) -> "subprocess.Popen[bytes]":
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
     command = [sys.executable, "-m", "modelkeep.app.cli", "serve", "--host", HOST, "--port", str(port), "--data", str(data)]
+    command += ["--log-level", "warning"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, process_group=0, preexec_fn=end_with_us)  # noqa: PLW1509 - no threads yet
 
 
@@ -103,10 +109,10 @@ def _set_up(server: "subprocess.Popen[bytes]", arguments: argparse.Namespace) ->
     models = build(arguments.cache)
     try:
         _wait_until_it_answers(server, url)
-        key = demo_key(url, data)
+        key = demo_key(url, data, read_env(data / "demo.env.aside").get("MODELKEEP_API_KEY", ""))
         with Client(url, key, timeout=60) as client:
             publish(client, models, lambda text: print(text, flush=True))
-    except ServerUnreachable as error:
+    except Unavailable as error:
         if _ends(server):
             raise ServerEnded from error
         raise
@@ -133,7 +139,7 @@ def _wait_until_it_answers(server: "subprocess.Popen[bytes]", url: str) -> None:
 def _why_not_ready(client: Client) -> str:
     try:
         readiness = client.readiness()
-    except ServerUnreachable as error:
+    except Unavailable as error:
         return error.message.rstrip(".")
     return "" if readiness.get("ready") else ", ".join(readiness.get("reasons", ["no reason given"]))
 

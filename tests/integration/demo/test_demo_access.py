@@ -20,23 +20,21 @@ def data(tmp_path):
 
 
 def test_the_setup_token_becomes_an_administrator_and_a_key_of_the_demo(standin, data):
-    assert demo_key(standin.url, data) == KEY
+    assert demo_key(standin.url, data, "") == KEY
     assert [(key["name"], key["scopes"]) for key in standin.keys] == [("demo", ["predict", "models:read", "models:write"])]
     assert (data / "admin-key").read_text() == f"{KEY}\n"
     assert stat.S_IMODE((data / "admin-key").stat().st_mode) == 0o600
 
 
 def test_a_key_that_still_works_is_kept(standin, data):
-    write_whole(data / "demo.env", f"MODELKEEP_API_KEY={KEY}\n")
-    assert demo_key(standin.url, data) == KEY
+    assert demo_key(standin.url, data, KEY) == KEY
     assert standin.keys == []
 
 
 def test_a_key_that_no_longer_works_is_replaced_by_the_administrator(standin, data):
-    write_whole(data / "demo.env", "MODELKEEP_API_KEY=mk_old\n")
     write_whole(data / "admin-key", f"{KEY}\n")
     (data / "setup-token").unlink()
-    assert demo_key(standin.url, data) == KEY
+    assert demo_key(standin.url, data, "mk_old") == KEY
     assert len(standin.keys) == 1
 
 

@@ -11,17 +11,24 @@ from modelkeep.app.cli.problems import Code
 from modelkeep.app.cli.screen import Screen
 
 Config = Annotated[Path | None, typer.Option(metavar="FILE", help="Settings file; else modelkeep.toml here, if there is one.")]
-Data = Annotated[Path | None, typer.Option(metavar="DIR", help="Directory that keeps everything [default: .modelkeep]")]
-Port = Annotated[int | None, typer.Option(min=0, max=65535, metavar="PORT", help="Port to listen on [default: 8080]")]
-Host = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Address to listen on [default: 127.0.0.1]")]
+Data = Annotated[Path | None, typer.Option(metavar="DIR", help="Directory that keeps everything (default .modelkeep)")]
+Port = Annotated[int | None, typer.Option(min=0, max=65535, metavar="PORT", help="Port to listen on (default 8080)")]
+Host = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Address to listen on (default 127.0.0.1)")]
+LogLevel = Annotated[
+    str | None,
+    typer.Option(metavar="LEVEL", help="Least important lines to log: debug, info, warning or error (default info)"),
+]
 
 
-def serve(*, host: Host = None, port: Port = None, data: Data = None, config: Config = None) -> None:
+def serve(
+    *, host: Host = None, port: Port = None, data: Data = None, config: Config = None, log_level: LogLevel = None
+) -> None:
     """Run the server here, until Ctrl-C or SIGTERM."""
     from modelkeep.app import processes, settings
     from modelkeep.app.places import Places
 
-    loaded = settings.load(config, _overrides(host, port, data))
+    overrides = _overrides(host, port, data) | ({} if log_level is None else {"log.level": log_level})
+    loaded = settings.load(config, overrides)
     processes.serve(loaded, announce=lambda address: _announce(address, Places(loaded.data).setup_token))
 
 
