@@ -40,10 +40,13 @@ fix: $(READY) ## Format, and mend what can be mended by itself
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
+docs: $(READY) ## Write the reference pages anew from the code
+	@$(BIN)/python docs/generate.py
+
 bench: $(READY) ## Measure the predict path on this machine
 	@$(BIN)/python bench/predict.py
 
 clean: ## Remove what setup made; data in DATA stays
 	rm -rf $(VENV) .cache dist build
 
-.PHONY: help setup demo test check fix bench clean
+.PHONY: help setup demo test check fix docs bench clean

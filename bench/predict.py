@@ -66,15 +66,16 @@ def bare(run: Callable[[np.ndarray], object], rows: np.ndarray, size: int, secon
     return count / (time.perf_counter() - started)
 
 
-def measure(name: str, path: str, key: str, bodies: list[bytes], limit: float, seconds: float) -> dict[str, object]:
+def measure(name: str, key: str, bodies: list[bytes], limit: float, seconds: float) -> dict[str, object]:
     """Print and return one model's row for each number of callers."""
     row: dict[str, object] = {}
     for callers in LEVELS:
-        bursts = [asyncio.run(burst(path, key, bodies, callers, seconds)) for _ in range(3)]
+        bursts = [asyncio.run(burst(f"/api/v1/predict/{name}", key, bodies, callers, seconds)) for _ in range(3)]
         rate = statistics.median(one for one, _took in bursts)
         took = sorted(second * 1000 for _rate, seconds_ in bursts for second in seconds_)
         p50, p99 = took[len(took) // 2], took[int(len(took) * 0.99)]
-        print(f"{name:10} {callers:3} callers  {rate:8.0f}/s  p50 {p50:7.2f} ms  p99 {p99:7.2f} ms  {rate / limit:6.3f} of the bare model")
+        line = f"{name:10} {callers:3} callers  {rate:8.0f}/s  p50 {p50:7.2f} ms  p99 {p99:7.2f} ms"
+        print(f"{line}  {rate / limit:6.3f} of the bare model")
         row[str(callers)] = {"per_second": rate, "p50_ms": p50, "p99_ms": p99, "of_bare": rate / limit}
     return row
 
@@ -109,10 +110,7 @@ def main() -> None:
                 with Client(f"http://127.0.0.1:{PORT}", key) as client:
                     for kind in limits:
                         client.push(home / f"forest.{'joblib' if kind == 'sklearn' else 'onnx'}", kind)
-                figures = {
-                    kind: measure(kind, f"/api/v1/predict/{kind}", key, bodies, limit, arguments.seconds)
-                    for kind, limit in limits.items()
-                }
+                figures = {kind: measure(kind, key, bodies, limit, arguments.seconds) for kind, limit in limits.items()}
             finally:
                 server.terminate()
     if arguments.json:

@@ -1,6 +1,6 @@
 """Writes the reference pages that follow from the code: settings, commands, errors, metrics, HTTP.
 
-    make docs        (a test fails while a page says something else than the code)
+make docs        (a test fails while a page says something else than the code)
 """
 
 import importlib
@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import typer
-from click import Command, Context, Group, Option, Parameter
+from click import Command, Parameter
 
 import modelkeep
 from modelkeep.app.cli.problems import EXIT_CODES
@@ -20,10 +20,10 @@ from modelkeep.app.settings import Settings, described
 from modelkeep.contracts.errors import all_errors
 from modelkeep.contracts.rejections import ADVICE
 from modelkeep.infra.problems import STATUS
-from modelkeep.serving.feed import Router
 from modelkeep.serving.keys import Keys
 from modelkeep.serving.metrics import Metrics
 from modelkeep.serving.pool import Pool
+from modelkeep.serving.router import Router
 from modelkeep.serving.settings import ServingSettings
 
 HERE = Path(__file__).parent / "reference"
@@ -32,14 +32,13 @@ _MADE = "<!-- made by docs/generate.py: change the code, then `make docs` -->\n"
 
 def pages() -> dict[str, str]:
     """Return each page's text by its file name."""
-    return {"settings.md": settings(), "commands.md": commands(), "errors.md": errors(), "metrics.md": metrics(), "http.md": http()}
+    makers = (settings, commands, errors, metrics, http)
+    return {f"{maker.__name__}.md": maker() for maker in makers}
 
 
 def settings() -> str:
     """Every setting: name, default, sentence."""
-    rows = [
-        f"| `{name}` | `{_shown(value)}` | {about} |" for name, value, about in described(Settings.model_construct())
-    ]
+    rows = [f"| `{name}` | `{_shown(value)}` | {about} |" for name, value, about in described(Settings.model_construct())]
     return f"""{_MADE}
 # Settings
 
@@ -75,7 +74,9 @@ def errors() -> str:
             importlib.import_module(module.name)
     known: dict[str, str] = {}
     for one in all_errors():
-        known.setdefault(one.code, f"| `{one.code}` | {STATUS[one.kind]} | {one.kind} | {' '.join((one.__doc__ or '').split())} |")
+        sentence = " ".join((one.__doc__ or "").split())
+        row = f"| `{one.code}` | {STATUS[one.kind]} | {one.kind} | {sentence} |"
+        known[one.code] = min(row, known.get(one.code, row))  # a code that two planes raise has one line
     rows = [known[code] for code in sorted(known)]
     reasons = [f"| `{reason}` | {advice} |" for reason, advice in ADVICE.items()]
     return f"""{_MADE}
@@ -103,7 +104,7 @@ def metrics() -> str:
     """Every metric that the server exports."""
     found = Metrics("0")
     keys = Keys(max_staleness_s=1)
-    found.watch(Router(lambda changed: Pool(ServingSettings(), lambda message: None, changed)), keys)
+    found.watch(Router(lambda changed: Pool(ServingSettings(), _unsent, changed)), keys)
     rows = [f"| `{name}` | {kind} | {about} |" for name, kind, about in sorted(_families(found))]
     return f"""{_MADE}
 # Metrics
@@ -144,13 +145,14 @@ has `X-Request-ID`; send your own, or a W3C `traceparent`, to find it again in t
 | `GET /metrics` | Prometheus metrics. |
 
 `inputs` is a list of rows (`[[1, 2], [3, 4]]`), of records (`[{{"a": 1, "b": 2}}]`), or an object of columns
-(`{{"a": [1, 3], "b": [2, 4]}}`); for a model with several inputs an object of nested lists by input name; for pictures a list of
-base64 texts. Missing values are `null`, where the signature says `nullable`. `top_k` asks for the best classes of each row,
+(`{{"a": [1, 3], "b": [2, 4]}}`); for a model with several inputs an object of nested lists by input name; for pictures a list
+of base64 texts. Missing values are `null`, where the signature says `nullable`. `top_k` asks for the best classes of each row,
 `outputs` for some outputs only, `version` for an answer by that version or none. `X-Request-Timeout: 0.5` sets a deadline in
 seconds. The answer names the prediction (`id`, also `X-Prediction-ID`) and the version that gave it:
 
 ```json
-{{"id": "prd_01J...", "deployment": "churn", "model": "churn", "version": 3, "outputs": {{"label": [1], "probabilities": [[0.1, 0.9]]}}}}
+{{"id": "prd_01J...", "deployment": "churn", "model": "churn", "version": 3,
+ "outputs": {{"label": [1], "probabilities": [[0.1, 0.9]]}}}}
 ```
 
 ## Everything else
@@ -159,6 +161,10 @@ seconds. The answer names the prediction (`id`, also `X-Prediction-ID`) and the 
 |---|---|
 {chr(10).join(rows)}
 """
+
+
+def _unsent(message: object) -> None:
+    del message
 
 
 def _families(found: Metrics) -> Iterator[tuple[str, str, str]]:
@@ -170,9 +176,9 @@ def _families(found: Metrics) -> Iterator[tuple[str, str, str]]:
 def _openapi() -> dict[str, Any]:
     from modelkeep.api.asgi import create_app
     from modelkeep.api.services import Services
+    from modelkeep.app import bootstrap
     from modelkeep.app.control_plane import control_plane
     from modelkeep.app.places import Places
-    from modelkeep.app import bootstrap
     from modelkeep.contracts.snapshot import Limits
     from modelkeep.control.models.rules import Formats
     from modelkeep.infra.db import Database
@@ -180,7 +186,8 @@ def _openapi() -> dict[str, Any]:
 
     with TemporaryDirectory() as folder:
         places = Places(Path(folder))
-        control = control_plane(Database(DatabaseSettings(f"sqlite:///{places.database}")), ring_worker=bool, ring_courier=bool, limits=Limits())
+        db = Database(DatabaseSettings(f"sqlite:///{places.database}"))
+        control = control_plane(db, ring_worker=bool, ring_courier=bool, limits=Limits())
         services = Services(
             users=control.users,
             models=control.models,
@@ -194,9 +201,10 @@ def _openapi() -> dict[str, Any]:
 
 
 def _walk(command: Command, name: str) -> Iterator[tuple[str, Command]]:
-    if isinstance(command, Group):
-        for child in sorted(command.commands):
-            yield from _walk(command.commands[child], f"{name} {child}")
+    children: dict[str, Command] = getattr(command, "commands", {})
+    if children:
+        for child in sorted(children):
+            yield from _walk(children[child], f"{name} {child}")
     else:
         yield name, command
 
@@ -206,9 +214,9 @@ def _sentence(command: Command) -> str:
 
 
 def _option(one: Parameter) -> str:
-    if isinstance(one, Option):
+    if one.param_type_name == "option":
         return " ".join(f"`{flag}`" for flag in one.opts)
-    return f"`{one.make_metavar(Context(Command('x'))) if one.metavar is None else one.metavar}`"
+    return f"`{one.metavar or (one.name or '').upper()}`"
 
 
 def _help(one: Parameter) -> str:

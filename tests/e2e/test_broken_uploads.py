@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures.installation import Installation, installed
 from sklearn.linear_model import LogisticRegression
 
-from modelkeep.client import Rejected
+from fixtures.installation import Installation, installed
+from modelkeep.client import Invalid, Rejected
 
 
 class Hangs:
@@ -48,7 +48,6 @@ def _model() -> bytes:
 BROKEN: dict[str, tuple[str, Callable[[], bytes], str | None, str]] = {
     # what: (file name, content, sample, code)
     "truncated": ("m.pkl", lambda: _model()[:-40], None, "artifact_truncated"),
-    "empty": ("m.pkl", lambda: b"", None, "artifact_truncated"),
     "of another format": ("m.onnx", lambda: b"\x89PNG\r\n\x1a\n" + bytes(200), None, "content_unrecognised"),
     "with the wrong extension": ("m.onnx", _model, None, "format_mismatch"),
     "of the wrong shape": ("m.pkl", _model, "a,b,c\n1,2,3\n", "sample_mismatch"),
@@ -110,6 +109,15 @@ def test_a_broken_upload_ends_with_its_own_code(what: str, house: Installation, 
     assert rejection.advice
     assert str(tmp_path) not in json.dumps([rejection.detail, rejection.advice])
     assert faults == []
+
+
+def test_what_shows_at_once_is_refused_at_once(house: Installation, tmp_path: Path) -> None:
+    (tmp_path / "empty.pkl").write_bytes(b"")
+    (tmp_path / "m.h5").write_bytes(b"\x89HDF\r\n")
+    with house.client() as client:
+        for name in ("empty.pkl", "m.h5"):
+            with pytest.raises(Invalid):
+                client.push(tmp_path / name, "broken")
 
 
 def test_the_same_kinds_whole_are_accepted(house: Installation, tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from fixtures.installation import Installation, eventually
 from sklearn.dummy import DummyRegressor
 
+from fixtures.installation import Installation, eventually
 from modelkeep.client import Client, ModelkeepError
 
 SEED = int(os.environ.get("KILL_SEED", "20261121"))

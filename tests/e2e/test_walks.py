@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
-from fixtures.installation import Installation, eventually
 from PIL import Image
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from fixtures.installation import Installation, eventually
 from modelkeep.client import Conflict, Invalid, NotAllowed, NotAuthenticated, NotFound, Rejected
 
 
@@ -329,11 +329,8 @@ def test_events_tell_of_each_state_and_end(house: Installation, tmp_path: Path) 
             accepted = http.post("/api/v1/models/told/versions", files={"file": ("m.joblib", file)})
         assert accepted.status_code == 202
         assert accepted.headers["location"] == "/api/v1/models/told/versions/1"
-        states = []
         with http.stream("GET", accepted.headers["location"] + "/events") as stream:
-            for line in stream.iter_lines():
-                if line.startswith("data:"):
-                    states.append(json.loads(line[5:])["state"])
+            states = [json.loads(line[5:])["state"] for line in stream.iter_lines() if line.startswith("data:")]
     assert states[-1] == "ready"
     assert sorted(states, key=["received", "validating", "ready"].index) == states
 
@@ -412,21 +409,16 @@ def test_a_thousand_rows_and_fifty_callers_each_get_their_own(
 
 
 def test_the_caller_may_name_a_shorter_deadline(house: Installation, tmp_path: Path) -> None:
-    (tmp_path / "slow.echo").write_text(json.dumps({"run_seconds": 0.8}))
+    (tmp_path / "slow.echo").write_text(json.dumps({"echo": 1, "run_s": 0.8}))
     with house.client() as client, house.http() as http:
         client.push(tmp_path / "slow.echo", "slow")
-        row = {"inputs": _echo_row(http, "slow")}
+        row = {"inputs": [[0.0, 0.0]]}
         started = time.monotonic()
         late = http.post("/api/v1/predict/slow", json=row, headers={"X-Request-Timeout": "0.2"})
         assert late.status_code == 504
         assert late.json()["code"] == "deadline_exceeded"
         assert time.monotonic() - started < 0.7
         assert http.post("/api/v1/predict/slow", json=row).status_code == 200
-
-
-def _echo_row(http: httpx.Client, name: str) -> list[list[float]]:
-    width = http.get(f"/v2/models/{name}").json()["inputs"][0]["shape"][1]
-    return [[0.0] * width]
 
 
 def test_a_rejected_version_tells_its_uploader_what_to_change(house: Installation, tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from modelkeep.sandbox.control import Channel
+from modelkeep.sandbox.limits import die_with_parent
 
 
 @dataclass
@@ -47,6 +49,9 @@ def start(name: str, command: Sequence[str], environment: Mapping[str, str], fds
             stdin=subprocess.DEVNULL,
             pass_fds=(theirs.fileno(), *fds),
             process_group=0,
+            # Set before the program starts: one that is killed while a child still imports must not leave it behind. The
+            # supervisor has a single thread, so running Python between fork and exec is safe.
+            preexec_fn=partial(die_with_parent, os.getpid()),  # noqa: PLW1509 - as said above
         )
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[int] = loop.create_future()

@@ -20,7 +20,6 @@ from modelkeep.app.places import Places
 from modelkeep.contracts.errors import Conflict, Invalid
 from modelkeep.sandbox import control
 from modelkeep.sandbox.control import Channel, ChannelClosed
-from modelkeep.sandbox.limits import die_with_parent
 
 if TYPE_CHECKING:
     from modelkeep.app.settings import Settings
@@ -266,7 +265,6 @@ async def _start(role: str, channel_fd: int, fds: list[int]) -> None:
 
 def main(arguments: list[str]) -> None:
     """Be one role, as the supervisor asks on the command line."""
-    die_with_parent(os.getppid())
     role, *fds, channel_fd = arguments
     if role == "server":
         import uvloop

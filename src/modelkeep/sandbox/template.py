@@ -15,10 +15,12 @@ import signal
 import socket
 import sys
 import traceback
+from collections import deque
 from collections.abc import Iterator
 
 import msgspec
 
+from modelkeep.contracts.runner import Runner
 from modelkeep.sandbox import child, limits, loader
 from modelkeep.sandbox.control import ChannelClosed, Exited, Fork, Forked, Inbox, pack
 
@@ -64,6 +66,10 @@ class Template:
 
     def _fork(self, fork: Fork, fds: list[int]) -> None:
         artifact, channel, output = fds
+        for runner in loader.installed():
+            if runner.manifest.name == fork.spec.runner:
+                # What is asked for first is imported first, and here: done in the fork, it would be done twice at once.
+                deque(_preload_for(runner), maxlen=0)
         if limits.count_threads() != 1:
             raise RuntimeError("a preloaded module has started a thread: forks of this template would be broken")
         template = os.getpid()
@@ -102,12 +108,16 @@ def preload() -> Iterator[str]:
     A module that is not installed belongs to an extra that this installation does without: runners that need it say so.
     """
     for runner in loader.installed():
-        for name in runner.manifest.preload:
-            try:
-                importlib.import_module(name)
-            except ImportError as error:
-                sys.stderr.write(f"not preloaded: {name}: {error}\n")
-            yield name
+        yield from _preload_for(runner)
+
+
+def _preload_for(runner: type[Runner]) -> Iterator[str]:
+    for name in runner.manifest.preload:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            sys.stderr.write(f"not preloaded: {name}: {error}\n")
+        yield name
 
 
 def _become_runner(fork: Fork, artifact: int, channel: int, output: int, template: int) -> None:
