@@ -12,27 +12,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-from access import NoWayIn, demo_key, read_env, write_whole
-from models import DemoModel, build
-from publish import WrongAnswer, curl_lines, publish
-
-from modelkeep.client import Client, ModelkeepError, Unavailable
-
 HOST = "127.0.0.1"
-START_S = 60.0
 PR_SET_PDEATHSIG = 1
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "demo"
-
-
-class ServerEnded(RuntimeError):
-    """The server has ended, by itself or because it was told to."""
-
-
-class NotReady(RuntimeError):
-    """The server runs, but does not become ready."""
 
 
 def main() -> int:
@@ -41,24 +25,28 @@ def main() -> int:
     if not _free(arguments.port):
         print(f"Port {arguments.port} is in use by another program. Choose another: make demo PORT=8090", file=sys.stderr)
         return 1
-    env = arguments.data / "demo.env"
-    aside = arguments.data / "demo.env.aside"
+    env, aside = arguments.data / "demo.env", arguments.data / "demo.env.aside"
     if env.exists():
         env.replace(aside)
+    print("Starting Modelkeep ...", flush=True)
     server = _start(arguments.port, arguments.data)
+    told_to_end = _pass_signals_on(server)
 
-    def end(received: int, _frame: object) -> None:
-        print("\nStopping ...", flush=True)
-        server.send_signal(received)
+    def has_ended(seconds: float) -> bool:
+        try:
+            server.wait(None if told_to_end else seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end)
+    from set_up import DemoFailed, ServerEnded, set_up  # after the start: while we import, the server comes up
+
     try:
-        _set_up(server, arguments)
+        set_up(arguments, HOST, has_ended)
     except ServerEnded:
         if aside.exists():  # it may describe another run of the demo on this data
             aside.replace(env)
-    except (ModelkeepError, NoWayIn, NotReady, WrongAnswer) as error:
+    except DemoFailed as error:
         print(f"The demo could not be set up: {error}", file=sys.stderr)
         server.terminate()
         server.wait()
@@ -91,7 +79,7 @@ def _free(port: int) -> bool:
 def _start(port: int, data: Path) -> "subprocess.Popen[bytes]":
     """Start the server in a process group of its own, so that Ctrl-C reaches it once, through us.
 
-    Its stdout is left out: what it says to a newcomer there is done below. Problems go to stderr.
+    Its stdout is left out: what it says to a newcomer there is done for them. Problems go to stderr.
     """
     libc = ctypes.CDLL(None)
 
@@ -100,65 +88,21 @@ def _start(port: int, data: Path) -> "subprocess.Popen[bytes]":
 
     command = [sys.executable, "-m", "modelkeep.app.cli", "serve", "--host", HOST, "--port", str(port), "--data", str(data)]
     command += ["--log-level", "warning"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, process_group=0, preexec_fn=end_with_us)  # noqa: PLW1509 - no threads yet
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, process_group=0, preexec_fn=end_with_us)  # noqa: PLW1509 - no threads here
 
 
-def _set_up(server: "subprocess.Popen[bytes]", arguments: argparse.Namespace) -> None:
-    url, data = f"http://{HOST}:{arguments.port}", arguments.data
-    print("Starting Modelkeep ...", flush=True)
-    models = build(arguments.cache)
-    try:
-        _wait_until_it_answers(server, url)
-        key = demo_key(url, data, read_env(data / "demo.env.aside").get("MODELKEEP_API_KEY", ""))
-        with Client(url, key, timeout=60) as client:
-            publish(client, models, lambda text: print(text, flush=True))
-    except Unavailable as error:
-        if _ends(server):
-            raise ServerEnded from error
-        raise
-    values = {"MODELKEEP_URL": url, "MODELKEEP_GRPC": f"{HOST}:{arguments.grpc_port}", "MODELKEEP_API_KEY": key}
-    write_whole(data / "demo.env", "".join(f"{name}={value}\n" for name, value in values.items()))
-    print(_screen(url, data, models), flush=True)
+def _pass_signals_on(server: "subprocess.Popen[bytes]") -> list[int]:
+    """Hand SIGINT, SIGTERM and SIGHUP to the server; returns the list that they are noted in."""
+    received: list[int] = []
 
+    def hand_on(number: int, _frame: object) -> None:
+        received.append(number)
+        print("\nStopping ...", flush=True)
+        server.send_signal(number)
 
-def _wait_until_it_answers(server: "subprocess.Popen[bytes]", url: str) -> None:
-    """Wait until it is ready; raise `ServerEnded` when it ends instead."""
-    deadline = time.monotonic() + START_S
-    with Client(url, timeout=5) as client:
-        while True:
-            if server.poll() is not None:
-                raise ServerEnded
-            why = _why_not_ready(client)
-            if not why:
-                return
-            if time.monotonic() >= deadline:
-                raise NotReady(f"It is not ready after {START_S:.0f} s: {why}.")
-            time.sleep(0.03)
-
-
-def _why_not_ready(client: Client) -> str:
-    try:
-        readiness = client.readiness()
-    except Unavailable as error:
-        return error.message.rstrip(".")
-    return "" if readiness.get("ready") else ", ".join(readiness.get("reasons", ["no reason given"]))
-
-
-def _ends(server: "subprocess.Popen[bytes]") -> bool:
-    """Whether the server is ending: it no longer answers, so give it a moment to."""
-    try:
-        server.wait(5)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
-
-
-def _screen(url: str, data: Path, models: list[DemoModel]) -> str:
-    lines = [f"\nModelkeep answers at {url}, its API is described at {url}/docs. Ctrl-C ends it.\n"]
-    lines += [f"  {model.name:<14} {model.description}" for model in models]
-    lines += ["\nAsk both, in another terminal:\n", f"set -a; . {data / 'demo.env'}; set +a\n", curl_lines(url, models)]
-    lines += [f"\nThe administrator's key is in {data / 'admin-key'}.\n"]
-    return "\n".join(lines)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, hand_on)
+    return received
 
 
 if __name__ == "__main__":

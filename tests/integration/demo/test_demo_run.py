@@ -21,7 +21,7 @@ DEMO = Path(__file__).resolve().parents[3] / "examples" / "demo"
 def running(data, cache, port, folder):
     """Run the demo; yields the process, whose words are in demo.log and problems in demo.err."""
     command = [sys.executable, str(DEMO / "run.py"), "--port", str(port), "--data", str(data), "--cache", str(cache)]
-    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONUNBUFFERED": "1"}  # noqa: TID251 - as in a shell
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONUNBUFFERED": "1"}
     with (folder / "demo.log").open("w") as log, (folder / "demo.err").open("w") as problems:
         process = subprocess.Popen(command, stdout=log, stderr=problems, cwd=folder, env=environment)
         try:
@@ -116,3 +116,13 @@ def test_the_server_ends_with_the_demo_even_when_that_is_killed(folder, port, de
                 return sock.connect_ex(("127.0.0.1", port)) != 0
 
         eventually(gone, "the end of the server", 40)
+
+
+def test_a_demo_that_is_stopped_while_it_starts_ends_at_once(demo_models, demo_cache, tmp_path):
+    with running(tmp_path / "data", demo_cache, free_port(), tmp_path) as process:
+        eventually((tmp_path / "data" / "lock").exists, "the start of the server")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) in {0, 130}
+    assert "Stopping" in (tmp_path / "demo.log").read_text()
+    assert "Traceback" not in (tmp_path / "demo.err").read_text()
+    assert not (tmp_path / "data" / "demo.env").exists()
