@@ -1,0 +1,187 @@
+"""The life of versions and of their deployment, in any order, against a model of it small enough to be seen through."""
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from fixtures.control import ADMIN, FINDINGS, TestClock, upload
+from modelkeep.app.control_plane import control_plane
+from modelkeep.contracts.errors import ModelkeepError
+from modelkeep.contracts.rejections import Reason, reject
+from modelkeep.contracts.snapshot import Limits, decode_snapshot
+from modelkeep.control.deployments.service import SNAPSHOT
+from modelkeep.infra import broadcast
+from modelkeep.infra.db import Database
+from modelkeep.infra.migrations import migrate
+from modelkeep.infra.settings import DatabaseSettings
+
+T = TypeVar("T")
+numbers = st.integers(1, 6)
+
+
+class Expected:
+    """A version as it should be."""
+
+    def __init__(self) -> None:
+        self.state = "received"
+        self.archived = False
+
+
+class Life(RuleBasedStateMachine):
+    """Uploads, decisions, promotions, archiving and restoring of one model."""
+
+    folder: Path
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.file = self.folder / "m.db"
+        for left in self.folder.glob("m.db*"):
+            left.unlink()
+        self.db = Database(DatabaseSettings(url=f"sqlite:///{self.file}"))
+        self.run(migrate(self.db))
+        self.control = control_plane(self.db, ring_worker=int, ring_courier=int, limits=Limits(), clock=TestClock())
+        self.run(self.control.models.create(ADMIN, "m"))
+        self.versions: dict[int, Expected] = {}
+        self.serving: int | None = None
+        self.revision = 0
+        self.archived = False
+
+    def run(self, work: Coroutine[object, object, T]) -> T:
+        return self.runner.run(work)
+
+    def code(self, work: Coroutine[object, object, object]) -> str:
+        """Return the code of the refusal, or "" when there was none."""
+        try:
+            self.run(work)
+        except ModelkeepError as refused:
+            return refused.code
+        return ""
+
+    def teardown(self) -> None:
+        self.run(self.db.close())
+        self.runner.close()
+
+    @rule()
+    @precondition(lambda self: len(self.versions) < 6)
+    def upload(self) -> None:
+        number = len(self.versions) + 1
+        assert self.code(self.control.models.receive(ADMIN, "m", upload(bytes([number])))) == (
+            "model_archived" if self.archived else ""
+        )
+        if not self.archived:
+            self.versions[number] = Expected()
+
+    @rule(number=numbers, good=st.booleans())
+    def decide(self, number: int, good: bool) -> None:
+        expected = self.versions.get(number)
+        if expected is None:
+            return
+        version_id = self.run(self.control.models.version("m", number)).id
+        if good:
+            self.run(self.control.models.accept(version_id, FINDINGS, "job_x"))
+        else:
+            self.run(self.control.models.reject(version_id, reject(Reason.CORRUPT), "job_x"))
+        if expected.state not in {"received", "validating"}:
+            return
+        expected.state = "ready" if good else "rejected"
+        if good and self.serving is None and not expected.archived and not self.archived:
+            self.serving, self.revision = number, self.revision + 1
+
+    @rule(number=numbers)
+    def begin(self, number: int) -> None:
+        expected = self.versions.get(number)
+        if expected is None:
+            return
+        version_id = self.run(self.control.models.version("m", number)).id
+        begun = self.run(self.control.models.begin_validation(version_id))
+        assert (begun is None) == (expected.state in {"ready", "rejected"})
+        if begun is not None:
+            expected.state = "validating"
+
+    @rule(number=numbers, seen=st.none() | st.integers(-1, 0))
+    def promote(self, number: int, seen: int | None) -> None:
+        expected = self.versions.get(number)
+        revision = None if seen is None else self.revision + seen
+        code = self.code(self.control.deployments.promote(ADMIN, "m", number, expected=revision))
+        if self.archived and expected is not None:
+            assert code == "model_archived"
+        elif expected is None:
+            assert code == "version_not_found"
+        elif expected.archived:
+            assert code == "version_archived"
+        elif expected.state != "ready":
+            assert code == "version_not_ready"
+        elif seen == -1:
+            assert code == "stale"
+        else:
+            assert code == ""
+            if self.serving != number:
+                self.serving, self.revision = number, self.revision + 1
+
+    @rule(number=numbers)
+    def archive_version(self, number: int) -> None:
+        expected = self.versions.get(number)
+        code = self.code(self.control.models.archive_version(ADMIN, "m", number))
+        if expected is None:
+            assert code == "version_not_found"
+        elif expected.archived:
+            assert code == ""
+        elif self.serving == number:
+            assert code == "version_in_use"
+        else:
+            assert code == ""
+            expected.archived = True
+
+    @rule(number=numbers)
+    def restore_version(self, number: int) -> None:
+        expected = self.versions.get(number)
+        code = self.code(self.control.models.restore_version(ADMIN, "m", number))
+        assert code == ("version_not_found" if expected is None else "")
+        if expected is not None:
+            expected.archived = False
+
+    @rule(archived=st.booleans())
+    def archive_or_restore(self, archived: bool) -> None:
+        change = self.control.models.archive if archived else self.control.models.restore
+        self.run(change(ADMIN, "m"))
+        self.archived = archived
+
+    @invariant()
+    def everything_is_as_expected(self) -> None:
+        found = {one.number: one for one in self.run(self.control.models.versions("m", limit=10))}
+        assert {number: (one.state, one.archived_at is not None) for number, one in found.items()} == {
+            number: (one.state, one.archived) for number, one in self.versions.items()
+        }
+        deployment, _serving = self.run(self.control.deployments.deployment("m"))
+        assert (deployment.version, deployment.revision) == (self.serving, self.revision)
+        model = self.run(self.control.models.model("m"))
+        assert (model.latest_version, model.serving_version) == (len(self.versions) or None, self.serving)
+
+    @invariant()
+    def serving_hears_exactly_that(self) -> None:
+        news = self.run(self._latest())
+        served = [version.number for version in decode_snapshot(news.payload).versions] if news else []
+        assert served == ([] if self.serving is None or self.archived else [self.serving])
+
+    async def _latest(self) -> broadcast.News | None:
+        async with self.db.read() as tx:
+            return await broadcast.latest(tx, SNAPSHOT, 0)
+
+
+def test_no_order_of_events_breaks_the_life_cycle(tmp_path: Path):
+    Life.folder = tmp_path
+    relaxed = settings(max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
+    run_state_machine_as_test(Life, settings=relaxed)
+
+
+@pytest.fixture(autouse=True)
+def _no_loop_is_left():
+    yield
+    asyncio.set_event_loop(None)
