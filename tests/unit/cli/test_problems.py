@@ -73,7 +73,7 @@ def test_a_directory_is_said_to_be_one(command, tmp_path):
 def test_an_unknown_suffix_lists_those_that_are_known(command, tmp_path):
     path = tmp_path / "model.h5"
     path.write_bytes(b"x")
-    assert_calm(command("push", path, "--name", "churn"), 4, ".onnx", "unsupported_format")
+    assert_calm(command("push", path, "--name", "churn"), 4, ".onnx", "unsupported_format", "--format")
 
 
 def test_a_name_that_is_none_says_what_names_are_made_of(command, file):
@@ -115,7 +115,7 @@ def test_a_misspelt_model_is_recognised(command, pushed):
     ):
         assert_calm(command(*arguments), 3, "Did you mean churn?")
     assert_calm(command("models", "photos"), 3, "`modelkeep models` lists what there is.")
-    assert_calm(command("versions", "churn", 7), 3, "no version 7")
+    assert_calm(command("versions", "churn", 7), 3, "no version 7", "`modelkeep versions churn`")
 
 
 def test_a_rejected_model_prints_code_detail_and_advice(command, tmp_path):
@@ -134,7 +134,8 @@ def test_a_rejected_model_prints_code_detail_and_advice(command, tmp_path):
 
 def test_rows_that_do_not_fit_are_named_by_path_and_code(command, pushed):
     done = command("predict", "churn", "--rows", '[[1, "a"]]')
-    assert_calm(done, 4, "inputs[0][1]", "invalid_input")
+    assert done.err == "modelkeep: inputs[0][1]: Text where a number is needed. [invalid_input, not_a_number, req_1]\n"
+    assert done.code == 4
     problem = command("predict", "churn", "--rows", '[[1, "a"]]', "--json").problem
     assert problem["fields"] == [{"path": "inputs[0][1]", "code": "not_a_number", "message": "Text where a number is needed."}]
     assert (problem["status"], problem["request_id"]) == (400, "req_1")
@@ -155,6 +156,19 @@ def test_rows_that_do_not_fit_are_named_by_path_and_code(command, pushed):
 def test_a_file_of_rows_that_cannot_be_read_says_why(command, pushed, tmp_path, name, data, word):
     (tmp_path / name).write_bytes(data)
     assert_calm(command("predict", "churn", "--file", tmp_path / name), 2, word)
+
+
+def test_of_many_fields_at_fault_the_first_are_shown(command, standin):
+    fields = [{"path": f"inputs[{row}]", "code": "column_count", "message": "Has 1 value."} for row in range(9)]
+    standin.refusal = Refusal(400, "invalid_input", "inputs[0]: Has 1 value.", fields)
+    done = command("models")
+    assert done.err.splitlines() == [
+        "modelkeep: inputs[0]: Has 1 value. [invalid_input, column_count, req_1]",
+        "  inputs[1]: Has 1 value. [column_count]",
+        "  inputs[2]: Has 1 value. [column_count]",
+        "  inputs[3]: Has 1 value. [column_count]",
+        "  and 5 more",
+    ]
 
 
 def test_rows_that_are_not_json_show_what_rows_look_like(command, pushed):

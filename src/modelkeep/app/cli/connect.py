@@ -38,6 +38,19 @@ def connected(url: str, key: str, *, model: str = "", timeout: float = 60.0) -> 
             raise _with(error, _no_such(model, names)) from None
 
 
+@contextmanager
+def refined(code: str, hint: str) -> "Iterator[None]":
+    """Add `hint` to an error with this code."""
+    from modelkeep.client import ModelkeepError
+
+    try:
+        yield
+    except ModelkeepError as error:
+        if error.code == code:
+            error.hint = hint
+        raise
+
+
 def _with(error: "ModelkeepError", hint: str) -> "ModelkeepError":
     error.hint = hint
     return error
@@ -45,7 +58,7 @@ def _with(error: "ModelkeepError", hint: str) -> "ModelkeepError":
 
 def _no_such(name: str, names: Sequence[str]) -> str:
     if name in names:
-        return ""
+        return f"`modelkeep versions {name}` lists its versions."
     return did_you_mean(name, names) or "`modelkeep models` lists what there is."
 
 

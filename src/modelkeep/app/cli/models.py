@@ -68,9 +68,8 @@ def promote(name: ModelName, number: Number, *, url: Url = DEFAULT_URL, key: Api
     screen = Screen(as_json=as_json)
     with connected(url, key, model=name) as client:
         deployment = client.promote(name, number)
-        with screen.waiting("going into service ...") as tell:
+        with screen.waiting("going into service ..."):
             client.wait_serving(name, number)
-            tell("in service")
     before = deployment.previous_version
     back = (
         f" Version {before} did before: `modelkeep promote {name} {before}` goes back." if before and before != number else ""

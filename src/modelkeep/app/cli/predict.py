@@ -91,7 +91,7 @@ def _outputs(prediction: "Prediction") -> tuple[list[str], list[list[Cell]]]:
     """One line a row, one column an output."""
     outputs = prediction.raw.get("outputs") or {}
     columns = {name: [_text(value) for value in values] for name, values in outputs.items()}
-    if prediction.labels:
+    if prediction.labels and prediction.labels != columns.get("label"):
         columns = {"class": list(prediction.labels), **columns}
     count = max(map(len, columns.values()), default=0)
     lines: list[list[Cell]] = [[number, *(values[number] for values in columns.values())] for number in range(count)]

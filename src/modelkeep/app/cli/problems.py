@@ -44,7 +44,7 @@ _OF_KIND = {
     Kind.TIMEOUT: Code.UNAVAILABLE,
     Kind.STORAGE_FULL: Code.UNAVAILABLE,
 }
-_SHOWN_FIELDS = 5
+_SHOWN_FIELDS = 3
 
 
 class WrongUse(Exception):
@@ -63,15 +63,17 @@ def report(error: Exception, *, as_json: bool) -> Code:
         sys.stderr.write(json.dumps(problem, indent=2, ensure_ascii=False) + "\n")
         return code
     lines = [f"modelkeep: {problem['message']}"]
-    fields = [field for field in problem.get("fields", ()) if field["message"] not in problem["message"]]
+    fields = list(problem.get("fields", ()))
+    trail = [problem["code"]] if "version" not in problem else []
+    if fields and problem["message"] == f"{fields[0]['path']}: {fields[0]['message']}":
+        trail.append(fields.pop(0)["code"])  # the sentence says the rest
     lines += [f"  {field['path']}: {field['message']} [{field['code']}]" for field in fields[:_SHOWN_FIELDS]]
     if len(fields) > _SHOWN_FIELDS:
         lines.append(f"  and {len(fields) - _SHOWN_FIELDS} more")
     if problem.get("advice"):
         lines.append(f"  {problem['advice']}")
-    trail = [problem[name] for name in ("code", "request_id") if problem.get(name)]
-    if trail:
-        lines[-1] += f" [{', '.join(trail)}]"
+    trail += [problem["request_id"]] if problem.get("request_id") else []
+    lines[0] += f" [{', '.join(trail)}]" if trail else ""
     sys.stderr.write("\n".join(lines) + "\n")
     return code
 

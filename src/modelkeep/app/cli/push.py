@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modelkeep.app.cli.connect import connected, did_you_mean
+from modelkeep.app.cli.connect import connected, did_you_mean, refined
 from modelkeep.app.cli.options import DEFAULT_URL, ApiKey, AsJson, Url
 from modelkeep.app.cli.problems import WrongUse
 from modelkeep.app.cli.screen import MEGABYTE, Screen, file_size
@@ -55,7 +55,10 @@ def push(
         _check_file(given)
     screen = Screen(as_json=as_json)
     with connected(url, key) as client:
-        with screen.transfer(f"Uploading {file.name}") as progress:
+        with (
+            refined("unsupported_format", "Rename the file, or name its format with --format."),
+            screen.transfer(f"Uploading {file.name}") as progress,
+        ):
             version = client.push(
                 file,
                 name,
@@ -72,7 +75,9 @@ def push(
             screen.result(version.raw, lambda: screen.say(f"{name} version {version.number} is {version.state}."))
             return
         with screen.waiting(f"{version.state} ...") as tell:
-            version = client.wait_ready(name, version.number, on_state=lambda one: tell(f"{one.state} ..."))
+            version = client.wait_ready(
+                name, version.number, on_state=lambda one: None if one.settled else tell(f"{one.state} ...")
+            )
             deployment = client.promote(name, version.number) if promote else client.deployment(name)
             if deployment.version == version.number:
                 tell("going into service ...")
@@ -115,7 +120,7 @@ def facts_of(version: "Version") -> dict[str, str | int | None]:
     """Return what is known of a version, as names and texts."""
     report, signature = version.report or {}, version.signature or {}
     cost = report.get("latency_ms") or {}
-    speed = ", ".join(f"{cost[rows]:.2g} ms for {rows} row{'s' if rows != '1' else ''}" for rows in cost)
+    speed = ", ".join(f"{_short(cost[rows])} ms for {rows} row{'s' if rows != '1' else ''}" for rows in cost)
     memory = report.get("memory_bytes")
     return {
         "model": " ".join(str(report.get(part, "")) for part in ("framework", "framework_version", "kind")).strip(),
@@ -125,6 +130,10 @@ def facts_of(version: "Version") -> dict[str, str | int | None]:
         "speed": speed,
         "memory": f"{memory / MEGABYTE:.0f} MB" if memory else None,
     }
+
+
+def _short(milliseconds: float) -> str:
+    return f"{milliseconds:.0f}" if milliseconds >= 10 else f"{milliseconds:.2g}"  # noqa: PLR2004 - two digits tell enough
 
 
 def _tensors(specs: list[dict[str, object]]) -> str:
