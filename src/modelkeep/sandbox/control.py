@@ -196,19 +196,23 @@ class Channel:
         self._loop = asyncio.get_running_loop()
         self._writing = False
         self._closed = False
+        self._readable: asyncio.Future[None] | None = None
 
     async def receive(self) -> tuple[Message, list[int]]:
         """Return the next message and its descriptors, which the caller now owns. Raises `ChannelClosed`."""
         while not self._ready:
             if self._closed:
                 raise ChannelClosed
-            readable = self._loop.create_future()
+            readable = self._readable = self._loop.create_future()
             self._loop.add_reader(self._sock, _settle, readable)
             try:
                 await readable
             finally:
+                self._readable = None
                 if not self._closed:
                     self._loop.remove_reader(self._sock)
+            if self._closed:
+                raise ChannelClosed
             try:
                 self._ready.extend(self._inbox.receive(self._sock))
             except BlockingIOError:
@@ -252,6 +256,8 @@ class Channel:
         if self._closed:
             return
         self._closed = True
+        if self._readable is not None:
+            _settle(self._readable)
         self._loop.remove_reader(self._sock)
         self._loop.remove_writer(self._sock)
         for _data, fds in self._out:
