@@ -6,13 +6,15 @@ framing on the inner connection is h11's; one connection serves one request.
 
 import asyncio
 import os
+import socket
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 
 import h11
 import structlog
 
-from modelkeep.contracts.errors import Internal, Unavailable
+from modelkeep.contracts.errors import Internal, Invalid, Unavailable
 from modelkeep.serving.messages import Receive, Request, Scope, Send
 
 log = structlog.get_logger(__name__)
@@ -25,6 +27,7 @@ _HOP_BY_HOP = frozenset(
         b"keep-alive",
         b"proxy-authenticate",
         b"proxy-authorization",
+        b"proxy-connection",
         b"te",
         b"trailer",
         b"transfer-encoding",
@@ -32,6 +35,10 @@ _HOP_BY_HOP = frozenset(
         b"expect",
     }
 )
+
+
+# What a request needs whatever its `Connection` header says: its framing, its host, its key.
+_ALWAYS = frozenset({b"host", b"content-length", b"x-api-key", b"authorization"})
 
 
 class ApiDown(Unavailable):
@@ -63,27 +70,32 @@ class Forward:
     async def __call__(self, request: Request, scope: Scope, receive: Receive, send: Send) -> int:
         """Pass one request on and its answer back; returns the status. Raises `ApiDown` while nothing was answered yet."""
         try:
-            reader, writer = await asyncio.open_unix_connection(self._path)
-        except OSError as error:
-            raise ApiDown(retry_after_s=1) from error
-        passage = _Passage(reader, writer, self._silence_s)
-        pump = asyncio.create_task(passage.pump(request, scope, receive))
-        answer = asyncio.create_task(passage.answer(send))
-        drained = asyncio.create_task(self._draining.wait())
-        try:
-            await asyncio.wait((pump, answer, drained), return_when=asyncio.FIRST_COMPLETED)
-            if pump.done() and pump.result() is _Left.CLIENT and not answer.done():
-                return CLIENT_CLOSED
-            if drained.done() and passage.events and not answer.done():
-                answer.cancel()
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
-                return passage.status
-            return await answer
-        finally:
-            for task in (pump, answer, drained):
-                task.cancel()
-            await asyncio.gather(pump, answer, drained, return_exceptions=True)
-            writer.close()
+            head = _head(request, scope)
+        except h11.LocalProtocolError as error:
+            raise Invalid("The request's first line or its headers are not valid HTTP.") from error
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.setblocking(False)
+            try:
+                await asyncio.get_running_loop().sock_connect(sock, self._path)
+            except OSError as error:
+                raise ApiDown(retry_after_s=1) from error
+            passage = _Passage(sock, self._silence_s)
+            pump = asyncio.create_task(passage.pump(head, receive))
+            answer = asyncio.create_task(passage.answer(send, request.id))
+            drained = asyncio.create_task(self._draining.wait())
+            try:
+                await asyncio.wait((pump, answer, drained), return_when=asyncio.FIRST_COMPLETED)
+                if pump.done() and pump.result() is _Left.CLIENT and not answer.done():
+                    return CLIENT_CLOSED
+                if drained.done() and passage.events and not answer.done():
+                    answer.cancel()
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
+                    return passage.status
+                return await answer
+            finally:
+                for task in (pump, answer, drained):
+                    task.cancel()
+                await asyncio.gather(pump, answer, drained, return_exceptions=True)
 
 
 class _Left(Enum):
@@ -94,21 +106,25 @@ class _Left(Enum):
 
 
 class _Passage:
-    """One request on its way in, and its answer on its way out."""
+    """One request on its way in, and its answer on its way out.
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, silence_s: float) -> None:
+    It reads and writes the bare socket: a stream gives up both directions once one fails, and with them the answer that the
+    api left behind when it refused an upload in the middle.
+    """
+
+    def __init__(self, sock: socket.socket, silence_s: float) -> None:
         self.status = 0
         self.events = False
         self._inner = h11.Connection(h11.CLIENT, max_incomplete_event_size=128 * 1024)
-        self._reader = reader
-        self._writer = writer
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
         self._silence_s = silence_s
         self._patience: asyncio.Timeout | None = None
 
-    async def pump(self, request: Request, scope: Scope, receive: Receive) -> _Left:
+    async def pump(self, head: h11.Request, receive: Receive) -> _Left:
         """Send the request as it comes; then wait for the caller to leave."""
         try:
-            self._write(_head(request, scope))
+            await self._write(head)
             more = True
             while True:
                 message = await receive()
@@ -119,20 +135,19 @@ class _Passage:
                 body = message.get("body", b"")
                 more = message.get("more_body", False)
                 if body:
-                    self._write(h11.Data(data=body))
+                    await self._write(h11.Data(data=body))
                 if not more:
-                    self._write(h11.EndOfMessage())
-                await self._writer.drain()
+                    await self._write(h11.EndOfMessage())
                 self._be_patient()
         except ConnectionError:
             # The api closed its reading side: it has answered already (a refusal in mid-upload), and the answer is on its way.
             return _Left.API
 
-    async def answer(self, send: Send) -> int:
+    async def answer(self, send: Send, request_id: str) -> int:
         """Pass the answer back piece by piece; returns its status."""
         try:
             async with asyncio.timeout(self._silence_s) as self._patience:
-                return await self._pass_on(send)
+                return await self._pass_on(send, request_id)
         except TimeoutError as error:
             raise ApiDown("The control plane did not answer in time.", retry_after_s=1) from error
         except (h11.RemoteProtocolError, ConnectionError) as error:
@@ -140,14 +155,16 @@ class _Passage:
                 raise ApiDown(retry_after_s=1) from error
             raise ApiBroke from error
 
-    async def _pass_on(self, send: Send) -> int:
+    async def _pass_on(self, send: Send, request_id: str) -> int:
         while True:
             event = self._inner.next_event()
             if event is h11.NEED_DATA:
-                self._inner.receive_data(await self._reader.read(_CHUNK))
+                self._inner.receive_data(await self._loop.sock_recv(self._sock, _CHUNK))
             elif isinstance(event, h11.Response):
                 self._arrived(event)
-                headers = [(name, value) for name, value in event.headers if name not in _HOP_BY_HOP]
+                headers = _end_to_end(event.headers)
+                if not any(name == b"x-request-id" for name, _value in headers):
+                    headers.append((b"x-request-id", request_id.encode()))
                 await send({"type": "http.response.start", "status": self.status, "headers": headers})
             elif isinstance(event, h11.Data):
                 await send({"type": "http.response.body", "body": bytes(event.data), "more_body": True})
@@ -168,15 +185,23 @@ class _Passage:
         if self._patience is not None and self.status == 0 and not self._patience.expired():
             self._patience.reschedule(asyncio.get_running_loop().time() + self._silence_s)
 
-    def _write(self, event: h11.Request | h11.Data | h11.EndOfMessage) -> None:
-        self._writer.write(self._inner.send(event) or b"")
+    async def _write(self, event: h11.Request | h11.Data | h11.EndOfMessage) -> None:
+        await self._loop.sock_sendall(self._sock, self._inner.send(event) or b"")
+
+
+def _end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the headers that are meant for more than this connection: not those that `Connection` names either."""
+    given = list(headers)
+    skipped = _HOP_BY_HOP.union(
+        token.strip().lower() for name, value in given if name == b"connection" for token in value.split(b",")
+    )
+    return [(name, value) for name, value in given if name not in skipped or name in _ALWAYS]
 
 
 def _head(request: Request, scope: Scope) -> h11.Request:
     raw: bytes = scope.get("raw_path") or request.path.encode()
     target = raw.partition(b"?")[0] + (b"?" + request.query_string if request.query_string else b"")
-    skipped = _HOP_BY_HOP | {b"x-request-id"}
-    headers = [(name, value) for name, value in request.headers if name not in skipped]
+    headers = [(name, value) for name, value in _end_to_end(request.headers) if name != b"x-request-id"]
     if any(name == b"transfer-encoding" for name, _value in request.headers):
         headers = [(name, value) for name, value in headers if name != b"content-length"]
         headers.append((b"transfer-encoding", b"chunked"))
