@@ -14,7 +14,7 @@ COMMAND = [sys.executable, "-m", "modelkeep.app.cli"]
 
 @pytest.fixture
 def environment(standin):
-    inherited = dict(os.environ)  # noqa: TID251 - a test runs the command as a person would
+    inherited = dict(os.environ)
     return {**inherited, "MODELKEEP_URL": standin.url, "MODELKEEP_API_KEY": KEY, "TERM": "xterm-256color", "COLUMNS": "100"}
 
 
