@@ -62,7 +62,7 @@ class Served:
         except OutputInvalidError as error:
             return frames.RunFailed(message.id, "output_invalid", str(error)), {}
         except Exception as error:  # noqa: BLE001 - a model may raise anything
-            code = "memory" if loader.is_out_of_memory(error) else "model_failed"
+            code = "memory" if loader.is_out_of_memory(error) else _refusal(error)
             return frames.RunFailed(message.id, code, loader.for_people(loader.describe(error))), {}
         ended = time.perf_counter()
         return frames.Result(message.id, ended - decoded, decoded - started, peak_resident()), outputs
@@ -158,6 +158,12 @@ def _encoded(message: frames.Result | frames.RunFailed, outputs: Arrays) -> "lis
         return frames.encode(message, outputs)
     except frames.FrameError as error:
         return frames.encode(frames.RunFailed(message.id, "output_invalid", f"The answer is too large: {error}"))
+
+
+def _refusal(error: Exception) -> str:
+    """Whether it was these values that the model would not have, or the model that is at fault."""
+    refused = isinstance(error, ValueError) or "INVALID_ARGUMENT" in str(error)[:100]  # the latter is ONNX Runtime's
+    return "refused" if refused else "model_failed"
 
 
 def _sendable(outputs: Arrays, rows: int) -> Arrays:
