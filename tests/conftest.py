@@ -4,4 +4,4 @@ import os
 
 os.putenv("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime starts an uploader on import; tests phone nobody either
 
-pytest_plugins = ["fixtures.databases", "fixtures.control", "fixtures.runners"]
+pytest_plugins = ["fixtures.databases", "fixtures.control", "fixtures.control_api", "fixtures.runners"]

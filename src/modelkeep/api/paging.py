@@ -1,7 +1,6 @@
 """Pages of lists: a limit, and a cursor that says where the last page ended. Cursors mean nothing to anyone else."""
 
 import base64
-import binascii
 from collections.abc import Callable, Sequence
 from typing import Annotated, TypeVar
 
@@ -27,8 +26,8 @@ def read_cursor(cursor: str | None) -> str | None:
     if not cursor:
         return None
     try:
-        return base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)).decode()
-    except (binascii.Error, UnicodeError) as error:
+        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except ValueError as error:
         raise InvalidCursor from error
 
 

@@ -82,10 +82,7 @@ async def receive(request: Request, blobs: BlobStore, formats: Formats, settings
     total = limit + 2 * settings.max_sample_mb * _MIB + sum(_SMALL.values()) + _OVERHEAD
     if int(request.headers.get("content-length", 0)) > total:
         raise _too_large(settings)
-    try:
-        blob = await blobs.put(_file(request.stream(), form, total, settings), max_bytes=limit)
-    except TooLarge as error:
-        raise _too_large(settings) from error
+    blob = await blobs.put(_file(request.stream(), form, total, settings), max_bytes=limit)
     sample = None
     if form.sample:
         stored = await blobs.put(_once(form.sample), max_bytes=len(form.sample))
@@ -119,6 +116,8 @@ async def _file(body: AsyncIterator[bytes], form: "_Form", total: int, settings:
         if received > total:
             raise _too_large(settings)
         form.feed(chunk)
+        if form.size > settings.max_upload_mb * _MIB:
+            raise _too_large(settings)
         if len(form.waiting) >= _PIECE:
             yield form.take()
     form.finish()
@@ -145,7 +144,7 @@ class _Form:
         self._value = b""
         self._disposition = b""
         self._ended = False
-        self._empty = True
+        self.size = 0
         self._parser = MultipartParser(boundary, self._callbacks())
 
     @property
@@ -172,7 +171,7 @@ class _Form:
             raise InvalidUpload("The upload ends in the middle of a part.")
         if not self.filename:
             raise InvalidUpload("The upload has no part named `file`.")
-        if self._empty:
+        if not self.size:
             raise InvalidUpload("The file is empty.")
         self.format, self.runner = self._formats.choose(self.filename, self._text("format"))
         self.description = check_description(self._text("description"))
@@ -239,7 +238,7 @@ class _Form:
     def _take_data(self, data: bytes) -> None:
         if self._part == "file":
             self.waiting += data
-            self._empty = self._empty and not data
+            self.size += len(data)
             return
         kept = self._parts[self._part]
         if len(kept) + len(data) > self._limits[self._part]:
