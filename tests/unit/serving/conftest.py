@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import hashlib
+import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -67,12 +68,13 @@ class House:
         self.router = Router(pool)
         self.metrics = Metrics("9.9")
         self.metrics.watch(self.router, self.keys)
+        self._forward = Forward(run_dir / "api.sock")
         self.door = Door(
             settings=options,
             router=self.router,
             keys=self.keys,
             metrics=self.metrics,
-            forward=Forward(run_dir / "api.sock"),
+            forward=self._forward,
             version="9.9",
         )
         self.client = httpx.AsyncClient(
@@ -175,6 +177,7 @@ class House:
             await self.change()
         for _ in range(5):
             await asyncio.sleep(0)
+        os.close(self._forward._folder)
 
 
 @pytest.fixture
@@ -217,3 +220,61 @@ def make_version() -> Callable[..., ServedVersion]:
 def ones() -> Compute:
     """A model that answers 1 for each row of anything."""
     return lambda inputs: {"y": np.ones(len(next(iter(inputs.values()))))}
+
+
+class Images:
+    """A picture model whose scores are the number of each letter a to d in the bytes."""
+
+    signature = Signature((TensorSpec("image", Dtype.BYTES, (-1,)),), (TensorSpec("scores", Dtype.FP32, (-1, 4)),), image=True)
+
+    @staticmethod
+    def compute(inputs: Tensors) -> Tensors:
+        for row, picture in enumerate(inputs["image"].tolist()):
+            if not picture:
+                raise Refused("bad_image", "It is no picture.", row)
+        counts = [[picture.count(letter) for letter in (b"a", b"b", b"c", b"d")] for picture in inputs["image"].tolist()]
+        return {"scores": np.array(counts, dtype=np.float32)}
+
+
+@pytest.fixture
+def images() -> Images:
+    """A picture model."""
+    return Images()
+
+
+@pytest.fixture(scope="module")
+def served_once(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[str, str, bytes], tuple[int, dict[bytes, bytes], bytes]]]:
+    """Ask one door with one model `m` again and again, without an event loop of the test's own (for properties)."""
+    with asyncio.Runner() as runner:
+
+        async def make() -> House:
+            house = House(tmp_path_factory.mktemp("run"), ServingSettings())
+            await house.serve("m")
+            return house
+
+        house = runner.run(make())
+
+        async def ask(method: str, path: str, body: bytes) -> tuple[int, dict[bytes, bytes], bytes]:
+            sent: list[dict] = []
+
+            async def receive() -> dict:
+                return {"type": "http.request", "body": body, "more_body": False}
+
+            async def send(message: dict) -> None:
+                sent.append(message)
+
+            scope = {
+                "type": "http",
+                "method": method,
+                "path": path,
+                "raw_path": path.encode(),
+                "query_string": b"",
+                "headers": [(b"x-api-key", b"all"), (b"host", b"h")],
+            }
+            await house.door(scope, receive, send)
+            return sent[0]["status"], dict(sent[0]["headers"]), b"".join(one.get("body", b"") for one in sent)
+
+        yield lambda method, path, body: runner.run(ask(method, path, body))
+        runner.run(house.close())
