@@ -139,8 +139,9 @@ class House:
         self._runners.add(task)
         served = self.router.pool.get(version_id)
         assert served is not None
-        while not served.ready:
-            await self.change()
+        async with asyncio.timeout(10):
+            while not served.ready:
+                await self.change()
 
     async def change(self) -> None:
         """Wait until the pool says that a runner came or went."""
