@@ -50,7 +50,7 @@ async def test_a_large_batch_crosses_the_socket_both_ways(warm_bench):
 @pytest.mark.parametrize(
     ("behaviour", "code", "words"),
     [
-        ({"run_error": "the model says no"}, "model_failed", "ValueError: the model says no"),
+        ({"run_error": "the model says no"}, "refused", "ValueError: the model says no"),
         ({"run_mb": 30_000}, "memory", "MemoryError"),
         ({"lose_rows": 1}, "output_invalid", "2 rows"),
     ],
@@ -70,7 +70,7 @@ async def test_one_bad_row_fails_its_batch_and_others_pass(warm_bench):
     async with warm_bench.start(warm_bench.spec(artifacts.echo(fail_on=13.0), "echo")) as runner:
         await runner.load()
         failed, _ = await runner.run(input=np.array([[1.0, 13.0]]))
-        assert failed.code == "model_failed"
+        assert failed.code == "refused"
         answered, _ = await runner.run(input=ROWS)
         assert isinstance(answered, frames.Result)
 
