@@ -1,0 +1,150 @@
+"""The courier, over each kind of database."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fixtures.control import ADMIN, ready_version
+from modelkeep.app.control_plane import ControlPlane, control_plane
+from modelkeep.contracts.prediction import Heartbeat
+from modelkeep.contracts.snapshot import Limits, News, decode_snapshot
+from modelkeep.infra.bell import Bell, Listener
+from modelkeep.infra.db import Database
+from modelkeep.worker.courier import Courier
+
+
+@pytest.fixture
+def live(db: Database, tmp_path: Path) -> ControlPlane:
+    """The control plane with the real clock and a bell that the courier hears."""
+    return control_plane(db, ring_worker=bool, ring_courier=Bell(tmp_path / "courier.sock").ring, limits=Limits())
+
+
+@asynccontextmanager
+async def carrying(db: Database, live: ControlPlane, folder: Path, poll_s: float = 0.05) -> AsyncIterator[Listener]:
+    """A courier that carries inside the block; yields the server's ear."""
+    stop = asyncio.Event()
+    with Listener(folder / "server.sock") as ear:
+        courier = Courier(db, live.deployments, folder / "snapshot", folder, Bell(folder / "server.sock"), poll_s=poll_s)
+        running = asyncio.create_task(courier.run(stop))
+        try:
+            yield ear
+        finally:
+            stop.set()
+            await asyncio.wait_for(running, 10)
+
+
+async def news(ear: Listener, number: int) -> News:
+    """Wait until the bell says that this snapshot, or a later one, is the newest."""
+    async with asyncio.timeout(10):
+        while True:
+            for ring in await ear.wait(1):
+                heard = msgspec.msgpack.decode(ring, type=News)
+                if heard.number >= number:
+                    return heard
+
+
+async def test_every_snapshot_arrives_whole_and_the_bell_says_so(db: Database, live: ControlPlane, tmp_path: Path):
+    await live.deployments.publish()
+    async with carrying(db, live, tmp_path, poll_s=300) as ear:
+        assert (await news(ear, 1)).number == 1
+        await live.models.create(ADMIN, "iris")
+        await ready_version(live, "iris")
+        heard = await news(ear, 2)
+        snapshot = decode_snapshot((tmp_path / "snapshot").read_bytes())
+        assert snapshot.number == heard.number == 2
+        assert [one.name for one in snapshot.deployments] == ["iris"]
+        assert abs(heard.at - time.time()) < 5
+    assert (tmp_path / "snapshot").stat().st_mode & 0o777 == 0o600
+    assert not (tmp_path / "snapshot.new").exists()
+
+
+async def test_before_the_first_snapshot_nothing_is_said(db: Database, live: ControlPlane, tmp_path: Path):
+    async with carrying(db, live, tmp_path) as ear:
+        assert await ear.wait(0.3) == []
+        assert not (tmp_path / "snapshot").exists()
+        await live.deployments.publish()
+        await news(ear, 1)
+
+
+async def test_the_file_is_as_young_as_the_last_look_and_what_is_there_is_replaced_at_a_start(
+    db: Database, live: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("modelkeep.worker.courier._TOUCH_EVERY_S", 0.0)
+    (tmp_path / "snapshot").write_bytes(b"of a database that was restored from a backup")
+    await live.deployments.publish()
+    async with carrying(db, live, tmp_path) as ear:
+        await news(ear, 1)
+        assert decode_snapshot((tmp_path / "snapshot").read_bytes()).number == 1
+        os.utime(tmp_path / "snapshot", (0, 0))
+        async with asyncio.timeout(5):
+            while (tmp_path / "snapshot").stat().st_mtime < time.time() - 60:
+                await asyncio.sleep(0.02)
+
+
+async def test_the_newest_heartbeat_of_each_server_is_kept(db: Database, live: ControlPlane, tmp_path: Path):
+    await live.models.create(ADMIN, "iris")
+    version = await ready_version(live, "iris")
+    bell = Bell(tmp_path / "courier.sock")
+    async with carrying(db, live, tmp_path) as ear:
+        await news(ear, 1)
+        now = time.time()
+        for beat in (
+            Heartbeat("s1", now - 1, 1, {}),
+            Heartbeat("s1", now, 2, {"iris": version.id}),
+            Heartbeat("s2", now, 1, {}),
+        ):
+            assert bell.ring(msgspec.msgpack.encode(beat))
+        assert bell.ring(b"not a heartbeat")
+        async with asyncio.timeout(5):
+            while True:
+                _deployment, serving = await live.deployments.deployment("iris")
+                if len(serving) == 2:
+                    break
+                await asyncio.sleep(0.02)
+    assert [(one.server, one.snapshot, one.version) for one in serving] == [("s1", 2, 1), ("s2", 1, None)]
+
+
+async def test_a_heartbeat_that_says_nothing_new_is_not_written(
+    db: Database, live: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    kept: list[Heartbeat] = []
+
+    async def keep(beat: Heartbeat) -> None:
+        kept.append(beat)
+
+    monkeypatch.setattr(live.deployments, "hear", keep)
+    await live.deployments.publish()
+    now = time.time()
+    async with carrying(db, live, tmp_path) as ear:
+        await news(ear, 1)
+        for later, snapshot in ((0, 1), (2, 1), (4, 1), (6, 2), (8, 2), (16, 2)):
+            Bell(tmp_path / "courier.sock").ring(msgspec.msgpack.encode(Heartbeat("s1", now + later, snapshot)))
+            ear.knock()
+            await asyncio.sleep(0.1)
+    assert [round(beat.at - now) for beat in kept] == [0, 6, 16]
+
+
+async def test_a_database_that_goes_away_stops_the_news_and_not_the_courier(
+    db: Database, live: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from modelkeep.infra.db import DatabaseUnavailable
+
+    await live.deployments.publish()
+    async with carrying(db, live, tmp_path) as ear:
+        await news(ear, 1)
+
+        def gone() -> None:
+            raise DatabaseUnavailable
+
+        monkeypatch.setattr(db, "read", gone)
+        await asyncio.sleep(0.15)
+        await ear.wait(0.01)
+        assert await ear.wait(0.3) == []
+        monkeypatch.undo()
+        await news(ear, 1)

@@ -1,0 +1,370 @@
+"""The worker, with its real engine, over each kind of database."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from fixtures.control import ADMIN, FINDINGS, upload
+from modelkeep.app.control_plane import ControlPlane, control_plane
+from modelkeep.contracts.rejections import Reason, Rejection, reject
+from modelkeep.contracts.signature import ImageSpec
+from modelkeep.contracts.snapshot import Limits
+from modelkeep.control.models.rules import Sample, State, Version
+from modelkeep.infra.bell import Bell
+from modelkeep.infra.db import Database
+from modelkeep.infra.jobs import Job, JobState
+from modelkeep.plugins.storage.local import LocalStore
+from modelkeep.worker.inspection import Inspection, InspectionRequest
+from modelkeep.worker.loop import Worker
+from modelkeep.worker.settings import WorkerSettings
+from modelkeep.worker.validation import Validation
+
+FOUND = Inspection(FINDINGS.signature, FINDINGS.report, ImageSpec(size=8, activation="softmax"), "y")
+QUICK = WorkerSettings(quiet_start_s=0.05, poll_s=0.1, attempts=3)
+
+
+class Inspector:
+    """Answers as a test says, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[InspectionRequest] = []
+        self.answer: Callable[[InspectionRequest], Awaitable[Inspection | Rejection]] = self.accept
+        self.at_once = 0
+        self.most_at_once = 0
+
+    async def accept(self, request: InspectionRequest) -> Inspection | Rejection:
+        return FOUND
+
+    async def inspect(self, request: InspectionRequest) -> Inspection | Rejection:
+        self.asked.append(request)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            return await self.answer(request)
+        finally:
+            self.at_once -= 1
+
+
+@pytest.fixture
+def inspector() -> Inspector:
+    return Inspector()
+
+
+@pytest.fixture
+def live(db: Database, tmp_path: Path) -> ControlPlane:
+    """The control plane with the real clock and a bell that the worker hears."""
+    ring = Bell(tmp_path / "worker.sock").ring
+    return control_plane(db, ring_worker=ring, ring_courier=bool, limits=Limits())
+
+
+@pytest.fixture
+def validation(live: ControlPlane, inspector: Inspector, tmp_path: Path) -> Validation:
+    return Validation(live.models, LocalStore(tmp_path / "blobs"), inspector, Limits(memory_mb=7))
+
+
+@asynccontextmanager
+async def working(
+    db: Database, live: ControlPlane, handlers: dict[str, object], run_dir: Path, settings: WorkerSettings = QUICK
+) -> AsyncIterator[None]:
+    """A worker that works inside the block."""
+    stop = asyncio.Event()
+    running = asyncio.create_task(Worker(db, live.jobs, handlers, settings, run_dir).run(stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.wait_for(running, 20)
+
+
+async def decided(live: ControlPlane, number: int, within_s: float = 15) -> Version:
+    async with asyncio.timeout(within_s):
+        while True:
+            version = await live.models.version("iris", number)
+            if version.state.final:
+                return version
+            await asyncio.sleep(0.02)
+
+
+async def unfinished(db: Database, live: ControlPlane) -> list[Job]:
+    async with db.read() as tx:
+        return await live.jobs.unfinished(tx, 10)
+
+
+async def test_a_version_becomes_ready_with_what_the_inspector_found(
+    db: Database, live: ControlPlane, inspector: Inspector, validation: Validation, tmp_path: Path
+):
+    async def rows() -> AsyncIterator[bytes]:
+        yield b"a,b\n"
+
+    sample = await LocalStore(tmp_path / "blobs").put(rows(), max_bytes=99)
+    await live.models.create(ADMIN, "iris")
+    image = ImageSpec(size=8)
+    given = upload(b"abc", labels=("x", "y"), image=image, sample=Sample(sample.digest, "rows.csv"))
+    await live.models.receive(ADMIN, "iris", given)
+    async with working(db, live, {"validate_version": validation}, tmp_path):
+        version = await decided(live, 1)
+    assert (version.state, version.signature, version.image, version.scores) == (State.READY, FOUND.signature, FOUND.image, "y")
+    assert (await live.deployments.deployment("iris"))[0].version == 1
+    (asked,) = inspector.asked
+    assert (asked.sample, asked.sample_filename, asked.labels) == (b"a,b\n", "rows.csv", ("x", "y"))
+    assert (asked.spec.digest, asked.spec.image, asked.spec.limits.memory_mb) == (given.blob.digest, image, 7)
+    assert await unfinished(db, live) == []
+
+
+async def test_a_version_is_rejected_with_the_inspectors_reason(
+    db: Database, live: ControlPlane, inspector: Inspector, validation: Validation, tmp_path: Path
+):
+    async def refuse(request: InspectionRequest) -> Rejection:
+        return reject(Reason.TRUNCATED, "it ends at byte 3")
+
+    inspector.answer = refuse
+    await live.models.create(ADMIN, "iris")
+    async with working(db, live, {"validate_version": validation}, tmp_path):
+        await live.models.receive(ADMIN, "iris", upload())
+        version = await decided(live, 1)
+    assert version.rejection == reject(Reason.TRUNCATED, "it ends at byte 3")
+
+
+async def test_the_bell_is_heard_at_once(
+    db: Database, live: ControlPlane, inspector: Inspector, validation: Validation, tmp_path: Path
+):
+    await live.models.create(ADMIN, "iris")
+    deaf = WorkerSettings(quiet_start_s=0.01, poll_s=300)
+    async with working(db, live, {"validate_version": validation}, tmp_path, deaf):
+        for number in (1, 2, 3):
+            await live.models.receive(ADMIN, "iris", upload(bytes([number])))
+            await decided(live, number)
+
+
+async def test_without_a_bell_the_row_is_found(
+    db: Database, live: ControlPlane, control: ControlPlane, validation: Validation, tmp_path: Path
+):
+    await live.models.create(ADMIN, "iris")
+    async with working(db, live, {"validate_version": validation}, tmp_path):
+        await control.models.receive(ADMIN, "iris", upload())  # rings another bell
+        await decided(live, 1)
+
+
+async def test_what_fails_is_tried_again_and_given_up_in_the_end(
+    db: Database, live: ControlPlane, inspector: Inspector, validation: Validation, tmp_path: Path
+):
+    async def fail_for_odd(request: InspectionRequest) -> Inspection | Rejection:
+        tries = sum(asked.spec.version_id == request.spec.version_id for asked in inspector.asked)
+        if request.labels or tries < 2:
+            raise RuntimeError("no runner to be had")
+        return FOUND
+
+    inspector.answer = fail_for_odd
+    await live.models.create(ADMIN, "iris")
+    await live.models.receive(ADMIN, "iris", upload(b"1", labels=("never",)))
+    await live.models.receive(ADMIN, "iris", upload(b"2"))
+    async with working(db, live, {"validate_version": validation}, tmp_path):
+        second = await decided(live, 2)
+        first = await decided(live, 1)
+    assert second.state is State.READY
+    assert first.rejection is not None
+    assert first.rejection.code is Reason.VALIDATION_FAILED
+    assert len(inspector.asked) == 3 + 2
+    assert await unfinished(db, live) == []
+
+
+async def test_a_job_that_nobody_can_do_fails_and_holds_nothing_up(
+    db: Database, live: ControlPlane, validation: Validation, tmp_path: Path
+):
+    await live.models.create(ADMIN, "iris")
+    async with db.begin() as tx:
+        await live.jobs.enqueue(tx, "unheard_of", "x")
+    await live.models.receive(ADMIN, "iris", upload())
+    async with working(db, live, {"validate_version": validation}, tmp_path):
+        await decided(live, 1)
+        async with asyncio.timeout(10):
+            while await unfinished(db, live):
+                await asyncio.sleep(0.02)
+
+
+async def test_no_more_jobs_than_allowed_are_worked_on_at_once(
+    db: Database, live: ControlPlane, inspector: Inspector, validation: Validation, tmp_path: Path
+):
+    both = asyncio.Barrier(2)
+
+    async def together(request: InspectionRequest) -> Inspection:
+        await both.wait()
+        return FOUND
+
+    inspector.answer = together
+    await live.models.create(ADMIN, "iris")
+    for number in range(6):
+        await live.models.receive(ADMIN, "iris", upload(bytes([number])))
+    async with working(db, live, {"validate_version": validation}, tmp_path):
+        for number in range(1, 7):
+            await decided(live, number)
+    assert inspector.most_at_once == 2
+
+
+async def test_a_stopped_worker_leaves_its_jobs_to_the_next_start(
+    db: Database, live: ControlPlane, inspector: Inspector, validation: Validation, tmp_path: Path
+):
+    begun = asyncio.Event()
+
+    async def hang(request: InspectionRequest) -> Inspection:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    inspector.answer = hang
+    await live.models.create(ADMIN, "iris")
+    await live.models.receive(ADMIN, "iris", upload())
+    async with working(db, live, {"validate_version": validation}, tmp_path):
+        await asyncio.wait_for(begun.wait(), 15)
+    (job,) = await unfinished(db, live)
+    assert (job.state, job.attempts) == (JobState.RUNNING, 1)
+    inspector.answer = inspector.accept
+    async with working(db, live, {"validate_version": validation}, tmp_path):
+        assert (await decided(live, 1)).state is State.READY
+
+
+_PROCESS = """
+import asyncio, sys
+from pathlib import Path
+from fixtures.control import FINDINGS
+from modelkeep.app.control_plane import control_plane
+from modelkeep.contracts.snapshot import Limits
+from modelkeep.infra.db import Database
+from modelkeep.infra.settings import DatabaseSettings
+from modelkeep.plugins.storage.local import LocalStore
+from modelkeep.worker.inspection import Inspection
+from modelkeep.worker.loop import Worker
+from modelkeep.worker.settings import WorkerSettings
+from modelkeep.worker.validation import Validation
+
+url, folder, name, behaviour = sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4]
+
+class Inspector:
+    async def inspect(self, request):
+        with (folder / "log").open("a") as log:
+            log.write(f"{name} {behaviour} {request.spec.version_id}\\n")
+        if behaviour == "hang":
+            await asyncio.Event().wait()
+        return Inspection(FINDINGS.signature, FINDINGS.report)
+
+async def main():
+    db = Database(DatabaseSettings(url=url))
+    control = control_plane(db, ring_worker=int, ring_courier=int, limits=Limits())
+    validation = Validation(control.models, LocalStore(folder / "blobs"), Inspector(), Limits())
+    settings = WorkerSettings(name=name, quiet_start_s=0.01, poll_s=0.1, lease_s=1.5)
+    run_dir = folder / name
+    run_dir.mkdir(exist_ok=True)
+    await Worker(db, control.jobs, {"validate_version": validation}, settings, run_dir).run(asyncio.Event())
+
+asyncio.run(main())
+"""
+
+
+def start_worker(db: Database, folder: Path, name: str, behaviour: str) -> subprocess.Popen[bytes]:
+    arguments = [db.url.render_as_string(hide_password=False), str(folder), name, behaviour]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.Popen([sys.executable, "-c", _PROCESS, *arguments], env=environment)
+
+
+async def logged(folder: Path, line: str, within_s: float = 20) -> None:
+    async with asyncio.timeout(within_s):
+        while not ((folder / "log").exists() and line in (folder / "log").read_text()):
+            await asyncio.sleep(0.02)
+
+
+async def test_a_killed_workers_job_goes_on_when_it_starts_again(db: Database, live: ControlPlane, tmp_path: Path):
+    await live.models.create(ADMIN, "iris")
+    version = await live.models.receive(ADMIN, "iris", upload())
+    with start_worker(db, tmp_path, "w", "hang") as first:
+        await logged(tmp_path, f"w hang {version.id}")
+        first.send_signal(signal.SIGKILL)
+    assert (await live.models.version("iris", 1)).state is State.VALIDATING
+    with start_worker(db, tmp_path, "w", "accept") as second:
+        assert (await decided(live, 1, 20)).state is State.READY
+        second.kill()
+    (deployment, _serving) = await live.deployments.deployment("iris")
+    assert (deployment.version, deployment.revision) == (1, 1)
+
+
+async def test_another_worker_takes_over_from_one_that_never_comes_back(db: Database, live: ControlPlane, tmp_path: Path):
+    if db.sqlite:
+        return  # there is one worker over SQLite
+    await live.models.create(ADMIN, "iris")
+    version = await live.models.receive(ADMIN, "iris", upload())
+    with start_worker(db, tmp_path, "gone", "hang") as gone:
+        await logged(tmp_path, f"gone hang {version.id}")
+        with start_worker(db, tmp_path, "other", "accept") as other:
+            gone.kill()
+            assert (await decided(live, 1, 30)).state is State.READY
+            other.kill()
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert lines == [f"gone hang {version.id}", f"other accept {version.id}"]
+
+
+async def test_two_workers_do_each_job_once(db: Database, live: ControlPlane, tmp_path: Path):
+    if db.sqlite:
+        return  # there is one worker over SQLite
+    await live.models.create(ADMIN, "iris")
+    with start_worker(db, tmp_path, "one", "accept") as one, start_worker(db, tmp_path, "two", "accept") as two:
+        for number in range(8):
+            await live.models.receive(ADMIN, "iris", upload(bytes([number])))
+        for number in range(1, 9):
+            await decided(live, number, 30)
+        one.kill()
+        two.kill()
+    assert len((tmp_path / "log").read_text().splitlines()) == 8
+
+
+async def test_a_job_whose_engine_forgot_it_is_started_again(
+    db: Database, live: ControlPlane, inspector: Inspector, validation: Validation, tmp_path: Path
+):
+    """The row is the truth: even when the engine's own file is lost while a job is in work."""
+    if not db.sqlite:
+        return  # there the engine's tables live and die with the rows
+    begun = asyncio.Event()
+
+    async def hang(request: InspectionRequest) -> Inspection:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    inspector.answer = hang
+    await live.models.create(ADMIN, "iris")
+    await live.models.receive(ADMIN, "iris", upload())
+    async with working(db, live, {"validate_version": validation}, tmp_path):
+        await asyncio.wait_for(begun.wait(), 15)
+    for left in tmp_path.glob("jobs.db*"):
+        left.unlink()
+    inspector.answer = inspector.accept
+    async with working(db, live, {"validate_version": validation}, tmp_path):
+        assert (await decided(live, 1)).state is State.READY
+
+
+async def test_the_engine_is_not_loaded_where_nothing_is_to_be_done(db: Database, live: ControlPlane, tmp_path: Path):
+    idle = WorkerSettings(quiet_start_s=300)
+    async with working(db, live, {}, tmp_path, idle):
+        await asyncio.sleep(0.1)
+    assert not (tmp_path / "jobs.db").exists()
+
+
+async def test_a_job_that_kills_its_worker_is_given_up_by_the_count_in_its_row(
+    db: Database, live: ControlPlane, inspector: Inspector, validation: Validation, tmp_path: Path
+):
+    await live.models.create(ADMIN, "iris")
+    await live.models.receive(ADMIN, "iris", upload())
+    (job,) = await unfinished(db, live)
+    for _death in range(QUICK.attempts):
+        async with db.begin() as tx:
+            await live.jobs.begin(tx, job.id, "worker")
+    async with working(db, live, {"validate_version": validation}, tmp_path):
+        version = await decided(live, 1)
+    assert version.rejection is not None
+    assert version.rejection.code is Reason.VALIDATION_FAILED
+    assert inspector.asked == []
