@@ -47,7 +47,7 @@ class RunnerConnection(asyncio.Protocol):
         self, tensors: frames.Tensors
     ) -> "asyncio.Future[tuple[frames.Result | frames.RunFailed, dict[str, NDArray[np.generic]]]]":
         """Send one micro-batch; the future has the answer, or raises `RunnerGone`. Raises `FrameError` over the cap."""
-        if self._transport is None or self.closed.done():
+        if self._transport is None or self._transport.is_closing():
             raise RunnerGone(self._protocol_error)
         self._next += 1
         number = self._next

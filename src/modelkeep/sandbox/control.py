@@ -17,7 +17,7 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 
 import msgspec
@@ -150,7 +150,10 @@ class Inbox:
         self._fds: deque[int] = deque()
 
     def receive(self, sock: socket.socket) -> list[tuple[Message, list[int]]]:
-        """Read once from `sock`; return the messages that are now complete. Raises `ChannelClosed` at end of file."""
+        """Read once from `sock`; return the messages that are now complete.
+
+        Raises `ChannelClosed` at end of file, and where what arrived is no message.
+        """
         item = array.array("i")
         data, ancillary, _flags, _address = sock.recvmsg(
             1 << 16, socket.CMSG_SPACE(_MAX_FDS * item.itemsize), socket.MSG_CMSG_CLOEXEC
@@ -164,19 +167,28 @@ class Inbox:
             self.close()
             raise ChannelClosed
         self._buffer += data
-        return list(self._messages())
+        whole: list[tuple[Message, list[int]]] = []
+        try:
+            while (one := self._next()) is not None:
+                whole.append(one)
+        except msgspec.DecodeError as error:
+            self._fds.extend(fd for _message, fds in whole for fd in fds)
+            self.close()
+            raise ChannelClosed from error
+        return whole
 
-    def _messages(self) -> Iterator[tuple[Message, list[int]]]:
-        while len(self._buffer) >= _HEAD.size:
-            size, count = _HEAD.unpack_from(self._buffer)
-            end = _HEAD.size + size
-            if size > MAX_MESSAGE:
-                raise ChannelClosed
-            if len(self._buffer) < end or len(self._fds) < count:
-                return
-            message = _decode(bytes(self._buffer[_HEAD.size : end]))
-            del self._buffer[:end]
-            yield message, [self._fds.popleft() for _ in range(count)]
+    def _next(self) -> tuple[Message, list[int]] | None:
+        if len(self._buffer) < _HEAD.size:
+            return None
+        size, count = _HEAD.unpack_from(self._buffer)
+        end = _HEAD.size + size
+        if size > MAX_MESSAGE or count > _MAX_FDS:
+            raise msgspec.DecodeError("a message over the cap")
+        if len(self._buffer) < end or len(self._fds) < count:
+            return None
+        message = _decode(bytes(self._buffer[_HEAD.size : end]))
+        del self._buffer[:end]
+        return message, [self._fds.popleft() for _ in range(count)]
 
     def close(self) -> None:
         """Close descriptors that no message has claimed."""
@@ -260,10 +272,11 @@ class Channel:
             _settle(self._readable)
         self._loop.remove_reader(self._sock)
         self._loop.remove_writer(self._sock)
-        for _data, fds in self._out:
+        for _unclaimed, fds in (*self._out, *self._ready):
             for fd in fds:
                 os.close(fd)
         self._out.clear()
+        self._ready.clear()
         self._inbox.close()
         self._sock.close()
 
