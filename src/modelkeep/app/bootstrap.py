@@ -83,7 +83,7 @@ def roles(settings: "Settings", places: Places, door: socket.socket, inner: sock
         Role("server", msgspec.json.encode(server), (door,)),
         Role("api", told, (inner,)),
         Role("courier", told),
-        Role("worker", told),
+        Role("worker", told, after="api"),
     ]
 
 

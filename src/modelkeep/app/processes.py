@@ -7,6 +7,7 @@ the first message on its channel, says when it is up, and ends when it is told t
 import asyncio
 import contextlib
 import fcntl
+import gc
 import os
 import socket
 import sys
@@ -65,6 +66,7 @@ def serve(settings: "Settings", *, announce: Callable[[str], None]) -> None:
                 open_artifact=bootstrap.artifact_opener(places),
                 environment=child_environment(settings),
                 drain_s=settings.server.drain_s + settings.server.notice_s,
+                warm=places.snapshot.exists(),
                 announce=lambda: announce(address),
             )
             await supervisor.run()
@@ -131,6 +133,8 @@ def _local_socket(places: Places) -> Iterator[socket.socket]:
 
 async def _role(channel: Channel, take: Take, work: Callable[[asyncio.Event], Coroutine[object, object, None]]) -> None:
     """Do `work` until the supervisor says drain or is gone; hand its other messages to `take`."""
+    gc.freeze()
+    gc.enable()
     stop = asyncio.Event()
 
     async def listen() -> None:
@@ -156,8 +160,6 @@ async def _role(channel: Channel, take: Take, work: Callable[[asyncio.Event], Co
 
 async def run_server(channel: Channel, settings: bytes, door: socket.socket) -> None:
     """Serve predictions on `door`."""
-    import gc
-
     import uvicorn
 
     from modelkeep.app.bootstrap import ServerRole
@@ -200,8 +202,6 @@ async def run_server(channel: Channel, settings: bytes, door: socket.socket) -> 
     async def work(stop: asyncio.Event) -> None:
         feeding = asyncio.create_task(feed.run(stop))
         serving = asyncio.create_task(server.serve(sockets=[door]))
-        gc.collect()
-        gc.freeze()
         channel.send(control.Started())
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({feeding, serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -265,6 +265,7 @@ async def _start(role: str, channel_fd: int, fds: list[int]) -> None:
 
 def main(arguments: list[str]) -> None:
     """Be one role, as the supervisor asks on the command line."""
+    gc.disable()  # importing makes many objects and no garbage; the role collects again once it is up
     role, *fds, channel_fd = arguments
     if role == "server":
         import uvloop

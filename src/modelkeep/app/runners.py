@@ -72,12 +72,14 @@ class Runners:
         self._numbers = itertools.count(1)
         self._starting: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._wanted = asyncio.Event()
 
     async def run(self) -> None:
         """Keep a template alive, and do what it reports; cancel to end. The runners end with their template."""
         restarts = Restarts(longest_delay_s=5.0)
         watch = asyncio.create_task(self._watch_memory())
         try:
+            await self._wanted.wait()
             while not self._closing:
                 template = start("template", (sys.executable, "-I", "-m", "modelkeep.sandbox.template"), ENVIRONMENT)
                 self._template = template
@@ -97,6 +99,10 @@ class Runners:
                 self._template.signal(signal.SIGKILL)
                 await self._template.ended
 
+    def warm_up(self) -> None:
+        """Start the template. It takes a second of a core, so this is left until it is wanted or nothing else starts."""
+        self._wanted.set()
+
     def close(self) -> None:
         """Start nothing any more."""
         self._closing = True
@@ -104,6 +110,8 @@ class Runners:
     def want(self, owner: Channel, specs: tuple[RunnerSpec, ...]) -> None:
         """Keep a runner for each of these versions, for this server."""
         wanted = {spec.version_id: spec for spec in specs}
+        if wanted:
+            self.warm_up()
         for version_id in [one for one in self._kept if one not in wanted]:
             kept = self._kept.pop(version_id)
             if kept.timer is not None:
@@ -116,6 +124,7 @@ class Runners:
 
     def inspect(self, owner: Channel, message: control.Inspect) -> None:
         """Start one runner for a validation; it is never started again."""
+        self.warm_up()
         self._spawn(self._start(message.spec, message.sample, owner, message.ticket))
 
     def kill(self, owner: Channel, message: control.Kill) -> None:

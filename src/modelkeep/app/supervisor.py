@@ -31,17 +31,22 @@ _LAST_GRACE_S = 5.0
 
 @dataclass
 class Role:
-    """A process that is always there: its name, its settings as JSON, and the listening sockets it is given."""
+    """A process that is always there: its name, its settings as JSON, and the listening sockets it is given.
+
+    `after`: the role that is up before this one is started for the first time, so that a start's first second is for those
+    whom callers wait for.
+    """
 
     name: str
     settings: bytes
     sockets: tuple[socket.socket, ...] = ()
+    after: str = ""
     child: Child | None = None
     up: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Supervisor:
-    """Runs the roles and the runners until it is told to stop."""
+    """Runs the roles and the runners until it is told to stop. `warm`: models will be wanted as soon as it runs."""
 
     def __init__(
         self,
@@ -50,10 +55,13 @@ class Supervisor:
         open_artifact: Open,
         environment: Mapping[str, str],
         drain_s: float,
+        warm: bool,
         announce: Callable[[], None],
     ) -> None:
         self._roles = {role.name: role for role in roles}
         self._runners = Runners(open_artifact)
+        if warm:
+            self._runners.warm_up()
         self._environment = environment
         self._drain_s = drain_s
         self._announce = announce
@@ -102,11 +110,14 @@ class Supervisor:
         for role in self._roles.values():
             if role.name in {"server", "api"}:
                 await role.up.wait()
+        self._runners.warm_up()
         self._announce()
 
     async def _keep(self, role: Role) -> None:
         """Start a role, serve its channel, and start it again whenever it ends."""
         restarts = Restarts(longest_delay_s=_LONGEST_DELAY_S)
+        if role.after:
+            await self._roles[role.after].up.wait()
         while True:
             fds = tuple(one.fileno() for one in role.sockets)
             command = (sys.executable, "-m", "modelkeep.app.processes", role.name, *(str(fd) for fd in fds))

@@ -49,8 +49,10 @@ class Template:
     def run(self) -> None:
         """Work until the supervisor closes the channel."""
         with contextlib.suppress(ChannelClosed, ConnectionError):
+            gc.disable()  # importing makes many objects and no garbage
             for _module in preload():
                 self._turn(0)
+            gc.enable()
             gc.collect()
             while True:
                 self._turn(None)

@@ -26,7 +26,8 @@ _PICKLE = re.compile(rb"\x80[\x02-\x05]|c[\w.]+\n\w+\n|\(i?[\w.]*[\n(cl]")
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x5d\x00\x00", b"\x04\x22\x4d\x18", b"ZF")
 _ZLIB = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 _JOBLIB_MARK = b"joblib.numpy_pickle"
-_NO_ATTRIBUTE = re.compile(r"Can't get attribute '([\w.]+)' on <module '([\w.]+)'")
+_NO_ATTRIBUTE = re.compile(r"Can't get attribute '(?P<a>[\w.]+)' on <module '(?P<m>[\w.]+)'")
+_HAS_NO_ATTRIBUTE = re.compile(r"module '(?P<m>[\w.]+)' has no attribute '(?P<a>[\w.]+)'")
 _ENDS_EARLY = re.compile(
     r"truncated|ended before|ran out|unexpected end|EOF|exhausted|unpack requires|requires a buffer|incomplete"
 )
@@ -71,7 +72,6 @@ class SklearnRunner:
             "sklearn.ensemble",
             "sklearn.pipeline",
             "sklearn.preprocessing",
-            "skops.io",
         ),
         extra="sklearn",
     )
@@ -136,9 +136,9 @@ def _from_pickle(data: bytes) -> Any:  # noqa: ANN401 - any object
         if _ends_early(data, error):
             detail = f"The file has {len(data)} bytes and stops before its last object is complete."
             raise CannotLoad(Reason.TRUNCATED, detail) from error
-        missing = _NO_ATTRIBUTE.search(str(error))
+        missing = _NO_ATTRIBUTE.search(str(error)) or _HAS_NO_ATTRIBUTE.search(str(error))
         if missing:
-            raise _not_here(*missing.groups()) from error
+            raise _not_here(missing["a"], missing["m"]) from error
         raise
 
 
