@@ -1,7 +1,8 @@
 """Runs ONNX models with ONNX Runtime on the CPU.
 
-The file's outermost structure is walked here first, without a parser, so that a cut file is told from a damaged one, and so
-that the classes of a ZipMap are known before anything runs. Field numbers are those of `onnx.proto3` (ONNX, Apache-2.0).
+The file's structure is walked here first, without a parser: a cut file is told from a damaged one, the classes of a ZipMap are
+known before anything runs, and weights outside the file are refused (ONNX Runtime would read any file they name). Field
+numbers are those of `onnx.proto3` (ONNX, Apache-2.0).
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,10 +35,21 @@ _MODEL_FIELDS = {
 }
 _IR_VERSION, _GRAPH, _OPSET = 1, 7, 8
 _NEWEST_IR = 64
-_NODE = 1
+_PARTS = {  # which fields of a message are messages that may hold tensors
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {},
+}
+_MAX_DEPTH = 100
+_EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 _NODE_OUTPUT, _NODE_OP, _NODE_ATTRIBUTE = 2, 4, 5
 _ATTRIBUTE_NAME, _ATTRIBUTE_INTS, _ATTRIBUTE_STRINGS = 1, 8, 9
 _VARINT_BITS = 64
+_DAMAGED = "The file begins like ONNX, and is damaged further on."
 
 _DTYPES = {
     "tensor(bool)": Dtype.BOOL,
@@ -172,42 +184,59 @@ def walk(data: memoryview) -> Iterator[tuple[int, int, "int | memoryview"]]:
 
 
 def inspect(data: bytes) -> dict[str, tuple[str, ...]]:
-    """Check that the file is whole, and return the classes of its ZipMaps by output name; raises `CannotLoad`."""
-    classes: dict[str, tuple[str, ...]] = {}
-    fields = set()
+    """Check that the file is whole and alone, and return the classes of its ZipMaps by output name; raises `CannotLoad`."""
+    model = memoryview(data)
     try:
-        for field, _kind, value in walk(memoryview(data)):
-            fields.add(field)
-            if field == _GRAPH and isinstance(value, memoryview):
-                classes |= _zipmaps(value)
+        fields = {field for field, _kind, _value in walk(model)}
     except EndsEarlyError:
-        raise CannotLoad(Reason.TRUNCATED, f"The file has {len(data)} bytes and stops within a field that is longer.") from None
+        detail = f"The file has {len(data)} bytes and stops within a field that is longer."
+        raise CannotLoad(Reason.TRUNCATED, detail) from None
     except NotProtobufError:
-        raise CannotLoad(Reason.LOAD_FAILED, "The file begins like ONNX, and is damaged further on.") from None
+        raise CannotLoad(Reason.LOAD_FAILED, _DAMAGED) from None
     if not {_GRAPH, _OPSET} <= fields:
         raise CannotLoad(Reason.TRUNCATED, "The file stops before its graph is complete.")
+    classes: dict[str, tuple[str, ...]] = {}
+    try:
+        for kind, part in _messages("model", model, 0):
+            if kind == "tensor" and _is_elsewhere(part):
+                raise CannotLoad(Reason.LOAD_FAILED, "The model keeps its weights in another file. Save it as one file.")
+            if kind == "node":
+                classes |= _zipmap(part)
+    except (EndsEarlyError, NotProtobufError):
+        raise CannotLoad(Reason.LOAD_FAILED, _DAMAGED) from None
     return classes
 
 
-def _zipmaps(graph: memoryview) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
-    for field, kind, node in walk(graph):
-        if field != _NODE or kind != _BYTES or not isinstance(node, memoryview) or b"ZipMap" not in bytes(node[:4096]):
+def _messages(kind: str, message: memoryview, depth: int) -> Iterator[tuple[str, memoryview]]:
+    """Yield every message inside a message that may hold tensors, itself included."""
+    if depth > _MAX_DEPTH:
+        raise NotProtobufError
+    yield kind, message
+    parts = _PARTS[kind]
+    if not parts:
+        return
+    for field, _kind, value in walk(message):
+        if field in parts and isinstance(value, memoryview):
+            yield from _messages(parts[field], value, depth + 1)
+
+
+def _is_elsewhere(tensor: memoryview) -> bool:
+    return any(field == _EXTERNAL_DATA or (field == _DATA_LOCATION and value) for field, _kind, value in walk(tensor))
+
+
+def _zipmap(node: memoryview) -> dict[str, tuple[str, ...]]:
+    output, operator = "", ""
+    classes: tuple[str, ...] = ()
+    for field, _kind, value in walk(node):
+        if not isinstance(value, memoryview):
             continue
-        output, operator = "", ""
-        classes: tuple[str, ...] = ()
-        for part, _kind, value in walk(node):
-            if not isinstance(value, memoryview):
-                continue
-            if part == _NODE_OUTPUT:
-                output = bytes(value).decode(errors="replace")
-            elif part == _NODE_OP:
-                operator = bytes(value).decode(errors="replace")
-            elif part == _NODE_ATTRIBUTE:
-                classes = classes or _class_labels(value)
-        if operator == "ZipMap":
-            found[output] = classes
-    return found
+        if field == _NODE_OUTPUT:
+            output = bytes(value).decode(errors="replace")
+        elif field == _NODE_OP:
+            operator = bytes(value).decode(errors="replace")
+        elif field == _NODE_ATTRIBUTE and operator == "ZipMap":
+            classes = classes or _class_labels(value)
+    return {output: classes} if operator == "ZipMap" else {}
 
 
 def _class_labels(attribute: memoryview) -> tuple[str, ...]:
@@ -273,11 +302,6 @@ def _explain(error: Exception) -> Exception:
     low = text.lower()
     if "bad_alloc" in low or "failed to allocate" in low:
         return MemoryError(text)
-    if "external" in low and ("data" in low or "initializer" in low):
-        return CannotLoad(
-            Reason.LOAD_FAILED,
-            "The model keeps its weights in another file. Save it as one file, without external data.",
-        )
     if "is not a registered function/op" in low or "no opset import for domain" in low:
         return CannotLoad(Reason.MISSING_DEPENDENCY, f"The graph uses an operator that is not available here: {text}")
     return CannotLoad(Reason.LOAD_FAILED, text)
