@@ -101,7 +101,9 @@ def main() -> None:
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = 1
             session = onnxruntime.InferenceSession(str(home / "forest.onnx"), options, providers=["CPUExecutionProvider"])
-            limits["onnx"] = bare(lambda part: session.run(None, {"input": part}), rows.astype(np.float32), 64, 2.0)
+            limits["onnx"] = bare(
+                lambda part: session.run(None, {session.get_inputs()[0].name: part}), rows.astype(np.float32), 64, 2.0
+            )
         command = [sys.executable, "-m", "modelkeep.app.cli", "serve", "--port", str(PORT), "--data", str(home / "data")]
         environment = {"PATH": os.environ["PATH"], "MODELKEEP_LOG__LEVEL": "warning"}  # noqa: TID251 - a script
         with subprocess.Popen(command, cwd=home, env=environment, stdout=subprocess.DEVNULL) as server:
