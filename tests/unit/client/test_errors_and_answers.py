@@ -212,17 +212,22 @@ def test_what_is_no_web_server_is_recognised(said, code):
     server = socket.create_server(("127.0.0.1", 0))
 
     def answer():
-        for _ in range(2):
-            connection, _peer = server.accept()
+        while True:
+            try:
+                connection, _peer = server.accept()
+            except OSError:
+                return  # the test is over: it has shut the socket down
             with connection:
                 connection.recv(1000)
                 connection.sendall(said)
 
-    thread = threading.Thread(target=answer, daemon=True)
+    thread = threading.Thread(target=answer)
     thread.start()
     with Client(f"http://127.0.0.1:{server.getsockname()[1]}") as client, pytest.raises(ServerUnreachable) as caught:
         client.models()
     assert caught.value.code == code
+    server.shutdown(socket.SHUT_RDWR)
+    thread.join()
     server.close()
 
 
