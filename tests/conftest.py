@@ -2,6 +2,11 @@
 
 import os
 
+from hypothesis import settings
+
 os.putenv("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime starts an uploader on import; tests phone nobody either
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no counterexample
+settings.load_profile("untimed")
 
 pytest_plugins = ["fixtures.databases", "fixtures.control", "fixtures.control_api", "fixtures.runners"]

@@ -220,3 +220,11 @@ async def test_a_file_that_needs_more_memory_than_allowed_is_refused_and_nothing
     ):
         assert (await large.load()).reason is Reason.MEMORY_LIMIT
         assert isinstance(await small.load(), frames.Loaded)
+
+
+async def test_garbage_is_collected_in_runners(warm_bench):
+    source = "import gc\nreturn [float(gc.isenabled())] * len(rows)"
+    async with warm_bench.start(warm_bench.spec(artifacts.pickle_answering(source), "pickle")) as runner:
+        await runner.load()
+        _result, outputs = await runner.run(input=ROWS)
+        assert outputs["output"].tolist() == [1.0, 1.0]

@@ -1,0 +1,198 @@
+"""The runner's loop, over a real socketpair, with models that behave in every way."""
+
+import socket
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fixtures import artifacts
+from modelkeep.contracts.runner import ModelFacts
+from modelkeep.contracts.signature import Dtype, ImageSpec, Signature, TensorSpec
+from modelkeep.sandbox import child, frames
+from modelkeep.sandbox.imaging import Pictures
+
+SIGNATURE = Signature((TensorSpec("x", Dtype.FP64, (-1, 2)),), (TensorSpec("y", Dtype.FP64, (-1,)),))
+ROWS = np.array([[1.0, 2.0], [3.0, 4.0]])
+
+
+class Told:
+    """A model that answers with what a function makes of the first input."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.facts = ModelFacts(SIGNATURE, "told", "1")
+
+    def run(self, inputs):
+        return self.answer(next(iter(inputs.values())))
+
+
+class Client:
+    """The other end of a runner's socket, and the thread that serves it."""
+
+    def __init__(self, served):
+        self.sock, far = socket.socketpair()
+        self.status = []
+
+        def serve():
+            with far:
+                self.status.append(child.serve(far, served))
+
+        self.thread = threading.Thread(target=serve)
+        self.thread.start()
+        self.splitter = frames.Splitter()
+        self.frames = []
+
+    def run(self, number, **tensors):
+        self.sock.sendall(b"".join(bytes(one) for one in frames.encode(frames.Run(number), tensors)))
+        return self.answer()
+
+    def answer(self):
+        while not self.frames:
+            self.frames += self.splitter.feed(self.sock.recv(1 << 16))
+        return frames.decode(self.frames.pop(0))
+
+    def end(self):
+        self.sock.close()
+        self.thread.join(10)
+        return self.status[0]
+
+
+@pytest.fixture
+def client():
+    made = []
+
+    def client(answer, pictures=None):
+        made.append(Client(child.Served(Told(answer), pictures)))
+        return made[-1]
+
+    yield client
+    for one in made:
+        one.end()
+
+
+def test_every_run_is_answered_by_its_number(client):
+    one = client(lambda rows: {"y": rows.sum(axis=1)})
+    for number in (7, 8):
+        message, outputs = one.run(number, x=ROWS)
+        assert message.id == number
+        assert message.run_s > 0
+        assert message.peak_rss > 0
+        assert outputs["y"].tolist() == [3.0, 7.0]
+    assert one.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda rows: {}, "nothing"),
+        (lambda rows: {"y": np.array(3.0)}, r"shape \[\]"),
+        (lambda rows: {"y": rows[:1, 0]}, r"shape \[1\] for 2 rows"),
+        (lambda rows: {"y": np.zeros((2, *[1] * 20))}, "rows"),
+        (lambda rows: {"y": np.zeros(2, dtype=complex)}, "complex128"),
+        (lambda rows: {"y": np.zeros(2, dtype="datetime64[s]")}, "datetime64"),
+        (lambda rows: {"y": np.array([{}, {}], dtype=object)}, "dict"),
+    ],
+)
+def test_an_answer_that_cannot_be_served_is_refused(client, answer, words):
+    import re
+
+    message, outputs = client(answer).run(1, x=ROWS)
+    assert message.code == "output_invalid"
+    assert re.search(words, message.detail)
+    assert outputs == {}
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([1.0, 2.0], dtype=">f8"),
+        np.array(["a", "bc"]),
+        np.array([b"a", b"b"], dtype=object),
+        np.array([True, None], dtype=object),
+        np.array([[1, 2], [3, 4]], dtype=np.int8).T,
+    ],
+    ids=["big-endian", "texts", "bytes", "mixed", "not contiguous"],
+)
+def test_unusual_arrays_arrive_with_their_values(client, array):
+    _message, outputs = client(lambda rows: {"y": array}).run(1, x=ROWS)
+    expected = [str(one) if isinstance(one, bool) else one for one in array.tolist()]
+    assert outputs["y"].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("bad value"), "refused"),
+        (RuntimeError("[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Got invalid dimensions"), "refused"),
+        (MemoryError("20 GiB"), "memory"),
+        (RuntimeError("bad_alloc"), "memory"),
+        (RuntimeError("Failed to allocate memory for requested buffer"), "memory"),
+        (AssertionError(), "model_failed"),
+        (RecursionError("too deep"), "model_failed"),
+    ],
+)
+def test_what_a_model_raises_becomes_an_answer(client, error, code):
+    def fail(rows):
+        raise error
+
+    one = client(fail)
+    for number in (1, 2):
+        message, _ = one.run(number, x=ROWS)
+        assert (message.id, message.code) == (number, code)
+        assert type(error).__name__ in message.detail
+
+
+def test_an_answer_over_the_cap_is_refused_and_the_runner_lives_on(client, monkeypatch):
+    monkeypatch.setattr(frames, "MAX_FRAME", 10_000)
+    sizes = [5000, 1]
+    one = client(lambda rows: {"y": np.zeros((2, sizes.pop(0)))})
+    message, _ = one.run(1, x=ROWS)
+    assert message.code == "output_invalid"
+    assert "too large" in message.detail
+    assert isinstance(one.run(2, x=ROWS)[0], frames.Result)
+
+
+def test_large_answers_are_sent_piece_by_piece(client):
+    large = np.random.default_rng(1).standard_normal((2, 200_000))
+    _message, outputs = client(lambda rows: {"y": large}).run(1, x=ROWS)
+    assert np.array_equal(outputs["y"], large)
+
+
+def test_pictures_are_decoded_and_a_bad_one_is_named(client):
+    pictures = Pictures(ImageSpec(size=4), Signature((TensorSpec("p", Dtype.FP32, (-1, 3, 4, 4)),)))
+    one = client(lambda rows: {"y": rows.mean(axis=(1, 2, 3))}, pictures)
+    batch = np.empty(2, dtype=object)
+    batch[:] = [artifacts.picture(), b"none"]
+    message, _ = one.run(1, image=batch)
+    assert (message.code, message.row) == ("bad_image", 1)
+    message, outputs = one.run(2, image=batch[:1])
+    assert message.preprocess_s > 0
+    assert outputs["y"].shape == (1,)
+
+
+@pytest.mark.parametrize("frame", [b"\x04\0\0\0nope", b"\xff\xff\xff\xff", b""])
+def test_nonsense_ends_the_loop(client, frame):
+    one = client(lambda rows: {"y": rows})
+    result = b"".join(bytes(piece) for piece in frames.encode(frames.Result(1, 0.1)))
+    one.sock.sendall(frame or result)  # an answer is no question either
+    one.thread.join(10)
+    assert one.status == [child.PROTOCOL_FAULT]
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.binary(min_size=1, max_size=300))
+def test_no_bytes_make_the_loop_raise(data):
+    one = Client(child.Served(Told(lambda rows: {"y": rows}), None))
+    one.sock.sendall(data)
+    assert one.end() in {0, child.PROTOCOL_FAULT}
+
+
+def test_memory_is_measured():
+    before = child.resident()
+    ballast = bytearray(30_000_000)
+    assert child.resident() - before > 20_000_000
+    assert child.peak_resident() >= child.resident() - 1_000_000
+    assert len(ballast) == 30_000_000
