@@ -95,6 +95,8 @@ def plugins() -> Iterator[Finding]:
         except (ImportError, AttributeError) as error:
             yield Finding(WARN, f"runner {name}", f"cannot be used: {error}", "Install it again, or remove it.")
             continue
+        if all(one.for_tests for one in manifest.formats):
+            continue
         missing = [module for module in _frameworks(manifest.preload) if not _installed(module)]
         formats = ", ".join(f"{one.name} ({' '.join(one.suffixes)})" for one in manifest.formats)
         if missing:
@@ -236,8 +238,8 @@ def _key(client: Any, key: str) -> Iterator[Finding]:  # noqa: ANN401 - a client
         return
     try:
         known = client.me()
-    except NotAuthenticated as error:
-        yield Finding(FAIL, "api key", error.message, "Check --key and MODELKEEP_API_KEY.")
+    except NotAuthenticated:
+        yield Finding(FAIL, "api key", "not accepted by the server", "Check --key and MODELKEEP_API_KEY.")
     else:
         yield Finding(OK, "api key", f"{known.name}: {', '.join(known.scopes)}")
 

@@ -167,7 +167,9 @@ def _toml(config: Path | None) -> dict[str, Any]:
         if config is not None:
             raise InvalidSettings(f"There is no configuration file {path}.") from error
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except OSError as error:
+        raise InvalidSettings(f"The configuration file {path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidSettings(f"The configuration file {path} cannot be read: {error}.") from error
 
 
@@ -181,10 +183,9 @@ def _check_names(toml: Mapping[str, Any]) -> None:
     given = []
     for section, value in toml.items():
         given += [f"{section}.{key}" for key in value] if isinstance(value, Mapping) else [section]
-    sections = {name.partition(".")[0] for name in known}
     for variable in os.environ:  # noqa: TID251 - this is the one place
         section, _dunder, key = variable.removeprefix(_PREFIX).lower().partition("__")
-        if variable.startswith(_PREFIX) and key and section in sections:
+        if variable.startswith(_PREFIX) and key:
             given.append(f"{section}.{key}")
     for name in given:
         if name not in known:

@@ -22,12 +22,14 @@ class Format(msgspec.Struct, frozen=True):
 
     safety: "data" parses only; "guarded" builds objects from a fixed list of types; "code" may run anything.
     `also`: formats whose content is taken under this name too, because people mix their suffixes (a joblib file as `.pkl`).
+    `for_tests`: served like any other, but never offered to people.
     """
 
     name: str
     suffixes: tuple[str, ...]
     safety: Safety
     also: tuple[str, ...] = ()
+    for_tests: bool = False
 
 
 class Manifest(msgspec.Struct, frozen=True):

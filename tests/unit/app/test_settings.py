@@ -118,6 +118,11 @@ def test_a_variable_that_is_no_setting_is_refused_with_a_hint(monkeypatch: pytes
     assert refusal() == "There is no setting server.prot. Did you mean server.port?"
 
 
+def test_a_variable_of_a_misspelt_section_is_refused_with_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELKEEP_SERVRE__PORT", "1")
+    assert refusal() == "There is no setting servre.port. Did you mean server.port?"
+
+
 def test_variables_of_the_client_are_no_settings_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MODELKEEP_URL", "MODELKEEP_API_KEY", "MODELKEEP_GRPC"):
         monkeypatch.setenv(name, "x")

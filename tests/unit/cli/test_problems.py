@@ -146,7 +146,7 @@ def test_rows_that_do_not_fit_are_named_by_path_and_code(command, pushed):
     [
         ("rows.json", b"[[1, 2]", "not JSON"),
         ("rows.jsonl", b"[1]\n[2\n", "line 2"),
-        ("rows.csv", b"a,b\n1\n", "line 2, has 1 values"),
+        ("rows.csv", b"a,b\n1\n", "line 2, has 1 value;"),
         ("rows.csv", b"a,b\n", "no rows"),
         ("rows.csv", b"", "empty"),
         ("rows", b"  \n", "empty"),
@@ -243,3 +243,28 @@ def test_main_exits_with_the_code(monkeypatch):
     with pytest.raises(SystemExit) as caught:
         program.main()
     assert caught.value.code == 0
+
+
+def test_what_a_command_cannot_do_without_is_written_out(command):
+    assert_calm(command("push"), 2, "Usage: modelkeep push FILE --name NAME")
+    assert_calm(command("keys", "revoke"), 2, "Usage: modelkeep keys revoke ID")
+
+
+def test_the_usual_way_to_ask_for_a_version_leads_to_ours(command):
+    assert_calm(command("--version"), 2, "`modelkeep version` prints it")
+
+
+def test_a_wrong_setup_token_is_not_answered_with_advice_on_keys(command):
+    done = command("setup", "--token", "mks_wrong")
+    assert_calm(done, 5, "setup-token")
+    assert "--key" not in done.err
+
+
+def test_a_data_directory_that_cannot_be_made_is_named_before_anything_starts(command, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    assert_calm(command("serve", "--data", tmp_path / "taken"), 4, "there is a file of that name", "--data")
+    assert_calm(command("serve", "--data", "/proc/modelkeep"), 4, "cannot be made", "MODELKEEP_DATA")
+
+
+def test_a_directory_is_no_picture(command, tmp_path):
+    assert_calm(command("predict", "churn", "--image", tmp_path), 2, "is a directory")

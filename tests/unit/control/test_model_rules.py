@@ -19,6 +19,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FORMATS = Formats.of(
     [
         Manifest("onnx", (Format("onnx", (".onnx",), "data"),)),
+        Manifest("echo", (Format("echo", (".echo",), "data", for_tests=True),)),
         Manifest("sklearn", (Format("joblib", (".joblib",), "code"), Format("pickle", (".pkl", ".pickle"), "code"))),
     ]
 )
@@ -62,6 +63,7 @@ def test_an_unknown_format_is_refused_with_what_is_supported(filename: str, decl
         FORMATS.choose(filename, declared)
     for known in ("onnx (.onnx)", "joblib (.joblib)", "pickle (.pkl, .pickle)"):
         assert known in refused.value.message
+    assert "echo" not in refused.value.message
 
 
 @pytest.mark.parametrize(

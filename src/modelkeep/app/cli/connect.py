@@ -5,37 +5,51 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from modelkeep.app.cli.options import DEFAULT_URL
+
 if TYPE_CHECKING:
     from modelkeep.client import Client, ModelkeepError
 
+NO_KEY_SAID = "This needs an API key, and none was given."
+WRONG_KEY_SAID = "The API key was not accepted."
 NO_KEY = "Pass --key KEY or set MODELKEEP_API_KEY. After `make demo`: `set -a; . .modelkeep/demo.env; set +a`."
 WRONG_KEY = "Check --key and MODELKEEP_API_KEY: the server at {url} does not know this key, or it was revoked or has expired."
 SCOPE = "The key lacks a scope for this; an administrator makes one with `modelkeep keys create NAME --scope ...`."
 UNREACHABLE = "The address comes from --url or MODELKEEP_URL; `modelkeep doctor` looks closer."
+DEFAULT_UNREACHABLE = "That is the default address; say another with --url or MODELKEEP_URL. `modelkeep doctor` looks closer."
+ARCHIVED = "`modelkeep restore {model}` takes it back."
 
 
 @contextmanager
 def connected(url: str, key: str, *, model: str = "", timeout: float = 60.0) -> "Iterator[Client]":
     """Yield a client. `model` is the name that the command is about: if there is none such, close ones are named."""
-    from modelkeep.client import Client, ModelkeepError, NotAllowed, NotAuthenticated, NotFound, ServerUnreachable
+    from modelkeep.client import Client, Conflict, ModelkeepError, NotAllowed, NotAuthenticated, NotFound, ServerUnreachable
 
     with Client(url, key or None, timeout=timeout) as client:
         try:
             yield client
         except NotAuthenticated as error:
-            raise _with(error, WRONG_KEY.format(url=client.url) if key else NO_KEY) from None
+            if error.code == "unauthenticated":
+                error.message = WRONG_KEY_SAID if key else NO_KEY_SAID
+                error.hint = WRONG_KEY.format(url=client.url) if key else NO_KEY
+            raise
         except NotAllowed as error:
             raise _with(error, SCOPE) from None
         except ServerUnreachable as error:
-            raise _with(error, UNREACHABLE) from None
+            raise _with(error, DEFAULT_UNREACHABLE if client.url == DEFAULT_URL else UNREACHABLE) from None
         except NotFound as error:
             if not model:
                 raise
             try:
                 names = [one.name for one in client.models()]
+                archived = [one.name for one in client.models(archived=True)]
             except ModelkeepError:  # the key may predict and no more: then there is nothing to suggest
                 raise error from None
-            raise _with(error, _no_such(model, names)) from None
+            raise _with(error, _no_such(error.code, model, names, archived)) from None
+        except Conflict as error:
+            if error.code != "model_archived":
+                raise
+            raise _with(error, ARCHIVED.format(model=model)) from None
 
 
 @contextmanager
@@ -56,7 +70,11 @@ def _with(error: "ModelkeepError", hint: str) -> "ModelkeepError":
     return error
 
 
-def _no_such(name: str, names: Sequence[str]) -> str:
+def _no_such(code: str, name: str, names: Sequence[str], archived: Sequence[str]) -> str:
+    if name in archived:
+        return f"{name} is archived. {ARCHIVED.format(model=name)}"
+    if name in names and code == "deployment_not_found":
+        return f"No version of {name} answers yet: `modelkeep versions {name}` says why."
     if name in names:
         return f"`modelkeep versions {name}` lists its versions."
     return did_you_mean(name, names) or "`modelkeep models` lists what there is."

@@ -4,12 +4,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modelkeep.app.cli.connect import connected
+from modelkeep.app.cli.connect import connected, refined
 from modelkeep.app.cli.options import DEFAULT_URL, ApiKey, AsJson, Url
 from modelkeep.app.cli.screen import Cell, Screen, when
 
 if TYPE_CHECKING:
     from modelkeep.client import Key
+
+WHERE_IT_IS = (
+    "Until somebody is set up, `modelkeep serve` prints one when it starts; its data directory has it in `setup-token`."
+)
 
 keys = typer.Typer(
     no_args_is_help=True, help="List, create and revoke API keys.", context_settings={"help_option_names": ["-h", "--help"]}
@@ -25,7 +29,7 @@ def setup(
 ) -> None:
     """Make the first administrator, once, and get an API key."""
     screen = Screen(as_json=as_json)
-    with connected(url, "") as client:
+    with connected(url, "") as client, refined("setup_token_invalid", WHERE_IT_IS):
         made = client.setup(token, name=name)
     screen.result(made.raw, lambda: _show_secret(screen, made))
 
@@ -77,7 +81,7 @@ def revoke_key(
 ) -> None:
     """Make an API key worthless at once."""
     screen = Screen(as_json=as_json)
-    with connected(url, key) as client:
+    with connected(url, key) as client, refined("key_not_found", "`modelkeep keys list` shows the ids."):
         client.revoke_key(key_id)
     screen.result({"id": key_id, "revoked": True}, lambda: screen.say(f"{key_id} is revoked."))
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modelkeep.app.cli.connect import connected
+from modelkeep.app.cli.connect import connected, refined
 from modelkeep.app.cli.options import DEFAULT_URL, ApiKey, AsJson, ModelName, Url
 from modelkeep.app.cli.push import facts_of
 from modelkeep.app.cli.screen import Cell, Screen, file_size, when
@@ -66,7 +66,10 @@ def versions(
 def promote(name: ModelName, number: Number, *, url: Url = DEFAULT_URL, key: ApiKey = "", as_json: AsJson = False) -> None:
     """Let a version answer the model's predictions. No request is lost."""
     screen = Screen(as_json=as_json)
-    with connected(url, key, model=name) as client:
+    with (
+        connected(url, key, model=name) as client,
+        refined("version_not_ready", f"`modelkeep versions {name} {number}` says more."),
+    ):
         deployment = client.promote(name, number)
         with screen.waiting("going into service ..."):
             client.wait_serving(name, number)

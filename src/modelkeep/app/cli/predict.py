@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modelkeep.app.cli.connect import connected
+from modelkeep.app.cli.connect import connected, refined
 from modelkeep.app.cli.options import DEFAULT_URL, ApiKey, AsJson, ModelName, Url
 from modelkeep.app.cli.problems import WrongUse
 from modelkeep.app.cli.screen import Cell, Screen
@@ -44,7 +44,8 @@ def predict(
     """Ask a model for predictions, on rows or pictures."""
     inputs = _inputs(rows, file, image or [])
     screen = Screen(as_json=as_json)
-    with connected(url, key, model=name) as client:
+    rows_only = f"{name} takes rows: give them with --file or --rows."
+    with connected(url, key, model=name) as client, refined("unsupported_media_type", rows_only):
         prediction = client.predict(name, inputs, top_k=top_k)
     screen.result(prediction.raw, lambda: _show(screen, prediction, [one.name for one in image or []]))
 
@@ -58,6 +59,8 @@ def _inputs(rows: str | None, file: Path | None, images: list[Path]) -> Any:  # 
         return from_text(rows, "--rows")
     if images:
         for picture in images:
+            if picture.is_dir():
+                raise WrongUse(f"{picture} is a directory; --image takes a picture.")
             if not picture.is_file():
                 raise WrongUse(f"There is no picture {picture}.", "Check the path; it is taken from where you are.")
         return images

@@ -81,6 +81,20 @@ def _usage(error: typer.TyperException, arguments: Sequence[str]) -> WrongUse:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "modelkeep"
     advice = f"`{path} --help` shows how it is used."
-    if path == "modelkeep" and arguments and arguments[0].split("=")[0] in _COMMON:
+    if error.format_message().startswith("Missing ") and context is not None:
+        advice = f"Usage: {_usage_line(context)}. {advice}"
+    if path == "modelkeep" and arguments and arguments[0] == "--version":
+        advice = "`modelkeep version` prints it."
+    elif path == "modelkeep" and arguments and arguments[0].split("=")[0] in _COMMON:
         advice = f"Options come after the command: `modelkeep models {arguments[0]} ...`."
     return WrongUse(error.format_message().rstrip("."), advice)
+
+
+def _usage_line(context: typer.Context) -> str:
+    """Return what a command cannot do without: `modelkeep push FILE --name NAME`."""
+    words = [context.command_path]
+    for one in context.command.params:
+        if one.required:
+            name = str(getattr(one, "metavar", None) or one.name).upper()
+            words.append(name if one.param_type_name == "argument" else f"{one.opts[0]} {name}")
+    return " ".join(words)

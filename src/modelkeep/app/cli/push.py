@@ -54,7 +54,7 @@ def push(
     for given in (file, sample, labels):
         _check_file(given)
     screen = Screen(as_json=as_json)
-    with connected(url, key) as client:
+    with connected(url, key, model=name) as client:
         with (
             refined("unsupported_format", "Rename the file, or name its format with --format."),
             screen.transfer(f"Uploading {file.name}") as progress,

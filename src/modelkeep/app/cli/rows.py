@@ -77,7 +77,8 @@ def _from_csv(text: str, what: str) -> Any:  # noqa: ANN401 - columns, or rows w
     width = len(lines[0])
     for number, line in enumerate(lines, 1):
         if len(line) != width:
-            raise WrongUse(f"{what}, line {number}, has {len(line)} values; the first line has {width}.")
+            values = "value" if len(line) == 1 else "values"
+            raise WrongUse(f"{what}, line {number}, has {len(line)} {values}; the first line has {width}.")
     if all(_number(cell) is not None for cell in lines[0]):
         return [list(row) for row in zip(*(_column(cells) for cells in zip(*lines, strict=True)), strict=True)]
     names, rows = lines[0], lines[1:]

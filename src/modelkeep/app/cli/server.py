@@ -1,5 +1,6 @@
 """Commands about the server itself: run it, look after it, say which it is."""
 
+import os
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ import typer
 from modelkeep.app.cli.options import DEFAULT_URL, ApiKey, AsJson, Url
 from modelkeep.app.cli.problems import Code
 from modelkeep.app.cli.screen import Screen
+from modelkeep.contracts.errors import Invalid
 
 Config = Annotated[Path | None, typer.Option(metavar="FILE", help="Settings file; else modelkeep.toml here, if there is one.")]
 Data = Annotated[Path | None, typer.Option(metavar="DIR", help="Directory that keeps everything (default .modelkeep)")]
@@ -29,6 +31,7 @@ def serve(
 
     overrides = _overrides(host, port, data) | ({} if log_level is None else {"log.level": log_level})
     loaded = settings.load(config, overrides)
+    _check_data(loaded.data)
     processes.serve(loaded, announce=lambda address: _announce(address, Places(loaded.data).setup_token))
 
 
@@ -60,7 +63,26 @@ def version(*, as_json: AsJson = False) -> None:
     screen.result({"version": number}, lambda: screen.say(number))
 
 
+class CannotKeepData(Invalid):
+    """The data directory cannot be made or written."""
+
+    code = "data_directory_unusable"
+
+
 _STYLES = {"ok": "green", "info": "dim", "warn": "yellow", "fail": "bold red"}
+
+
+def _check_data(data: Path) -> None:
+    """Make the data directory, and refuse in words one that cannot be written."""
+    advice = "Name another with --data or MODELKEEP_DATA, or give this user the right to write there."
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise CannotKeepData(f"The data directory {data} cannot be made: there is a file of that name. {advice}") from error
+    except OSError as error:
+        raise CannotKeepData(f"The data directory {data} cannot be made: {error.strerror}. {advice}") from error
+    if not os.access(data, os.W_OK | os.X_OK):
+        raise CannotKeepData(f"The data directory {data} cannot be written. {advice}")
 
 
 def _overrides(host: str | None, port: int | None, data: Path | None) -> dict[str, Any]:

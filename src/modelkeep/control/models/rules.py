@@ -151,7 +151,8 @@ class Formats:
         )
 
     def _supported(self) -> str:
-        listed = (f"{name} ({', '.join(form.suffixes)})" for name, (form, _runner) in sorted(self._by_name.items()))
+        offered = sorted((name, form) for name, (form, _runner) in self._by_name.items() if not form.for_tests)
+        listed = (f"{name} ({', '.join(form.suffixes)})" for name, form in offered)
         return f"Supported: {'; '.join(listed)}."
 
 

@@ -54,7 +54,7 @@ class EchoRunner:
     """Loads `.echo` files."""
 
     manifest: ClassVar[Manifest] = Manifest(
-        name="echo", formats=(Format("echo", (".echo",), "data"),), preload=("msgspec", "numpy")
+        name="echo", formats=(Format("echo", (".echo",), "data", for_tests=True),), preload=("msgspec", "numpy")
     )
 
     @staticmethod
