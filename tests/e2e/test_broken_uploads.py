@@ -24,6 +24,24 @@ class Hoards:
         return bytearray, (20 * 1024**3,)
 
 
+class Signals:
+    def __reduce__(self) -> tuple[object, ...]:
+        return eval, ("__import__('os').kill(__import__('os').getpid(), 35)",)
+
+
+class LeavesAChild:
+    """A model that forks on the row [13, 13] and dies; the child keeps the runner's socket open."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        code = (
+            "type('LeavesAChild', (__import__('sklearn.base').base.BaseEstimator,),"
+            " {'n_features_in_': 2, '__sklearn_is_fitted__': lambda self: True, 'fit': lambda self, X: self,"
+            " 'predict': lambda self, X: (__import__('os')._exit(0) if X[0][0] == 13 and __import__('os').fork()"
+            " else __import__('time').sleep(60) if X[0][0] == 13 else X[:, 0])})()"
+        )
+        return eval, (code,)
+
+
 class Dies:
     """A model whose prediction ends its process."""
 
@@ -53,6 +71,7 @@ BROKEN: dict[str, tuple[str, Callable[[], bytes], str | None, str]] = {
     "of the wrong shape": ("m.pkl", _model, "a,b,c\n1,2,3\n", "sample_mismatch"),
     "that hangs": ("m.pkl", lambda: pickle.dumps(Hangs()), None, "load_timeout"),
     "that dies on predict": ("m.pkl", lambda: pickle.dumps(Dies()), None, "predict_crashed"),
+    "that dies of a signal without a name": ("m.pkl", lambda: pickle.dumps(Signals()), None, "load_crashed"),
     "that allocates 20 GB": ("m.pkl", lambda: pickle.dumps(Hoards()), None, "memory_limit"),
     "that is no model": ("m.pkl", lambda: pickle.dumps({"weights": [1, 2]}), None, "not_a_model"),
     "that is not fitted": ("m.pkl", lambda: pickle.dumps(LogisticRegression()), None, "not_fitted"),
@@ -127,3 +146,13 @@ def test_the_same_kinds_whole_are_accepted(house: Installation, tmp_path: Path) 
     with house.client() as client:
         assert client.push(tmp_path / "m.pkl", "whole", sample=tmp_path / "sample.csv").state == "ready"
         assert np.asarray(client.predict("whole", [[1.0, 1.0]]).outputs["label"]).tolist() == [1]
+
+
+def test_a_child_that_a_runner_leaves_behind_does_not_hold_its_version_up(house: Installation, tmp_path: Path) -> None:
+    (tmp_path / "m.pkl").write_bytes(pickle.dumps(LeavesAChild()))
+    with house.client() as client, house.http() as http:
+        client.push(tmp_path / "m.pkl", "forks")
+        poison = http.post("/api/v1/predict/forks", json={"inputs": [[13.0, 0.0]]})
+        assert poison.status_code == 503, poison.text
+        assert poison.json()["code"] in {"runner_lost", "version_quarantined"}
+        assert client.predict("forks", [[7.0, 0.0]]).outputs["value"][0] == 7.0

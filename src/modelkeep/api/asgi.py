@@ -6,7 +6,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from modelkeep.api import errors
-from modelkeep.api.middleware import DocsGuard, Requests
+from modelkeep.api.middleware import Guard, Requests
 from modelkeep.api.routes import audit, deployments, health, models, users, versions
 from modelkeep.api.services import Services
 
@@ -16,6 +16,7 @@ def create_app(services: Services) -> FastAPI:
     app: FastAPI = FastAPIOffline(
         title="Modelkeep",
         version=version("modelkeep"),
+        redirect_slashes=False,  # a redirect would be built from the caller's own Host header
         description="Keeps, serves and watches machine-learning models inside your own walls.",
     )
     app.state.services = services
@@ -24,6 +25,6 @@ def create_app(services: Services) -> FastAPI:
         api.include_router(noun.router)
     app.include_router(api)
     errors.install(app)
-    app.add_middleware(DocsGuard, users=services.users)
+    app.add_middleware(Guard, users=services.users)
     app.add_middleware(Requests)
     return app

@@ -1,4 +1,4 @@
-"""Around every request: its id, one line in the log, an answer even to our own faults, and a key for the documentation."""
+"""Around every request: its id, one line in the log, an answer even to our own faults, a key, and a limit to its body."""
 
 import base64
 import binascii
@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from modelkeep.api.auth import presented
 from modelkeep.api.errors import respond
-from modelkeep.contracts.errors import Internal, ModelkeepError, Unauthenticated
+from modelkeep.contracts.errors import Internal, ModelkeepError, TooLarge, Unauthenticated
 from modelkeep.contracts.ids import new_id
 from modelkeep.control.users.service import Users
 from modelkeep.infra import telemetry
@@ -20,6 +20,9 @@ from modelkeep.infra import telemetry
 _log = structlog.get_logger(__name__)
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _ROOT: Final = "/api/"
+_OPEN: Final = frozenset({"/api/v1/setup", "/api/v1/health"})
+_UPLOAD: Final = re.compile(r"/api/v1/models/[^/]+/versions")
+_LARGEST_BODY: Final = 1024 * 1024
 _BASIC: Final = 'Basic realm="modelkeep: any name, an API key as password", charset="UTF-8"'
 
 
@@ -61,10 +64,11 @@ class Requests:
             _log.info("request", method=scope["method"], path=scope["path"], status=status, ms=took_ms)
 
 
-class DocsGuard:
-    """Asks for a key outside the API's own routes: documentation, its scripts, and what does not exist.
+class Guard:
+    """Asks for a key before anything of a request's body is read, and limits how large a body may be.
 
-    A browser cannot send `X-API-Key`, so here, where nothing can be changed, it is also taken as the password of HTTP Basic.
+    Only the first set-up and health need no key. A browser cannot send `X-API-Key`, so for the documentation, where nothing
+    can be changed, a key is also taken as the password of HTTP Basic. What the key may do is for the routes to say.
     """
 
     def __init__(self, app: ASGIApp, users: Users) -> None:
@@ -73,17 +77,50 @@ class DocsGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one request."""
-        if scope["type"] == "http" and not scope["path"].startswith(_ROOT):
-            request_id = scope["state"]["request_id"]
-            try:
-                await self._users.authenticate(_presented(Headers(scope=scope)), request_id)
-            except ModelkeepError as error:
-                answer = respond(error, request_id)
-                if isinstance(error, Unauthenticated):
-                    answer.headers["www-authenticate"] = _BASIC
-                await answer(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers, path = Headers(scope=scope), scope["path"]
+        try:
+            if path not in _OPEN:
+                key = presented(headers) if path.startswith(_ROOT) else _presented(headers)
+                await self._users.authenticate(key, scope["state"]["request_id"])
+        except ModelkeepError as error:
+            await self._refuse(error, scope, receive, send)
+            return
+        if _UPLOAD.fullmatch(path):  # a stream with limits of its own
+            await self._app(scope, receive, send)
+            return
+        announced = headers.get("content-length", "")
+        if announced.isdigit() and int(announced) > _LARGEST_BODY:
+            await self._refuse(_too_large(), scope, receive, send)
+            return
+        await self._app(scope, _Limited(receive), send)
+
+    async def _refuse(self, error: ModelkeepError, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = respond(error, scope["state"]["request_id"])
+        if isinstance(error, Unauthenticated) and not scope["path"].startswith(_ROOT):
+            answer.headers["www-authenticate"] = _BASIC
+        await answer(scope, receive, send)
+
+
+class _Limited:
+    """Receives a body that did not announce its length, up to the limit; raises `TooLarge` past it."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._left = _LARGEST_BODY
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            raise _too_large()
+        return message
+
+
+def _too_large() -> TooLarge:
+    return TooLarge(f"The request body is larger than {_LARGEST_BODY // 1024} KiB.")
 
 
 def _presented(headers: Headers) -> str:

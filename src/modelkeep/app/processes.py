@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import gc
 import os
+import resource
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -24,6 +25,8 @@ from modelkeep.sandbox.control import Channel, ChannelClosed
 
 if TYPE_CHECKING:
     from modelkeep.app.settings import Settings
+
+_MOST_DESCRIPTORS = 65536
 
 Take = Callable[[control.Message, list[int]], None]
 
@@ -54,6 +57,7 @@ def serve(settings: "Settings", *, announce: Callable[[str], None]) -> None:
     from modelkeep.infra import telemetry
 
     telemetry.configure(settings.log, role="supervisor")
+    _allow_descriptors()
     places = Places(settings.data.absolute())
     places.make()
     with _locked(places.data), _listening(settings.server.host, settings.server.port) as door, _local_socket(places) as inner:
@@ -72,6 +76,13 @@ def serve(settings: "Settings", *, announce: Callable[[str], None]) -> None:
             await supervisor.run()
 
         asyncio.run(run())
+
+
+def _allow_descriptors() -> None:
+    """Let this tree of processes hold as many connections as the system allows; the usual 1024 is for another time."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ class Restarts:
     """The deaths of one thing that is kept alive. A minute without one forgets them all."""
 
     longest_delay_s: float = LONGEST_DELAY_S
+    hold_s: float = HOLD_S
     _deaths: deque[float] = field(default_factory=deque)
 
     def died(self, now: float) -> Decision:
@@ -35,5 +36,5 @@ class Restarts:
         self._deaths.append(now)
         count = len(self._deaths)
         if count >= DEATHS_TO_HOLD:
-            return Decision(HOLD_S, held=True)
+            return Decision(self.hold_s, held=True)
         return Decision(min(FIRST_DELAY_S * 2 ** (count - 1), self.longest_delay_s))

@@ -76,7 +76,7 @@ class Runners:
 
     async def run(self) -> None:
         """Keep a template alive, and do what it reports; cancel to end. The runners end with their template."""
-        restarts = Restarts(longest_delay_s=5.0)
+        restarts = Restarts(longest_delay_s=5.0, hold_s=5.0)
         watch = asyncio.create_task(self._watch_memory())
         try:
             await self._wanted.wait()
@@ -90,9 +90,9 @@ class Runners:
                 self._template = None
                 self._lost_all()
                 if not self._closing:
-                    decision = restarts.died(time.monotonic())
-                    log.error("the runners' template has ended", status=status, again_in_s=decision.delay_s)
-                    await asyncio.sleep(decision.delay_s)
+                    delay = restarts.died(time.monotonic()).delay_s
+                    log.error("the runners' template has ended", status=status, again_in_s=delay)
+                    await asyncio.sleep(delay)
         finally:
             watch.cancel()
             if self._template is not None:
@@ -149,27 +149,33 @@ class Runners:
     def _begin(self, kept: _Kept) -> None:
         kept.timer = None
         if self._template is not None and not kept.runner and not self._closing:
-            kept.runner = "starting"
-            self._spawn(self._start(kept.spec, (), kept.owner, ""))
+            self._spawn(self._start(kept.spec, (), kept.owner, "", kept))
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
 
-    async def _start(self, spec: RunnerSpec, sample: tuple[Column, ...], owner: Channel, ticket: str) -> None:
+    async def _start(
+        self, spec: RunnerSpec, sample: tuple[Column, ...], owner: Channel, ticket: str, kept: _Kept | None = None
+    ) -> None:
         name = f"runner-{next(self._numbers)}"
+        if kept is not None:
+            kept.runner = name
         try:
             artifact = await self._open(spec.digest)
+            if kept is not None and self._kept.get(spec.version_id) is not kept:
+                os.close(artifact)  # no longer wanted, or wanted anew: that is another start's business
+                return
+            self._launch(name, artifact, spec=spec, sample=sample, owner=owner, ticket=ticket)
         except OSError as error:
-            detail = f"the artifact cannot be opened: {error.strerror}"
+            detail = f"it could not be started: {error.strerror}"
             self._report(owner, control.Gone(name, spec.version_id, Cause.NOT_STARTED, detail, ticket=ticket))
-            self._died(spec.version_id, "", detail)
-            return
-        kept = self._kept.get(spec.version_id)
-        if not ticket and (kept is None or kept.owner is not owner):
-            os.close(artifact)
-            return
+            self._died(spec.version_id, name, detail)
+
+    def _launch(
+        self, name: str, artifact: int, *, spec: RunnerSpec, sample: tuple[Column, ...], owner: Channel, ticket: str
+    ) -> None:
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         for end in (near, far):
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
@@ -178,8 +184,6 @@ class Runners:
         os.set_blocking(write_end, True)
         runner = _Runner(name, spec, owner, ticket, near, read_end)
         self._runners[name] = runner
-        if not ticket and kept is not None:
-            kept.runner = name
         asyncio.get_running_loop().add_reader(read_end, self._hear, runner)
         try:
             sent = self._fork(control.Fork(name, spec, sample), (artifact, far.fileno(), write_end))
@@ -239,10 +243,13 @@ class Runners:
             return
         runner.cause = runner.cause or cause
         if runner.pidfd >= 0:
-            try:
-                signal.pidfd_send_signal(runner.pidfd, signal.SIGKILL)
-            except ProcessLookupError:
-                log.debug("the runner had ended already", runner=name)
+            self._signal(runner)
+
+    def _signal(self, runner: _Runner) -> None:
+        try:
+            signal.pidfd_send_signal(runner.pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            log.debug("the runner had ended already", runner=runner.name)
 
     def _exited(self, message: control.Exited) -> None:
         runner = self._runners.pop(message.runner, None)
@@ -250,7 +257,7 @@ class Runners:
             return
         self._hear(runner)
         cause = runner.cause
-        if cause is None:
+        if cause in {None, Cause.EXIT}:  # the latter: a server saw its socket close before the template saw its end
             cause = Cause.SIGNAL if message.status < 0 else Cause.EXIT
         detail = runner.detail or _said(cause, message.status)
         stderr = runner.tail.decode("utf-8", "replace")
@@ -263,7 +270,7 @@ class Runners:
     def _died(self, version_id: str, name: str, detail: str, *, counts: bool = True) -> None:
         """A kept version has no runner now: start one again, after a while when it dies often."""
         kept = self._kept.get(version_id)
-        if kept is None or kept.runner not in {name, "starting"} or self._closing:
+        if kept is None or kept.runner != name or self._closing:
             return
         kept.runner = ""
         if not counts:
@@ -281,6 +288,8 @@ class Runners:
 
     def _lost(self, runner: _Runner) -> None:
         self._runners.pop(runner.name, None)
+        if runner.pidfd >= 0:
+            self._signal(runner)  # the kernel ends it with its template, unless it has found a way out of that
         self._release(runner)
         detail = "the process it was started from has ended"
         gone = control.Gone(runner.name, runner.spec.version_id, Cause.NOT_STARTED, detail, ticket=runner.ticket)
@@ -334,10 +343,18 @@ def _resident_bytes(pid: int) -> int:
         return 0
 
 
+def _signal_name(number: int) -> str:
+    """Real-time signals have numbers only, and a model may die of any of them."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 def _said(cause: Cause, status: int) -> str:
     match cause:
         case Cause.SIGNAL:
-            return f"it was ended by {signal.Signals(-status).name}"
+            return f"it was ended by {_signal_name(-status)}"
         case Cause.DEADLINE:
             return "it was ended because it took too long"
         case Cause.EXIT:

@@ -115,7 +115,7 @@ class Supervisor:
 
     async def _keep(self, role: Role) -> None:
         """Start a role, serve its channel, and start it again whenever it ends."""
-        restarts = Restarts(longest_delay_s=_LONGEST_DELAY_S)
+        restarts = Restarts(longest_delay_s=_LONGEST_DELAY_S, hold_s=_LONGEST_DELAY_S)
         if role.after:
             await self._roles[role.after].up.wait()
         while True:
@@ -130,8 +130,7 @@ class Supervisor:
             role.child = None
             if self._stop.is_set():
                 return
-            decision = restarts.died(time.monotonic())
-            delay = min(decision.delay_s, _LONGEST_DELAY_S)
+            delay = restarts.died(time.monotonic()).delay_s
             log.error("a process has ended", role=role.name, status=status, again_in_s=delay)
             await asyncio.sleep(delay)
 

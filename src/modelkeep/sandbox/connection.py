@@ -62,6 +62,11 @@ class RunnerConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    def abort(self) -> None:
+        """Close the socket at once, whatever is still on its way; who waits for an answer gets `RunnerGone`."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport (asyncio calls this)."""
         self._transport = transport  # type: ignore[assignment]

@@ -155,7 +155,7 @@ class Inbox:
         Raises `ChannelClosed` at end of file, and where what arrived is no message.
         """
         item = array.array("i")
-        data, ancillary, _flags, _address = sock.recvmsg(
+        data, ancillary, flags, _address = sock.recvmsg(
             1 << 16, socket.CMSG_SPACE(_MAX_FDS * item.itemsize), socket.MSG_CMSG_CLOEXEC
         )
         for level, kind, payload in ancillary:
@@ -163,7 +163,7 @@ class Inbox:
                 received = array.array("i")
                 received.frombytes(payload[: len(payload) - len(payload) % item.itemsize])
                 self._fds.extend(received)
-        if not data:
+        if not data or flags & socket.MSG_CTRUNC:  # the latter: a descriptor was lost, and with it the order of all others
             self.close()
             raise ChannelClosed
         self._buffer += data

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_FRAME = 256 * 1024 * 1024
 MAX_AXES = 16
+MAX_TEXTS = 1 << 20  # each is Python work on the reader's event loop: about a second for so many
 _LENGTH = struct.Struct("<I")
 _MISSING = 0xFFFFFFFF
 _RAW = 0xFFFFFFFE
@@ -198,6 +199,8 @@ def _encode_texts(array: "NDArray[np.generic]") -> bytes:
 
 
 def _decode_texts(head: TensorHead, body: memoryview, count: int) -> "NDArray[np.generic]":
+    if count > MAX_TEXTS:
+        raise FrameError(f"tensor {head.name!r} has more than {MAX_TEXTS} texts")
     if count * _LENGTH.size > len(body):
         raise FrameError(f"tensor {head.name!r} has fewer values than its shape needs")
     values: list[str | bytes | None] = []

@@ -82,6 +82,11 @@ class Batcher:
         return not self._running and not self.waiting
 
     @property
+    def attached(self) -> bool:
+        """Whether a runner stands behind the queue."""
+        return self._replica is not None
+
+    @property
     def waiting(self) -> int:
         """How many requests wait for a run."""
         return sum(not one.answer.done() for one in self._queue)

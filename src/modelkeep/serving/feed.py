@@ -4,6 +4,7 @@ The file outlives both processes, so a server that starts while the database is 
 """
 
 import asyncio
+import os
 import time
 from pathlib import Path
 
@@ -44,8 +45,9 @@ class Feed:
     def read(self) -> None:
         """Apply the snapshot in the file, if there is one. Its time of change is when it was last known to be the newest."""
         try:
-            data = self._file.read_bytes()
-            at = self._file.stat().st_mtime
+            with self._file.open("rb") as file:
+                data = file.read()
+                at = os.fstat(file.fileno()).st_mtime  # of what was read, not of what has replaced it since
         except FileNotFoundError:
             return
         try:
@@ -69,7 +71,7 @@ class Feed:
             return
         if news.number > self._router.snapshot.number:
             self.read()
-        if news.number <= self._router.snapshot.number:
+        if news.number == self._router.snapshot.number:
             self._keys.heard(news.at)
 
     def _apply(self, snapshot: Snapshot) -> None:

@@ -18,6 +18,8 @@ from modelkeep.serving.settings import ServingSettings
 
 log = structlog.get_logger(__name__)
 
+_LONGEST_REASON = 500
+
 Send = Callable[[control.Message], None]
 
 
@@ -30,8 +32,10 @@ class Replica:
         self._send = send
 
     def kill(self, cause: control.Cause = control.Cause.DEADLINE) -> None:
-        """Ask the supervisor to end the process."""
-        self._send(control.Kill(self.name, cause))
+        """Ask the supervisor to end the process, and wait for nothing more from it: its socket may have other holders."""
+        with contextlib.suppress(control.ChannelClosed):  # the supervisor has gone, and this process with it
+            self._send(control.Kill(self.name, cause))
+        self.connection.abort()
 
 
 class Served:
@@ -57,6 +61,7 @@ class Pool:
         self._changed = changed
         self._served: dict[str, Served] = {}
         self._openings: set[asyncio.Task[None]] = set()
+        self._connections: dict[str, RunnerConnection] = {}
 
     def want(self, versions: Iterable[ServedVersion]) -> None:
         """Keep runners for these versions and let go of all others. A version is immutable: its id is enough."""
@@ -94,7 +99,7 @@ class Pool:
 
     async def _open(self, message: control.Connected, fd: int) -> None:
         """Wait until the runner has loaded, run one made-up row to warm it, then let it answer."""
-        connection = await RunnerConnection.open(fd)
+        connection = self._connections[message.runner] = await RunnerConnection.open(fd)
         served = self._served.get(message.version_id)
         if served is None:
             connection.close()
@@ -105,7 +110,7 @@ class Pool:
             async with asyncio.timeout(limits.load_timeout_s):
                 loaded = await connection.loaded
                 if isinstance(loaded, frames.LoadFailed):
-                    served.failing = f"{loaded.reason}: {loaded.detail}"
+                    served.failing = f"{loaded.reason}: {loaded.detail}"[:_LONGEST_REASON]
                     log.error("model cannot be loaded", version=served.version.id, reason=loaded.reason, detail=loaded.detail)
                     return
                 await connection.run(made_up_row(served.version.signature))
@@ -128,14 +133,17 @@ class Pool:
 
     def _closed(self, served: Served, replica: Replica, gone: RunnerGone) -> None:
         served.batcher.detach(replica)
-        served.ready = False
+        served.ready = served.batcher.attached
         if gone.protocol_error:
             log.error("runner broke the protocol", version=served.version.id, error=gone.protocol_error)
-            with contextlib.suppress(control.ChannelClosed):  # the supervisor has gone, and this process with it
-                replica.kill(control.Cause.PROTOCOL)
+        # A runner that closes its socket and lives on is of no use to anyone.
+        replica.kill(control.Cause.PROTOCOL if gone.protocol_error else control.Cause.EXIT)
         self._changed()
 
     def _gone(self, message: control.Gone) -> None:
+        connection = self._connections.pop(message.runner, None)
+        if connection is not None:
+            connection.abort()  # a child that the runner left behind may still hold the other end
         served = self._served.get(message.version_id)
         if served is not None and message.cause is not control.Cause.STOPPED:
             served.failing = served.failing or f"{message.cause}: {message.detail}"

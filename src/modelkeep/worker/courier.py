@@ -64,9 +64,9 @@ class Courier:
         try:
             await self._down()
             await self._up(datagrams)
-        except ModelkeepError as error:
+        except (ModelkeepError, OSError) as error:
             if not self._troubled:
-                _log.warning("courier_waits", reason=error.message)
+                _log.warning("courier_waits", reason=str(error))
             self._troubled = True
         else:
             if self._troubled:
