@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -91,6 +92,41 @@ async def test_a_put_that_is_cancelled_leaves_nothing(store: LocalStore, tmp_pat
     putting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await putting
+    assert files(tmp_path) == []
+
+
+async def test_a_put_that_is_cancelled_in_the_middle_of_a_write_lets_the_write_end_first(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A descriptor that is closed under a writing thread may by then be another file's."""
+    told: list[str] = []
+    writing, go_on = threading.Event(), threading.Event()
+    write, close = os.write, os.close
+
+    def slow_write(fd: int, data: bytes) -> int:
+        if len(data) == 10_000:
+            writing.set()
+            assert go_on.wait(10)
+            told.append("written")
+        return write(fd, data)
+
+    def telling_close(fd: int) -> None:
+        if "unfinished" in str(Path(f"/proc/self/fd/{fd}").readlink()):
+            told.append("closed")
+        close(fd)
+
+    monkeypatch.setattr(os, "write", slow_write)
+    monkeypatch.setattr(os, "close", telling_close)
+    putting = asyncio.create_task(store.put(stream(b"x" * 10_000), max_bytes=10**6))
+    assert await asyncio.to_thread(writing.wait, 10)
+    told.clear()
+    putting.cancel()
+    await asyncio.sleep(0.05)
+    assert not putting.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await putting
+    assert told == ["written", "closed"]
     assert files(tmp_path) == []
 
 

@@ -64,6 +64,14 @@ async def test_processes_that_start_at_once_migrate_once(empty_database: Databas
     await db.close()
 
 
+async def test_the_schema_is_made_once_however_many_ask_at_once(empty_database: DatabaseSettings):
+    databases = [Database(empty_database) for _ in range(4)]
+    await asyncio.gather(*[migrate(database) for database in databases])
+    for database in databases:
+        assert await current(database) == HEAD
+        await database.close()
+
+
 async def test_whoever_waits_goes_on_when_the_schema_is_there(empty_database: DatabaseSettings):
     waiting_db, migrating_db = Database(empty_database), Database(empty_database)
     waiting = asyncio.create_task(wait_until_current(waiting_db, poll_s=0.01))

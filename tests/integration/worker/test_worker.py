@@ -269,7 +269,7 @@ asyncio.run(main())
 
 def start_worker(db: Database, folder: Path, name: str, behaviour: str) -> subprocess.Popen[bytes]:
     arguments = [db.url.render_as_string(hide_password=False), str(folder), name, behaviour]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen([sys.executable, "-c", _PROCESS, *arguments], env=environment)
 
 
