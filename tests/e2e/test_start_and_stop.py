@@ -67,7 +67,7 @@ def _slow_model(folder: Path) -> Path:
 
 def test_sigterm_finishes_what_is_in_flight_and_leaves_nothing_behind(tmp_path: Path) -> None:
     with installed(tmp_path / "data") as house:
-        (tmp_path / "slow.echo").write_text('{"echo": 1, "run_s": 1.0}')
+        (tmp_path / "slow.echo").write_text('{"echo": 1, "run_s": 0.5}')
         with house.client() as client, house.http() as http:
             client.push(tmp_path / "slow.echo", "slow")
             answers: list[httpx.Response] = []
