@@ -1,6 +1,7 @@
 """Child processes: real ones, that find their channel, see nothing else, and are known to have ended."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -112,30 +113,30 @@ async def test_a_child_that_has_ended_leaves_no_descriptor_behind(run: Start) ->
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_a_child_dies_with_the_process_that_started_it() -> None:
+async def test_a_child_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     program = (
         "import asyncio, os, sys\n"
+        "from pathlib import Path\n"
         "from modelkeep.app.children import start\n"
         "async def main():\n"
-        "    child = start('x', (sys.executable, '-c', 'import time; time.sleep(1000)'), {})\n"
-        "    print(child.pid, flush=True)\n"
+        "    child = start('x', (sys.executable, '-c', 'import time; time.sleep(60)'), {})\n"
+        "    Path(sys.argv[1]).write_text(str(child.pid))\n"
         "    os.kill(os.getpid(), 9)\n"
         "asyncio.run(main())\n"
     )
-
-    async def scenario() -> None:
-        parent = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
-        out, _none = await parent.communicate()
-        try:
-            orphan = os.pidfd_open(int(out))
-        except ProcessLookupError:
-            return
-        gone = asyncio.Event()
-        asyncio.get_running_loop().add_reader(orphan, gone.set)
-        try:
-            await asyncio.wait_for(gone.wait(), 10)
-        finally:
-            asyncio.get_running_loop().remove_reader(orphan)
-            os.close(orphan)
-
-    asyncio.run(scenario())
+    told = tmp_path / "pid"
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", program, str(told))
+    await parent.wait()
+    try:
+        orphan = os.pidfd_open(int(told.read_text()))
+    except ProcessLookupError:
+        return
+    gone = asyncio.Event()
+    asyncio.get_running_loop().add_reader(orphan, gone.set)
+    try:
+        await asyncio.wait_for(gone.wait(), 5)
+    finally:
+        asyncio.get_running_loop().remove_reader(orphan)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(orphan, signal.SIGKILL)
+        os.close(orphan)

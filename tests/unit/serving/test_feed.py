@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -68,7 +69,7 @@ async def running(server: Server) -> AsyncIterator[Callable[[], "asyncio.Future[
 
 
 def snapshot(number: int, *deployments: ServedDeployment, versions: tuple[ServedVersion, ...] = ()) -> Snapshot:
-    keys = (ServedKey("key_1", b"\x00" * 32, "ci", frozenset({Scope.PREDICT})),)
+    keys = (ServedKey("key_1", hashlib.sha256(b"mk_one").digest(), "ci", frozenset({Scope.PREDICT})),)
     return Snapshot(number, time.time(), deployments, versions, keys)
 
 
@@ -88,9 +89,10 @@ def test_the_last_news_outlives_both_processes_and_is_as_old_as_its_file(server:
 def test_older_news_in_the_file_is_not_applied(server: Server) -> None:
     server.write(snapshot(3))
     server.feed.read()
-    server.write(snapshot(2))
+    server.write(Snapshot(2, time.time()))
     server.feed.read()
     assert server.router.snapshot.number == 3
+    assert server.keys.check(b"mk_one", Scope.PREDICT).id == "key_1"
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xc1", b"not a snapshot", encode_snapshot(Snapshot(9, 0.0))[:-1]])
