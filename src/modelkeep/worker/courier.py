@@ -55,14 +55,21 @@ class Courier:
         """Carry until `stop`."""
         await wait_until_current(self._db)
         with self._listener, woken_by(stop, self._listener):
-            datagrams: list[bytes] = []
+            datagrams, looked = [RING], 0.0
             while not stop.is_set():
-                await self._carry(datagrams)
-                datagrams = await self._listener.wait(self._poll_s)
+                look = RING in datagrams or time.monotonic() - looked >= self._poll_s
+                looked = time.monotonic() if look else looked
+                await self._carry(datagrams, look=look)
+                datagrams = await self._listener.wait(max(0.0, looked + self._poll_s - time.monotonic()))
 
-    async def _carry(self, datagrams: list[bytes]) -> None:
+    async def _carry(self, datagrams: list[bytes], *, look: bool) -> None:
+        """Take in what has arrived; look for news where the bell or the time says so.
+
+        A heartbeat alone is no reason to look: a server answers the news of each look with a heartbeat.
+        """
         try:
-            await self._down()
+            if look:
+                await self._down()
             await self._up(datagrams)
         except (ModelkeepError, OSError) as error:
             if not self._troubled:

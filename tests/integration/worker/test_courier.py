@@ -110,6 +110,16 @@ async def test_the_newest_heartbeat_of_each_server_is_kept(db: Database, live: C
     assert [(one.server, one.snapshot, one.version) for one in serving] == [("s1", 2, 1), ("s2", 1, None)]
 
 
+async def test_heartbeats_do_not_make_the_courier_look_for_news(db: Database, live: ControlPlane, tmp_path: Path):
+    """A server answers every ring with a heartbeat: were each of these a reason to ring, the two would never rest."""
+    await live.deployments.publish()
+    async with carrying(db, live, tmp_path, poll_s=300) as ear:
+        await news(ear, 1)
+        for later in range(20):
+            Bell(tmp_path / "courier.sock").ring(msgspec.msgpack.encode(Heartbeat("s1", time.time() + later, 1)))
+        assert await ear.wait(0.3) == []
+
+
 async def test_a_heartbeat_that_says_nothing_new_is_not_written(
     db: Database, live: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
