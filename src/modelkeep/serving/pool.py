@@ -100,6 +100,7 @@ class Pool:
     async def _open(self, message: control.Connected, fd: int) -> None:
         """Wait until the runner has loaded, run one made-up row to warm it, then let it answer."""
         connection = self._connections[message.runner] = await RunnerConnection.open(fd)
+        connection.closed.add_done_callback(lambda _closed: self._connections.pop(message.runner, None))
         served = self._served.get(message.version_id)
         if served is None:
             connection.close()

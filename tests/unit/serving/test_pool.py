@@ -1,0 +1,270 @@
+"""The pool: runners that load, fail to, die, or speak nonsense, at the far end of real sockets."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelkeep.contracts.rejections import Reason
+from modelkeep.contracts.runner import ModelFacts
+from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
+from modelkeep.contracts.snapshot import Limits, RunnerSpec, ServedVersion
+from modelkeep.sandbox import control, frames
+from modelkeep.sandbox.control import Cause
+from modelkeep.serving.batcher import Answer
+from modelkeep.serving.pool import Pool, Served, made_up_row
+from modelkeep.serving.settings import ServingSettings
+
+SIGNATURE = Signature((TensorSpec("x", Dtype.FP64, (-1, 1)),))
+LOADED = frames.Loaded(ModelFacts(SIGNATURE, "fake", "1"), 0.1, 1, 2)
+
+
+class Far:
+    """A runner by hand."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self._splitter = frames.Splitter()
+        self._frames: list[bytes] = []
+
+    async def send(self, message: frames.Message, tensors: dict[str, Any] | None = None) -> None:
+        await asyncio.get_running_loop().sock_sendall(self.sock, b"".join(frames.encode(message, tensors)))
+
+    async def receive(self) -> tuple[frames.Message, dict[str, Any]]:
+        while not self._frames:
+            data = await asyncio.get_running_loop().sock_recv(self.sock, 1 << 20)
+            if not data:
+                raise EOFError
+            self._frames += self._splitter.feed(data)
+        return frames.decode(self._frames.pop(0))
+
+    async def answer(self) -> dict[str, Any]:
+        message, tensors = await self.receive()
+        assert isinstance(message, frames.Run)
+        await self.send(frames.Result(message.id, 0.0), {"y": tensors["x"] * 2})
+        return tensors
+
+
+class Plane:
+    """A pool that wants one version, and what it asked of the supervisor."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.sent: list[control.Message] = []
+        self.changed = asyncio.Event()
+        self.pool = Pool(ServingSettings(), self.sent.append, self.changed.set)
+        spec = RunnerSpec("v1", "d" * 64, 1, "onnx", "fake", SIGNATURE, limits=limits or Limits())
+        self.pool.want([ServedVersion("v1", "m", 1, spec, SIGNATURE)])
+        self.runners: list[Far] = []
+
+    @property
+    def served(self) -> Served:
+        served = self.pool.get("v1")
+        assert served is not None
+        return served
+
+    @property
+    def kills(self) -> list[tuple[str, Cause]]:
+        return [(message.runner, message.cause) for message in self.sent if isinstance(message, control.Kill)]
+
+    def connect(self, name: str = "r1", version_id: str = "v1") -> Far:
+        near, far = socket.socketpair()
+        self.pool.take(control.Connected(name, version_id), [near.detach()])
+        self.runners.append(Far(far))
+        return self.runners[-1]
+
+    async def until_changed(self) -> None:
+        async with asyncio.timeout(10):
+            await self.changed.wait()
+        self.changed.clear()
+
+    async def warm(self, name: str = "r1") -> Far:
+        runner = self.connect(name)
+        await runner.send(LOADED)
+        await runner.answer()
+        await self.until_changed()
+        return runner
+
+    async def finish(self) -> None:
+        """Let the openings end and the near ends close."""
+        for runner in self.runners:
+            runner.sock.close()
+        await asyncio.gather(*self.pool._openings)
+        for connection in list(self.pool._connections.values()):
+            connection.abort()
+            await connection.closed
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def make_plane() -> AsyncIterator[Callable[..., Plane]]:
+    planes: list[Plane] = []
+
+    def make(**limits: float) -> Plane:
+        planes.append(Plane(Limits(**limits)))  # type: ignore[arg-type]
+        return planes[-1]
+
+    yield make
+    for plane in planes:
+        await plane.finish()
+
+
+@pytest.fixture
+async def plane(make_plane: Callable[..., Plane]) -> Plane:
+    return make_plane()
+
+
+def submit(plane: Plane, value: float) -> asyncio.Future[Answer]:
+    return plane.served.batcher.submit({"x": np.array([[value]])}, 1)
+
+
+async def settled(plane: Plane) -> None:
+    """The opening that is under way has ended."""
+    async with asyncio.timeout(10):
+        await asyncio.gather(*plane.pool._openings)
+
+
+async def test_a_runner_answers_only_after_it_has_loaded_and_run_one_made_up_row(plane: Plane) -> None:
+    waiting = submit(plane, 5.0)
+    runner = plane.connect()
+    await runner.send(LOADED)
+    assert (await runner.answer())["x"].tolist() == [[0.0]]
+    await plane.until_changed()
+    assert plane.served.ready
+    assert (await runner.answer())["x"].tolist() == [[5.0]]
+    assert (await waiting).outputs["y"].tolist() == [[10.0]]
+
+
+async def test_a_runner_whose_made_up_row_fails_answers_all_the_same(plane: Plane) -> None:
+    runner = plane.connect()
+    await runner.send(LOADED)
+    message, _tensors = await runner.receive()
+    await runner.send(frames.RunFailed(message.id, "refused", "zeros will not do"))  # type: ignore[union-attr]
+    await plane.until_changed()
+    assert plane.served.ready
+
+
+async def test_a_model_that_cannot_be_loaded_says_why(plane: Plane) -> None:
+    runner = plane.connect()
+    await runner.send(frames.LoadFailed(Reason.CORRUPT, "x" * 5000))
+    await settled(plane)
+    assert not plane.served.ready
+    assert plane.served.failing.startswith("artifact_corrupt: xxx")
+    assert len(plane.served.failing) < 1000
+
+
+async def test_a_load_past_its_limit_ends_the_runner(make_plane: Callable[..., Plane]) -> None:
+    plane = make_plane(load_timeout_s=0.02)
+    plane.connect()
+    await settled(plane)
+    assert plane.kills == [("r1", Cause.DEADLINE)]
+    assert "0.02 s" in plane.served.failing
+
+
+async def test_a_runner_that_dies_while_it_loads_is_left_to_the_supervisor(plane: Plane) -> None:
+    plane.connect().sock.close()
+    await settled(plane)
+    assert not plane.served.ready
+    plane.pool.take(control.Gone("r1", "v1", Cause.SIGNAL, "it was ended by SIGSEGV"), [])
+    assert plane.served.failing == "signal: it was ended by SIGSEGV"
+
+
+async def test_nonsense_while_loading_ends_the_runner(plane: Plane) -> None:
+    runner = plane.connect()
+    await asyncio.get_running_loop().sock_sendall(runner.sock, b"\xff\xff\xff\xff")
+    await settled(plane)
+    assert ("r1", Cause.PROTOCOL) in plane.kills
+
+
+async def test_nonsense_later_ends_the_runner_too(plane: Plane) -> None:
+    runner = await plane.warm()
+    await asyncio.get_running_loop().sock_sendall(runner.sock, b"\xff\xff\xff\xff")
+    await plane.until_changed()
+    assert ("r1", Cause.PROTOCOL) in plane.kills
+    assert not plane.served.ready
+
+
+async def test_a_runner_that_closes_its_socket_is_ended(plane: Plane) -> None:
+    runner = await plane.warm()
+    runner.sock.close()
+    await plane.until_changed()
+    assert ("r1", Cause.EXIT) in plane.kills
+    assert not plane.served.ready
+
+
+async def test_a_request_survives_the_death_of_its_runner(plane: Plane) -> None:
+    first = await plane.warm("r1")
+    answer = submit(plane, 7.0)
+    await first.receive()
+    first.sock.close()
+    await plane.until_changed()
+    second = await plane.warm("r2")
+    assert (await second.answer())["x"].tolist() == [[7.0]]
+    assert (await answer).outputs["y"].tolist() == [[14.0]]
+    assert plane.served.ready
+    assert not plane.served.failing
+
+
+async def test_a_runner_that_is_gone_is_let_go_even_if_its_socket_is_still_held(plane: Plane) -> None:
+    await plane.warm()
+    plane.pool.take(control.Gone("r1", "v1", Cause.EXIT, "it ended with status 0"), [])
+    await plane.until_changed()  # though the far end is open
+    assert not plane.served.ready
+
+
+async def test_the_end_of_a_stopped_runner_is_no_failure(plane: Plane) -> None:
+    plane.pool.take(control.Gone("r1", "v1", Cause.STOPPED), [])
+    assert not plane.served.failing
+
+
+async def test_a_new_runner_clears_what_the_last_one_failed_of(plane: Plane) -> None:
+    plane.pool.take(control.Gone("r1", "v1", Cause.MEMORY, "too much"), [])
+    assert plane.served.failing
+    await plane.warm("r2")
+    assert not plane.served.failing
+
+
+async def test_a_runner_of_a_version_that_is_not_wanted_any_more_is_hung_up_on(plane: Plane) -> None:
+    runner = plane.connect("r9", "v9")
+    with pytest.raises(EOFError):
+        await asyncio.wait_for(runner.receive(), 10)
+    for message in (control.Gone("r9", "v9", Cause.EXIT), control.Held("v9", 60)):
+        plane.pool.take(message, [])
+
+
+async def test_nothing_is_kept_of_runners_that_are_gone(plane: Plane) -> None:
+    for number in range(5):
+        name = f"r{number}"
+        plane.connect(name).sock.close()
+        plane.pool.take(control.Gone(name, "v1", Cause.EXIT), [])  # before the pool has got round to it
+        await settled(plane)
+    await asyncio.sleep(0)
+    assert not plane.pool._connections
+
+
+async def test_a_message_that_is_not_for_it_is_passed_over(plane: Plane) -> None:
+    plane.pool.take(control.Started(), [])
+    assert plane.pool.all() == [plane.served]
+
+
+@pytest.mark.parametrize(
+    ("signature", "expected"),
+    [
+        (Signature((TensorSpec("x", Dtype.FP32, (-1, 3)),)), [[0.0, 0.0, 0.0]]),
+        (Signature((TensorSpec("x", Dtype.INT64, (-1, -1, 2)),)), [[[0, 0]]]),
+        (Signature((TensorSpec("x", Dtype.BYTES, (-1,)), TensorSpec("y", Dtype.BOOL, (-1,)))), [""]),
+    ],
+)
+def test_a_made_up_row_fits_its_signature(signature: Signature, expected: object) -> None:
+    row = made_up_row(signature)
+    assert row["x"].tolist() == expected
+    assert row["x"].dtype == np.dtype(signature.inputs[0].dtype.numpy)
+
+
+def test_a_made_up_picture_is_a_picture() -> None:
+    signature = Signature((TensorSpec("image", Dtype.BYTES, (-1,)),), image=True)
+    assert made_up_row(signature)["image"][0].startswith(b"\x89PNG\r\n")
