@@ -296,5 +296,5 @@ def why(one: Request, error: BaseException) -> bool:
     return False
 
 
-Batching.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+Batching.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 TestBatching = Batching.TestCase
