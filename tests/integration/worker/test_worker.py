@@ -2,11 +2,10 @@
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -267,10 +266,16 @@ asyncio.run(main())
 """
 
 
-def start_worker(db: Database, folder: Path, name: str, behaviour: str) -> subprocess.Popen[bytes]:
+@contextmanager
+def worker_process(db: Database, folder: Path, name: str, behaviour: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker in a process of its own, killed at the end of the block if not before."""
     arguments = [db.url.render_as_string(hide_password=False), str(folder), name, behaviour]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen([sys.executable, "-c", _PROCESS, *arguments], env=environment)
+    with subprocess.Popen([sys.executable, "-c", _PROCESS, *arguments], env=environment) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 async def logged(folder: Path, line: str, within_s: float = 20) -> None:
@@ -282,13 +287,12 @@ async def logged(folder: Path, line: str, within_s: float = 20) -> None:
 async def test_a_killed_workers_job_goes_on_when_it_starts_again(db: Database, live: ControlPlane, tmp_path: Path):
     await live.models.create(ADMIN, "iris")
     version = await live.models.receive(ADMIN, "iris", upload())
-    with start_worker(db, tmp_path, "w", "hang") as first:
+    with worker_process(db, tmp_path, "w", "hang") as first:
         await logged(tmp_path, f"w hang {version.id}")
-        first.send_signal(signal.SIGKILL)
+        first.kill()
     assert (await live.models.version("iris", 1)).state is State.VALIDATING
-    with start_worker(db, tmp_path, "w", "accept") as second:
+    with worker_process(db, tmp_path, "w", "accept"):
         assert (await decided(live, 1, 20)).state is State.READY
-        second.kill()
     (deployment, _serving) = await live.deployments.deployment("iris")
     assert (deployment.version, deployment.revision) == (1, 1)
 
@@ -298,12 +302,11 @@ async def test_another_worker_takes_over_from_one_that_never_comes_back(db: Data
         return  # there is one worker over SQLite
     await live.models.create(ADMIN, "iris")
     version = await live.models.receive(ADMIN, "iris", upload())
-    with start_worker(db, tmp_path, "gone", "hang") as gone:
+    with worker_process(db, tmp_path, "gone", "hang") as gone:
         await logged(tmp_path, f"gone hang {version.id}")
-        with start_worker(db, tmp_path, "other", "accept") as other:
+        with worker_process(db, tmp_path, "other", "accept"):
             gone.kill()
             assert (await decided(live, 1, 30)).state is State.READY
-            other.kill()
     lines = (tmp_path / "log").read_text().splitlines()
     assert lines == [f"gone hang {version.id}", f"other accept {version.id}"]
 
@@ -312,13 +315,11 @@ async def test_two_workers_do_each_job_once(db: Database, live: ControlPlane, tm
     if db.sqlite:
         return  # there is one worker over SQLite
     await live.models.create(ADMIN, "iris")
-    with start_worker(db, tmp_path, "one", "accept") as one, start_worker(db, tmp_path, "two", "accept") as two:
+    with worker_process(db, tmp_path, "one", "accept"), worker_process(db, tmp_path, "two", "accept"):
         for number in range(8):
             await live.models.receive(ADMIN, "iris", upload(bytes([number])))
         for number in range(1, 9):
             await decided(live, number, 30)
-        one.kill()
-        two.kill()
     assert len((tmp_path / "log").read_text().splitlines()) == 8
 
 
