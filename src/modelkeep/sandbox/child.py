@@ -1,7 +1,6 @@
 """The runner itself: locked down first, then loads one model, then answers runs from its socket until the other end closes."""
 
 import gc
-import random
 import socket
 import sys
 import time
@@ -142,8 +141,7 @@ def _start_afresh() -> None:
     """Shed what a forked process must not share with its siblings, or show to a pickle."""
     gc.enable()  # the template does without while it imports
     sys.modules["__main__"] = types.ModuleType("__main__")
-    random.seed()
-    np.random.seed()  # noqa: NPY002 - the shared legacy state is what models use
+    np.random.seed()  # noqa: NPY002 - the shared legacy state is what models use; Python's own seeds itself
     warnings.resetwarnings()
     warnings.simplefilter("ignore")
 

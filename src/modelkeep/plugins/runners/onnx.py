@@ -45,7 +45,7 @@ _PARTS = {  # which fields of a message are messages that may hold tensors
     "tensor": {},
 }
 _MAX_DEPTH = 100
-_EXTERNAL_DATA, _DATA_LOCATION = 13, 14
+_DATA_LOCATION = 14
 _NODE_OUTPUT, _NODE_OP, _NODE_ATTRIBUTE = 2, 4, 5
 _ATTRIBUTE_NAME, _ATTRIBUTE_INTS, _ATTRIBUTE_STRINGS = 1, 8, 9
 _VARINT_BITS = 64
@@ -221,7 +221,7 @@ def _messages(kind: str, message: memoryview, depth: int) -> Iterator[tuple[str,
 
 
 def _is_elsewhere(tensor: memoryview) -> bool:
-    return any(field == _EXTERNAL_DATA or (field == _DATA_LOCATION and value) for field, _kind, value in walk(tensor))
+    return any(field == _DATA_LOCATION and value for field, _kind, value in walk(tensor))
 
 
 def _zipmap(node: memoryview) -> dict[str, tuple[str, ...]]:
