@@ -46,8 +46,8 @@ class ServerSettings:
         float, "How long to go on accepting after readiness went off, in seconds, so that a load balancer can notice."
     ] = 0.0
     environment: Annotated[
-        tuple[str, ...], "Names of environment variables to pass on to the processes, besides PATH, language and time zone."
-    ] = ()
+        str, "Environment variables to pass on to the processes, besides PATH, language and time zone: names with commas."
+    ] = ""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def described(settings: Settings) -> Iterator[tuple[str, object, str]]:
 
 def child_environment(settings: Settings) -> dict[str, str]:
     """Return all that our own processes see of the environment: no settings, and so no credentials."""
-    names = (*_ALWAYS_PASSED, *settings.server.environment)
+    names = (*_ALWAYS_PASSED, *(name.strip() for name in settings.server.environment.split(",")))
     return {name: os.environ[name] for name in names if name in os.environ}  # noqa: TID251 - this is the one place
 
 

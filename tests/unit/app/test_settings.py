@@ -193,7 +193,7 @@ def test_children_see_nothing_of_the_environment_but_what_they_need(monkeypatch:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy")
     monkeypatch.setenv("LANG", "C.UTF-8")
-    toml('[server]\nenvironment = ["HTTPS_PROXY", "NOT_SET"]\n')
+    toml('[server]\nenvironment = "HTTPS_PROXY, NOT_SET"\n')
     seen = settings.child_environment(settings.load())
     assert seen["HTTPS_PROXY"] == "http://proxy"
     assert seen["LANG"] == "C.UTF-8"

@@ -194,7 +194,7 @@ def infer(rows: object) -> dict[str, object]:
 
 
 CANARY = "c4nary"
-TELLTALE = re.compile(rf"{CANARY}|Traceback|File \"|/src/|site-packages|\.py\b|0x[0-9a-f]{{6,}}|object at", re.IGNORECASE)
+TELLTALE = re.compile(rf"{CANARY}|Traceback|File \"|/src/|site-packages|\.py\b|(?-i:0x[0-9a-f]{{6,}})|object at", re.IGNORECASE)
 WRONG: list[tuple[str, dict[str, object]]] = [
     (PREDICT, {"json": {"inputs": [[CANARY, 1]]}}),
     (PREDICT, {"json": {"inputs": [{"a": CANARY, "b": [CANARY]}]}}),
