@@ -12,11 +12,10 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import CursorResult, Dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
@@ -26,6 +25,9 @@ from sqlalchemy.sql.base import Executable
 
 from modelkeep.contracts.errors import Invalid, StorageFull, Unavailable
 from modelkeep.infra.settings import DatabaseSettings
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
 
 T = TypeVar("T")
 metadata = sa.MetaData(
@@ -109,9 +111,15 @@ class Transaction:
         """Return all rows."""
         return list((await self.connection.execute(statement)).all())
 
-    def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-        """Return an insert that knows ON CONFLICT, in this database's own dialect."""
-        return sqlite.insert(table) if self.connection.dialect.name == "sqlite" else postgresql.insert(table)
+    def insert(self, table: sa.Table) -> "sqlite.Insert | postgresql.Insert":
+        """Return an insert that knows ON CONFLICT, in this database's own dialect; the other one is not loaded."""
+        if self.connection.dialect.name == "sqlite":
+            from sqlalchemy.dialects.sqlite import insert
+
+            return insert(table)
+        from sqlalchemy.dialects.postgresql import insert as insert_postgresql
+
+        return insert_postgresql(table)
 
     def after_commit(self, consequence: Callable[[], object]) -> None:
         """Call `consequence` when, and only when, this transaction has been committed."""
