@@ -3,6 +3,9 @@
 import asyncio
 import os
 import signal
+import socket
+import sys
+import tempfile
 import time
 
 import numpy as np
@@ -10,7 +13,9 @@ import psutil
 
 from fixtures import artifacts
 from fixtures.runners import PATIENCE_S
+from modelkeep.contracts.snapshot import RunnerSpec
 from modelkeep.sandbox import control
+from modelkeep.sandbox.limits import ENVIRONMENT
 
 ROWS = np.array([[1.0, 2.0], [3.0, 4.0]])
 
@@ -50,3 +55,28 @@ async def test_a_terminals_ctrl_c_does_not_reach_runners(bench):
             os.kill(pid, signal.SIGTERM)
         _result, outputs = await runner.run(input=ROWS)
         assert outputs["input"].tolist() == ROWS.tolist()
+
+
+async def test_a_template_ends_with_the_process_that_started_it_though_its_channel_stays_open():
+    ours, theirs = socket.socketpair()
+    start = (
+        "import subprocess, sys, time\n"
+        f"template = [sys.executable, '-I', '-m', 'modelkeep.sandbox.template', '{theirs.fileno()}']\n"
+        f"process = subprocess.Popen(template, pass_fds=[{theirs.fileno()}])\n"
+        "print(process.pid, flush=True)\n"
+        "time.sleep(3600)\n"
+    )
+    with ours, theirs:
+        parent = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", start, stdout=asyncio.subprocess.PIPE, pass_fds=[theirs.fileno()], env=ENVIRONMENT
+        )
+        template = psutil.Process(int(await parent.stdout.readline()))
+        spec = RunnerSpec("ver_1", "0" * 64, 1, "echo", "echo")
+        with tempfile.TemporaryFile() as nothing:  # a first answer shows that it is up
+            fds = [nothing.fileno(), nothing.fileno(), nothing.fileno()]
+            socket.send_fds(ours, [control.pack(control.Fork("runner-1", spec), fds)], fds)
+            ours.setblocking(False)
+            await asyncio.wait_for(asyncio.get_running_loop().sock_recv(ours, 1), PATIENCE_S)
+        parent.kill()
+        await parent.wait()
+        await asyncio.to_thread(template.wait, PATIENCE_S)
