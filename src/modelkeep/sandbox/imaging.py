@@ -4,6 +4,7 @@ Every picture ends as RGB: orientation from EXIF is honoured, transparency is la
 pictures are converted. See `contracts.signature.ImageSpec` for the geometry.
 """
 
+import importlib
 import io
 import math
 import struct
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """The picture formats that are decoded; of those with several frames, the first."""
+
+_DECODERS = ("Jpeg", "Png", "WebP", "Gif", "Bmp", "Tiff")
 
 MAX_PIXELS = 50_000_000
 """The most pixels a picture's header may announce."""
@@ -56,6 +59,7 @@ class Pictures:
     def __init__(self, spec: ImageSpec, inner: Signature) -> None:
         """Check that the preparation fits the model's input; raises `CannotLoad`."""
         _check_words(spec)
+        _load_decoders()
         self._spec = spec
         self._input = _fitting_input(spec, inner)
         self._scores = score_output(inner.outputs) if spec.activation == "softmax" else ""
@@ -174,6 +178,15 @@ def _eight_bits(values: "NDArray[np.generic]", mode: str) -> "NDArray[np.uint8]"
     else:
         factor = 1.0
     return np.clip(np.rint(wide * factor), 0, 255).astype(np.uint8)
+
+
+def _load_decoders() -> None:
+    """Load the decoders of the allowed formats before the first picture comes, and not Pillow's forty others."""
+    from PIL import Image
+
+    Image.preinit()  # the usual ones, which Pillow itself would load with the first picture
+    for name in _DECODERS:
+        importlib.import_module(f"PIL.{name}ImagePlugin")
 
 
 def _check_words(spec: ImageSpec) -> None:

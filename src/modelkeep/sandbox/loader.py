@@ -44,7 +44,8 @@ def load(spec: RunnerSpec, sample: tuple[Column, ...], artifact: int, runners: S
     plugins = installed() if runners is None else runners
     runner, declared = _find(plugins, spec.format)
     _check_content(plugins, declared, data)
-    options = LoadOptions(signature=spec.signature, sample=sample, threads=spec.limits.threads)
+    known = None if spec.image else spec.signature  # an image version's is of pictures: the model inside never sees them
+    options = LoadOptions(signature=known, sample=sample, threads=spec.limits.threads)
     try:
         model = runner().load(Artifact(data, spec.format), options)
     except CannotLoad as error:

@@ -179,7 +179,10 @@ async def test_an_image_version_takes_pictures_and_names_the_bad_one(warm_bench)
     pictures = np.empty(2, dtype=object)
     pictures[:] = [artifacts.picture(), artifacts.picture(kind="JPEG")]
     async with warm_bench.start(spec) as runner:
+        signature = (await runner.load()).facts.signature
+    async with warm_bench.start(msgspec.structs.replace(spec, signature=signature)) as runner:  # as it is served
         loaded = await runner.load()
+        assert loaded.facts.signature == signature
         assert loaded.facts.signature.image
         assert loaded.facts.signature.inputs == (TensorSpec("image", Dtype.BYTES, (-1,)),)
         result, outputs = await runner.run(image=pictures)

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -237,3 +239,19 @@ def test_from_outside_there_is_one_input_of_pictures():
     assert facts.signature.layout is Layout.IMAGE
     assert facts.signature.inputs == (TensorSpec("image", Dtype.BYTES, (-1,)),)
     assert facts.signature.outputs == (SCORES,)
+
+
+def test_only_the_decoders_of_allowed_formats_are_loaded():
+    code = (
+        "import sys, io\n"
+        "from modelkeep.contracts.signature import *\n"
+        "from modelkeep.sandbox.imaging import Pictures, decode\n"
+        "Pictures(ImageSpec(size=4), Signature((TensorSpec('p', Dtype.FP32, (-1, 3, 4, 4)),)))\n"
+        "before = set(sys.modules)\n"
+        "decode(sys.stdin.buffer.read(), ImageSpec(size=4))\n"
+        "print(sorted(n for n in sys.modules if n.endswith('ImagePlugin')), set(sys.modules) - before)"
+    )
+    picture = artifacts.picture(kind="WEBP")
+    done = subprocess.run([sys.executable, "-c", code], input=picture, capture_output=True, check=True)
+    decoders = ["Bmp", "Gif", "Jpeg", "Png", "Ppm", "Tiff", "WebP"]  # Ppm is one of those that Pillow starts with
+    assert done.stdout.decode().strip() == f"{[f'PIL.{name}ImagePlugin' for name in decoders]} set()"

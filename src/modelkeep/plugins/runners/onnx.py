@@ -119,7 +119,7 @@ class OnnxModel:
 
         meta = session.get_modelmeta()
         found, self._batch = _signature(session, classes)
-        inputs = known.inputs if known and not known.image else found.inputs
+        inputs = known.inputs if known else found.inputs
         self._session = session
         self._classes = classes
         self._texts = frozenset(one.name for one in inputs if one.dtype is Dtype.BYTES)
