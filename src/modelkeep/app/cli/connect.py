@@ -42,7 +42,7 @@ def connected(url: str, key: str, *, model: str = "", timeout: float = 60.0) -> 
                 raise
             try:
                 names = [one.name for one in client.models()]
-                archived = [one.name for one in client.models(archived=True)]
+                archived = [one.name for one in client.models(archived=True) if one.archived_at]
             except ModelkeepError:  # the key may predict and no more: then there is nothing to suggest
                 raise error from None
             raise _with(error, _no_such(error.code, model, names, archived)) from None

@@ -12,7 +12,7 @@ from modelkeep.app.cli.problems import WrongUse
 from modelkeep.app.cli.screen import Cell, Screen
 
 if TYPE_CHECKING:
-    from modelkeep.client import Prediction
+    from modelkeep.client import Client, Prediction
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -46,8 +46,21 @@ def predict(
     screen = Screen(as_json=as_json)
     rows_only = f"{name} takes rows: give them with --file or --rows."
     with connected(url, key, model=name) as client, refined("unsupported_media_type", rows_only):
-        prediction = client.predict(name, inputs, top_k=top_k)
+        prediction = _ask(client, name, inputs, top_k)
     screen.result(prediction.raw, lambda: _show(screen, prediction, [one.name for one in image or []]))
+
+
+def _ask(client: "Client", name: str, inputs: Any, top_k: int | None) -> "Prediction":  # noqa: ANN401 - rows or pictures
+    """Ask; where a table has named columns and the model's have no names, ask again with the values in their order."""
+    from modelkeep.client import Invalid
+
+    try:
+        return client.predict(name, inputs, top_k=top_k)
+    except Invalid as error:
+        unnamed = any(field.code == "no_column_names" for field in error.fields)
+        if not unnamed or not isinstance(inputs, dict):
+            raise
+    return client.predict(name, [list(row) for row in zip(*inputs.values(), strict=True)], top_k=top_k)
 
 
 def _inputs(rows: str | None, file: Path | None, images: list[Path]) -> Any:  # noqa: ANN401 - rows or pictures
