@@ -84,7 +84,7 @@ async def accepted(inspect, *args, **options):
         (artifacts.as_joblib(DBSCAN().fit(FRAME)), "joblib", Reason.NOT_A_MODEL),
         (artifacts.as_joblib(LogisticRegression()), "joblib", Reason.NOT_FITTED),
         (artifacts.as_joblib(make_pipeline(StandardScaler(), LogisticRegression())), "joblib", Reason.NOT_FITTED),
-        (artifacts.as_skops(artifacts.forest()), "skops", Reason.UNTRUSTED_TYPES),
+        (artifacts.as_skops(artifacts.calling_a_function()), "skops", Reason.UNTRUSTED_TYPES),
         (b"cnot_installed_here\nModel\n.", "pickle", Reason.MISSING_DEPENDENCY),
         (b"c__main__\nMyModel\n.", "pickle", Reason.MISSING_DEPENDENCY),
         (artifacts.CRASHES_ON_LOAD, "pickle", Reason.LOAD_CRASHED),
@@ -138,8 +138,13 @@ async def test_other_runners_do_not_notice_a_hostile_one(inspect, warm_bench):
 
 
 async def test_a_refusal_names_the_type_that_is_not_trusted(inspect):
-    found = await refused(inspect, artifacts.as_skops(artifacts.forest()), "skops")
-    assert "sklearn.tree._tree.Tree" in found.detail
+    found = await refused(inspect, artifacts.as_skops(artifacts.calling_a_function()), "skops")
+    assert "posix.getcwd" in found.detail
+
+
+async def test_a_forest_from_skops_is_fit_to_serve(inspect):
+    found = await accepted(inspect, artifacts.as_skops(artifacts.forest()), "skops")
+    assert found.scores == "probabilities"
 
 
 async def test_a_refusal_names_the_module_that_is_missing(inspect):
