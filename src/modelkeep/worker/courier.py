@@ -106,12 +106,12 @@ class Courier:
                 continue
             newest[beat.server] = beat
         for beat in newest.values():
-            if _is_news(beat, self._kept.get(beat.server)):
+            if is_news(beat, self._kept.get(beat.server)):
                 await self._deployments.hear(beat)
                 self._kept[beat.server] = beat
 
 
-def _is_news(beat: Heartbeat, kept: Heartbeat | None) -> bool:
+def is_news(beat: Heartbeat, kept: Heartbeat | None) -> bool:
     """Whether a heartbeat is worth a write: something changed, or the last one kept grows old."""
     if kept is None or beat.at - kept.at >= _KEEP_HEARTBEAT_EVERY_S:
         return True
