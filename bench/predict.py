@@ -96,6 +96,7 @@ def main() -> None:
         limits = {"sklearn": bare(forest.predict_proba, rows, 64, 2.0)}
         onnx = _onnx(forest, home / "forest.onnx")
         if onnx:
+            os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # noqa: TID251 - read by the library at its import, which would upload
             import onnxruntime
 
             options = onnxruntime.SessionOptions()
