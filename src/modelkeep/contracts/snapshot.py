@@ -1,6 +1,7 @@
 """The only message from the control plane down to serving: everything it needs to answer, numbered, immutable, complete."""
 
 from enum import StrEnum
+from typing import Literal
 
 import msgspec
 
@@ -53,22 +54,90 @@ class ServedVersion(msgspec.Struct, frozen=True):
     created_at: str = ""
 
 
+BatchMode = Literal["auto", "off", "cheap", "flat", "compute"]
+Keep = Literal["keep", "hash", "drop"]
+
+
+class Batching(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How requests that wait together share a run.
+
+    `mode` is "off", or how the model's cost grows with rows: "cheap" (never wait), "flat" (wait a little for others),
+    "compute" (one request a run, spread over replicas); "auto" takes what validation measured. `max_rows` 0 is the
+    installation's bound, `max_wait_ms` -1 follows the cost, `latency_target_ms` 0 is none.
+    """
+
+    mode: BatchMode = "auto"
+    max_rows: int = 0
+    max_wait_ms: float = -1.0
+    latency_target_ms: float = 0.0
+
+
+class Replicas(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How many runners one server keeps for the version; `max` 0 is as many as the machine has cores."""
+
+    min: int = 1
+    max: int = 0
+
+
+class Recording(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is written down of predictions, and for how many days.
+
+    `sample` is the share of predictions whose inputs and outputs are considered at all. `fields` says otherwise for single
+    tensors or columns by name.
+    """
+
+    enabled: bool = True
+    sample: float = 1.0
+    inputs: Keep = "keep"
+    outputs: Keep = "keep"
+    fields: dict[str, Keep] = msgspec.field(default_factory=dict)
+    keep_days: int = 30
+
+
+class DeploymentSettings(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is set for one deployment alone.
+
+    `deadline_s` is for requests that bring none, 0 is the installation's. `concurrency` is the most requests in flight on
+    one server, 0 is the installation's queue bound.
+    """
+
+    deadline_s: float = 0.0
+    batching: Batching = Batching()
+    replicas: Replicas = Replicas()
+    concurrency: int = 0
+    recording: Recording = msgspec.field(default_factory=Recording)
+
+
 class ServedDeployment(msgspec.Struct, frozen=True):
     """A named place that answers with one version."""
 
     name: str
     version_id: str
     revision: int
+    settings: DeploymentSettings = msgspec.field(default_factory=DeploymentSettings)
+
+
+class Rate(msgspec.Struct, frozen=True):
+    """How often a key may ask: `per_minute` requests in the long run, at most `burst` at once."""
+
+    per_minute: int
+    burst: int
 
 
 class ServedKey(msgspec.Struct, frozen=True):
-    """An API key as serving knows it: never the key, only its SHA-256. `expires_at` is Unix seconds, None for never."""
+    """An API key as serving knows it: never the key, only its SHA-256.
+
+    `expires_at` is Unix seconds, None for never; `rate` None is unlimited; `concurrency` is the most requests of this key in
+    flight on one server, 0 for no bound of its own.
+    """
 
     id: str
     digest: bytes
     name: str
     scopes: frozenset[Scope]
     expires_at: float | None = None
+    rate: Rate | None = None
+    concurrency: int = 0
 
     def may(self, scope: Scope) -> bool:
         """Whether the key carries `scope`."""
