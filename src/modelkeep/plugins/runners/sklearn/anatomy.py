@@ -1,0 +1,58 @@
+"""What an estimator is made of: its steps and parts, where it comes from, and what it is called."""
+
+from collections.abc import Iterator
+from typing import Any
+
+
+def first_step(estimator: Any) -> Any:  # noqa: ANN401 - any object
+    """Return what sees the rows first."""
+    while True:
+        inner = getattr(estimator, "best_estimator_", None)
+        steps = getattr(estimator, "steps", None)
+        if inner is not None:
+            estimator = inner
+        elif isinstance(steps, list) and steps:
+            estimator = steps[0][1]
+        else:
+            return estimator
+
+
+def steps_of(transformer: Any) -> Iterator[Any]:  # noqa: ANN401 - any object
+    """Yield the steps of a pipeline, and of those in it; of anything else, itself."""
+    steps = getattr(transformer, "steps", None)
+    if isinstance(steps, list):
+        for _name, step in steps:
+            yield from steps_of(step)
+    else:
+        yield transformer
+
+
+def parts_of(estimator: Any) -> Iterator[Any]:  # noqa: ANN401 - any object
+    """The estimator and every estimator inside it."""
+    yield estimator
+    if hasattr(estimator, "get_params"):
+        for value in estimator.get_params(deep=True).values():
+            if hasattr(value, "fit"):
+                yield value
+
+
+def origin(estimator: Any) -> tuple[str, str]:  # noqa: ANN401 - any object
+    """Return the package that an estimator comes from, and its version here."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    package = type(estimator).__module__.partition(".")[0]
+    name = "scikit-learn" if package == "sklearn" else package
+    try:
+        return name, version(name)
+    except PackageNotFoundError:
+        return name, ""
+
+
+def shape_of(estimator: Any) -> str:  # noqa: ANN401 - any object
+    """The estimator's class, and for a pipeline those of its steps."""
+    steps = getattr(estimator, "steps", None)
+    name = type(estimator).__name__
+    if isinstance(steps, list):
+        return f"{name}({', '.join(shape_of(step) for _name, step in steps)})"
+    inner = getattr(estimator, "best_estimator_", None)
+    return f"{name}({shape_of(inner)})" if inner is not None else name

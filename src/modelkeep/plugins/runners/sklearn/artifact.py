@@ -1,0 +1,128 @@
+"""From an uploaded file's bytes to a fitted estimator: joblib, pickle and skops, and what is wrong where it is none."""
+
+import io
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from modelkeep.contracts.rejections import Reason
+from modelkeep.contracts.runner import CannotLoad
+from modelkeep.plugins.runners.sklearn.words import kind_of, listed
+
+_PICKLE = re.compile(rb"\x80[\x02-\x05]|c[\w.]+\n\w+\n|\(i?[\w.]*[\n(cl]")
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x5d\x00\x00", b"\x04\x22\x4d\x18", b"ZF")
+_ZLIB = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
+_JOBLIB_MARK = b"joblib.numpy_pickle"
+_NO_ATTRIBUTE = re.compile(r"Can't get attribute '(?P<a>[\w.]+)' on <module '(?P<m>[\w.]+)'")
+_HAS_NO_ATTRIBUTE = re.compile(r"module '(?P<m>[\w.]+)' has no attribute '(?P<a>[\w.]+)'")
+_ENDS_EARLY = re.compile(
+    r"truncated|ended before|ran out|unexpected end|EOF|exhausted|unpack requires|requires a buffer|incomplete"
+)
+_TRUSTED = (
+    # Types of scikit-learn that hold numbers and run nothing when they are made, and that skops does not know: without them
+    # no forest, no gradient boosting and no nearest neighbours could be served from skops. One by one, never by a prefix.
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.metrics._dist_metrics.EuclideanDistance64",
+    "sklearn.neighbors._ball_tree.BallTree",
+    "sklearn.neighbors._kd_tree.KDTree",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.tree._tree.Tree",
+)
+
+
+def recognise(head: bytes, tail: bytes) -> str | None:
+    """Return "skops" for its ZIP, "joblib" for its compressed and array forms, "pickle" for the rest of the family."""
+    if head.startswith(b"PK\x03\x04"):
+        first = head[30 : 30 + int.from_bytes(head[26:28], "little")]
+        return "skops" if first == b"schema.json" or first.endswith(b".npy") or b"schema.json" in tail else None
+    if head.startswith((*_COMPRESSED, *_ZLIB)):
+        return "joblib"
+    if _PICKLE.match(head):
+        return "joblib" if _JOBLIB_MARK in head else "pickle"
+    return None
+
+
+def read(data: bytes, format: str) -> Any:  # noqa: A002, ANN401 - the field's word; any object
+    """Return the fitted estimator that the file holds; raises `CannotLoad` where it holds none."""
+    estimator = _from_skops(data) if format == "skops" else _from_pickle(data)
+    _must_predict(estimator)
+    return estimator
+
+
+def _from_pickle(data: bytes) -> Any:  # noqa: ANN401 - any object
+    import joblib
+
+    try:
+        return joblib.load(io.BytesIO(data))
+    except (MemoryError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        if _ends_early(data, error):
+            detail = f"The file has {len(data)} bytes and stops before its last object is complete."
+            raise CannotLoad(Reason.TRUNCATED, detail) from error
+        missing = _NO_ATTRIBUTE.search(str(error)) or _HAS_NO_ATTRIBUTE.search(str(error))
+        if missing:
+            raise _not_here(missing["a"], missing["m"]) from error
+        raise
+
+
+def _not_here(attribute: str, module: str) -> CannotLoad:
+    if module == "__main__":
+        detail = f"{attribute} was defined in the script or notebook that saved the model. Move it to an installed package."
+        return CannotLoad(Reason.MISSING_DEPENDENCY, detail)
+    detail = f"{module} has no {attribute} here: the model was saved with another version of {module.partition('.')[0]}."
+    return CannotLoad(Reason.MISSING_DEPENDENCY, detail)
+
+
+def _ends_early(data: bytes, error: Exception) -> bool:
+    if isinstance(error, EOFError):
+        return True
+    if data.startswith((*_COMPRESSED, *_ZLIB)):
+        return bool(_ENDS_EARLY.search(str(error))) or isinstance(error, IndexError)
+    return not data.endswith(b".") or bool(_ENDS_EARLY.search(str(error)))
+
+
+def _from_skops(data: bytes) -> Any:  # noqa: ANN401 - any object
+    import zipfile
+
+    import skops.io
+
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile as error:
+        detail = f"The file has {len(data)} bytes and lacks the table of contents at its end."
+        raise CannotLoad(Reason.TRUNCATED, detail) from error
+    if "schema.json" not in names:
+        raise CannotLoad(Reason.LOAD_FAILED, "The archive has no schema.json, so skops did not write it.")
+    unknown = [name for name in skops.io.get_untrusted_types(data=data) if name not in _TRUSTED]
+    if unknown:
+        raise CannotLoad(Reason.UNTRUSTED_TYPES, f"Not trusted: {listed(unknown)}.")
+    return skops.io.loads(data, trusted=list(_TRUSTED))
+
+
+def _must_predict(estimator: Any) -> None:  # noqa: ANN401 - any object
+    if isinstance(estimator, type):
+        raise CannotLoad(Reason.NOT_A_MODEL, f"The file holds the class {estimator.__name__}, not a fitted object of it.")
+    if not _can_predict(estimator):
+        raise CannotLoad(Reason.NOT_A_MODEL, f"The file holds {kind_of(estimator)}, which has no predict().{_hint(estimator)}")
+    from sklearn.base import BaseEstimator
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    if isinstance(estimator, BaseEstimator):
+        try:
+            check_is_fitted(estimator)
+        except NotFittedError as error:
+            raise CannotLoad(Reason.NOT_FITTED, f"{type(estimator).__name__} is not fitted.") from error
+
+
+def _can_predict(thing: Any) -> bool:  # noqa: ANN401 - any object
+    return callable(getattr(thing, "predict", None)) or callable(getattr(thing, "transform", None))
+
+
+def _hint(thing: Any) -> str:  # noqa: ANN401 - any object
+    """Where the model may be: people save it in a dictionary, or beside other things in a tuple."""
+    parts = thing.items() if isinstance(thing, Mapping) else enumerate(thing) if isinstance(thing, list | tuple) else ()
+    models = [repr(key) for key, value in parts if not isinstance(value, type) and _can_predict(value)]
+    return f" Its part {' or '.join(models[:3])} has: save that alone, or a pipeline of all steps." if models else ""

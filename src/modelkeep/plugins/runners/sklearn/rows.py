@@ -1,0 +1,165 @@
+"""How rows reach an estimator, which follows from how it was fitted: a matrix of numbers, a table of columns, or texts."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from modelkeep.contracts.rejections import Reason
+from modelkeep.contracts.runner import CannotLoad, Column
+from modelkeep.contracts.signature import Dtype, Layout, Signature, TensorSpec
+from modelkeep.plugins.runners.sklearn.anatomy import first_step, parts_of, steps_of
+from modelkeep.plugins.runners.sklearn.answers import answers
+from modelkeep.plugins.runners.sklearn.words import listed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Inputs = Mapping[str, NDArray[np.generic]]
+
+_MATRIX = "input"
+_TEXT = "text"
+_FIRST_STEPS = frozenset(
+    {
+        "ColumnTransformer",
+        "FeatureUnion",
+        "FunctionTransformer",
+        "OneHotEncoder",
+        "OrdinalEncoder",
+        "SimpleImputer",
+        "TargetEncoder",
+    }
+)
+_BY_COLUMN = frozenset({"ColumnTransformer", "FeatureUnion", "FunctionTransformer"})
+
+
+def inputs_of(estimator: Any, sample: Sequence[Column]) -> tuple[TensorSpec, ...]:  # noqa: ANN401 - any object
+    """Return the inputs that an estimator takes, from what it says and the sample's columns; raises `CannotLoad`."""
+    if _takes_texts(estimator):
+        if len(sample) > 1:
+            raise CannotLoad(
+                Reason.SAMPLE_MISMATCH, f"The model takes one column of texts; the sample has {len(sample)} columns."
+            )
+        return (TensorSpec(sample[0].name or _TEXT if sample else _TEXT, Dtype.BYTES, (-1,)),)
+    names = tuple(str(name) for name in getattr(estimator, "feature_names_in_", ()))
+    count = getattr(estimator, "n_features_in_", None) or len(names) or None
+    if not sample:
+        return _inputs_unseen(estimator, names, count)
+    columns = _matching(sample, names, count)
+    texts = _text_columns(estimator)
+    if any(one.dtype is Dtype.BYTES or texts & {one.name, at} for at, one in enumerate(columns)):
+        return tuple(_column(one, at, is_text=bool(texts & {one.name, at})) for at, one in enumerate(columns))
+    return (_matrix(len(columns), names, nullable=any(one.nullable for one in columns)),)
+
+
+def _inputs_unseen(estimator: Any, names: tuple[str, ...], count: int | None) -> tuple[TensorSpec, ...]:  # noqa: ANN401 - any object
+    """The inputs without a sample: numbers, unless the first step may want something else and refuses numbers."""
+    if count is None:
+        raise CannotLoad(Reason.SAMPLE_NEEDED, f"{type(estimator).__name__} does not say how many columns it takes.")
+    spec = _matrix(count, names, nullable=False)
+    if type(first_step(estimator)).__name__ in _FIRST_STEPS:
+        import numpy as np
+
+        try:
+            answers(estimator)[2](estimator, feeder(estimator, Signature((spec,)))({_MATRIX: np.zeros((1, count))}))
+        except (ValueError, TypeError, KeyError) as error:
+            words = " ".join(str(error).split())[:200]
+            raise CannotLoad(Reason.SAMPLE_NEEDED, f"The model does not take {count} plain numbers: {words}") from error
+    return (spec,)
+
+
+def _matrix(count: int, names: tuple[str, ...], *, nullable: bool) -> TensorSpec:
+    return TensorSpec(_MATRIX, Dtype.FP64, (-1, count), nullable=nullable, columns=names)
+
+
+def _column(column: Column, place: int, *, is_text: bool) -> TensorSpec:
+    """One column of a table. Whole numbers are taken as floats: the next row may have a fraction, or none at all."""
+    dtype = Dtype.BYTES if is_text else column.dtype
+    if dtype not in {Dtype.BYTES, Dtype.BOOL} or (dtype is Dtype.BOOL and column.nullable):
+        dtype = Dtype.FP64
+    return TensorSpec(column.name or f"column_{place}", dtype, (-1,), nullable=column.nullable)
+
+
+def _matching(sample: Sequence[Column], names: tuple[str, ...], count: int | None) -> list[Column]:
+    """The sample's columns in the model's order; raises `CannotLoad` where they are not the model's."""
+    by_name = {one.name: one for one in sample}
+    if names and "" not in by_name:
+        missing = [name for name in names if name not in by_name]
+        extra = [name for name in by_name if name not in names]
+        if missing or extra:
+            parts = [f"missing: {listed(missing)}"] * bool(missing) + [f"not the model's: {listed(extra)}"] * bool(extra)
+            raise CannotLoad(Reason.SAMPLE_MISMATCH, f"The sample's columns differ; {'; '.join(parts)}.")
+        return [by_name[name] for name in names]
+    if count is not None and len(sample) != count:
+        found = listed([one.name for one in sample if one.name])
+        raise CannotLoad(
+            Reason.SAMPLE_MISMATCH,
+            f"The model takes {count} columns; the sample has {len(sample)}{': ' + found if found else ''}.",
+        )
+    return [Column(name, one.dtype, one.nullable) for name, one in zip(names, sample, strict=True)] if names else list(sample)
+
+
+def _takes_texts(estimator: Any) -> bool:  # noqa: ANN401 - any object
+    """Whether the first step is a text vectoriser, which wants a list of documents and no table."""
+    from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
+
+    return isinstance(first_step(estimator), CountVectorizer | HashingVectorizer)
+
+
+def _text_columns(estimator: Any) -> "frozenset[str | int]":  # noqa: ANN401 - any object
+    """Columns whose fitted categories are texts, even where the sample's values look like numbers (postal codes)."""
+    first = first_step(estimator)
+    found: set[str | int] = set()
+    for _name, transformer, columns in getattr(first, "transformers_", ()):
+        categories = next((one.categories_ for one in steps_of(transformer) if hasattr(one, "categories_")), None)
+        if categories is not None and isinstance(columns, list) and len(columns) == len(categories):
+            found.update(column for column, known in zip(columns, categories, strict=True) if known.dtype.kind in "OUS")
+    if hasattr(first, "categories_"):
+        found.update(at for at, known in enumerate(first.categories_) if known.dtype.kind in "OUS")
+    return frozenset(found)
+
+
+def feeder(estimator: Any, signature: Signature) -> "Callable[[Inputs], Any]":  # noqa: ANN401 - any object
+    """Return what turns input arrays into the rows that the estimator was fitted on."""
+    if signature.layout is Layout.MATRIX:
+        name, names = signature.inputs[0].name, getattr(estimator, "feature_names_in_", None)
+        if names is None or not _needs_names(estimator):
+            return lambda inputs: inputs[name]
+        return lambda inputs: _frame({column: inputs[name][:, at] for at, column in enumerate(names)})
+    if _takes_texts(estimator):
+        only = signature.inputs[0].name
+        return lambda inputs: [_text(one) for one in inputs[only].tolist()]
+    order = [one.name for one in signature.inputs]
+    if getattr(estimator, "feature_names_in_", None) is None:
+        return lambda inputs: _frame({name: inputs[name] for name in order}).to_numpy(dtype=object)
+    return lambda inputs: _frame({name: inputs[name] for name in order})
+
+
+def _needs_names(estimator: Any) -> bool:  # noqa: ANN401 - any object
+    """Whether column names decide anything. Where they do not, an array saves the table's making on every run."""
+    if not type(estimator).__module__.startswith("sklearn."):
+        return True
+    return any(
+        type(step).__name__ in _BY_COLUMN or not type(step).__module__.startswith("sklearn.") for step in parts_of(estimator)
+    )
+
+
+def _frame(columns: "Mapping[str, NDArray[np.generic]]") -> Any:  # noqa: ANN401 - pandas carries no types here
+    import pandas as pd
+
+    return pd.DataFrame({name: _pandas(array) for name, array in columns.items()}, copy=False)
+
+
+def _pandas(array: "NDArray[np.generic]") -> Any:  # noqa: ANN401 - as above
+    if array.ndim > 1:
+        array = array.reshape(len(array))
+    if array.dtype != object:
+        return array
+    import numpy as np
+
+    texts = np.empty(len(array), dtype=object)
+    texts[:] = [np.nan if one is None else _text(one) for one in array.tolist()]
+    return texts
+
+
+def _text(value: object) -> object:
+    return value.decode() if isinstance(value, bytes) else value
