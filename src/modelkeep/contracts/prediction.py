@@ -1,6 +1,10 @@
 """Messages from serving up to the control plane."""
 
+from typing import Literal
+
 import msgspec
+
+Outcome = Literal["ok", "rejected", "error", "degraded"]
 
 
 class Heartbeat(msgspec.Struct, frozen=True):
@@ -14,3 +18,48 @@ class Heartbeat(msgspec.Struct, frozen=True):
     snapshot: int
     serving: dict[str, str] = {}
     failing: dict[str, str] = {}
+
+
+class PredictionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One answered or refused prediction, as serving writes it down; what its summary needs comes first.
+
+    `at` is Unix seconds, times are milliseconds, `code` is an error's code or "". `dialect` names the wire format. `inputs`
+    and `outputs` are the request and the answer as they went over the wire, of `content_type` and of JSON, or what policy
+    left of them, as JSON; None when nothing is kept, and then `input_note` or `output_note` says why: "hashed", "dropped",
+    "sampled out", "too large: N bytes".
+    """
+
+    id: str
+    at: float
+    request_id: str
+    deployment: str
+    version_id: str
+    version: int
+    key_id: str
+    dialect: str
+    outcome: Outcome
+    code: str = ""
+    status: int = 200
+    rows: int = 1
+    total_ms: float = 0.0
+    queue_ms: float = 0.0
+    run_ms: float = 0.0
+    content_type: str = "application/json"
+    inputs: bytes | None = None
+    outputs: bytes | None = None
+    input_note: str = ""
+    output_note: str = ""
+
+
+class RecordSummary(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The first fields of a `PredictionRecord`: what it is found by. Read from the same bytes, without the rest."""
+
+    id: str
+    at: float
+    request_id: str
+    deployment: str
+    version_id: str
+    version: int
+    key_id: str
+    dialect: str
+    outcome: Outcome
