@@ -4,7 +4,7 @@ A runner module is cheap to import: its framework is imported in `load`, which o
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -92,6 +92,23 @@ class CannotLoad(Exception):
         super().__init__(f"{reason}: {detail}")
 
 
+class Compiled(msgspec.Struct, frozen=True):
+    """The same model in a form that answers faster: a file, and the runner plugin and format that load it.
+
+    It takes the same inputs and gives the same outputs, by name, datatype and shape. `edges` are, for each column of a matrix,
+    values at which the answer may jump (thresholds of trees): there both forms are compared, besides elsewhere.
+    """
+
+    data: bytes
+    format: str
+    runner: str
+    edges: tuple[tuple[float, ...], ...] = ()
+
+
+class CannotCompile(Exception):
+    """A model has no faster form; the sentence says why. It is served as it is."""
+
+
 class Model(Protocol):
     """A loaded model."""
 
@@ -102,6 +119,19 @@ class Model(Protocol):
 
     def run(self, inputs: "Mapping[str, np.ndarray]") -> "dict[str, np.ndarray]":
         """Answer one micro-batch: arrays by input name, equal first axis; returns arrays by output name, same first axis."""
+        ...
+
+
+@runtime_checkable
+class Compilable(Protocol):
+    """A model that may have a faster form. A `Model` need not have this method."""
+
+    def compiled(self) -> Compiled:
+        """Return the faster form; raises `CannotCompile`, or anything else for the same.
+
+        It is asked for once, after validation, in the same locked-down process. What it returns is not trusted: it is run
+        beside the original, and serves only where both agree and it is the faster one.
+        """
         ...
 
 

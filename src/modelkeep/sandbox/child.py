@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from modelkeep.contracts.rejections import Reason
-from modelkeep.contracts.runner import CannotLoad, Model
+from modelkeep.contracts.runner import CannotCompile, CannotLoad, Compilable, Model
 from modelkeep.contracts.signature import Dtype, dtype_of
 from modelkeep.sandbox import frames, limits, loader
 from modelkeep.sandbox.control import Fork
@@ -67,6 +67,19 @@ class Served:
         ended = time.perf_counter()
         return frames.Result(message.id, ended - decoded, decoded - started, peak_resident()), outputs
 
+    def compiled(self) -> "list[bytes | memoryview]":
+        """Return the frame with a faster form of the model, or with why there is none, whatever the model raises."""
+        if self._pictures or not isinstance(self._model, Compilable):
+            return frames.encode(frames.NotCompiled("Models of this kind are not compiled."))
+        try:
+            found = self._model.compiled()
+            data = np.frombuffer(found.data, np.uint8)
+            return frames.encode(frames.Compiled(found.format, found.runner, found.edges), {frames.ARTIFACT: data})
+        except CannotCompile as error:
+            return frames.encode(frames.NotCompiled(loader.for_people(str(error))))
+        except Exception as error:  # noqa: BLE001 - a converter may raise anything
+            return frames.encode(frames.NotCompiled(loader.for_people(loader.describe(error))))
+
 
 def main(fork: Fork, artifact: int, channel: int, output: int, parent: int) -> int:
     """Be a runner until the socket's other end closes; returns the exit status. Call it right after the fork."""
@@ -94,7 +107,11 @@ def serve(sock: socket.socket, served: Served) -> int:
     while data := sock.recv(_RECEIVE):
         try:
             for frame in splitter.feed(data):
-                send(sock, _encoded(*served.answer(*_asked(frame))))
+                message, inputs = _asked(frame)
+                if isinstance(message, frames.Compile):
+                    send(sock, served.compiled())
+                else:
+                    send(sock, _encoded(*served.answer(message, inputs)))
         except frames.FrameError as error:
             sys.stderr.write(f"protocol fault: {error}\n")
             return PROTOCOL_FAULT
@@ -146,10 +163,10 @@ def _start_afresh() -> None:
     warnings.simplefilter("ignore")
 
 
-def _asked(frame: bytes) -> tuple[frames.Run, Arrays]:
+def _asked(frame: bytes) -> tuple[frames.Run | frames.Compile, Arrays]:
     message, inputs = frames.decode(frame)
-    if not isinstance(message, frames.Run):
-        raise frames.FrameError("not a run")
+    if not isinstance(message, frames.Run | frames.Compile):
+        raise frames.FrameError("neither a run nor a compilation")
     return message, inputs
 
 

@@ -30,6 +30,9 @@ class RunnerConnection(asyncio.Protocol):
         self.loaded: asyncio.Future[frames.Loaded | frames.LoadFailed] = loop.create_future()
         self.closed: asyncio.Future[RunnerGone] = loop.create_future()
         self._waiting: dict[int, asyncio.Future[tuple[frames.Result | frames.RunFailed, dict[str, NDArray[np.generic]]]]] = {}
+        self._compiled: asyncio.Future[tuple[frames.Compiled | frames.NotCompiled, dict[str, NDArray[np.generic]]]] | None = (
+            None
+        )
         self._splitter = frames.Splitter()
         self._next = 0
         self._transport: asyncio.Transport | None = None
@@ -56,6 +59,14 @@ class RunnerConnection(asyncio.Protocol):
         self._waiting[number] = answer
         self._transport.writelines(pieces)
         return answer
+
+    def compile(self) -> "asyncio.Future[tuple[frames.Compiled | frames.NotCompiled, dict[str, NDArray[np.generic]]]]":
+        """Ask for a faster form of the model, once; the future has the answer, or raises `RunnerGone`."""
+        if self._transport is None or self._transport.is_closing():
+            raise RunnerGone(self._protocol_error)
+        self._compiled = asyncio.get_running_loop().create_future()
+        self._transport.writelines(frames.encode(frames.Compile()))
+        return self._compiled
 
     def close(self) -> None:
         """Close the socket; the runner ends when it reads the end of file."""
@@ -93,14 +104,18 @@ class RunnerConnection(asyncio.Protocol):
                 if self.loaded.done():
                     raise frames.FrameError("loaded twice")
                 self.loaded.set_result(message)
-            case frames.Run():
+            case frames.Compiled() | frames.NotCompiled():
+                if self._compiled is None or self._compiled.done():
+                    raise frames.FrameError("a compiled model that was not asked for")
+                self._compiled.set_result((message, tensors))
+            case frames.Run() | frames.Compile():
                 raise frames.FrameError("a runner does not ask for runs")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell everyone who waits (asyncio calls this)."""
         del exc
         gone = RunnerGone(self._protocol_error)
-        everyone: list[asyncio.Future[Any]] = [self.loaded, *self._waiting.values()]
+        everyone: list[asyncio.Future[Any]] = [self.loaded, *self._waiting.values(), *filter(None, [self._compiled])]
         for waiting in everyone:
             if not waiting.done():
                 waiting.set_exception(gone)

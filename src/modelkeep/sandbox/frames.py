@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 MAX_FRAME = 256 * 1024 * 1024
 MAX_AXES = 16
+ARTIFACT = "artifact"
+"""The tensor of UINT8 that carries the bytes of a compiled model."""
+
 MAX_TEXTS = 1 << 20  # each is Python work on the reader's event loop: about a second for so many
 _LENGTH = struct.Struct("<I")
 _MISSING = 0xFFFFFFFF
@@ -88,7 +91,26 @@ class RunFailed(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=Tru
     row: int | None = None
 
 
-Message = Loaded | LoadFailed | Run | Result | RunFailed
+class Compile(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Worker: return a faster form of the model, if it has one."""
+
+
+class Compiled(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Runner: the faster form. Its bytes are the tensor `ARTIFACT`; the rest is as in `contracts.runner.Compiled`."""
+
+    format: str
+    runner: str
+    edges: tuple[tuple[float, ...], ...] = ()
+    tensors: tuple[TensorHead, ...] = ()
+
+
+class NotCompiled(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Runner: the model has no faster form."""
+
+    reason: str
+
+
+Message = Loaded | LoadFailed | Run | Result | RunFailed | Compile | Compiled | NotCompiled
 Tensors = Mapping[str, "NDArray[np.generic]"]
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Message).decode

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 
 from modelkeep.contracts.rejections import Reason
-from modelkeep.contracts.runner import Artifact, CannotLoad, Format, LoadOptions, Manifest, ModelFacts
+from modelkeep.contracts.runner import Artifact, CannotCompile, CannotLoad, Compiled, Format, LoadOptions, Manifest, ModelFacts
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class Behaviour(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
 
     `fail_on`: a run fails while any value of the first input equals this one. `lose_rows`: answers so many rows too few.
     `noise`: adds a random number to the floats of each answer. `factor` multiplies all numbers, so versions can be told apart.
+    `compiles_to`: the echo file that it compiles to, called one of the format `compiles_as`.
     """
 
     version: int
@@ -48,6 +49,11 @@ class Behaviour(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
     noise: float = 0.0
     factor: float = 1.0
     print: str = ""
+    compile_s: float = 0.0
+    compile_signal: int = 0
+    compile_mb: int = 0
+    compiles_to: "Behaviour | None" = None
+    compiles_as: str = "echo"
 
 
 class EchoRunner:
@@ -98,6 +104,14 @@ class EchoModel:
             raise ValueError(how.run_error or "a value of this batch is the one to fail on")
         rows = len(first) - how.lose_rows
         return {out: self._changed(inputs[name])[:rows] for name, out in self._names.items() if name in inputs}
+
+    def compiled(self) -> Compiled:
+        """Behave as declared, then return the echo file that it compiles to."""
+        how = self._behaviour
+        _behave(how.compile_s, how.compile_signal, how.compile_mb)
+        if how.compiles_to is None:
+            raise CannotCompile("An echo has no faster form unless it names one.")
+        return Compiled(msgspec.json.encode(how.compiles_to), how.compiles_as, how.compiles_as)
 
     def _changed(self, array: "np.ndarray") -> "np.ndarray":
         if array.dtype.kind not in "fiu":
