@@ -37,18 +37,22 @@ def pages() -> dict[str, str]:
 
 
 def settings() -> str:
-    """Every setting: name, default, sentence."""
-    rows = [f"| `{name}` | `{_shown(value)}` | {about} |" for name, value, about in described(Settings.model_construct())]
+    """Every setting: name, default, values that it may have, sentence."""
+    rows = [
+        f"| `{one.name}` | `{_shown(one.value)}` | {one.allowed} | {one.about} |"
+        for one in described(Settings.model_construct())
+    ]
     return f"""{_MADE}
 # Settings
 
 Later sources win: defaults, `modelkeep.toml` in the working directory (or `--config FILE`), `.env`, environment variables,
 the command line. In the file a dot is a table (`[server]` with `port = 9000`); in the environment it is two underscores, in
 capitals, behind `MODELKEEP_`: `MODELKEEP_SERVER__PORT=9000`, `MODELKEEP_DATABASE__URL=postgresql://...`. A name that is no
-setting is refused. `modelkeep doctor` shows every value and where it comes from.
+setting is refused, and so is a value that the setting may not have. `modelkeep doctor` shows every value that is not a default
+and where it comes from, without the secrets in it.
 
-| name | default | what it is |
-|---|---|---|
+| name | default | may be | what it is |
+|---|---|---|---|
 {chr(10).join(rows)}
 
 The command line client reads two more variables: `MODELKEEP_URL` and `MODELKEEP_API_KEY`.

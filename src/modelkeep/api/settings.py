@@ -3,11 +3,19 @@
 from dataclasses import dataclass
 from typing import Annotated
 
+from annotated_types import Interval
+
 
 @dataclass(frozen=True)
 class ApiSettings:
     """The REST API."""
 
-    max_upload_mb: Annotated[int, "Largest model file that may be uploaded, in MiB; larger ones are refused with 413."] = 10240
-    max_sample_mb: Annotated[int, "Largest sample or labels file that may come with a model, in MiB."] = 16
-    events_poll_s: Annotated[float, "How often the events of a version look for a change, in seconds."] = 0.25
+    max_upload_mb: Annotated[
+        int, "Largest model file that may be uploaded, in MiB; larger ones are refused with 413.", Interval(ge=1, le=16_777_216)
+    ] = 10240
+    max_sample_mb: Annotated[
+        int, "Largest sample or labels file that may come with a model, in MiB.", Interval(ge=1, le=1024)
+    ] = 16
+    events_poll_s: Annotated[
+        float, "How often the events of a version look for a change, in seconds.", Interval(ge=0.01, le=60)
+    ] = 0.25

@@ -21,6 +21,7 @@ from typing import Any
 
 from modelkeep.app import settings as settings_room
 from modelkeep.app.places import Places
+from modelkeep.app.secrecy import without_secrets
 from modelkeep.app.settings import Explained, InvalidSettings, Settings
 from modelkeep.contracts import discovery
 from modelkeep.contracts.errors import ModelkeepError
@@ -260,7 +261,7 @@ async def _postgres(database: DatabaseSettings) -> Finding:
 
     from modelkeep.infra.db import Database
 
-    shown = database.url.rpartition("@")[2]
+    shown = without_secrets(database.url)
     opened = Database(database)
     try:
         async with opened.read() as tx:

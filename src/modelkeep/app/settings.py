@@ -1,49 +1,44 @@
 """Every setting, and the only place that reads the environment.
 
 Later sources win: defaults, `modelkeep.toml`, `.env`, the environment (`MODELKEEP_SECTION__FIELD`), the command line. Each
-room declares what it needs as a dataclass with a sentence a field; here they are put together, and each process is handed
-its own and no more. A name that is no setting is an error, not a silence.
+room declares what it needs as a dataclass with a sentence and a range a field; here they are put together, and each process is
+handed its own and no more. A name that is no setting is an error, not a silence, and so is a value outside its range.
 """
 
-import difflib
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
-from pydantic import ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from annotated_types import Interval, MinLen
+from pydantic import BaseModel, ValidationError
 
 from modelkeep.api.settings import ApiSettings
-from modelkeep.contracts.errors import Invalid
+from modelkeep.app import allowed, secrecy
+from modelkeep.app.sources import Given, InvalidSettings, gather
 from modelkeep.infra.settings import DatabaseSettings, LogSettings
 from modelkeep.serving.settings import ServingSettings
 from modelkeep.worker.settings import WorkerSettings
 
-CONFIG_FILE = Path("modelkeep.toml")
-_ENV_FILE = Path(".env")
-_PREFIX = "MODELKEEP_"
 _ALWAYS_PASSED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
-_SECRETS = frozenset({"database.url"})
 
-
-class InvalidSettings(Invalid):
-    """A setting is wrong."""
-
-    code = "invalid_settings"
+__all__ = ["Described", "Explained", "InvalidSettings", "Settings", "child_environment", "described", "explain", "load"]
 
 
 @dataclass(frozen=True)
 class ServerSettings:
     """The address people and programs talk to, and how it is left."""
 
-    host: Annotated[str, "Address to listen on; 127.0.0.1 admits this machine only."] = "127.0.0.1"
-    port: Annotated[int, "Port to listen on; 0 takes any free one."] = 8080
-    drain_s: Annotated[float, "How long requests in flight may take to finish after SIGTERM, in seconds."] = 30.0
+    host: Annotated[str, "Address to listen on; 127.0.0.1 admits this machine only.", MinLen(1)] = "127.0.0.1"
+    port: Annotated[int, "Port to listen on; 0 takes any free one.", Interval(ge=0, le=65_535)] = 8080
+    drain_s: Annotated[
+        float, "How long requests in flight may take to finish after SIGTERM, in seconds.", Interval(ge=0, le=86_400)
+    ] = 30.0
     notice_s: Annotated[
-        float, "How long to go on accepting after readiness went off, in seconds, so that a load balancer can notice."
+        float,
+        "How long to go on accepting after readiness went off, in seconds, so that a load balancer can notice.",
+        Interval(ge=0, le=3600),
     ] = 0.0
     environment: Annotated[
         str, "Environment variables to pass on to the processes, besides PATH, language and time zone: names with commas."
@@ -54,16 +49,16 @@ class ServerSettings:
 class RunnerSettings:
     """What each model's own process may use. They hold for versions validated from now on."""
 
-    memory_mb: Annotated[int, "Address space of a runner, in MiB."] = 4096
-    load_timeout_s: Annotated[float, "How long loading a model may take, in seconds."] = 60.0
-    run_timeout_s: Annotated[float, "How long one run of a model may take, in seconds, before its process is ended."] = 30.0
-    threads: Annotated[int, "Threads that a model's framework may use."] = 1
+    memory_mb: Annotated[int, "Address space of a runner, in MiB.", Interval(ge=256, le=16_777_216)] = 4096
+    load_timeout_s: Annotated[float, "How long loading a model may take, in seconds.", Interval(ge=0.1, le=86_400)] = 60.0
+    run_timeout_s: Annotated[
+        float, "How long one run of a model may take, in seconds, before its process is ended.", Interval(ge=0.01, le=86_400)
+    ] = 30.0
+    threads: Annotated[int, "Threads that a model's framework may use.", Interval(ge=1, le=1024)] = 1
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel, frozen=True):
     """All sections."""
-
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_nested_delimiter="__", frozen=True, extra="ignore")
 
     data: Annotated[Path, "Directory with everything that is kept: database, models, sockets."] = Path(".modelkeep")
     server: ServerSettings = ServerSettings()
@@ -73,6 +68,15 @@ class Settings(BaseSettings):
     runners: RunnerSettings = RunnerSettings()
     worker: WorkerSettings = WorkerSettings()
     log: LogSettings = LogSettings()
+
+
+class Described(NamedTuple):
+    """One setting: its dotted name, its value, the sentence about it, and in words which values it may have."""
+
+    name: str
+    value: object
+    about: str
+    allowed: str
 
 
 @dataclass(frozen=True)
@@ -86,32 +90,34 @@ class Explained:
 
 
 def load(config: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
-    """Read all sources; raises `InvalidSettings` with a sentence that names the setting."""
-    return _load(_toml(config), overrides or {})
+    """Read all sources; raises `InvalidSettings` with a sentence that names the setting, what it may be, and the source."""
+    return _validated(_given(config, overrides))
 
 
 def explain(config: Path | None = None, overrides: Mapping[str, Any] | None = None) -> list[Explained]:
     """Return every setting with its value and where that comes from."""
-    toml = _toml(config)
-    settings = _load(toml, overrides or {})
+    given = _given(config, overrides)
     return [
         Explained(
-            name, "***" if name in _SECRETS and "@" in str(value) else str(value), _source(name, toml, overrides or {}), about
+            one.name, secrecy.shown(one.name, one.value), given[one.name].where if one.name in given else "default", one.about
         )
-        for name, value, about in described(settings)
+        for one in described(_validated(given))
     ]
 
 
-def described(settings: Settings) -> Iterator[tuple[str, object, str]]:
-    """Yield name, value and sentence of each setting."""
+def described(settings: Settings) -> Iterator[Described]:
+    """Yield each setting with its value."""
     for section, info in Settings.model_fields.items():
         value = getattr(settings, section)
         if section == "data":
-            yield section, value, str(info.metadata[0])
+            yield Described(section, value, str(info.metadata[0]), allowed.in_words(Annotated[Path, MinLen(1)]))
             continue
         hints = get_type_hints(type(value), include_extras=True)
         for one in fields(value):
-            yield f"{section}.{one.name}", getattr(value, one.name), get_args(hints[one.name])[1]
+            annotation = hints[one.name]
+            yield Described(
+                f"{section}.{one.name}", getattr(value, one.name), get_args(annotation)[1], allowed.in_words(annotation)
+            )
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
@@ -120,89 +126,33 @@ def child_environment(settings: Settings) -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}  # noqa: TID251 - this is the one place
 
 
-def _load(toml: dict[str, Any], overrides: Mapping[str, Any]) -> Settings:
-    _check_names(toml)
-    merged: dict[str, Any] = {}
-    for name, value in overrides.items():
-        section, _dot, key = name.partition(".")
+def _given(config: Path | None, overrides: Mapping[str, Any] | None) -> dict[str, Given]:
+    known = [one.name for one in described(Settings.model_construct())]
+    return gather(known, config, os.environ, overrides or {})  # noqa: TID251 - this is the one place
+
+
+def _validated(given: Mapping[str, Given]) -> Settings:
+    nested: dict[str, Any] = {}
+    for one in given.values():
+        section, _dot, key = one.name.partition(".")
+        if (isinstance(one.value, bool) and "number" in _allowed(one.name)) or (section == "data" and one.value == ""):
+            raise _wrong(one)  # pydantic would take true for 1, and no path for the current directory
         if key:
-            merged.setdefault(section, {})[key] = value
+            nested.setdefault(section, {})[key] = one.value
         else:
-            merged[section] = value
-
-    class Sources(Settings):
-        """The settings, read from all places."""
-
-        model_config = SettingsConfigDict(env_file=_ENV_FILE)
-
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
-            file_secret_settings: PydanticBaseSettingsSource,
-        ) -> tuple[Any, ...]:
-            """Order the sources, the strongest first."""
-            del settings_cls, file_secret_settings
-            return init_settings, env_settings, dotenv_settings, lambda: toml
-
+            nested[section] = one.value
     try:
-        loaded = Sources(**merged)
+        return Settings.model_validate(nested)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise InvalidSettings(f"The setting {name} is wrong: {first['msg']}.") from error
-    except ValueError as error:
-        raise InvalidSettings(f"The settings cannot be read: {error}.") from error
-    return Settings.model_construct(**{name: getattr(loaded, name) for name in Settings.model_fields})
+        name = ".".join(str(part) for part in error.errors()[0]["loc"][:2])
+        raise _wrong(given[name]) from error
 
 
-def _toml(config: Path | None) -> dict[str, Any]:
-    path = config or CONFIG_FILE
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        if config is not None:
-            raise InvalidSettings(f"There is no configuration file {path}.") from error
-        return {}
-    except OSError as error:
-        raise InvalidSettings(f"The configuration file {path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidSettings(f"The configuration file {path} cannot be read: {error}.") from error
+def _wrong(given: Given) -> InvalidSettings:
+    """Return the error for a value that may not be; the value is not repeated, since it may be a secret in the wrong place."""
+    return InvalidSettings(f"The setting {given.name} must be {_allowed(given.name)}; the value from {given.source} is not.")
 
 
-def _known() -> set[str]:
-    return {name for name, _value, _about in described(Settings.model_construct())}
-
-
-def _check_names(toml: Mapping[str, Any]) -> None:
-    """Refuse names that are no settings: a typing error must not become a default."""
-    known = _known()
-    given = []
-    for section, value in toml.items():
-        given += [f"{section}.{key}" for key in value] if isinstance(value, Mapping) else [section]
-    for variable in os.environ:  # noqa: TID251 - this is the one place
-        section, _dunder, key = variable.removeprefix(_PREFIX).lower().partition("__")
-        if variable.startswith(_PREFIX) and key:
-            given.append(f"{section}.{key}")
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise InvalidSettings(f"There is no setting {name}.{hint}")
-
-
-def _source(name: str, toml: Mapping[str, Any], overrides: Mapping[str, Any]) -> str:
-    section, _dot, key = name.partition(".")
-    variable = _PREFIX + name.replace(".", "__").upper()
-    if name in overrides:
-        return "command line"
-    if variable in {one.upper() for one in os.environ}:  # noqa: TID251 - this is the one place
-        return f"environment ({variable})"
-    if _ENV_FILE.is_file() and any(line.upper().startswith(f"{variable}=") for line in _ENV_FILE.read_text().splitlines()):
-        return ".env"
-    if name in toml or (isinstance(toml.get(section), Mapping) and key in toml[section]):
-        return str(CONFIG_FILE)
-    return "default"
+def _allowed(name: str) -> str:
+    (words,) = [one.allowed for one in described(Settings.model_construct()) if one.name == name]
+    return words

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from annotated_types import Interval
+
 
 @dataclass(frozen=True)
 class DatabaseSettings:
@@ -12,9 +14,11 @@ class DatabaseSettings:
         str,
         "Database address: sqlite:///PATH, or postgresql://USER:PASSWORD@HOST/NAME; empty means SQLite in the data directory.",
     ] = ""
-    pool_size: Annotated[int, "Most connections that one process holds open at once."] = 5
+    pool_size: Annotated[int, "Most connections that one process holds open at once.", Interval(ge=1, le=1000)] = 5
     busy_timeout_s: Annotated[
-        float, "How long to wait for another writer or a free connection, in seconds, before giving up."
+        float,
+        "How long to wait for another writer or a free connection, in seconds, before giving up.",
+        Interval(ge=0.1, le=3600),
     ] = 10.0
 
 

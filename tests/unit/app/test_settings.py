@@ -1,10 +1,16 @@
 """Settings: which source wins, what is refused and with which hint, and that no secret is shown."""
 
+import json
 import os
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
+from annotated_types import Interval
+from hypothesis import HealthCheck, given
+from hypothesis import settings as given_settings
+from hypothesis import strategies as st
 
 from modelkeep.app import settings
 from modelkeep.app.settings import Explained, InvalidSettings
@@ -58,7 +64,7 @@ def test_each_source_wins_over_those_before_it(monkeypatch: pytest.MonkeyPatch) 
     assert [(one.value, one.source) for one in seen] == [
         ("8080", "default"),
         ("1", "modelkeep.toml"),
-        ("2", ".env"),
+        ("2", ".env (MODELKEEP_SERVER__PORT)"),
         ("3", "environment (MODELKEEP_SERVER__PORT)"),
         ("4", "command line"),
     ]
@@ -88,6 +94,16 @@ def test_a_named_file_is_read_instead_of_the_usual_one(tmp_path: Path) -> None:
     assert "missing.toml" in refusal(config=tmp_path / "missing.toml")
 
 
+def test_a_named_file_is_named_as_the_source_and_in_errors(tmp_path: Path) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text("[server]\nport = 2\n", encoding="utf-8")
+    assert explained("server.port", config=other).source == str(other)
+    other.write_text("[server]\nport = -2\n", encoding="utf-8")
+    assert refusal(config=other) == (
+        f"The setting server.port must be a whole number from 0 to 65535; the value from {other} is not."
+    )
+
+
 def test_settings_cannot_be_changed_after_they_are_read() -> None:
     loaded = settings.load()
     with pytest.raises(ValueError, match="frozen"):
@@ -99,13 +115,16 @@ def test_settings_cannot_be_changed_after_they_are_read() -> None:
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("[server]\nprot = 1\n", "server.prot. Did you mean server.port?"),
-        ("[sevrer]\nport = 1\n", "sevrer.port. Did you mean server.port?"),
-        ("port = 1\n", "There is no setting port."),
-        ('dta = "x"\n', "dta. Did you mean data?"),
-        ("[server.tls]\ncert = 1\n", "server.tls."),
-        ("server = 5\n", "There is no setting server."),
-        ("[zzzzzz]\nqqqqqq = 1\n", "There is no setting zzzzzz.qqqqqq."),
+        ("[server]\nprot = 1\n", "There is no setting server.prot, which modelkeep.toml sets. Did you mean server.port?"),
+        ("[sevrer]\nport = 1\n", "There is no setting sevrer.port, which modelkeep.toml sets. Did you mean server.port?"),
+        ("port = 1\n", "There is no setting port, which modelkeep.toml sets. Did you mean server.port?"),
+        ('dta = "x"\n', "There is no setting dta, which modelkeep.toml sets. Did you mean data?"),
+        ("[server.tls]\ncert = 1\n", "There is no setting server.tls, which"),
+        (
+            "server = 5\n",
+            "server is a section, which modelkeep.toml sets as a whole: set one of its settings, such as server.host.",
+        ),
+        ("[zzzzzz]\nqqqqqq = 1\n", "There is no setting zzzzzz.qqqqqq, which modelkeep.toml sets."),
     ],
 )
 def test_a_name_that_is_no_setting_is_refused_with_a_hint(text: str, hint: str) -> None:
@@ -113,19 +132,61 @@ def test_a_name_that_is_no_setting_is_refused_with_a_hint(text: str, hint: str) 
     assert hint in refusal()
 
 
-def test_a_variable_that_is_no_setting_is_refused_with_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MODELKEEP_SERVER__PROT", "1")
-    assert refusal() == "There is no setting server.prot. Did you mean server.port?"
+@pytest.mark.parametrize("source", [".env", "environment"])
+@pytest.mark.parametrize(
+    ("variable", "hint"),
+    [
+        ("MODELKEEP_SERVER__PROT", " Did you mean server.port (MODELKEEP_SERVER__PORT)?"),
+        ("MODELKEEP_SERVRE__PORT", " Did you mean server.port (MODELKEEP_SERVER__PORT)?"),
+        ("MODELKEEP_PORT", " Did you mean server.port (MODELKEEP_SERVER__PORT)?"),
+        ("MODELKEEP_SERVER_PORT", " Did you mean server.port (MODELKEEP_SERVER__PORT)?"),
+        ("MODELKEEP_LOG_LEVEL", " Did you mean log.level (MODELKEEP_LOG__LEVEL)?"),
+        ("MODELKEEP_DTA", " Did you mean data (MODELKEEP_DATA)?"),
+        ("modelkeep_server__prot", " Did you mean server.port (MODELKEEP_SERVER__PORT)?"),
+        ("MODELKEEP_ZZZZZZZZZ", ""),
+        ("MODELKEEP_SERVER___PORT", " Did you mean server.port (MODELKEEP_SERVER__PORT)?"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_refused_with_a_hint(
+    monkeypatch: pytest.MonkeyPatch, source: str, variable: str, hint: str
+) -> None:
+    if source == ".env":
+        dotenv(f"OTHER=1\n{variable}=7\n")
+    else:
+        monkeypatch.setenv(variable, "7")
+    message = refusal()
+    assert message.startswith("There is no setting ")
+    assert f"{source} ({variable}) sets." in message
+    assert message.endswith(f"sets.{hint}")
 
 
-def test_a_variable_of_a_misspelt_section_is_refused_with_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MODELKEEP_SERVRE__PORT", "1")
-    assert refusal() == "There is no setting servre.port. Did you mean server.port?"
+def test_a_section_as_a_variable_names_one_of_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELKEEP_SERVER", "{}")
+    assert "server is a section" in refusal()
+    assert "MODELKEEP_SERVER__HOST" in refusal()
+
+
+def test_what_kubernetes_says_of_a_service_of_our_name_is_no_setting_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "SERVICE_HOST": "10.0.0.1",
+        "SERVICE_PORT": "8080",
+        "SERVICE_PORT_HTTP": "8080",
+        "PORT": "tcp://10.0.0.1:8080",
+        "PORT_8080_TCP": "tcp://10.0.0.1:8080",
+        "PORT_8080_TCP_PROTO": "tcp",
+        "PORT_8080_TCP_PORT": "8080",
+        "PORT_8080_TCP_ADDR": "10.0.0.1",
+    }.items():
+        monkeypatch.setenv(f"MODELKEEP_{name}", value)
+    assert settings.load().server.port == 8080
 
 
 def test_variables_of_the_client_are_no_settings_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MODELKEEP_URL", "MODELKEEP_API_KEY", "MODELKEEP_GRPC"):
+    ours = ("MODELKEEP_URL", "MODELKEEP_API_KEY", "MODELKEEP_GRPC", "MODELKEEP_ADMIN_EMAIL", "MODELKEEP_ADMIN_PASSWORD")
+    for name in ours:
         monkeypatch.setenv(name, "x")
+    settings.load()
+    dotenv("".join(f"export {name}=x\n" for name in ours))
     settings.load()
 
 
@@ -136,6 +197,7 @@ def test_variables_of_the_client_are_no_settings_and_no_error(monkeypatch: pytes
         ("SERVING__DEADLINE_S", "s3cret"),
         ("LOG__LEVEL", "s3cret"),
         ("SERVER", "s3cret"),
+        ("DATABASE__POOL_SIZE", "s3cret"),
         ("SERVER__PORT", ""),
     ],
 )
@@ -144,6 +206,100 @@ def test_a_wrong_value_is_refused_by_name_and_not_repeated(monkeypatch: pytest.M
     message = refusal()
     assert name.lower().replace("__", ".") in message
     assert "s3cret" not in message
+
+
+NUMBERS = {
+    f"{section}.{field.name}": (get_args(hint)[0], next(mark for mark in get_args(hint) if isinstance(mark, Interval)))
+    for section, value in dict(settings.Settings.model_construct()).items()
+    if is_dataclass(value)
+    for field in fields(value)
+    if get_args(hint := get_type_hints(type(value), include_extras=True)[field.name])[0] in {int, float}
+}
+SOURCES = ("toml", ".env", "environment", "command line")
+
+
+def read_from(source: str, name: str, value: str) -> settings.Settings:
+    """What is loaded when `source` alone says `name` = `value`."""
+    Path("modelkeep.toml").unlink(missing_ok=True)
+    Path(".env").unlink(missing_ok=True)
+    section, _dot, key = name.partition(".")
+    variable = f"MODELKEEP_{section}__{key}".upper()
+    with pytest.MonkeyPatch.context() as patch:
+        match source:
+            case "toml":
+                toml(f"[{section}]\n{key} = {value}\n")
+            case ".env":
+                dotenv(f"{variable}={value}\n")
+            case "environment":
+                patch.setenv(variable, value)
+            case _:
+                return settings.load(overrides={name: float(value) if "n" in value else json.loads(value)})
+        return settings.load()
+
+
+@st.composite
+def outside(draw: st.DrawFn, name: str) -> str:
+    """A number outside the range of the setting, as text."""
+    kind, span = NUMBERS[name]
+    if kind is int:
+        return str(draw(st.integers(max_value=span.ge - 1) | st.integers(min_value=span.le + 1)))
+    strange = st.sampled_from(["nan", "inf", "-inf"])
+    beyond = st.floats(max_value=span.ge, exclude_max=True, allow_infinity=False) | st.floats(
+        min_value=span.le, exclude_min=True, allow_infinity=False
+    )
+    return draw(strange | beyond.map(repr))
+
+
+@given(data=st.data(), name=st.sampled_from(sorted(NUMBERS)), source=st.sampled_from(SOURCES))
+@given_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+def test_no_number_outside_its_range_is_accepted_from_any_source(data: st.DataObject, name: str, source: str) -> None:
+    value = data.draw(outside(name))
+    with pytest.raises(InvalidSettings) as refused:
+        read_from(source, name, value)
+    kind, span = NUMBERS[name]
+    assert refused.value.message.startswith(
+        f"The setting {name} must be a {'whole ' if kind is int else ''}number from {span.ge} to {span.le}; the value from "
+    )
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("name", sorted(NUMBERS))
+def test_the_ends_of_a_range_belong_to_it(name: str, source: str) -> None:
+    _kind, span = NUMBERS[name]
+    section, _dot, key = name.partition(".")
+    for end in (span.ge, span.le):
+        assert getattr(getattr(read_from(source, name, str(end)), section), key) == end
+
+
+def test_every_number_has_a_range_that_holds_its_default() -> None:
+    for one in settings.described(settings.Settings.model_construct()):
+        if isinstance(one.value, (int, float)):
+            _kind, span = NUMBERS[one.name]
+            assert span.ge <= one.value <= span.le, one.name
+
+
+def test_truth_is_no_number() -> None:
+    toml("[server]\nport = true\n")
+    assert "must be a whole number" in refusal()
+
+
+@pytest.mark.parametrize("name", ["DATA", "SERVER__HOST", "WORKER__NAME"])
+def test_an_empty_text_is_refused_where_something_is_needed(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(f"MODELKEEP_{name}", "")
+    assert "not empty" in refusal()
+
+
+def test_a_choice_names_what_there_is_to_choose_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELKEEP_LOG__LEVEL", "loud")
+    assert refusal() == (
+        "The setting log.level must be debug, info, warning or error; "
+        "the value from the environment (MODELKEEP_LOG__LEVEL) is not."
+    )
+
+
+def test_an_unreadable_dotenv_is_named() -> None:
+    Path(".env").write_bytes(b"MODELKEEP_DATA=\xff\xfe\n")
+    assert ".env cannot be read" in refusal()
 
 
 @pytest.mark.parametrize("content", [b"[server\n", b"\xff\xfe", b"port = \n"])
@@ -179,7 +335,7 @@ def test_a_password_in_the_database_address_is_shown_nowhere(monkeypatch: pytest
         case _:
             overrides = {"database.url": url}
     assert settings.load(overrides=overrides).database.url == url
-    assert explained("database.url", overrides=overrides).value == "***"
+    assert explained("database.url", overrides=overrides).value == "postgresql://user:***@host/name"
     assert "s3cret" not in repr(settings.explain(overrides=overrides))
 
 

@@ -113,11 +113,11 @@ def test_a_damaged_database_fails(examined, tmp_path):
 
 
 def test_a_postgresql_that_is_down_fails(examined, monkeypatch):
-    monkeypatch.setenv("MODELKEEP_DATABASE__URL", "postgresql://user:secret@127.0.0.1:1/modelkeep")
+    monkeypatch.setenv("MODELKEEP_DATABASE__URL", "postgresql://user:s3cret@127.0.0.1:1/modelkeep?sslpassword=s3cret")
     code, found = examined()
     assert code == 1
-    assert found["database"]["detail"].startswith("127.0.0.1:1/modelkeep")
-    assert "secret" not in json.dumps(list(found.values()))
+    assert found["database"]["detail"].startswith("postgresql://user:***@127.0.0.1:1/modelkeep?sslpassword=***: ")
+    assert "s3cret" not in json.dumps(list(found.values()))
 
 
 def test_a_server_that_is_down_or_not_ready_is_a_warning(examined, standin, no_server):

@@ -1,0 +1,23 @@
+"""Says in words which values a setting may have, from its annotation: type, range, choices."""
+
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from annotated_types import Interval, MinLen
+
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+
+
+def in_words(annotation: Any) -> str:  # noqa: ANN401 - any `Annotated[...]`
+    """Return for example `a whole number from 1 to 256`, or `text or json` for a choice."""
+    kind, *marks = get_args(annotation)
+    if get_origin(kind) is Literal:
+        *others, last = map(str, get_args(kind))
+        return f"{', '.join(others)} or {last}" if others else last
+    words = _KINDS.get(kind, str(kind))
+    for mark in marks:
+        if isinstance(mark, Interval):
+            words += f" from {mark.ge} to {mark.le}"
+        elif isinstance(mark, MinLen):
+            words += ", not empty"
+    return words
