@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from modelkeep.contracts.errors import FieldError, Invalid, ModelkeepError, NotFound, TooLarge
+from modelkeep.contracts.errors import FieldError, Invalid, MethodNotAllowed, ModelkeepError, NotFound, TooLarge
 from modelkeep.infra.problems import problem
 
 
@@ -16,12 +16,6 @@ class NoSuchRoute(NotFound):
     """There is nothing at this address."""
 
     code = "no_such_route"
-
-
-class MethodNotAllowed(Invalid):
-    """This address does not take this method."""
-
-    code = "method_not_allowed"
 
 
 def respond(error: ModelkeepError, request_id: str) -> Response:

@@ -1,24 +1,19 @@
 """Around every request: its id, one line in the log, an answer even to our own faults, a key, and a limit to its body."""
 
-import base64
-import binascii
 import re
 import time
 from typing import Final
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from modelkeep.api.auth import presented
 from modelkeep.api.errors import respond
 from modelkeep.contracts.errors import Internal, ModelkeepError, TooLarge, Unauthenticated
-from modelkeep.contracts.ids import new_id
 from modelkeep.control.users.service import Users
-from modelkeep.infra import telemetry
+from modelkeep.infra import headers, telemetry
 
 _log = structlog.get_logger(__name__)
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _ROOT: Final = "/api/"
 _OPEN: Final = frozenset({"/api/v1/setup", "/api/v1/health"})
 _UPLOAD: Final = re.compile(r"/api/v1/models/[^/]+/versions")
@@ -37,8 +32,7 @@ class Requests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else new_id("req")
+        request_id = headers.request_id(dict(scope["headers"]))
         scope.setdefault("state", {})["request_id"] = request_id
         status = 0
 
@@ -46,9 +40,9 @@ class Requests:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
-                headers["x-content-type-options"] = "nosniff"
+                answer = MutableHeaders(scope=message)
+                answer["x-request-id"] = request_id
+                answer["x-content-type-options"] = "nosniff"
             await send(message)
 
         began = time.perf_counter()
@@ -80,18 +74,17 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers, path = Headers(scope=scope), scope["path"]
+        given, path = dict(scope["headers"]), scope["path"]
         try:
             if path not in _OPEN:
-                key = presented(headers) if path.startswith(_ROOT) else _presented(headers)
-                await self._users.authenticate(key, scope["state"]["request_id"])
+                scope["state"]["actor"] = await self._users.authenticate(_secret(given, path), scope["state"]["request_id"])
         except ModelkeepError as error:
             await self._refuse(error, scope, receive, send)
             return
         if _UPLOAD.fullmatch(path):  # a stream with limits of its own
             await self._app(scope, receive, send)
             return
-        announced = headers.get("content-length", "")
+        announced = given.get(b"content-length", b"")
         if announced.isdigit() and int(announced) > _LARGEST_BODY:
             await self._refuse(_too_large(), scope, receive, send)
             return
@@ -123,11 +116,11 @@ def _too_large() -> TooLarge:
     return TooLarge(f"The request body is larger than {_LARGEST_BODY // 1024} KiB.")
 
 
-def _presented(headers: Headers) -> str:
-    kind, _space, rest = headers.get("authorization", "").partition(" ")
-    if kind.lower() != "basic":
-        return presented(headers)
-    try:
-        return base64.b64decode(rest, validate=True).decode().partition(":")[2]
-    except (binascii.Error, UnicodeDecodeError) as error:
-        raise Unauthenticated from error
+def _secret(given: headers.Headers, path: str) -> str:
+    """Return the key that came with a request; raises `Unauthenticated` when there is none."""
+    key = headers.presented_key(given)
+    if key is None and not path.startswith(_ROOT):
+        key = headers.presented_password(given)
+    if key is None:
+        raise Unauthenticated
+    return key.decode("latin-1")

@@ -4,13 +4,11 @@ The parser runs inside the iterator that the store reads from, so a slow disk sl
 until the last boundary has come and every part has been understood: whoever disconnects, or errs, leaves nothing behind.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import quote
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from modelkeep.api.settings import ApiSettings
@@ -27,13 +25,11 @@ from modelkeep.control.models.rules import (
     read_labels,
     read_preprocess,
 )
-
-if TYPE_CHECKING:
-    from python_multipart.multipart import MultipartCallbacks
+from modelkeep.infra.multipart import MultipartReader, Take
 
 _MIB: Final = 1024 * 1024
 _PIECE: Final = _MIB
-_LONGEST_BOUNDARY: Final = 70
+_EMPTY: Final = "The file is empty."
 _SMALL: Final = {"format": 100, "preprocess": 64 * 1024, "description": 4 * LONGEST_DESCRIPTION}
 _SAMPLES: Final = {".csv", ".json", ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 _OVERHEAD: Final = 256 * 1024
@@ -77,7 +73,7 @@ class InvalidUpload(Invalid):
 
 async def receive(request: Request, blobs: BlobStore, formats: Formats, settings: ApiSettings) -> Upload:
     """Read an upload from a request and store its files; raises before anything is stored when it cannot be accepted."""
-    form = _Form(_boundary(request), formats, settings)
+    form = _Form(request.headers.get("content-type", "").encode("latin-1"), formats, settings)
     limit = settings.max_upload_mb * _MIB
     total = limit + 2 * settings.max_sample_mb * _MIB + sum(_SMALL.values()) + _OVERHEAD
     if int(request.headers.get("content-length", 0)) > total:
@@ -90,18 +86,19 @@ async def receive(request: Request, blobs: BlobStore, formats: Formats, settings
     return Upload(blob, form.filename, form.format, form.runner, form.description, form.labels, form.image, sample)
 
 
+def check(filename: str, form: str, size: int, formats: Formats, settings: ApiSettings) -> None:
+    """Raise what an upload of this file would be refused with for its name, format or size."""
+    formats.choose(plain_filename(filename), form)
+    if not size:
+        raise InvalidUpload(_EMPTY)
+    if size > settings.max_upload_mb * _MIB:
+        raise _too_large(settings)
+
+
 def disposition(filename: str) -> str:
     """Return the Content-Disposition of a download under this name, in RFC 6266's both spellings."""
     plain = "".join(letter if letter.isascii() and letter not in '"\\' else "_" for letter in filename)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"
-
-
-def _boundary(request: Request) -> bytes:
-    kind, options = parse_options_header(request.headers.get("content-type", ""))
-    boundary = options.get(b"boundary", b"")
-    if kind != b"multipart/form-data" or not 1 <= len(boundary) <= _LONGEST_BOUNDARY:
-        raise InvalidUpload("Send the upload as multipart/form-data, with a part named `file`.")
-    return boundary
 
 
 def _too_large(settings: ApiSettings) -> TooLarge:
@@ -131,21 +128,16 @@ async def _once(data: bytes | bytearray) -> AsyncIterator[bytes]:
 class _Form:
     """The form as it arrives: `waiting` holds bytes of the model file; the other parts are small and are kept whole."""
 
-    def __init__(self, boundary: bytes, formats: Formats, settings: ApiSettings) -> None:
+    def __init__(self, content_type: bytes, formats: Formats, settings: ApiSettings) -> None:
         self.waiting = bytearray()
         self.filename = self.format = self.runner = self.description = self.sample_filename = ""
         self.labels: tuple[str, ...] | None = None
         self.image: ImageSpec | None = None
+        self.size = 0
         self._formats = formats
         self._limits = _SMALL | dict.fromkeys(("sample", "labels"), settings.max_sample_mb * _MIB)
         self._parts: dict[str, bytearray] = {}
-        self._part = ""
-        self._header = b""
-        self._value = b""
-        self._disposition = b""
-        self._ended = False
-        self.size = 0
-        self._parser = MultipartParser(boundary, self._callbacks())
+        self._reader = MultipartReader(content_type, self._begin)
 
     @property
     def sample(self) -> bytearray:
@@ -154,10 +146,7 @@ class _Form:
 
     def feed(self, chunk: bytes) -> None:
         """Take in a piece of the body."""
-        try:
-            self._parser.write(chunk)
-        except FormParserError as error:
-            raise InvalidUpload from error
+        self._reader.feed(chunk)
 
     def take(self) -> bytes:
         """Return the file's bytes that have come so far, once."""
@@ -167,12 +156,11 @@ class _Form:
 
     def finish(self) -> None:
         """Check that all has come, and make sense of the small parts."""
-        if not self._ended:
-            raise InvalidUpload("The upload ends in the middle of a part.")
+        self._reader.finish()
         if not self.filename:
             raise InvalidUpload("The upload has no part named `file`.")
         if not self.size:
-            raise InvalidUpload("The file is empty.")
+            raise InvalidUpload(_EMPTY)
         self.format, self.runner = self._formats.choose(self.filename, self._text("format"))
         self.description = check_description(self._text("description"))
         if "preprocess" in self._parts:
@@ -186,67 +174,30 @@ class _Form:
         except UnicodeDecodeError as error:
             raise InvalidUpload(f"The part `{part}` is not UTF-8 text.") from error
 
-    def _callbacks(self) -> "MultipartCallbacks":
-        def spanning(take: Callable[[bytes], None]) -> Callable[[bytes, int, int], None]:
-            return lambda data, start, end: take(data[start:end])
-
-        return {
-            "on_part_begin": self._begin_part,
-            "on_header_field": spanning(self._take_header),
-            "on_header_value": spanning(self._take_value),
-            "on_header_end": self._end_header,
-            "on_headers_finished": self._end_headers,
-            "on_part_data": spanning(self._take_data),
-            "on_end": self._end,
-        }
-
-    def _begin_part(self) -> None:
-        self._part = ""
-        self._header = self._value = self._disposition = b""
-
-    def _take_header(self, data: bytes) -> None:
-        self._header += data
-
-    def _take_value(self, data: bytes) -> None:
-        self._value += data
-
-    def _end_header(self) -> None:
-        if self._header.lower() == b"content-disposition":
-            self._disposition = self._value
-        self._header = self._value = b""
-
-    def _end_headers(self) -> None:
-        _kind, options = parse_options_header(self._disposition)
-        try:
-            name, filename = options.get(b"name", b"").decode(), options.get(b"filename", b"").decode()
-        except UnicodeDecodeError as error:
-            raise InvalidUpload("A part's name or file name is not UTF-8 text.") from error
+    def _begin(self, name: str, filename: str) -> Take:
         if name != "file" and name not in self._limits:
             raise InvalidUpload(f"The form takes no part named {name[:40]!r}: it has file, {', '.join(sorted(self._limits))}.")
         if name in self._parts:
             raise InvalidUpload(f"The part `{name}` came twice.")
-        self._part = name
-        self._parts[name] = bytearray()
+        kept = self._parts[name] = bytearray()
         if name == "file":
             self.filename = plain_filename(filename)
             self._formats.choose(self.filename, self._text("format"))  # refused here, before its first byte is kept
+            return self._take_file
         if name == "sample":
             self.sample_filename = plain_filename(filename)
             if PurePosixPath(self.sample_filename.lower()).suffix not in _SAMPLES:
                 raise InvalidUpload("The sample is a .csv or .json file with rows, or a picture.")
+        return lambda data: self._take_small(name, kept, data)
 
-    def _take_data(self, data: bytes) -> None:
-        if self._part == "file":
-            self.waiting += data
-            self.size += len(data)
-            return
-        kept = self._parts[self._part]
-        if len(kept) + len(data) > self._limits[self._part]:
-            raise TooLargePart(f"The part `{self._part}` is larger than {self._limits[self._part]} bytes.")
+    def _take_file(self, data: bytes) -> None:
+        self.waiting += data
+        self.size += len(data)
+
+    def _take_small(self, name: str, kept: bytearray, data: bytes) -> None:
+        if len(kept) + len(data) > self._limits[name]:
+            raise TooLargePart(f"The part `{name}` is larger than {self._limits[name]} bytes.")
         kept += data
-
-    def _end(self) -> None:
-        self._ended = True
 
 
 class TooLargePart(TooLarge):

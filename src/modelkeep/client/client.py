@@ -12,7 +12,7 @@ from uuid import uuid4
 import httpx
 
 from modelkeep.client.connection import Connection
-from modelkeep.client.errors import Conflict, Invalid, NotAllowed, NotFound, Rejected, ServerUnreachable, TimedOut
+from modelkeep.client.errors import Invalid, NotAllowed, Rejected, ServerUnreachable, TimedOut
 from modelkeep.client.inputs import encode, pictures_in, rows_in
 from modelkeep.client.results import Deployment, Key, Model, Prediction, Version
 from modelkeep.client.upload import Progress, Upload, prepare
@@ -20,6 +20,7 @@ from modelkeep.client.upload import Progress, Upload, prepare
 DEFAULT_URL = "http://127.0.0.1:8080"
 _API = "/api/v1"
 _LONGEST_SILENCE = 15.0  # seconds without news of a validation before its state is asked for again
+_CREATE = {"create": "true"}
 _AFTER_UPLOAD = 600.0  # seconds that the server may take to store the last bytes of a large upload
 
 
@@ -82,7 +83,7 @@ class Client:
         does so by itself. `on_progress(sent, total)` hears of bytes, `on_state(version)` of the states of validation.
         """
         upload = prepare(model, sample=sample, labels=labels, preprocess=preprocess, description=description, format=format)
-        self._ensure_model(name, description)
+        self._check(name, upload)
         version = self._upload(name, upload, on_progress)
         if not wait:
             return version
@@ -257,15 +258,11 @@ class Client:
                 return
             wanted["cursor"] = page["next_cursor"]
 
-    def _ensure_model(self, name: str, description: str) -> None:
-        try:
-            self.model(name)
-        except NotFound:
-            try:
-                self._post("/models", {"name": name, "description": description})
-            except Conflict as error:
-                if error.code != "model_exists":  # somebody else made it meanwhile: as good
-                    raise
+    def _check(self, name: str, upload: Upload) -> None:
+        """Have the upload refused, if it will be, before its file is sent."""
+        planned = {"filename": upload.filename, "format": upload.fields.get("format", ""), "size": upload.size}
+        path = f"{_API}/models/{_part(name)}/versions/check"
+        self._connection.document("POST", path, repeat=True, json=planned, params=_CREATE)
 
     def _upload(self, name: str, upload: Upload, on_progress: Progress | None) -> Version:
         """Send the upload; once more if the connection breaks. Both carry one key, so that it cannot count twice."""
@@ -280,9 +277,10 @@ class Client:
 
     def _send(self, name: str, upload: Upload, headers: Mapping[str, str], on_progress: Progress | None) -> Version:
         patience = httpx.Timeout(self._connection.timeout, read=max(_AFTER_UPLOAD, self._connection.timeout))
+        options: dict[str, Any] = {"headers": headers, "params": _CREATE, "timeout": patience}
         with upload.parts(on_progress) as parts:
             path = f"{_API}/models/{_part(name)}/versions"
-            return Version.read(self._connection.document("POST", path, files=parts, headers=headers, timeout=patience))
+            return Version.read(self._connection.document("POST", path, files=parts, **options))
 
     def _next_state(self, version: Version) -> Version:
         """Return the version after its next change, or as it is now when none is heard of for a while."""

@@ -56,6 +56,16 @@ class Upload:
     fields: Mapping[str, str] = field(default_factory=dict)
     attachments: Sequence[Part] = ()
 
+    @property
+    def size(self) -> int:
+        """The file's size in bytes."""
+        if isinstance(self.source, bytes):
+            return len(self.source)
+        try:
+            return self.source.stat().st_size
+        except OSError as error:
+            raise _unreadable(self.source, error) from error
+
     @contextmanager
     def parts(self, on_progress: Progress | None) -> Iterator[list[Part]]:
         """Open the file and yield the parts of the body: the small ones first, so that a refusal comes early."""

@@ -6,6 +6,7 @@
     ├── Unauthenticated    say who you are
     ├── Forbidden          you may not
     ├── NotFound           there is no such thing
+    ├── MethodNotAllowed   it is there, for another method
     ├── Conflict           it clashes with what is there
     │   └── Stale          it was changed since you looked
     ├── TooLarge           make it smaller
@@ -35,6 +36,7 @@ class Kind(StrEnum):
     UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not_found"
+    NOT_ALLOWED = "method_not_allowed"
     CONFLICT = "conflict"
     STALE = "stale"
     TOO_LARGE = "too_large"
@@ -116,6 +118,17 @@ class NotFound(ModelkeepError):
 
     kind = Kind.NOT_FOUND
     code = "not_found"
+
+
+class MethodNotAllowed(ModelkeepError):
+    """This address does not take this method."""
+
+    kind = Kind.NOT_ALLOWED
+    code = "method_not_allowed"
+
+    def __init__(self, message: str | None = None, *, allow: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.allow = allow
 
 
 class Conflict(ModelkeepError):

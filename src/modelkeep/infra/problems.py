@@ -4,13 +4,14 @@ import math
 
 import msgspec
 
-from modelkeep.contracts.errors import FieldError, Kind, ModelkeepError
+from modelkeep.contracts.errors import FieldError, Kind, MethodNotAllowed, ModelkeepError
 
 STATUS: dict[Kind, int] = {
     Kind.INVALID: 400,
     Kind.UNAUTHENTICATED: 401,
     Kind.FORBIDDEN: 403,
     Kind.NOT_FOUND: 404,
+    Kind.NOT_ALLOWED: 405,
     Kind.CONFLICT: 409,
     Kind.STALE: 409,
     Kind.TOO_LARGE: 413,
@@ -25,6 +26,7 @@ TITLE: dict[Kind, str] = {
     Kind.UNAUTHENTICATED: "Not authenticated",
     Kind.FORBIDDEN: "Not allowed",
     Kind.NOT_FOUND: "Not found",
+    Kind.NOT_ALLOWED: "Method not allowed",
     Kind.CONFLICT: "Conflict",
     Kind.STALE: "Changed meanwhile",
     Kind.TOO_LARGE: "Too large",
@@ -49,15 +51,22 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     errors: tuple[FieldError, ...] = ()
 
 
-def problem(error: ModelkeepError, request_id: str) -> tuple[int, dict[str, str], bytes]:
-    """Return status, headers and body for `error`."""
-    status = STATUS[error.kind]
-    headers = {"content-type": CONTENT_TYPE}
+def status_and_headers(error: ModelkeepError) -> tuple[int, dict[str, str]]:
+    """Return what every HTTP answer to `error` says, whatever the shape of its body."""
+    headers = {}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    if isinstance(error, MethodNotAllowed) and error.allow:
+        headers["allow"] = ", ".join(error.allow)
     if error.kind is Kind.UNAUTHENTICATED:
         headers["www-authenticate"] = 'Bearer realm="modelkeep"'
+    return STATUS[error.kind], headers
+
+
+def problem(error: ModelkeepError, request_id: str) -> tuple[int, dict[str, str], bytes]:
+    """Return status, headers and body for `error`."""
+    status, headers = status_and_headers(error)
     body = Problem(
         f"urn:modelkeep:error:{error.code}", TITLE[error.kind], status, error.code, error.message, request_id, error.fields
     )
-    return status, headers, msgspec.json.encode(body)
+    return status, {"content-type": CONTENT_TYPE, **headers}, msgspec.json.encode(body)

@@ -201,8 +201,8 @@ def _end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, byt
 def _head(request: Request, scope: Scope) -> h11.Request:
     raw: bytes = scope.get("raw_path") or request.path.encode()
     target = raw.partition(b"?")[0] + (b"?" + request.query_string if request.query_string else b"")
-    headers = [(name, value) for name, value in _end_to_end(request.headers) if name != b"x-request-id"]
-    if any(name == b"transfer-encoding" for name, _value in request.headers):
+    headers = [(name, value) for name, value in _end_to_end(scope["headers"]) if name != b"x-request-id"]
+    if b"transfer-encoding" in request.headers:
         headers = [(name, value) for name, value in headers if name != b"content-length"]
         headers.append((b"transfer-encoding", b"chunked"))
     headers += [(b"x-request-id", request.id.encode()), (b"connection", b"close")]

@@ -5,16 +5,17 @@ import time
 import msgspec
 import structlog
 
-from modelkeep.contracts.errors import Internal, ModelkeepError, NotFound
+from modelkeep.contracts.errors import Internal, MethodNotAllowed, ModelkeepError, NotFound
 from modelkeep.contracts.snapshot import Scope as KeyScope
+from modelkeep.infra.headers import presented_key
 from modelkeep.infra.problems import problem
 from modelkeep.serving.dialects import open_inference
 from modelkeep.serving.dialects.native import Native
 from modelkeep.serving.dialects.open_inference import OpenInference
 from modelkeep.serving.engine import Engine
 from modelkeep.serving.forward import ApiBroke, Forward
-from modelkeep.serving.keys import Keys, presented_key
-from modelkeep.serving.messages import ClientGone, Receive, Request, Response, Scope, Send, segments
+from modelkeep.serving.keys import Keys
+from modelkeep.serving.messages import ClientGone, Receive, Request, Response, Scope, Send, encoded, segments
 from modelkeep.serving.metrics import CONTENT_TYPE, Metrics
 from modelkeep.serving.router import Router
 from modelkeep.serving.settings import ServingSettings
@@ -181,9 +182,7 @@ class Door:
         else:
             status, headers, body = problem(error, request.id)
             content_type = headers.pop("content-type").encode()
-            response = Response(
-                status, body, content_type, tuple((name.encode(), value.encode()) for name, value in headers.items())
-            )
+            response = Response(status, body, content_type, encoded(headers))
         await _send(send, request, response)
         return response.status
 
@@ -206,15 +205,9 @@ def _route(parts: list[str]) -> str:
             return "control"
 
 
-class MethodNotAllowed(NotFound):
-    """This address takes POST only."""
-
-    code = "method_not_allowed"
-
-
 def _only(method: str, request: Request) -> None:
     if request.method != method:
-        raise MethodNotAllowed
+        raise MethodNotAllowed(f"This address takes {method} only.", allow=(method,))
 
 
 def _json(value: object, status: int = 200) -> Response:

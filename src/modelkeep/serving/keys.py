@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable
 from modelkeep.contracts.errors import Forbidden, Unauthenticated, Unavailable
 from modelkeep.contracts.snapshot import Scope, ServedKey
 
-Headers = Iterable[tuple[bytes, bytes]]
-
 
 class StaleNews(Unavailable):
     """The server has heard nothing from the control plane for so long that keys may have been revoked meanwhile."""
@@ -51,14 +49,3 @@ class Keys:
         if not key.may(scope):
             raise Forbidden(f"This API key lacks the scope {scope.value!r}.")
         return key
-
-
-def presented_key(headers: Headers) -> bytes | None:
-    """Return the key of `X-API-Key` or `Authorization: Bearer`, or None."""
-    bearer = None
-    for name, value in headers:
-        if name == b"x-api-key":
-            return value
-        if name == b"authorization" and value[:7].lower() == b"bearer ":
-            bearer = value[7:].strip()
-    return bearer

@@ -1,20 +1,17 @@
 """Requests and responses of the predict door, over plain ASGI."""
 
-import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import parse_qs
 
 from modelkeep.contracts.errors import Invalid, ModelkeepError, TooLarge
-from modelkeep.contracts.ids import new_id
+from modelkeep.infra.headers import request_id
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _MAX_DIGITS = 18
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
-_TRACE_PARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class ClientGone(Exception):
@@ -35,17 +32,14 @@ class Request:
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
-        self.headers: list[tuple[bytes, bytes]] = scope["headers"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.query_string: bytes = scope["query_string"]
         self.id = request_id(self.headers)
         self._receive = receive
 
     def header(self, name: bytes) -> bytes | None:
-        """Return the first header of this name (small letters), or None."""
-        for key, value in self.headers:
-            if key == name:
-                return value
-        return None
+        """Return the header of this name (small letters), or None; of several, the last."""
+        return self.headers.get(name)
 
     def query(self, name: str) -> str | None:
         """Return the first query parameter of this name, or None."""
@@ -96,15 +90,9 @@ class Response:
         self.headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *headers]
 
 
-def request_id(headers: list[tuple[bytes, bytes]]) -> str:
-    """Return the caller's request id when it is a decent one, else the trace id of `traceparent`, else a new one."""
-    trace = None
-    for name, value in headers:
-        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
-            return value.decode()
-        if name == b"traceparent":
-            trace = _TRACE_PARENT.fullmatch(value)
-    return trace[1].decode() if trace else new_id("req")
+def encoded(headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
+    """Return headers as ASGI wants them."""
+    return tuple((name.encode(), value.encode()) for name, value in headers.items())
 
 
 def segments(path: str) -> list[str]:

@@ -165,7 +165,7 @@ async def test_characters_that_no_database_holds_are_the_callers_fault(client: h
 
 async def test_a_method_that_an_address_does_not_take_is_said_so(client: httpx.AsyncClient):
     answer = await client.put("/api/v1/models", json={})
-    assert (answer.status_code, answer.json()["code"]) == (400, "method_not_allowed")
+    assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
     assert "GET" in answer.headers["allow"] or "POST" in answer.headers["allow"]
 
 

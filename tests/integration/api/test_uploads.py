@@ -126,7 +126,7 @@ async def test_a_chunked_upload_without_a_length_is_bounded_as_well(client: http
         {"content-type": "application/json"},
         {"content-type": "multipart/form-data"},
         {"content-type": "multipart/form-data; boundary="},
-        {"content-type": f"multipart/form-data; boundary={'b' * 71}"},
+        {"content-type": f"multipart/form-data; boundary={'b' * 201}"},
         {"content-type": "multipart/form-data; boundary=OTHER"},
         {},
     ],
@@ -134,7 +134,7 @@ async def test_a_chunked_upload_without_a_length_is_bounded_as_well(client: http
 async def test_a_body_that_is_no_form_is_refused(client: httpx.AsyncClient, tmp_path: Path, headers: dict[str, str]):
     body, _headers = form(("file", "m.onnx", b"x"))
     answer = await client.post(PATH, content=body, headers=headers)
-    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_upload")
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_multipart")
     assert await nothing_happened(client, tmp_path)
 
 
@@ -154,7 +154,7 @@ async def test_a_body_that_is_no_form_is_refused(client: httpx.AsyncClient, tmp_
 )
 async def test_a_form_that_ends_early_or_makes_no_sense_is_refused(client: httpx.AsyncClient, tmp_path: Path, body: bytes):
     answer = await client.post(PATH, content=body, headers={"content-type": "multipart/form-data; boundary=BOUND"})
-    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_upload"), answer.text
+    assert (answer.status_code, answer.json()["code"]) in {(400, "invalid_multipart"), (413, "too_large")}, answer.text
     assert await nothing_happened(client, tmp_path)
 
 
@@ -247,10 +247,49 @@ def test_however_the_body_is_cut_the_same_upload_arrives(content: bytes, cuts: l
             yield body[start:end]
 
     async def read() -> tuple[bytes, _Form]:
-        parsed = _Form(b"BOUND", FORMATS, ApiSettings())
+        parsed = _Form(b"multipart/form-data; boundary=BOUND", FORMATS, ApiSettings())
         return b"".join([piece async for piece in _file(chunks(), parsed, 10**6, ApiSettings())]), parsed
 
     with asyncio.Runner() as runner:
         file, parsed = runner.run(read())
     assert file == content
     assert (parsed.description, parsed.labels, parsed.filename) == (description, ("a", "b"), "m.onnx")
+
+
+async def test_a_planned_upload_is_refused_as_the_upload_itself_would_be(client: httpx.AsyncClient, tmp_path: Path):
+    async def planned(model: str, filename: str, size: int, **query: str) -> tuple[int, str]:
+        answer = await client.post(
+            f"/api/v1/models/{model}/versions/check", json={"filename": filename, "size": size}, params=query
+        )
+        return answer.status_code, answer.json()["code"] if answer.content else ""
+
+    assert await planned("iris", "m.onnx", 10) == (204, "")
+    assert await planned("new", "m.onnx", 10, create="true") == (204, "")
+    assert await planned("new", "m.onnx", 10) == (404, "model_not_found")
+    assert await planned("New", "m.onnx", 10, create="true") == (400, "invalid_name")
+    assert await planned("iris", "m.exe", 10) == (400, "unsupported_format")
+    assert await planned("iris", "m.onnx", 0) == (400, "invalid_upload")
+    assert await planned("iris", "m.onnx", 10**15) == (413, "too_large")
+    assert await nothing_happened(client, tmp_path)
+    assert (await client.get("/api/v1/models/new")).status_code == 404
+
+
+async def test_an_upload_makes_its_model_where_asked_and_a_refused_one_makes_nothing(client: httpx.AsyncClient):
+    path = "/api/v1/models/new/versions"
+    assert (await client.post(path, files={"file": ("m.exe", b"x")}, params={"create": "true"})).status_code == 400
+    assert (await client.post(path, files={"file": ("m.onnx", b"x")})).status_code == 404
+    assert (await client.get("/api/v1/models/new")).status_code == 404
+    sent = {"files": {"file": ("m.onnx", b"x")}, "data": {"description": "flowers"}, "params": {"create": "true"}}
+    answers = [await client.post(path, **sent) for _ in range(2)]
+    assert [answer.json()["number"] for answer in answers] == [1, 2]
+    model = (await client.get("/api/v1/models/new")).json()
+    assert (model["description"], model["latest_version"]) == ("flowers", 2)
+    assert (await client.get("/api/v1/deployments/new")).status_code == 200
+
+
+async def test_uploads_at_once_make_their_model_once(client: httpx.AsyncClient):
+    path = "/api/v1/models/new/versions"
+    answers = await asyncio.gather(
+        *(client.post(path, files={"file": ("m.onnx", b"%d" % n)}, params={"create": "true"}) for n in range(8))
+    )
+    assert sorted(answer.json()["number"] for answer in answers) == list(range(1, 9))

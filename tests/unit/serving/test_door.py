@@ -282,6 +282,7 @@ PATHS = st.lists(
 )
 def test_no_path_is_too_odd_for_a_proper_answer(served_once, method: str, path: str, body: bytes) -> None:
     status, headers, content = served_once(method, path, body)
-    assert status in {200, 400, 404, 503}
+    assert status in {200, 400, 404, 405, 503}
+    assert (b"allow" in headers) == (status == 405)
     assert b"x-request-id" in headers
     assert status == 200 or b'"error"' in content or b'"code"' in content

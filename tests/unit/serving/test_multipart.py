@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelkeep.contracts.errors import TooLarge
-from modelkeep.serving.multipart import InvalidMultipart, Part, parse
+from modelkeep.infra.multipart import InvalidMultipart
+from modelkeep.serving.multipart import Part, parse
 
 TYPE = b"multipart/form-data; boundary=XX"
 

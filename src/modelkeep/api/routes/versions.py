@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Request, Response, status
+from fastapi import APIRouter, Header, Path, Query, Request, Response, status
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import StreamingResponse
 
@@ -12,12 +12,13 @@ from modelkeep.api import ranges, uploads
 from modelkeep.api.auth import Reader, Writer
 from modelkeep.api.paging import LARGEST_NUMBER, Cursor, Limit, read_number_cursor, split
 from modelkeep.api.routes.models import Name
-from modelkeep.api.schemas.models import Describe, VersionAnswer
+from modelkeep.api.schemas.models import Describe, PlannedUpload, VersionAnswer
 from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind, Services
 from modelkeep.control.models.rules import Version
 
 router = APIRouter(prefix="/models/{name}/versions", tags=["versions"])
+Create = Annotated[bool, Query(description="Make the model too, when it is new.")]
 Number = Annotated[int, Path(ge=1, le=LARGEST_NUMBER, description="The version's number.")]
 
 
@@ -29,16 +30,24 @@ async def upload(
     actor: Writer,
     behind: Behind,
     response: Response,
+    create: Create = False,
     idempotency_key: Annotated[
         str | None, Header(max_length=200, description="Makes a repeated upload the same version.")
     ] = None,
 ) -> VersionAnswer:
     """Upload a file as the next version. The answer comes once it is safely stored; validation follows."""
-    await behind.models.expect_upload(actor, name)
+    await behind.models.expect_upload(actor, name, create=create)
     received = await uploads.receive(request, behind.blobs, behind.formats, behind.settings)
-    version = await behind.models.receive(actor, name, received, idempotency_key)
+    version = await behind.models.receive(actor, name, received, idempotency_key, create=create)
     response.headers["location"] = f"/api/v1/models/{version.model}/versions/{version.number}"
     return VersionAnswer.model_validate(version)
+
+
+@router.post("/check", status_code=status.HTTP_204_NO_CONTENT)
+async def check(*, name: Name, body: PlannedUpload, actor: Writer, behind: Behind, create: Create = False) -> None:
+    """Say whether an upload would be taken, before gigabytes are sent for nothing. Nothing is made."""
+    await behind.models.expect_upload(actor, name, create=create)
+    uploads.check(body.filename, body.format, body.size, behind.formats, behind.settings)
 
 
 @router.get("")

@@ -24,6 +24,14 @@ class Describe(Ask):
     description: Description
 
 
+class PlannedUpload(Ask):
+    """A file that is about to be uploaded: its name, its format where the suffix does not tell, and its size in bytes."""
+
+    filename: Annotated[str, Field(max_length=1000)]
+    format: Annotated[str, Field(max_length=100)] = ""
+    size: Annotated[int, Field(ge=0)]
+
+
 class ModelAnswer(Answer):
     """A model. `serving_version` is the version that its deployment answers with."""
 

@@ -49,12 +49,10 @@ class Models:
     async def create(self, actor: Actor, name: str, description: str = "") -> Model:
         """Create a model, and with it the deployment of its name."""
         actor.need(Scope.MODELS_WRITE)
-        model = Model(new_id("mdl"), check_name(name), check_description(description), self._clock(), actor.name)
         async with self._db.begin() as tx:
-            if not await store.add_model(tx, model):
-                raise ModelExists
-            await self._audit.note(tx, actor, "model.create", model.id, name=name)
-            await self._events.publish(tx, ModelCreated(model.id, model.name))
+            model = await self._create(tx, actor, name, description)
+        if model is None:
+            raise ModelExists
         return model
 
     async def model(self, name: str) -> Model:
@@ -83,15 +81,23 @@ class Models:
         """Bring an archived model back: it answers again as before."""
         return await self._set_archived(actor, name, archived=False)
 
-    async def expect_upload(self, actor: Actor, name: str) -> None:
-        """Refuse an upload before its first byte is read, when there is no such model, it is archived, or one may not."""
+    async def expect_upload(self, actor: Actor, name: str, *, create: bool = False) -> None:
+        """Refuse an upload before its first byte is read, when it is to no model, to an archived one, or one may not."""
         actor.need(Scope.MODELS_WRITE)
-        check_open(await self.model(name))
+        check_name(name)
+        try:
+            check_open(await self.model(name))
+        except ModelNotFound:
+            if not create:
+                raise
 
-    async def receive(self, actor: Actor, name: str, upload: Upload, idempotency_key: str | None = None) -> Version:
+    async def receive(
+        self, actor: Actor, name: str, upload: Upload, idempotency_key: str | None = None, *, create: bool = False
+    ) -> Version:
         """Make a stored upload the next version of a model and ask for its validation.
 
-        Repeated with the same `idempotency_key`, the same upload is the same version again.
+        Repeated with the same `idempotency_key`, the same upload is the same version again. With `create`, a model that is not
+        there yet is made in the same moment, with the version's description.
         """
         actor.need(Scope.MODELS_WRITE)
         version_id = new_id("ver")
@@ -100,6 +106,8 @@ class Models:
                 earlier = await self._earlier_upload(tx, actor, name, upload, key=idempotency_key, version_id=version_id)
                 if earlier is not None:
                     return earlier
+            if create:
+                await self._create(tx, actor, name, upload.description)
             model = await _model(tx, name, for_update=True)
             check_open(model)
             version = self._new_version(version_id, model, upload, actor)
@@ -195,6 +203,15 @@ class Models:
     async def numbers(self, tx: Transaction, version_ids: set[str]) -> dict[str, int]:
         """Return the numbers of these versions by their ids."""
         return {one.id: one.number for one in await store.versions_by_id(tx, version_ids)}
+
+    async def _create(self, tx: Transaction, actor: Actor, name: str, description: str) -> Model | None:
+        """Add a model; None where its name is taken."""
+        model = Model(new_id("mdl"), check_name(name), check_description(description), self._clock(), actor.name)
+        if not await store.add_model(tx, model):
+            return None
+        await self._audit.note(tx, actor, "model.create", model.id, name=name)
+        await self._events.publish(tx, ModelCreated(model.id, model.name))
+        return model
 
     async def _earlier_upload(
         self, tx: Transaction, actor: Actor, name: str, upload: Upload, *, key: str, version_id: str

@@ -11,11 +11,11 @@ import numpy as np
 
 from modelkeep.contracts.errors import FieldError, InvalidInput, ModelkeepError, NotFound
 from modelkeep.contracts.signature import Dtype, Layout, Signature, TensorSpec, dtype_of
-from modelkeep.infra.problems import STATUS
+from modelkeep.infra.problems import status_and_headers
 from modelkeep.serving.codec import Array, Tensors, check_shape, tensor_from_flat, tensors_from, values_of
 from modelkeep.serving.dialects.native import InvalidJson
 from modelkeep.serving.engine import Engine, Prediction
-from modelkeep.serving.messages import Request, Response
+from modelkeep.serving.messages import Request, Response, encoded
 from modelkeep.serving.pool import Served
 from modelkeep.serving.router import Router
 
@@ -133,10 +133,8 @@ class OpenInference:
 
 def refusal(error: ModelkeepError) -> Response:
     """Return an error in the protocol's own shape."""
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    if error.retry_after_s is not None:
-        headers = ((b"retry-after", str(max(1, math.ceil(error.retry_after_s))).encode()),)
-    return Response(STATUS[error.kind], _encode({"error": error.message}), headers=headers)
+    status, headers = status_and_headers(error)
+    return Response(status, _encode({"error": error.message}), headers=encoded(headers))
 
 
 def _json(value: object, status: int = 200) -> Response:
