@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from modelkeep.api.settings import ApiSettings
 from modelkeep.app import allowed, secrecy
 from modelkeep.app.sources import Given, InvalidSettings, gather
-from modelkeep.infra.settings import DatabaseSettings, LogSettings
+from modelkeep.infra.settings import DatabaseSettings, HistorySettings, LogSettings
 from modelkeep.serving.settings import ServingSettings
 from modelkeep.worker.settings import WorkerSettings
 
@@ -67,6 +67,7 @@ class Settings(BaseModel, frozen=True):
     serving: ServingSettings = ServingSettings()
     runners: RunnerSettings = RunnerSettings()
     worker: WorkerSettings = WorkerSettings()
+    history: HistorySettings = HistorySettings()
     log: LogSettings = LogSettings()
 
 

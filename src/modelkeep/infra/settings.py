@@ -1,4 +1,4 @@
-"""What can be set about the database and the logs."""
+"""What can be set about the database, the prediction history and the logs."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -20,6 +20,26 @@ class DatabaseSettings:
         "How long to wait for another writer or a free connection, in seconds, before giving up.",
         Interval(ge=0.1, le=3600),
     ] = 10.0
+
+
+@dataclass(frozen=True)
+class HistorySettings:
+    """What is kept of predictions on its way to the database, and in it."""
+
+    spool_mb: Annotated[
+        int, "Most that one server keeps on disk of predictions that are not in the database yet, in MiB.", Interval(ge=1)
+    ] = 512
+    segment_mb: Annotated[int, "Size of one file of that spool, in MiB.", Interval(ge=1, le=1024)] = 16
+    when_full: Annotated[
+        Literal["drop", "refuse"],
+        "When the spool or the disk is full: answer, and count what is not kept (drop), or refuse to predict (refuse).",
+    ] = "drop"
+    max_gb: Annotated[
+        float, "Most that the history takes in the database, in GiB; beyond it the oldest day goes.", Interval(gt=0)
+    ] = 10.0
+    keep_days: Annotated[
+        int, "How long predictions are kept, in days, where the deployment says nothing else.", Interval(ge=1, le=36500)
+    ] = 30
 
 
 @dataclass(frozen=True)
