@@ -36,6 +36,25 @@ def parts_of(estimator: Any) -> Iterator[Any]:  # noqa: ANN401 - any object
                 yield value
 
 
+def fitted_parts(estimator: Any) -> Iterator[Any]:  # noqa: ANN401 - any object
+    """Yield the estimator and every fitted estimator that it holds, however deep."""
+    from sklearn.base import BaseEstimator
+
+    waiting, seen = [estimator], set()
+    while waiting:
+        thing = waiting.pop()
+        if isinstance(thing, BaseEstimator):
+            if id(thing) in seen:
+                continue
+            seen.add(id(thing))
+            yield thing
+            waiting.extend(value for name, value in vars(thing).items() if name.endswith("_"))
+        elif isinstance(thing, dict):
+            waiting.extend(thing.values())
+        elif isinstance(thing, list | tuple) or getattr(getattr(thing, "dtype", None), "hasobject", False):
+            waiting.extend(thing)
+
+
 def origin(estimator: Any) -> tuple[str, str]:  # noqa: ANN401 - any object
     """Return the package that an estimator comes from, and its version here."""
     from importlib.metadata import PackageNotFoundError, version

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from modelkeep.contracts.runner import Artifact, Format, LoadOptions, Manifest, ModelFacts
+from modelkeep.contracts.runner import Artifact, Compiled, Format, LoadOptions, Manifest, ModelFacts
 from modelkeep.contracts.signature import Signature
 from modelkeep.plugins.runners.sklearn import artifact as files
 from modelkeep.plugins.runners.sklearn.anatomy import origin, shape_of
@@ -86,6 +86,12 @@ class SklearnModel:
     def run(self, inputs: "Inputs") -> "Outputs":
         """Answer one micro-batch."""
         return self._answer(self._estimator, self._rows(inputs))
+
+    def compiled(self) -> Compiled:
+        """Return the estimator as ONNX; raises `CannotCompile`."""
+        from modelkeep.plugins.runners.sklearn.conversion import compiled
+
+        return compiled(self._estimator, self.facts.signature)
 
 
 def _run_in_this_process(threads: int) -> None:
