@@ -27,7 +27,9 @@ class HistorySettings:
     """What is kept of predictions on its way to the database, and in it."""
 
     spool_mb: Annotated[
-        int, "Most that one server keeps on disk of predictions that are not in the database yet, in MiB.", Interval(ge=1)
+        int,
+        "Most that one server keeps on disk of predictions that are not in the database yet, in MiB.",
+        Interval(ge=1, le=16_777_216),
     ] = 512
     segment_mb: Annotated[int, "Size of one file of that spool, in MiB.", Interval(ge=1, le=1024)] = 16
     when_full: Annotated[
@@ -35,7 +37,9 @@ class HistorySettings:
         "When the spool or the disk is full: answer, and count what is not kept (drop), or refuse to predict (refuse).",
     ] = "drop"
     max_gb: Annotated[
-        float, "Most that the history takes in the database, in GiB; beyond it the oldest day goes.", Interval(gt=0)
+        float,
+        "Most that the history takes in the database, in GiB; beyond it the oldest day goes.",
+        Interval(ge=0.001, le=1_000_000),
     ] = 10.0
     keep_days: Annotated[
         int, "How long predictions are kept, in days, where the deployment says nothing else.", Interval(ge=1, le=36500)
