@@ -145,7 +145,7 @@ class Supervisor:
                     role.up.set()
                     log.debug("up", role=role.name)
                 case control.Want():
-                    self._runners.want(channel, message.specs)
+                    self._runners.want(channel, tuple(one.spec for one in message.specs))
                 case control.Inspect():
                     self._runners.inspect(channel, message)
                 case control.Kill():

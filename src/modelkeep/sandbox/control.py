@@ -1,14 +1,17 @@
 """Messages between the supervisor and the processes around it, and the channel they travel on.
 
-    server -> supervisor   Want (declarative: all versions it serves), Kill
+    server -> supervisor   Want (declarative: all versions it serves, and with how many replicas), Kill
     worker -> supervisor   Inspect (one runner for one validation), Kill
     supervisor -> both     Configure, Connected (with the runner's socket), Gone, Held, Drain
+    supervisor -> server   Leave (a runner that is to go)
     any role -> supervisor Started
-    supervisor -> template Fork (with the artifact, the runner's socket and its stderr)
+    supervisor -> template Fork (with the artifact, the runner's own channel and its stderr)
     template -> supervisor Forked (with a pidfd), Exited
+    supervisor -> runner   Attach (with the runner's end of a socket to one server or worker), Drain
 
 A channel is a Unix stream socketpair. Each message is a u32 length, a u8 count of descriptors, and msgpack. Descriptors
-travel beside the bytes (SCM_RIGHTS) and are handed out in order. No runner ever holds an end of such a channel.
+travel beside the bytes (SCM_RIGHTS) and are handed out in order. A runner's own channel goes one way: nobody ever reads what
+a runner might write there, so no descriptor and no message can come out of a runner but as frames on its sockets.
 """
 
 import array
@@ -52,10 +55,17 @@ class Started(msgspec.Struct, frozen=True, tag=True):
     """Role: up and answering."""
 
 
-class Want(msgspec.Struct, frozen=True, tag=True):
-    """Server: keep a runner for each of these versions, and for no others."""
+class Wanted(msgspec.Struct, frozen=True):
+    """A version that a server wants, and how many runners of it. They serve all servers, so the largest wish is what runs."""
 
-    specs: tuple[RunnerSpec, ...]
+    spec: RunnerSpec
+    replicas: int = 1
+
+
+class Want(msgspec.Struct, frozen=True, tag=True):
+    """Server: keep runners for each of these versions, and for no others."""
+
+    specs: tuple[Wanted, ...]
 
 
 class Inspect(msgspec.Struct, frozen=True, tag=True):
@@ -67,18 +77,32 @@ class Inspect(msgspec.Struct, frozen=True, tag=True):
 
 
 class Kill(msgspec.Struct, frozen=True, tag=True):
-    """Server or worker: end this runner, for this cause."""
+    """Server or worker: end this runner, for this cause. It is gone for all servers, so let it be the runner's own fault."""
 
     runner: str
     cause: Cause
 
 
 class Connected(msgspec.Struct, frozen=True, tag=True):
-    """Supervisor: a runner has been started; its socket comes with this. `ticket` answers an `Inspect`."""
+    """Supervisor: here is a runner, started for you or running already; your end of a socket to it comes with this.
+
+    The runner's first frame on it is `Loaded` or `LoadFailed`. `ticket` answers an `Inspect`. After a `Leave` the same runner
+    may be connected again, by another socket, when this server wants its version again before it is gone.
+    """
 
     runner: str
     version_id: str
     ticket: str = ""
+
+
+class Leave(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: give this runner no new runs, let it finish those that it has, then close your end of its socket.
+
+    Closing it is no reason for a `Kill`: others may still be served. The runner ends when every end is closed, and is ended
+    after its version's run limit.
+    """
+
+    runner: str
 
 
 class Gone(msgspec.Struct, frozen=True, tag=True):
@@ -101,11 +125,18 @@ class Held(msgspec.Struct, frozen=True, tag=True):
 
 
 class Drain(msgspec.Struct, frozen=True, tag=True):
-    """Supervisor: finish what you have, take nothing new, then end. Readiness is off from now on."""
+    """Supervisor: finish what you have, take nothing new, then end.
+
+    To a role: readiness is off from now on. To a runner: end as soon as nobody is attached any more.
+    """
+
+
+class Attach(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor to runner: serve whoever is at the other end of this socket, too. Descriptor: the runner's end."""
 
 
 class Fork(msgspec.Struct, frozen=True, tag=True):
-    """Supervisor to template: start a runner. Descriptors: artifact (read-only), the runner's end of its socket, stderr."""
+    """Supervisor to template: start a runner. Descriptors: artifact (read-only), the runner's end of its channel, stderr."""
 
     runner: str
     spec: RunnerSpec
@@ -127,7 +158,9 @@ class Exited(msgspec.Struct, frozen=True, tag=True):
     peak_rss: int
 
 
-Message = Configure | Started | Want | Inspect | Kill | Connected | Gone | Held | Drain | Fork | Forked | Exited
+Message = (
+    Configure | Started | Want | Inspect | Kill | Connected | Leave | Gone | Held | Drain | Attach | Fork | Forked | Exited
+)
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Message).decode
 

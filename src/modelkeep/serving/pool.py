@@ -73,7 +73,7 @@ class Pool:
         for version_id, version in wanted.items():
             if version_id not in self._served:
                 self._served[version_id] = Served(version, self._settings)
-        self._send(control.Want(tuple(version.spec for version in wanted.values())))
+        self._send(control.Want(tuple(control.Wanted(version.spec) for version in wanted.values())))
 
     def get(self, version_id: str) -> Served | None:
         """Return the version, if it is wanted."""

@@ -23,7 +23,9 @@ SPEC = RunnerSpec("ver_1", "d" * 64, 1, "onnx", "fake")
 EVERY: list[control.Message] = [
     control.Configure(b'{"data": "x"}'),
     control.Started(),
-    control.Want((SPEC, SPEC)),
+    control.Want((control.Wanted(SPEC), control.Wanted(SPEC, 3))),
+    control.Leave("runner-1"),
+    control.Attach(),
     control.Inspect("t1", SPEC, (Column("a", Dtype.FP64),)),
     control.Kill("r1", control.Cause.DEADLINE),
     control.Connected("r1", "ver_1", "t1"),

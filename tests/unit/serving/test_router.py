@@ -49,7 +49,7 @@ class Plane:
     def wanted(self) -> list[str]:
         """The newest want list."""
         wants = [message for message in self.sent if isinstance(message, control.Want)]
-        return [spec.version_id for spec in wants[-1].specs] if wants else []
+        return [wanted.spec.version_id for wanted in wants[-1].specs] if wants else []
 
     def answers(self, deployment: str) -> str:
         return self.router.find(deployment).version.id
