@@ -1,5 +1,6 @@
 """The control plane as one ASGI app: routes, errors, request ids, and documentation that needs no outside address."""
 
+import asyncio
 from importlib.metadata import version
 
 from fastapi import APIRouter, FastAPI
@@ -7,12 +8,13 @@ from fastapi_offline import FastAPIOffline
 
 from modelkeep.api import errors
 from modelkeep.api.middleware import Guard, Requests
+from modelkeep.api.opening import Opening
 from modelkeep.api.routes import audit, deployments, health, models, users, versions
 from modelkeep.api.services import Services
 
 
-def create_app(services: Services) -> FastAPI:
-    """Build the app over these services."""
+def create_app(services: Services, opened: asyncio.Event | None = None) -> FastAPI:
+    """Build the app over these services; with `opened`, it refuses every request until that is set."""
     app: FastAPI = FastAPIOffline(
         title="Modelkeep",
         version=version("modelkeep"),
@@ -26,5 +28,7 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(api)
     errors.install(app)
     app.add_middleware(Guard, users=services.users)
+    if opened is not None:
+        app.add_middleware(Opening, opened=opened)
     app.add_middleware(Requests)
     return app

@@ -31,6 +31,8 @@ from modelkeep.infra.settings import DatabaseSettings, LogSettings
 from modelkeep.serving.settings import ServingSettings
 from modelkeep.worker.settings import WorkerSettings
 
+_DATABASE_POLL_S = 0.5
+
 
 @dataclass(frozen=True)
 class ServerRole:
@@ -125,29 +127,47 @@ def manifests() -> "list[Manifest]":
 
 
 async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[[], None]) -> None:
-    """Bring the database up to date, then serve the control plane on `inner` until `stop`."""
+    """Bring the database up to date, then serve the control plane on `inner` until `stop`.
+
+    While the database is away, requests are refused with 503 and it is tried again and again.
+    """
     import asyncio
 
+    import structlog
     import uvicorn
 
     from modelkeep.api.asgi import create_app
     from modelkeep.api.services import Services
+    from modelkeep.contracts.errors import StorageFull, Unavailable
     from modelkeep.control.models.rules import Formats
     from modelkeep.control.users.events import SetUpDone
     from modelkeep.infra.migrations import migrate
 
     role, places, db, control = _control(told, "api")
-    await migrate(db)
     store = blob_store(places)
     await store.sweep()
-    await control.deployments.publish()
+    opened = asyncio.Event()
+
+    async def prepare() -> bool:
+        try:
+            await migrate(db)
+            await control.deployments.publish()
+            await _offer_setup(control, places)
+        except (Unavailable, StorageFull) as error:
+            structlog.get_logger(__name__).warning("api_waits_for_the_database", reason=error.message)
+            return False
+        opened.set()
+        return True
+
+    async def open_at_last() -> None:
+        while not await prepare():  # noqa: ASYNC110 - a database that is away cannot tell anyone
+            await asyncio.sleep(_DATABASE_POLL_S)
 
     async def on_set_up(tx: "Transaction", event: "SetUpDone") -> None:
         del event
         tx.after_commit(places.forget_setup_token)
 
     control.events.subscribe(SetUpDone, on_set_up)
-    await _offer_setup(control, places)
     services = Services(
         users=control.users,
         models=control.models,
@@ -158,7 +178,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
         settings=role.api,
     )
     config = uvicorn.Config(
-        create_app(services),
+        create_app(services, opened),
         loop="asyncio",
         http="httptools",
         ws="none",
@@ -171,13 +191,18 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
         timeout_graceful_shutdown=5,
     )
     server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[inner]))
-    started()
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    server.should_exit = True
-    await serving
-    stopping.cancel()
+    is_open = await prepare()  # before anyone is answered: where the database is there, nobody is refused
+    async with asyncio.TaskGroup() as tasks:
+        serving = tasks.create_task(server.serve(sockets=[inner]))
+        opening = None if is_open else tasks.create_task(open_at_last())
+        started()
+        stopping = tasks.create_task(stop.wait())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        await serving
+        stopping.cancel()
+        if opening is not None:
+            opening.cancel()
     await db.close()
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 import sqlalchemy as sa
+import structlog
 from sqlalchemy.engine import CursorResult, Dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
@@ -29,6 +30,7 @@ from modelkeep.infra.settings import DatabaseSettings
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
 
+_log = structlog.get_logger(__name__)
 T = TypeVar("T")
 metadata = sa.MetaData(
     naming_convention={
@@ -126,9 +128,12 @@ class Transaction:
         self._consequences.append(consequence)
 
     def committed(self) -> None:
-        """Run the consequences (the database calls this)."""
+        """Run the consequences (the database calls this). One that fails is logged: what is committed has happened."""
         for consequence in self._consequences:
-            consequence()
+            try:
+                consequence()
+            except Exception:  # noqa: BLE001 - whatever it is, whoever it was for also looks by itself
+                _log.exception("consequence_failed")
 
 
 class Database:

@@ -4,6 +4,9 @@ A job is one workflow under the job's own id. Its step is repeated, with growing
 ended. What a killed worker had begun goes on when the same worker starts again; what a worker that never comes back had
 begun is resumed by whoever calls `take_over`.
 
+While PostgreSQL is away the engine waits: whatever it needs from the database is held at the opening of a connection and
+goes on half a second after one can be had. Left to itself it would wait ever longer, up to a minute and a half.
+
 DBOS lives in a thread with an event loop of its own, for it replaces the default executor of the loop it finds and shuts
 that down when it ends. The work itself runs on the loop that called `launch`. The import costs half a second, so it happens
 here and nowhere else. Administration server, telemetry and Conductor stay off.
@@ -17,18 +20,32 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from modelkeep.infra.db import DatabaseUnavailable
 
 if TYPE_CHECKING:
     from dbos import DBOSConfig
+    from sqlalchemy.engine import Dialect
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry
 
 _log = structlog.get_logger(__name__)
 _APPLICATION_VERSION: Final = "1"  # the shape of the workflow below, not of Modelkeep: unfinished jobs outlive an upgrade
 _LONGEST_PAUSE_S: Final = 60
+_LOOK_AGAIN_S: Final = 0.5
+_CONNECT_TIMEOUT_S: Final = 5
+_CONNECTIONS: Final = 10
+_LONG_S: Final = 86400
 _UNFINISHED: Final = {"PENDING", "ENQUEUED", "DELAYED"}
 
 A = TypeVar("A")
 T = TypeVar("T")
 Perform = Callable[[str], Awaitable[bool]]
+
+
+class EngineClosed(Exception):
+    """The engine is being closed, and the database that it waits for has not come back."""
 
 
 class JobEngine:
@@ -39,22 +56,35 @@ class JobEngine:
         self._worker = worker
         self._perform = perform
         self._running: set[asyncio.Future[Any]] = set()
+        self._fallen: set[str] = set()
+        self._closing = threading.Event()
+        self._connections: sa.Engine | None = None
         self._ours: asyncio.AbstractEventLoop
         self._theirs: asyncio.AbstractEventLoop
         self._thread: threading.Thread
+        self._launched: asyncio.Future[None] | None = None
         self._stop: asyncio.Event
         self._job: Callable[[str], Coroutine[Any, Any, None]]
 
     async def launch(self) -> None:
-        """Load the engine and take up what this worker had begun."""
+        """Load the engine and take up what this worker had begun; waits for a database that is away.
+
+        Raises `DatabaseUnavailable` where the database fails in the middle of it: launch again.
+        """
         self._ours = asyncio.get_running_loop()
-        launched = self._ours.create_future()
+        self._launched = launched = self._ours.create_future()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._live(launched)), name="job-engine", daemon=True)
         self._thread.start()
-        await launched
+        try:
+            await asyncio.shield(launched)  # `close` waits for it too
+        except SQLAlchemyError as error:
+            raise _unavailable(error) from error
 
     async def start(self, job_id: str) -> None:
-        """Start a job's workflow, or let it be where it has been started; begin anew when it ended without its job."""
+        """Start a job's workflow, or let it be where it has been started; begin anew when it ended without its job.
+
+        Raises `DatabaseUnavailable` where the engine's own tables cannot be read or written.
+        """
         await self._on_their_loop(self._start(job_id))
 
     async def take_over(self, live: set[str]) -> list[str]:
@@ -62,12 +92,17 @@ class JobEngine:
         return await self._on_their_loop(self._take_over(live))
 
     async def close(self) -> None:
-        """Stop; what is in work now goes on at the next launch."""
+        """Stop, launched or not, with or without the database; what is in work now goes on at the next launch."""
+        self._closing.set()
+        if self._launched is None:
+            return
+        await asyncio.wait({self._launched})
         running = list(self._running)
         for task in running:
             task.cancel()  # a cancelled step is not recorded, so that its workflow stays unfinished
         await asyncio.gather(*running, return_exceptions=True)
-        self._theirs.call_soon_threadsafe(self._stop.set)
+        if self._launched.exception() is None:
+            self._theirs.call_soon_threadsafe(self._stop.set)
         await asyncio.to_thread(self._thread.join)
 
     async def _live(self, launched: "asyncio.Future[None]") -> None:
@@ -77,6 +112,7 @@ class JobEngine:
         try:
             self._launch()
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits for the launch
+            self._destroy()
             self._ours.call_soon_threadsafe(_settle, launched, error)
             return
         self._ours.call_soon_threadsafe(_settle, launched, None)
@@ -85,7 +121,7 @@ class JobEngine:
         for task in workflows:
             task.cancel()
         await asyncio.gather(*workflows, return_exceptions=True)
-        _destroy()
+        self._destroy()
 
     def _launch(self) -> None:
         from dbos import DBOS
@@ -98,9 +134,13 @@ class JobEngine:
         @DBOS.workflow(name="job")
         async def job(job_id: str) -> None:
             pause_s = 1
-            while not await DBOS.run_step_async({"name": "perform"}, self._on_our_loop, self._perform, job_id):
-                await self._on_our_loop(asyncio.sleep, pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            try:
+                while not await DBOS.run_step_async({"name": "perform"}, self._on_our_loop, self._perform, job_id):
+                    await self._on_our_loop(asyncio.sleep, pause_s)
+                    pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            except Exception:
+                self._fallen.add(job_id)  # its end may not be written down either: `start` must not take it for alive
+                raise
 
         self._job = job
         DBOS.launch()
@@ -108,10 +148,13 @@ class JobEngine:
     def _config(self) -> "DBOSConfig":
         from dbos import DBOSPortableJSONSerializer
 
-        backend = "sqlite" if self._url.get_backend_name() == "sqlite" else "postgresql+psycopg"
+        url = self._url.set(drivername="sqlite" if self._url.get_backend_name() == "sqlite" else "postgresql+psycopg")
+        if url.drivername != "sqlite":
+            self._connections = waiting_engine(url, self._closing)
         return {
             "name": "modelkeep",
-            "system_database_url": self._url.set(drivername=backend).render_as_string(hide_password=False),
+            "system_database_url": url.render_as_string(hide_password=False),
+            "system_database_engine": self._connections,
             "executor_id": self._worker,
             "application_version": _APPLICATION_VERSION,
             "serializer": DBOSPortableJSONSerializer(),  # the default is pickle, and a row is no place for that
@@ -119,13 +162,21 @@ class JobEngine:
             "enable_otlp": False,
         }
 
+    def _destroy(self) -> None:
+        from dbos import DBOS
+
+        DBOS.destroy(destroy_registry=True)
+        if self._connections is not None:
+            self._connections.dispose()
+
     async def _start(self, job_id: str) -> None:
         from dbos import DBOS, SetWorkflowID
 
         known = await DBOS.get_workflow_status_async(job_id)
-        if known is not None and known.status not in _UNFINISHED:
+        if known is not None and (known.status not in _UNFINISHED or job_id in self._fallen):
             _log.warning("job_workflow_ended_without_its_job", job=job_id, status=known.status)
             await DBOS.delete_workflow_async(job_id)
+        self._fallen.discard(job_id)
         with SetWorkflowID(job_id):
             await DBOS.start_workflow_async(self._job, job_id)
 
@@ -139,7 +190,10 @@ class JobEngine:
         return dead
 
     async def _on_their_loop(self, work: Coroutine[Any, Any, T]) -> T:
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._theirs))
+        try:
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._theirs))
+        except SQLAlchemyError as error:
+            raise _unavailable(error) from error
 
     async def _on_our_loop(self, work: Callable[[A], Awaitable[T]], argument: A) -> T:
         """Do work on the loop that launched us, where `close` can end it."""
@@ -162,7 +216,32 @@ def _settle(launched: "asyncio.Future[None]", error: Exception | None) -> None:
         launched.set_exception(error)
 
 
-def _destroy() -> None:
-    from dbos import DBOS
+def _unavailable(error: SQLAlchemyError) -> DatabaseUnavailable:
+    _log.warning("job_engine_failed", reason=type(error).__name__)
+    return DatabaseUnavailable(retry_after_s=1)
 
-    DBOS.destroy(destroy_registry=True)
+
+def waiting_engine(url: sa.URL, closing: threading.Event) -> sa.Engine:
+    """Return connections that are waited for while the database is away; `EngineClosed` is raised once `closing` is set."""
+    engine = sa.create_engine(
+        url,
+        pool_size=_CONNECTIONS,
+        max_overflow=0,
+        pool_timeout=_LONG_S,  # whoever holds a place is waiting for the same database
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": _CONNECT_TIMEOUT_S},
+    )
+
+    @sa.event.listens_for(engine, "do_connect")
+    def _connect(
+        dialect: "Dialect", _entry: "ConnectionPoolEntry", arguments: list[Any], options: dict[str, Any]
+    ) -> "DBAPIConnection":
+        while True:
+            try:
+                return dialect.connect(*arguments, **options)
+            except dialect.loaded_dbapi.OperationalError as error:
+                _log.debug("job_engine_waits", reason=str(error))
+                if closing.wait(_LOOK_AGAIN_S):
+                    raise EngineClosed from error
+
+    return engine

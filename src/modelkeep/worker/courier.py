@@ -53,7 +53,7 @@ class Courier:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Carry until `stop`."""
-        await wait_until_current(self._db)
+        await wait_until_current(self._db, stop)
         with self._listener, woken_by(stop, self._listener):
             datagrams, looked = [RING], 0.0
             while not stop.is_set():

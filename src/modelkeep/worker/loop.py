@@ -6,18 +6,18 @@ counted in the row before the work begins, so that a job which kills its worker 
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import sqlalchemy as sa
 import structlog
 
 from modelkeep.contracts.errors import ModelkeepError
-from modelkeep.infra.bell import Listener, woken_by
+from modelkeep.infra.bell import Listener
 from modelkeep.infra.clock import Clock, utc_now
-from modelkeep.infra.db import Database
+from modelkeep.infra.db import Database, DatabaseUnavailable
 from modelkeep.infra.job_engine import JobEngine
 from modelkeep.infra.jobs import Job, Jobs
 from modelkeep.infra.migrations import wait_until_current
@@ -27,6 +27,8 @@ _log = structlog.get_logger(__name__)
 _AT_ONCE: Final = 100
 _START_AGAIN_S: Final = 60.0
 _KEPT: Final = timedelta(days=30)
+
+T = TypeVar("T")
 
 
 class Handler(Protocol):
@@ -64,32 +66,56 @@ class Worker:
         self._places = asyncio.Semaphore(settings.jobs)
         self._started: dict[str, float] = {}
         self._renewed = float("-inf")
+        self._troubled = False
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop`; what is in work then goes on at the next start."""
-        await wait_until_current(self._db)
-        with self._listener, woken_by(stop, self._listener):
-            if not await self._unfinished():
-                await self._listener.wait(self._settings.quiet_start_s)
-            if stop.is_set():
-                return
-            await self._engine.launch()
+        """Work until `stop`, waiting wherever the database is away; what is in work then goes on at the next start."""
+        with self._listener:
+            working, stopping = asyncio.create_task(self._work()), asyncio.create_task(stop.wait())
             try:
-                await self._sweep()
-                while not stop.is_set():
-                    await self._reconcile()
-                    await self._listener.wait(self._settings.poll_s)
+                await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                if working.done():
+                    working.result()
             finally:
+                stopping.cancel()
+                working.cancel()
+                await asyncio.gather(working, stopping, return_exceptions=True)
                 await self._engine.close()
+
+    async def _work(self) -> None:
+        """Begin, and go on for ever."""
+        await wait_until_current(self._db)
+        if not await self._quietly(self._unfinished()):
+            await self._listener.wait(self._settings.quiet_start_s)
+        while not await self._quietly(self._launched()):
+            await self._listener.wait(self._settings.poll_s)
+        await self._quietly(self._sweep())
+        while True:
+            await self._quietly(self._reconcile())
+            await self._listener.wait(self._settings.poll_s)
+
+    async def _quietly(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Do what the next round will do again; a database that is away is told once, and once again when it is back."""
+        try:
+            done = await work
+        except ModelkeepError as error:
+            if not self._troubled:
+                _log.warning("worker_waits", reason=error.message)
+            self._troubled = True
+            return None
+        if self._troubled:
+            _log.info("worker_goes_on")
+        self._troubled = False
+        return done
+
+    async def _launched(self) -> bool:
+        await self._engine.launch()
+        return True
 
     async def _reconcile(self) -> None:
         """Live on, take over from the dead, and start what is not started."""
-        try:
-            await self._keep_lease()
-            unfinished = {job.id for job in await self._unfinished()}
-        except ModelkeepError as error:
-            _log.warning("worker_waits", reason=error.message)
-            return
+        await self._keep_lease()
+        unfinished = {job.id for job in await self._unfinished()}
         now = time.monotonic()
         self._started = {
             job_id: at for job_id, at in self._started.items() if job_id in unfinished and now - at < _START_AGAIN_S
@@ -118,6 +144,9 @@ class Worker:
         async with self._places:
             try:
                 return await self._attempt(job_id)
+            except DatabaseUnavailable as error:
+                _log.warning("job_attempt_failed", job=job_id, reason=error.message)
+                return False
             except Exception:  # noqa: BLE001 - whatever it is, the row stays unfinished, is logged, and is tried again
                 _log.exception("job_attempt_failed", job=job_id)
                 return False

@@ -8,10 +8,10 @@ import pytest
 import sqlalchemy as sa
 
 from fixtures.control import ADMIN, Rings, TestClock
-from modelkeep.app.control_plane import ControlPlane
+from modelkeep.app.control_plane import ControlPlane, control_plane
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Forbidden, Invalid, InvalidName, Unauthenticated
-from modelkeep.contracts.snapshot import Scope, decode_snapshot
+from modelkeep.contracts.snapshot import Limits, Scope, decode_snapshot
 from modelkeep.control.deployments.service import SNAPSHOT
 from modelkeep.control.users.errors import AlreadySetUp, KeyNotFound, LastAdminKey, SetupTokenInvalid
 from modelkeep.control.users.events import SetUpDone
@@ -33,6 +33,22 @@ async def served_key_ids(db: Database) -> set[str]:
         news = await broadcast.latest(tx, SNAPSHOT, 0)
     assert news is not None
     return {key.id for key in decode_snapshot(news.payload).keys}
+
+
+async def test_a_key_is_good_even_when_a_full_disk_keeps_its_use_from_being_noted(sqlite_db: Database, clock: TestClock):
+    control = control_plane(sqlite_db, ring_worker=bool, ring_courier=bool, limits=Limits(), clock=clock)
+    admin, secret = await set_up(control, clock)
+    async with sqlite_db.begin() as tx:  # from now on the note needs room that there is not
+        await tx.execute(sa.text("CREATE TABLE filler (x)"))
+        fill = "CREATE TRIGGER fill AFTER UPDATE ON api_keys BEGIN INSERT INTO filler VALUES (zeroblob(1000000)); END"
+        await tx.execute(sa.text(fill))
+        pages = await tx.one(sa.text("PRAGMA page_count"))
+        assert pages is not None
+        await tx.execute(sa.text(f"PRAGMA max_page_count = {pages[0] + 2}"))
+    noted = (await control.users.key(admin.id)).last_used_at
+    clock.advance(minutes=10)
+    assert (await control.users.authenticate(secret)).id == admin.id
+    assert (await control.users.key(admin.id)).last_used_at == noted
 
 
 async def test_the_setup_token_makes_the_first_administrator(control: ControlPlane, clock: TestClock):

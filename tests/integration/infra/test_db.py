@@ -50,6 +50,20 @@ async def test_consequences_happen_after_the_commit_and_only_then(db: Database):
     assert told == ["committed"]
 
 
+async def test_a_consequence_that_fails_undoes_nothing_and_keeps_none_of_the_others(db: Database):
+    told: list[str] = []
+
+    def fail() -> None:
+        raise OSError(28, "No space left on device")
+
+    async with db.begin() as tx:
+        await add(tx, "a")
+        tx.after_commit(fail)
+        tx.after_commit(lambda: told.append("rung"))
+    assert told == ["rung"]
+    assert await names(db) == ["a"]
+
+
 async def test_a_cancelled_transaction_leaves_nothing_and_the_next_one_works(db: Database):
     inside = asyncio.Event()
 

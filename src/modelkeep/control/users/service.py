@@ -6,7 +6,7 @@ import msgspec
 import structlog
 
 from modelkeep.contracts.actor import SYSTEM, Actor
-from modelkeep.contracts.errors import Invalid, Unauthenticated
+from modelkeep.contracts.errors import Invalid, StorageFull, Unauthenticated
 from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.names import check_name
 from modelkeep.contracts.snapshot import Scope, ServedKey
@@ -153,5 +153,5 @@ class Users:
         try:
             async with self._db.begin() as tx:
                 await store.note_use(tx, key.id, now)
-        except DatabaseUnavailable:
-            _log.info("key_use_not_noted", key=key.id)  # the key is good all the same: reading must not fail over this
+        except (DatabaseUnavailable, StorageFull) as error:
+            _log.info("key_use_not_noted", key=key.id, reason=error.code)  # the key is good all the same

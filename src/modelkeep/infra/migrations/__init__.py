@@ -1,15 +1,18 @@
 """The database's schema, brought up to date by Alembic: all steps in one transaction, one process at a time."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import sqlalchemy as sa
+import structlog
 
-from modelkeep.infra.db import Database
+from modelkeep.infra.db import Database, DatabaseUnavailable
 
 HEAD: Final = "0001"  # the newest step: known here so that a start with nothing to do need not import Alembic
 _LOCK: Final = 0x6D6F64656C  # any number that nobody else takes in this database ("model")
+_log = structlog.get_logger(__name__)
 _version = sa.table("alembic_version", sa.column("version_num"))
 
 
@@ -32,10 +35,26 @@ async def current(db: Database) -> str | None:
         return None if row is None else str(row.version_num)
 
 
-async def wait_until_current(db: Database, *, poll_s: float = 0.05) -> None:
-    """Wait until another process has brought the schema up to date."""
-    while await current(db) != HEAD:  # noqa: ASYNC110 - a database that is being made cannot tell anyone
-        await asyncio.sleep(poll_s)
+async def wait_until_current(
+    db: Database, stop: asyncio.Event | None = None, *, poll_s: float = 0.05, away_poll_s: float = 0.5
+) -> None:
+    """Wait until the database answers and another process has brought its schema up to date, or until `stop`."""
+    stop = stop or asyncio.Event()
+    waited = False
+    while not stop.is_set():
+        try:
+            if await current(db) == HEAD:
+                break
+            pause_s = poll_s
+        except DatabaseUnavailable as error:
+            if not waited:
+                _log.warning("waits_for_the_database", reason=error.message)
+            waited, pause_s = True, away_poll_s
+        with suppress(TimeoutError):  # a database that is away, or being made, cannot tell anyone
+            async with asyncio.timeout(pause_s):
+                await stop.wait()
+    if waited:
+        _log.info("database_is_back")
 
 
 def _upgrade(connection: sa.Connection) -> None:
