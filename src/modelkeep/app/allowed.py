@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from annotated_types import Interval, MinLen
+from annotated_types import Interval, MinLen, Predicate
 
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 
@@ -18,6 +18,8 @@ def in_words(annotation: Any) -> str:  # noqa: ANN401 - any `Annotated[...]`
     for mark in marks:
         if isinstance(mark, Interval):
             words += f" from {mark.ge} to {mark.le}"
+        elif isinstance(mark, Predicate):
+            words = str(mark.func.__doc__)
         elif isinstance(mark, MinLen):
             words += ", not empty"
     return words

@@ -3,7 +3,12 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Interval
+from annotated_types import Interval, Predicate
+
+
+def _names_a_database(url: str) -> bool:
+    """an address that begins with sqlite:/// or postgresql://, or empty"""  # noqa: D403, D415 - part of a sentence
+    return not url or url.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://"))
 
 
 @dataclass(frozen=True)
@@ -13,6 +18,7 @@ class DatabaseSettings:
     url: Annotated[
         str,
         "Database address: sqlite:///PATH, or postgresql://USER:PASSWORD@HOST/NAME; empty means SQLite in the data directory.",
+        Predicate(_names_a_database),
     ] = ""
     pool_size: Annotated[int, "Most connections that one process holds open at once.", Interval(ge=1, le=1000)] = 5
     busy_timeout_s: Annotated[

@@ -297,6 +297,13 @@ def test_a_choice_names_what_there_is_to_choose_from(monkeypatch: pytest.MonkeyP
     )
 
 
+@pytest.mark.parametrize("url", ["mysql://user:s3cret@host/name", "nonsense", "postgres"])
+def test_a_database_of_another_kind_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("MODELKEEP_DATABASE__URL", url)
+    assert "database.url must be an address that begins with sqlite:/// or postgresql://" in refusal()
+    assert "s3cret" not in refusal()
+
+
 def test_an_unreadable_dotenv_is_named() -> None:
     Path(".env").write_bytes(b"MODELKEEP_DATA=\xff\xfe\n")
     assert ".env cannot be read" in refusal()

@@ -96,7 +96,7 @@ def test_an_option_before_the_command_says_where_it_goes(command):
 def test_missing_arguments_say_where_to_look(command, file):
     assert_calm(command("push"), 2, "FILE", "modelkeep push --help")
     assert_calm(command("push", file), 2, "--name")
-    assert_calm(command("promote", "churn", "two"), 2, "integer")
+    assert_calm(command("promote", "churn", "two"), 2, "a whole number is expected")
 
 
 def test_no_command_at_all_shows_what_there_is(command):
@@ -223,13 +223,79 @@ def test_a_file_system_that_refuses_is_told_in_words(command, monkeypatch):
     assert_calm(command("predict", "churn", "--file", "rows.csv"), 1, "rows.csv: Permission denied.")
 
 
-def test_an_interrupt_is_quiet(command, monkeypatch):
+INTERRUPTED = "modelkeep: Interrupted. "
+
+
+def interrupts(monkeypatch, method):
+    """Let Ctrl-C come while the client does `method`."""
+
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("modelkeep.client.Client.models", interrupted)
-    done = command("models")
-    assert (done.code, done.out, done.err) == (130, "", "")
+    monkeypatch.setattr(f"modelkeep.client.Client.{method}", interrupted)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "said"),
+    [
+        ("models", ["models"], "Nothing was changed."),
+        ("push", ["push", "FILE", "--name", "churn"], "Nothing was uploaded."),
+        ("wait_ready", ["push", "FILE", "--name", "churn"],
+         "churn version 2 is kept and goes on being validated: `modelkeep versions churn 2`."),
+        ("wait_ready", ["push", "FILE", "--name", "churn", "--promote"],
+         "churn version 2 is kept and goes on being validated, but is not promoted: `modelkeep versions churn 2`, then "),
+        ("wait_serving", ["push", "FILE", "--name", "churn", "--promote"],
+         "churn version 2 is kept and ready; whether it answers: `modelkeep models churn`."),
+        ("promote", ["promote", "churn", 1], "It may be done already: `modelkeep models churn` tells."),
+        ("archive", ["archive", "churn", 1], "It may be done already: `modelkeep versions churn 1` tells."),
+        ("predict", ["predict", "churn", "--rows", "[[1]]"], "No answer came yet."),
+        ("download", ["download", "churn", 1], "No file was written."),
+        ("create_key", ["keys", "create", "k"], "The key may have been made: "),
+    ],
+)  # fmt: skip
+def test_an_interrupt_says_in_one_sentence_how_things_stand(command, pushed, file, monkeypatch, method, arguments, said):
+    interrupts(monkeypatch, method)
+    words = [file if one == "FILE" else one for one in arguments]
+    done = command(*words)
+    assert (done.code, done.out) == (130, "")
+    assert done.err.splitlines()[-1].startswith(INTERRUPTED + said)
+
+
+def test_an_interrupt_before_the_command_does_anything_is_told_too(command, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("modelkeep.app.cli.predict._inputs", interrupted)
+    done = command("predict", "churn")
+    assert (done.code, done.err.strip()) == (130, INTERRUPTED + "Nothing was changed.")
+
+
+def test_an_interrupt_after_the_last_byte_does_not_claim_that_nothing_was_uploaded(command, file, monkeypatch):
+    def interrupted(*_, on_progress, **__):
+        on_progress(7, 7)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("modelkeep.client.Client.push", interrupted)
+    done = command("push", file, "--name", "churn", "--json")
+    assert done.code == 130
+    assert done.problem["code"] == "interrupted"
+    assert "`modelkeep versions churn` tells whether it is kept" in done.problem["message"]
+
+
+def test_a_scope_that_is_none_names_those_there_are(command):
+    done = command("keys", "create", "k", "--scope", "predct")
+    assert_calm(done, 2, "There is no scope predct.", "Did you mean predict?", "models:read", "metrics:read", "admin")
+    assert_calm(command("keys", "create", ""), 2, "needs a name")
+
+
+def test_what_is_no_number_is_told_in_plain_words(command):
+    assert_calm(command("versions", "churn", "two"), 2, "'VERSION': a whole number is expected")
+    assert_calm(command("versions", "churn", 0), 2, "'VERSION': 1 is the least")
+    assert_calm(command("serve", "--port", 70000), 2, "'--port': 65535 is the most")
+
+
+def test_empty_rows_are_not_taken_from_elsewhere(command):
+    assert_calm(command("predict", "churn", "--rows", ""), 2, "--rows is not JSON")
 
 
 def test_settings_that_are_wrong_do_not_start_a_server(command, tmp_path):

@@ -80,7 +80,7 @@ def test_help_does_not_load_the_client_or_the_server(tmp_path):
         "import sys\n"
         "from modelkeep.app.cli import program\n"
         "assert program.run(['--help']) == 0\n"
-        "heavy = {'httpx', 'numpy', 'pydantic_settings', 'fastapi', 'sqlalchemy', 'modelkeep.client'}\n"
+        "heavy = {'httpx', 'numpy', 'pydantic', 'fastapi', 'sqlalchemy', 'modelkeep.client'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path)

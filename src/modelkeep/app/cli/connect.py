@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from modelkeep.app.cli.options import DEFAULT_URL
+from modelkeep.app.cli.problems import Interrupted
 
 if TYPE_CHECKING:
     from modelkeep.client import Client, ModelkeepError
@@ -17,15 +18,22 @@ WRONG_KEY = "Check --key and MODELKEEP_API_KEY: the server at {url} does not kno
 SCOPE = "The key lacks a scope for this; an administrator makes one with `modelkeep keys create NAME --scope ...`."
 UNREACHABLE = "The address comes from --url or MODELKEEP_URL; `modelkeep doctor` looks closer."
 DEFAULT_UNREACHABLE = "That is the default address; say another with --url or MODELKEEP_URL. `modelkeep doctor` looks closer."
+NOTHING_CHANGED = "Nothing was changed."
 ARCHIVED = "`modelkeep restore {model}` takes it back."
 
 
 @contextmanager
-def connected(url: str, key: str, *, model: str = "", timeout: float = 60.0) -> "Iterator[Client]":
-    """Yield a client. `model` is the name that the command is about: if there is none such, close ones are named."""
+def connected(
+    url: str, key: str, *, model: str = "", timeout: float = 60.0, interrupted: str | Callable[[], str] = NOTHING_CHANGED
+) -> "Iterator[Client]":
+    """Yield a client.
+
+    `model` is the name that the command is about: if there is none such, close ones are named. `interrupted` says what state
+    things are in when the command is ended by Ctrl-C.
+    """
     from modelkeep.client import Client, Conflict, ModelkeepError, NotAllowed, NotAuthenticated, NotFound, ServerUnreachable
 
-    with Client(url, key or None, timeout=timeout) as client:
+    with _standing(interrupted), Client(url, key or None, timeout=timeout) as client:
         try:
             yield client
         except NotAuthenticated as error:
@@ -50,6 +58,16 @@ def connected(url: str, key: str, *, model: str = "", timeout: float = 60.0) -> 
             if error.code != "model_archived":
                 raise
             raise _with(error, ARCHIVED.format(model=model)) from None
+
+
+@contextmanager
+def _standing(interrupted: str | Callable[[], str]) -> Iterator[None]:
+    """Turn Ctrl-C into an error that says how things stand."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        state = interrupted if isinstance(interrupted, str) else interrupted()
+        raise Interrupted(f"Interrupted. {state}") from None
 
 
 @contextmanager

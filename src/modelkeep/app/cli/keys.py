@@ -4,13 +4,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modelkeep.app.cli.connect import connected, refined
+from modelkeep.app.cli.connect import connected, did_you_mean, refined
 from modelkeep.app.cli.options import DEFAULT_URL, ApiKey, AsJson, Url
+from modelkeep.app.cli.problems import WrongUse
 from modelkeep.app.cli.screen import Cell, Screen, when
 
 if TYPE_CHECKING:
     from modelkeep.client import Key
 
+MAYBE_SET_UP = "If the token is refused now, it was used: start anew with an empty data directory."
+MAYBE_MADE = "The key may have been made: `modelkeep keys list` tells, and a key whose secret was not seen is best revoked."
+MAYBE_REVOKED = "The key may be revoked already: `modelkeep keys list` tells."
 WHERE_IT_IS = (
     "Until somebody is set up, `modelkeep serve` prints one when it starts; its data directory has it in `setup-token`."
 )
@@ -29,7 +33,7 @@ def setup(
 ) -> None:
     """Make the first administrator, once, and get an API key."""
     screen = Screen(as_json=as_json)
-    with connected(url, "") as client, refined("setup_token_invalid", WHERE_IT_IS):
+    with connected(url, "", interrupted=MAYBE_SET_UP) as client, refined("setup_token_invalid", WHERE_IT_IS):
         made = client.setup(token, name=name)
     screen.result(made.raw, lambda: _show_secret(screen, made))
 
@@ -65,8 +69,13 @@ def create_key(
     as_json: AsJson = False,
 ) -> None:
     """Make an API key. Its secret is shown this once."""
+    from modelkeep.contracts.snapshot import Scope
+
+    _check_scopes(scope, [one.value for one in Scope])
+    if not name.strip():
+        raise WrongUse("The key needs a name.", "Say what it is for: `modelkeep keys create nightly-batch`.")
     screen = Screen(as_json=as_json)
-    with connected(url, key) as client:
+    with connected(url, key, interrupted=MAYBE_MADE) as client:
         made = client.create_key(name, scope, expires_in_days=expires_in_days)
     screen.result(made.raw, lambda: _show_secret(screen, made))
 
@@ -81,9 +90,21 @@ def revoke_key(
 ) -> None:
     """Make an API key worthless at once."""
     screen = Screen(as_json=as_json)
-    with connected(url, key) as client, refined("key_not_found", "`modelkeep keys list` shows the ids."):
+    with (
+        connected(url, key, interrupted=MAYBE_REVOKED) as client,
+        refined("key_not_found", "`modelkeep keys list` shows the ids."),
+    ):
         client.revoke_key(key_id)
     screen.result({"id": key_id, "revoked": True}, lambda: screen.say(f"{key_id} is revoked."))
+
+
+def _check_scopes(scopes: list[str], known: list[str]) -> None:
+    for scope in scopes:
+        if scope not in known:
+            near = did_you_mean(scope, known)
+            raise WrongUse(
+                f"There is no scope {scope}.", f"{near} There are {', '.join(known)}; --scope once for each.".strip()
+            )
 
 
 def _show_secret(screen: Screen, made: "Key") -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from modelkeep.client import Model, Version
 
 Number = Annotated[int, typer.Argument(metavar="VERSION", min=1, help="Number of the version.", show_default=False)]
+MAYBE = "It may be done already: `modelkeep {}` tells."
 MaybeNumber = Annotated[
     int | None, typer.Argument(metavar="[VERSION]", min=1, help="Number of the version.", show_default=False)
 ]
@@ -67,7 +68,7 @@ def promote(name: ModelName, number: Number, *, url: Url = DEFAULT_URL, key: Api
     """Let a version answer the model's predictions. No request is lost."""
     screen = Screen(as_json=as_json)
     with (
-        connected(url, key, model=name) as client,
+        connected(url, key, model=name, interrupted=MAYBE.format(f"models {name}")) as client,
         refined("version_not_ready", f"`modelkeep versions {name} {number}` says more."),
     ):
         deployment = client.promote(name, number)
@@ -85,7 +86,8 @@ def archive(
 ) -> None:
     """Put a model away, or one of its versions. Nothing is lost; a model can be restored."""
     screen = Screen(as_json=as_json)
-    with connected(url, key, model=name) as client:
+    look = f"models {name}" if number is None else f"versions {name} {number}"
+    with connected(url, key, model=name, interrupted=MAYBE.format(look)) as client:
         done = client.archive(name, version=number)
     what = f"{name} version {number}" if number else name
     back = "" if number else f" `modelkeep restore {name}` takes it back."
@@ -95,7 +97,7 @@ def archive(
 def restore(name: ModelName, *, url: Url = DEFAULT_URL, key: ApiKey = "", as_json: AsJson = False) -> None:
     """Take an archived model back."""
     screen = Screen(as_json=as_json)
-    with connected(url, key, model=name) as client:
+    with connected(url, key, model=name, interrupted=MAYBE.format(f"models {name}")) as client:
         model = client.restore(name)
     screen.result(model.raw, lambda: screen.say(f"{name} is back."))
 
@@ -111,7 +113,8 @@ def describe(
 ) -> None:
     """Say what a model, or one of its versions, is."""
     screen = Screen(as_json=as_json)
-    with connected(url, key, model=name) as client:
+    look = f"models {name}" if number is None else f"versions {name} {number}"
+    with connected(url, key, model=name, interrupted=MAYBE.format(look)) as client:
         done = client.describe(name, text, version=number)
     screen.result(done.raw, lambda: screen.say(f"{name}{f' version {number}' if number else ''}: {done.description}"))
 
@@ -130,7 +133,7 @@ def download(
     """Get the file of a version back, byte for byte."""
     screen = Screen(as_json=as_json)
     with (
-        connected(url, key, model=name) as client,
+        connected(url, key, model=name, interrupted="No file was written.") as client,
         screen.transfer(f"Downloading {name} version {number}") as progress,
     ):
         path = client.download(name, number, output, on_progress=progress)

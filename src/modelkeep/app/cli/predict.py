@@ -45,7 +45,10 @@ def predict(
     inputs = _inputs(rows, file, image or [])
     screen = Screen(as_json=as_json)
     rows_only = f"{name} takes rows: give them with --file or --rows."
-    with connected(url, key, model=name) as client, refined("unsupported_media_type", rows_only):
+    with (
+        connected(url, key, model=name, interrupted="No answer came yet.") as client,
+        refined("unsupported_media_type", rows_only),
+    ):
         prediction = _ask(client, name, inputs, top_k)
     screen.result(prediction.raw, lambda: _show(screen, prediction, [one.name for one in image or []]))
 
@@ -66,9 +69,9 @@ def _ask(client: "Client", name: str, inputs: Any, top_k: int | None) -> "Predic
 def _inputs(rows: str | None, file: Path | None, images: list[Path]) -> Any:  # noqa: ANN401 - rows or pictures
     from modelkeep.app.cli.rows import from_bytes, from_file, from_text
 
-    if sum(map(bool, (rows, file, images))) > 1:
+    if sum((rows is not None, file is not None, bool(images))) > 1:
         raise WrongUse("Give one of --rows, --file and --image.")
-    if rows:
+    if rows is not None:
         return from_text(rows, "--rows")
     if images:
         for picture in images:

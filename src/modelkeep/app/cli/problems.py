@@ -27,9 +27,7 @@ class Code(IntEnum):
     INTERRUPTED = 130
 
 
-EXIT_CODES = (
-    "Exit codes: 0 done, 1 other error, 2 usage, 3 not found, 4 invalid or rejected, 5 not allowed, 6 server down, 7 conflict."
-)
+EXIT_CODES = "Exit codes: 0 done, 1 other error, 2 usage, 3 not found, 4 invalid or rejected, 5 not allowed, 6 server down, 7 conflict, 130 Ctrl-C."
 
 _OF_KIND = {
     Kind.INVALID: Code.INVALID,
@@ -56,6 +54,10 @@ class WrongUse(Exception):
         self.advice = advice
 
 
+class Interrupted(Exception):
+    """Somebody pressed Ctrl-C; the message says what was done until then, and what was not."""
+
+
 def report(error: Exception, *, as_json: bool) -> Code:
     """Tell of `error` on stderr and return the exit code for it."""
     code, problem = _described(error)
@@ -64,7 +66,7 @@ def report(error: Exception, *, as_json: bool) -> Code:
         return code
     lines = [f"modelkeep: {problem['message']}"]
     fields = list(problem.get("fields", ()))
-    trail = [problem["code"]] if "version" not in problem else []
+    trail = [problem["code"]] if "version" not in problem and not isinstance(error, Interrupted) else []
     if fields and problem["message"] == f"{fields[0]['path']}: {fields[0]['message']}":
         trail.append(fields.pop(0)["code"])  # the sentence says the rest
     lines += [f"  {field['path']}: {field['message']} [{field['code']}]" for field in fields[:_SHOWN_FIELDS]]
@@ -81,6 +83,8 @@ def report(error: Exception, *, as_json: bool) -> Code:
 def _described(error: Exception) -> tuple[Code, dict[str, Any]]:
     if isinstance(error, WrongUse):
         return Code.USAGE, {"code": "usage", "message": error.message, "advice": error.advice}
+    if isinstance(error, Interrupted):
+        return Code.INTERRUPTED, {"code": "interrupted", "message": str(error)}
     if isinstance(error, OwnError):
         fields = [{"path": one.path, "code": one.code, "message": one.message} for one in error.fields]
         return _OF_KIND.get(error.kind, Code.OTHER), {"code": error.code, "message": error.message, "fields": fields}

@@ -1,6 +1,7 @@
 """The program `modelkeep`: its commands, and what becomes of their errors."""
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -9,13 +10,16 @@ import typer
 
 from modelkeep.app.cli import keys as keys_commands
 from modelkeep.app.cli import models, predict, push, server
-from modelkeep.app.cli.problems import EXIT_CODES, Code, WrongUse, report
+from modelkeep.app.cli.problems import EXIT_CODES, Code, Interrupted, WrongUse, report
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _FIRST = "Everyday"
 _SECOND = "Models"
 _THIRD = "Server"
 _COMMON = ("--url", "--key", "--json")
+
+_INTEGER = re.compile(r"Input should be a valid integer.*")
+_BOUND = re.compile(r"Input should be (?:greater|less) than or equal to (\d+)")
 
 app = typer.Typer(
     help="Keep, serve and watch machine-learning models inside your own walls.",
@@ -65,7 +69,7 @@ def run(arguments: list[str]) -> int:
         shown_help = not error.format_message()  # no arguments at all: the help has been printed
         return Code.USAGE if shown_help else report(_usage(error, arguments), as_json=as_json)
     except (KeyboardInterrupt, typer.Abort):
-        return Code.INTERRUPTED
+        code = Code.INTERRUPTED
     except (BrokenPipeError, SystemExit):  # whoever reads us has enough, as `head` does; typer makes an exit of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
         return Code.DONE
@@ -73,6 +77,8 @@ def run(arguments: list[str]) -> int:
         if sys.flags.dev_mode and not isinstance(error, WrongUse):
             raise
         return report(error, as_json=as_json)
+    if code == Code.INTERRUPTED:  # what typer makes of Ctrl-C where no command was ready to say more
+        report(Interrupted("Interrupted. Nothing was changed."), as_json=as_json)
     return code
 
 
@@ -87,7 +93,14 @@ def _usage(error: typer.TyperException, arguments: Sequence[str]) -> WrongUse:
         advice = "`modelkeep version` prints it."
     elif path == "modelkeep" and arguments and arguments[0].split("=")[0] in _COMMON:
         advice = f"Options come after the command: `modelkeep models {arguments[0]} ...`."
-    return WrongUse(error.format_message().rstrip("."), advice)
+    return WrongUse(_plain(error.format_message()), advice)
+
+
+def _plain(message: str) -> str:
+    """Return what typer says about a value in the words of somebody who types it."""
+    message = _INTEGER.sub("a whole number is expected", message.rstrip("."))
+    message = _BOUND.sub(lambda found: f"{found[1]} is the {'least' if found[0].count('greater') else 'most'}", message)
+    return message.replace("'[", "'").replace("]'", "'")
 
 
 def _usage_line(context: typer.Context) -> str:

@@ -1,5 +1,6 @@
 """`modelkeep push`: upload a model and follow it until it answers."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from modelkeep.app.cli.screen import MEGABYTE, Screen, file_size
 
 if TYPE_CHECKING:
     from modelkeep.client import Deployment, Version
+    from modelkeep.client.upload import Progress
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -54,9 +56,10 @@ def push(
     for given in (file, sample, labels):
         _check_file(given)
     screen = Screen(as_json=as_json)
-    with connected(url, key, model=name) as client:
+    standing = _Standing(name, promote=promote)
+    with connected(url, key, model=name, interrupted=standing.sentence) as client:
         with (
-            refined("unsupported_format", "Rename the file, or name its format with --format."),
+            refined("unsupported_format", "" if format else "Here that is --format FORMAT, for example --format onnx."),
             screen.transfer(f"Uploading {file.name}") as progress,
         ):
             version = client.push(
@@ -68,8 +71,9 @@ def push(
                 format=format,
                 description=description,
                 wait=False,
-                on_progress=progress,
+                on_progress=standing.watching(progress),
             )
+        standing.number = version.number
         screen.news(f"Uploaded {file.name} ({file_size(version.size)}): {name} version {version.number}.")
         if no_wait:
             screen.result(version.raw, lambda: screen.say(f"{name} version {version.number} is {version.state}."))
@@ -78,11 +82,48 @@ def push(
             version = client.wait_ready(
                 name, version.number, on_state=lambda one: None if one.settled else tell(f"{one.state} ...")
             )
+            standing.ready = True
             deployment = client.promote(name, version.number) if promote else client.deployment(name)
             if deployment.version == version.number:
                 tell("going into service ...")
                 client.wait_serving(name, version.number)
         screen.result(version.raw, lambda: _show(screen, version, deployment))
+
+
+@dataclass
+class _Standing:
+    """How far a push has come, to be told when somebody ends it."""
+
+    name: str
+    promote: bool
+    sent: bool = False
+    number: int | None = None
+    ready: bool = False
+
+    def watching(self, progress: "Progress | None") -> "Progress":
+        """Return what to call with bytes done and in all; it hands them on to `progress`."""
+
+        def watch(done: int, total: int) -> None:
+            self.sent = done >= total
+            if progress is not None:
+                progress(done, total)
+
+        return watch
+
+    def sentence(self) -> str:
+        """Return what was done until now."""
+        if self.number is None and not self.sent:
+            return "Nothing was uploaded."
+        if self.number is None:
+            return f"All was sent, and the answer not awaited: `modelkeep versions {self.name}` tells whether it is kept."
+        kept = f"{self.name} version {self.number} is kept"
+        look = f"modelkeep versions {self.name} {self.number}"
+        if self.ready:
+            return f"{kept} and ready; whether it answers: `modelkeep models {self.name}`."
+        if self.promote:
+            later = f"modelkeep promote {self.name} {self.number}"
+            return f"{kept} and goes on being validated, but is not promoted: `{look}`, then `{later}`."
+        return f"{kept} and goes on being validated: `{look}`."
 
 
 def _preprocess(given: str | None) -> str | None:

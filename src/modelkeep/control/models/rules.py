@@ -147,7 +147,7 @@ class Formats:
                 return name, runner
         raise UnsupportedFormat(
             f"The file name's suffix {suffix[:20]!r} tells no format that can be served here. {self._supported()} "
-            "Rename the file, or send the part `format` before the file."
+            "Rename the file, or name its format in `format`."
         )
 
     def _supported(self) -> str:
