@@ -1,6 +1,7 @@
 """Locks a freshly forked runner down, before it sees the artifact. Whatever fails here ends the process: no model half locked.
 
-What a runner keeps: its own socket, the artifact (read-only), a pipe for what it writes, and a fixed environment.
+What a runner keeps: its own channel and the sockets that it brings, the artifact (read-only), a pipe for what it writes, and
+a fixed environment.
 """
 
 import ctypes
@@ -12,6 +13,7 @@ import signal
 import msgspec
 
 ENVIRONMENT = {
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pandas imports pyarrow where it is installed, which starts a thread
     "LANG": "C.UTF-8",
     "MALLOC_ARENA_MAX": "2",  # each arena reserves 64 MiB of address space, which RLIMIT_AS counts
     "OMP_NUM_THREADS": "1",
