@@ -27,7 +27,10 @@ class Code(IntEnum):
     INTERRUPTED = 130
 
 
-EXIT_CODES = "Exit codes: 0 done, 1 other error, 2 usage, 3 not found, 4 invalid or rejected, 5 not allowed, 6 server down, 7 conflict, 130 Ctrl-C."
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 other error, 2 usage, 3 not found, 4 invalid or rejected, 5 not allowed, 6 server down, "
+    "7 conflict, 130 Ctrl-C."
+)
 
 _OF_KIND = {
     Kind.INVALID: Code.INVALID,
