@@ -1,14 +1,27 @@
-"""The near end of a runner's socket, for asyncio: send runs, get answers by id, learn that it is gone."""
+"""The near end of a runner's socket, for asyncio: send runs, get answers by id, learn that it is gone.
 
+The socket is read and written directly, not through a transport: a micro-batch then costs one `sendmsg` and one `recv`, and
+large tensors can go as shared memory.
+"""
+
+import array
 import asyncio
+import os
 import socket
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
 
 from modelkeep.sandbox import frames
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    Arrays = dict[str, NDArray[np.generic]]
+    Answer = tuple[frames.Result | frames.RunFailed, Arrays]
+
+_RECEIVE: Final = 1 << 18
+_MOST_PIECES: Final = 512  # IOV_MAX is 1024
 
 
 class RunnerGone(Exception):
@@ -19,80 +32,134 @@ class RunnerGone(Exception):
         super().__init__(protocol_error or "the runner has ended")
 
 
-class RunnerConnection(asyncio.Protocol):
+class _Outgoing:
+    """A frame on its way out, and the descriptor that goes with its first bytes."""
+
+    __slots__ = ("_pieces", "_shared")
+
+    def __init__(self, pieces: "list[bytes | memoryview]", shared: int | None) -> None:
+        self._pieces = pieces
+        self._shared = shared
+
+    def send(self, sock: socket.socket) -> bool:
+        """Send what the socket takes; whether that was all of it."""
+        if self._shared is None:
+            sent = sock.sendmsg(self._pieces)
+        else:
+            sent = sock.sendmsg(self._pieces, [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [self._shared]))])
+            self.close()
+        for at, piece in enumerate(self._pieces):
+            if sent < len(piece):
+                self._pieces = [memoryview(piece)[sent:], *self._pieces[at + 1 :]]
+                return False
+            sent -= len(piece)
+        return True
+
+    def close(self) -> None:
+        """Let go of the descriptor."""
+        if self._shared is not None:
+            os.close(self._shared)
+            self._shared = None
+
+
+class RunnerConnection:
     """One runner, seen from serving or from a validation.
 
-    `loaded` resolves to the runner's first message (`Loaded` or `LoadFailed`), or raises `RunnerGone`.
+    `loaded` resolves to the runner's first message (`Loaded` or `LoadFailed`), or raises `RunnerGone`; `closed` resolves when
+    the connection has ended.
     """
 
-    def __init__(self) -> None:
-        loop = asyncio.get_running_loop()
+    def __init__(self, sock: socket.socket) -> None:
+        self._loop = loop = asyncio.get_running_loop()
         self.loaded: asyncio.Future[frames.Loaded | frames.LoadFailed] = loop.create_future()
         self.closed: asyncio.Future[RunnerGone] = loop.create_future()
-        self._waiting: dict[int, asyncio.Future[tuple[frames.Result | frames.RunFailed, dict[str, NDArray[np.generic]]]]] = {}
-        self._compiled: asyncio.Future[tuple[frames.Compiled | frames.NotCompiled, dict[str, NDArray[np.generic]]]] | None = (
-            None
-        )
+        self._sock = sock
+        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._compiled: asyncio.Future[tuple[frames.Compiled | frames.NotCompiled, Arrays]] | None = None
         self._splitter = frames.Splitter()
+        self._outgoing: deque[_Outgoing] = deque()
         self._next = 0
-        self._transport: asyncio.Transport | None = None
-        self._protocol_error = ""
+        self._open = True
+        loop.add_reader(sock.fileno(), self._readable)
 
     @classmethod
     async def open(cls, fd: int) -> "RunnerConnection":
         """Take over the descriptor of a connected stream socket."""
         sock = socket.socket(fileno=fd)
         sock.setblocking(False)
-        _transport, connection = await asyncio.get_running_loop().create_connection(cls, sock=sock)
-        return connection
+        return cls(sock)
 
-    def run(
-        self, tensors: frames.Tensors
-    ) -> "asyncio.Future[tuple[frames.Result | frames.RunFailed, dict[str, NDArray[np.generic]]]]":
+    def run(self, tensors: frames.Tensors) -> "asyncio.Future[Answer]":
         """Send one micro-batch; the future has the answer, or raises `RunnerGone`. Raises `FrameError` over the cap."""
-        if self._transport is None or self._transport.is_closing():
-            raise RunnerGone(self._protocol_error)
+        if not self._open:
+            raise RunnerGone
         self._next += 1
         number = self._next
-        pieces = frames.encode(frames.Run(number), tensors)
-        answer = asyncio.get_running_loop().create_future()
+        pieces, shared = frames.encode_run(number, tensors)
+        answer: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting[number] = answer
-        self._transport.writelines(pieces)
+        self._send(pieces, shared)
         return answer
 
-    def compile(self) -> "asyncio.Future[tuple[frames.Compiled | frames.NotCompiled, dict[str, NDArray[np.generic]]]]":
+    def compile(self) -> "asyncio.Future[tuple[frames.Compiled | frames.NotCompiled, Arrays]]":
         """Ask for a faster form of the model, once; the future has the answer, or raises `RunnerGone`."""
-        if self._transport is None or self._transport.is_closing():
-            raise RunnerGone(self._protocol_error)
-        self._compiled = asyncio.get_running_loop().create_future()
-        self._transport.writelines(frames.encode(frames.Compile()))
+        if not self._open:
+            raise RunnerGone
+        self._compiled = self._loop.create_future()
+        self._send(frames.encode(frames.Compile()))
         return self._compiled
 
     def close(self) -> None:
-        """Close the socket; the runner ends when it reads the end of file."""
-        if self._transport is not None:
-            self._transport.close()
+        """Close the socket; the runner ends when it reads the end of file. Who waits for an answer gets `RunnerGone`."""
+        self._end("")
 
-    def abort(self) -> None:
-        """Close the socket at once, whatever is still on its way; who waits for an answer gets `RunnerGone`."""
-        if self._transport is not None:
-            self._transport.abort()
+    abort = close
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport (asyncio calls this)."""
-        self._transport = transport  # type: ignore[assignment]
+    def _send(self, pieces: "list[bytes | memoryview]", shared: int | None = None) -> None:
+        """Send now what the socket takes, and the rest as it takes it. Nobody may change the pieces until then."""
+        if len(pieces) > _MOST_PIECES:
+            pieces = [b"".join(pieces)]
+        self._outgoing.append(_Outgoing(pieces, shared))
+        if len(self._outgoing) == 1:
+            self._flush()
+            if self._outgoing and self._open:
+                self._loop.add_writer(self._sock.fileno(), self._writable)
 
-    def data_received(self, data: bytes) -> None:
-        """Read what arrived (asyncio calls this); anything that is no answer ends the connection."""
+    def _flush(self) -> None:
+        """Send until the socket is full."""
+        outgoing = self._outgoing
+        try:
+            while outgoing:
+                if outgoing[0].send(self._sock):
+                    outgoing.popleft()
+        except BlockingIOError:
+            return
+        except OSError:
+            self._loop.call_soon(self._end, "")  # the caller is in the middle of asking; it hears of it from its future
+
+    def _writable(self) -> None:
+        self._flush()
+        if not self._outgoing and self._open:
+            self._loop.remove_writer(self._sock.fileno())
+
+    def _readable(self) -> None:
+        """Read what arrived; anything that is no answer ends the connection."""
+        try:
+            data = self._sock.recv(_RECEIVE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._end("")
+            return
         try:
             for frame in self._splitter.feed(data):
                 self._take(*frames.decode(frame))
         except frames.FrameError as error:
-            self._protocol_error = str(error)
-            if self._transport is not None:
-                self._transport.abort()
+            self._end(str(error))
 
-    def _take(self, message: frames.Message, tensors: "dict[str, NDArray[np.generic]]") -> None:
+    def _take(self, message: frames.Message, tensors: "Arrays") -> None:
         match message:
             case frames.Result() | frames.RunFailed():
                 answer = self._waiting.pop(message.id, None)
@@ -111,15 +178,21 @@ class RunnerConnection(asyncio.Protocol):
             case frames.Run() | frames.Compile():
                 raise frames.FrameError("a runner does not ask for runs")
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Tell everyone who waits (asyncio calls this)."""
-        del exc
-        gone = RunnerGone(self._protocol_error)
+    def _end(self, protocol_error: str) -> None:
+        """Close, and tell everyone who waits; once."""
+        if not self._open:
+            return
+        self._open = False
+        self._loop.remove_reader(self._sock.fileno())
+        self._loop.remove_writer(self._sock.fileno())
+        self._sock.close()
+        while self._outgoing:
+            self._outgoing.popleft().close()
+        gone = RunnerGone(protocol_error)
         everyone: list[asyncio.Future[Any]] = [self.loaded, *self._waiting.values(), *filter(None, [self._compiled])]
         for waiting in everyone:
             if not waiting.done():
                 waiting.set_exception(gone)
                 waiting.exception()  # taken here: not every run has someone left to hear it
         self._waiting.clear()
-        if not self.closed.done():
-            self.closed.set_result(gone)
+        self.closed.set_result(gone)

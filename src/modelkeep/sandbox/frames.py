@@ -5,10 +5,16 @@
 Numbers are little-endian. A tensor of numbers is its C-ordered bytes; BYTES are, for each element, a u32 length and that
 many bytes (texts as UTF-8), with length 0xFFFFFFFF for a missing value and 0xFFFFFFFE before a byte string's own length.
 Nothing here is ever pickled. Both sides treat what arrives as untrusted: any fault is a `FrameError`.
+
+Towards a runner, tensors of more than 64 kB may lie in a sealed memory file whose descriptor comes with the frame, each at
+the next multiple of 64 bytes.
 """
 
+import fcntl
+import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from mmap import mmap
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,15 +27,23 @@ from modelkeep.contracts.signature import Dtype, dtype_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    Buffer = bytes | bytearray | memoryview | mmap
+
 MAX_FRAME = 256 * 1024 * 1024
 MAX_AXES = 16
 ARTIFACT = "artifact"
 """The tensor of UINT8 that carries the bytes of a compiled model."""
 
+SHARED_FROM = 64 * 1024
+"""Tensors larger than this many bytes travel in shared memory where that is possible: a copy less each way."""
+
 MAX_TEXTS = 1 << 20  # each is Python work on the reader's event loop: about a second for so many
 _LENGTH = struct.Struct("<I")
+_PREFIX = struct.Struct("<II")
 _MISSING = 0xFFFFFFFF
 _RAW = 0xFFFFFFFE
+_ALIGNMENT = 64
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
 class FrameError(Exception):
@@ -37,12 +51,13 @@ class FrameError(Exception):
 
 
 class TensorHead(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Name, datatype, shape and length in bytes of one tensor that follows the head."""
+    """Name, datatype, shape and length in bytes of one tensor, that follows the head or lies in shared memory."""
 
     name: str
     dtype: Dtype
     shape: tuple[int, ...]
     nbytes: int
+    shared: bool = False
 
 
 class Loaded(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -62,10 +77,11 @@ class LoadFailed(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=Tr
 
 
 class Run(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Serving: run these inputs. `id` comes back with the answer."""
+    """Serving: run these inputs. `id` comes back with the answer; `shared` is the size of the memory that comes along."""
 
     id: int
     tensors: tuple[TensorHead, ...] = ()
+    shared: int = 0
 
 
 class Result(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -117,28 +133,45 @@ _decode = msgspec.msgpack.Decoder(Message).decode
 
 
 def encode(message: Message, tensors: "Tensors | None" = None) -> list[bytes | memoryview]:
-    """Return the frame's pieces for `writelines`/`sendmsg`. Raises `FrameError` when it would pass the cap.
+    """Return the frame's pieces for `sendmsg`. Raises `FrameError` when it would pass the cap.
 
     Tensors are contiguous numpy arrays by name; BYTES are arrays of objects.
     """
-    bodies: list[bytes | memoryview] = []
-    if tensors:
-        heads = []
-        for name, array in tensors.items():
-            dtype = dtype_of(array.dtype.name)
-            body = _encode_texts(array) if dtype is Dtype.BYTES else np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-            heads.append(TensorHead(name, dtype, array.shape, len(body)))
-            bodies.append(body)
-        message = msgspec.structs.replace(message, tensors=tuple(heads))
-    head = _encode(message)
-    total = _LENGTH.size + len(head) + sum(len(body) for body in bodies)
-    if total > MAX_FRAME:
-        raise FrameError(f"frame of {total} bytes is over the cap of {MAX_FRAME}")
-    return [_LENGTH.pack(total) + _LENGTH.pack(len(head)) + head, *bodies]
+    if not tensors:
+        return _framed(message, ())
+    heads, bodies = _laid_out(tensors)
+    return _framed(msgspec.structs.replace(message, tensors=tuple(heads)), bodies)
 
 
-def decode(frame: "bytes | bytearray | memoryview") -> "tuple[Message, dict[str, NDArray[np.generic]]]":
-    """Read one frame without its outer length. Number tensors are copies, so the caller may reuse the buffer."""
+def encode_run(number: int, tensors: "Tensors") -> tuple[list[bytes | memoryview], int | None]:
+    """Return the pieces of a `Run`, and the descriptor of a sealed memory file that goes with them and is then closed.
+
+    Raises `FrameError` when frame or memory would pass the cap, or `OSError` when there is no memory.
+    """
+    heads, bodies = _laid_out(tensors)
+    if all(len(body) <= SHARED_FROM for body in bodies):
+        return _framed(Run(number, tuple(heads)), bodies), None
+    inline, shared, size = [], [], 0
+    for at, body in enumerate(bodies):
+        if len(body) > SHARED_FROM:
+            heads[at] = msgspec.structs.replace(heads[at], shared=True)
+            shared.append((size, body))
+            size = _aligned(size + len(body))
+        else:
+            inline.append(body)
+    if size > MAX_FRAME:
+        raise FrameError(f"tensors of {size} bytes are over the cap of {MAX_FRAME}")
+    pieces = _framed(Run(number, tuple(heads), size), inline)
+    return pieces, _sealed(size, shared)
+
+
+def decode(
+    frame: "bytes | bytearray | memoryview", map_shared: "Callable[[int], Buffer] | None" = None
+) -> "tuple[Message, dict[str, NDArray[np.generic]]]":
+    """Read one frame without its outer length. Number tensors are copies, so the caller may reuse the buffer.
+
+    `map_shared(size)` returns the shared memory that came with the frame; without it, a frame that needs some is refused.
+    """
     view = memoryview(frame)
     if len(view) < _LENGTH.size:
         raise FrameError("frame without a head")
@@ -150,15 +183,22 @@ def decode(frame: "bytes | bytearray | memoryview") -> "tuple[Message, dict[str,
         message = _decode(view[_LENGTH.size : start])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FrameError(str(error)) from error
+    heads: tuple[TensorHead, ...] = getattr(message, "tensors", ())
+    shared = _mapped(message, map_shared)
     tensors: dict[str, NDArray[np.generic]] = {}
-    for head in getattr(message, "tensors", ()):
-        end = start + head.nbytes
-        if head.nbytes < 0 or end > len(view):
-            raise FrameError(f"tensor {head.name!r} is longer than its frame")
+    offset = 0
+    for head in heads:
         if head.name in tensors:
             raise FrameError(f"two tensors named {head.name!r}")
-        tensors[head.name] = _decode_tensor(head, view[start:end])
-        start = end
+        if head.nbytes < 0:
+            raise FrameError(f"tensor {head.name!r} has an impossible length")
+        if head.shared:
+            body, offset = shared[offset : offset + head.nbytes], _aligned(offset + head.nbytes)
+        else:
+            body, start = view[start : start + head.nbytes], start + head.nbytes
+        if len(body) != head.nbytes:
+            raise FrameError(f"tensor {head.name!r} is longer than its frame")
+        tensors[head.name] = _decode_tensor(head, body)
     if start != len(view):
         raise FrameError("bytes after the last tensor")
     return message, tensors
@@ -173,6 +213,11 @@ class Splitter:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield each frame that is complete with `data`; raises `FrameError` for a length over the cap."""
+        if not self._buffer and len(data) >= _LENGTH.size and _LENGTH.unpack_from(data)[0] == len(data) - _LENGTH.size:
+            if len(data) - _LENGTH.size > self._max:
+                raise FrameError(f"frame of {len(data)} bytes is over the cap of {self._max}")
+            yield data[_LENGTH.size :]  # one whole frame, as it nearly always is
+            return
         self._buffer += data
         while len(self._buffer) >= _LENGTH.size:
             (size,) = _LENGTH.unpack_from(self._buffer)
@@ -186,6 +231,53 @@ class Splitter:
             yield frame
 
 
+def _laid_out(tensors: "Tensors") -> "tuple[list[TensorHead], list[bytes | memoryview]]":
+    heads: list[TensorHead] = []
+    bodies: list[bytes | memoryview] = []
+    for name, array in tensors.items():
+        dtype = dtype_of(array.dtype.name)
+        body = _encode_texts(array) if dtype is Dtype.BYTES else np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        heads.append(TensorHead(name, dtype, array.shape, len(body)))
+        bodies.append(body)
+    return heads, bodies
+
+
+def _framed(message: Message, bodies: "Sequence[bytes | memoryview]") -> "list[bytes | memoryview]":
+    head = _encode(message)
+    total = _LENGTH.size + len(head) + sum(map(len, bodies))
+    if total > MAX_FRAME:
+        raise FrameError(f"frame of {total} bytes is over the cap of {MAX_FRAME}")
+    return [_PREFIX.pack(total, len(head)) + head, *bodies]
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def _sealed(size: int, bodies: "list[tuple[int, bytes | memoryview]]") -> int:
+    """Return a memory file with these bodies at their places, which nobody can change any more."""
+    fd = os.memfd_create("tensors", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, size)
+        with mmap(fd, size) as memory:
+            for at, body in bodies:
+                memory[at : at + len(body)] = body
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _mapped(message: Message, map_shared: "Callable[[int], Buffer] | None") -> memoryview:
+    size = message.shared if isinstance(message, Run) else 0
+    if not size:
+        return memoryview(b"")
+    if map_shared is None or not 0 < size <= MAX_FRAME:
+        raise FrameError("shared memory that cannot be taken")
+    return memoryview(map_shared(size))
+
+
 def _decode_tensor(head: TensorHead, body: memoryview) -> "NDArray[np.generic]":
     if len(head.shape) > MAX_AXES or any(length < 0 for length in head.shape):
         raise FrameError(f"tensor {head.name!r} has an impossible shape")
@@ -197,7 +289,7 @@ def _decode_tensor(head: TensorHead, body: memoryview) -> "NDArray[np.generic]":
     dtype = np.dtype(head.dtype.numpy)
     if count * dtype.itemsize != len(body):
         raise FrameError(f"tensor {head.name!r} has {len(body)} bytes, its shape needs {count * dtype.itemsize}")
-    return _shaped(np.frombuffer(bytearray(body), dtype), head)
+    return _shaped(np.frombuffer(body if head.shared else bytearray(body), dtype), head)
 
 
 def _shaped(array: "NDArray[np.generic]", head: TensorHead) -> "NDArray[np.generic]":

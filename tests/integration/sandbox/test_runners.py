@@ -121,7 +121,7 @@ async def test_closing_the_socket_ends_the_runner(warm_bench):
 async def test_what_is_no_frame_ends_the_runner(warm_bench):
     async with warm_bench.start(warm_bench.spec(artifacts.echo(), "echo")) as runner:
         await runner.load()
-        runner.connection._transport.write(b"\x04\0\0\0nope")
+        runner.connection._sock.send(b"\x04\0\0\0nope")
         assert (await asyncio.wait_for(asyncio.shield(runner.exited), PATIENCE_S)).status == PROTOCOL_FAULT
 
 
