@@ -20,14 +20,8 @@ class Heartbeat(msgspec.Struct, frozen=True):
     failing: dict[str, str] = {}
 
 
-class PredictionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One answered or refused prediction, as serving writes it down; what its summary needs comes first.
-
-    `at` is Unix seconds, times are milliseconds, `code` is an error's code or "". `dialect` names the wire format. `inputs`
-    and `outputs` are the request and the answer as they went over the wire, of `content_type` and of JSON, or what policy
-    left of them, as JSON; None when nothing is kept, and then `input_note` or `output_note` says why: "hashed", "dropped",
-    "sampled out", "too large: N bytes".
-    """
+class RecordSummary(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a record is found by: the first fields of its bytes, read without the rest. `at` is Unix seconds."""
 
     id: str
     at: float
@@ -38,6 +32,11 @@ class PredictionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     key_id: str
     dialect: str
     outcome: Outcome
+
+
+class RecordFacts(RecordSummary, frozen=True, array_like=True, gc=False):
+    """A record without what went in and came out. Times are milliseconds, `code` is an error's code or ""."""
+
     code: str = ""
     status: int = 200
     rows: int = 1
@@ -45,21 +44,17 @@ class PredictionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     queue_ms: float = 0.0
     run_ms: float = 0.0
     content_type: str = "application/json"
+
+
+class PredictionRecord(RecordFacts, frozen=True, array_like=True, gc=False):
+    """One answered or refused prediction, as serving writes it down.
+
+    `inputs` and `outputs` are the request and the answer as they went over the wire, of `content_type` and of JSON, or what
+    policy left of them, as JSON; None when nothing is kept, and then `input_note` or `output_note` says why: "hashed",
+    "dropped", "sampled out", "too large: N bytes". New fields go to the end and have a default: old records lack them.
+    """
+
     inputs: bytes | None = None
     outputs: bytes | None = None
     input_note: str = ""
     output_note: str = ""
-
-
-class RecordSummary(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The first fields of a `PredictionRecord`: what it is found by. Read from the same bytes, without the rest."""
-
-    id: str
-    at: float
-    request_id: str
-    deployment: str
-    version_id: str
-    version: int
-    key_id: str
-    dialect: str
-    outcome: Outcome

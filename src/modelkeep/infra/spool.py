@@ -31,6 +31,7 @@ _INDEXES: Final = 0xFFFFFFFF
 _LARGEST_RECORD: Final = 256 << 20
 _SMALLEST_CAP: Final = 4
 _LOOK_AGAIN_S: Final = 0.1
+_LEFT_FOR_S: Final = 3600.0
 _SUFFIX: Final = ".seg"
 
 
@@ -64,7 +65,6 @@ class SpoolWriter:
         self._segment_bytes = min(segment_bytes, max(1, cap_bytes // _SMALLEST_CAP))
         self._cap_bytes = cap_bytes
         self._refuse = refuse
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = _lock(folder)
         run = os.urandom(8)
         self._run = run.hex()
@@ -258,9 +258,11 @@ class SpoolReader:
         behind = position.offset if ahead and ahead[0].number == position.segment else 0
         return max(0, sum(segment.size() for segment in ahead) - behind)
 
-    def remove_if_left(self, position: Position) -> bool:
-        """Remove a spool that nobody writes to and that has been read to its end; say whether it is gone."""
+    def remove_if_left(self, position: Position, *, for_s: float = _LEFT_FOR_S) -> bool:
+        """Remove a spool that has been read to its end and left alone for this long; say whether it is gone."""
         try:
+            if time.time() - max(path.stat().st_mtime for path in (self.folder, *self.folder.iterdir())) < for_s:
+                return False
             lock = _lock(self.folder)
         except (SpoolInUse, OSError):
             return False
@@ -387,11 +389,18 @@ def _keys(run: str) -> tuple[bytes, int]:
 
 
 def _lock(folder: Path) -> int:
-    """Hold the spool for this process alone; the kernel lets go when it ends, however."""
-    fd = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(fd)
-        raise SpoolInUse(f"Another process writes to the spool {folder.name}.") from error
-    return fd
+    """Hold the spool for this process alone, making it where it is missing; the kernel lets go when the process ends."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            fd = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            continue  # a spool that was left behind has just been removed, with its folder
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(fd).st_nlink:
+                return fd
+            os.close(fd)
+        except BlockingIOError as error:
+            os.close(fd)
+            raise SpoolInUse(f"Another process writes to the spool {folder.name}.") from error

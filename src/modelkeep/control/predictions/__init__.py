@@ -1,0 +1,1 @@
+"""Predictions: the history of what was asked and answered."""
