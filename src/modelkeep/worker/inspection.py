@@ -4,27 +4,20 @@ Loads? What goes in and comes out? Do rows run, twice with the same answer, one 
 much memory? The answer is an `Inspection`, or the `Rejection` that tells the uploader what to change.
 """
 
-import asyncio
-import statistics
-import time
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from modelkeep.contracts.errors import Unavailable
 from modelkeep.contracts.rejections import Reason, Rejection
-from modelkeep.contracts.report import Check, Report
-from modelkeep.contracts.runner import Column
+from modelkeep.contracts.report import Check, Compilation, CompiledArtifact, Report
 from modelkeep.contracts.signature import Dtype, ImageSpec, Layout, Signature, TensorSpec, dtype_of
 from modelkeep.contracts.snapshot import Limits, RunnerSpec
 from modelkeep.sandbox import frames
-from modelkeep.sandbox.connection import RunnerConnection, RunnerGone
-from modelkeep.sandbox.control import Cause, Gone
-from modelkeep.sandbox.loader import for_people, says_out_of_memory
 from modelkeep.sandbox.scores import are_probabilities, score_output
+from modelkeep.worker.compilation import Compiler
 from modelkeep.worker.samples import RefusedError, Sample, fit, make_up, read_sample
+from modelkeep.worker.trial import StartRunner, Trial, repeated
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,9 +29,6 @@ _ROWS_MADE_UP = 8
 _LENGTHS = (8, 32, 224)
 _ROWS_ALONE = 8
 _MANY_ROWS = 64
-_TIMING_S = 0.5
-_TIMING_RUNS = 20
-_FAREWELL_S = 2.0
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-5
 _FLOATS = frozenset({Dtype.FP16, Dtype.FP32, Dtype.FP64})
 _MISSING_ALLOWED = _FLOATS | {Dtype.BYTES}
@@ -47,21 +37,26 @@ _NO_CLASSES = frozenset({"regressor", "transformer", "clusterer", "outlier detec
 
 
 class InspectionRequest(msgspec.Struct, frozen=True):
-    """One upload to inspect: how to run it, and what came with it. `labels` are class names in class order."""
+    """One upload to inspect: how to run it, what came with it, and whether to compile it. `labels` are in class order."""
 
     spec: RunnerSpec
     sample: bytes | None = None
     sample_filename: str = ""
     labels: tuple[str, ...] = ()
+    compile: bool = True
 
 
 class Inspection(msgspec.Struct, frozen=True):
-    """What a version that is fit to serve turned out to be. `image` has its activation resolved; `scores` names an output."""
+    """What a version that is fit to serve turned out to be.
+
+    `image` has its activation resolved; `scores` names an output; `compiled` is what serves instead of the uploaded file.
+    """
 
     signature: Signature
     report: Report
     image: ImageSpec | None = None
     scores: str = ""
+    compiled: CompiledArtifact | None = None
 
 
 class Inspector(Protocol):
@@ -72,34 +67,13 @@ class Inspector(Protocol):
         ...
 
 
-class RunnerSession(Protocol):
-    """A started runner."""
-
-    connection: RunnerConnection
-
-    async def gone(self) -> Gone:
-        """Wait until the process has ended, and return why."""
-        ...
-
-    def kill(self, cause: Cause) -> None:
-        """Have the process ended, for this cause."""
-        ...
-
-
-class StartRunner(Protocol):
-    """Starts a runner that loads `spec`'s artifact, knowing the columns of the sample; it ends with the block."""
-
-    def __call__(self, spec: RunnerSpec, sample: tuple[Column, ...], /) -> AbstractAsyncContextManager[RunnerSession]:
-        """Return the block within which the runner lives."""
-        ...
-
-
 class RunnerInspector:
-    """Inspects uploads in real runners. `limits`, where given, replace those of every request."""
+    """Inspects uploads in real runners. `limits`, where given, replace those of every request; without `compiler`, none is."""
 
-    def __init__(self, start_runner: StartRunner, limits: Limits | None = None) -> None:
+    def __init__(self, start_runner: StartRunner, limits: Limits | None = None, compiler: Compiler | None = None) -> None:
         self._start_runner = start_runner
         self._limits = limits
+        self._compiler = compiler
 
     async def inspect(self, request: InspectionRequest) -> Inspection | Rejection:
         """Return the findings, or why the version is refused. Raises `Unavailable` when it could not be tried at all."""
@@ -109,28 +83,47 @@ class RunnerInspector:
             if request.sample is not None:
                 sample = read_sample(request.sample, request.sample_filename, picture=spec.image is not None)
             async with self._start_runner(spec, sample.columns if sample else ()) as session:
-                return await Examination(spec, session, sample, request.labels).conduct()
+                trial = Trial(session, spec.limits, given=sample is not None)
+                examination = Examination(spec, trial, sample, request.labels)
+                found = await examination.conduct()
+                compilation, artifact = await self._compiled(request, spec, trial, found, examination.tensors)
+                report = msgspec.structs.replace(found.report, compiled=compilation)
+                return msgspec.structs.replace(found, report=report, compiled=artifact)
         except RefusedError as error:
             return error.rejection
 
+    async def _compiled(
+        self, request: InspectionRequest, spec: RunnerSpec, trial: Trial, found: Inspection, tensors: "Arrays"
+    ) -> tuple[Compilation | None, CompiledArtifact | None]:
+        if self._compiler is None:
+            return None, None
+        if not request.compile:
+            return Compilation(used=False, reason="It was switched off with the upload."), None
+        if not found.report.deterministic:
+            return Compilation(used=False, reason="The model gives the same rows different answers."), None
+        return await self._compiler.compile(spec, trial, found.signature, tensors, found.report.latency_ms)
+
 
 class Examination:
-    """One runner, examined step by step. Steps that refuse raise `RefusedError`; the others leave a `Check`."""
+    """One runner, examined step by step; `tensors` are the rows that it ran.
 
-    def __init__(self, spec: RunnerSpec, session: RunnerSession, sample: Sample | None, labels: tuple[str, ...]) -> None:
+    Steps that refuse raise `RefusedError`; the others leave a `Check`.
+    """
+
+    def __init__(self, spec: RunnerSpec, trial: Trial, sample: Sample | None, labels: tuple[str, ...]) -> None:
         self._spec = spec
-        self._session = session
+        self._trial = trial
         self._sample = sample
         self._labels = labels
         self._checks: list[Check] = []
-        self._peak = 0
-        self._lost = False
+        self.tensors: Arrays = {}
 
     async def conduct(self) -> Inspection:
         """Take all steps, the ones that may end the process last."""
-        loaded = await self._load()
+        loaded = await self._trial.load()
         inputs = self._named(loaded.facts.signature)
         tensors, outputs = await self._first_run(inputs)
+        self.tensors = tensors
         rows = len(next(iter(tensors.values())))
         deterministic = await self._again(tensors, outputs)
         single = await self._alone(tensors, outputs, comparable=deterministic)
@@ -150,7 +143,7 @@ class Examination:
             warnings=facts.warnings,
             load_s=round(loaded.seconds, 4),
             memory_bytes=max(0, loaded.rss_after - loaded.rss_before),
-            peak_bytes=self._peak,
+            peak_bytes=self._trial.peak,
             deterministic=deterministic,
             sample="made up" if self._sample is None else "given",
             rows_tested=rows,
@@ -160,21 +153,6 @@ class Examination:
         return Inspection(signature, report, image, scores)
 
     # ---- steps
-
-    async def _load(self) -> frames.Loaded:
-        try:
-            loaded = await asyncio.wait_for(asyncio.shield(self._session.connection.loaded), self._spec.limits.load_timeout_s)
-        except TimeoutError:
-            self._session.kill(Cause.DEADLINE)
-            await self._session.gone()
-            seconds = self._spec.limits.load_timeout_s
-            raise RefusedError(Reason.LOAD_TIMEOUT, f"It was not loaded after {seconds:g} s.") from None
-        except RunnerGone as error:
-            await self._died(error, Reason.LOAD_TIMEOUT, Reason.LOAD_CRASHED)
-        if isinstance(loaded, frames.LoadFailed):
-            raise RefusedError(loaded.reason, loaded.detail)
-        self._peak = loaded.rss_after
-        return loaded
 
     def _named(self, signature: Signature) -> Signature:
         """The signature, with the sample's column names for a matrix whose columns have none: rows may come as records."""
@@ -191,22 +169,22 @@ class Examination:
     async def _first_run(self, signature: Signature) -> "tuple[Arrays, Arrays]":
         if self._sample is not None:
             tensors: Arrays = fit(self._sample, signature)
-            return tensors, await self._run(tensors)
+            return tensors, await self._trial.run(tensors)
         refused: RefusedError | None = None
         open_axes = any(-1 in one.shape[1:] for one in signature.inputs)
         for length in _LENGTHS if open_axes else _LENGTHS[:1]:
             tensors = make_up(signature, 1 if signature.image else _ROWS_MADE_UP, length)
             try:
-                return tensors, await self._run(tensors)
+                return tensors, await self._trial.run(tensors)
             except RefusedError as error:
-                if self._lost or error.rejection.code is not Reason.PREDICT_FAILED:
+                if self._trial.lost or error.rejection.code is not Reason.PREDICT_FAILED:
                     raise
                 refused = error
         detail = refused.rejection.detail if refused else ""
         raise RefusedError(Reason.PREDICT_FAILED, f"On made-up rows, as no sample came with the upload: {detail}")
 
     async def _again(self, tensors: "Arrays", outputs: "Arrays") -> bool:
-        second = await self._run(tensors)
+        second = await self._trial.run(tensors)
         same = set(second) == set(outputs) and all(_equal(outputs[name], second[name]) for name in outputs)
         self._note("the same rows give the same answer", ok=same)
         return same
@@ -216,7 +194,7 @@ class Examination:
         name = "a row's answer does not depend on the other rows"
         rows = len(next(iter(tensors.values())))
         single = [{key: array[at : at + 1] for key, array in tensors.items()} for at in range(min(rows, _ROWS_ALONE))]
-        answers = [await self._run(row) for row in single]
+        answers = [await self._trial.run(row) for row in single]
         if comparable and rows > 1:
             differing = [at for at, one in enumerate(answers) if not _close_rows(outputs, one, at)]
             self._note(name, ok=not differing, detail=f"rows {differing} differ" if differing else "")
@@ -248,20 +226,11 @@ class Examination:
         latency: dict[str, float] = {}
         for count in (1, _MANY_ROWS):
             try:
-                latency[str(count)] = round(await self._median_ms(_repeated(tensors, count)), 3)
+                latency[str(count)] = round(await self._trial.median_ms(repeated(tensors, count)), 3)
             except (RefusedError, frames.FrameError) as error:
                 self._note(f"{count} rows at once", ok=False, detail=str(error))
                 break
         return latency
-
-    async def _median_ms(self, tensors: "Arrays") -> float:
-        await self._run(tensors)
-        taken: list[float] = []
-        began = time.monotonic()
-        while not taken or (len(taken) < _TIMING_RUNS and time.monotonic() - began < _TIMING_S):
-            result, _outputs = await self._answer(tensors)
-            taken.append(result.run_s + result.preprocess_s)
-        return statistics.median(taken) * 1000
 
     async def _missing_values(self, signature: Signature, tensors: "Arrays", outputs: "Arrays") -> tuple[TensorSpec, ...]:
         """The inputs, marked `nullable` where a row without that value is answered with a number or a text."""
@@ -271,7 +240,7 @@ class Examination:
         accepted = []
         for one in signature.inputs:
             takes = one.name in given
-            if not takes and one.dtype in _MISSING_ALLOWED and not self._lost:
+            if not takes and one.dtype in _MISSING_ALLOWED and not self._trial.lost:
                 takes = await self._takes_missing(one, tensors, outputs)
             accepted.append(msgspec.structs.replace(one, nullable=takes))
         return tuple(accepted)
@@ -280,50 +249,12 @@ class Examination:
         row = {name: array[:1].copy() for name, array in tensors.items()}
         row[spec.name].fill(None if spec.dtype is Dtype.BYTES else float("nan"))
         try:
-            answer = await self._run(row)
+            answer = await self._trial.run(row)
         except RefusedError as error:
-            if self._lost:
+            if self._trial.lost:
                 self._note(f"a missing {spec.name} is refused or answered", ok=False, detail=str(error))
             return False
         return not any(_has_missing(array) for name, array in answer.items() if not _has_missing(outputs[name]))
-
-    # ---- runs
-
-    async def _run(self, tensors: "Arrays") -> "Arrays":
-        _result, outputs = await self._answer(tensors)
-        return outputs
-
-    async def _answer(self, tensors: "Arrays") -> "tuple[frames.Result, Arrays]":
-        try:
-            message, outputs = await asyncio.wait_for(self._session.connection.run(tensors), self._spec.limits.run_timeout_s)
-        except TimeoutError:
-            self._lost = True
-            self._session.kill(Cause.DEADLINE)
-            await self._session.gone()
-            seconds = self._spec.limits.run_timeout_s
-            raise RefusedError(Reason.PREDICT_TIMEOUT, f"There was no answer after {seconds:g} s.") from None
-        except RunnerGone as error:
-            self._lost = True
-            await self._died(error, Reason.PREDICT_TIMEOUT, Reason.PREDICT_CRASHED)
-        if isinstance(message, frames.RunFailed):
-            raise _failed(message, given=self._sample is not None)
-        self._peak = max(self._peak, message.peak_rss)
-        return message, outputs
-
-    async def _died(self, error: RunnerGone, late: Reason, crashed: Reason) -> NoReturn:
-        """Refuse for the reason that the process's end shows. One that closed its socket and lives on is ended."""
-        try:
-            gone = await asyncio.wait_for(self._session.gone(), _FAREWELL_S)
-        except TimeoutError:
-            self._session.kill(Cause.PROTOCOL)
-            gone = await self._session.gone()
-        if gone.cause in {Cause.NOT_STARTED, Cause.STOPPED}:
-            raise Unavailable(f"The runner of the validation was ended: {gone.detail or gone.cause}.") from error
-        last_words = for_people(gone.stderr.strip().rpartition("\n")[2])
-        detail = "; ".join(part for part in (error.protocol_error, gone.detail, last_words) if part)
-        if gone.cause is Cause.MEMORY or says_out_of_memory(gone.stderr):
-            raise RefusedError(Reason.MEMORY_LIMIT, detail) from error
-        raise RefusedError(late if gone.cause is Cause.DEADLINE else crashed, detail) from error
 
     def _note(self, name: str, *, ok: bool, detail: str = "") -> None:
         self._checks.append(Check(name, ok, detail))
@@ -342,15 +273,6 @@ def _refined(declared: TensorSpec | None, name: str, many: "NDArray[np.generic]"
     classes = declared.classes if declared else ()
     fits = len(shape) == _MATRIX_AXES and shape[1] == len(classes)
     return TensorSpec(name, dtype_of(many.dtype.name), shape, classes=classes if fits else ())
-
-
-def _failed(message: frames.RunFailed, *, given: bool) -> RefusedError:
-    reasons = {
-        "memory": Reason.MEMORY_LIMIT,
-        "output_invalid": Reason.OUTPUT_INVALID,
-        "bad_image": Reason.SAMPLE_UNREADABLE if given else Reason.PREDICT_FAILED,
-    }
-    return RefusedError(reasons.get(message.code, Reason.PREDICT_FAILED), message.detail)
 
 
 def _equal(left: "NDArray[np.generic]", right: "NDArray[np.generic]") -> bool:
@@ -373,13 +295,6 @@ def _close_rows(together: "Arrays", alone: "Arrays", at: int) -> bool:
         elif not np.array_equal(row, other):
             return False
     return True
-
-
-def _repeated(tensors: "Arrays", count: int) -> "Arrays":
-    """The rows, over and over until there are `count`."""
-    import numpy as np
-
-    return {name: np.take(array, np.arange(count) % len(array), axis=0) for name, array in tensors.items()}
 
 
 def _has_missing(array: "NDArray[np.generic]") -> bool:

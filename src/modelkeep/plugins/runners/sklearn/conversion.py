@@ -13,7 +13,7 @@ from modelkeep.contracts.runner import CannotCompile, Compiled
 from modelkeep.contracts.signature import Layout, Signature, TensorSpec
 from modelkeep.plugins.runners.sklearn import graph
 from modelkeep.plugins.runners.sklearn.anatomy import fitted_parts
-from modelkeep.plugins.runners.sklearn.votes import count_exactly, in_double
+from modelkeep.plugins.runners.sklearn.votes import count_exactly, in_double, lead_missing
 
 _OPSETS = {"": 18, "ai.onnx.ml": 3}
 _MOST_EDGES = 64
@@ -79,6 +79,7 @@ def _converted(steps: list[Any], signature: Signature, *, exact: bool) -> bytes:
         )
     if chain is steps and hasattr(last, "_predictors"):
         in_double(model, last)
+    lead_missing(model, last)
     count_exactly(model, last)
     graph.declare_outputs(model.graph, signature.outputs)
     data: bytes = model.SerializeToString()

@@ -1,7 +1,8 @@
 """Trees in ONNX that count and compare as scikit-learn does.
 
 skl2onnx writes thresholds and leaves as FP32. Two things are lost by that, and are put back here: the votes of a forest, which
-must be summed exactly for a tie to be a tie; and the thresholds of histogram trees, which scikit-learn compares in FP64.
+must be summed exactly for a tie to be a tie; and the thresholds of histogram trees, which scikit-learn compares in FP64. So is
+the way that missing values take through trees, which it leaves out.
 """
 
 import math
@@ -47,6 +48,24 @@ def count_exactly(model: Any, estimator: Any) -> None:  # noqa: ANN401 - an ONNX
     for value in model.graph.output:
         if value.name == answer:
             value.type.tensor_type.elem_type = TensorProto.DOUBLE
+
+
+def lead_missing(model: Any, estimator: Any) -> None:  # noqa: ANN401 - as above
+    """Have missing values take the branch that each node of a tree or forest sends them to."""
+    from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor, RandomForestClassifier, RandomForestRegressor
+    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
+
+    alone = {DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor}
+    forests = {ExtraTreesClassifier, ExtraTreesRegressor, RandomForestClassifier, RandomForestRegressor}
+    if type(estimator) not in alone | forests:
+        return
+    trees = [estimator] if type(estimator) in alone else estimator.estimators_
+    left = [tree.tree_.missing_go_to_left for tree in trees]
+    for node in model.graph.node:
+        attributes = {one.name: one for one in node.attribute}
+        if "nodes_missing_value_tracks_true" in attributes:
+            places = zip(attributes["nodes_treeids"].ints, attributes["nodes_nodeids"].ints, strict=True)
+            attributes["nodes_missing_value_tracks_true"].ints[:] = [int(left[tree][place]) for tree, place in places]
 
 
 def in_double(model: Any, estimator: Any) -> None:  # noqa: ANN401 - as above

@@ -1,0 +1,204 @@
+"""Has a model compiled to a faster form, and lets that serve only where it shows to be the same model, and faster.
+
+The model's own runner converts; a second runner loads the result; both answer the same rows. Whatever fails or differs
+leaves the original in use, and the report says why: no version is refused over this.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from modelkeep.contracts.errors import ModelkeepError
+from modelkeep.contracts.report import Compilation, CompiledArtifact
+from modelkeep.contracts.signature import Dtype, Layout, Signature, TensorSpec
+from modelkeep.contracts.snapshot import RunnerSpec
+from modelkeep.contracts.storage import Blob, BlobStore
+from modelkeep.sandbox import frames, loader
+from modelkeep.worker.drawn import drawn
+from modelkeep.worker.samples import RefusedError
+from modelkeep.worker.trial import StartRunner, Trial, repeated
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from modelkeep.worker.trial import Arrays
+
+Keep = Callable[[bytes], Awaitable[Blob]]
+"""Stores a compiled artifact where runners find it."""
+
+RELATIVE, ABSOLUTE = 1e-4, 1e-5
+_FLOATS = frozenset({Dtype.FP16, Dtype.FP32, Dtype.FP64})
+_AT_ONCE = 64
+_LABEL = "label"
+
+
+class NotUsedError(Exception):
+    """The compiled form is not to serve; the sentence says why."""
+
+
+def keep_in(blobs: BlobStore) -> Keep:
+    """Return how to store a compiled artifact among the blobs."""
+
+    async def keep(data: bytes) -> Blob:
+        async def once() -> AsyncIterator[bytes]:
+            yield data
+
+        return await blobs.put(once(), max_bytes=len(data))
+
+    return keep
+
+
+class Compiler:
+    """Compiles models. `convert_s` bounds the conversion, `compare_s` all that follows; runners bound the memory."""
+
+    def __init__(self, start_runner: StartRunner, keep: Keep, *, convert_s: float = 120.0, compare_s: float = 180.0) -> None:
+        self._start_runner = start_runner
+        self._keep = keep
+        self._convert_s = convert_s
+        self._compare_s = compare_s
+
+    async def compile(
+        self, spec: RunnerSpec, original: Trial, signature: Signature, rows: "Arrays", latency_ms: dict[str, float]
+    ) -> tuple[Compilation, CompiledArtifact | None]:
+        """Return what came of it, and the artifact that is to serve instead of the one that `original` runs, if any.
+
+        `rows` are the sample by input name, `latency_ms` what runs of the original take.
+        """
+        attempt = _Attempt(spec, original, signature, rows, latency_ms)
+        try:
+            message, data = await attempt.convert(self._convert_s)
+            async with asyncio.timeout(self._compare_s):
+                artifact = await self._compared(attempt, message, data)
+        except NotUsedError as error:
+            return attempt.outcome(str(error)), None
+        except TimeoutError:
+            return attempt.outcome(f"Comparing took longer than {self._compare_s:g} s."), None
+        except RefusedError as error:
+            rejection = error.rejection
+            return attempt.outcome(f"A runner failed over it: {rejection.detail or rejection.code}"), None
+        except (ModelkeepError, frames.FrameError, OSError) as error:
+            return attempt.outcome(f"It could not be tried: {error}"), None
+        return attempt.outcome(), artifact
+
+    async def _compared(self, attempt: "_Attempt", message: frames.Compiled, data: bytes) -> CompiledArtifact:
+        blob = await self._keep(data)
+        artifact = CompiledArtifact(blob.digest, blob.size, message.format, message.runner)
+        async with self._start_runner(attempt.spec_of(artifact), ()) as session:
+            trial = Trial(session, attempt.spec.limits)
+            await trial.load()
+            await attempt.compare(trial, message.edges)
+            await attempt.time(trial)
+        return artifact
+
+
+class _Attempt:
+    """One model's way to its compiled form, and what was seen on it."""
+
+    def __init__(
+        self, spec: RunnerSpec, original: Trial, signature: Signature, rows: "Arrays", latency_ms: dict[str, float]
+    ) -> None:
+        self.spec = spec
+        self._original = original
+        self._signature = signature
+        self._rows = rows
+        self._original_ms = latency_ms
+        self._compared = 0
+        self._largest = 0.0
+        self._latency_ms: dict[str, float] = {}
+
+    def outcome(self, reason: str = "") -> Compilation:
+        """Return what is known so far; used, unless there is a reason against it."""
+        return Compilation(
+            used=not reason,
+            reason=reason,
+            rows_compared=self._compared,
+            largest_difference=self._largest,
+            relative_tolerance=RELATIVE,
+            absolute_tolerance=ABSOLUTE,
+            latency_ms=self._latency_ms,
+        )
+
+    def spec_of(self, artifact: CompiledArtifact) -> RunnerSpec:
+        """Return how to run the compiled form: another file, the same signature."""
+        return msgspec.structs.replace(self.spec, signature=self._signature, **msgspec.structs.asdict(artifact))
+
+    async def convert(self, within_s: float) -> tuple[frames.Compiled, bytes]:
+        """Have the original's runner convert it."""
+        source = self._signature.inputs[0]
+        if self._signature.layout is not Layout.MATRIX or source.dtype not in _FLOATS or -1 in source.shape[1:]:
+            raise NotUsedError("Only models of one matrix of numbers are compiled.")
+        if self._original.lost:
+            raise NotUsedError("The runner was lost before, over a row with missing values.")
+        message, tensors = await self._original.compile(within_s)
+        if isinstance(message, frames.NotCompiled):
+            raise NotUsedError(message.reason)
+        artifact = tensors.get(frames.ARTIFACT)
+        if artifact is None or artifact.dtype.name != Dtype.UINT8.numpy or not len(artifact):
+            raise NotUsedError("The converter returned no file.")
+        if not _parses_only(message):
+            raise NotUsedError(f"The converter returned {message.format[:40]!r}, which is no format that is only parsed.")
+        return message, artifact.tobytes()
+
+    async def compare(self, compiled: Trial, edges: Sequence[Sequence[float]]) -> None:
+        """Run the sample and drawn rows through both; raises `NotUsedError` at the first difference."""
+        import numpy as np
+
+        (source,) = self._signature.inputs
+        sample = self._rows[source.name]
+        rows = np.concatenate([sample, drawn(source, sample, edges)])
+        for start in range(0, len(rows), _AT_ONCE):
+            piece = {source.name: np.ascontiguousarray(rows[start : start + _AT_ONCE])}
+            wanted, given = await self._original.run(piece), await compiled.run(piece)
+            self._largest = max(self._largest, differing(self._signature.outputs, wanted, given))
+            self._compared += len(piece[source.name])
+
+    async def time(self, compiled: Trial) -> None:
+        """Measure the compiled form; raises `NotUsedError` unless it is faster with every number of rows."""
+        for count, original_ms in self._original_ms.items():
+            self._latency_ms[count] = round(await compiled.median_ms(repeated(self._rows, int(count))), 4)
+            if self._latency_ms[count] >= original_ms:
+                raise NotUsedError(
+                    f"It is not faster: {self._latency_ms[count]:g} ms for {count} rows, not {original_ms:g} ms."
+                )
+
+
+def differing(outputs: tuple[TensorSpec, ...], wanted: "Arrays", given: "Arrays") -> float:
+    """Return the largest difference between two answers to the same rows; raises `NotUsedError` where they are not the same.
+
+    Numbers may differ by the tolerances, labels and texts not at all, missing numbers must be missing in both.
+    """
+    if list(wanted) != list(given):
+        raise NotUsedError(f"Its outputs are {', '.join(given)}, not {', '.join(wanted)}.")
+    return max(
+        (_difference(spec.name, wanted[spec.name], given[spec.name]) for spec in outputs if spec.name in wanted), default=0.0
+    )
+
+
+def _difference(name: str, wanted: "NDArray[Any]", given: "NDArray[Any]") -> float:
+    import numpy as np
+
+    if wanted.dtype != given.dtype or wanted.shape != given.shape:
+        seen = f"{given.dtype} {list(given.shape)}, not {wanted.dtype} {list(wanted.shape)}"
+        raise NotUsedError(f"The output {name!r} is {seen}.")
+    if wanted.dtype.kind != "f" or name == _LABEL:
+        if not np.array_equal(wanted, given):
+            rows = (wanted != given).reshape(len(wanted), -1).any(axis=1)
+            raise NotUsedError(f"The output {name!r} differs in {int(rows.sum())} of {len(rows)} rows.")
+        return 0.0
+    with np.errstate(invalid="ignore"):
+        gaps = np.where(wanted == given, 0.0, np.abs(wanted - given))
+    gaps[np.isnan(wanted) & np.isnan(given)] = 0.0
+    if not np.isclose(given, wanted, RELATIVE, ABSOLUTE, equal_nan=True).all():
+        raise NotUsedError(f"The output {name!r} differs by {np.nanmax(gaps):.3g}.")
+    return float(gaps.max(initial=0.0))
+
+
+def _parses_only(message: frames.Compiled) -> bool:
+    """Whether what came is of a format that an installed runner only parses."""
+    return any(
+        form.name == message.format and form.safety == "data" and plugin.manifest.name == message.runner
+        for plugin in loader.installed()
+        for form in plugin.manifest.formats
+    )
