@@ -20,11 +20,8 @@ from modelkeep.app.settings import Settings, described
 from modelkeep.contracts.errors import all_errors
 from modelkeep.contracts.rejections import ADVICE
 from modelkeep.infra.problems import STATUS
-from modelkeep.serving.keys import Keys
-from modelkeep.serving.metrics import Metrics
-from modelkeep.serving.pool import Pool
-from modelkeep.serving.router import Router
-from modelkeep.serving.settings import ServingSettings
+from modelkeep.infra.tally import BUDGET, DROPPED, OTHER
+from modelkeep.serving.metrics import FAMILIES
 
 HERE = Path(__file__).parent / "reference"
 _MADE = "<!-- made by docs/generate.py: change the code, then `make docs` -->\n"
@@ -106,17 +103,22 @@ A version that is not fit to serve ends `rejected`, with one of these codes, adv
 
 def metrics() -> str:
     """Every metric that the server exports."""
-    found = Metrics("0")
-    keys = Keys(max_staleness_s=1)
-    found.watch(Router(lambda changed: Pool(ServingSettings(), _unsent, changed)), keys)
-    rows = [f"| `{name}` | {kind} | {about} |" for name, kind, about in sorted(_families(found))]
+    rows = [
+        f"| `{one.name}` | {one.kind} | {', '.join(f'`{label}`' for label in one.labels)} | {one.about} |"
+        for one in sorted(FAMILIES, key=lambda one: one.name)
+    ]
     return f"""{_MADE}
 # Metrics
 
-`GET /metrics` (a key with the scope `metrics:read`) answers in Prometheus' text format.
+`GET /metrics` (a key with the scope `metrics:read`) answers in Prometheus' text format, or in OpenMetrics where `Accept` asks
+for it. Each page has the numbers of all servers of the installation. What counts goes on counting when a server is replaced,
+and begins at 0 when the installation is started; a metric shows once there is something to show.
 
-| name | type | what it counts |
-|---|---|---|
+One metric has {BUDGET:,} label sets at most. What would be more is counted under the label value "{OTHER}", so that sums stay
+right, and in `{DROPPED.name}`. The label sets of deployments that are gone stay until the next start.
+
+| name | type | labels | what it counts |
+|---|---|---|---|
 {chr(10).join(rows)}
 """
 
@@ -165,16 +167,6 @@ seconds. The answer names the prediction (`id`, also `X-Prediction-ID`) and the 
 |---|---|
 {chr(10).join(rows)}
 """
-
-
-def _unsent(message: object) -> None:
-    del message
-
-
-def _families(found: Metrics) -> Iterator[tuple[str, str, str]]:
-    for family in found.registry.collect():
-        name = {"counter": f"{family.name}_total", "info": f"{family.name}_info"}.get(family.type, family.name)
-        yield name, family.type, family.documentation
 
 
 def _openapi() -> dict[str, Any]:

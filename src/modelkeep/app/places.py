@@ -17,6 +17,11 @@ class Places:
         return self.data / "run"
 
     @property
+    def metrics(self) -> Path:
+        """What the servers count, one file a server."""
+        return self.run / "metrics"
+
+    @property
     def snapshot(self) -> Path:
         """The newest snapshot, as serving reads it."""
         return self.data / "serving" / "snapshot"

@@ -54,13 +54,14 @@ def serve(settings: "Settings", *, announce: Callable[[str], None]) -> None:
     from modelkeep.app import bootstrap
     from modelkeep.app.settings import child_environment
     from modelkeep.app.supervisor import Supervisor
-    from modelkeep.infra import telemetry
+    from modelkeep.infra import tally, telemetry
 
     telemetry.configure(settings.log, role="supervisor")
     _allow_descriptors()
     places = Places(settings.data.absolute())
     places.make()
     with _locked(places.data), _listening(settings.server.host, settings.server.port) as door, _local_socket(places) as inner:
+        tally.start_fresh(places.metrics)
         host, port = door.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -188,7 +189,7 @@ async def run_server(channel: Channel, settings: bytes, door: socket.socket) -> 
     places = Places(Path(role.data))
     keys = Keys(max_staleness_s=role.serving.max_staleness_s)
     router = Router(lambda changed: Pool(role.serving, channel.send, changed))
-    metrics = Metrics(role.version)
+    metrics = Metrics(role.version, places.metrics)
     metrics.watch(router, keys)
     forward = Forward(places.run / "api.sock")
     app = Door(settings=role.serving, router=router, keys=keys, metrics=metrics, forward=forward, version=role.version)

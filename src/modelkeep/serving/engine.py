@@ -47,7 +47,7 @@ class Engine:
     async def predict(self, deployment: str, served: Served, tensors: Tensors, request: Request) -> Prediction:
         """Answer one request's rows; raises `Timeout` at its deadline."""
         started = time.perf_counter()
-        version = str(served.version.number)
+        meter = self._metrics.meter(deployment, served.version.number)
         try:
             rows = check_rows(tensors)
             limit = self._deadline(request)
@@ -57,18 +57,16 @@ class Engine:
             except TimeoutError as error:
                 raise Timeout(f"The prediction took longer than its deadline of {limit:g} s.") from error
         except ModelkeepError as error:
-            self.refused(deployment, version, error)
+            self.refused(deployment, served.version.number, error)
             raise
-        self._metrics.predictions.labels(deployment, version, "ok").inc()
-        self._metrics.rows.labels(deployment, version).inc(rows)
-        self._metrics.duration.labels(deployment, "inference").observe(answer.run_s)
-        self._metrics.duration.labels(deployment, "total").observe(time.perf_counter() - started)
+        total_s = time.perf_counter() - started
+        meter.answered(rows, total_s, max(0.0, total_s - answer.run_s), answer.run_s)
         return Prediction(new_id("prd"), served, answer.outputs)
 
-    def refused(self, deployment: str, version: str, error: ModelkeepError) -> None:
+    def refused(self, deployment: str, version: int, error: ModelkeepError) -> None:
         """Count a prediction that was not answered."""
-        outcome = "rejected" if error.kind in {Kind.INVALID, Kind.TOO_LARGE, Kind.LIMITED} else "error"
-        self._metrics.predictions.labels(deployment, version, outcome).inc()
+        at_fault = error.kind in {Kind.INVALID, Kind.TOO_LARGE, Kind.LIMITED}
+        self._metrics.meter(deployment, version).refused("rejected" if at_fault else "error")
 
     def _deadline(self, request: Request) -> float:
         """Seconds this request may take: the caller's wish, never more than the installation's limit."""

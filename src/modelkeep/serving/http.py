@@ -16,7 +16,7 @@ from modelkeep.serving.engine import Engine
 from modelkeep.serving.forward import ApiBroke, Forward
 from modelkeep.serving.keys import Keys
 from modelkeep.serving.messages import ClientGone, Receive, Request, Response, Scope, Send, encoded, segments
-from modelkeep.serving.metrics import CONTENT_TYPE, Metrics
+from modelkeep.serving.metrics import CONTENT_TYPE, OPENMETRICS, Metrics, wants_openmetrics
 from modelkeep.serving.router import Router
 from modelkeep.serving.settings import ServingSettings
 
@@ -58,7 +58,7 @@ class Door:
         parts = segments(request.path)
         route = _route(parts)
         status = 500
-        self._metrics.inflight.inc()
+        self._metrics.inflight_changed(1)
         try:
             response = await self._local(parts, request)
             if response is None:
@@ -76,8 +76,8 @@ class Door:
             log.exception("a request failed", request_id=request.id, path=request.path)
             status = await self._refuse(send, request, parts, Internal())
         finally:
-            self._metrics.inflight.dec()
-            self._metrics.requests.labels(route, request.method if request.method in _METHODS else "OTHER", str(status)).inc()
+            self._metrics.inflight_changed(-1)
+            self._metrics.request(route, request.method if request.method in _METHODS else "OTHER", status)
 
     def drain(self) -> None:
         """Say that this process is about to end: not ready any more, and no endless streams."""
@@ -105,7 +105,9 @@ class Door:
                 return self._health()
             case ["metrics"]:
                 self._check(request, KeyScope.METRICS_READ)
-                return Response(200, self._metrics.text(), CONTENT_TYPE)
+                openmetrics = wants_openmetrics(request.header(b"accept"))
+                page = self._metrics.text(openmetrics=openmetrics)
+                return Response(200, page, OPENMETRICS if openmetrics else CONTENT_TYPE)
             case ["predict"]:
                 _only("POST", request)
                 self._check(request, KeyScope.PREDICT)

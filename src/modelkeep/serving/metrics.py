@@ -1,89 +1,349 @@
-"""What serving counts, with the names that dashboards and alerts use. Documented in `docs/reference/metrics.md`."""
+"""What serving counts, with the names that dashboards and alerts use. Documented in `docs/reference/metrics.md`.
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
-from prometheus_client.registry import Collector
+A route keeps its `Meter`, so that counting an answer is a few additions in mapped memory (`infra/tally.py`) and no look-up.
+The numbers are those of all servers of the installation, whichever of them is asked.
+"""
 
+from bisect import bisect_left
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Literal
+
+import structlog
+
+from modelkeep.infra.exposition import OPENMETRICS, TEXT, Exposition, wants_openmetrics
+from modelkeep.infra.tally import BUDGET, DROPPED, Family, Gauges, Labels, Tallies, Tally, merged
 from modelkeep.serving.keys import Keys
 from modelkeep.serving.router import Router
 
-CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
-_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+__all__ = ["CONTENT_TYPE", "FAMILIES", "OPENMETRICS", "Meter", "Metrics", "wants_openmetrics"]
+
+CONTENT_TYPE: Final = TEXT
+
+log = structlog.get_logger(__name__)
+
+_SECONDS: Final = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0)
+_SIZES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
+_SECONDS_SUM: Final = len(_SECONDS) + 1
+_SIZES_SUM: Final = len(_SIZES) + 1
+_MOST_ROUTES: Final = 4096
+
+_REQUESTS: Final = Family(
+    "modelkeep_http_requests_total",
+    "counter",
+    "HTTP requests answered, by route, method and status code.",
+    ("route", "method", "code"),
+    folded=("route",),
+)
+_PREDICTIONS: Final = Family(
+    "modelkeep_predictions_total",
+    "counter",
+    "Prediction requests, by deployment, version number and outcome (ok, rejected, error).",
+    ("deployment", "version", "outcome"),
+    folded=("deployment", "version"),
+)
+_ROWS: Final = Family(
+    "modelkeep_prediction_rows_total",
+    "counter",
+    "Rows answered, by deployment and version number.",
+    ("deployment", "version"),
+    folded=("deployment", "version"),
+)
+_DURATION: Final = Family(
+    "modelkeep_prediction_duration_seconds",
+    "histogram",
+    "Seconds that an answered prediction took, by deployment and stage (total; queue: until its run began; inference: in the "
+    "runner; postprocess: writing the answer).",
+    ("deployment", "stage"),
+    bounds=_SECONDS,
+    folded=("deployment",),
+)
+_BATCH_SIZE: Final = Family(
+    "modelkeep_batch_size",
+    "histogram",
+    "Rows in one run of a model (one micro-batch), by deployment.",
+    ("deployment",),
+    bounds=_SIZES,
+    folded=("deployment",),
+)
+_BATCH_REQUESTS: Final = Family(
+    "modelkeep_batch_requests",
+    "histogram",
+    "Requests that shared one run of a model, by deployment.",
+    ("deployment",),
+    bounds=_SIZES,
+    folded=("deployment",),
+)
+_TURNED_AWAY: Final = Family(
+    "modelkeep_queue_rejected_total",
+    "counter",
+    "Prediction requests that were turned away unrun, by deployment and reason (queue, deadline, limit, concurrency).",
+    ("deployment", "reason"),
+    folded=("deployment",),
+)
+_INFLIGHT: Final = Family("modelkeep_inflight_requests", "gauge", "Requests being answered now.")
+_HISTORY: Final = Family(
+    "modelkeep_prediction_log_records_total", "counter", "Predictions handed to the prediction history, up to a second late."
+)
+_HISTORY_LOST: Final = Family(
+    "modelkeep_prediction_log_dropped_total",
+    "counter",
+    "Predictions that were answered and are not in the prediction history, because it was full.",
+)
+_BUILD: Final = Family("modelkeep_build_info", "gauge", "1, with the version of this server.", ("version",), rule="max")
+_DEPTH: Final = Family(
+    "modelkeep_queue_depth", "gauge", "Requests that wait for a run.", ("deployment",), folded=("deployment",), rule="sum"
+)
+_READY: Final = Family(
+    "modelkeep_deployment_ready",
+    "gauge",
+    "1 when a warm runner answers, in every server, else 0.",
+    ("deployment",),
+    folded=("deployment",),
+    rule="min",
+)
+_MODEL: Final = Family(
+    "modelkeep_model_info",
+    "info",
+    "What answers for each deployment.",
+    ("deployment", "version", "digest", "framework"),
+    folded=("deployment", "version", "digest", "framework"),
+    rule="max",
+)
+_NUMBER: Final = Family(
+    "modelkeep_snapshot_number",
+    "gauge",
+    "Number of the newest snapshot applied, in the server that is furthest behind.",
+    rule="min",
+)
+_AGE: Final = Family(
+    "modelkeep_snapshot_age_seconds",
+    "gauge",
+    "Seconds since the control plane was last heard of, in the server that has waited longest.",
+    rule="max",
+)
+
+_COUNTED: Final = (
+    _REQUESTS,
+    _PREDICTIONS,
+    _ROWS,
+    _DURATION,
+    _BATCH_SIZE,
+    _BATCH_REQUESTS,
+    _TURNED_AWAY,
+    _INFLIGHT,
+    _HISTORY,
+    _HISTORY_LOST,
+)
+_SEEN: Final = (_BUILD, _DEPTH, _READY, _MODEL, _NUMBER, _AGE)
+FAMILIES: Final = (*_COUNTED, *_SEEN, DROPPED)
+
+
+class Meter:
+    """Counts what happens to the predictions of one deployment and version. Its series begin with the first thing it counts."""
+
+    __slots__ = (
+        "_cells",
+        "_deployment",
+        "_encode",
+        "_error",
+        "_ok",
+        "_opened",
+        "_queue",
+        "_rejected",
+        "_requests",
+        "_rows",
+        "_run",
+        "_size",
+        "_tally",
+        "_total",
+        "_version",
+    )
+
+    def __init__(self, tally: Tally, deployment: str, version: str) -> None:
+        self._tally = tally
+        self._cells = tally.cells
+        self._deployment = deployment
+        self._version = version
+        self._opened = False
+        self._ok = self._rejected = self._error = self._rows = 0
+        self._total = self._queue = self._run = self._encode = 0
+        self._size = self._requests = 0
+
+    def answered(self, rows: int, total_s: float, queue_s: float, run_s: float, encode_s: float = 0.0) -> None:
+        """Count one answer: its rows, and the seconds of each of its stages."""
+        if not self._opened:
+            self._open()
+        cells = self._cells
+        cells[self._ok] += 1.0
+        cells[self._rows] += rows
+        at = self._total
+        cells[at + bisect_left(_SECONDS, total_s)] += 1.0
+        cells[at + _SECONDS_SUM] += total_s
+        at = self._queue
+        cells[at + bisect_left(_SECONDS, queue_s)] += 1.0
+        cells[at + _SECONDS_SUM] += queue_s
+        at = self._run
+        cells[at + bisect_left(_SECONDS, run_s)] += 1.0
+        cells[at + _SECONDS_SUM] += run_s
+        if encode_s:
+            at = self._encode
+            cells[at + bisect_left(_SECONDS, encode_s)] += 1.0
+            cells[at + _SECONDS_SUM] += encode_s
+
+    def refused(self, outcome: Literal["rejected", "error"]) -> None:
+        """Count one prediction that was not answered: the request was at fault (rejected), or we were (error)."""
+        if not self._opened:
+            self._open()
+        self._cells[self._rejected if outcome == "rejected" else self._error] += 1.0
+
+    def ran(self, requests: int, rows: int) -> None:
+        """Count one run of the model: the requests and the rows that shared it."""
+        if not self._opened:
+            self._open()
+        cells = self._cells
+        cells[self._size + bisect_left(_SIZES, rows)] += 1.0
+        cells[self._size + _SIZES_SUM] += rows
+        cells[self._requests + bisect_left(_SIZES, requests)] += 1.0
+        cells[self._requests + _SIZES_SUM] += requests
+
+    def turned_away(self, reason: str) -> None:
+        """Count one request that was not run, by its reason: queue, deadline, limit or concurrency."""
+        self._cells[self._tally.series(_TURNED_AWAY, (self._deployment, reason))] += 1.0
+
+    def _open(self) -> None:
+        series, name, version = self._tally.series, self._deployment, self._version
+        self._ok = series(_PREDICTIONS, (name, version, "ok"))
+        self._rejected = series(_PREDICTIONS, (name, version, "rejected"))
+        self._error = series(_PREDICTIONS, (name, version, "error"))
+        self._rows = series(_ROWS, (name, version))
+        self._total = series(_DURATION, (name, "total"))
+        self._queue = series(_DURATION, (name, "queue"))
+        self._run = series(_DURATION, (name, "inference"))
+        self._encode = series(_DURATION, (name, "postprocess"))
+        self._size = series(_BATCH_SIZE, (name,))
+        self._requests = series(_BATCH_REQUESTS, (name,))
+        self._opened = True
 
 
 class Metrics:
-    """The counters of one server process."""
+    """The counters of one server process, and the page that shows those of all of them.
 
-    def __init__(self, version: str) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter helps nobody
-        self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "modelkeep_http_requests",
-            "HTTP requests answered, by route, method and status code.",
-            ("route", "method", "code"),
-            registry=self.registry,
-        )
-        self.predictions = Counter(
-            "modelkeep_predictions",
-            "Prediction requests, by deployment, version number and outcome (ok, rejected, error).",
-            ("deployment", "version", "outcome"),
-            registry=self.registry,
-        )
-        self.rows = Counter(
-            "modelkeep_prediction_rows",
-            "Rows answered, by deployment and version number.",
-            ("deployment", "version"),
-            registry=self.registry,
-        )
-        self.duration = Histogram(
-            "modelkeep_prediction_duration_seconds",
-            "Seconds a prediction took, by deployment and stage (total; inference: in the runner).",
-            ("deployment", "stage"),
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self.inflight = Gauge("modelkeep_inflight_requests", "Requests being answered now.", registry=self.registry)
-        build = Gauge("modelkeep_build_info", "1, with the version of this server.", ("version",), registry=self.registry)
-        build.labels(version).set(1)
+    `folder` holds the servers' files; `slot` is this server's place among them, which the process that replaces it takes over.
+    `label_sets` is the most that one metric may have; what comes later is counted under "other".
+    """
+
+    def __init__(self, version: str, folder: Path, slot: int = 0, *, label_sets: int = BUDGET) -> None:
+        self._version = version
+        self._tally = Tally(folder, slot, _COUNTED, budget=label_sets)
+        if self._tally.trouble:
+            log.warning("metrics are kept in memory alone", reason=self._tally.trouble, folder=str(folder))
+        self._tallies = Tallies(folder, self._tally)
+        self._exposition = Exposition()
+        self._label_sets = label_sets
+        self._cells = self._tally.cells
+        self._inflight = self._tally.series(_INFLIGHT)
+        self._meters: dict[tuple[str, int], Meter] = {}
+        self._routes: dict[tuple[str, str, int], int] = {}
+        self._overflow: dict[str, int] = {}
+        self._state: Callable[[], Gauges] = list
+        self._history: list[_Followed] = []
+
+    def meter(self, deployment: str, version: int) -> Meter:
+        """Return the meter of this deployment's version, to be kept as long as it answers."""
+        meter = self._meters.get((deployment, version))
+        if meter is None:
+            meter = self._meters[deployment, version] = Meter(self._tally, deployment, str(version))
+        return meter
+
+    def request(self, route: str, method: str, status: int) -> None:
+        """Count one HTTP request that was answered. `route` and `method` come from short lists, never from the address."""
+        at = self._routes.get((route, method, status))
+        if at is None:
+            at = self._tally.series(_REQUESTS, (route, method, str(status)))
+            if len(self._routes) < _MOST_ROUTES:
+                self._routes[route, method, status] = at
+        self._cells[at] += 1.0
+
+    def inflight_changed(self, by: int) -> None:
+        """Add to the requests that are being answered now."""
+        self._cells[self._inflight] += by
 
     def watch(self, router: Router, keys: Keys) -> None:
-        """Also show the state of the router and the age of its news, read when scraped."""
-        self.registry.register(_State(router, keys))
+        """Also show the state of the router and the age of its news, read when it is published or scraped."""
+        self._state = lambda: _state(router, keys)
 
-    def text(self) -> bytes:
-        """Return everything in Prometheus' text format."""
-        return generate_latest(self.registry)
+    def watch_history(self, appended: Callable[[], int], dropped: Callable[[], int]) -> None:
+        """Also count what goes to the prediction history; both functions count from the start of this process."""
+        self._history = [
+            _Followed(self._tally, _HISTORY, appended),
+            _Followed(self._tally, _HISTORY_LOST, dropped),
+        ]
+
+    def publish(self) -> None:
+        """Let the other servers show this one's state; to be called about once a second where there are several."""
+        self._follow()
+        self._tally.publish(self._gauges())
+
+    def text(self, *, openmetrics: bool = False) -> bytes:
+        """Return the numbers of all servers in Prometheus' text format, or in OpenMetrics."""
+        self._follow()
+        seen = self._gauges()
+        sums, published = self._tallies.read()
+        gauges = merged(_SEEN, [seen, *published])
+        return self._exposition.page(FAMILIES, sums | self._within_budget(gauges), openmetrics=openmetrics)
+
+    def close(self) -> None:
+        """Let go of the files; what they hold stays for the next process of this slot."""
+        self._tallies.close()
+        self._cells.release()
+        self._tally.close()
+
+    def _follow(self) -> None:
+        for followed in self._history:
+            followed.catch_up()
+
+    def _gauges(self) -> Gauges:
+        return [(_BUILD.name, (self._version,), 1.0), *self._state()]
+
+    def _within_budget(self, gauges: dict[Family, dict[Labels, list[float]]]) -> dict[Family, dict[Labels, list[float]]]:
+        """Fold the label sets beyond the budget into one, as counters do, and count the sets once."""
+        for family, series in gauges.items():
+            beyond = list(series)[self._label_sets :] if family.folded else []
+            if not beyond:
+                continue
+            folded = merged([family], [[(family.name, family.other(values), series.pop(values)[0]) for values in beyond]])
+            series.update(folded[family])
+            new = len(beyond) - self._overflow.get(family.name, 0)
+            if new > 0:
+                self._overflow[family.name] = len(beyond)
+                self._cells[self._tally.series(DROPPED, (family.name,))] += new
+        return gauges
 
 
-class _State(Collector):
-    """Gauges that are read off the router at each scrape."""
+class _Followed:
+    """A count that another part of this process keeps, brought into the tally by what it has grown."""
 
-    def __init__(self, router: Router, keys: Keys) -> None:
-        self._router = router
-        self._keys = keys
+    def __init__(self, tally: Tally, family: Family, count: Callable[[], int]) -> None:
+        self._cells = tally.cells
+        self._at = tally.series(family)
+        self._count = count
+        self._seen = 0
 
-    def describe(self) -> list[Metric]:
-        """Nothing is collected at registration."""
-        return []
+    def catch_up(self) -> None:
+        now = self._count()
+        self._cells[self._at] += now - self._seen
+        self._seen = now
 
-    def collect(self) -> list[Metric]:
-        """Read the gauges."""
-        depth = GaugeMetricFamily("modelkeep_queue_depth", "Requests that wait for a run.", labels=["deployment"])
-        ready = GaugeMetricFamily("modelkeep_deployment_ready", "1 when a warm runner answers, else 0.", labels=["deployment"])
-        model = InfoMetricFamily("modelkeep_model", "What answers for each deployment.", labels=["deployment"])
-        for name, served in self._router.routes().items():
-            depth.add_metric([name], served.batcher.waiting)
-            ready.add_metric([name], int(served.ready))
-            about = {
-                "version": str(served.version.number),
-                "digest": served.version.spec.digest,
-                "framework": served.version.framework,
-            }
-            model.add_metric([name], about)
-        number = GaugeMetricFamily(
-            "modelkeep_snapshot_number", "Number of the newest snapshot applied.", self._router.snapshot.number
-        )
-        age = GaugeMetricFamily(
-            "modelkeep_snapshot_age_seconds", "Seconds since the control plane was last heard of.", self._keys.staleness_s
-        )
-        return [depth, ready, model, number, age]
+
+def _state(router: Router, keys: Keys) -> Gauges:
+    """Read the gauges off the router."""
+    gauges: Gauges = [(_NUMBER.name, (), float(router.snapshot.number)), (_AGE.name, (), keys.staleness_s)]
+    for name, served in router.routes().items():
+        version = served.version
+        gauges += [
+            (_DEPTH.name, (name,), float(served.batcher.waiting)),
+            (_READY.name, (name,), float(served.ready)),
+            (_MODEL.name, (name, str(version.number), version.spec.digest, version.framework), 1.0),
+        ]
+    return gauges

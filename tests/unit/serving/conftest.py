@@ -66,7 +66,7 @@ class House:
             return Pool(options, self.sent.append, changed)
 
         self.router = Router(pool)
-        self.metrics = Metrics("9.9")
+        self.metrics = Metrics("9.9", run_dir / "metrics")
         self.metrics.watch(self.router, self.keys)
         self._forward = Forward(run_dir / "api.sock")
         self.door = Door(

@@ -1,5 +1,7 @@
 """Metrics: Prometheus reads them, they count what happened, and their labels stay few."""
 
+from pathlib import Path
+
 import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -11,6 +13,8 @@ NAMES = {
     "modelkeep_predictions",
     "modelkeep_prediction_rows",
     "modelkeep_prediction_duration_seconds",
+    "modelkeep_batch_size",
+    "modelkeep_batch_requests",
     "modelkeep_inflight_requests",
     "modelkeep_build_info",
     "modelkeep_queue_depth",
@@ -108,5 +112,5 @@ async def test_labels_are_escaped(house, name: str) -> None:
     assert value(await scrape(house), "modelkeep_deployment_ready", deployment=name) == 1
 
 
-def test_metrics_of_two_servers_in_one_process_do_not_clash() -> None:
-    assert Metrics("1").text() != Metrics("2").text()
+def test_metrics_of_two_servers_in_one_process_do_not_clash(tmp_path: Path) -> None:
+    assert Metrics("1", tmp_path / "one").text() != Metrics("2", tmp_path / "two").text()

@@ -79,7 +79,7 @@ class Native:
         try:
             asked = self._read(deployment, served, request, body)
         except ModelkeepError as error:
-            self._engine.refused(deployment, str(served.version.number), error)
+            self._engine.refused(deployment, served.version.number, error)
             raise
         prediction = await self._engine.predict(deployment, served, asked.tensors, request)
         return Response(200, _encode(_answer(deployment, prediction, asked, flat=flat)), headers=prediction.headers)

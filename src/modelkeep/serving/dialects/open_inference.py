@@ -124,7 +124,7 @@ class OpenInference:
             tensors = _tensors(served.version.signature, asked.inputs)
             wanted = _wanted(served.version.signature, asked.outputs)
         except ModelkeepError as error:
-            self._engine.refused(name, str(served.version.number), error)
+            self._engine.refused(name, served.version.number, error)
             raise
         prediction = await self._engine.predict(name, served, tensors, request)
         answer = _answer(name, asked.id, prediction, wanted)
