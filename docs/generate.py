@@ -177,6 +177,8 @@ def _openapi() -> dict[str, Any]:
     from modelkeep.app.places import Places
     from modelkeep.contracts.snapshot import Limits
     from modelkeep.control.models.rules import Formats
+    from modelkeep.control.predictions.service import Predictions
+    from modelkeep.infra.clock import utc_now
     from modelkeep.infra.db import Database
     from modelkeep.infra.settings import DatabaseSettings
 
@@ -189,6 +191,7 @@ def _openapi() -> dict[str, Any]:
             models=control.models,
             deployments=control.deployments,
             audit=control.audit,
+            predictions=Predictions(db, utc_now),
             blobs=bootstrap.blob_store(places),
             formats=Formats.of(bootstrap.manifests()),
             settings=Settings.model_construct().api,

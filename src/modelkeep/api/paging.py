@@ -46,4 +46,9 @@ def split(found: Sequence[T], limit: int, key: Callable[[T], object]) -> tuple[S
     page = found[:limit]
     if len(found) <= limit:
         return page, None
-    return page, base64.urlsafe_b64encode(str(key(page[-1])).encode()).decode().rstrip("=")
+    return page, encode_cursor(str(key(page[-1])))
+
+
+def encode_cursor(ended_with: str | None) -> str | None:
+    """Return the cursor for what comes after `ended_with`; None after the end."""
+    return None if ended_with is None else base64.urlsafe_b64encode(ended_with.encode()).decode().rstrip("=")

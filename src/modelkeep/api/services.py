@@ -11,6 +11,7 @@ from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments.service import Deployments
 from modelkeep.control.models.rules import Formats
 from modelkeep.control.models.service import Models
+from modelkeep.control.predictions.service import Predictions
 from modelkeep.control.users.service import Users
 
 
@@ -22,6 +23,7 @@ class Services:
     models: Models
     deployments: Deployments
     audit: Audit
+    predictions: Predictions
     blobs: BlobStore
     formats: Formats
     settings: ApiSettings

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from modelkeep.worker.runners import Runners
 
 from modelkeep.api.settings import ApiSettings
-from modelkeep.infra.settings import DatabaseSettings, LogSettings
+from modelkeep.infra.settings import DatabaseSettings, HistorySettings, LogSettings
 from modelkeep.serving.settings import ServingSettings
 from modelkeep.worker.settings import WorkerSettings
 
@@ -57,6 +57,7 @@ class ControlRole:
     worker: WorkerSettings
     limits: Limits
     log: LogSettings
+    history: HistorySettings
 
 
 def roles(settings: "Settings", places: Places, door: socket.socket, inner: socket.socket) -> "list[Role]":
@@ -79,6 +80,7 @@ def roles(settings: "Settings", places: Places, door: socket.socket, inner: sock
         worker=settings.worker,
         limits=limits(settings),
         log=settings.log,
+        history=settings.history,
     )
     told = msgspec.json.encode(control)
     return [
@@ -140,12 +142,16 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
     from modelkeep.api.services import Services
     from modelkeep.contracts.errors import StorageFull, Unavailable
     from modelkeep.control.models.rules import Formats
+    from modelkeep.control.predictions.service import Predictions
     from modelkeep.control.users.events import SetUpDone
+    from modelkeep.infra.clock import utc_now
     from modelkeep.infra.migrations import migrate
+    from modelkeep.infra.prediction_log import history_database
 
     role, places, db, control = _control(told, "api")
     store = blob_store(places)
     await store.sweep()
+    history = history_database(role.database, places.data)
     opened = asyncio.Event()
 
     async def prepare() -> bool:
@@ -173,6 +179,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
         models=control.models,
         deployments=control.deployments,
         audit=control.audit,
+        predictions=Predictions(history, utc_now),
         blobs=store,
         formats=Formats.of(manifests()),
         settings=role.api,
@@ -203,18 +210,30 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
         stopping.cancel()
         if opening is not None:
             opening.cancel()
+    await history.close()
     await db.close()
 
 
 async def courier(told: bytes, stop: Event, started: Callable[[], None]) -> None:
-    """Carry snapshots to serving and heartbeats to the database until `stop`."""
-    from modelkeep.infra.bell import Bell
-    from modelkeep.worker.courier import Courier
+    """Carry snapshots to serving, heartbeats to the database and predictions to the history until `stop`."""
+    import asyncio
 
-    _role, places, db, control = _control(told, "courier")
+    from modelkeep.control.predictions.service import Predictions
+    from modelkeep.infra.bell import Bell
+    from modelkeep.infra.clock import utc_now
+    from modelkeep.infra.prediction_log import history_database
+    from modelkeep.worker.courier import Courier
+    from modelkeep.worker.history import HistoryCourier
+
+    role, places, db, control = _control(told, "courier")
+    history = history_database(role.database, places.data)
     carrying = Courier(db, control.deployments, places.snapshot, places.run, Bell(places.run / "server.sock"))
+    loading = HistoryCourier(Predictions(history, utc_now), places.spools, places.snapshot, role.history)
     started()
-    await carrying.run(stop)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(carrying.run(stop))
+        tasks.create_task(loading.run(stop))
+    await history.close()
     await db.close()
 
 

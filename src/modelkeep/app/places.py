@@ -37,6 +37,11 @@ class Places:
         return self.data / "modelkeep.db"
 
     @property
+    def spools(self) -> Path:
+        """Predictions on their way to the history, a folder for each server."""
+        return self.data / "spool"
+
+    @property
     def setup_token(self) -> Path:
         """The one-time token of the first admin, until it has been used."""
         return self.data / "setup-token"

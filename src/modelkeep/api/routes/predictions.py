@@ -1,0 +1,86 @@
+"""The prediction history. Whoever may read models may read what was asked of them, contents included."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query
+from fastapi.responses import StreamingResponse
+
+from modelkeep.api.auth import Reader
+from modelkeep.api.paging import Cursor, Limit, encode_cursor, read_cursor
+from modelkeep.api.schemas.predictions import PredictionAnswer, PredictionFacts, answer_of, facts_of
+from modelkeep.api.schemas.wire import Page
+from modelkeep.api.services import Behind
+from modelkeep.contracts.prediction import Outcome
+from modelkeep.control.predictions import export
+from modelkeep.control.predictions.export import MEDIA_TYPES, Format
+from modelkeep.control.predictions.rules import Wanted
+
+router = APIRouter(prefix="/predictions", tags=["predictions"])
+
+
+def _wanted(
+    *,
+    id: Annotated[str | None, Query(max_length=200, description="One prediction's id.")] = None,  # noqa: A002 - the field's name
+    request_id: Annotated[str | None, Query(max_length=200, description="The id of the request, as X-Request-ID said.")] = None,
+    deployment: Annotated[str | None, Query(max_length=200, description="The deployment that answered.")] = None,
+    version: Annotated[
+        str | None, Query(max_length=200, description="The version that answered: its id or its number.")
+    ] = None,
+    key: Annotated[str | None, Query(max_length=200, description="The id of the key that asked.")] = None,
+    outcome: Annotated[Outcome | None, Query(description="How it ended.")] = None,
+    since: Annotated[datetime | None, Query(description="From this moment on; UTC where no zone is named.")] = None,
+    until: Annotated[datetime | None, Query(description="Before this moment.")] = None,
+) -> Wanted:
+    return Wanted(id, request_id, deployment, version, key, outcome, _seconds(since), _seconds(until))
+
+
+Filter = Annotated[Wanted, Depends(_wanted)]
+
+
+@router.get("")
+async def list_predictions(
+    actor: Reader, behind: Behind, wanted: Filter, limit: Limit = 50, cursor: Cursor = None
+) -> Page[PredictionFacts]:
+    """List predictions, newest first.
+
+    A page may hold fewer than `limit`, even none, and still name a `next_cursor`: it ends early where a rare find takes long.
+    """
+    del actor
+    found = await behind.predictions.facts(wanted, limit=limit, before=read_cursor(cursor))
+    return Page(items=[facts_of(record) for record in found.records], next_cursor=encode_cursor(found.before))
+
+
+@router.get("/export", response_class=StreamingResponse)
+async def export_predictions(
+    actor: Reader,
+    behind: Behind,
+    wanted: Filter,
+    format: Annotated[Format, Query(description="JSON lines, or Parquet with typed columns.")] = "jsonl",  # noqa: A002 - as above
+) -> StreamingResponse:
+    """Stream all wanted predictions as a file, newest first, with what went in and came out."""
+    del actor
+    write = export.writer(format)
+    return StreamingResponse(
+        write(behind.predictions.all(wanted)),
+        media_type=MEDIA_TYPES[format],
+        headers={"content-disposition": f'attachment; filename="predictions.{format}"'},
+    )
+
+
+@router.get("/{prediction_id}")
+async def get_prediction(
+    prediction_id: Annotated[str, Path(max_length=200, description="The prediction's id, as X-Prediction-ID said.")],
+    actor: Reader,
+    behind: Behind,
+) -> PredictionAnswer:
+    """Return a prediction with what went in and came out."""
+    del actor
+    return answer_of(await behind.predictions.prediction(prediction_id))
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    """Return Unix seconds."""
+    if moment is None:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
