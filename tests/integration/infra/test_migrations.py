@@ -17,6 +17,9 @@ import modelkeep.control.models.tables
 import modelkeep.control.users.tables
 import modelkeep.infra.broadcast
 import modelkeep.infra.jobs  # noqa: F401 - each registers its tables
+from modelkeep.contracts.snapshot import DeploymentSettings
+from modelkeep.control.deployments import store as deployments_store
+from modelkeep.control.users import store as users_store
 from modelkeep.infra import migrations
 from modelkeep.infra.db import Database, metadata
 from modelkeep.infra.migrations import HEAD, current, migrate, wait_until_current
@@ -54,6 +57,38 @@ def test_the_head_that_is_written_down_is_the_newest_step():
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     assert ScriptDirectory.from_config(config).get_current_head() == HEAD
+
+
+async def test_deployments_and_keys_from_before_settings_get_the_defaults(
+    empty_database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+):
+    db = Database(empty_database)
+    with monkeypatch.context() as before:
+        before.setattr(migrations, "HEAD", "0001")
+        await migrate(db)
+    async with db.begin() as tx:
+        for statement in (
+            "INSERT INTO users VALUES ('usr_1', 'ada', '2026-01-01')",
+            (
+                "INSERT INTO api_keys (id, user_id, name, digest, scopes, created_at)"
+                """ VALUES ('key_1', 'usr_1', 'old', 'd', '["admin"]', '2026-01-01')"""
+            ),
+            "INSERT INTO models VALUES ('mdl_1', 'iris', '', '2026-01-01', 'ada', NULL, NULL, NULL)",
+            (
+                "INSERT INTO deployments (id, name, model_id, model, revision, updated_at, updated_by)"
+                " VALUES ('dep_1', 'iris', 'mdl_1', 'iris', 3, '2026-01-01', 'ada')"
+            ),
+        ):
+            await tx.execute(sa.text(statement))
+    await migrate(db)
+    async with db.read() as tx:
+        deployment = await deployments_store.deployment(tx, "iris")
+        key = await users_store.key(tx, "key_1")
+    assert deployment is not None
+    assert (deployment.revision, deployment.settings) == (3, DeploymentSettings())
+    assert key is not None
+    assert (key.rate_per_minute, key.burst, key.served_rate) == (None, None, None)
+    await db.close()
 
 
 async def test_processes_that_start_at_once_migrate_once(empty_database: DatabaseSettings):

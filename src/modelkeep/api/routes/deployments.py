@@ -1,4 +1,4 @@
-"""Deployments: what answers where, and promoting a version."""
+"""Deployments: what answers where and how, and promoting a version."""
 
 import re
 from typing import Annotated
@@ -7,7 +7,7 @@ from fastapi import APIRouter, Header, Path, Response
 
 from modelkeep.api.auth import Reader, Writer
 from modelkeep.api.paging import Cursor, Limit, read_cursor, split
-from modelkeep.api.schemas.deployments import DeploymentAnswer, Promote
+from modelkeep.api.schemas.deployments import Configure, DeploymentAnswer, Promote
 from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind
 from modelkeep.contracts.errors import Invalid
@@ -30,6 +30,21 @@ async def list_deployments(actor: Reader, behind: Behind, limit: Limit = 50, cur
 async def get(name: Name, actor: Reader, behind: Behind, response: Response) -> DeploymentAnswer:
     """Return a deployment; its ETag is the revision that `If-Match` takes."""
     del actor
+    return await _answer(name, behind, response)
+
+
+@router.patch("/{name}")
+async def configure(
+    *,
+    name: Name,
+    body: Configure,
+    actor: Writer,
+    behind: Behind,
+    response: Response,
+    if_match: Annotated[str | None, Header(description="The revision you have seen; a newer one refuses the change.")] = None,
+) -> DeploymentAnswer:
+    """Change settings: what is not named stays, null brings a default back."""
+    await behind.deployments.configure(actor, name, body.settings, expected=_revision(if_match))
     return await _answer(name, behind, response)
 
 

@@ -40,7 +40,10 @@ async def me(actor: AnyKey, behind: Behind) -> MeAnswer:
 @router.post("/keys", status_code=status.HTTP_201_CREATED)
 async def issue_key(body: NewKey, actor: Admin, behind: Behind) -> IssuedKeyAnswer:
     """Make a key; its secret is in this answer and nowhere else."""
-    return _with_secret(await behind.users.issue_key(actor, body.name, frozenset(body.scopes), body.expires_in_days))
+    issued = await behind.users.issue_key(
+        actor, body.name, frozenset(body.scopes), body.expires_in_days, rate=body.rate, burst=body.burst
+    )
+    return _with_secret(issued)
 
 
 @router.get("/keys")

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Self
+from typing import Annotated, Any, Self
 
 import msgspec
+from pydantic import Field
 
 from modelkeep.api.schemas.wire import Answer, Ask, Number
+from modelkeep.contracts.snapshot import BatchMode, Keep
 from modelkeep.control.deployments.rules import Deployment, Serving
 
 
@@ -14,6 +16,52 @@ class Promote(Ask):
     """Have a deployment answer with a version."""
 
     version: Number
+
+
+class Configure(Ask):
+    """Change settings, by a JSON merge patch."""
+
+    settings: Annotated[
+        dict[str, Any],
+        Field(description="The settings to change, in the groups that an answer shows; null brings a default back."),
+    ]
+
+
+class BatchingAnswer(Answer):
+    """How requests that wait together share a run."""
+
+    mode: BatchMode
+    max_rows: int
+    max_wait_ms: float
+    latency_target_ms: float
+
+
+class ReplicasAnswer(Answer):
+    """How many runners one server keeps."""
+
+    min: int
+    max: int
+
+
+class RecordingAnswer(Answer):
+    """What is written down of predictions, and for how long."""
+
+    enabled: bool
+    sample: float
+    inputs: Keep
+    outputs: Keep
+    fields: dict[str, Keep]
+    keep_days: int
+
+
+class SettingsAnswer(Answer):
+    """What is set for one deployment alone."""
+
+    deadline_s: float
+    batching: BatchingAnswer
+    replicas: ReplicasAnswer
+    concurrency: int
+    recording: RecordingAnswer
 
 
 class ServingAnswer(Answer):
@@ -37,6 +85,7 @@ class DeploymentAnswer(Answer):
     revision: int
     updated_at: datetime
     updated_by: str
+    settings: SettingsAnswer
     serving: list[ServingAnswer]
 
     @classmethod

@@ -22,6 +22,10 @@ class NewKey(Ask):
     name: Annotated[str, Field(min_length=1, max_length=100)]
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=20)]
     expires_in_days: Annotated[int, Field(ge=1, le=36500)] | None = None
+    rate: Annotated[str, Field(max_length=50, description="Requests a minute, as `100/min`, or `unlimited`.")] = "unlimited"
+    burst: Annotated[
+        int | None, Field(ge=1, le=100_000_000, description="Most requests at once; a sixth of a minute's without it.")
+    ] = None
 
 
 class UserAnswer(Answer):
@@ -40,6 +44,8 @@ class KeyAnswer(Answer):
     created_at: datetime
     expires_at: datetime | None
     last_used_at: datetime | None
+    rate: str
+    burst: int | None
 
 
 class IssuedKeyAnswer(KeyAnswer):

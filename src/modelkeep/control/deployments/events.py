@@ -3,6 +3,13 @@
 import msgspec
 
 
+class SettingsChanged(msgspec.Struct, frozen=True):
+    """A deployment answers with other settings."""
+
+    deployment: str
+    revision: int
+
+
 class VersionPromoted(msgspec.Struct, frozen=True):
     """A deployment now answers with this version."""
 

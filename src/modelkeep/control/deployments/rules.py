@@ -6,7 +6,15 @@ from datetime import UTC, datetime
 import msgspec
 
 from modelkeep.contracts.prediction import Heartbeat
-from modelkeep.contracts.snapshot import Limits, RunnerSpec, ServedDeployment, ServedKey, ServedVersion, Snapshot
+from modelkeep.contracts.snapshot import (
+    DeploymentSettings,
+    Limits,
+    RunnerSpec,
+    ServedDeployment,
+    ServedKey,
+    ServedVersion,
+    Snapshot,
+)
 from modelkeep.control.deployments.errors import DeploymentStale
 from modelkeep.control.models.rules import Version
 
@@ -25,6 +33,7 @@ class Deployment(msgspec.Struct, frozen=True):
     version: int | None = None
     previous_version_id: str | None = None
     previous_version: int | None = None
+    settings: DeploymentSettings = msgspec.field(default_factory=DeploymentSettings)
 
 
 class Serving(msgspec.Struct, frozen=True):
@@ -44,10 +53,7 @@ def promote(
 
     `expected` is the revision that whoever asks has seen.
     """
-    if expected is not None and expected != deployment.revision:
-        raise DeploymentStale(
-            f"The deployment is at revision {deployment.revision} now: read it again, then repeat the change."
-        )
+    _check_revision(deployment, expected)
     if deployment.version_id == version_id:
         return None
     return msgspec.structs.replace(
@@ -60,6 +66,25 @@ def promote(
         updated_at=now,
         updated_by=by,
     )
+
+
+def configure(
+    deployment: Deployment, settings: DeploymentSettings, *, expected: int | None, by: str, now: datetime
+) -> Deployment | None:
+    """Return the deployment as it is with these settings; None when it has them already. `expected` as in `promote`."""
+    _check_revision(deployment, expected)
+    if settings == deployment.settings:
+        return None
+    return msgspec.structs.replace(
+        deployment, settings=settings, revision=deployment.revision + 1, updated_at=now, updated_by=by
+    )
+
+
+def _check_revision(deployment: Deployment, expected: int | None) -> None:
+    if expected is not None and expected != deployment.revision:
+        raise DeploymentStale(
+            f"The deployment is at revision {deployment.revision} now: read it again, then repeat the change."
+        )
 
 
 def serving(deployment: Deployment, heartbeats: Iterable[Heartbeat], numbers: dict[str, int]) -> list[Serving]:
@@ -80,9 +105,8 @@ def served_version(version: Version, labels: tuple[str, ...], limits: Limits) ->
     """Return a version as serving sees it; None while it has no signature, and so cannot serve."""
     if version.signature is None:
         return None
-    spec = RunnerSpec(
-        version.id, version.digest, version.size, version.format, version.runner, version.signature, version.image, limits
-    )
+    file = version.compiled or version
+    spec = RunnerSpec(version.id, file.digest, file.size, file.format, file.runner, version.signature, version.image, limits)
     return ServedVersion(
         id=version.id,
         model=version.model,
@@ -93,6 +117,7 @@ def served_version(version: Version, labels: tuple[str, ...], limits: Limits) ->
         labels=labels,
         scores=version.scores,
         created_at=version.created_at.isoformat(),
+        cost_ms=version.report.cost_ms if version.report else {},
     )
 
 
@@ -106,7 +131,7 @@ def compile_snapshot(
     """Put together everything that serving needs to answer."""
     known = {version.id: version for version in versions}
     places = [
-        ServedDeployment(one.name, one.version_id, one.revision)
+        ServedDeployment(one.name, one.version_id, one.revision, one.settings)
         for one in sorted(deployments, key=lambda one: one.name)
         if one.version_id is not None and one.version_id in known
     ]

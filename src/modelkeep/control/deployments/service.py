@@ -1,17 +1,29 @@
 """Deployments: which version answers where; every change of it becomes news for serving in the same transaction."""
 
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.prediction import Heartbeat
-from modelkeep.contracts.snapshot import Limits, Scope, encode_snapshot
+from modelkeep.contracts.snapshot import DeploymentSettings, Limits, Scope, encode_snapshot
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments import store
+from modelkeep.control.deployments.configuration import merged
 from modelkeep.control.deployments.errors import DeploymentNotFound
-from modelkeep.control.deployments.events import VersionPromoted
-from modelkeep.control.deployments.rules import Deployment, Serving, compile_snapshot, promote, served_version, serving
+from modelkeep.control.deployments.events import SettingsChanged, VersionPromoted
+from modelkeep.control.deployments.rules import (
+    Deployment,
+    Serving,
+    compile_snapshot,
+    configure,
+    promote,
+    served_version,
+    serving,
+)
 from modelkeep.control.models.service import Models
 from modelkeep.control.users.service import Users
 from modelkeep.infra.broadcast import Broadcast
@@ -71,6 +83,27 @@ class Deployments:
         async with self._db.begin() as tx:
             return await self.promote_in(tx, actor, name, number, expected=expected)
 
+    async def configure(self, actor: Actor, name: str, patch: Mapping[str, Any], *, expected: int | None = None) -> Deployment:
+        """Change settings of a deployment by a JSON merge patch: what is not named stays, null brings a default back.
+
+        `expected` as in `promote`. Raises `InvalidSettings` with each fault's place.
+        """
+        actor.need(Scope.MODELS_WRITE)
+        async with self._db.begin() as tx:
+            present = await store.deployment(tx, name, for_update=True)
+            if present is None:
+                raise DeploymentNotFound
+            settings = merged(present.settings, patch, await self._models.signature(tx, present.version_id))
+            changed = configure(present, settings, expected=expected, by=actor.name, now=self._clock())
+            if changed is None:
+                return present
+            await store.save(tx, changed)
+            details = {"revision": str(changed.revision), "before": _text(present.settings), "after": _text(settings)}
+            await self._audit.note(tx, actor, "deployment.configure", changed.id, **details)
+            await self._events.publish(tx, SettingsChanged(name, changed.revision))
+            await self.publish_in(tx)
+            return changed
+
     async def promote_in(
         self, tx: Transaction, actor: Actor, name: str, number: int, *, expected: int | None = None, only_first: bool = False
     ) -> Deployment:
@@ -126,3 +159,9 @@ class Deployments:
         ids = {version for beat in beats for name, version in beat.serving.items() if name in names}
         numbers = await self._models.numbers(tx, ids)
         return [(one, serving(one, beats, numbers)) for one in found]
+
+
+def _text(settings: DeploymentSettings) -> str:
+    """Return settings as the audit trail keeps them: JSON of what differs from the defaults."""
+    differing = {name: value for name, value in msgspec.to_builtins(settings).items() if value != {}}
+    return msgspec.json.encode(differing).decode()

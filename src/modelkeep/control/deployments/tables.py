@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 
+from modelkeep.contracts.snapshot import DeploymentSettings
 from modelkeep.infra.db import Document, UtcTime, metadata
 
 deployments = sa.Table(
@@ -18,6 +19,7 @@ deployments = sa.Table(
     sa.Column("revision", sa.Integer, nullable=False),
     sa.Column("updated_at", UtcTime, nullable=False),
     sa.Column("updated_by", sa.Text, nullable=False),
+    sa.Column("settings", Document(DeploymentSettings), nullable=False, server_default="{}"),
 )
 heartbeats = sa.Table(
     "heartbeats",

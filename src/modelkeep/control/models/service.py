@@ -10,6 +10,7 @@ from modelkeep.contracts.errors import Invalid
 from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.names import check_name
 from modelkeep.contracts.rejections import Rejection
+from modelkeep.contracts.signature import Signature
 from modelkeep.contracts.snapshot import Scope
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.models import store
@@ -200,6 +201,11 @@ class Models:
         """Return these versions with their labels, for a snapshot made in `tx`."""
         return [(one, await store.labels(tx, one.id)) for one in await store.versions_by_id(tx, version_ids)]
 
+    async def signature(self, tx: Transaction, version_id: str | None) -> Signature | None:
+        """Return what goes into a version and comes out of it; None without one."""
+        version = None if version_id is None else await store.version_by_id(tx, version_id)
+        return None if version is None else version.signature
+
     async def numbers(self, tx: Transaction, version_ids: set[str]) -> dict[str, int]:
         """Return the numbers of these versions by their ids."""
         return {one.id: one.number for one in await store.versions_by_id(tx, version_ids)}
@@ -246,6 +252,7 @@ class Models:
             labels=None if upload.labels is None else len(upload.labels),
             image=upload.image,
             sample=upload.sample,
+            compile=upload.compile,
         )
 
     async def _set_archived(self, actor: Actor, name: str, *, archived: bool) -> Model:

@@ -1,15 +1,19 @@
 """Users, keys and setup tokens as values, and when each is good."""
 
+import re
 from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
 
-from modelkeep.contracts.errors import Invalid
-from modelkeep.contracts.snapshot import Scope
+from modelkeep.contracts.errors import FieldError, Invalid
+from modelkeep.contracts.snapshot import Rate, Scope
 
 SETUP_TOKEN_LIFE: Final = timedelta(hours=24)
 NOTE_USE_EVERY: Final = timedelta(minutes=5)
+UNLIMITED: Final = "unlimited"
+HIGHEST_RATE: Final = 100_000_000
+_RATE: Final = re.compile(r"([0-9]{1,9})/min")
 
 
 class User(msgspec.Struct, frozen=True):
@@ -21,7 +25,10 @@ class User(msgspec.Struct, frozen=True):
 
 
 class Key(msgspec.Struct, frozen=True):
-    """An API key, without its secret, which nobody has."""
+    """An API key, without its secret, which nobody has.
+
+    `rate_per_minute` None is unlimited; `burst` None is a sixth of it: what ten seconds allow.
+    """
 
     id: str
     user_id: str
@@ -32,6 +39,20 @@ class Key(msgspec.Struct, frozen=True):
     expires_at: datetime | None = None
     last_used_at: datetime | None = None
     revoked_at: datetime | None = None
+    rate_per_minute: int | None = None
+    burst: int | None = None
+
+    @property
+    def rate(self) -> str:
+        """Its rate as people write it."""
+        return UNLIMITED if self.rate_per_minute is None else f"{self.rate_per_minute}/min"
+
+    @property
+    def served_rate(self) -> Rate | None:
+        """Its rate as serving holds it; None for unlimited."""
+        if self.rate_per_minute is None:
+            return None
+        return Rate(self.rate_per_minute, self.burst or max(1, self.rate_per_minute // 6))
 
     def good(self, now: datetime) -> bool:
         """Whether the key opens anything at this moment."""
@@ -68,3 +89,14 @@ def expiry(days: int | None, now: datetime) -> datetime | None:
     if days < 1:
         raise Invalid("A key lives for at least one day.")
     return now + timedelta(days=days)
+
+
+def read_rate(text: str) -> int | None:
+    """Return the requests a minute that `100/min` says; None for `unlimited`."""
+    if text == UNLIMITED:
+        return None
+    found = _RATE.fullmatch(text)
+    if found is None or not 1 <= int(found[1]) <= HIGHEST_RATE:
+        message = f"Write it as 100/min, from 1/min to {HIGHEST_RATE}/min, or as {UNLIMITED}."
+        raise Invalid("A rate is so many requests a minute.", fields=(FieldError("rate", "invalid_rate", message),))
+    return int(found[1])

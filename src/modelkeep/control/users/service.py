@@ -14,7 +14,17 @@ from modelkeep.control.audit.service import Audit
 from modelkeep.control.users import store
 from modelkeep.control.users.errors import AlreadySetUp, KeyNotFound, LastAdminKey, SetupTokenInvalid
 from modelkeep.control.users.events import KeysChanged, SetUpDone
-from modelkeep.control.users.rules import SETUP_TOKEN_LIFE, Key, SetupToken, User, expiry, is_last_admin, use_is_news
+from modelkeep.control.users.rules import (
+    SETUP_TOKEN_LIFE,
+    UNLIMITED,
+    Key,
+    SetupToken,
+    User,
+    expiry,
+    is_last_admin,
+    read_rate,
+    use_is_news,
+)
 from modelkeep.infra import secrets
 from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Database, DatabaseUnavailable, Transaction
@@ -69,7 +79,7 @@ class Users:
             await store.add_user(tx, user)
             actor = msgspec.structs.replace(SYSTEM, request_id=request_id)
             await self._audit.note(tx, actor, "user.create", user.id, name=name)
-            issued = await self._issue(tx, actor, user.id, name="first key", scopes=(Scope.ADMIN,), expires_at=None)
+            issued = await self._issue(tx, actor, Key(new_id("key"), user.id, "first key", b"", (Scope.ADMIN,), now))
             await self._events.publish(tx, SetUpDone())
             return user, issued
 
@@ -87,18 +97,40 @@ class Users:
             await self._note_use(key, now)
         return Actor(key.id, user.name, user.id, frozenset(key.scopes), request_id)
 
-    async def issue_key(self, actor: Actor, name: str, scopes: frozenset[Scope], expires_in_days: int | None) -> IssuedKey:
-        """Make a key for the actor's own user; its secret is in the answer and nowhere else."""
+    async def issue_key(
+        self,
+        actor: Actor,
+        name: str,
+        scopes: frozenset[Scope],
+        expires_in_days: int | None,
+        *,
+        rate: str = UNLIMITED,
+        burst: int | None = None,
+    ) -> IssuedKey:
+        """Make a key for the actor's own user; its secret is in the answer and nowhere else.
+
+        `rate` is `100/min` or `unlimited`; `burst` the most requests at once, a sixth of a minute's without it.
+        """
         actor.need(Scope.ADMIN)
         if not scopes:
             raise Invalid("A key needs at least one scope.")
         if not name.strip() or len(name) > _LONGEST_NAME:
             raise Invalid(f"A key's name has 1 to {_LONGEST_NAME} characters.")
+        if burst is not None and rate == UNLIMITED:
+            raise Invalid("A burst needs a rate.")
+        key = Key(
+            id=new_id("key"),
+            user_id=actor.user,
+            name=name.strip(),
+            digest=b"",
+            scopes=tuple(sorted(scopes)),
+            created_at=self._clock(),
+            expires_at=expiry(expires_in_days, self._clock()),
+            rate_per_minute=read_rate(rate),
+            burst=burst,
+        )
         async with self._db.begin() as tx:
-            expires_at = expiry(expires_in_days, self._clock())
-            return await self._issue(
-                tx, actor, actor.user, name=name.strip(), scopes=tuple(sorted(scopes)), expires_at=expires_at
-            )
+            return await self._issue(tx, actor, key)
 
     async def keys(self, *, limit: int, before: str | None = None) -> list[Key]:
         """List the keys that are not revoked, newest first."""
@@ -134,18 +166,22 @@ class Users:
         """Return the keys that serving must know, for a snapshot made in `tx`."""
         return tuple(
             ServedKey(
-                key.id, key.digest, key.name, frozenset(key.scopes), key.expires_at.timestamp() if key.expires_at else None
+                key.id,
+                key.digest,
+                key.name,
+                frozenset(key.scopes),
+                key.expires_at.timestamp() if key.expires_at else None,
+                key.served_rate,
             )
             for key in await store.good_keys(tx, self._clock())
         )
 
-    async def _issue(
-        self, tx: Transaction, actor: Actor, user_id: str, *, name: str, scopes: tuple[Scope, ...], expires_at: datetime | None
-    ) -> IssuedKey:
+    async def _issue(self, tx: Transaction, actor: Actor, key: Key) -> IssuedKey:
+        """Give a key its secret, and keep it."""
         secret = secrets.new_secret(secrets.KEY)
-        key = Key(new_id("key"), user_id, name, secrets.digest(secret.reveal()), scopes, self._clock(), expires_at)
+        key = msgspec.structs.replace(key, digest=secrets.digest(secret.reveal()))
         await store.add_key(tx, key)
-        await self._audit.note(tx, actor, "key.create", key.id, name=name, scopes=" ".join(scopes))
+        await self._audit.note(tx, actor, "key.create", key.id, name=key.name, scopes=" ".join(key.scopes), rate=key.rate)
         await self._events.publish(tx, KeysChanged())
         return IssuedKey(key, secret)
 

@@ -91,4 +91,6 @@ def _key(row: sa.Row[tuple[object, ...]]) -> Key:
         expires_at=row.expires_at,
         last_used_at=row.last_used_at,
         revoked_at=row.revoked_at,
+        rate_per_minute=row.rate_per_minute,
+        burst=row.burst,
     )

@@ -24,6 +24,8 @@ api_keys = sa.Table(
     sa.Column("expires_at", UtcTime),
     sa.Column("last_used_at", UtcTime),
     sa.Column("revoked_at", UtcTime),
+    sa.Column("rate_per_minute", sa.Integer),
+    sa.Column("burst", sa.Integer),
 )
 setup_tokens = sa.Table(
     "setup_tokens",
