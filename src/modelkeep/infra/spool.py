@@ -71,6 +71,7 @@ class SpoolWriter:
         self._mark, self._seed = _keys(self._run)
         self._number = max((segment.number for segment in segments(folder)), default=0)
         self._index = 0
+        self._last_batch = _FRAME.size
         self._fd = -1
         self._size = 0
         self._others = 0
@@ -91,6 +92,7 @@ class SpoolWriter:
             parts.append(payload)
             index = (index + 1) & _INDEXES
         data = b"".join(parts)
+        self._last_batch = len(data)
         missing = len(records) if not self._has_room(len(data)) else self._write(data, len(records))
         self.appended += len(records) - missing
         if missing and self._refuse:
@@ -100,8 +102,8 @@ class SpoolWriter:
 
     @property
     def full(self) -> bool:
-        """Whether the cap is reached: the next append would be dropped or refused."""
-        return not self._has_room(_FRAME.size)
+        """Whether the cap is reached: another batch like the last would be dropped or refused."""
+        return not self._has_room(self._last_batch)
 
     def close(self) -> None:
         """Let go of the spool; whoever opens it next begins a new segment."""
@@ -291,8 +293,8 @@ def _read_segment(segment: Segment, position: Position, max_bytes: int, *, seale
         scan = _Scan(segment.run, position.expected)
         used = scan.through(data)
         at_end = offset + len(data) >= size
-        if not used and not at_end and scan.wants > len(data) and offset + scan.wants <= size:
-            data = _load(file.fileno(), offset, scan.wants)  # one record that is larger than what is read at a time
+        while not used and not at_end and scan.wants > len(data) and offset + scan.wants <= size:
+            data = _load(file.fileno(), offset, scan.wants)  # one frame that is larger than what is read at a time
             used = scan.through(data)
             at_end = offset + len(data) >= size
         if sealed and used < len(data) and (at_end or not used):
