@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 help: ## Print this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: $(READY) ## Install everything into .venv
 
@@ -44,7 +44,12 @@ docs: $(READY) ## Write the reference pages anew from the code
 bench: $(READY) ## Measure the predict path on this machine
 	@$(BIN)/python bench/predict.py
 
+PEERS ?= mosec torchserve pytriton mlserver fastapi
+bench-peers: $(READY) ## Measure side by side with PEERS (the first time installs them, and takes an hour)
+	@command -v wrk >/dev/null || { test "$$(id -u)" = 0 && apt-get install -y -q wrk; } || { echo "Needed once: apt-get install -y wrk"; exit 2; }
+	@$(BIN)/python bench/side_by_side.py --peers $(PEERS) $(BENCH)
+
 clean: ## Remove what setup made; data in DATA stays
 	rm -rf $(VENV) .cache dist build
 
-.PHONY: help setup demo test check fix docs bench clean
+.PHONY: help setup demo test check fix docs bench bench-peers clean

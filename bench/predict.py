@@ -96,7 +96,7 @@ def main() -> None:
         limits = {"sklearn": bare(forest.predict_proba, rows, 64, 2.0)}
         onnx = _onnx(forest, home / "forest.onnx")
         if onnx:
-            os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # noqa: TID251 - read by the library at its import, which would upload
+            os.environ["ORT_DISABLE_TELEMETRY"] = "1"
             import onnxruntime
 
             options = onnxruntime.SessionOptions()
@@ -106,7 +106,7 @@ def main() -> None:
                 lambda part: session.run(None, {session.get_inputs()[0].name: part}), rows.astype(np.float32), 64, 2.0
             )
         command = [sys.executable, "-m", "modelkeep.app.cli", "serve", "--port", str(PORT), "--data", str(home / "data")]
-        environment = {"PATH": os.environ["PATH"], "MODELKEEP_LOG__LEVEL": "warning"}  # noqa: TID251 - a script
+        environment = {"PATH": os.environ["PATH"], "MODELKEEP_LOG__LEVEL": "warning"}
         with subprocess.Popen(command, cwd=home, env=environment, stdout=subprocess.DEVNULL) as server:
             try:
                 key = _key(home / "data" / "setup-token")

@@ -1,0 +1,1 @@
+"""What every measurement is made with: the machine, the servers, the load, the arithmetic and the report."""
