@@ -21,7 +21,7 @@ from rig import artifacts
 from rig.calls import Asking, Call
 from rig.environments import python_of_checkout
 from rig.machine import free_ports
-from rig.servers import DidNotStart, Server
+from rig.servers import START_S, DidNotStart, Server
 
 IMAGE = {"interpolation": "bilinear", "activation": "softmax"}
 """How pictures are prepared: the geometry of the peers' recipe."""
@@ -62,6 +62,10 @@ class Variant:
         """Whether it runs other code than this bench."""
         return self.python != sys.executable
 
+    def named(self, name: str) -> "Variant":
+        """Return the same under another name."""
+        return replace(self, name=name)
+
     def over(self, other: "Variant") -> "Variant":
         """Return the other one with these settings on top."""
         return replace(other, settings={**other.settings, **self.settings})
@@ -75,7 +79,13 @@ class Modelkeep:
     """Starts Modelkeep with the models of a kind of work, and knows what to look at afterwards."""
 
     def __init__(
-        self, work: str, variant: Variant | None = None, *, core: int | None, names: Iterable[str] = ("bench",)
+        self,
+        work: str,
+        variant: Variant | None = None,
+        *,
+        core: int | None,
+        names: Iterable[str] = ("bench",),
+        start_s: float = START_S,
     ) -> None:
         self._work = work
         self._names = tuple(names)
@@ -93,6 +103,7 @@ class Modelkeep:
             environment={"MODELKEEP_LOG__LEVEL": "warning", **self._variant.environment()},
             prepare=self._prepare,
             core=core,
+            start_s=start_s,
         )
 
     def client(self) -> Client:
@@ -110,6 +121,12 @@ class Modelkeep:
             return
         with self.client() as client:
             client.push(artifacts.model(self._work), name, **options)
+
+    def register(self, name: str) -> None:
+        """Make a model that has no version; raises `OSError`."""
+        status, body = self._get("/api/v1/models", self._admin, body=json.dumps({"name": name}).encode())
+        if status != http.client.CREATED:
+            raise OSError(body.decode())
 
     def asking(self, names: Iterable[str] = (), extra: Mapping[str, str] | None = None) -> Asking:
         """Return how the deployments `names` (all that were pushed, by default) are asked, in rotation."""
@@ -173,7 +190,11 @@ class Modelkeep:
             raise DidNotStart(str(error)) from error
         except ModelkeepError as error:
             raise OSError(str(error)) from error
+        self.settle()
         return self.asking()
+
+    def settle(self) -> None:
+        """Do what is left before the first burst; nothing, usually."""
 
     def _push_with_its_own_client(self, name: str, options: Mapping[str, Any]) -> None:
         """Push by the command line of the other code: client and server of one checkout belong together."""

@@ -12,7 +12,7 @@ from rig.calls import Asking, WrongAnswer
 from rig.machine import Tree, favour, pinned
 from rig.paths import CACHE
 
-_START_S = 120.0
+START_S = 120.0
 _LOOK_S = 0.1
 
 
@@ -31,6 +31,7 @@ class Server:
         environment: Mapping[str, str],
         prepare: Callable[["Server"], Asking],
         core: int | None,
+        start_s: float = START_S,
     ) -> None:
         self.name = name
         self.home = CACHE / "scratch" / name.replace("/", "_")
@@ -38,6 +39,7 @@ class Server:
         self._command = [*pinned(core), *command]
         self._environment = environment
         self._prepare = prepare
+        self._patience_s = start_s
         self._process: subprocess.Popen[bytes] | None = None
         self._asking: Asking | None = None
         self._tree: Tree | None = None
@@ -76,7 +78,7 @@ class Server:
             )
         favour(self._process.pid)
         self._tree = Tree(self._process.pid)
-        self._asking = self._await(started + _START_S)
+        self._asking = self._await(started + self._patience_s)
         self._asking.check()
         self.start_s = round(time.monotonic() - started, 1)
         self.index = self._asking.write(self.home / "requests")
@@ -95,7 +97,7 @@ class Server:
                 time.sleep(_LOOK_S)  # nobody can be asked to tell when a foreign server answers
                 continue
             return asking
-        raise DidNotStart(f"{self.name} did not answer in {_START_S:.0f} s ({last}).\n{self.last_words()}")
+        raise DidNotStart(f"{self.name} did not answer in {self._patience_s:.0f} s ({last}).\n{self.last_words()}")
 
     def last_words(self) -> str:
         """Return the end of its log."""
