@@ -17,11 +17,13 @@ from modelkeep.contracts.signature import ImageSpec
 from modelkeep.contracts.storage import BlobStore
 from modelkeep.control.models.rules import (
     LONGEST_DESCRIPTION,
+    Compile,
     Formats,
     Sample,
     Upload,
     check_description,
     plain_filename,
+    read_compile,
     read_labels,
     read_preprocess,
 )
@@ -30,7 +32,7 @@ from modelkeep.infra.multipart import MultipartReader, Take
 _MIB: Final = 1024 * 1024
 _PIECE: Final = _MIB
 _EMPTY: Final = "The file is empty."
-_SMALL: Final = {"format": 100, "preprocess": 64 * 1024, "description": 4 * LONGEST_DESCRIPTION}
+_SMALL: Final = {"format": 100, "compile": 100, "preprocess": 64 * 1024, "description": 4 * LONGEST_DESCRIPTION}
 _SAMPLES: Final = {".csv", ".json", ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 _OVERHEAD: Final = 256 * 1024
 
@@ -56,6 +58,11 @@ OPENAPI: Final[dict[str, Any]] = {
                         "sample": {"type": "string", "format": "binary", "description": "Rows as .csv or .json, or a picture."},
                         "labels": {"type": "string", "format": "binary", "description": "One label a line, in class order."},
                         "preprocess": {"type": "string", "description": "`imagenet`, or an image specification as JSON."},
+                        "compile": {
+                            "type": "string",
+                            "enum": ["auto", "off"],
+                            "description": "Whether a faster form of the model may serve, where one agrees with it.",
+                        },
                         "description": {"type": "string"},
                     },
                 }
@@ -83,7 +90,9 @@ async def receive(request: Request, blobs: BlobStore, formats: Formats, settings
     if form.sample:
         stored = await blobs.put(_once(form.sample), max_bytes=len(form.sample))
         sample = Sample(stored.digest, form.sample_filename)
-    return Upload(blob, form.filename, form.format, form.runner, form.description, form.labels, form.image, sample)
+    return Upload(
+        blob, form.filename, form.format, form.runner, form.description, form.labels, form.image, sample, form.compile
+    )
 
 
 def check(filename: str, form: str, size: int, formats: Formats, settings: ApiSettings) -> None:
@@ -133,6 +142,7 @@ class _Form:
         self.filename = self.format = self.runner = self.description = self.sample_filename = ""
         self.labels: tuple[str, ...] | None = None
         self.image: ImageSpec | None = None
+        self.compile: Compile = "auto"
         self.size = 0
         self._formats = formats
         self._limits = _SMALL | dict.fromkeys(("sample", "labels"), settings.max_sample_mb * _MIB)
@@ -163,6 +173,7 @@ class _Form:
             raise InvalidUpload(_EMPTY)
         self.format, self.runner = self._formats.choose(self.filename, self._text("format"))
         self.description = check_description(self._text("description"))
+        self.compile = read_compile(self._text("compile"))
         if "preprocess" in self._parts:
             self.image = read_preprocess(self._text("preprocess"))
         if "labels" in self._parts:

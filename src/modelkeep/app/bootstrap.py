@@ -240,12 +240,15 @@ async def courier(told: bytes, stop: Event, started: Callable[[], None]) -> None
 async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable[[], None]) -> None:
     """Do the jobs until `stop`."""
     from modelkeep.control.models.service import VALIDATE_VERSION
+    from modelkeep.worker.compilation import Compiler, keep_in
     from modelkeep.worker.inspection import RunnerInspector
     from modelkeep.worker.loop import Worker
     from modelkeep.worker.validation import Validation
 
     role, places, db, control = _control(told, "worker")
-    validation = Validation(control.models, blob_store(places), RunnerInspector(runners.start), role.limits)
+    blobs = blob_store(places)
+    inspector = RunnerInspector(runners.start, compiler=Compiler(runners.start, keep_in(blobs)))
+    validation = Validation(control.models, blobs, inspector, role.limits)
     started()
     await Worker(db, control.jobs, {VALIDATE_VERSION: validation}, role.worker, places.run).run(stop)
     await db.close()

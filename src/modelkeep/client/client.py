@@ -66,6 +66,7 @@ class Client:
         preprocess: str | PathLike[str] | Mapping[str, Any] | None = None,
         description: str = "",
         format: str | None = None,  # noqa: A002 - the field's word, as in the API
+        compile: str = "auto",  # noqa: A002 - the same
         wait: bool = True,
         promote: bool = False,
         timeout: float = 600.0,
@@ -79,10 +80,19 @@ class Client:
 
         `sample`: a few rows as the model takes them (DataFrame, array, lists, or a file), or a picture; estimators fitted on
         plain arrays need it. `labels`: class names in the order of the outputs, or a text file with one a line. `preprocess`:
-        for pictures, "imagenet", a dict or a JSON file. `promote`: let the version answer once it is ready; a model's first
+        for pictures, "imagenet", a dict or a JSON file. `compile`: "off" serves the file as it is, even where a faster form of
+        the model was found that agrees with it. `promote`: let the version answer once it is ready; a model's first
         does so by itself. `on_progress(sent, total)` hears of bytes, `on_state(version)` of the states of validation.
         """
-        upload = prepare(model, sample=sample, labels=labels, preprocess=preprocess, description=description, format=format)
+        upload = prepare(
+            model,
+            sample=sample,
+            labels=labels,
+            preprocess=preprocess,
+            description=description,
+            format=format,
+            compile=compile,
+        )
         self._check(name, upload)
         version = self._upload(name, upload, on_progress)
         if not wait:

@@ -95,10 +95,16 @@ def prepare(
     preprocess: object = None,
     description: str = "",
     format: str | None = None,  # noqa: A002 - the field's word, as in the API
+    compile: str = "auto",  # noqa: A002 - the same
 ) -> Upload:
     """Return the upload for an estimator or a file and what goes with it."""
     source, filename = _artifact(model)
-    optional = {"format": format, "preprocess": _preprocess(preprocess), "description": description}
+    optional = {
+        "format": format,
+        "preprocess": _preprocess(preprocess),
+        "description": description,
+        "compile": None if compile == "auto" else compile,
+    }
     attachments = [part for part in (_sample(sample), _labels(labels)) if part is not None]
     return Upload(source, filename, {name: value for name, value in optional.items() if value}, attachments)
 

@@ -41,7 +41,11 @@ class RunnerSpec(msgspec.Struct, frozen=True):
 
 
 class ServedVersion(msgspec.Struct, frozen=True):
-    """A version as serving sees it. `labels` name the classes of the score output; `scores` names that output ("" for none)."""
+    """A version as serving sees it. `labels` name the classes of the score output; `scores` names that output ("" for none).
+
+    `spec` is of the file that serves, which may be a compiled form of the uploaded one. `cost_ms` is the median time of one of
+    its runs, by the number of rows in it ("1" and "64", as far as measured).
+    """
 
     id: str
     model: str
@@ -52,6 +56,7 @@ class ServedVersion(msgspec.Struct, frozen=True):
     labels: tuple[str, ...] = ()
     scores: str = ""
     created_at: str = ""
+    cost_ms: dict[str, float] = {}
 
 
 BatchMode = Literal["auto", "off", "cheap", "flat", "compute"]

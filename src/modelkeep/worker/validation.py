@@ -30,7 +30,7 @@ class Validation:
             return
         match await self._inspector.inspect(await self._request(version)):
             case Inspection() as found:
-                findings = Findings(found.signature, found.report, found.image, found.scores)
+                findings = Findings(found.signature, found.report, found.image, found.scores, found.compiled)
                 await self._models.accept(version.id, findings, job.id)
             case Rejection() as rejection:
                 await self._models.reject(version.id, rejection, job.id)
@@ -50,7 +50,8 @@ class Validation:
             image=version.image,
             limits=self._limits,
         )
+        labels, compiles = await self._models.labels(version.id), version.compile != "off"
         if version.sample is None:
-            return InspectionRequest(spec, labels=await self._models.labels(version.id))
+            return InspectionRequest(spec, labels=labels, compile=compiles)
         sample = b"".join([piece async for piece in self._blobs.read(version.sample.digest)])
-        return InspectionRequest(spec, sample, version.sample.filename, await self._models.labels(version.id))
+        return InspectionRequest(spec, sample, version.sample.filename, labels, compile=compiles)

@@ -3,11 +3,13 @@
 import asyncio
 import itertools
 
+import msgspec
 import pytest
 
 from fixtures.control import ADMIN, FINDINGS, Rings, TestClock, ready_version, upload
 from modelkeep.app.control_plane import ControlPlane
 from modelkeep.contracts.prediction import Heartbeat
+from modelkeep.contracts.report import Compilation, CompiledArtifact
 from modelkeep.contracts.snapshot import Limits, Snapshot, decode_snapshot
 from modelkeep.control.deployments.errors import DeploymentNotFound, DeploymentStale
 from modelkeep.control.deployments.service import SNAPSHOT
@@ -47,6 +49,24 @@ async def test_the_first_ready_version_promotes_itself_and_later_ones_do_not(con
     assert (await control.models.model("iris")).serving_version == 1
     (version,) = (await snapshot(db)).versions
     assert version.number == 1
+
+
+async def test_a_compiled_version_is_served_from_its_compiled_file(control: ControlPlane, db: Database):
+    await control.models.create(ADMIN, "rose")
+    received = await control.models.receive(ADMIN, "rose", upload(b"rose"))
+    faster = CompiledArtifact("f" * 64, 7, "onnx", "onnx")
+    report = msgspec.structs.replace(FINDINGS.report, compiled=Compilation(used=True, latency_ms={"1": 0.01, "64": 0.05}))
+    await control.models.accept(received.id, msgspec.structs.replace(FINDINGS, report=report, compiled=faster), "job_x")
+    (served,) = (await snapshot(db)).versions
+    assert (served.spec.digest, served.spec.size, served.spec.format, served.spec.runner) == ("f" * 64, 7, "onnx", "onnx")
+    assert (served.spec.signature, served.cost_ms) == (FINDINGS.signature, {"1": 0.01, "64": 0.05})
+    version = await control.models.version("rose", 1)
+    assert (version.digest, version.compiled, version.compile) == (received.digest, faster, "auto")
+
+
+async def test_an_uncompiled_version_costs_what_its_own_runs_cost(control: ControlPlane, iris: None, db: Database):
+    (served,) = (await snapshot(db)).versions
+    assert served.cost_ms == FINDINGS.report.latency_ms
 
 
 async def test_the_snapshot_has_all_that_serving_needs(control: ControlPlane, iris: None, db: Database, clock: TestClock):

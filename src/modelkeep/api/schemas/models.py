@@ -84,6 +84,18 @@ class CheckAnswer(Answer):
     detail: str
 
 
+class CompilationAnswer(Answer):
+    """What came of compiling a model to a faster form. `reason` says why the original serves, where it does."""
+
+    used: bool
+    reason: str
+    rows_compared: int
+    largest_difference: float
+    relative_tolerance: float
+    absolute_tolerance: float
+    latency_ms: dict[str, float]
+
+
 class ReportAnswer(Answer):
     """What validation measured."""
 
@@ -100,6 +112,7 @@ class ReportAnswer(Answer):
     rows_tested: int
     latency_ms: dict[str, float]
     checks: list[CheckAnswer]
+    compiled: CompilationAnswer | None
 
 
 class RejectionAnswer(Answer):

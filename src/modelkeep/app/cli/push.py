@@ -45,6 +45,9 @@ def push(
     promote: Annotated[
         bool, typer.Option("--promote", help="Let it answer once it is ready (a first version always does).")
     ] = False,
+    no_compile: Annotated[
+        bool, typer.Option("--no-compile", help="Serve the file as it is, even where a faster form of it agrees.")
+    ] = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Return as soon as the file is stored.")] = False,
     url: Url = DEFAULT_URL,
     key: ApiKey = "",
@@ -70,6 +73,7 @@ def push(
                 preprocess=_preprocess(preprocess),
                 format=format,
                 description=description,
+                compile="off" if no_compile else "auto",
                 wait=False,
                 on_progress=standing.watching(progress),
             )
@@ -160,7 +164,8 @@ def _show(screen: Screen, version: "Version", deployment: "Deployment") -> None:
 def facts_of(version: "Version") -> dict[str, str | int | None]:
     """Return what is known of a version, as names and texts."""
     report, signature = version.report or {}, version.signature or {}
-    cost = report.get("latency_ms") or {}
+    compiled = report.get("compiled") or {}
+    cost = (compiled if compiled.get("used") else report).get("latency_ms") or {}
     speed = ", ".join(f"{_short(cost[rows])} ms for {rows} row{'s' if rows != '1' else ''}" for rows in cost)
     memory = report.get("memory_bytes")
     return {
@@ -169,8 +174,16 @@ def facts_of(version: "Version") -> dict[str, str | int | None]:
         "outputs": _tensors(signature.get("outputs", ())),
         "labels": version.labels,
         "speed": speed,
+        "compiled": _compiled(compiled),
         "memory": f"{memory / MEGABYTE:.0f} MB" if memory else None,
     }
+
+
+def _compiled(compiled: dict[str, object]) -> str | None:
+    """Return whether the model was compiled, in a few words."""
+    if not compiled:
+        return None
+    return f"yes; the same on {compiled['rows_compared']} rows" if compiled["used"] else f"no: {compiled['reason']}"
 
 
 def _short(milliseconds: float) -> str:

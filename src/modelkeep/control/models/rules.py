@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from pathlib import PurePosixPath
-from typing import Final, Self
+from typing import Final, Literal, Self, get_args
 
 import msgspec
 
 from modelkeep.contracts.errors import Invalid, UnsupportedFormat
 from modelkeep.contracts.rejections import Rejection
-from modelkeep.contracts.report import Report
+from modelkeep.contracts.report import CompiledArtifact, Report
 from modelkeep.contracts.runner import Format, Manifest
 from modelkeep.contracts.signature import ImageSpec, Signature
 from modelkeep.contracts.storage import Blob
@@ -32,6 +32,10 @@ LONGEST_DESCRIPTION: Final = 10_000
 LONGEST_FILENAME: Final = 255
 LONGEST_LABEL: Final = 1000
 LARGEST_PICTURE: Final = 4096
+
+
+Compile = Literal["auto", "off"]
+"""Whether a version may be served in a faster form than the uploaded file: "auto" where validation finds one, or "off"."""
 
 
 class State(StrEnum):
@@ -65,7 +69,10 @@ class Model(msgspec.Struct, frozen=True):
 
 
 class Version(msgspec.Struct, frozen=True):
-    """One numbered release of a model. `labels` is their count; the labels themselves stay in the store."""
+    """One numbered release of a model. `labels` is their count; the labels themselves stay in the store.
+
+    `compiled` is the file that serves instead of the uploaded one, where validation found one that is the same and faster.
+    """
 
     id: str
     model_id: str
@@ -87,6 +94,8 @@ class Version(msgspec.Struct, frozen=True):
     rejection: Rejection | None = None
     scores: str = ""
     sample: "Sample | None" = None
+    compile: Compile = "auto"
+    compiled: CompiledArtifact | None = None
     validated_at: datetime | None = None
     archived_at: datetime | None = None
 
@@ -109,6 +118,7 @@ class Upload(msgspec.Struct, frozen=True):
     labels: tuple[str, ...] | None = None
     image: ImageSpec | None = None
     sample: Sample | None = None
+    compile: Compile = "auto"
 
     def fingerprint(self, model: str) -> str:
         """Return a digest that is equal for equal uploads to the same model."""
@@ -122,6 +132,7 @@ class Findings(msgspec.Struct, frozen=True):
     report: Report
     image: ImageSpec | None = None
     scores: str = ""
+    compiled: CompiledArtifact | None = None
 
 
 class Formats:
@@ -202,6 +213,14 @@ _CHOICES: Final = {
     "interpolation": ("nearest", "bilinear", "bicubic", "lanczos"),
     "activation": ("auto", "softmax", "none"),
 }
+
+
+def read_compile(text: str) -> Compile:
+    """Return the switch that `text` stands for; nothing stands for "auto"."""
+    for one in get_args(Compile):
+        if one == (text.strip() or "auto"):
+            return one  # type: ignore[no-any-return]
+    raise Invalid(f"`compile` is one of: {', '.join(get_args(Compile))}.")
 
 
 def check_description(text: str) -> str:

@@ -252,6 +252,7 @@ class Models:
             labels=None if upload.labels is None else len(upload.labels),
             image=upload.image,
             sample=upload.sample,
+            compile=upload.compile,
         )
 
     async def _set_archived(self, actor: Actor, name: str, *, archived: bool) -> Model:

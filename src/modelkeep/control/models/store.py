@@ -108,7 +108,7 @@ async def begin_validation(tx: Transaction, version_id: str) -> bool:
 
 async def accept(tx: Transaction, version_id: str, findings: Findings, now: datetime) -> bool:
     """Set a version to ready with what was found; False when it had been validated before."""
-    found = {name: getattr(findings, name) for name in ("signature", "report", "image", "scores")}
+    found = {name: getattr(findings, name) for name in ("signature", "report", "image", "scores", "compiled")}
     return await _leave_unvalidated(tx, version_id, state=State.READY, validated_at=now, **found)
 
 

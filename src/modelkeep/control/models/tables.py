@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 
 from modelkeep.contracts.rejections import Rejection
-from modelkeep.contracts.report import Report
+from modelkeep.contracts.report import CompiledArtifact, Report
 from modelkeep.contracts.signature import ImageSpec, Signature
 from modelkeep.control.models.rules import Sample
 from modelkeep.infra.db import Document, UtcTime, metadata
@@ -41,6 +41,8 @@ versions = sa.Table(
     sa.Column("report", Document(Report)),
     sa.Column("rejection", Document(Rejection)),
     sa.Column("scores", sa.Text, nullable=False),
+    sa.Column("compile", sa.Text, nullable=False),
+    sa.Column("compiled", Document(CompiledArtifact)),
     sa.Column("created_at", UtcTime, nullable=False),
     sa.Column("created_by", sa.Text, nullable=False),
     sa.Column("validated_at", UtcTime),
