@@ -136,7 +136,9 @@ class OnnxModel:
 
     def run(self, inputs: "Mapping[str, np.ndarray]") -> "dict[str, np.ndarray]":
         """Answer one micro-batch; a graph of a fixed batch runs as often as needed, the last piece filled up."""
-        feed = {name: _as_texts(array) if name in self._texts else array for name, array in inputs.items()}
+        feed = inputs
+        if self._texts:
+            feed = {name: _as_texts(array) if name in self._texts else array for name, array in inputs.items()}
         if not self._batch:
             return self._once(feed)
         import numpy as np
@@ -149,7 +151,9 @@ class OnnxModel:
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
     def _once(self, feed: "Mapping[str, NDArray[np.generic]]") -> "dict[str, NDArray[np.generic]]":
-        answers = zip(self._outputs, self._session.run(None, feed), strict=True)
+        answers = zip(self._outputs, self._session.run(self._outputs, feed), strict=True)
+        if not self._classes:  # only ZipMaps answer otherwise than with arrays
+            return dict(answers)
         return {name: self._unzipped(name, answer) if isinstance(answer, list) else answer for name, answer in answers}
 
     def _unzipped(self, name: str, maps: list[dict[object, float]]) -> "NDArray[np.generic]":
