@@ -11,7 +11,6 @@ a write, or a writer after a `kill -9`, takes it for the end. The file is alloca
 made (the tally is then kept in memory alone, and says so in `trouble`), never as a bus error while counting.
 """
 
-import contextlib
 import fcntl
 import mmap
 import os
@@ -40,6 +39,7 @@ _FRAME: Final = struct.Struct("<II")
 _LONGEST_ENTRY: Final = 16 << 10
 _KEPT_CELLS: Final = 4096  # so that the series "other" finds room when everything else has been taken
 _KEPT_BYTES: Final = 128 << 10
+_REMEMBERED: Final = 10_000  # refused label sets; one that is forgotten is counted again
 _LOCK: Final = struct.Struct("@hhqqi4x")  # struct flock of 64-bit Linux: type, whence, start, length, pid
 
 
@@ -98,9 +98,7 @@ class Tally:
         self.families = (DROPPED, *families)
         self.trouble = ""
         self._budget = budget
-        self.path, fd = self._opened(folder, slot)
-        self.map = mmap.mmap(fd, _SIZE)  # it keeps a descriptor of its own, and with it the lock
-        os.close(fd)
+        self.path, self.map = self._opened(folder, slot)
         self.cells = memoryview(self.map)[_CELLS_AT:_DIRECTORY_AT].cast("d")
         self._first: dict[tuple[str, Labels], int] = {}
         self._refused: dict[tuple[str, Labels], int] = {}
@@ -131,23 +129,23 @@ class Tally:
         self.cells.release()
         self.map.close()
 
-    def _opened(self, folder: Path, slot: int) -> tuple[Path | None, int]:
+    def _opened(self, folder: Path, slot: int) -> tuple[Path | None, mmap.mmap]:
         """Return a locked file of the right layout, or one in memory where the disk has no room."""
         number = 0
         while True:
             path = folder / (f"{slot}-{number}.tally" if number else f"{slot}.tally")
             try:
-                with contextlib.ExitStack() as failing:
-                    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                    failing.callback(os.close, fd)
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                try:
                     if not _lock(fd):
                         number += 1
                     elif self._fits(path, fd):
-                        failing.pop_all()
-                        return path, fd
+                        return path, mmap.mmap(fd, _SIZE)  # it keeps a descriptor of its own, and with it the lock
+                finally:
+                    os.close(fd)
             except OSError as error:
                 self.trouble = str(error)
-                return None, _in_memory(_header(self.families))
+                return None, mmap.mmap(-1, _SIZE)
 
     def _fits(self, path: Path, fd: int) -> bool:
         """Whether this locked file can be counted in; a new one is made so, and one of another release goes."""
@@ -193,7 +191,7 @@ class Tally:
                 return first
         self.cells[self.series(DROPPED, (family.name,))] += 1.0
         first = self.series(family, other)
-        if len(self._refused) < self._budget:
+        if len(self._refused) < _REMEMBERED:
             self._refused[family.name, values] = first
         return first
 
@@ -394,10 +392,3 @@ def _still_at(path: Path, fd: int) -> bool:
         return os.path.samestat(path.stat(), os.fstat(fd))
     except FileNotFoundError:
         return False
-
-
-def _in_memory(header: bytes) -> int:
-    fd = os.memfd_create("modelkeep-tally", os.MFD_CLOEXEC)
-    os.ftruncate(fd, _SIZE)
-    os.pwrite(fd, header, 0)
-    return fd

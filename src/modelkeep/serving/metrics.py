@@ -7,14 +7,16 @@ The numbers are those of all servers of the installation, whichever of them is a
 from bisect import bisect_left
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import structlog
 
 from modelkeep.infra.exposition import OPENMETRICS, TEXT, Exposition, wants_openmetrics
 from modelkeep.infra.tally import BUDGET, DROPPED, Family, Gauges, Labels, Tallies, Tally, merged
-from modelkeep.serving.keys import Keys
-from modelkeep.serving.router import Router
+
+if TYPE_CHECKING:  # a router's routes hold the meters that are made here
+    from modelkeep.serving.keys import Keys
+    from modelkeep.serving.router import Router
 
 __all__ = ["CONTENT_TYPE", "FAMILIES", "OPENMETRICS", "Meter", "Metrics", "wants_openmetrics"]
 
@@ -52,8 +54,8 @@ _ROWS: Final = Family(
 _DURATION: Final = Family(
     "modelkeep_prediction_duration_seconds",
     "histogram",
-    "Seconds that an answered prediction took, by deployment and stage (total; queue: until its run began; inference: in the "
-    "runner; postprocess: writing the answer).",
+    "Seconds that an answered prediction took, by deployment and stage (total; queue: until its run began; preprocess: from "
+    "picture to tensor; inference: the model; postprocess: writing the answer).",
     ("deployment", "stage"),
     bounds=_SECONDS,
     folded=("deployment",),
@@ -149,6 +151,7 @@ class Meter:
         "_error",
         "_ok",
         "_opened",
+        "_preprocess",
         "_queue",
         "_rejected",
         "_requests",
@@ -167,11 +170,14 @@ class Meter:
         self._version = version
         self._opened = False
         self._ok = self._rejected = self._error = self._rows = 0
-        self._total = self._queue = self._run = self._encode = 0
+        self._total = self._queue = self._run = 0
+        self._encode = self._preprocess = -1
         self._size = self._requests = 0
 
-    def answered(self, rows: int, total_s: float, queue_s: float, run_s: float, encode_s: float = 0.0) -> None:
-        """Count one answer: its rows, and the seconds of each of its stages."""
+    def answered(
+        self, rows: int, total_s: float, queue_s: float, run_s: float, encode_s: float = 0.0, *, preprocess_s: float = 0.0
+    ) -> None:
+        """Count one answer: its rows, and the seconds of each of its stages; a stage of 0 s was none."""
         if not self._opened:
             self._open()
         cells = self._cells
@@ -187,9 +193,17 @@ class Meter:
         cells[at + bisect_left(_SECONDS, run_s)] += 1.0
         cells[at + _SECONDS_SUM] += run_s
         if encode_s:
+            if self._encode < 0:
+                self._encode = self._tally.series(_DURATION, (self._deployment, "postprocess"))
             at = self._encode
             cells[at + bisect_left(_SECONDS, encode_s)] += 1.0
             cells[at + _SECONDS_SUM] += encode_s
+        if preprocess_s:
+            if self._preprocess < 0:
+                self._preprocess = self._tally.series(_DURATION, (self._deployment, "preprocess"))
+            at = self._preprocess
+            cells[at + bisect_left(_SECONDS, preprocess_s)] += 1.0
+            cells[at + _SECONDS_SUM] += preprocess_s
 
     def refused(self, outcome: Literal["rejected", "error"]) -> None:
         """Count one prediction that was not answered: the request was at fault (rejected), or we were (error)."""
@@ -220,7 +234,6 @@ class Meter:
         self._total = series(_DURATION, (name, "total"))
         self._queue = series(_DURATION, (name, "queue"))
         self._run = series(_DURATION, (name, "inference"))
-        self._encode = series(_DURATION, (name, "postprocess"))
         self._size = series(_BATCH_SIZE, (name,))
         self._requests = series(_BATCH_REQUESTS, (name,))
         self._opened = True
@@ -269,7 +282,7 @@ class Metrics:
         """Add to the requests that are being answered now."""
         self._cells[self._inflight] += by
 
-    def watch(self, router: Router, keys: Keys) -> None:
+    def watch(self, router: "Router", keys: "Keys") -> None:
         """Also show the state of the router and the age of its news, read when it is published or scraped."""
         self._state = lambda: _state(router, keys)
 
@@ -336,7 +349,7 @@ class _Followed:
         self._seen = now
 
 
-def _state(router: Router, keys: Keys) -> Gauges:
+def _state(router: "Router", keys: "Keys") -> Gauges:
     """Read the gauges off the router."""
     gauges: Gauges = [(_NUMBER.name, (), float(router.snapshot.number)), (_AGE.name, (), keys.staleness_s)]
     for name, served in router.routes().items():

@@ -1,5 +1,6 @@
 """Metrics: Prometheus reads them, they count what happened, and their labels stay few."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,123 @@ async def test_labels_are_escaped(house, name: str) -> None:
 
 def test_metrics_of_two_servers_in_one_process_do_not_clash(tmp_path: Path) -> None:
     assert Metrics("1", tmp_path / "one").text() != Metrics("2", tmp_path / "two").text()
+
+
+def told(metrics: Metrics) -> dict[str, Metric]:
+    return {family.name: family for family in text_string_to_metric_families(metrics.text().decode())}
+
+
+def test_an_answer_is_counted_in_each_stage_it_had_and_in_no_other(tmp_path: Path) -> None:
+    metrics = Metrics("1", tmp_path)
+    meter = metrics.meter("m", 3)
+    meter.answered(4, 0.011, 0.001, 0.009)
+    meter.answered(2, 0.3, 0.0, 0.25, 0.002)
+    meter.answered(1, 40.0, 0.0, 0.25, preprocess_s=0.004)
+    families = told(metrics)
+    duration = "modelkeep_prediction_duration_seconds"
+    assert value(families, "modelkeep_predictions_total", deployment="m", version="3", outcome="ok") == 3
+    assert value(families, "modelkeep_prediction_rows_total", deployment="m", version="3") == 7
+    for stage, count, total in (
+        ("total", 3, 40.311),
+        ("queue", 3, 0.001),
+        ("inference", 3, 0.509),
+        ("postprocess", 1, 0.002),
+        ("preprocess", 1, 0.004),
+    ):
+        assert value(families, f"{duration}_count", deployment="m", stage=stage) == count
+        assert value(families, f"{duration}_sum", deployment="m", stage=stage) == pytest.approx(total)
+    upto = [
+        (bound, value(families, f"{duration}_bucket", deployment="m", stage="total", le=bound))
+        for bound in ("0.01", "0.02", "0.5", "30.0", "+Inf")
+    ]
+    assert upto == [("0.01", 0), ("0.02", 1), ("0.5", 2), ("30.0", 2), ("+Inf", 3)]
+    assert value(families, f"{duration}_bucket", deployment="m", stage="queue", le="0.001") == 3, "a bound is in its bucket"
+
+
+def test_runs_and_those_turned_away_are_counted(tmp_path: Path) -> None:
+    metrics = Metrics("1", tmp_path)
+    meter = metrics.meter("m", 3)
+    meter.ran(2, 64)
+    meter.ran(1, 2000)
+    for reason in ("queue", "queue", "deadline"):
+        meter.turned_away(reason)
+    families = told(metrics)
+    assert value(families, "modelkeep_batch_size_sum", deployment="m") == 2064
+    assert value(families, "modelkeep_batch_size_bucket", deployment="m", le="64.0") == 1
+    assert value(families, "modelkeep_batch_requests_sum", deployment="m") == 3
+    assert value(families, "modelkeep_batch_requests_count", deployment="m") == 2
+    assert value(families, "modelkeep_queue_rejected_total", deployment="m", reason="queue") == 2
+    assert value(families, "modelkeep_queue_rejected_total", deployment="m", reason="deadline") == 1
+
+
+def test_a_deployment_that_was_never_asked_takes_no_series(tmp_path: Path) -> None:
+    metrics = Metrics("1", tmp_path)
+    before = metrics.text()
+    for number in range(1000):
+        metrics.meter(f"idle-{number}", 1)
+    assert metrics.text() == before
+
+
+def test_any_server_shows_the_numbers_of_all_and_the_one_that_replaces_a_killed_one_goes_on(tmp_path: Path) -> None:
+    one, two = Metrics("1", tmp_path, 0), Metrics("1", tmp_path, 1)
+    for server in (one, two):
+        server.meter("m", 1).answered(1, 0.1, 0.0, 0.1)
+        server.request("predict", "POST", 200)
+        server.inflight_changed(1)
+    assert one.text() == two.text()
+    one.close()
+    again = Metrics("1", tmp_path, 0)
+    again.meter("m", 1).answered(1, 0.1, 0.0, 0.1)
+    for server in (again, two):
+        families = told(server)
+        assert value(families, "modelkeep_predictions_total", deployment="m", version="1", outcome="ok") == 3
+        assert value(families, "modelkeep_http_requests_total", route="predict", method="POST", code="200") == 2
+        assert value(families, "modelkeep_inflight_requests") == 1
+
+
+def test_the_history_is_followed_over_restarts(tmp_path: Path) -> None:
+    for _ in range(2):
+        counts = {"appended": 5, "dropped": 1}  # each process counts from its own start
+        metrics = Metrics("1", tmp_path)
+        metrics.watch_history(partial(counts.get, "appended", 0), partial(counts.get, "dropped", 0))
+        metrics.publish()
+        counts["appended"] += 2
+        families = told(metrics)
+        metrics.close()
+    assert value(families, "modelkeep_prediction_log_records_total") == 14
+    assert value(families, "modelkeep_prediction_log_dropped_total") == 2
+
+
+async def test_a_servers_state_is_seen_through_another_while_it_lives(house, tmp_path: Path) -> None:
+    await house.serve("m")
+    folder = tmp_path / "shared"
+    one, two = Metrics("1", folder, 0), Metrics("2", folder, 1)
+    one.watch(house.router, house.keys)
+    one.publish()
+    families = told(two)
+    assert value(families, "modelkeep_deployment_ready", deployment="m") == 1
+    assert value(families, "modelkeep_snapshot_number") == house.router.snapshot.number
+    assert (value(families, "modelkeep_build_info", version="1"), value(families, "modelkeep_build_info", version="2")) == (
+        1,
+        1,
+    )
+    one.close()
+    assert "modelkeep_deployment_ready" not in told(two)
+
+
+async def test_states_beyond_the_budget_are_folded_and_counted_once(house, tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d"):
+        await house.serve(name)
+    metrics = Metrics("1", tmp_path / "few", label_sets=2)
+    metrics.watch(house.router, house.keys)
+    metrics.text()
+    metrics.text()
+    families = told(metrics)
+    assert [one.labels["deployment"] for one in families["modelkeep_deployment_ready"].samples] == ["a", "b", "other"]
+    assert value(families, "modelkeep_label_sets_dropped_total", metric="modelkeep_deployment_ready") == 2
+
+
+async def test_who_asks_for_openmetrics_gets_it(house) -> None:
+    answer = await house.client.get("/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert answer.text.endswith("# EOF\n")
