@@ -8,26 +8,10 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from rig import artifacts, resnet
-
-
-def recipe(name: str, served: Any) -> Callable[[bytes], Any]:  # noqa: ANN401 - a module
-    """Return what makes a picture the network's input, of shape [1, 3, 224, 224]."""
-    if name == "pillow":
-        return lambda picture: served.prepared(picture)[None]
-    from modelkeep.contracts.signature import Dtype, ImageSpec, Signature, TensorSpec
-    from modelkeep.sandbox.imaging import INPUT, Pictures
-    from rig.modelkeep import IMAGE
-
-    tensor = TensorSpec(resnet.INPUT, Dtype.FP32, (-1, 3, resnet.SIZE, resnet.SIZE))
-    scores = TensorSpec(resnet.OUTPUT, Dtype.FP32, (-1, resnet.CLASSES))
-    pictures = Pictures(ImageSpec(**IMAGE), Signature((tensor,), (scores,)))
-    return lambda picture: pictures.tensors({INPUT: np.array([picture], object)})[resnet.INPUT]
+from rig import artifacts, recipes
 
 
 def main() -> None:
@@ -36,7 +20,7 @@ def main() -> None:
     parser.add_argument("--recipe", choices=("pillow", "modelkeep"), default="pillow")
     asked = parser.parse_args()
     served = artifacts.as_peers_run_it(artifacts.PICTURES)
-    prepare, network = recipe(asked.recipe, served), served.network()
+    prepare, network = recipes.preparing(asked.recipe, served), served.network()
     pictures = [question.picture for question in artifacts.questions(artifacts.PICTURES)]
     for picture in pictures:
         served.top5(network(prepare(picture)))

@@ -29,13 +29,13 @@ class Question:
     right: tuple[float, ...] = ()
 
 
-def questions(work: str) -> list[Question]:
-    """Return what is asked, building models and answers where they are missing."""
+def questions(work: str, recipe: str = "pillow") -> list[Question]:
+    """Return what is asked, building models and answers where they are missing. `recipe`: how pictures are prepared."""
     build()
     if work == ROWS:
         rows = json.loads((ARTIFACTS / "rows.json").read_text())
         return [Question(row=tuple(one["row"]), right=tuple(one["right"])) for one in rows]
-    right = json.loads((ARTIFACTS / "pictures.json").read_text())
+    right = json.loads((ARTIFACTS / "pictures.json").read_text())[recipe]
     return [Question(picture=(ARTIFACTS / f"{number}.jpg").read_bytes(), right=(best,)) for number, best in enumerate(right)]
 
 
@@ -70,7 +70,7 @@ def _pictures() -> None:
     from PIL import Image, ImageOps
     from sklearn.datasets import load_sample_images
 
-    from rig import resnet
+    from rig import recipes, resnet
 
     images = [Image.fromarray(array) for array in load_sample_images().images]
     images += [ImageOps.mirror(image) for image in images]
@@ -83,7 +83,12 @@ def _pictures() -> None:
     served = as_peers_run_it(PICTURES)
     tensors = np.stack([served.prepared(picture) for picture in encoded])
     resnet.write(ARTIFACTS / "resnet50.onnx", tensors)
-    _write("pictures.json", [best[0]["class"] for best in served.top5(served.network()(tensors))])
+    network = served.network()
+    right = {}
+    for recipe in ("pillow", "modelkeep"):
+        prepare = recipes.preparing(recipe, served)
+        right[recipe] = [served.top5(network(prepare(picture)))[0][0]["class"] for picture in encoded]
+    _write("pictures.json", right)
 
 
 def as_peers_run_it(work: str) -> Any:  # noqa: ANN401 - a module

@@ -36,8 +36,8 @@ class Contestant:
         )
         return said | self._spent(before, used, said["client_cpu_s"], said["requests"])
 
-    def open(self, rate: float, seconds: float, connections: int = OPEN_CONNECTIONS) -> dict[str, Any]:
-        """Return what the open-loop generator says of one burst, and what the server used."""
+    def open(self, rate: float, seconds: float, connections: int = OPEN_CONNECTIONS, **limits: float) -> dict[str, Any]:
+        """Return what the generator says of one open-loop burst, and what the server used. `limits`: of `open_loop.measure`."""
         before, used = Moment.now(), self.server.tree.cpu_s()
         said = open_loop.measure(
             self.server.asking.port,
@@ -46,6 +46,7 @@ class Contestant:
             seconds=seconds,
             connections=connections,
             core=self.client_core,
+            **limits,
         )
         return said | self._spent(before, used, said["client_cpu_s"], said["good_per_second"] * seconds)
 

@@ -17,14 +17,11 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from modelkeep.client import Client, ModelkeepError, Rejected
-from rig import artifacts
+from rig import artifacts, recipes
 from rig.calls import Asking, Call
 from rig.environments import python_of_checkout
 from rig.machine import free_ports
 from rig.servers import START_S, DidNotStart, Server
-
-IMAGE = {"interpolation": "bilinear", "activation": "softmax"}
-"""How pictures are prepared: the geometry of the peers' recipe."""
 
 RATE = "60000000/min"
 """The key's limit: it is counted, and never reached."""
@@ -115,7 +112,7 @@ class Modelkeep:
         if self._work == artifacts.ROWS:
             options: dict[str, Any] = {"sample": [list(artifacts.questions(artifacts.ROWS)[0].row)]}
         else:
-            options = {"preprocess": IMAGE, "sample": artifacts.model(self._work).with_name("0.jpg")}
+            options = {"preprocess": recipes.IMAGE, "sample": artifacts.model(self._work).with_name("0.jpg")}
         if self._variant.foreign:
             self._push_with_its_own_client(name, options)
             return
@@ -131,7 +128,7 @@ class Modelkeep:
     def asking(self, names: Iterable[str] = (), extra: Mapping[str, str] | None = None) -> Asking:
         """Return how the deployments `names` (all that were pushed, by default) are asked, in rotation."""
         headers = {"X-API-Key": self._key, **(extra or {})}
-        questions = artifacts.questions(self._work)
+        questions = artifacts.questions(self._work, "modelkeep")
         calls = []
         for number in range(len(questions) if len(self._names) == 1 else len(questions) * len(self._names)):
             question = questions[number % len(questions)]

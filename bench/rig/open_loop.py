@@ -10,7 +10,7 @@ due and could not be sent, for want of a free connection, is sent later and coun
 import argparse
 import gc
 import json
-import os
+import math
 import select
 import socket
 import subprocess
@@ -43,12 +43,14 @@ def measure(
     connections: int = 64,
     core: int | None = None,
     drain_s: float = 10.0,
+    deadline_s: float = math.inf,
 ) -> dict[str, Any]:
     """Run the generator in a process of its own, and return its figures (see `Outcome.figures`)."""
     from rig.machine import pinned
 
     command = [*pinned(core), sys.executable, __file__, "--port", str(port), "--index", str(index), "--rate", str(rate)]
     command += ["--seconds", str(seconds), "--connections", str(connections), "--drain", str(drain_s)]
+    command += ["--deadline", str(deadline_s)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + drain_s + 60)
     if done.returncode:
         raise RuntimeError(f"the generator failed: {done.stderr[-800:]}")
@@ -64,6 +66,7 @@ class Outcome:
         self.sent = array("d")
         self.done = array("d")
         self.status = array("H")
+        self.started_at = time.time()
         self.unsent = 0
         self.reconnects = 0
 
@@ -74,7 +77,7 @@ class Outcome:
         self.done.append(done)
         self.status.append(status)
 
-    def figures(self, *, rate: float, seconds: float) -> dict[str, Any]:
+    def figures(self, *, rate: float, seconds: float, deadline_s: float = math.inf) -> dict[str, Any]:
         """Return rates, latencies in ms from when each was due, those of refusals apart, and a timeline."""
         due, sent, done = (np.frombuffer(one, float) if one else np.zeros(0) for one in (self.due, self.sent, self.done))
         status = np.frombuffer(self.status, np.uint16) if self.status else np.zeros(0, np.uint16)
@@ -83,8 +86,10 @@ class Outcome:
         return {
             "offered_per_second": rate,
             "seconds": seconds,
-            "sent_per_second": len(due) / seconds,
+            "started_at": self.started_at,
+            "sent_per_second": int((sent <= seconds).sum()) / seconds,
             "good_per_second": int(good.sum()) / seconds,
+            "in_time_per_second": int((good & (done - sent <= deadline_s) & (done <= seconds)).sum()) / seconds,
             "by_status": {str(code or "lost"): count for code, count in sorted(Counter(status.tolist()).items())},
             "unsent": self.unsent,
             "reconnects": self.reconnects,
@@ -158,6 +163,7 @@ class Generator:
         """Send `rate` requests a second for `seconds`; then wait at most `drain_s` for what is out."""
         total, sent, turn = int(rate * seconds), 0, 0
         gc.disable()
+        self._outcome.started_at = time.time()
         self._start = clock = time.perf_counter()
         end = clock + seconds + drain_s
         while (sent < total or self._busy) and clock < end:
@@ -174,6 +180,12 @@ class Generator:
             if one.busy:
                 self._outcome.note(one.due, one.sent, clock - self._start, _LOST)
         return self._outcome
+
+    def close(self) -> None:
+        """Close all connections."""
+        for one in self._by_fd.values():
+            one.sock.close()
+        self._epoll.close()
 
     def _wait(self, seconds: float) -> None:
         """Take what has arrived, waiting for it at most so long; select() waits by the microsecond, epoll does not."""
@@ -283,12 +295,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--drain", type=float, default=10.0, help="seconds to wait for the last answers")
+    parser.add_argument("--deadline", type=float, default=math.inf, help="seconds after which an answer is in vain")
     asked = parser.parse_args()
     generator = Generator(asked.port, wires(asked.index), asked.connections)
     outcome = generator.run(asked.rate, asked.seconds, asked.drain)
-    print(json.dumps(outcome.figures(rate=asked.rate, seconds=asked.seconds)))
-    sys.stdout.flush()
-    os._exit(0)  # thousands of connections need no farewell
+    generator.close()
+    print(json.dumps(outcome.figures(rate=asked.rate, seconds=asked.seconds, deadline_s=asked.deadline)))
 
 
 if __name__ == "__main__":

@@ -25,18 +25,20 @@ def run(modelkeep: Modelkeep, one: Contestant, asked: argparse.Namespace) -> dic
     before = one.open(_CALM_SHARE * peak, _CALM_S)
     memory = _Memory(one)
     with memory:
-        storm = one.open(asked.times * peak, max(asked.seconds, _PEAK_S), _CONNECTIONS)
+        seconds = max(asked.seconds, _PEAK_S)
+        storm = one.open(asked.times * peak, seconds, _CONNECTIONS, drain_s=0.0, deadline_s=asked.deadline)
         after = one.open(_CALM_SHARE * peak, _CALM_S)
-    good = storm["good_per_second"]
+    pause = after["started_at"] - storm["started_at"] - seconds  # until the calm load has begun
+    back = normal_after(after["timeline"], before["good"].get("p99_ms", 0.0))
     figures = {
         "peak_per_second": peak,
         "offered_in_peaks": storm["sent_per_second"] / peak,
-        "goodput_of_peak": good / peak,
+        "goodput_of_peak": storm["in_time_per_second"] / peak,
         "refusals_p99_ms": storm["refused_from_sent"].get("p99_ms", 0.0),
         "memory_before_mb": before["rss_mb"],
         "memory_most_mb": max(memory.seen, default=0.0),
         "memory_after_mb": after["rss_mb"],
-        "normal_again_s": normal_after(after["timeline"], before["good"].get("p99_ms", 0.0)),
+        "normal_again_s": back if back < 0 else pause + back,
         "by_status": storm["by_status"],
     }
     print(f"\n{one.name}:")
