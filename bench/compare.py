@@ -122,6 +122,7 @@ def main() -> None:
     """Run one comparison, print it, and keep the raw figures."""
     asked = _parse()
     closed_loop.available()
+    machine.end_in_order()
     priority = machine.come_first()
     print(priority)
     core = machine.SERVER_CORE if asked.mode == "pinned" else None

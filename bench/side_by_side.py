@@ -162,6 +162,7 @@ def main() -> None:
     except closed_loop.NoLoadGenerator as error:
         parser.exit(2, f"{error}\n")
     folder = asked.to or RESULTS / time.strftime("peers-%Y%m%d-%H%M%S")
+    machine.end_in_order()
     priority = machine.come_first()
     print(priority)
     results: dict[str, Any] = {"machine": machine.describe(), "priority": priority, "asked": vars(asked), "matches": []}

@@ -3,7 +3,9 @@
 import contextlib
 import os
 import platform
+import signal
 import socket
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +44,12 @@ def come_first() -> str:
     if favour(os.getpid()):
         done.append(f"autogroup nice {_NICE}")
     return f"Priority raised: {' and '.join(done)}." if done else "No right to raise the priority: others' work disturbs more."
+
+
+def end_in_order() -> None:
+    """Let SIGTERM and a closed terminal end this process as Ctrl-C does: with what it has started."""
+    for one in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(one, lambda *_: sys.exit(1))
 
 
 def favour(pid: int) -> bool:
