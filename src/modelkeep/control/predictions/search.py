@@ -47,9 +47,9 @@ async def newest_first(
         onward = give(block.last_id)
         if onward is not None:
             return found, onward
-        advanced = bool(found) or before is None or block.last_id < before
-        if opened >= _MOST_BLOCKS and advanced:
-            return found, block.last_id + _AFTER
+        rest = block.last_id + _AFTER
+        if opened >= _MOST_BLOCKS and (before is None or rest < before):
+            return found, rest
         open_records += await asyncio.to_thread(choose, await store.payload(tx, block), wanted, before)
         open_records.sort(key=_by_id)
         opened += 1

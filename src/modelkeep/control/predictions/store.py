@@ -77,7 +77,8 @@ async def move(tx: Transaction, server: str, before: Position, after: Position) 
     there = (positions.c.segment == before.segment) & (positions.c.offset == before.offset)
     moved = await tx.execute(sa.update(positions).where(positions.c.server == server, there).values(to))
     if moved.rowcount == 0 and before == Position():
-        moved = await tx.execute(tx.insert(positions).values(server=server, **to).on_conflict_do_nothing())
+        new = tx.insert(positions).values(server=server, **to).on_conflict_do_nothing()
+        return await tx.one(new.returning(positions.c.server)) is not None
     return moved.rowcount == 1
 
 
