@@ -3,6 +3,8 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -14,12 +16,13 @@ import httpx
 from modelkeep.client.connection import Connection
 from modelkeep.client.errors import Invalid, NotAllowed, Rejected, ServerUnreachable, TimedOut
 from modelkeep.client.inputs import encode, pictures_in, rows_in
-from modelkeep.client.results import Deployment, Key, Model, Prediction, Version
+from modelkeep.client.results import Deployment, Key, Model, Prediction, RecordedPrediction, Version
 from modelkeep.client.upload import Progress, Upload, prepare
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 _API = "/api/v1"
 _LONGEST_SILENCE = 15.0  # seconds without news of a validation before its state is asked for again
+_FILTERS = frozenset({"id", "request_id", "deployment", "version", "key", "outcome", "since", "until"})
 _CREATE = {"create": "true"}
 _AFTER_UPLOAD = 600.0  # seconds that the server may take to store the last bytes of a large upload
 
@@ -219,6 +222,15 @@ class Client:
         document = self._connection.document("POST", path, repeat=True, json={"version": version}, headers=headers)
         return Deployment.read(document)
 
+    def configure(self, name: str, settings: Mapping[str, Any], *, revision: int | None = None) -> Deployment:
+        """Change settings of a deployment: what is not named stays, None brings a default back.
+
+        With `revision`, only if it was not changed since that one; otherwise `Conflict` is raised.
+        """
+        headers = {} if revision is None else {"if-match": f'"{revision}"'}
+        path = f"{_API}/deployments/{_part(name)}"
+        return Deployment.read(self._connection.document("PATCH", path, json={"settings": settings}, headers=headers))
+
     # Keys
 
     def setup(self, token: str, *, name: str = "admin") -> Key:
@@ -233,9 +245,12 @@ class Client:
         """Return the API keys, without their secrets."""
         return [Key.read(one) for one in self._items("/keys")]
 
-    def create_key(self, name: str, scopes: Sequence[str], *, expires_in_days: int | None = None) -> Key:
-        """Make an API key; `secret` in the answer is shown this once."""
-        return Key.read(self._post("/keys", {"name": name, "scopes": list(scopes), "expires_in_days": expires_in_days}))
+    def create_key(
+        self, name: str, scopes: Sequence[str], *, expires_in_days: int | None = None, rate: str = "unlimited"
+    ) -> Key:
+        """Make an API key; `secret` in the answer is shown this once. `rate`: requests a minute, as "100/min"."""
+        body = {"name": name, "scopes": list(scopes), "expires_in_days": expires_in_days, "rate": rate}
+        return Key.read(self._post("/keys", body))
 
     def revoke_key(self, key_id: str) -> None:
         """Make a key worthless at once."""
@@ -267,6 +282,41 @@ class Client:
             if page.get("next_cursor") is None:
                 return
             wanted["cursor"] = page["next_cursor"]
+
+    # History
+
+    def predictions(self, *, limit: int = 50, **wanted: object) -> list[RecordedPrediction]:
+        """Return the newest `limit` predictions of the history, without what went in and came out.
+
+        `wanted`: id, request_id, deployment, version (id or number), key (its id), outcome ("ok", "rejected", "error",
+        "degraded"), since and until (a datetime, ISO text or Unix seconds).
+        """
+        items = self._items("/predictions", **{"limit": min(limit, 500), **_filters(wanted)})
+        return [RecordedPrediction.read(one) for one in islice(items, limit)]
+
+    def prediction(self, prediction_id: str) -> RecordedPrediction:
+        """Return one prediction of the history, with what went in and came out."""
+        return RecordedPrediction.read(self._get(f"/predictions/{_part(prediction_id)}"))
+
+    def export_predictions(self, to: str | PathLike[str], *, format: str | None = None, **wanted: object) -> Path:  # noqa: A002
+        """Write the predictions of the history to a file, newest first, and return its path.
+
+        `format` is "jsonl" or "parquet"; without it, the file's name decides. `wanted` is as for `predictions`.
+        """
+        target = Path(to)
+        form = format or ("parquet" if target.suffix == ".parquet" else "jsonl")
+        query = {"format": form} | _filters(wanted)
+        unfinished = target.with_name(f".{target.name}.{uuid4().hex[:8]}.part")
+        try:
+            with self._connection.stream(f"{_API}/predictions/export", params=query) as response, unfinished.open("wb") as file:
+                for piece in response.iter_bytes():
+                    file.write(piece)
+            unfinished.replace(target)
+        except OSError as error:
+            raise Invalid(f"{target} cannot be written: {error.strerror}.", code="file_unwritable") from error
+        finally:
+            unfinished.unlink(missing_ok=True)
+        return target
 
     def _check(self, name: str, upload: Upload) -> None:
         """Have the upload refused, if it will be, before its file is sent."""
@@ -325,6 +375,18 @@ class Client:
             raise ServerUnreachable(
                 "The download broke: what came is not what the server holds. Try again.", code="download_broken"
             )
+
+
+def _filters(wanted: Mapping[str, object]) -> dict[str, str]:
+    """Return filters as a query; raises `Invalid` for one that there is not."""
+    unknown = wanted.keys() - _FILTERS
+    if unknown:
+        raise Invalid(f"There is no filter {min(unknown)}: there are {', '.join(sorted(_FILTERS))}.", code="invalid_filter")
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else str(value)
+        for name, value in wanted.items()
+        if value is not None
+    }
 
 
 def _part(name: str) -> str:

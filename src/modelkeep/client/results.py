@@ -91,6 +91,7 @@ class Deployment(_FromDocument):
     revision: int = 0
     updated_at: str = ""
     updated_by: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
     serving: Sequence[Mapping[str, Any]] = ()
 
 
@@ -104,6 +105,7 @@ class Key(_FromDocument):
     created_at: str = ""
     expires_at: str | None = None
     last_used_at: str | None = None
+    rate: str = "unlimited"
     secret: str | None = field(default=None, repr=False)
 
 
@@ -168,3 +170,44 @@ def _array(values: list[Any]) -> Any:  # noqa: ANN401 - a numpy array, and numpy
     if array.dtype == object and all(value is None or isinstance(value, (int, float)) for value in array.flat):
         return array.astype(float)  # a missing number is null in JSON
     return array
+
+
+@dataclass(frozen=True)
+class Side(_FromDocument):
+    """What went into a prediction or came out: `value` where it is JSON, else `base64`; `note` says what was not kept."""
+
+    content_type: str
+    value: Any = None
+    base64: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class RecordedPrediction(_FromDocument):
+    """One prediction of the history. Times are milliseconds; `inputs` and `outputs` come with a single one only."""
+
+    id: str
+    at: str = ""
+    request_id: str = ""
+    deployment: str = ""
+    version_id: str = ""
+    version: int = 0
+    key_id: str = ""
+    dialect: str = ""
+    outcome: str = ""
+    code: str = ""
+    status: int = 0
+    rows: int = 0
+    total_ms: float = 0.0
+    queue_ms: float = 0.0
+    run_ms: float = 0.0
+    content_type: str = ""
+    inputs: Side | None = None
+    outputs: Side | None = None
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        """Return the value for a JSON object."""
+        sides: dict[str, Any] = {name: Side.read(document[name]) for name in ("inputs", "outputs") if document.get(name)}
+        known = {one.name for one in fields(cls)} - {"raw", "inputs", "outputs"}
+        return cls(**{name: value for name, value in document.items() if name in known}, **sides, raw=document)

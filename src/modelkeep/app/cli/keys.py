@@ -45,9 +45,9 @@ def list_keys(*, url: Url = DEFAULT_URL, key: ApiKey = "", as_json: AsJson = Fal
     with connected(url, key) as client:
         found = client.keys()
     rows: list[list[Cell]] = [
-        [one.id, one.name, ", ".join(one.scopes), when(one.created_at), when(one.expires_at)] for one in found
+        [one.id, one.name, ", ".join(one.scopes), when(one.created_at), when(one.expires_at), one.rate] for one in found
     ]
-    columns = ("id", "name", "scopes", "created", "expires")
+    columns = ("id", "name", "scopes", "created", "expires", "rate")
     screen.result([one.raw for one in found], lambda: screen.table(columns, rows, empty="No keys."))
 
 
@@ -64,6 +64,7 @@ def create_key(
     expires_in_days: Annotated[
         int | None, typer.Option(min=1, metavar="DAYS", help="End of its life; without, it has none.")
     ] = None,
+    rate: Annotated[str, typer.Option(metavar="RATE", help="Requests a minute, as 100/min, or unlimited.")] = "unlimited",
     url: Url = DEFAULT_URL,
     key: ApiKey = "",
     as_json: AsJson = False,
@@ -76,7 +77,7 @@ def create_key(
         raise WrongUse("The key needs a name.", "Say what it is for: `modelkeep keys create nightly-batch`.")
     screen = Screen(as_json=as_json)
     with connected(url, key, interrupted=MAYBE_MADE) as client:
-        made = client.create_key(name, scope, expires_in_days=expires_in_days)
+        made = client.create_key(name, scope, expires_in_days=expires_in_days, rate=rate)
     screen.result(made.raw, lambda: _show_secret(screen, made))
 
 

@@ -8,8 +8,9 @@ from typing import Any, NoReturn
 
 import typer
 
+from modelkeep.app.cli import deployments as deployments_commands
 from modelkeep.app.cli import keys as keys_commands
-from modelkeep.app.cli import models, predict, push, server
+from modelkeep.app.cli import models, predict, predictions, push, server
 from modelkeep.app.cli.problems import EXIT_CODES, Code, Interrupted, WrongUse, report
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -39,6 +40,7 @@ def _add(command: Any, panel: str, example: str = "") -> None:  # noqa: ANN401 -
 
 _add(push.push, _FIRST, push.EXAMPLES)
 _add(predict.predict, _FIRST, predict.EXAMPLES)
+app.add_typer(predictions.predictions, name="predictions", rich_help_panel=_FIRST)
 _add(models.models, _SECOND, "modelkeep models churn --json")
 _add(models.versions, _SECOND, "modelkeep versions churn 2")
 _add(models.promote, _SECOND, "modelkeep promote churn 2")
@@ -46,6 +48,7 @@ _add(models.describe, _SECOND, "modelkeep describe churn 'Who will leave next mo
 _add(models.download, _SECOND, "modelkeep download churn 2 -o churn-2.joblib")
 _add(models.archive, _SECOND, "modelkeep archive churn 1")
 _add(models.restore, _SECOND, "modelkeep restore churn")
+app.add_typer(deployments_commands.deployments, name="deployments", rich_help_panel=_SECOND)
 _add(server.serve, _THIRD, "modelkeep serve --port 9000 --data /srv/modelkeep")
 _add(keys_commands.setup, _THIRD, "modelkeep setup --token mks_...")
 app.add_typer(keys_commands.keys, name="keys", rich_help_panel=_THIRD)

@@ -1,0 +1,137 @@
+"""Commands about deployments: which there are, how one answers, and changing its settings."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from modelkeep.app.cli.connect import connected, refined
+from modelkeep.app.cli.options import DEFAULT_URL, ApiKey, AsJson, Url
+from modelkeep.app.cli.problems import WrongUse
+from modelkeep.app.cli.screen import Cell, Screen, when
+
+if TYPE_CHECKING:
+    from modelkeep.client import Deployment
+
+_FIELDS = "recording.fields."  # what follows is one name, dots and all
+_DEFAULT = "default"
+_HOW = "Write it as NAME=VALUE, such as batching.mode=off; `modelkeep deployments show NAME` lists the names."
+
+deployments = typer.Typer(
+    invoke_without_command=True,
+    help="List deployments, show one, or change its settings.",
+    epilog="Example:  modelkeep deployments",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the deployment.", show_default=False)]
+
+
+@deployments.callback()
+def list_deployments(context: typer.Context, *, url: Url = DEFAULT_URL, key: ApiKey = "", as_json: AsJson = False) -> None:
+    """List deployments, show one, or change its settings."""
+    if context.invoked_subcommand is not None:
+        return
+    screen = Screen(as_json=as_json)
+    with connected(url, key) as client:
+        found = client.deployments()
+    rows: list[list[Cell]] = [
+        [one.name, one.model, one.version, one.revision, when(one.updated_at), one.updated_by] for one in found
+    ]
+    columns = ("name", "model", "version", "revision", "updated", "by")
+    empty = "No deployments yet. `modelkeep push FILE --name NAME` makes a model, and one of its name."
+    screen.result([one.raw for one in found], lambda: screen.table(columns, rows, empty=empty))
+
+
+@deployments.command("show", epilog="Example:  modelkeep deployments show churn")
+def show(name: Name, *, url: Url = DEFAULT_URL, key: ApiKey = "", as_json: AsJson = False) -> None:
+    """Show what a deployment answers with, and its settings."""
+    screen = Screen(as_json=as_json)
+    with connected(url, key, model=name) as client:
+        found = client.deployment(name)
+    screen.result(found.raw, lambda: _show(screen, found))
+
+
+@deployments.command("set", epilog="Example:  modelkeep deployments set churn batching.mode=off deadline_s=2")
+def configure(
+    name: Name,
+    changes: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SETTING=VALUE",
+            help="The settings to change; the value `default` brings a default back.",
+            show_default=False,
+        ),
+    ],
+    *,
+    revision: Annotated[
+        int | None, typer.Option("--revision", min=0, metavar="N", help="Only if nobody has changed it since this revision.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    key: ApiKey = "",
+    as_json: AsJson = False,
+) -> None:
+    """Change settings of a deployment; those that are not named stay as they are."""
+    patch = patch_of(changes)
+    screen = Screen(as_json=as_json)
+    look = f"`modelkeep deployments show {name}` "
+    with (
+        connected(url, key, model=name, interrupted=f"It may be changed already: {look}tells.") as client,
+        refined("stale", f"{look}tells how it is now."),
+    ):
+        changed = client.configure(name, patch, revision=revision)
+    screen.result(changed.raw, lambda: _show(screen, changed))
+
+
+def patch_of(changes: Sequence[str]) -> dict[str, Any]:
+    """Return what `batching.mode=off deadline_s=2` says as a JSON merge patch. Raises `WrongUse`."""
+    patch: dict[str, Any] = {}
+    for change in changes:
+        path, equals, text = change.partition("=")
+        if not equals or not path:
+            raise WrongUse(f"{change!r} says no value.", _HOW)
+        group = patch
+        *groups, last = (
+            [*_FIELDS.rstrip(".").split("."), path.removeprefix(_FIELDS)] if path.startswith(_FIELDS) else path.split(".")
+        )
+        for one in groups:
+            group = group.setdefault(one, {})
+            if not isinstance(group, dict):
+                raise WrongUse(f"{path} is set beside {one} itself.", _HOW)
+        group[last] = _value(text)
+    return patch
+
+
+def _value(text: str) -> Any:  # noqa: ANN401 - a JSON value
+    """Return a number, true, false or a text; None for the word that means the default."""
+    if text == _DEFAULT:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    is_plain = isinstance(value, int | str) or (isinstance(value, float) and math.isfinite(value))
+    return value if is_plain else text  # what is no value of a setting is for the server to refuse, in its words
+
+
+def _show(screen: Screen, deployment: "Deployment") -> None:
+    screen.facts(
+        {
+            "name": deployment.name,
+            "model": deployment.model,
+            "version": deployment.version or "none yet",
+            "revision": deployment.revision,
+            "updated": f"{when(deployment.updated_at)} by {deployment.updated_by}",
+            **dict(_flat(deployment.settings)),
+        }
+    )
+
+
+def _flat(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value if isinstance(value, str) else json.dumps(value)
