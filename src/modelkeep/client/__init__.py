@@ -27,7 +27,7 @@ from modelkeep.client.errors import (
     TooLarge,
     Unavailable,
 )
-from modelkeep.client.results import Deployment, Key, Label, Model, Prediction, Rejection, Version
+from modelkeep.client.results import Deployment, Key, Label, Model, Prediction, RecordedPrediction, Rejection, Side, Version
 
 __all__ = [
     "Client",
@@ -44,10 +44,12 @@ __all__ = [
     "NotAuthenticated",
     "NotFound",
     "Prediction",
+    "RecordedPrediction",
     "Rejected",
     "Rejection",
     "ServerFailed",
     "ServerUnreachable",
+    "Side",
     "Stale",
     "TimedOut",
     "TooLarge",

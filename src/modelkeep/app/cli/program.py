@@ -10,7 +10,7 @@ import typer
 
 from modelkeep.app.cli import deployments as deployments_commands
 from modelkeep.app.cli import keys as keys_commands
-from modelkeep.app.cli import models, predict, push, server
+from modelkeep.app.cli import models, predict, predictions, push, server
 from modelkeep.app.cli.problems import EXIT_CODES, Code, Interrupted, WrongUse, report
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -40,6 +40,7 @@ def _add(command: Any, panel: str, example: str = "") -> None:  # noqa: ANN401 -
 
 _add(push.push, _FIRST, push.EXAMPLES)
 _add(predict.predict, _FIRST, predict.EXAMPLES)
+app.add_typer(predictions.predictions, name="predictions", rich_help_panel=_FIRST)
 _add(models.models, _SECOND, "modelkeep models churn --json")
 _add(models.versions, _SECOND, "modelkeep versions churn 2")
 _add(models.promote, _SECOND, "modelkeep promote churn 2")
