@@ -3,7 +3,7 @@
 import os
 import socket
 from asyncio import Event
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +17,8 @@ from modelkeep.contracts.errors import NotFound
 from modelkeep.contracts.snapshot import Limits
 
 if TYPE_CHECKING:
+    from uvicorn import Server
+
     from modelkeep.app.control_plane import ControlPlane
     from modelkeep.app.settings import Settings
     from modelkeep.app.supervisor import Role
@@ -133,41 +135,21 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
 
     While the database is away, requests are refused with 503 and it is tried again and again.
     """
-    import asyncio
-
-    import structlog
     import uvicorn
 
     from modelkeep.api.asgi import create_app
     from modelkeep.api.services import Services
-    from modelkeep.contracts.errors import StorageFull, Unavailable
     from modelkeep.control.models.rules import Formats
     from modelkeep.control.predictions.service import Predictions
     from modelkeep.control.users.events import SetUpDone
     from modelkeep.infra.clock import utc_now
-    from modelkeep.infra.migrations import migrate
     from modelkeep.infra.prediction_log import history_database
 
     role, places, db, control = _control(told, "api")
     store = blob_store(places)
     await store.sweep()
     history = history_database(role.database, places.data)
-    opened = asyncio.Event()
-
-    async def prepare() -> bool:
-        try:
-            await migrate(db)
-            await control.deployments.publish()
-            await _offer_setup(control, places)
-        except (Unavailable, StorageFull) as error:
-            structlog.get_logger(__name__).warning("api_waits_for_the_database", reason=error.message)
-            return False
-        opened.set()
-        return True
-
-    async def open_at_last() -> None:
-        while not await prepare():  # noqa: ASYNC110 - a database that is away cannot tell anyone
-            await asyncio.sleep(_DATABASE_POLL_S)
+    opened = Event()
 
     async def on_set_up(tx: "Transaction", event: "SetUpDone") -> None:
         del event
@@ -198,20 +180,56 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
         timeout_graceful_shutdown=5,
     )
     server = uvicorn.Server(config)
-    is_open = await prepare()  # before anyone is answered: where the database is there, nobody is refused
+    if await _prepare(db, control, places):
+        opened.set()  # before anyone is answered: where the database is there, nobody is refused
+    await _serve(server, inner, stop, started, _open(db, control, places, opened))
+    await history.close()
+    await db.close()
+
+
+async def _serve(
+    server: "Server", inner: socket.socket, stop: Event, started: Callable[[], None], opening: Coroutine[object, object, None]
+) -> None:
+    """Answer on `inner` until `stop`, while `opening` goes on beside it; what fails there ends both."""
+    import asyncio
+
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(server.serve(sockets=[inner]))
-        opening = None if is_open else tasks.create_task(open_at_last())
+        beside = tasks.create_task(opening)
         started()
         stopping = tasks.create_task(stop.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
         await serving
         stopping.cancel()
-        if opening is not None:
-            opening.cancel()
-    await history.close()
-    await db.close()
+        beside.cancel()
+
+
+async def _open(db: "Database", control: "ControlPlane", places: Places, opened: Event) -> None:
+    """Prepare the database as soon as it answers, and set `opened`."""
+    import asyncio
+
+    while not opened.is_set():
+        await asyncio.sleep(_DATABASE_POLL_S)
+        if await _prepare(db, control, places):
+            opened.set()
+
+
+async def _prepare(db: "Database", control: "ControlPlane", places: Places) -> bool:
+    """Bring the database up to date, and what is made from it; False while it is away."""
+    import structlog
+
+    from modelkeep.contracts.errors import StorageFull, Unavailable
+    from modelkeep.infra.migrations import migrate
+
+    try:
+        await migrate(db)
+        await control.deployments.publish()
+        await _offer_setup(control, places)
+    except (Unavailable, StorageFull) as error:
+        structlog.get_logger(__name__).warning("api_waits_for_the_database", reason=error.message)
+        return False
+    return True
 
 
 async def courier(told: bytes, stop: Event, started: Callable[[], None]) -> None:
