@@ -1,23 +1,22 @@
 """Logs: one event a line, readable in development, JSON in the names of the Elastic Common Schema in production.
 
-Everything goes to standard error, what other libraries log included. The request's id is bound to the task that works on it
-and so stands in every line of it. A key or token that strays into a line is blotted out.
+Everything goes to standard error, what other libraries log included. The ids of request and prediction are bound to the task
+that works on them and so stand in every line of it. Secrets that stray into a line are taken out (`infra/redaction.py`).
 """
 
 import logging
-import re
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from modelkeep.infra.secrets import PATTERN
+from modelkeep.infra.redaction import without_secrets
 from modelkeep.infra.settings import LogSettings
 
-_SECRET = re.compile(PATTERN)
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _ECS: Final = {
     "timestamp": "@timestamp",
@@ -25,11 +24,21 @@ _ECS: Final = {
     "event": "message",
     "logger": "log.logger",
     "request_id": "http.request.id",
+    "prediction_id": "modelkeep.prediction.id",
     "method": "http.request.method",
     "path": "url.path",
     "status": "http.response.status_code",
+    "trace_id": "trace.id",
+    "client": "client.address",
+    "action": "event.action",
+    "outcome": "event.outcome",
+    "reason": "event.reason",
+    "code": "error.code",
+    "error": "error.message",
     "exception": "error.stack_trace",
 }
+_NS_PER_MS: Final = 1_000_000
+_FAILED: Final = 400
 _QUIET: Final = ("alembic", "aiosqlite", "asyncio", "dbos", "sqlalchemy", "uvicorn")
 
 
@@ -42,19 +51,10 @@ def configure(settings: LogSettings, *, role: str) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    text = settings.format == "text"
     ending: list[Processor] = (
-        [
-            _RoleFirst(role),
-            blot_out,
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(),
-                pad_event_to=0,
-                exception_formatter=structlog.dev.plain_traceback,  # the rich one shows local variables: keys and inputs
-            ),
-        ]
-        if text
-        else [structlog.processors.format_exc_info, _Ecs(role), blot_out, structlog.processors.JSONRenderer()]
+        [_formatted, _RoleFirst(role), blot_out, _console()]
+        if settings.format == "text"
+        else [_formatted, _Ecs(role), blot_out, structlog.processors.JSONRenderer(ensure_ascii=False)]
     )
     handler = logging.StreamHandler(sys.stderr)
     remove = structlog.stdlib.ProcessorFormatter.remove_processors_meta
@@ -73,26 +73,40 @@ def configure(settings: LogSettings, *, role: str) -> None:
 
 
 @contextmanager
-def request(request_id: str) -> Iterator[None]:
-    """Put this request's id into every line that is written inside the block."""
-    with structlog.contextvars.bound_contextvars(request_id=request_id):
+def request(request_id: str, prediction_id: str = "") -> Iterator[None]:
+    """Put this request's id, and that of the prediction it asks for, into every line that is written inside the block."""
+    bound = {"request_id": request_id} | ({"prediction_id": prediction_id} if prediction_id else {})
+    with structlog.contextvars.bound_contextvars(**bound):
         yield
 
 
 def blot_out(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """Hide whatever has the form of a key or token."""
+    """Take the secrets out of every field, whatever it holds."""
     del logger, method
-    return {name: _blotted(value) for name, value in event.items()}
+    clean: EventDict = without_secrets(event)
+    return clean
 
 
-def _blotted(value: Any) -> Any:  # noqa: ANN401 - a line may carry anything
-    if isinstance(value, str):
-        return _SECRET.sub("[secret]", value)
-    if isinstance(value, dict):
-        return {name: _blotted(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_blotted(inner) for inner in value]
-    return value
+def _console() -> structlog.dev.ConsoleRenderer:
+    """Lines for people; in colour on a terminal."""
+    return structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(),
+        pad_event_to=0,
+        exception_formatter=structlog.dev.plain_traceback,  # the rich one shows local variables: keys and inputs
+    )
+
+
+def _formatted(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Turn an exception into its text, before secrets are looked for, and say what kind it is."""
+    error = event.get("exc_info")
+    if error is True:
+        error = sys.exc_info()
+    if isinstance(error, tuple):
+        error = error[1]
+    event = structlog.processors.format_exc_info(logger, method, event)
+    if isinstance(error, BaseException):
+        event["error_type"] = type(error).__name__
+    return event
 
 
 class _RoleFirst:
@@ -105,6 +119,7 @@ class _RoleFirst:
         del logger, method
         event["event"] = f"{self._role}: {event.get('event', '')}"
         event.pop("logger", None)
+        event.pop("error_type", None)
         return event
 
 
@@ -116,9 +131,17 @@ class _Ecs:
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         del logger, method
+        kind = event.pop("error_type", None)
+        took_ms = event.pop("ms", None)
         named = {_ECS.get(name, f"modelkeep.{name}"): value for name, value in event.items()}
-        return (
-            {"@timestamp": named.pop("@timestamp", ""), "ecs.version": "8.11.0", "service.name": "modelkeep"}
-            | named
-            | {"process.name": self._role}
-        )
+        if kind is not None:
+            named["error.type"] = kind
+        if isinstance(took_ms, int | float):
+            named["event.duration"] = round(took_ms * _NS_PER_MS)
+        status = named.get("http.response.status_code")
+        if isinstance(status, int):
+            named.setdefault("event.outcome", "failure" if status >= _FAILED else "success")
+        first = {"@timestamp": named.pop("@timestamp", ""), "log.level": named.pop("log.level", "info")}
+        message = {"message": named.pop("message", ""), "ecs.version": "8.11.0", "service.name": "modelkeep"}
+        about = {"event.dataset": f"modelkeep.{self._role}", "process.name": self._role, "process.pid": os.getpid()}
+        return first | message | named | about
