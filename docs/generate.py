@@ -202,6 +202,8 @@ def _openapi() -> dict[str, Any]:
 def _walk(command: Command, name: str) -> Iterator[tuple[str, Command]]:
     children: dict[str, Command] = getattr(command, "commands", {})
     if children:
+        if getattr(command, "invoke_without_command", False):
+            yield name, command
         for child in sorted(children):
             yield from _walk(children[child], f"{name} {child}")
     else:
