@@ -1,6 +1,6 @@
 """The root of the process tree: it starts, limits, watches and ends all others, and holds neither a secret's use nor a model.
 
-supervisor ─┬─ server · courier · api · worker      roles, each told its own settings over its channel
+supervisor ─┬─ server ... · courier · api · worker      roles, each told its own settings over its channel
             └─ template ── runner ...               models
 """
 
@@ -33,6 +33,7 @@ _LAST_GRACE_S = 5.0
 class Role:
     """A process that is always there: its name, its settings as JSON, and the listening sockets it is given.
 
+    The name says what it does; of several that do the same, each has its number behind a dash ("server-2").
     `after`: the role that is up before this one is started for the first time, so that a start's first second is for those
     whom callers wait for.
     """
@@ -43,6 +44,11 @@ class Role:
     after: str = ""
     child: Child | None = None
     up: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def kind(self) -> str:
+        """What it does: server, api, courier or worker."""
+        return self.name.partition("-")[0]
 
 
 class Supervisor:
@@ -86,8 +92,8 @@ class Supervisor:
             await self._wait_for_end(runners, *keepers.values())
             log.info("draining")
             self._runners.close()
-            for names in _LEAVING_ORDER:
-                await asyncio.gather(*(self._drain(self._roles[name]) for name in names if name in self._roles))
+            for kinds in _LEAVING_ORDER:
+                await asyncio.gather(*(self._drain(role) for role in self._roles.values() if role.kind in kinds))
         finally:
             for task in (announcing, runners, *keepers.values()):
                 task.cancel()
@@ -108,7 +114,7 @@ class Supervisor:
 
     async def _announce_when_up(self) -> None:
         for role in self._roles.values():
-            if role.name in {"server", "api"}:
+            if role.kind in {"server", "api"}:
                 await role.up.wait()
         self._runners.warm_up()
         self._announce()
@@ -124,7 +130,7 @@ class Supervisor:
             role.child = child = start(role.name, command, self._environment, fds)
             child.channel.send(control.Configure(role.settings))
             await self._listen(role, child.channel)
-            self._runners.forget(child.channel)
+            self._runners.forget(role.name, child.channel)
             child.channel.close()
             status = await child.finish(self._drain_s)
             role.child = None
@@ -145,7 +151,7 @@ class Supervisor:
                     role.up.set()
                     log.debug("up", role=role.name)
                 case control.Want():
-                    self._runners.want(channel, tuple(one.spec for one in message.specs))
+                    self._runners.want(role.name, channel, message.specs)
                 case control.Inspect():
                     self._runners.inspect(channel, message)
                 case control.Kill():

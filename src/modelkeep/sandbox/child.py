@@ -1,4 +1,4 @@
-"""The runner itself: locked down first, then loads one model, then answers runs from its socket until the other end closes."""
+"""The runner itself: locked down first, then loads one model, then answers runs until nobody is left to ask."""
 
 import gc
 import socket
@@ -17,21 +17,19 @@ from modelkeep.contracts.signature import Dtype, dtype_of
 from modelkeep.sandbox import frames, limits, loader
 from modelkeep.sandbox.control import Fork
 from modelkeep.sandbox.imaging import BadImageError, Pictures
+from modelkeep.sandbox.servers import Arrays, Servers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PROTOCOL_FAULT = 65
-"""Exit status: what arrived on the socket was no frame."""
+"""Exit status: what arrived on a socket was no frame."""
 
 CANNOT_LOAD = 3
 """Exit status: the artifact was refused; `LoadFailed` said why."""
 
-_RECEIVE = 1 << 18
 _PLAIN = (str, bytes, bool, int, float, type(None))
 _PAGE = 4096
-
-Arrays = dict[str, "NDArray[np.generic]"]
 
 
 class OutputInvalidError(Exception):
@@ -82,7 +80,10 @@ class Served:
 
 
 def main(fork: Fork, artifact: int, channel: int, output: int, parent: int) -> int:
-    """Be a runner until the socket's other end closes; returns the exit status. Call it right after the fork."""
+    """Be a runner until nobody needs it; returns the exit status. Call it right after the fork.
+
+    `channel` brings the sockets of those whom it serves; at its end of file the runner ends.
+    """
     confinement = limits.Confinement(
         memory_bytes=fork.spec.limits.memory_mb * 1024 * 1024,
         parent=parent,
@@ -91,42 +92,24 @@ def main(fork: Fork, artifact: int, channel: int, output: int, parent: int) -> i
     )
     limits.lock_down(confinement)
     _start_afresh()
-    sock = socket.socket(fileno=channel)
-    sock.setblocking(True)
+    servers = Servers(socket.socket(fileno=channel))
     try:
-        served = _load(fork, artifact, sock)
+        served, loaded = _load(fork, artifact)
     except CannotLoad as error:
-        send(sock, frames.encode(frames.LoadFailed(error.reason, error.detail)))
+        servers.greet(frames.encode(frames.LoadFailed(error.reason, error.detail)))
         return CANNOT_LOAD
-    return serve(sock, served)
+    servers.greet(frames.encode(loaded))
+    return serve(servers, served)
 
 
-def serve(sock: socket.socket, served: Served) -> int:
-    """Answer runs in the order they arrive, until end of file."""
-    splitter = frames.Splitter()
-    while data := sock.recv(_RECEIVE):
-        try:
-            for frame in splitter.feed(data):
-                message, inputs = _asked(frame)
-                if isinstance(message, frames.Compile):
-                    send(sock, served.compiled())
-                else:
-                    send(sock, _encoded(*served.answer(message, inputs)))
-        except frames.FrameError as error:
-            sys.stderr.write(f"protocol fault: {error}\n")
-            return PROTOCOL_FAULT
-        except (BrokenPipeError, ConnectionResetError):
-            return 0
-    return 0
-
-
-def send(sock: socket.socket, pieces: "list[bytes | memoryview]") -> None:
-    """Send a frame: in one call where it is small, piece by piece where joining would copy much."""
-    if sum(len(piece) for piece in pieces) <= _RECEIVE:
-        sock.sendall(b"".join(pieces))
-        return
-    for piece in pieces:
-        sock.sendall(piece)
+def serve(servers: Servers, served: Served) -> int:
+    """Answer runs, server by server, until there will be none any more; returns the exit status."""
+    while (turn := servers.next()) is not None:
+        if isinstance(turn.message, frames.Compile):
+            servers.send(turn.server, served.compiled())
+        else:
+            servers.send(turn.server, _encoded(*served.answer(turn.message, turn.inputs)))
+    return PROTOCOL_FAULT if servers.fault else 0
 
 
 def peak_resident() -> int:
@@ -142,16 +125,14 @@ def resident() -> int:
         return int(statm.read().split()[1]) * _PAGE
 
 
-def _load(fork: Fork, artifact: int, sock: socket.socket) -> Served:
+def _load(fork: Fork, artifact: int) -> tuple[Served, frames.Loaded]:
     before, started = resident(), time.perf_counter()
     model = loader.load(fork.spec, fork.sample, artifact)
     try:
         served = Served(model, Pictures(fork.spec.image, model.facts.signature) if fork.spec.image else None)
     except MemoryError as error:
         raise CannotLoad(Reason.MEMORY_LIMIT, str(error)) from error
-    loaded = frames.Loaded(served.facts, time.perf_counter() - started, before, resident())
-    send(sock, frames.encode(loaded))
-    return served
+    return served, frames.Loaded(served.facts, time.perf_counter() - started, before, resident())
 
 
 def _start_afresh() -> None:
@@ -161,13 +142,6 @@ def _start_afresh() -> None:
     np.random.seed()  # noqa: NPY002 - the shared legacy state is what models use; Python's own seeds itself
     warnings.resetwarnings()
     warnings.simplefilter("ignore")
-
-
-def _asked(frame: bytes) -> tuple[frames.Run | frames.Compile, Arrays]:
-    message, inputs = frames.decode(frame)
-    if not isinstance(message, frames.Run | frames.Compile):
-        raise frames.FrameError("neither a run nor a compilation")
-    return message, inputs
 
 
 def _encoded(message: frames.Result | frames.RunFailed, outputs: Arrays) -> "list[bytes | memoryview]":

@@ -1,0 +1,238 @@
+"""One runner as the supervisor holds it: its channel, who is attached to it, what it last wrote, and how it is ended."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from pathlib import Path
+
+import structlog
+
+from modelkeep.contracts.runner import Column
+from modelkeep.contracts.snapshot import RunnerSpec
+from modelkeep.sandbox import control
+from modelkeep.sandbox.control import Cause, Channel, ChannelClosed
+
+log = structlog.get_logger(__name__)
+
+_STDERR_TAIL = 4096
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class RunnerProcess:
+    """A runner from before its fork to after its end.
+
+    Whoever it is to serve is attached at once, even before it runs, so that none of them can miss its first frame; they are
+    told when there is a process. `ticket` names the validation that it is for.
+    """
+
+    def __init__(self, name: str, spec: RunnerSpec, ticket: str = "") -> None:
+        self.name = name
+        self.spec = spec
+        self.ticket = ticket
+        self.pid = 0
+        self.cause: Cause | None = None
+        self.detail = ""
+        self.last_moment: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours.shutdown(socket.SHUT_RD)  # a runner has nothing to say here, and cannot
+        self._channel = Channel(ours)
+        self._stderr, self._stderr_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        os.set_blocking(self._stderr_write, True)
+        self._loop.add_reader(self._stderr, self.hear)
+        self._tail = bytearray()
+        self._pidfd = -1
+        self._attached: dict[Channel, socket.socket] = {}
+        self._left: set[Channel] = set()
+
+    def fork(self, template: Channel, artifact: int, sample: tuple[Column, ...] = ()) -> None:
+        """Ask the template for the process; `artifact` is closed. Raises `ChannelClosed` where there is no template."""
+        try:
+            fds = (artifact, self._theirs.fileno(), self._stderr_write)
+            template.send(control.Fork(self.name, self.spec, sample), fds)
+        finally:
+            self._theirs.close()
+            os.close(artifact)
+            os.close(self._stderr_write)
+            self._stderr_write = -1
+
+    def forked(self, pid: int, pidfd: int) -> None:
+        """There is a process: tell those who wait for it, or end it if nobody does any more."""
+        self.pid = pid
+        self._pidfd = pidfd
+        if self.cause is not None:
+            self._signal()
+            return
+        for server, near in list(self._attached.items()):
+            self._present(server, near)
+
+    # ---- who is attached
+
+    def attach(self, server: Channel) -> None:
+        """Have this server or worker served too."""
+        if server in self._attached:
+            return
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with far:
+            for end in (near, far):
+                for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                    end.setsockopt(socket.SOL_SOCKET, option, 1 << 20)
+            self._tell(control.Attach(), far.fileno())
+        self._attached[server] = near
+        self._left.discard(server)
+        if self.pid:
+            self._present(server, near)
+
+    def detach(self, server: Channel) -> None:
+        """Have this server finish with the runner."""
+        near = self._attached.pop(server, None)
+        if near is None:
+            return
+        if near.fileno() >= 0:
+            near.close()  # it was never told of it
+            return
+        self._left.add(server)
+        report(server, control.Leave(self.name))
+
+    def forget(self, server: Channel) -> None:
+        """This server is gone."""
+        near = self._attached.pop(server, None)
+        if near is not None:
+            near.close()
+        self._left.discard(server)
+
+    def serves(self, server: Channel) -> bool:
+        """Whether this server is attached, or still finishing."""
+        return server in self._attached or server in self._left
+
+    def attached(self) -> list[Channel]:
+        """Return who is attached."""
+        return list(self._attached)
+
+    def finishing(self) -> bool:
+        """Whether anyone may have runs left in it though not attached any more."""
+        return bool(self._left)
+
+    def _present(self, server: Channel, near: socket.socket) -> None:
+        with near:
+            report(server, control.Connected(self.name, self.spec.version_id, self.ticket), near.fileno())
+
+    # ---- its end
+
+    def drain(self) -> None:
+        """Have it end when nobody is attached any more."""
+        self._tell(control.Drain())
+
+    def end(self, cause: Cause) -> None:
+        """Kill it, for this cause; the first cause counts."""
+        self.cause = self.cause or cause
+        if self._pidfd >= 0:
+            self._signal()
+
+    def ended(self, message: control.Exited) -> control.Gone:
+        """Return why it ended, and let go of everything."""
+        self.hear()
+        cause = self.cause
+        if cause in {None, Cause.EXIT}:  # the latter: a server saw its socket close before the template saw its end
+            cause = Cause.SIGNAL if message.status < 0 else Cause.EXIT
+            if message.status == 0 and self.last_moment is not None:
+                cause = Cause.STOPPED
+        return self._gone(cause or Cause.EXIT, self.detail or _said(cause, message.status))
+
+    def lost(self) -> control.Gone:
+        """The template has ended, and this runner with it."""
+        if self._pidfd >= 0:
+            self._signal()  # the kernel ends it with its template, unless it has found a way out of that
+        return self._gone(Cause.NOT_STARTED, "the process it was started from has ended")
+
+    def _gone(self, cause: Cause, detail: str) -> control.Gone:
+        gone = control.Gone(
+            self.name, self.spec.version_id, cause, detail, self._tail.decode("utf-8", "replace"), ticket=self.ticket
+        )
+        for server in {*self._attached, *self._left}:
+            report(server, gone)
+        self.release()
+        return gone
+
+    def release(self) -> None:
+        """Close everything that belongs to it."""
+        self._loop.remove_reader(self._stderr)
+        os.close(self._stderr)
+        if self._stderr_write >= 0:
+            os.close(self._stderr_write)
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+        if self.last_moment is not None:
+            self.last_moment.cancel()
+        for near in self._attached.values():
+            near.close()
+        self._theirs.close()
+        self._channel.close()
+
+    def _signal(self) -> None:
+        try:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            log.debug("the runner had ended already", runner=self.name)
+
+    def _tell(self, message: control.Message, *fds: int) -> None:
+        with contextlib.suppress(ChannelClosed):  # it is ending; its servers hear of that by their sockets
+            self._channel.send(message, fds)
+
+    # ---- watching
+
+    def hear(self) -> None:
+        """Keep the last of what it writes; it is data, never part of our own log."""
+        try:
+            data = os.read(self._stderr, 1 << 16)
+        except BlockingIOError:
+            return
+        if not data:
+            self._loop.remove_reader(self._stderr)
+            return
+        self._tail += data
+        del self._tail[:-_STDERR_TAIL]
+
+    def check_memory(self) -> None:
+        """End it when its resident memory passes its limit: RLIMIT_AS does not see every way to hold memory."""
+        limit = self.spec.limits.memory_mb
+        if self.pid and self.cause is None and _resident_bytes(self.pid) > limit << 20:
+            self.detail = f"it held more than {limit} MiB of memory"
+            self.end(Cause.MEMORY)
+
+
+def report(server: Channel, message: control.Message, *fds: int) -> None:
+    """Tell a server or worker, if it is still there."""
+    try:
+        server.send(message, fds)
+    except ChannelClosed:
+        log.debug("nobody left to tell", message=type(message).__name__)
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def _signal_name(number: int) -> str:
+    """Real-time signals have numbers only, and a model may die of any of them."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _said(cause: Cause | None, status: int) -> str:
+    match cause:
+        case Cause.SIGNAL:
+            return f"it was ended by {_signal_name(-status)}"
+        case Cause.DEADLINE:
+            return "it was ended because it took too long"
+        case Cause.EXIT:
+            return f"it ended with status {status}"
+        case _:
+            return ""
