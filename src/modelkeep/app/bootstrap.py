@@ -4,7 +4,7 @@ import os
 import socket
 from asyncio import Event
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +38,7 @@ _DATABASE_POLL_S = 0.5
 
 @dataclass(frozen=True)
 class ServerRole:
-    """What a server process is told. There is no credential in it."""
+    """What a server process is told: it is number `slot`, from 0, of `slots`. There is no credential in it."""
 
     data: str
     name: str
@@ -47,6 +47,8 @@ class ServerRole:
     log: LogSettings
     notice_s: float
     drain_s: float
+    slot: int = 0
+    slots: int = 1
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class ControlRole:
     worker: WorkerSettings
     limits: Limits
     log: LogSettings
+    servers: int = field(default=1, kw_only=True)
     history: HistorySettings
 
 
@@ -74,6 +77,7 @@ def roles(settings: "Settings", places: Places, door: socket.socket, inner: sock
         log=settings.log,
         notice_s=settings.server.notice_s,
         drain_s=settings.server.drain_s,
+        slots=settings.server.processes,
     )
     control = ControlRole(
         data=str(places.data),
@@ -82,21 +86,27 @@ def roles(settings: "Settings", places: Places, door: socket.socket, inner: sock
         worker=settings.worker,
         limits=limits(settings),
         log=settings.log,
+        servers=settings.server.processes,
         history=settings.history,
     )
     told = msgspec.json.encode(control)
     return [
-        Role("server", msgspec.json.encode(server), (door,)),
+        *(Role(f"server-{slot + 1}", msgspec.json.encode(_numbered(server, slot)), (door,)) for slot in range(server.slots)),
         Role("api", told, (inner,)),
         Role("courier", told),
         Role("worker", told, after="api"),
     ]
 
 
+def server_bell(slot: int) -> str:
+    """Return the name, in the run folder, of the bell that server number `slot` listens to."""
+    return f"server-{slot + 1}.sock"
+
+
 def limits(settings: "Settings") -> Limits:
-    """Return what a runner may use."""
+    """Return what a runner may use. One thread, unless told otherwise: more would wait for each other on a busy machine."""
     runners = settings.runners
-    return Limits(runners.memory_mb, runners.load_timeout_s, runners.run_timeout_s, runners.threads)
+    return Limits(runners.memory_mb, runners.load_timeout_s, runners.run_timeout_s, runners.threads or 1)
 
 
 def database_settings(settings: "Settings", places: Places) -> DatabaseSettings:
@@ -237,7 +247,7 @@ async def courier(told: bytes, stop: Event, started: Callable[[], None]) -> None
     import asyncio
 
     from modelkeep.control.predictions.service import Predictions
-    from modelkeep.infra.bell import Bell
+    from modelkeep.infra.bell import Bell, Bells
     from modelkeep.infra.clock import utc_now
     from modelkeep.infra.prediction_log import history_database
     from modelkeep.worker.courier import Courier
@@ -245,7 +255,13 @@ async def courier(told: bytes, stop: Event, started: Callable[[], None]) -> None
 
     role, places, db, control = _control(told, "courier")
     history = history_database(role.database, places.data)
-    carrying = Courier(db, control.deployments, places.snapshot, places.run, Bell(places.run / "server.sock"))
+    carrying = Courier(
+        db,
+        control.deployments,
+        places.snapshot,
+        places.run,
+        Bells(Bell(places.run / server_bell(slot)) for slot in range(role.servers)),
+    )
     loading = HistoryCourier(Predictions(history, utc_now), places.spools, places.snapshot, role.history)
     started()
     async with asyncio.TaskGroup() as tasks:
@@ -270,6 +286,10 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
     started()
     await Worker(db, control.jobs, {VALIDATE_VERSION: validation}, role.worker, places.run).run(stop)
     await db.close()
+
+
+def _numbered(server: ServerRole, slot: int) -> ServerRole:
+    return replace(server, slot=slot, name=f"{server.name}-{slot + 1}")
 
 
 def _control(told: bytes, role_name: str) -> "tuple[ControlRole, Places, Database, ControlPlane]":

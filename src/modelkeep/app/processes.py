@@ -1,6 +1,7 @@
 """The processes of one installation: what `modelkeep serve` starts, and what each role does once it is started.
 
-A role is started by the supervisor as `python -m modelkeep.app.processes ROLE [SOCKET] CHANNEL`, is told its settings as
+A role is started by the supervisor as `python -m modelkeep.app.processes ROLE [SOCKET] CHANNEL` (of several servers, ROLE
+ends with the number: `server-2`), is told its settings as
 the first message on its channel, says when it is up, and ends when it is told to drain or when the channel closes.
 """
 
@@ -174,7 +175,7 @@ async def run_server(channel: Channel, settings: bytes, door: socket.socket) -> 
     """Serve predictions on `door`."""
     import uvicorn
 
-    from modelkeep.app.bootstrap import ServerRole
+    from modelkeep.app.bootstrap import ServerRole, server_bell
     from modelkeep.infra import telemetry
     from modelkeep.serving.feed import Feed
     from modelkeep.serving.forward import Forward
@@ -185,7 +186,7 @@ async def run_server(channel: Channel, settings: bytes, door: socket.socket) -> 
     from modelkeep.serving.router import Router
 
     role = msgspec.json.decode(settings, type=ServerRole)
-    telemetry.configure(role.log, role="server")
+    telemetry.configure(role.log, role=f"server-{role.slot + 1}" if role.slots > 1 else "server")
     places = Places(Path(role.data))
     keys = Keys(max_staleness_s=role.serving.max_staleness_s)
     router = Router(lambda changed: Pool(role.serving, channel.send, changed))
@@ -193,7 +194,9 @@ async def run_server(channel: Channel, settings: bytes, door: socket.socket) -> 
     metrics.watch(router, keys)
     forward = Forward(places.run / "api.sock")
     app = Door(settings=role.serving, router=router, keys=keys, metrics=metrics, forward=forward, version=role.version)
-    feed = Feed(snapshot_file=places.snapshot, run_dir=places.run, router=router, keys=keys, name=role.name)
+    feed = Feed(
+        snapshot_file=places.snapshot, run_dir=places.run, router=router, keys=keys, name=role.name, bell=server_bell(role.slot)
+    )
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -278,7 +281,8 @@ async def _start(role: str, channel_fd: int, fds: list[int]) -> None:
 def main(arguments: list[str]) -> None:
     """Be one role, as the supervisor asks on the command line."""
     gc.disable()  # importing makes many objects and no garbage; the role collects again once it is up
-    role, *fds, channel_fd = arguments
+    name, *fds, channel_fd = arguments
+    role = name.partition("-")[0]
     if role == "server":
         import uvloop
 

@@ -32,6 +32,11 @@ class ServerSettings:
 
     host: Annotated[str, "Address to listen on; 127.0.0.1 admits this machine only.", MinLen(1)] = "127.0.0.1"
     port: Annotated[int, "Port to listen on; 0 takes any free one.", Interval(ge=0, le=65_535)] = 8080
+    processes: Annotated[
+        int,
+        "Processes that answer on this port. One is enough until it fills a core; each further one needs a core of its own.",
+        Interval(ge=1, le=64),
+    ] = 1
     drain_s: Annotated[
         float, "How long requests in flight may take to finish after SIGTERM, in seconds.", Interval(ge=0, le=86_400)
     ] = 30.0
@@ -54,7 +59,11 @@ class RunnerSettings:
     run_timeout_s: Annotated[
         float, "How long one run of a model may take, in seconds, before its process is ended.", Interval(ge=0.01, le=86_400)
     ] = 30.0
-    threads: Annotated[int, "Threads that a model's framework may use.", Interval(ge=1, le=1024)] = 1
+    threads: Annotated[
+        int,
+        "Threads that a model's framework may use in each of its processes; 0 is one, since replicas spread over cores.",
+        Interval(ge=0, le=1024),
+    ] = 0
 
 
 class Settings(BaseModel, frozen=True):

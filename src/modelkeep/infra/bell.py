@@ -7,7 +7,7 @@ not: both ends open the folder first and name the socket through /proc/self/fd.
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +36,18 @@ class Bell:
             _log.debug("bell_unheard", bell=self._path.name, reason=type(error).__name__)
             return False
         return True
+
+
+class Bells:
+    """Several ropes in one hand."""
+
+    def __init__(self, bells: Iterable[Bell]) -> None:
+        self._bells = tuple(bells)
+
+    def ring(self, message: bytes = RING) -> bool:
+        """Ring them all; whether everyone has heard."""
+        heard = [bell.ring(message) for bell in self._bells]
+        return all(heard)
 
 
 class Listener:

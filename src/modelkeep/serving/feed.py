@@ -24,17 +24,19 @@ _HEARTBEAT_S = 2.0
 class Feed:
     """Reads snapshots into the router and the keys; says what is served now, up to the courier."""
 
-    def __init__(self, *, snapshot_file: Path, run_dir: Path, router: Router, keys: Keys, name: str) -> None:
+    def __init__(
+        self, *, snapshot_file: Path, run_dir: Path, router: Router, keys: Keys, name: str, bell: str = "server.sock"
+    ) -> None:
         self._file = snapshot_file
-        self._run_dir = run_dir
         self._router = router
         self._keys = keys
         self._name = name
+        self._bell = run_dir / bell
         self._courier = Bell(run_dir / "courier.sock")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Apply the file, then every ring of the bell, until `stop`."""
-        with Listener(self._run_dir / "server.sock") as bell:
+        with Listener(self._bell) as bell:
             self.read()
             while not stop.is_set():
                 for ring in await bell.wait(_HEARTBEAT_S):

@@ -18,7 +18,7 @@ from modelkeep.contracts.prediction import Heartbeat
 from modelkeep.contracts.snapshot import News
 from modelkeep.control.deployments.service import SNAPSHOT, Deployments
 from modelkeep.infra import broadcast
-from modelkeep.infra.bell import RING, Bell, Listener, woken_by
+from modelkeep.infra.bell import RING, Bell, Bells, Listener, woken_by
 from modelkeep.infra.db import Database
 from modelkeep.infra.migrations import wait_until_current
 
@@ -36,7 +36,7 @@ class Courier:
         deployments: Deployments,
         snapshot_file: Path,
         run_dir: Path,
-        server_bell: Bell,
+        server_bell: Bell | Bells,
         *,
         poll_s: float = 0.5,
     ) -> None:
