@@ -44,6 +44,7 @@ class ServerRole:
     name: str
     version: str
     serving: ServingSettings
+    history: HistorySettings
     log: LogSettings
     notice_s: float
     drain_s: float
@@ -74,6 +75,7 @@ def roles(settings: "Settings", places: Places, door: socket.socket, inner: sock
         name=socket.gethostname(),
         version=version("modelkeep"),
         serving=settings.serving,
+        history=settings.history,
         log=settings.log,
         notice_s=settings.server.notice_s,
         drain_s=settings.server.drain_s,

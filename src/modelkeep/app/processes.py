@@ -173,61 +173,14 @@ async def _role(channel: Channel, take: Take, work: Callable[[asyncio.Event], Co
 
 async def run_server(channel: Channel, settings: bytes, door: socket.socket) -> None:
     """Serve predictions on `door`."""
-    import uvicorn
-
-    from modelkeep.app.bootstrap import ServerRole, server_bell
+    from modelkeep.app.bootstrap import ServerRole
+    from modelkeep.app.server import Server
     from modelkeep.infra import telemetry
-    from modelkeep.serving.feed import Feed
-    from modelkeep.serving.forward import Forward
-    from modelkeep.serving.http import Door
-    from modelkeep.serving.keys import Keys
-    from modelkeep.serving.metrics import Metrics
-    from modelkeep.serving.pool import Pool
-    from modelkeep.serving.router import Router
 
     role = msgspec.json.decode(settings, type=ServerRole)
     telemetry.configure(role.log, role=f"server-{role.slot + 1}" if role.slots > 1 else "server")
-    places = Places(Path(role.data))
-    keys = Keys(max_staleness_s=role.serving.max_staleness_s)
-    router = Router(lambda changed: Pool(role.serving, channel.send, changed))
-    metrics = Metrics(role.version, places.metrics)
-    metrics.watch(router, keys)
-    forward = Forward(places.run / "api.sock")
-    app = Door(settings=role.serving, router=router, keys=keys, metrics=metrics, forward=forward, version=role.version)
-    feed = Feed(
-        snapshot_file=places.snapshot, run_dir=places.run, router=router, keys=keys, name=role.name, bell=server_bell(role.slot)
-    )
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            loop="uvloop",
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=int(role.drain_s) or 1,
-            backlog=2048,
-        )
-    )
-
-    async def work(stop: asyncio.Event) -> None:
-        feeding = asyncio.create_task(feed.run(stop))
-        serving = asyncio.create_task(server.serve(sockets=[door]))
-        channel.send(control.Started())
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({feeding, serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        app.drain()
-        await asyncio.sleep(role.notice_s)
-        server.should_exit = True
-        await serving
-        stop.set()
-        await feeding
-
-    await _role(channel, router.pool.take, work)
+    server = Server(role, channel.send)
+    await _role(channel, server.take, lambda stop: server.work(door, stop, lambda: channel.send(control.Started())))
 
 
 def _nothing(message: control.Message, fds: list[int]) -> None:

@@ -41,11 +41,16 @@ def presented_password(headers: Headers) -> bytes | None:
         return None
 
 
-def request_id(headers: Headers) -> str:
-    """Return the caller's request id when it is a decent one, else the trace id of `traceparent`, else a new one."""
+def given_request_id(headers: Headers) -> str | None:
+    """Return the caller's request id when it is a decent one, else the trace id of `traceparent`, else None."""
     given = headers.get(b"x-request-id")
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given.decode()
     parent = headers.get(b"traceparent")
     trace = _TRACE_PARENT.fullmatch(parent) if parent is not None else None
-    return trace[1].decode() if trace else new_id("req")
+    return trace[1].decode() if trace else None
+
+
+def request_id(headers: Headers) -> str:
+    """Return the id that the caller gave its request, or a new one."""
+    return given_request_id(headers) or new_id("req")

@@ -42,6 +42,11 @@ class HistorySettings:
         Literal["drop", "refuse"],
         "When the spool or the disk is full: answer, and count what is not kept (drop), or refuse to predict (refuse).",
     ] = "drop"
+    max_payload_kb: Annotated[
+        int,
+        "Largest request or answer that is kept with its prediction, in KiB; of larger ones only the size is.",
+        Interval(ge=0, le=65_536),
+    ] = 256
     max_gb: Annotated[
         float,
         "Most that the history takes in the database, in GiB; beyond it the oldest day goes.",

@@ -1,17 +1,21 @@
 """Many requests, one run: whatever arrives while a run is in flight forms the next one; a lone caller never waits.
 
 Each request gets exactly its own rows. A run that fails with several requests in it is repeated with each of them alone, so
-one bad row fails alone. When the runner is lost, its requests are tried once more, alone, on the next runner.
+one bad row fails alone. When a runner is lost, its requests are tried once more, alone, on another or on the next one.
+Callers take turns: one that asks for much waits behind itself, not the others behind it.
 """
 
 import asyncio
-from collections import deque
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
+import structlog
 
 from modelkeep.contracts.errors import (
     FieldError,
+    Internal,
     InvalidInput,
     ModelFailed,
     ModelkeepError,
@@ -22,22 +26,26 @@ from modelkeep.contracts.errors import (
 )
 from modelkeep.sandbox import frames
 from modelkeep.sandbox.connection import RunnerConnection, RunnerGone
+from modelkeep.serving.calls import Call, Run, Share, together
+from modelkeep.serving.modes import Plan
 
 if TYPE_CHECKING:
     from modelkeep.serving.codec import Tensors
+    from modelkeep.serving.messages import Response
+
+log = structlog.get_logger(__name__)
 
 _ATTEMPTS = 2
 _MAX_DETAIL = 200
+_SMOOTHING = 0.2
+
+Finished = list[tuple[Call, "Response | ModelkeepError"]]
 
 
-class Answer:
-    """One request's share of a run: its outputs by name, and how long the run took in seconds."""
+class TooLate(Overloaded):
+    """So many requests wait for this model that the answer would come after the request's deadline: try again soon."""
 
-    __slots__ = ("outputs", "run_s")
-
-    def __init__(self, outputs: "Tensors", run_s: float) -> None:
-        self.outputs = outputs
-        self.run_s = run_s
+    code = "deadline_unreachable"
 
 
 class Replica(Protocol):
@@ -49,190 +57,347 @@ class Replica(Protocol):
         """End the process: its run has passed the limit."""
         ...
 
+    def release(self) -> None:
+        """It was detached, and has finished what it had."""
+        ...
 
-class _Request:
-    __slots__ = ("alone", "answer", "attempts", "kind", "rows", "tensors")
 
-    def __init__(self, tensors: "Tensors", rows: int, answer: "asyncio.Future[Answer]") -> None:
-        self.tensors = tensors
-        self.rows = rows
-        self.answer = answer
-        self.attempts = 0
-        self.alone = False
-        self.kind = tuple((name, array.dtype.str, array.shape[1:]) for name, array in tensors.items())
+class _Flight:
+    """A run on its way: whose it is, since when, and the timer of its limit."""
+
+    __slots__ = ("calls", "late", "limit", "replica", "since")
+
+    def __init__(self, calls: list[Call], replica: Replica, since: float) -> None:
+        self.calls = calls
+        self.replica = replica
+        self.since = since
+        self.late = False
+        self.limit: asyncio.TimerHandle
 
 
 class Batcher:
-    """The queue in front of one version's runner."""
+    """The queue in front of one version's runners.
 
-    def __init__(self, *, max_rows: int, max_queue: int, run_timeout_s: float) -> None:
-        self._max_rows = max_rows
+    `finish` is handed every answered call of a run at once, before anyone hears of it: what must be written down, is then. It
+    returns the error to answer with instead, or None.
+    """
+
+    def __init__(
+        self, plan: Plan, *, max_queue: int, run_timeout_s: float, finish: Callable[[Finished, Run], ModelkeepError | None]
+    ) -> None:
+        self._plan = plan
         self._max_queue = max_queue
         self._run_timeout_s = run_timeout_s
-        self._queue: deque[_Request] = deque()
-        self._replica: Replica | None = None
-        self._running: list[_Request] = []
+        self._finish_all = finish
+        self._loop = asyncio.get_running_loop()
+        self._callers: OrderedDict[str, OrderedDict[Call, None]] = OrderedDict()
+        self._again: deque[Call] = deque()
+        self._queued = 0
+        self._members: set[Replica] = set()
+        self._idle: list[Replica] = []
+        self._flights: dict[Replica, _Flight] = {}
         self._held: ModelkeepError | None = None
-        self._late = False
+        self._expected = 1
+        self._scheduled = False
+        self._waiting_since: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._pace_s = 0.0
+        self._busy_s = 0.0
         self.runs = 0
 
+    # ---- what others see
+
     @property
-    def idle(self) -> bool:
-        """Whether nobody waits and nothing runs."""
-        return not self._running and not self.waiting
+    def replicas(self) -> int:
+        """How many runners stand behind it."""
+        return len(self._members)
+
+    @property
+    def busy(self) -> int:
+        """How many of them run."""
+        return len(self._flights)
 
     @property
     def attached(self) -> bool:
-        """Whether a runner stands behind the queue."""
-        return self._replica is not None
+        """Whether there is a runner."""
+        return bool(self._members)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing runs."""
+        return not self._flights and not self.waiting
 
     @property
     def waiting(self) -> int:
         """How many requests wait for a run."""
-        return sum(not one.answer.done() for one in self._queue)
+        return self._queued + len(self._again)
 
-    def submit(self, tensors: "Tensors", rows: int) -> "asyncio.Future[Answer]":
-        """Queue one request of `rows` rows; the future has its own rows' answer. Raises when it cannot be taken at all."""
+    @property
+    def predicted_wait_s(self) -> float:
+        """Seconds that a request which came now would wait for its run to start, by the pace of the last runs."""
+        if not self._flights or not self._pace_s:
+            return 0.0
+        return (self.waiting + 1) * self._pace_s / len(self._flights)
+
+    def busy_s(self) -> float:
+        """Return the seconds that all runners together have run so far, and run now."""
+        now = time.monotonic()
+        return self._busy_s + sum(now - flight.since for flight in self._flights.values())
+
+    def reconsider(self, plan: Plan) -> None:
+        """Form runs by another plan from now on."""
+        self._plan = plan
+
+    # ---- calls
+
+    def submit(self, call: Call) -> None:
+        """Queue a call. Raises `Overloaded` or another error when it cannot be taken at all."""
         if self._held is not None:
             raise _again(self._held)
-        if len(self._queue) >= self._max_queue:
-            self._queue = deque(one for one in self._queue if not one.answer.done())  # callers that have left take no place
-            if len(self._queue) >= self._max_queue:
-                raise Overloaded(retry_after_s=1)
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Request(tensors, rows, answer))
-        self._next()
-        return answer
+        mine = self._callers.get(call.owner)
+        if self._queued >= self._max_queue and not self._has_room(mine):
+            raise Overloaded(retry_after_s=max(1.0, self.predicted_wait_s))
+        now = time.monotonic()
+        wait = self.predicted_wait_s
+        if wait and now + wait > call.deadline:
+            raise TooLate(retry_after_s=max(1.0, wait))
+        if mine is None:
+            mine = self._callers[call.owner] = OrderedDict()
+        mine[call] = None
+        self._queued += 1
+        if self._idle and not self._scheduled:
+            # Not at once: whoever came in the same turn of the event loop goes along.
+            self._scheduled = True
+            self._loop.call_soon(self._begin)
+
+    def _has_room(self, mine: "OrderedDict[Call, None] | None") -> bool:
+        """Whether a full queue takes a call yet: one of a caller that holds less than its share, up to twice the bound."""
+        if self._queued >= 2 * self._max_queue:
+            return False
+        return mine is None or (len(mine) + 1) * len(self._callers) <= self._max_queue
+
+    def leave(self, call: Call) -> None:
+        """A call's caller has gone, or its time is up: it takes no place any more. What runs already, runs on."""
+        mine = self._callers.get(call.owner)
+        if mine is not None and call in mine:
+            del mine[call]
+            self._queued -= 1
+            if not mine:
+                del self._callers[call.owner]
+
+    # ---- runners
 
     def attach(self, replica: Replica) -> None:
         """A runner is ready: run what waits."""
-        self._replica = replica
+        self._members.add(replica)
+        self._idle.append(replica)
         self._held = None
         self._next()
 
     def detach(self, replica: Replica) -> None:
-        """The runner is gone or going: what waits, waits for the next one."""
-        if self._replica is replica:
-            self._replica = None
+        """A runner is gone or to go: it gets nothing more, and is released when it has finished what it has."""
+        self._members.discard(replica)
+        if replica in self._idle:
+            self._idle.remove(replica)
+        if replica not in self._flights:
+            replica.release()
 
     def hold(self, error: ModelkeepError) -> None:
         """There will be no runner for a while: refuse what waits, and what comes, with `error`."""
+        if self.attached:
+            return
         self._held = error
-        while self._queue:
-            _fail(self._queue.popleft(), _again(error))
+        waiting = [*self._again, *(call for mine in self._callers.values() for call in mine)]
+        self._again.clear()
+        self._callers.clear()
+        self._queued = 0
+        for call in waiting:
+            call.fail(_again(error))
+
+    # ---- runs
+
+    def _begin(self) -> None:
+        self._scheduled = False
+        self._next()
 
     def _next(self) -> None:
-        """Start the next run, if there is a runner, nothing runs, and somebody waits."""
-        while self._replica is not None and not self._running:
+        """Start as many runs as there are idle runners and somebody waits, unless it pays to wait for more."""
+        while self._idle and (self._queued or self._again):
+            if self._plan.max_wait_s and not self._again and self._should_wait():
+                return
             batch = self._gather()
             if not batch:
                 return
-            self._start(self._replica, batch)
+            self._waiting_since = None
+            self._start(self._idle.pop(), batch)
 
-    def _start(self, replica: Replica, batch: list[_Request]) -> None:
-        if len(batch) == 1:
-            tensors = batch[0].tensors
-        else:
-            tensors = {name: np.concatenate([one.tensors[name] for one in batch]) for name in batch[0].tensors}
+    def _should_wait(self) -> bool:
+        """Whether callers that were here a moment ago are about to come back, and there is time to wait for them."""
+        if self._queued >= self._expected:
+            return False
+        now = time.monotonic()
+        if self._waiting_since is None:
+            self._waiting_since = now
+        left = self._waiting_since + self._plan.max_wait_s - now
+        if left <= 0:
+            return False
+        if self._timer is None:
+            self._timer = self._loop.call_later(left, self._waited)
+        return True
+
+    def _waited(self) -> None:
+        self._timer = None
+        self._next()
+
+    def _start(self, replica: Replica, batch: list[Call]) -> None:
+        self._expected = len(batch) + self._queued
         try:
+            tensors = together(batch)
+            if tensors is None:
+                self._unfit(replica, batch)
+                return
             running = replica.connection.run(tensors)
         except frames.FrameError:
+            self._idle.append(replica)
             if len(batch) == 1:
-                _fail(batch[0], InvalidInput("The inputs are larger than one run may hold: send fewer rows."))
+                batch[0].fail(InvalidInput("The inputs are larger than one run may hold: send fewer rows."))
             else:
                 self._each_alone(batch)
             return
         except RunnerGone:
-            self.detach(replica)
-            self._queue.extendleft(reversed(batch))
+            self._again.extendleft(reversed(batch))
             return
-        self._running = batch
-        self._late = False
+        flight = self._flights[replica] = _Flight(batch, replica, time.monotonic())
         self.runs += 1
-        limit = asyncio.get_running_loop().call_later(self._run_timeout_s, self._overdue, replica)
-        running.add_done_callback(lambda done: self._finish(done, limit, replica))
+        flight.limit = self._loop.call_later(self._run_timeout_s, self._overdue, flight)
+        running.add_done_callback(lambda done: self._finish(done, flight))
 
-    def _gather(self) -> list[_Request]:
-        """Take the next requests that may share a run: same inputs, no more rows than allowed, callers still there."""
-        batch: list[_Request] = []
-        rows = 0
-        while self._queue:
-            one = self._queue[0]
-            if one.answer.done():
-                self._queue.popleft()
+    def _unfit(self, replica: Replica, batch: list[Call]) -> None:
+        """Some value is too large for the model's datatype: whose, is found out one at a time."""
+        self._idle.append(replica)
+        if len(batch) > 1:
+            self._each_alone(batch)
+            return
+        try:
+            batch[0].payload.check()  # type: ignore[union-attr]
+        except InvalidInput as error:
+            batch[0].fail(error)
+
+    def _gather(self) -> list[Call]:
+        """Take the next calls that may share a run: of one kind, no more rows than allowed; each caller in turn."""
+        again = self._again
+        while again:
+            call = again.popleft()
+            if not call.done:
+                return [call]
+        batch: list[Call] = []
+        rows, most, callers = 0, self._plan.max_rows, self._callers
+        passed = 0
+        while callers and passed < len(callers):
+            owner, mine = next(iter(callers.items()))
+            call = next(iter(mine))
+            if batch and ((call.kind is not batch[0].kind and call.kind != batch[0].kind) or rows + call.rows > most):
+                if len(callers) == 1:
+                    break
+                callers.move_to_end(owner)
+                passed += 1
                 continue
-            if batch and (one.alone or batch[0].alone or one.kind != batch[0].kind or rows + one.rows > self._max_rows):
+            passed = 0
+            del mine[call]
+            self._queued -= 1
+            if mine:
+                if len(callers) > 1:
+                    callers.move_to_end(owner)
+            else:
+                del callers[owner]
+            batch.append(call)
+            rows += call.rows
+            if not self._plan.together:
                 break
-            batch.append(self._queue.popleft())
-            rows += one.rows
         return batch
 
-    def _overdue(self, replica: Replica) -> None:
-        self._late = True
-        replica.kill()
+    def _overdue(self, flight: _Flight) -> None:
+        flight.late = True
+        flight.replica.kill()
 
-    def _finish(
-        self,
-        done: "asyncio.Future[tuple[frames.Result | frames.RunFailed, Tensors]]",
-        limit: asyncio.TimerHandle,
-        replica: Replica,
-    ) -> None:
-        limit.cancel()
-        batch, self._running = self._running, []
+    def _finish(self, done: "asyncio.Future[tuple[frames.Result | frames.RunFailed, Tensors]]", flight: _Flight) -> None:
+        flight.limit.cancel()
+        del self._flights[flight.replica]
+        batch = flight.calls
         if done.cancelled() or done.exception() is not None:
-            self.detach(replica)
-            self._retry(batch)
+            self._retry(flight)
         else:
+            if flight.replica in self._members:
+                self._idle.append(flight.replica)
+            else:
+                flight.replica.release()
+            self._pace(flight)
             message, tensors = done.result()
             if isinstance(message, frames.RunFailed):
                 self._failed(batch, message)
             elif any(array.shape[:1] != (sum(one.rows for one in batch),) for array in tensors.values()):
                 self._failed(batch, frames.RunFailed(message.id, "output_invalid", "not one answer a row"))
             else:
-                _share(batch, message, tensors)
+                self._share(batch, Run(tensors, message.run_s, message.preprocess_s))
         self._next()
 
-    def _retry(self, batch: list[_Request]) -> None:
-        for one in reversed(batch):
-            one.attempts += 1
-            if self._late and len(batch) == 1:
-                _fail(one, Timeout("The model did not answer within the time that one run may take."))
-            elif one.attempts >= _ATTEMPTS:
-                _fail(one, RunnerLost(retry_after_s=1))
-            elif self._held is not None:
-                _fail(one, _again(self._held))
-            else:
-                one.alone = True
-                self._queue.appendleft(one)
+    def _pace(self, flight: _Flight) -> None:
+        """Note how long a request of this run took of its runner: what the next ones will wait for."""
+        took = time.monotonic() - flight.since
+        self._busy_s += took
+        took /= len(flight.calls)
+        self._pace_s += (took - self._pace_s) * (_SMOOTHING if self._pace_s else 1.0)
 
-    def _failed(self, batch: list[_Request], message: frames.RunFailed) -> None:
+    def _share(self, batch: list[Call], run: Run) -> None:
+        finished: Finished = []
+        start = 0
+        for call in batch:
+            end = start + call.rows
+            if not call.done:
+                call.share = Share(run, start, end)
+                try:
+                    finished.append((call, call.write(call, call.share)))
+                except ModelkeepError as error:
+                    finished.append((call, error))
+                except Exception:
+                    log.exception("an answer cannot be written", prediction_id=call.id, request_id=call.request_id)
+                    finished.append((call, Internal()))
+            start = end
+        trouble = self._finish_all(finished, run)
+        for call, response in finished:
+            if trouble is not None:
+                call.fail(_again(trouble))
+            elif isinstance(response, ModelkeepError):
+                call.fail(response)
+            else:
+                call.answer.set_result(response)
+
+    def _retry(self, flight: _Flight) -> None:
+        batch = flight.calls
+        for call in reversed(batch):
+            if call.done:
+                continue
+            call.attempts += 1
+            if flight.late and len(batch) == 1:
+                call.fail(Timeout("The model did not answer within the time that one run may take."))
+            elif call.attempts >= _ATTEMPTS:
+                call.fail(RunnerLost(retry_after_s=1))
+            elif self._held is not None:
+                call.fail(_again(self._held))
+            else:
+                call.alone = True
+                self._again.appendleft(call)
+
+    def _failed(self, batch: list[Call], message: frames.RunFailed) -> None:
         if len(batch) == 1:
-            _fail(batch[0], _error(message))
+            batch[0].fail(_error(message))
         else:
             self._each_alone(batch)
 
-    def _each_alone(self, batch: list[_Request]) -> None:
-        for one in reversed(batch):
-            one.alone = True
-            self._queue.appendleft(one)
-
-
-def _share(batch: list[_Request], message: frames.Result, tensors: "Tensors") -> None:
-    if len(batch) == 1:
-        if not batch[0].answer.done():
-            batch[0].answer.set_result(Answer(tensors, message.run_s))
-        return
-    start = 0
-    for one in batch:
-        end = start + one.rows
-        if not one.answer.done():
-            one.answer.set_result(Answer({name: array[start:end] for name, array in tensors.items()}, message.run_s))
-        start = end
-
-
-def _fail(one: _Request, error: ModelkeepError) -> None:
-    if not one.answer.done():
-        one.answer.set_exception(error)
+    def _each_alone(self, batch: list[Call]) -> None:
+        for call in reversed(batch):
+            call.alone = True
+            self._again.appendleft(call)
 
 
 def _again(error: ModelkeepError) -> ModelkeepError:

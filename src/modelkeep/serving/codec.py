@@ -33,16 +33,30 @@ _FLOATS = frozenset({Dtype.FP16, Dtype.FP32, Dtype.FP64})
 _matrix_of_floats = msgspec.json.Decoder(list[list[float]]).decode
 
 
+def plain_rows(signature: Signature, raw: bytes | memoryview) -> list[list[float]] | None:
+    """Read the JSON of `inputs` where it is the common case: rows of floats, of the right width, for one matrix of floats.
+
+    Returns None for everything else, which goes the careful way, `tensors_from_json`.
+    """
+    if signature.layout is not Layout.MATRIX or signature.inputs[0].dtype not in _FLOATS:
+        return None
+    try:
+        rows = _matrix_of_floats(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    if not rows:
+        return None
+    width = signature.inputs[0].shape[1]
+    if width == -1:
+        width = len(rows[0])
+    for row in rows:
+        if len(row) != width:
+            return None
+    return rows
+
+
 def tensors_from_json(signature: Signature, raw: bytes | memoryview) -> Tensors:
-    """Read the JSON of `inputs`. The common case, a matrix of floats, is decoded straight into numbers."""
-    if signature.layout is Layout.MATRIX and signature.inputs[0].dtype in _FLOATS:
-        try:
-            rows = _matrix_of_floats(raw)
-        except (msgspec.DecodeError, RecursionError):
-            rows = []
-        array = _regular_floats(signature.inputs[0], rows)
-        if array is not None:
-            return {signature.inputs[0].name: array}
+    """Read the JSON of `inputs`."""
     try:
         inputs = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -152,16 +166,6 @@ class _Faults:
         if self._fields:
             first = self._fields[0]
             raise InvalidInput(f"{first.path}: {first.message}", fields=tuple(self._fields))
-
-
-def _regular_floats(spec: TensorSpec, rows: list[list[float]]) -> Array | None:
-    """The array, when all rows have the right width and all values fit the datatype; None sends it the careful way."""
-    width = spec.shape[1]
-    if not rows or any(len(row) != (len(rows[0]) if width == -1 else width) for row in rows):
-        return None
-    with np.errstate(over="ignore"):
-        array = np.array(rows, dtype=spec.dtype.numpy)
-    return array if np.isfinite(array).all() else None
 
 
 # ---- matrix

@@ -1,20 +1,30 @@
-"""predict(): the whole story of one prediction on one screen. Dialects decode before it and encode after it."""
+"""predict(): the whole story of one prediction on one screen. Dialects decode within it, and encode when the run has ended."""
 
-import asyncio
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from modelkeep.contracts.errors import FieldError, Invalid, InvalidInput, Kind, ModelkeepError, Timeout
-from modelkeep.contracts.ids import new_id
-from modelkeep.serving.codec import Array, Tensors, check_rows
-from modelkeep.serving.messages import Request
-from modelkeep.serving.metrics import Metrics
+from modelkeep.contracts.errors import FieldError, Invalid, InvalidInput, Kind, ModelkeepError, Overloaded, Timeout
+from modelkeep.serving.calls import Call, Share
+from modelkeep.serving.codec import Array
+from modelkeep.serving.deadlines import Deadlines
+from modelkeep.serving.limits import Limits, TooManyAtOnce
+from modelkeep.serving.messages import ClientGone, Request, Response
 from modelkeep.serving.pool import Served
+from modelkeep.serving.recorder import Recorder
+from modelkeep.serving.router import Route, Router
 from modelkeep.serving.settings import ServingSettings
 
+if TYPE_CHECKING:
+    from modelkeep.contracts.snapshot import ServedKey
+
 _ROWS_AXES = 2
+_REJECTED = frozenset({Kind.INVALID, Kind.TOO_LARGE})
+
+Read = Callable[[Call], None]
+"""A dialect's decoder: reads `call.body`, and gives the call its rows and the function that writes its answer."""
 
 
 class InvalidTimeout(Invalid):
@@ -23,78 +33,127 @@ class InvalidTimeout(Invalid):
     code = "invalid_timeout"
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """An answer: its id, the version that gave it, and the outputs by name."""
+class TooManyRequests(Overloaded):
+    """As many requests of this deployment are under way as its settings allow: try again soon."""
 
-    id: str
-    served: Served
-    outputs: Tensors
-
-    @property
-    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
-        """What every dialect says beside its body."""
-        return ((b"x-prediction-id", self.id.encode()), (b"x-model-version", str(self.served.version.number).encode()))
+    code = "deployment_concurrency"
 
 
 class Engine:
-    """Runs predictions within their deadlines, and counts them."""
+    """Answers predictions within their deadlines and limits; counts them, and has them written down."""
 
-    def __init__(self, settings: ServingSettings, metrics: Metrics) -> None:
+    def __init__(self, settings: ServingSettings, router: Router, limits: Limits, recorder: Recorder) -> None:
         self._settings = settings
-        self._metrics = metrics
+        self._max_body = settings.max_body_mb * 1024 * 1024
+        self._router = router
+        self._limits = limits
+        self._recorder = recorder
+        self._deadlines = Deadlines(_overdue)
 
-    async def predict(self, deployment: str, served: Served, tensors: Tensors, request: Request) -> Prediction:
-        """Answer one request's rows; raises `Timeout` at its deadline."""
-        started = time.perf_counter()
-        meter = self._metrics.meter(deployment, served.version.number)
+    async def predict(self, deployment: str, version: str | None, request: Request, dialect: str, read: Read) -> Response:
+        """Answer one request; raises `Timeout` at its deadline, `Limited` or `Overloaded` at once where it is not taken."""
+        started = time.monotonic()
+        route = self._router.find(deployment, version)  # refused before its body is read
+        key = request.key
+        self._admit(route, key)
         try:
-            rows = check_rows(tensors)
-            limit = self._deadline(request)
+            body = await request.body(self._max_body)
+            route = self._router.find(deployment, version)  # while it was read, another version may have taken over
+            call = Call(route, request, dialect, body, started)
             try:
-                async with asyncio.timeout(limit):
-                    answer = await served.batcher.submit(tensors, rows)
-            except TimeoutError as error:
-                raise Timeout(f"The prediction took longer than its deadline of {limit:g} s.") from error
-        except ModelkeepError as error:
-            self.refused(deployment, served.version.number, error)
-            raise
-        total_s = time.perf_counter() - started
-        meter.answered(rows, total_s, max(0.0, total_s - answer.run_s), answer.run_s)
-        return Prediction(new_id("prd"), served, answer.outputs)
+                call.deadline = started + self._seconds(route, request)
+                read(call)
+                route.served.batcher.submit(call)
+            except ModelkeepError as error:
+                self._failed(call, error)
+                raise
+            self._deadlines.add(call)
+            request.when_gone(lambda: _leave(call))
+            route.inflight += 1
+            try:
+                return await call.answer
+            except ModelkeepError as error:
+                self._failed(call, error)
+                raise
+            finally:
+                route.inflight -= 1
+                request.when_gone(None)
+                self._deadlines.discard(call)
+        finally:
+            if key is not None:
+                self._limits.release(key)
 
-    def refused(self, deployment: str, version: int, error: ModelkeepError) -> None:
-        """Count a prediction that was not answered."""
-        at_fault = error.kind in {Kind.INVALID, Kind.TOO_LARGE, Kind.LIMITED}
-        self._metrics.meter(deployment, version).refused("rejected" if at_fault else "error")
+    def _admit(self, route: Route, key: "ServedKey | None") -> None:
+        most = route.settings.concurrency
+        if most and route.inflight >= most:
+            route.meter.turned_away("concurrency")
+            raise TooManyRequests(retry_after_s=1)
+        if key is not None:
+            try:
+                self._limits.admit(key)
+            except ModelkeepError as error:
+                route.meter.turned_away("concurrency" if isinstance(error, TooManyAtOnce) else "limit")
+                raise
 
-    def _deadline(self, request: Request) -> float:
-        """Seconds this request may take: the caller's wish, never more than the installation's limit."""
-        wish = request.header(b"x-request-timeout")
+    def _failed(self, call: Call, error: ModelkeepError) -> None:
+        """Count a prediction that was not answered; write it down, unless it was turned away unrun."""
+        meter = call.route.meter
+        if isinstance(error, Overloaded):
+            meter.turned_away("deadline" if error.code == "deadline_unreachable" else "queue")
+            return
+        outcome: Literal["rejected", "error"] = "rejected" if error.kind in _REJECTED else "error"
+        meter.refused(outcome)
+        self._recorder.refused(call, error, outcome)
+
+    def _seconds(self, route: Route, request: Request) -> float:
+        """Return how long this request may take: its own wish, never more than its deployment or the installation allows."""
+        most = route.settings.deadline_s or self._settings.deadline_s
+        wish = request.headers.get(b"x-request-timeout")
         if wish is None:
-            return self._settings.deadline_s
+            return most
         try:
             seconds = float(wish)
         except ValueError as error:
             raise InvalidTimeout from error
         if not 0 < seconds < float("inf"):
             raise InvalidTimeout
-        return min(seconds, self._settings.deadline_s)
+        return min(seconds, most)
 
 
-def scores_of(prediction: Prediction) -> Array | None:
+def _overdue(call: Call) -> None:
+    _end(call, Timeout(f"The prediction took longer than its deadline of {call.deadline - call.started:g} s."))
+
+
+def _leave(call: Call) -> None:
+    _end(call, ClientGone())
+
+
+def _end(call: Call, error: Exception) -> None:
+    """Refuse a call that has not been answered, and free its place."""
+    call.route.served.batcher.leave(call)
+    call.fail(error)
+
+
+def answer_headers(call: Call) -> tuple[tuple[bytes, bytes], ...]:
+    """Return what every dialect says beside its body."""
+    return ((b"x-prediction-id", call.id.encode()), (b"x-model-version", call.route.served.number))
+
+
+def scores_of(call: Call, share: Share) -> Array | None:
     """Return the output that holds one score a class, if the version has one."""
-    scores = prediction.outputs.get(prediction.served.version.scores)
-    return scores if scores is not None and scores.ndim == _ROWS_AXES else None
+    name = call.route.served.version.scores
+    if name not in share.run.outputs:
+        return None
+    scores = share.tensor(name)
+    return scores if scores.ndim == _ROWS_AXES else None
 
 
-def top_classes(prediction: Prediction, top_k: int) -> list[list[dict[str, object]]]:
+def top_classes(call: Call, share: Share, top_k: int) -> list[list[dict[str, object]]]:
     """Return, for each row, its `top_k` best classes, best first; raises `InvalidInput` where the model has no scores."""
-    scores = scores_of(prediction)
+    scores = scores_of(call, share)
     if scores is None:
-        text = "This model has no class scores, so there is no top_k."
-        raise InvalidInput(text, fields=(FieldError("top_k", "no_scores", text),))
-    names = class_names(prediction.served)
+        raise no_scores()
+    names = class_names(call.route.served)
     best = np.argsort(np.negative(scores), axis=1, kind="stable")[:, :top_k]
     values = np.take_along_axis(scores, best, axis=1)
     return [
@@ -104,6 +163,12 @@ def top_classes(prediction: Prediction, top_k: int) -> list[list[dict[str, objec
         ]
         for indexes, row in zip(best.tolist(), values.tolist(), strict=True)
     ]
+
+
+def no_scores() -> InvalidInput:
+    """Return the refusal of `top_k` where there is nothing to rank."""
+    text = "This model has no class scores, so there is no top_k."
+    return InvalidInput(text, fields=(FieldError("top_k", "no_scores", text),))
 
 
 def class_names(served: Served) -> tuple[str, ...]:

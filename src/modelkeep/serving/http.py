@@ -35,17 +35,23 @@ class Door:
     """The ASGI application of a server process."""
 
     def __init__(
-        self, *, settings: ServingSettings, router: Router, keys: Keys, metrics: Metrics, forward: Forward, version: str
+        self,
+        *,
+        settings: ServingSettings,
+        router: Router,
+        engine: Engine,
+        keys: Keys,
+        metrics: Metrics,
+        forward: Forward,
+        version: str,
     ) -> None:
-        max_body = settings.max_body_mb * 1024 * 1024
-        engine = Engine(settings, metrics)
         self._settings = settings
         self._router = router
         self._keys = keys
         self._metrics = metrics
         self._forward = forward
-        self._native = Native(router, engine, max_body)
-        self._open_inference = OpenInference(router, engine, max_body, version)
+        self._native = Native(router, engine)
+        self._open_inference = OpenInference(router, engine, version)
         self._version = version
         self._started = time.monotonic()
         self._draining = False
@@ -55,29 +61,35 @@ class Door:
         if scope["type"] != "http":
             raise NotImplementedError(scope["type"])
         request = Request(scope, receive)
-        parts = segments(request.path)
-        route = _route(parts)
+        path, metrics = request.path, self._metrics
         status = 500
-        self._metrics.inflight_changed(1)
+        response: Response | None
+        metrics.inflight_changed(1)
         try:
-            response = await self._local(parts, request)
+            if path.startswith(_PREDICT) and "/" not in path[len(_PREDICT) :]:
+                route, parts = "predict", _PREDICT_PARTS
+                response = await self._predict(path[len(_PREDICT) :], request)
+            else:
+                parts = segments(path)
+                route = _route(parts)
+                response = await self._local(parts, request)
             if response is None:
                 status = await self._forward(request, scope, receive, send)
             else:
                 status = response.status
-                await _send(send, request, response)
+                await request.answer(response, send)
         except ClientGone:
             status = 499
         except ApiBroke:
-            log.warning("an answer was broken off", request_id=request.id, path=request.path)  # and so is ours: it has begun
+            log.warning("an answer was broken off", request_id=request.id, path=path)  # and so is ours: it has begun
         except ModelkeepError as error:
             status = await self._refuse(send, request, parts, error)
         except Exception:
-            log.exception("a request failed", request_id=request.id, path=request.path)
+            log.exception("a request failed", request_id=request.id, path=path)
             status = await self._refuse(send, request, parts, Internal())
         finally:
-            self._metrics.inflight_changed(-1)
-            self._metrics.request(route, request.method if request.method in _METHODS else "OTHER", status)
+            metrics.inflight_changed(-1)
+            metrics.request(route, request.method if request.method in _METHODS else "OTHER", status)
 
     def drain(self) -> None:
         """Say that this process is about to end: not ready any more, and no endless streams."""
@@ -87,10 +99,6 @@ class Door:
     async def _local(self, parts: list[str], request: Request) -> Response | None:
         """Answer what is served here; None sends the request on."""
         match parts:
-            case ["api", "v1", "predict", deployment]:
-                _only("POST", request)
-                self._check(request, KeyScope.PREDICT)
-                return await self._native.predict(deployment, request)
             case ["v2", *_]:
                 health = self._open_inference.health(parts)
                 if health is not None:
@@ -118,8 +126,13 @@ class Door:
             case _:
                 return None
 
+    async def _predict(self, deployment: str, request: Request) -> Response:
+        _only("POST", request)
+        self._check(request, KeyScope.PREDICT)
+        return await self._native.predict(deployment, request)
+
     def _check(self, request: Request, scope: KeyScope) -> None:
-        self._keys.check(presented_key(request.headers), scope)
+        request.key = self._keys.check(presented_key(request.headers), scope)
 
     def _model(self, request: Request) -> str:
         """Return the deployment that a request without one in its path means."""
@@ -185,17 +198,19 @@ class Door:
             status, headers, body = problem(error, request.id)
             content_type = headers.pop("content-type").encode()
             response = Response(status, body, content_type, encoded(headers))
-        await _send(send, request, response)
+        await request.answer(response, send)
         return response.status
 
 
+_PREDICT = "/api/v1/predict/"
+_PREDICT_PARTS = ["api", "v1", "predict", ""]
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 def _route(parts: list[str]) -> str:
     """Name the kind of address, for the counters: few names, whatever is asked for."""
     match parts:
-        case ["api", "v1", "predict", _] | ["predict"]:
+        case ["predict"]:
             return "predict"
         case ["healthz" | "readyz" | "health"] | ["v2", "health", "live" | "ready"]:
             return "health"
@@ -214,9 +229,3 @@ def _only(method: str, request: Request) -> None:
 
 def _json(value: object, status: int = 200) -> Response:
     return Response(status, _encode(value))
-
-
-async def _send(send: Send, request: Request, response: Response) -> None:
-    headers = [*response.headers, (b"x-request-id", request.id.encode())]
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    await send({"type": "http.response.body", "body": response.body})

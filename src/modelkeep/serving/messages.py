@@ -1,17 +1,33 @@
 """Requests and responses of the predict door, over plain ASGI."""
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from typing import Any, Protocol
 from urllib.parse import parse_qs
 
 from modelkeep.contracts.errors import Invalid, ModelkeepError, TooLarge
-from modelkeep.infra.headers import request_id
+from modelkeep.contracts.ids import new_ulid
+from modelkeep.contracts.snapshot import ServedKey
+from modelkeep.infra.headers import given_request_id
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _MAX_DIGITS = 18
+
+
+CONNECTION = "modelkeep.connection"
+_NOTHING: dict[str, Any] = {}
+
+
+class Connection(Protocol):
+    """What the HTTP protocol offers beyond ASGI: it calls `gone` when its caller has gone away, and sends a whole answer."""
+
+    gone: Callable[[], None] | None
+
+    def reply(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Send a whole answer at once; False where it has to go through ASGI."""
+        ...
 
 
 class ClientGone(Exception):
@@ -27,15 +43,30 @@ class LengthRequired(Invalid):
 class Request:
     """One HTTP request, its body not yet read."""
 
-    __slots__ = ("_receive", "headers", "id", "method", "path", "query_string")
+    __slots__ = ("_connection", "_receive", "headers", "id", "key", "method", "path", "query_string", "ulid")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.query_string: bytes = scope["query_string"]
-        self.id = request_id(self.headers)
+        self.ulid = new_ulid()
+        self.id = given_request_id(self.headers) or f"req_{self.ulid}"
+        self.key: ServedKey | None = None
         self._receive = receive
+        self._connection: Connection | None = (scope.get("extensions") or _NOTHING).get(CONNECTION)
+
+    async def answer(self, response: "Response", send: Send) -> None:
+        """Send a whole answer, with the request's id."""
+        headers = [*response.headers, (b"x-request-id", self.id.encode())]
+        if self._connection is None or not self._connection.reply(response.status, headers, response.body):
+            await send({"type": "http.response.start", "status": response.status, "headers": headers})
+            await send({"type": "http.response.body", "body": response.body})
+
+    def when_gone(self, leave: Callable[[], None] | None) -> None:
+        """Have `leave` called when the caller goes away before it is answered; None takes that back."""
+        if self._connection is not None:
+            self._connection.gone = leave
 
     def header(self, name: bytes) -> bytes | None:
         """Return the header of this name (small letters), or None; of several, the last."""

@@ -104,6 +104,21 @@ _READY: Final = Family(
     folded=("deployment",),
     rule="min",
 )
+_REPLICAS: Final = Family(
+    "modelkeep_replicas",
+    "gauge",
+    "Runners that answer, by deployment.",
+    ("deployment",),
+    folded=("deployment",),
+    rule="max",  # the servers share them
+)
+_BUSY: Final = Family(
+    "modelkeep_replicas_busy",
+    "gauge",
+    "Runs under way, by deployment; one runner takes one after the other.",
+    ("deployment",),
+    folded=("deployment",),
+)
 _MODEL: Final = Family(
     "modelkeep_model_info",
     "info",
@@ -137,7 +152,7 @@ _COUNTED: Final = (
     _HISTORY,
     _HISTORY_LOST,
 )
-_SEEN: Final = (_BUILD, _DEPTH, _READY, _MODEL, _NUMBER, _AGE)
+_SEEN: Final = (_BUILD, _DEPTH, _READY, _REPLICAS, _BUSY, _MODEL, _NUMBER, _AGE)
 FAMILIES: Final = (*_COUNTED, *_SEEN, DROPPED)
 
 
@@ -357,6 +372,8 @@ def _state(router: "Router", keys: "Keys") -> Gauges:
         gauges += [
             (_DEPTH.name, (name,), float(served.batcher.waiting)),
             (_READY.name, (name,), float(served.ready)),
+            (_REPLICAS.name, (name,), float(served.batcher.replicas)),
+            (_BUSY.name, (name,), float(served.batcher.busy)),
             (_MODEL.name, (name, str(version.number), version.spec.digest, version.framework), 1.0),
         ]
     return gauges

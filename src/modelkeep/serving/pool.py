@@ -2,18 +2,24 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterable
 
 import numpy as np
 import structlog
 
-from modelkeep.contracts.errors import VersionQuarantined
+from modelkeep.contracts.errors import ModelkeepError, VersionQuarantined
 from modelkeep.contracts.signature import Dtype, Layout, Signature
-from modelkeep.contracts.snapshot import ServedVersion
+from modelkeep.contracts.snapshot import DeploymentSettings, ServedVersion
 from modelkeep.sandbox import control, frames
 from modelkeep.sandbox.connection import RunnerConnection, RunnerGone
-from modelkeep.serving.batcher import Batcher
+from modelkeep.serving.batcher import Batcher, Finished
+from modelkeep.serving.calls import Run
 from modelkeep.serving.codec import Tensors
+from modelkeep.serving.metrics import Meter
+from modelkeep.serving.modes import cost_from, plan
+from modelkeep.serving.recorder import Recorder
+from modelkeep.serving.scaling import Scale
 from modelkeep.serving.settings import ServingSettings
 
 log = structlog.get_logger(__name__)
@@ -29,6 +35,7 @@ class Replica:
     def __init__(self, name: str, connection: RunnerConnection, send: Send) -> None:
         self.name = name
         self.connection = connection
+        self.leaving = False
         self._send = send
 
     def kill(self, cause: control.Cause = control.Cause.DEADLINE) -> None:
@@ -37,26 +44,74 @@ class Replica:
             self._send(control.Kill(self.name, cause))
         self.connection.abort()
 
+    def release(self) -> None:
+        """Let go of the process, which others may go on using."""
+        self.leaving = True
+        self.connection.close()
+
 
 class Served:
     """One version on this server: its queue, and whether a warm runner stands behind it."""
 
-    def __init__(self, version: ServedVersion, settings: ServingSettings) -> None:
+    def __init__(self, version: ServedVersion, settings: ServingSettings, recorder: Recorder) -> None:
         self.version = version
-        self.batcher = Batcher(
-            max_rows=settings.max_batch_rows,
-            max_queue=settings.max_queue,
-            run_timeout_s=version.spec.limits.run_timeout_s,
-        )
+        self.number = str(version.number).encode()
         self.ready = False
         self.failing = ""
+        self.settings = DeploymentSettings()
+        self._cost = cost_from(version.cost_ms)
+        self._max_rows = settings.max_batch_rows
+        self._recorder = recorder
+        self._meter: Meter | None = None
+        self._scale = Scale(self.settings.replicas)
+        self.plan = plan(self.settings.batching, self._cost, self._max_rows)
+        self.batcher = Batcher(
+            self.plan,
+            max_queue=settings.max_queue,
+            run_timeout_s=version.spec.limits.run_timeout_s,
+            finish=self._finish,
+        )
+
+    def configure(self, settings: DeploymentSettings, meter: Meter) -> None:
+        """Take the settings of the deployment that this version answers for, and where its runs are counted."""
+        self._meter = meter
+        self.settings = settings
+        self.plan = plan(settings.batching, self._cost, self._max_rows)
+        self.batcher.reconsider(self.plan)
+        self._scale.configure(settings.replicas)
+
+    @property
+    def replicas(self) -> int:
+        """How many runners this server wants for the version."""
+        return self._scale.wanted
+
+    def balance(self) -> bool:
+        """Look at the load since the last look; whether another number of runners is wanted now."""
+        batcher = self.batcher
+        return self._scale.look(batcher.busy_s(), batcher.waiting, batcher.replicas, spread=self.plan.spread)
+
+    def _finish(self, finished: Finished, run: Run) -> ModelkeepError | None:
+        """Write a run's answers down, then count them."""
+        trouble = self._recorder.answered(finished, run)
+        if trouble is None and self._meter is not None:
+            answered, now = self._meter.answered, time.monotonic()
+            rows = 0
+            for call, response in finished:
+                rows += call.rows
+                if not isinstance(response, ModelkeepError):
+                    total = now - call.started
+                    answered(call.rows, total, max(0.0, total - run.run_s - run.preprocess_s), run.run_s)
+            self._meter.ran(len(finished), rows)
+        return trouble
 
 
 class Pool:
     """All versions that the router wants, each with a runner or waiting for one."""
 
-    def __init__(self, settings: ServingSettings, send: Send, changed: Callable[[], None]) -> None:
+    def __init__(self, settings: ServingSettings, send: Send, changed: Callable[[], None], recorder: Recorder) -> None:
         self._settings = settings
+        self._recorder = recorder
+        self._replicas: dict[str, tuple[Served, Replica]] = {}
         self._send = send
         self._changed = changed
         self._served: dict[str, Served] = {}
@@ -72,8 +127,14 @@ class Pool:
             del self._served[version_id]
         for version_id, version in wanted.items():
             if version_id not in self._served:
-                self._served[version_id] = Served(version, self._settings)
-        self._send(control.Want(tuple(control.Wanted(version.spec) for version in wanted.values())))
+                self._served[version_id] = Served(version, self._settings, self._recorder)
+        self._ask()
+
+    def balance(self) -> None:
+        """Let the number of each version's runners follow its load; to be called about once a second."""
+        changed = [served for served in self._served.values() if served.balance()]
+        if changed:
+            self._ask()
 
     def get(self, version_id: str) -> Served | None:
         """Return the version, if it is wanted."""
@@ -92,15 +153,21 @@ class Pool:
                 task.add_done_callback(self._openings.discard)
             case control.Gone():
                 self._gone(message)
+            case control.Leave():
+                self._leave(message.runner)
             case control.Held():
                 self._held(message)
             case _:
                 log.warning("unexpected message from the supervisor", message=type(message).__name__)
 
+    def _ask(self) -> None:
+        """Tell the supervisor what is wanted, the whole of it."""
+        self._send(control.Want(tuple(control.Wanted(one.version.spec, one.replicas) for one in self._served.values())))
+
     async def _open(self, message: control.Connected, fd: int) -> None:
         """Wait until the runner has loaded, run one made-up row to warm it, then let it answer."""
         connection = self._connections[message.runner] = await RunnerConnection.open(fd)
-        connection.closed.add_done_callback(lambda _closed: self._connections.pop(message.runner, None))
+        connection.closed.add_done_callback(lambda _closed: self._forget(message.runner, connection))
         served = self._served.get(message.version_id)
         if served is None:
             connection.close()
@@ -124,6 +191,7 @@ class Pool:
                 replica.kill(control.Cause.PROTOCOL)
             return
         connection.closed.add_done_callback(lambda closed: self._closed(served, replica, closed.result()))
+        self._replicas[replica.name] = (served, replica)
         served.batcher.attach(replica)
         served.ready = True
         served.failing = ""
@@ -132,9 +200,27 @@ class Pool:
         )
         self._changed()
 
+    def _forget(self, runner: str, connection: RunnerConnection) -> None:
+        if self._connections.get(runner) is connection:
+            del self._connections[runner]
+
+    def _leave(self, runner: str) -> None:
+        """A runner is to go: it finishes what it has, and gets nothing more."""
+        served, replica = self._replicas.get(runner, (None, None))
+        if served is not None and replica is not None:
+            served.batcher.detach(replica)
+        elif runner in self._connections:
+            self._connections[runner].close()
+
     def _closed(self, served: Served, replica: Replica, gone: RunnerGone) -> None:
+        if self._replicas.get(replica.name, (None, None))[1] is replica:
+            del self._replicas[replica.name]
+        asked_to_leave = replica.leaving
         served.batcher.detach(replica)
         served.ready = served.batcher.attached
+        if asked_to_leave:
+            self._changed()
+            return
         if gone.protocol_error:
             log.error("runner broke the protocol", version=served.version.id, error=gone.protocol_error)
         # A runner that closes its socket and lives on is of no use to anyone.

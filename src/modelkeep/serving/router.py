@@ -7,7 +7,9 @@ import structlog
 from modelkeep.contracts.errors import NotFound
 from modelkeep.contracts.prediction import Heartbeat
 from modelkeep.contracts.snapshot import ServedDeployment, ServedVersion, Snapshot
+from modelkeep.serving.metrics import Meter
 from modelkeep.serving.pool import Pool, Served
+from modelkeep.serving.recorder import is_plain
 
 log = structlog.get_logger(__name__)
 
@@ -24,15 +26,34 @@ class VersionNotServed(NotFound):
     code = "version_not_served"
 
 
+class Route:
+    """What answers for a deployment now: a version, the deployment's settings, and where its predictions are counted.
+
+    `plain`: its predictions are written down as they went over the wire. `inflight` counts its predictions under way.
+    """
+
+    __slots__ = ("inflight", "meter", "name", "plain", "recording", "served", "settings")
+
+    def __init__(self, deployment: ServedDeployment, served: Served, meter: Meter) -> None:
+        self.name = deployment.name
+        self.settings = deployment.settings
+        self.recording = deployment.settings.recording
+        self.plain = is_plain(self.recording)
+        self.served = served
+        self.meter = meter
+        self.inflight = 0
+
+
 class Router:
     """Which version answers for each deployment, now."""
 
-    def __init__(self, pool_of: Callable[[Callable[[], None]], Pool]) -> None:
+    def __init__(self, pool_of: Callable[[Callable[[], None]], Pool], meter_of: Callable[[str, int], Meter]) -> None:
         self._pool = pool_of(self.settle)
+        self._meter_of = meter_of
         self._snapshot = Snapshot(0, 0.0)
         self._versions: dict[str, ServedVersion] = {}
         self._deployments: dict[str, ServedDeployment] = {}
-        self._routes: dict[str, Served] = {}
+        self._routes: dict[str, Route] = {}
         self._leaving: dict[str, Served] = {}
 
     @property
@@ -45,18 +66,18 @@ class Router:
         """The newest snapshot that was applied."""
         return self._snapshot
 
-    def find(self, deployment: str, version: str | None = None) -> Served:
+    def find(self, deployment: str, version: str | None = None) -> Route:
         """Return what answers for `deployment`; `version` may name the expected number. Raises `NotFound`."""
-        served = self._routes.get(deployment)
-        if served is None:
+        route = self._routes.get(deployment)
+        if route is None:
             raise DeploymentNotFound
-        if version is not None and version != str(served.version.number):
+        if version is not None and version != str(route.served.version.number):
             raise VersionNotServed
-        return served
+        return route
 
     def routes(self) -> dict[str, Served]:
-        """Return what answers for each deployment."""
-        return dict(self._routes)
+        """Return the version that answers for each deployment."""
+        return {name: route.served for name, route in self._routes.items()}
 
     def apply(self, snapshot: Snapshot) -> None:
         """Take a newer snapshot; routes follow as their versions become warm."""
@@ -70,24 +91,26 @@ class Router:
     def settle(self) -> None:
         """Move each route that can move, and let go of versions that nobody needs any more."""
         for name in self._routes.keys() - self._deployments.keys():
-            self._leave(self._routes.pop(name))
+            self._leave(self._routes.pop(name).served)
         self._want()
         for name, deployment in self._deployments.items():
             target = self._pool.get(deployment.version_id)
             current = self._routes.get(name)
-            if target is None or target is current:
+            if target is None:
                 continue
-            if current is None or target.ready:
-                self._routes[name] = target
+            if current is None or (target is not current.served and target.ready):
+                self._point(deployment, target)
                 log.info("deployment answers with", deployment=name, version=target.version.number)
                 if current is not None:
-                    self._leave(current)
+                    self._leave(current.served)
+            elif current.settings != deployment.settings:
+                self._point(deployment, current.served)
         self._want()
 
     @property
     def warm(self) -> bool:
         """Whether every deployment has a version that answers, or that has been given up for now."""
-        return all(served.ready or served.failing for served in self._routes.values())
+        return all(served.ready or served.failing for served in self.routes().values())
 
     def heartbeat(self, server: str, at: float) -> Heartbeat:
         """Say what is served now."""
@@ -95,15 +118,25 @@ class Router:
             server=server,
             at=at,
             snapshot=self._snapshot.number,
-            serving={name: served.version.id for name, served in self._routes.items() if served.ready},
+            serving={name: served.version.id for name, served in self.routes().items() if served.ready},
             failing={served.version.id: served.failing for served in self._pool.all() if served.failing and not served.ready},
         )
+
+    def _point(self, deployment: ServedDeployment, served: Served) -> None:
+        """Let a version answer for a deployment, by the deployment's settings."""
+        old = self._routes.get(deployment.name)
+        route = self._routes[deployment.name] = Route(
+            deployment, served, self._meter_of(deployment.name, served.version.number)
+        )
+        if old is not None:
+            route.inflight = old.inflight
+        served.configure(deployment.settings, route.meter)
 
     def _leave(self, served: Served) -> None:
         self._leaving[served.version.id] = served
 
     def _want(self) -> None:
-        routed = {served.version.id: served for served in self._routes.values()}
+        routed = {served.version.id: served for served in self.routes().values()}
         self._leaving = {
             version_id: served
             for version_id, served in self._leaving.items()

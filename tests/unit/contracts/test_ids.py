@@ -28,9 +28,10 @@ def test_ids_sort_by_their_time(times: tuple[int, int], randomness: bytes) -> No
     assert ulid(early, randomness) <= ulid(late, bytes(10)) or early == late
 
 
-def test_no_two_are_alike() -> None:
+def test_no_two_are_alike_and_each_sorts_behind_the_one_before() -> None:
     made = [new_id("prd") for _ in range(5000)]
     assert len(set(made)) == len(made)
+    assert made == sorted(made)
     assert all(len(one) == 30 and one.startswith("prd_") for one in made)
 
 

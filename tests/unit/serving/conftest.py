@@ -6,7 +6,7 @@ import hashlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -14,16 +14,21 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from modelkeep.contracts.prediction import PredictionRecord
 from modelkeep.contracts.runner import ModelFacts
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
-from modelkeep.contracts.snapshot import Limits, RunnerSpec, Scope, ServedDeployment, ServedKey, ServedVersion, Snapshot
+from modelkeep.contracts.snapshot import Limits as RunnerLimits
+from modelkeep.contracts.snapshot import RunnerSpec, Scope, ServedDeployment, ServedKey, ServedVersion, Snapshot
 from modelkeep.sandbox import control, frames
 from modelkeep.serving.codec import Tensors
+from modelkeep.serving.engine import Engine
 from modelkeep.serving.forward import Forward
 from modelkeep.serving.http import Door
 from modelkeep.serving.keys import Keys
+from modelkeep.serving.limits import Limits, OwnRates
 from modelkeep.serving.metrics import Metrics
 from modelkeep.serving.pool import Pool
+from modelkeep.serving.recorder import Recorder
 from modelkeep.serving.router import Router
 from modelkeep.serving.settings import ServingSettings
 
@@ -50,10 +55,21 @@ def sums(inputs: Tensors) -> Tensors:
     return {"sum": array.sum(axis=1), "echo": array}
 
 
+class Kept:
+    """A spool in a list."""
+
+    def __init__(self, records: list[PredictionRecord]) -> None:
+        self._records = records
+
+    def append(self, records: Sequence[PredictionRecord]) -> None:
+        """Append a batch at once."""
+        self._records.extend(records)
+
+
 class House:
     """Router, pool, keys, door, and a client that talks to the door."""
 
-    def __init__(self, run_dir: Path, options: ServingSettings) -> None:
+    def __init__(self, run_dir: Path, options: ServingSettings, *, max_payload: int = 1 << 18) -> None:
         self.sent: list[control.Message] = []
         self.keys = Keys(max_staleness_s=options.max_staleness_s)
         self._changed = asyncio.Event()
@@ -63,15 +79,19 @@ class House:
                 settle()
                 self._changed.set()
 
-            return Pool(options, self.sent.append, changed)
+            return Pool(options, self.sent.append, changed, self.recorder)
 
-        self.router = Router(pool)
         self.metrics = Metrics("9.9", run_dir / "metrics")
+        self.records: list[PredictionRecord] = []
+        self.recorder = Recorder(Kept(self.records), max_payload=max_payload)
+        self.router = Router(pool, self.metrics.meter)
+        self.engine = Engine(options, self.router, Limits(OwnRates()), self.recorder)
         self.metrics.watch(self.router, self.keys)
         self._forward = Forward(run_dir / "api.sock")
         self.door = Door(
             settings=options,
             router=self.router,
+            engine=self.engine,
             keys=self.keys,
             metrics=self.metrics,
             forward=self._forward,
@@ -116,12 +136,12 @@ class House:
         number: int = 1,
         labels: tuple[str, ...] = (),
         scores: str = "",
-        limits: Limits | None = None,
+        limits: RunnerLimits | None = None,
         wait: bool = True,
     ) -> str:
         """Deploy a version whose model is `compute`, and wait until it answers. Returns the version's id."""
         version_id = f"{name}-{number}"
-        spec = RunnerSpec(version_id, "d" * 64, 1, "onnx", "fake", signature, limits=limits or Limits())
+        spec = RunnerSpec(version_id, "d" * 64, 1, "onnx", "fake", signature, limits=limits or RunnerLimits())
         self.versions[version_id] = ServedVersion(
             version_id, name, number, spec, signature, framework="fake", labels=labels, scores=scores
         )

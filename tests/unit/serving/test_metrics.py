@@ -20,6 +20,8 @@ NAMES = {
     "modelkeep_build_info",
     "modelkeep_queue_depth",
     "modelkeep_deployment_ready",
+    "modelkeep_replicas",
+    "modelkeep_replicas_busy",
     "modelkeep_model_info",
     "modelkeep_snapshot_number",
     "modelkeep_snapshot_age_seconds",
@@ -68,6 +70,8 @@ async def test_predictions_are_counted_by_outcome_and_rows(house, refuse: type[E
         assert value(families, "modelkeep_prediction_duration_seconds_count", deployment="m", stage=stage) == 2
     assert value(families, "modelkeep_inflight_requests") == 1  # the scrape itself
     assert value(families, "modelkeep_deployment_ready", deployment="m") == 1
+    assert value(families, "modelkeep_replicas", deployment="m") == 1
+    assert value(families, "modelkeep_replicas_busy", deployment="m") == 0
     assert value(families, "modelkeep_model_info", deployment="m", version="3", digest="d" * 64, framework="fake") == 1
 
 

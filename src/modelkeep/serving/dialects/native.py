@@ -7,17 +7,19 @@ import re
 
 import msgspec
 
-from modelkeep.contracts.errors import FieldError, Invalid, InvalidInput, ModelkeepError
-from modelkeep.contracts.signature import Layout
+from modelkeep.contracts.errors import FieldError, Invalid, InvalidInput
+from modelkeep.contracts.signature import Layout, Signature
+from modelkeep.contracts.snapshot import ServedVersion
 from modelkeep.serving import multipart
-from modelkeep.serving.codec import Tensors, tensors_from, tensors_from_json, values_of
-from modelkeep.serving.engine import Engine, Prediction, class_names, scores_of, top_classes
+from modelkeep.serving.calls import Call, Matrix, Share
+from modelkeep.serving.codec import Tensors, plain_rows, tensors_from, tensors_from_json
+from modelkeep.serving.engine import Engine, answer_headers, class_names, no_scores, scores_of, top_classes
 from modelkeep.serving.messages import Request, Response
-from modelkeep.serving.pool import Served
 from modelkeep.serving.router import Router
 
 DEFAULT_TOP_K = 5
 MAX_TOP_K = 1000
+_JSON = b"application/json"
 
 
 class UnsupportedMediaType(Invalid):
@@ -54,39 +56,38 @@ _decode = msgspec.json.Decoder(_Body).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class _Asked(msgspec.Struct):
-    """What a request asks for, whatever form it came in."""
+class _Wish:
+    """What a request wants of its answer, and the function that writes it."""
 
-    tensors: Tensors
-    top_k: int | None
-    outputs: list[str] | None = None
+    __slots__ = ("flat", "outputs", "top_k")
+
+    def __init__(self, *, flat: bool, top_k: int | None = None, outputs: list[str] | None = None) -> None:
+        self.flat = flat
+        self.top_k = top_k
+        self.outputs = outputs
+
+    def write(self, call: Call, share: Share) -> Response:
+        """Write the answer to one call."""
+        return Response(200, _encode(_answer(call, share, self)), headers=answer_headers(call))
 
 
 class Native:
     """Decodes native requests, and encodes the engine's answers."""
 
-    def __init__(self, router: Router, engine: Engine, max_body: int) -> None:
+    def __init__(self, router: Router, engine: Engine) -> None:
         self._router = router
         self._engine = engine
-        self._max_body = max_body
 
     async def predict(self, deployment: str, request: Request, *, flat: bool = False) -> Response:
         """Answer a prediction. `flat`: a single picture's classes are not wrapped in a list, as `/predict` has it."""
-        version = request.query("version")
-        self._router.find(deployment, version)  # refused before its body is read
-        body = await request.body(self._max_body)
-        served = self._router.find(deployment, version)  # while it was read, another version may have taken over
-        try:
-            asked = self._read(deployment, served, request, body)
-        except ModelkeepError as error:
-            self._engine.refused(deployment, served.version.number, error)
-            raise
-        prediction = await self._engine.predict(deployment, served, asked.tensors, request)
-        return Response(200, _encode(_answer(deployment, prediction, asked, flat=flat)), headers=prediction.headers)
+        version = request.query("version") if request.query_string else None
+        return await self._engine.predict(
+            deployment, version, request, "native", lambda call: self._read(call, request, flat=flat)
+        )
 
     def info(self, deployment: str) -> dict[str, object]:
         """Describe what answers for a deployment."""
-        served = self._router.find(deployment)
+        served = self._router.find(deployment).served
         version = served.version
         return {
             "deployment": deployment,
@@ -103,31 +104,54 @@ class Native:
             "created_at": version.created_at,
         }
 
-    def _read(self, deployment: str, served: Served, request: Request, body: bytes) -> _Asked:
-        kind = (request.header(b"content-type") or b"application/json").partition(b";")[0].strip().lower()
-        if kind == b"application/json" or kind.endswith(b"+json"):
-            return self._read_json(deployment, served, body)
-        if served.version.signature.layout is Layout.IMAGE:
-            top_k = _top_k(request.query("top_k"))
+    def _read(self, call: Call, request: Request, *, flat: bool) -> None:
+        content_type = call.content_type
+        if content_type == _JSON:
+            return self._read_json(call, flat=flat)
+        kind = content_type.partition(b";")[0].strip().lower()
+        if kind == _JSON or kind.endswith(b"+json"):
+            return self._read_json(call, flat=flat)
+        signature = call.route.served.version.signature
+        if signature.layout is Layout.IMAGE:
+            wish = _Wish(flat=flat, top_k=_top_k(request.query("top_k")))
             if kind == b"multipart/form-data":
-                return _read_form(served, multipart.parse(request.header(b"content-type") or b"", body), top_k)
+                return call.ask(_read_form(signature, multipart.parse(content_type, call.body), wish), wish.write)
             if kind.startswith(b"image/") or kind == b"application/octet-stream":
-                return _Asked(tensors_from(served.version.signature, [body]), top_k)
+                return call.ask(tensors_from(signature, [call.body]), wish.write)
         if kind == b"application/x-www-form-urlencoded":  # what curl -d sends when it is told nothing
-            return self._read_json(deployment, served, body)
+            return self._read_json(call, flat=flat)
         raise UnsupportedMediaType
 
-    def _read_json(self, deployment: str, served: Served, body: bytes) -> _Asked:
+    def _read_json(self, call: Call, *, flat: bool) -> None:
         try:
-            asked = _decode(body)
+            asked = _decode(call.body)
         except msgspec.ValidationError as error:
             raise _unfit(error) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidJson from error
+        version = call.route.served.version
         if asked.version is not None:
-            self._router.find(deployment, str(asked.version))
+            self._router.find(call.route.name, str(asked.version))
         top_k = None if asked.top_k is None else _top_k(str(asked.top_k))
-        return _Asked(tensors_from_json(served.version.signature, bytes(asked.inputs)), top_k, asked.outputs)
+        wish = _Wish(flat=flat, top_k=top_k, outputs=asked.outputs)
+        if asked.outputs is not None or top_k is not None:
+            _check_wish(version, wish)
+        rows = plain_rows(version.signature, asked.inputs)
+        if rows is None:
+            call.ask(tensors_from_json(version.signature, asked.inputs), wish.write)
+        else:
+            call.ask(Matrix(version.signature, rows), wish.write)
+
+
+def _check_wish(version: ServedVersion, wish: _Wish) -> None:
+    """Refuse what the version cannot answer before it is run."""
+    known = {spec.name for spec in version.signature.outputs}
+    unknown = [name for name in wish.outputs or () if name not in known]
+    if unknown:
+        text = "The model has no such output."
+        raise InvalidInput(text, fields=tuple(FieldError(f"outputs.{name[:63]}", "unknown_output", text) for name in unknown))
+    if wish.top_k is not None and not version.scores:
+        raise no_scores()
 
 
 def _unfit(error: msgspec.ValidationError) -> InvalidJson:
@@ -142,11 +166,11 @@ def _unfit(error: msgspec.ValidationError) -> InvalidJson:
     return InvalidJson(f"{path}: {text}.", fields=(FieldError(path, code, f"{text}."),))
 
 
-def _read_form(served: Served, parts: list[multipart.Part], top_k: int | None) -> _Asked:
+def _read_form(signature: Signature, parts: list[multipart.Part], wish: _Wish) -> Tensors:
     pictures: list[bytes] = []
     for part in parts:
         if part.name == "top_k":
-            top_k = _top_k(part.data.decode("utf-8", "replace"))
+            wish.top_k = _top_k(part.data.decode("utf-8", "replace"))
         elif part.name in {"file", "files", "image"}:
             pictures.append(bytes(part.data))
         else:
@@ -155,7 +179,7 @@ def _read_form(served: Served, parts: list[multipart.Part], top_k: int | None) -
     if not pictures:
         text = "The form has no part named `file`."
         raise InvalidInput(text, fields=(FieldError("file", "missing_file", text),))
-    return _Asked(tensors_from(served.version.signature, pictures), top_k)
+    return tensors_from(signature, pictures)
 
 
 def _top_k(text: str | None) -> int | None:
@@ -167,30 +191,29 @@ def _top_k(text: str | None) -> int | None:
     return int(text)
 
 
-def _answer(deployment: str, prediction: Prediction, asked: _Asked, *, flat: bool) -> _Answer:
-    version = prediction.served.version
-    answer = _Answer(prediction.id, deployment, version.model, version.number)
-    pictures = version.signature.layout is Layout.IMAGE and scores_of(prediction) is not None
-    if asked.top_k is not None or (pictures and asked.outputs is None):
-        rows = top_classes(prediction, asked.top_k or DEFAULT_TOP_K)
-        answer.predictions = list(rows[0] if flat and len(rows) == 1 else rows)
+def _answer(call: Call, share: Share, wish: _Wish) -> _Answer:
+    version = call.route.served.version
+    answer = _Answer(call.id, call.route.name, version.model, version.number)
+    if wish.top_k is not None or (
+        wish.outputs is None and version.signature.layout is Layout.IMAGE and scores_of(call, share) is not None
+    ):
+        rows = top_classes(call, share, wish.top_k or DEFAULT_TOP_K)
+        answer.predictions = list(rows[0] if wish.flat and len(rows) == 1 else rows)
         return answer
-    unknown = [name for name in asked.outputs or () if name not in prediction.outputs]
-    if unknown:
-        text = "The model has no such output."
-        raise InvalidInput(text, fields=tuple(FieldError(f"outputs.{name[:63]}", "unknown_output", text) for name in unknown))
-    wanted = asked.outputs or prediction.outputs
-    answer.outputs = {name: values_of(prediction.outputs[name]) for name in wanted}
-    answer.labels = _labels(prediction)
+    answer.outputs = {name: share.values(name) for name in wish.outputs or share.names}
+    if version.labels:
+        answer.labels = _labels(call, share)
     return answer
 
 
-def _labels(prediction: Prediction) -> list[str] | None:
+def _labels(call: Call, share: Share) -> list[str] | None:
     """Name each row's class where the uploader gave labels: by the label output, in the order of the model's classes."""
-    version = prediction.served.version
-    label = prediction.outputs.get("label")
+    version = call.route.served.version
+    if "label" not in share.run.outputs:
+        return None
+    label = share.tensor("label")
     classes = next((spec.classes for spec in version.signature.outputs if spec.name == version.scores), ())
-    if not version.labels or label is None or label.ndim != 1 or len(classes) != len(version.labels):
+    if label.ndim != 1 or len(classes) != len(version.labels):
         return None
     names = dict(zip(classes, version.labels, strict=True))
-    return [names.get(str(value), str(value)) for value in values_of(label)]
+    return [names.get(str(value), str(value)) for value in share.values("label")]

@@ -12,9 +12,10 @@ import numpy as np
 from modelkeep.contracts.errors import FieldError, InvalidInput, ModelkeepError, NotFound
 from modelkeep.contracts.signature import Dtype, Layout, Signature, TensorSpec, dtype_of
 from modelkeep.infra.problems import status_and_headers
+from modelkeep.serving.calls import Call, Share
 from modelkeep.serving.codec import Array, Tensors, check_shape, tensor_from_flat, tensors_from, values_of
 from modelkeep.serving.dialects.native import InvalidJson
-from modelkeep.serving.engine import Engine, Prediction
+from modelkeep.serving.engine import Engine, answer_headers
 from modelkeep.serving.messages import Request, Response, encoded
 from modelkeep.serving.pool import Served
 from modelkeep.serving.router import Router
@@ -66,10 +67,9 @@ _encode = msgspec.json.Encoder().encode
 class OpenInference:
     """Answers everything below `/v2`."""
 
-    def __init__(self, router: Router, engine: Engine, max_body: int, version: str) -> None:
+    def __init__(self, router: Router, engine: Engine, version: str) -> None:
         self._router = router
         self._engine = engine
-        self._max_body = max_body
         self._version = version
 
     def health(self, parts: list[str]) -> Response | None:
@@ -89,13 +89,13 @@ class OpenInference:
             case ("GET", ["v2"] | ["v2", ""]):
                 return _json({"name": "modelkeep", "version": self._version, "extensions": []})
             case ("GET", ["v2", "models", name]):
-                return self._metadata(name, self._router.find(name))
+                return self._metadata(name, self._router.find(name).served)
             case ("GET", ["v2", "models", name, "versions", version]):
-                return self._metadata(name, self._router.find(name, version))
+                return self._metadata(name, self._router.find(name, version).served)
             case ("GET", ["v2", "models", name, "ready"]):
-                return _readiness(name, self._router.find(name))
+                return _readiness(name, self._router.find(name).served)
             case ("GET", ["v2", "models", name, "versions", version, "ready"]):
-                return _readiness(name, self._router.find(name, version))
+                return _readiness(name, self._router.find(name, version).served)
             case ("POST", ["v2", "models", name, "infer"]):
                 return await self._infer(name, None, request)
             case ("POST", ["v2", "models", name, "versions", version, "infer"]):
@@ -116,19 +116,7 @@ class OpenInference:
         )
 
     async def _infer(self, name: str, version: str | None, request: Request) -> Response:
-        self._router.find(name, version)  # refused before its body is read
-        body = await request.body(self._max_body)
-        served = self._router.find(name, version)  # while it was read, another version may have taken over
-        try:
-            asked = _read(body)
-            tensors = _tensors(served.version.signature, asked.inputs)
-            wanted = _wanted(served.version.signature, asked.outputs)
-        except ModelkeepError as error:
-            self._engine.refused(name, served.version.number, error)
-            raise
-        prediction = await self._engine.predict(name, served, tensors, request)
-        answer = _answer(name, asked.id, prediction, wanted)
-        return Response(200, _encode(answer), headers=prediction.headers)
+        return await self._engine.predict(name, version, request, "v2", _read)
 
 
 def refusal(error: ModelkeepError) -> Response:
@@ -149,7 +137,14 @@ def _described(spec: TensorSpec) -> dict[str, object]:
     return {"name": spec.name, "datatype": spec.dtype.value, "shape": list(spec.shape)}
 
 
-def _read(body: bytes) -> _Infer:
+def _read(call: Call) -> None:
+    asked = _asked(call.body)
+    signature = call.route.served.version.signature
+    wanted = _wanted(signature, asked.outputs)
+    call.ask(_tensors(signature, asked.inputs), lambda call, share: _written(call, share, asked.id, wanted))
+
+
+def _asked(body: bytes) -> _Infer:
     try:
         return _decode(body)
     except msgspec.ValidationError as error:
@@ -252,15 +247,16 @@ def _wanted(signature: Signature, asked: list[_Output] | None) -> list[str]:
     return [one.name for one in asked]
 
 
-def _answer(name: str, request_id: str | None, prediction: Prediction, wanted: list[str]) -> _Answer:
+def _written(call: Call, share: Share, request_id: str | None, wanted: list[str]) -> Response:
     outputs = []
     for output in wanted:
-        array = prediction.outputs[output]
+        array = share.tensor(output)
         outputs.append(_Tensor(output, array.shape, dtype_of(array.dtype.name).value, values_of(array.reshape(-1))))
-    return _Answer(
-        model_name=name,
-        model_version=str(prediction.served.version.number),
+    answer = _Answer(
+        model_name=call.route.name,
+        model_version=str(call.route.served.version.number),
         outputs=outputs,
         id=request_id,
-        parameters={"prediction_id": prediction.id},
+        parameters={"prediction_id": call.id},
     )
+    return Response(200, _encode(answer), headers=answer_headers(call))

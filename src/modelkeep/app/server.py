@@ -1,0 +1,113 @@
+"""A server process: the parts of serving put together, and how they begin and end."""
+
+import asyncio
+import gc
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+
+from modelkeep.app.bootstrap import ServerRole, server_bell
+from modelkeep.app.places import Places
+from modelkeep.infra.spool import SpoolWriter
+from modelkeep.sandbox import control
+from modelkeep.serving.engine import Engine
+from modelkeep.serving.feed import Feed
+from modelkeep.serving.forward import Forward
+from modelkeep.serving.http import Door
+from modelkeep.serving.keys import Keys
+from modelkeep.serving.limits import Limits, OwnRates
+from modelkeep.serving.metrics import Metrics
+from modelkeep.serving.pool import Pool
+from modelkeep.serving.protocol import HttpProtocol
+from modelkeep.serving.recorder import Recorder
+from modelkeep.serving.router import Router
+
+_TEND_S = 1.0
+_GC = (50_000, 20, 50)
+"""A server makes many short-lived objects and few cycles: with Python's thresholds it would search for cycles all the time."""
+
+
+class Server:
+    """Everything in one server process."""
+
+    def __init__(self, role: ServerRole, send: Callable[[control.Message], None]) -> None:
+        places = Places(Path(role.data))
+        self._role = role
+        self._metrics = metrics = Metrics(role.version, places.metrics)
+        self._spool = spool = SpoolWriter(
+            places.spools / role.name,
+            segment_bytes=role.history.segment_mb << 20,
+            cap_bytes=role.history.spool_mb << 20,
+            refuse=role.history.when_full == "refuse",
+        )
+        recorder = Recorder(spool, max_payload=role.history.max_payload_kb << 10)
+        keys = Keys(max_staleness_s=role.serving.max_staleness_s)
+        self._router = router = Router(lambda changed: Pool(role.serving, send, changed, recorder), metrics.meter)
+        metrics.watch(router, keys)
+        metrics.watch_history(lambda: spool.appended, lambda: spool.dropped)
+        self._door = Door(
+            settings=role.serving,
+            router=router,
+            engine=Engine(role.serving, router, Limits(OwnRates()), recorder),
+            keys=keys,
+            metrics=metrics,
+            forward=Forward(places.run / "api.sock"),
+            version=role.version,
+        )
+        self._feed = Feed(
+            snapshot_file=places.snapshot,
+            run_dir=places.run,
+            router=router,
+            keys=keys,
+            name=role.name,
+            bell=server_bell(role.slot),
+        )
+
+    def take(self, message: control.Message, fds: list[int]) -> None:
+        """Act on a message of the supervisor."""
+        self._router.pool.take(message, fds)
+
+    async def work(self, door: socket.socket, stop: asyncio.Event, started: Callable[[], None]) -> None:
+        """Answer on `door` until `stop`, then finish what is under way."""
+        gc.set_threshold(*_GC)
+        http = uvicorn.Server(_http(self._door, self._role))
+        feeding = asyncio.create_task(self._feed.run(stop))
+        tending = asyncio.create_task(self._tend())
+        serving = asyncio.create_task(http.serve(sockets=[door]))
+        started()
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({feeding, tending, serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        self._door.drain()
+        await asyncio.sleep(self._role.notice_s)
+        http.should_exit = True
+        await serving
+        stop.set()
+        tending.cancel()
+        await feeding
+        self._spool.close()
+        self._metrics.close()
+
+    async def _tend(self) -> None:
+        while True:
+            await asyncio.sleep(_TEND_S)
+            self._router.pool.balance()
+            self._metrics.publish()
+
+
+def _http(app: Door, role: ServerRole) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=HttpProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(role.drain_s) or 1,
+        backlog=2048,
+    )

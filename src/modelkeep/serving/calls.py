@@ -1,0 +1,156 @@
+"""One prediction on its way through the server: what is asked, by when, who waits, and how the answer is written."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from modelkeep.serving.codec import check_rows, tensors_from, values_of
+
+if TYPE_CHECKING:
+    from modelkeep.contracts.signature import Signature
+    from modelkeep.serving.codec import Array, Tensors
+    from modelkeep.serving.messages import Request, Response
+    from modelkeep.serving.router import Route
+
+
+class Matrix:
+    """Rows of plain floats, of the right width, for a model with one matrix: made into an array once for a whole run."""
+
+    __slots__ = ("rows", "signature", "spec")
+
+    def __init__(self, signature: "Signature", rows: list[list[float]]) -> None:
+        self.signature = signature
+        self.spec = signature.inputs[0]
+        self.rows = rows
+
+    def check(self) -> None:
+        """Raise `InvalidInput` naming the values that do not fit the model's datatype."""
+        tensors_from(self.signature, self.rows)
+
+
+class Run:
+    """The answer to one micro-batch. Lists for JSON are made once for all requests that share it."""
+
+    __slots__ = ("_lists", "outputs", "preprocess_s", "run_s")
+
+    def __init__(self, outputs: "Tensors", run_s: float, preprocess_s: float = 0.0) -> None:
+        self.outputs = outputs
+        self.run_s = run_s
+        self.preprocess_s = preprocess_s
+        self._lists: dict[str, list[Any]] = {}
+
+    def lists(self, name: str) -> list[Any]:
+        """Return an output as nested lists for JSON, all rows."""
+        found = self._lists.get(name)
+        if found is None:
+            found = self._lists[name] = values_of(self.outputs[name])
+        return found
+
+
+class Share:
+    """One request's rows of a run."""
+
+    __slots__ = ("_end", "_start", "run")
+
+    def __init__(self, run: Run, start: int, end: int) -> None:
+        self.run = run
+        self._start = start
+        self._end = end
+
+    @property
+    def names(self) -> "list[str]":
+        """The outputs' names."""
+        return list(self.run.outputs)
+
+    def tensor(self, name: str) -> "Array":
+        """Return this request's rows of an output."""
+        return self.run.outputs[name][self._start : self._end]
+
+    def values(self, name: str) -> list[Any]:
+        """Return this request's rows of an output as nested lists."""
+        return self.run.lists(name)[self._start : self._end]
+
+
+class Call:
+    """One request for a prediction. `write(call, share)` makes its answer; `answer` is what its caller waits for.
+
+    `kind`: calls of equal kind may share a run. `owner`: whose call it is, for fairness (a key's id). `started` and `deadline`
+    are seconds of the monotonic clock.
+    """
+
+    __slots__ = (
+        "alone",
+        "answer",
+        "attempts",
+        "body",
+        "bucket",
+        "content_type",
+        "deadline",
+        "dialect",
+        "id",
+        "kind",
+        "owner",
+        "payload",
+        "request_id",
+        "route",
+        "rows",
+        "share",
+        "started",
+        "write",
+    )
+
+    def __init__(self, route: "Route", request: "Request", dialect: str, body: bytes, started: float) -> None:
+        self.route = route
+        self.dialect = dialect
+        self.body = body
+        self.started = started
+        self.id = f"prd_{request.ulid}"
+        self.request_id = request.id
+        self.owner = request.key.id if request.key is not None else ""
+        self.content_type = request.headers.get(b"content-type", b"application/json")
+        self.answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        self.payload: Matrix | Tensors = {}
+        self.rows = 0
+        self.kind: object = None
+        self.share: Share | None = None
+        self.alone = False
+        self.attempts = 0
+        self.bucket = 0
+        self.deadline = 0.0
+        self.write: Callable[[Call, Share], Response]
+
+    def ask(self, payload: "Matrix | Tensors", write: "Callable[[Call, Share], Response]") -> None:
+        """Take what is asked for; raises `InvalidInput` when the tensors have no rows, or not equally many."""
+        if isinstance(payload, Matrix):
+            self.rows = len(payload.rows)
+            self.kind = payload.spec
+        else:
+            self.rows = check_rows(payload)
+            self.kind = tuple((name, array.dtype.char, array.shape[1:]) for name, array in payload.items())
+        self.payload = payload
+        self.write = write
+
+    @property
+    def done(self) -> bool:
+        """Whether it has been answered or refused, or its caller has left."""
+        return self.answer.done()
+
+    def fail(self, error: Exception) -> None:
+        """Refuse it, unless it has been answered."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+def together(calls: list[Call]) -> "Tensors | None":
+    """Return the inputs of calls of one kind, their rows one after another; None where a value fits no float of the model's."""
+    first = calls[0].payload
+    if isinstance(first, Matrix):
+        rows = first.rows if len(calls) == 1 else [row for call in calls for row in call.payload.rows]  # type: ignore[union-attr]
+        with np.errstate(over="ignore"):
+            array = np.array(rows, dtype=first.spec.dtype.numpy)
+        return {first.spec.name: array} if np.isfinite(array).all() else None
+    if len(calls) == 1:
+        return first
+    return {name: np.concatenate([call.payload[name] for call in calls]) for name in first}  # type: ignore[index]
