@@ -75,6 +75,7 @@ class Runners:
                 for kept in list(self._kept.values()):
                     self._fill(kept)
                 await self._listen(template)
+                template.channel.close()
                 status = await template.finish(1.0)
                 self._template = None
                 self._lost_all()
@@ -90,6 +91,7 @@ class Runners:
             if self._template is not None:
                 self._template.signal(signal.SIGKILL)
                 await self._template.ended
+                self._template.channel.close()
             for runner in self._runners.values():
                 runner.release()
 
