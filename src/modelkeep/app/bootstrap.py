@@ -66,7 +66,7 @@ class ControlRole:
     history: HistorySettings
 
 
-def roles(settings: "Settings", places: Places, door: socket.socket, inner: socket.socket) -> "list[Role]":
+def roles(settings: "Settings", places: Places, doors: list[socket.socket], inner: socket.socket) -> "list[Role]":
     """Return the processes of an installation, each with its own settings."""
     from modelkeep.app.supervisor import Role
 
@@ -93,7 +93,7 @@ def roles(settings: "Settings", places: Places, door: socket.socket, inner: sock
     )
     told = msgspec.json.encode(control)
     return [
-        *(Role(f"server-{slot + 1}", msgspec.json.encode(_numbered(server, slot)), (door,)) for slot in range(server.slots)),
+        *(Role(f"server-{slot + 1}", msgspec.json.encode(_numbered(server, slot)), (door,)) for slot, door in enumerate(doors)),
         Role("api", told, (inner,)),
         Role("courier", told),
         Role("worker", told, after="api"),
