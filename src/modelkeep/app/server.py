@@ -35,7 +35,7 @@ class Server:
     def __init__(self, role: ServerRole, send: Callable[[control.Message], None]) -> None:
         places = Places(Path(role.data))
         self._role = role
-        self._metrics = metrics = Metrics(role.version, places.metrics)
+        self._metrics = metrics = Metrics(role.version, places.metrics, role.slot)
         self._spool = spool = SpoolWriter(
             places.spools / role.name,
             segment_bytes=role.history.segment_mb << 20,

@@ -152,7 +152,7 @@ class Batcher:
 
     def submit(self, call: Call) -> None:
         """Queue a call. Raises `Overloaded` or another error when it cannot be taken at all."""
-        if self._held is not None:
+        if self._held is not None and not self._members:
             raise _again(self._held)
         mine = self._callers.get(call.owner)
         if self._queued >= self._max_queue and not self._has_room(mine):
@@ -184,6 +184,8 @@ class Batcher:
             self._queued -= 1
             if not mine:
                 del self._callers[call.owner]
+        elif call in self._again:
+            self._again.remove(call)
 
     # ---- runners
 
@@ -201,12 +203,17 @@ class Batcher:
             self._idle.remove(replica)
         if replica not in self._flights:
             replica.release()
+        self._give_up()
 
     def hold(self, error: ModelkeepError) -> None:
-        """There will be no runner for a while: refuse what waits, and what comes, with `error`."""
-        if self.attached:
-            return
+        """There will be no more runners for a while: once none is left, refuse what waits, and what comes, with `error`."""
         self._held = error
+        self._give_up()
+
+    def _give_up(self) -> None:
+        error = self._held
+        if error is None or self._members:
+            return
         waiting = [*self._again, *(call for mine in self._callers.values() for call in mine)]
         self._again.clear()
         self._callers.clear()
@@ -285,14 +292,13 @@ class Batcher:
 
     def _gather(self) -> list[Call]:
         """Take the next calls that may share a run: of one kind, no more rows than allowed; each caller in turn."""
-        again = self._again
-        while again:
-            call = again.popleft()
-            if not call.done:
-                return [call]
+        suspect = self._suspect()
+        if suspect is not None:
+            return [suspect]
         batch: list[Call] = []
         rows, most, callers = 0, self._plan.max_rows, self._callers
         passed = 0
+        passed_over: str | None = None
         while callers and passed < len(callers):
             owner, mine = next(iter(callers.items()))
             call = next(iter(mine))
@@ -301,6 +307,8 @@ class Batcher:
                     break
                 callers.move_to_end(owner)
                 passed += 1
+                if passed_over is None:
+                    passed_over = owner
                 continue
             passed = 0
             del mine[call]
@@ -314,7 +322,22 @@ class Batcher:
             rows += call.rows
             if not self._plan.together:
                 break
+        if passed_over is not None:
+            self._begin_with(passed_over)
         return batch
+
+    def _begin_with(self, owner: str) -> None:
+        """Let this caller, who was passed over, begin the next run; the turns of all others stay as they are."""
+        while (first := next(iter(self._callers))) != owner:
+            self._callers.move_to_end(first)
+
+    def _suspect(self) -> Call | None:
+        """Take the next call that is to be run alone."""
+        while self._again:
+            call = self._again.popleft()
+            if not call.done:
+                return call
+        return None
 
     def _overdue(self, flight: _Flight) -> None:
         flight.late = True
@@ -363,7 +386,12 @@ class Batcher:
                     log.exception("an answer cannot be written", prediction_id=call.id, request_id=call.request_id)
                     finished.append((call, Internal()))
             start = end
-        trouble = self._finish_all(finished, run)
+        trouble: ModelkeepError | None
+        try:
+            trouble = self._finish_all(finished, run)
+        except Exception:
+            log.exception("answers cannot be written down", predictions=len(finished))
+            trouble = Internal()
         for call, response in finished:
             if trouble is not None:
                 call.fail(_again(trouble))
@@ -382,7 +410,7 @@ class Batcher:
                 call.fail(Timeout("The model did not answer within the time that one run may take."))
             elif call.attempts >= _ATTEMPTS:
                 call.fail(RunnerLost(retry_after_s=1))
-            elif self._held is not None:
+            elif self._held is not None and not self._members:
                 call.fail(_again(self._held))
             else:
                 call.alone = True

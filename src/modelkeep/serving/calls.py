@@ -1,8 +1,7 @@
 """One prediction on its way through the server: what is asked, by when, who waits, and how the answer is written."""
 
-import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -73,6 +72,22 @@ class Share:
         return self.run.lists(name)[self._start : self._end]
 
 
+class Answer(Protocol):
+    """Where a call's answer goes: a future, or what stands for one."""
+
+    def done(self) -> bool:
+        """Whether it has its answer."""
+        ...
+
+    def set_result(self, response: "Response", /) -> None:
+        """Take the answer."""
+        ...
+
+    def set_exception(self, error: Exception, /) -> None:
+        """Take why there is none."""
+        ...
+
+
 class Call:
     """One request for a prediction. `write(call, share)` makes its answer; `answer` is what its caller waits for.
 
@@ -110,7 +125,7 @@ class Call:
         self.request_id = request.id
         self.owner = request.key.id if request.key is not None else ""
         self.content_type = request.headers.get(b"content-type", b"application/json")
-        self.answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        self.answer: Answer
         self.payload: Matrix | Tensors = {}
         self.rows = 0
         self.kind: object = None
@@ -125,7 +140,8 @@ class Call:
         """Take what is asked for; raises `InvalidInput` when the tensors have no rows, or not equally many."""
         if isinstance(payload, Matrix):
             self.rows = len(payload.rows)
-            self.kind = payload.spec
+            spec = payload.spec
+            self.kind = spec if spec.shape[1] >= 0 else (spec, len(payload.rows[0]))
         else:
             self.rows = check_rows(payload)
             self.kind = tuple((name, array.dtype.char, array.shape[1:]) for name, array in payload.items())

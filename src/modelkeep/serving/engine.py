@@ -1,8 +1,9 @@
 """predict(): the whole story of one prediction on one screen. Dialects decode within it, and encode when the run has ended."""
 
+import asyncio
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -17,14 +18,14 @@ from modelkeep.serving.recorder import Recorder
 from modelkeep.serving.router import Route, Router
 from modelkeep.serving.settings import ServingSettings
 
-if TYPE_CHECKING:
-    from modelkeep.contracts.snapshot import ServedKey
-
 _ROWS_AXES = 2
 _REJECTED = frozenset({Kind.INVALID, Kind.TOO_LARGE})
 
 Read = Callable[[Call], None]
 """A dialect's decoder: reads `call.body`, and gives the call its rows and the function that writes its answer."""
+
+
+Tell = Callable[[Response | Exception], None]
 
 
 class InvalidTimeout(Invalid):
@@ -53,49 +54,81 @@ class Engine:
     async def predict(self, deployment: str, version: str | None, request: Request, dialect: str, read: Read) -> Response:
         """Answer one request; raises `Timeout` at its deadline, `Limited` or `Overloaded` at once where it is not taken."""
         started = time.monotonic()
-        route = self._router.find(deployment, version)  # refused before its body is read
-        key = request.key
-        self._admit(route, key)
+        self.admit(deployment, version, request)  # refused before its body is read
         try:
             body = await request.body(self._max_body)
-            route = self._router.find(deployment, version)  # while it was read, another version may have taken over
-            call = Call(route, request, dialect, body, started)
+            call = Call(self._router.find(deployment, version), request, dialect, body, started)
+            answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+            call.answer = answer
+            self._begin(call, request, read)
             try:
-                call.deadline = started + self._seconds(route, request)
-                read(call)
-                route.served.batcher.submit(call)
+                return await answer
             except ModelkeepError as error:
-                self._failed(call, error)
-                raise
-            self._deadlines.add(call)
-            request.when_gone(lambda: _leave(call))
-            route.inflight += 1
-            try:
-                return await call.answer
-            except ModelkeepError as error:
-                self._failed(call, error)
+                self.failed(call, error)
                 raise
             finally:
-                route.inflight -= 1
-                request.when_gone(None)
-                self._deadlines.discard(call)
+                self._end(call, request)
         finally:
-            if key is not None:
-                self._limits.release(key)
+            self._release(request)
 
-    def _admit(self, route: Route, key: "ServedKey | None") -> None:
+    def admit(self, deployment: str, version: str | None, request: Request) -> Route:
+        """Return what answers; raises `NotFound`, or `Limited` or `Overloaded` where deployment or key are at their limits."""
+        route = self._router.find(deployment, version)
         most = route.settings.concurrency
-        if most and route.inflight >= most:
+        if most and route.underway.count >= most:
             route.meter.turned_away("concurrency")
             raise TooManyRequests(retry_after_s=1)
+        key = request.key
         if key is not None:
             try:
                 self._limits.admit(key)
             except ModelkeepError as error:
                 route.meter.turned_away("concurrency" if isinstance(error, TooManyAtOnce) else "limit")
                 raise
+        return route
 
-    def _failed(self, call: Call, error: ModelkeepError) -> None:
+    def predict_whole(self, deployment: str, request: Request, dialect: str, body: bytes, *, read: Read, tell: Tell) -> None:
+        """Do what `predict` does, for a request that is there with its body, without a task: `tell` gets answer or error."""
+        started = time.monotonic()
+        route = self.admit(deployment, None, request)
+        try:
+            call = Call(route, request, dialect, body, started)
+            call.answer = _Told(lambda error: self._settled(call, request, error), tell)
+            self._begin(call, request, read)
+        except BaseException:
+            self._release(request)
+            raise
+
+    def _settled(self, call: Call, request: Request, error: Exception | None) -> None:
+        """A call of `predict_whole` has been answered, or refused with `error`."""
+        self._end(call, request)
+        self._release(request)
+        if isinstance(error, ModelkeepError):
+            self.failed(call, error)
+
+    def _begin(self, call: Call, request: Request, read: Read) -> None:
+        """Read the call's rows and queue it."""
+        try:
+            call.deadline = call.started + self._seconds(call.route, request)
+            read(call)
+            call.route.served.batcher.submit(call)
+        except ModelkeepError as error:
+            self.failed(call, error)
+            raise
+        call.route.underway.count += 1
+        self._deadlines.add(call)
+        request.when_gone(lambda: _leave(call))
+
+    def _end(self, call: Call, request: Request) -> None:
+        call.route.underway.count -= 1
+        request.when_gone(None)
+        self._deadlines.discard(call)
+
+    def _release(self, request: Request) -> None:
+        if request.key is not None:
+            self._limits.release(request.key)
+
+    def failed(self, call: Call, error: ModelkeepError) -> None:
         """Count a prediction that was not answered; write it down, unless it was turned away unrun."""
         meter = call.route.meter
         if isinstance(error, Overloaded):
@@ -118,6 +151,38 @@ class Engine:
         if not 0 < seconds < float("inf"):
             raise InvalidTimeout
         return min(seconds, most)
+
+
+class _Told:
+    """Stands for a call's future where nobody waits for one: whoever is to be told, is told at once.
+
+    It lets go of all it knows then: call and answer would hold each other for the garbage collector to find.
+    """
+
+    __slots__ = ("_end", "_tell")
+
+    def __init__(self, end: Callable[[Exception | None], None], tell: Tell) -> None:
+        self._end: Callable[[Exception | None], None] | None = end
+        self._tell: Tell | None = tell
+
+    def done(self) -> bool:
+        """Whether it has been told."""
+        return self._end is None
+
+    def set_result(self, response: Response) -> None:
+        """Tell the answer."""
+        self._settle(None, response)
+
+    def set_exception(self, error: Exception) -> None:
+        """Tell why there is none."""
+        self._settle(error, error)
+
+    def _settle(self, error: Exception | None, result: Response | Exception) -> None:
+        end, tell = self._end, self._tell
+        assert end is not None and tell is not None  # noqa: S101, PT018 - nobody is told twice
+        self._end = self._tell = None
+        end(error)
+        tell(result)
 
 
 def _overdue(call: Call) -> None:

@@ -1,6 +1,7 @@
 """The door of the predict path: plain ASGI. Predictions are answered here; everything else goes on to the api process."""
 
 import time
+from collections.abc import Callable
 
 import msgspec
 import structlog
@@ -15,7 +16,7 @@ from modelkeep.serving.dialects.open_inference import OpenInference
 from modelkeep.serving.engine import Engine
 from modelkeep.serving.forward import ApiBroke, Forward
 from modelkeep.serving.keys import Keys
-from modelkeep.serving.messages import ClientGone, Receive, Request, Response, Scope, Send, encoded, segments
+from modelkeep.serving.messages import PREDICT, ClientGone, Receive, Request, Response, Scope, Send, encoded, segments
 from modelkeep.serving.metrics import CONTENT_TYPE, OPENMETRICS, Metrics, wants_openmetrics
 from modelkeep.serving.router import Router
 from modelkeep.serving.settings import ServingSettings
@@ -66,9 +67,9 @@ class Door:
         response: Response | None
         metrics.inflight_changed(1)
         try:
-            if path.startswith(_PREDICT) and "/" not in path[len(_PREDICT) :]:
+            if path.startswith(PREDICT) and "/" not in path[len(PREDICT) :]:
                 route, parts = "predict", _PREDICT_PARTS
-                response = await self._predict(path[len(_PREDICT) :], request)
+                response = await self._predict(path[len(PREDICT) :], request)
             else:
                 parts = segments(path)
                 route = _route(parts)
@@ -191,18 +192,38 @@ class Door:
         failing = sum(bool(one.failing) and not one.ready for one in served)
         return {"ready": ready, "loading": len(served) - ready - failing, "failing": failing}
 
+    def predict_whole(self, deployment: str, request: Request, body: bytes, reply: Callable[[Response], None]) -> None:
+        """Answer a prediction that came in one piece, without ASGI: `reply` is called once, now or later."""
+        metrics = self._metrics
+        metrics.inflight_changed(1)
+
+        def tell(result: Response | Exception) -> None:
+            metrics.inflight_changed(-1)
+            response = result if isinstance(result, Response) else self._excuse(request, result)
+            metrics.request("predict", "POST", response.status)
+            reply(response)
+
+        try:
+            self._check(request, KeyScope.PREDICT)
+            self._native.predict_whole(deployment, request, body, tell)
+        except Exception as error:  # noqa: BLE001 - told, and logged where it is our fault
+            tell(error)
+
+    def _excuse(self, request: Request, error: Exception) -> Response:
+        """Return the answer to a prediction that failed."""
+        if isinstance(error, ClientGone):
+            return Response(499, b"")
+        if not isinstance(error, ModelkeepError):
+            log.error("a request failed", request_id=request.id, path=request.path, exc_info=error)
+            error = Internal()
+        return _refusal(request, _PREDICT_PARTS, error)
+
     async def _refuse(self, send: Send, request: Request, parts: list[str], error: ModelkeepError) -> int:
-        if parts[0] == "v2":
-            response = open_inference.refusal(error)
-        else:
-            status, headers, body = problem(error, request.id)
-            content_type = headers.pop("content-type").encode()
-            response = Response(status, body, content_type, encoded(headers))
+        response = _refusal(request, parts, error)
         await request.answer(response, send)
         return response.status
 
 
-_PREDICT = "/api/v1/predict/"
 _PREDICT_PARTS = ["api", "v1", "predict", ""]
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -220,6 +241,15 @@ def _route(parts: list[str]) -> str:
             return name
         case _:
             return "control"
+
+
+def _refusal(request: Request, parts: list[str], error: ModelkeepError) -> Response:
+    """Return an error in the shape of the door that was knocked at."""
+    if parts[0] == "v2":
+        return open_inference.refusal(error)
+    status, headers, body = problem(error, request.id)
+    content_type = headers.pop("content-type").encode()
+    return Response(status, body, content_type, encoded(headers))
 
 
 def _only(method: str, request: Request) -> None:

@@ -17,6 +17,9 @@ _MAX_DIGITS = 18
 
 
 CONNECTION = "modelkeep.connection"
+PREDICT = "/api/v1/predict/"
+"""Where native predictions are asked for: what follows is the deployment's name."""
+
 _NOTHING: dict[str, Any] = {}
 
 

@@ -117,12 +117,11 @@ class Pool:
         self._served: dict[str, Served] = {}
         self._openings: set[asyncio.Task[None]] = set()
         self._connections: dict[str, RunnerConnection] = {}
+        self._asked: tuple[control.Wanted, ...] = ()
 
     def want(self, versions: Iterable[ServedVersion]) -> None:
         """Keep runners for these versions and let go of all others. A version is immutable: its id is enough."""
         wanted = {version.id: version for version in versions}
-        if wanted.keys() == self._served.keys():
-            return
         for version_id in self._served.keys() - wanted.keys():
             del self._served[version_id]
         for version_id, version in wanted.items():
@@ -132,9 +131,9 @@ class Pool:
 
     def balance(self) -> None:
         """Let the number of each version's runners follow its load; to be called about once a second."""
-        changed = [served for served in self._served.values() if served.balance()]
-        if changed:
-            self._ask()
+        for served in self._served.values():
+            served.balance()
+        self._ask()
 
     def get(self, version_id: str) -> Served | None:
         """Return the version, if it is wanted."""
@@ -161,8 +160,11 @@ class Pool:
                 log.warning("unexpected message from the supervisor", message=type(message).__name__)
 
     def _ask(self) -> None:
-        """Tell the supervisor what is wanted, the whole of it."""
-        self._send(control.Want(tuple(control.Wanted(one.version.spec, one.replicas) for one in self._served.values())))
+        """Tell the supervisor what is wanted, the whole of it, when it has changed."""
+        wanted = tuple(control.Wanted(one.version.spec, one.replicas) for one in self._served.values())
+        if wanted != self._asked:
+            self._asked = wanted
+            self._send(control.Want(wanted))
 
     async def _open(self, message: control.Connected, fd: int) -> None:
         """Wait until the runner has loaded, run one made-up row to warm it, then let it answer."""

@@ -26,13 +26,22 @@ class VersionNotServed(NotFound):
     code = "version_not_served"
 
 
+class UnderWay:
+    """How many predictions of a deployment are under way: one count for all routes that the deployment has had."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
 class Route:
     """What answers for a deployment now: a version, the deployment's settings, and where its predictions are counted.
 
-    `plain`: its predictions are written down as they went over the wire. `inflight` counts its predictions under way.
+    `plain`: its predictions are written down as they went over the wire. `underway` counts its predictions.
     """
 
-    __slots__ = ("inflight", "meter", "name", "plain", "recording", "served", "settings")
+    __slots__ = ("meter", "name", "plain", "recording", "served", "settings", "underway")
 
     def __init__(self, deployment: ServedDeployment, served: Served, meter: Meter) -> None:
         self.name = deployment.name
@@ -41,7 +50,7 @@ class Route:
         self.plain = is_plain(self.recording)
         self.served = served
         self.meter = meter
-        self.inflight = 0
+        self.underway = UnderWay()
 
 
 class Router:
@@ -129,7 +138,7 @@ class Router:
             deployment, served, self._meter_of(deployment.name, served.version.number)
         )
         if old is not None:
-            route.inflight = old.inflight
+            route.underway = old.underway
         served.configure(deployment.settings, route.meter)
 
     def _leave(self, served: Served) -> None:

@@ -1,13 +1,17 @@
 """The batcher against a fake runner whose answers are given by hand: what is merged, who gets what, and what failure does."""
 
 import asyncio
+import json
 import traceback
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
+from fixtures.calling import ByHand as Runner
+from fixtures.calling import leave, make_call, rows, turn
 from modelkeep.contracts.errors import (
+    Internal,
     InvalidInput,
     ModelFailed,
     ModelkeepError,
@@ -17,102 +21,53 @@ from modelkeep.contracts.errors import (
     Timeout,
     VersionQuarantined,
 )
-from modelkeep.sandbox import frames
-from modelkeep.sandbox.connection import RunnerGone
-from modelkeep.serving.batcher import Answer, Batcher
+from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
+from modelkeep.serving.batcher import Batcher, Finished
+from modelkeep.serving.calls import Call, Matrix, Run
 from modelkeep.serving.codec import Tensors
+from modelkeep.serving.modes import Mode, Plan
 
 
-class Runner:
-    """A replica and its connection in one. Each run waits in `runs` until it is answered, failed, or lost."""
-
-    def __init__(self, *, max_cells: int = 1_000_000) -> None:
-        self.connection = self
-        self.runs: list[tuple[Tensors, asyncio.Future]] = []
-        self.killed = 0
-        self.gone = False
-        self._max_cells = max_cells
-
-    def run(self, tensors: Tensors) -> asyncio.Future:
-        if self.gone:
-            raise RunnerGone
-        if sum(array.size for array in tensors.values()) > self._max_cells:
-            raise frames.FrameError
-        answer = asyncio.get_running_loop().create_future()
-        self.runs.append((tensors, answer))
-        return answer
-
-    def kill(self) -> None:
-        self.killed += 1
-        self.lose()
-
-    @property
-    def rows(self) -> list[int]:
-        """The rows of the newest run."""
-        return next(iter(self.runs[-1][0].values())).ravel().tolist()
-
-    async def answer(self) -> None:
-        """Answer the newest run: each row tripled."""
-        (array,) = self.runs[-1][0].values()
-        await self.give({"y": array * 3})
-
-    async def give(self, outputs: Tensors) -> None:
-        self.runs[-1][1].set_result((frames.Result(len(self.runs), 0.25), outputs))
-        await turn()
-
-    async def fail(self, code: str, detail: str = "", row: int | None = None) -> None:
-        self.runs[-1][1].set_result((frames.RunFailed(len(self.runs), code, detail, row), {}))
-        await turn()
-
-    def lose(self) -> None:
-        self.gone = True
-        if self.runs and not self.runs[-1][1].done():
-            self.runs[-1][1].set_exception(RunnerGone())
+def batcher(
+    mode: Mode = "cheap", *, max_rows: int = 8, max_wait_s: float = 0.0, max_queue: int = 4, run_timeout_s: float = 60.0
+) -> Batcher:
+    plan = Plan(mode, max_rows, max_wait_s, mode in {"cheap", "flat"})
+    return Batcher(plan, max_queue=max_queue, run_timeout_s=run_timeout_s, finish=lambda _finished, _run: None)
 
 
-async def turn() -> None:
-    """Let everything that is due happen."""
-    for _ in range(5):
-        await asyncio.sleep(0)
+async def submit(queue: Batcher, *values: int, name: str = "x", owner: str = "") -> Call:
+    call = make_call(rows(*values, name=name), owner=owner)
+    queue.submit(call)
+    await turn()
+    return call
 
 
-def rows(*values: int, name: str = "x") -> Tensors:
-    return {name: np.array(values, dtype=np.int64)[:, None]}
+def tripled(call: Call) -> list[int]:
+    return [value for (value,) in json.loads(call.answer.result().body)]
 
 
-def batcher(**options: float) -> Batcher:
-    return Batcher(**({"max_rows": 8, "max_queue": 4, "run_timeout_s": 60.0} | options))
-
-
-def submit(queue: Batcher, *values: int, name: str = "x") -> asyncio.Future[Answer]:
-    return queue.submit(rows(*values, name=name), len(values))
-
-
-def tripled(answer: asyncio.Future[Answer]) -> list[int]:
-    return answer.result().outputs["y"].ravel().tolist()
-
-
-def error_of(answer: asyncio.Future[Answer]) -> BaseException | None:
-    assert answer.done()
-    return answer.exception()
+def error_of(call: Call) -> BaseException | None:
+    assert call.done
+    return call.answer.exception()
 
 
 async def test_a_lone_caller_never_waits() -> None:
     queue, runner = batcher(), Runner()
     queue.attach(runner)
-    answer = submit(queue, 1, 2)
+    answer = await submit(queue, 1, 2)
     assert runner.rows == [1, 2]
     await runner.answer()
     assert tripled(answer) == [3, 6]
-    assert answer.result().run_s == 0.25
+    assert answer.share is not None
+    assert answer.share.run.run_s == 0.25
     assert queue.idle
 
 
 async def test_what_arrives_during_a_run_forms_the_next_one_and_each_gets_its_own_rows() -> None:
     queue, runner = batcher(), Runner()
     queue.attach(runner)
-    first = submit(queue, 1)
-    others = [submit(queue, 2, 3), submit(queue, 4), submit(queue, 5, 6)]
+    first = await submit(queue, 1)
+    others = [await submit(queue, 2, 3), await submit(queue, 4), await submit(queue, 5, 6)]
     assert len(runner.runs) == 1
     assert queue.waiting == 3
     await runner.answer()
@@ -125,10 +80,10 @@ async def test_what_arrives_during_a_run_forms_the_next_one_and_each_gets_its_ow
 async def test_no_run_passes_the_most_rows_unless_one_request_does_so_alone() -> None:
     queue, runner = batcher(max_rows=4), Runner()
     queue.attach(runner)
-    submit(queue, 0)
-    submit(queue, 1, 2, 3)
-    submit(queue, 4, 5)
-    submit(queue, 6, 7, 8, 9, 10)
+    await submit(queue, 0)
+    await submit(queue, 1, 2, 3)
+    await submit(queue, 4, 5)
+    await submit(queue, 6, 7, 8, 9, 10)
     for expected in ([0], [1, 2, 3], [4, 5], [6, 7, 8, 9, 10]):
         assert runner.rows == expected
         await runner.answer()
@@ -146,9 +101,9 @@ async def test_no_run_passes_the_most_rows_unless_one_request_does_so_alone() ->
 async def test_only_equal_kinds_share_a_run(other: Tensors) -> None:
     queue, runner = batcher(), Runner()
     queue.attach(runner)
-    submit(queue, 0)
-    submit(queue, 1)
-    queue.submit(other, 1)
+    await submit(queue, 0)
+    await submit(queue, 1)
+    queue.submit(make_call(other))
     await runner.answer()
     assert runner.rows == [1]
     await runner.answer()
@@ -158,8 +113,8 @@ async def test_only_equal_kinds_share_a_run(other: Tensors) -> None:
 async def test_one_bad_row_fails_alone() -> None:
     queue, runner = batcher(), Runner()
     queue.attach(runner)
-    submit(queue, 0)
-    good, bad, fine = submit(queue, 1), submit(queue, 2), submit(queue, 3)
+    await submit(queue, 0)
+    good, bad, fine = await submit(queue, 1), await submit(queue, 2), await submit(queue, 3)
     await runner.answer()
     await runner.fail("refused", "stack of the model", row=1)
     assert runner.rows == [1]
@@ -183,7 +138,7 @@ async def test_one_bad_row_fails_alone() -> None:
 async def test_a_failed_run_has_an_error_of_its_own_kind(code: str, kind: type[ModelkeepError]) -> None:
     queue, runner = batcher(), Runner()
     queue.attach(runner)
-    answer = submit(queue, 1)
+    answer = await submit(queue, 1)
     await runner.fail(code, "x" * 10_000)
     assert type(error_of(answer)) is kind
     assert len(str(error_of(answer))) < 300
@@ -201,8 +156,8 @@ async def test_a_failed_run_has_an_error_of_its_own_kind(code: str, kind: type[M
 async def test_an_answer_that_is_not_one_a_row_is_given_to_nobody(outputs: Tensors) -> None:
     queue, runner = batcher(), Runner()
     queue.attach(runner)
-    submit(queue, 0)
-    answers = [submit(queue, 1, 2), submit(queue, 3)]
+    await submit(queue, 0)
+    answers = [await submit(queue, 1, 2), await submit(queue, 3)]
     await runner.answer()
     assert runner.rows == [1, 2, 3]
     await runner.give(outputs)
@@ -217,8 +172,8 @@ async def test_an_answer_that_is_not_one_a_row_is_given_to_nobody(outputs: Tenso
 async def test_a_merged_run_too_large_for_a_frame_is_run_one_by_one() -> None:
     queue, runner = batcher(), Runner(max_cells=3)
     queue.attach(runner)
-    submit(queue, 0)
-    answers = [submit(queue, 1, 2), submit(queue, 3, 4, 5, 6), submit(queue, 7, 8)]
+    await submit(queue, 0)
+    answers = [await submit(queue, 1, 2), await submit(queue, 3, 4, 5, 6), await submit(queue, 7, 8)]
     await runner.answer()
     assert runner.rows == [1, 2]
     await runner.answer()
@@ -230,7 +185,7 @@ async def test_a_merged_run_too_large_for_a_frame_is_run_one_by_one() -> None:
 
 async def test_a_long_line_of_requests_too_large_for_a_frame_exhausts_no_stack() -> None:
     queue, runner = batcher(max_queue=5000), Runner(max_cells=1)
-    answers = [submit(queue, 1, 2, name=f"x{at}") for at in range(5000)]
+    answers = [await submit(queue, 1, 2, name=f"x{at}") for at in range(5000)]
     queue.attach(runner)
     assert all(isinstance(error_of(one), InvalidInput) for one in answers)
 
@@ -238,9 +193,9 @@ async def test_a_long_line_of_requests_too_large_for_a_frame_exhausts_no_stack()
 async def test_a_caller_that_leaves_is_not_run_and_disturbs_nobody() -> None:
     queue, runner = batcher(), Runner()
     queue.attach(runner)
-    running, waiting, other = submit(queue, 0), submit(queue, 1), submit(queue, 2)
-    running.cancel()
-    waiting.cancel()
+    running, waiting, other = await submit(queue, 0), await submit(queue, 1), await submit(queue, 2)
+    leave(queue, running)
+    leave(queue, waiting)
     await runner.answer()
     assert runner.rows == [2]
     await runner.answer()
@@ -250,11 +205,11 @@ async def test_a_caller_that_leaves_is_not_run_and_disturbs_nobody() -> None:
 async def test_one_that_leaves_a_merged_run_moves_no_rows() -> None:
     queue, runner = batcher(), Runner()
     queue.attach(runner)
-    submit(queue, 0)
-    first, leaving, last = submit(queue, 1), submit(queue, 2, 3), submit(queue, 4)
+    await submit(queue, 0)
+    first, leaving, last = await submit(queue, 1), await submit(queue, 2, 3), await submit(queue, 4)
     await runner.answer()
     assert runner.rows == [1, 2, 3, 4]
-    leaving.cancel()
+    leave(queue, leaving)
     await runner.answer()
     assert (tripled(first), tripled(last)) == ([3], [12])
 
@@ -263,28 +218,28 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None
     queue, runner = batcher(max_queue=2), Runner()
     queue.attach(runner)
     for value in range(3):
-        submit(queue, value)
+        await submit(queue, value)
     with pytest.raises(Overloaded) as refused:
-        submit(queue, 3)
+        await submit(queue, 3)
     assert refused.value.retry_after_s == 1
 
 
 async def test_callers_that_have_left_take_no_place_in_the_queue() -> None:
     queue = batcher(max_queue=2)
-    left = [submit(queue, 1), submit(queue, 2)]
+    left = [await submit(queue, 1), await submit(queue, 2)]
     for one in left:
-        one.cancel()
+        leave(queue, one)
     assert queue.waiting == 0
     assert queue.idle
-    assert not submit(queue, 3).done()
-    submit(queue, 4)
+    assert not (await submit(queue, 3)).done
+    await submit(queue, 4)
     with pytest.raises(Overloaded):
-        submit(queue, 5)
+        await submit(queue, 5)
 
 
 async def test_requests_wait_for_a_runner_that_is_being_loaded() -> None:
     queue, runner = batcher(), Runner()
-    answers = [submit(queue, 1), submit(queue, 2)]
+    answers = [await submit(queue, 1), await submit(queue, 2)]
     assert not queue.idle
     queue.attach(runner)
     assert runner.rows == [1, 2]
@@ -295,12 +250,12 @@ async def test_requests_wait_for_a_runner_that_is_being_loaded() -> None:
 async def test_requests_of_a_lost_runner_are_tried_once_more_and_alone() -> None:
     queue, lost, next_one = batcher(), Runner(), Runner()
     queue.attach(lost)
-    submit(queue, 0)
-    answers = [submit(queue, 1), submit(queue, 2)]
+    await submit(queue, 0)
+    answers = [await submit(queue, 1), await submit(queue, 2)]
     await lost.answer()
     lost.lose()
     await turn()
-    assert not any(one.done() for one in answers)
+    assert not any(one.done for one in answers)
     queue.attach(next_one)
     assert next_one.rows == [1]
     await next_one.answer()
@@ -311,7 +266,7 @@ async def test_requests_of_a_lost_runner_are_tried_once_more_and_alone() -> None
 
 async def test_a_request_that_loses_two_runners_is_given_up() -> None:
     queue = batcher()
-    answer = submit(queue, 1)
+    answer = await submit(queue, 1)
     for _ in range(2):
         runner = Runner()
         queue.attach(runner)
@@ -325,8 +280,8 @@ async def test_a_runner_that_is_gone_before_the_run_costs_nothing() -> None:
     queue, gone, next_one = batcher(), Runner(), Runner()
     gone.lose()
     queue.attach(gone)
-    answer = submit(queue, 1)
-    assert not answer.done()
+    answer = await submit(queue, 1)
+    assert not answer.done
     queue.attach(next_one)
     await next_one.answer()
     assert tripled(answer) == [3]
@@ -335,7 +290,7 @@ async def test_a_runner_that_is_gone_before_the_run_costs_nothing() -> None:
 async def test_the_end_of_an_old_runner_does_not_detach_the_new_one() -> None:
     queue, old, new = batcher(), Runner(), Runner()
     queue.attach(old)
-    answer = submit(queue, 1)
+    answer = await submit(queue, 1)
     queue.attach(new)
     old.lose()
     await turn()
@@ -348,7 +303,7 @@ async def test_the_end_of_an_old_runner_does_not_detach_the_new_one() -> None:
 async def test_a_run_past_its_limit_costs_the_runner_its_life_and_only_the_culprit_an_answer() -> None:
     queue, slow = batcher(run_timeout_s=0.01), Runner()
     queue.attach(slow)
-    answers = [submit(queue, 0), submit(queue, 1), submit(queue, 2)]
+    answers = [await submit(queue, 0), await submit(queue, 1), await submit(queue, 2)]
     await slow.answer()
     assert slow.rows == [1, 2]
     await asyncio.wait({slow.runs[-1][1]})
@@ -369,11 +324,11 @@ async def test_a_run_past_its_limit_costs_the_runner_its_life_and_only_the_culpr
 async def test_a_runner_lost_after_a_late_run_is_not_taken_for_another_late_one() -> None:
     queue, slow = batcher(run_timeout_s=0.01), Runner()
     queue.attach(slow)
-    late = submit(queue, 1)
+    late = await submit(queue, 1)
     await asyncio.wait({slow.runs[-1][1]})
     await turn()
     assert isinstance(error_of(late), Timeout)
-    answer = submit(queue, 2)
+    answer = await submit(queue, 2)
     for _ in range(2):
         runner = Runner()
         queue.attach(runner)
@@ -385,7 +340,7 @@ async def test_a_runner_lost_after_a_late_run_is_not_taken_for_another_late_one(
 async def test_a_run_in_time_is_not_killed_later() -> None:
     queue, runner = batcher(run_timeout_s=0.01), Runner()
     queue.attach(runner)
-    submit(queue, 1)
+    await submit(queue, 1)
     await runner.answer()
     await asyncio.sleep(0.03)
     assert runner.killed == 0
@@ -393,15 +348,15 @@ async def test_a_run_in_time_is_not_killed_later() -> None:
 
 async def test_a_version_held_back_refuses_what_waits_and_what_comes_until_a_runner_is_there() -> None:
     queue = batcher()
-    waiting = submit(queue, 1)
+    waiting = await submit(queue, 1)
     queue.hold(VersionQuarantined(retry_after_s=60))
     assert isinstance(error_of(waiting), VersionQuarantined)
     with pytest.raises(VersionQuarantined) as refused:
-        submit(queue, 2)
+        await submit(queue, 2)
     assert refused.value.retry_after_s == 60
     runner = Runner()
     queue.attach(runner)
-    answer = submit(queue, 3)
+    answer = await submit(queue, 3)
     await runner.answer()
     assert tripled(answer) == [9]
 
@@ -409,11 +364,85 @@ async def test_a_version_held_back_refuses_what_waits_and_what_comes_until_a_run
 async def test_requests_whose_runner_is_lost_while_the_version_is_held_back_do_not_wait() -> None:
     queue, runner = batcher(), Runner()
     queue.attach(runner)
-    answer = submit(queue, 1)
+    answer = await submit(queue, 1)
     queue.hold(VersionQuarantined(retry_after_s=60))
     runner.lose()
     await turn()
+    queue.detach(runner)
     assert isinstance(error_of(answer), VersionQuarantined)
+    with pytest.raises(VersionQuarantined):
+        await submit(queue, 2)
+
+
+async def test_a_hold_refuses_nobody_while_another_runner_answers() -> None:
+    queue, lost, other = batcher(), Runner(), Runner()
+    queue.attach(other)
+    queue.attach(lost)
+    answer = await submit(queue, 1)
+    queue.hold(VersionQuarantined(retry_after_s=60))
+    lost.lose()
+    await turn()
+    queue.detach(lost)
+    assert other.rows == [1]
+    await other.answer()
+    assert tripled(answer) == [3]
+    assert not (await submit(queue, 2)).done
+
+
+async def test_calls_of_one_kind_but_not_of_one_width_share_no_run() -> None:
+    spec = TensorSpec("x", Dtype.FP64, (-1, -1))
+    queue, runner = batcher(), Runner()
+    queue.attach(runner)
+    await submit(queue, 0)
+    for width in (2, 3):
+        queue.submit(make_call(Matrix(Signature((spec,)), [[1.0] * width])))
+    await runner.answer()
+    assert runner.rows == [1.0, 1.0]
+    await runner.answer()
+    assert runner.rows == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("max_rows", [2, 3, 4, 5])
+async def test_no_kind_starves_behind_two_callers_of_another(max_rows: int) -> None:
+    queue, runner = batcher(max_rows=max_rows, max_queue=1000), Runner()
+    queue.attach(runner)
+    await submit(queue, 0)
+    other = make_call(rows(7, name="z"), owner="c")
+    queue.submit(make_call(rows(0), owner="a"))
+    queue.submit(other)
+    for value in range(100):
+        for owner in ("b", "a"):
+            queue.submit(make_call(rows(value), owner=owner))
+    for _ in range(4):
+        await runner.answer()
+    assert other.done
+
+
+async def test_a_failure_to_write_down_is_an_answer_too() -> None:
+    def fails(_finished: Finished, _run: Run) -> None:
+        raise OSError
+
+    queue = Batcher(Plan("cheap", 8, 0.0, together=True), max_queue=8, run_timeout_s=60.0, finish=fails)
+    runner = Runner()
+    queue.attach(runner)
+    first, second = await submit(queue, 1), await submit(queue, 2)
+    await runner.answer()
+    assert isinstance(error_of(first), Internal)
+    assert runner.rows == [2]
+    await runner.answer()
+    assert isinstance(error_of(second), Internal)
+
+
+async def test_one_that_waits_to_be_tried_again_and_leaves_is_forgotten() -> None:
+    queue, lost = batcher(), Runner()
+    queue.attach(lost)
+    call = await submit(queue, 1)
+    lost.lose()
+    await turn()
+    queue.detach(lost)
+    leave(queue, call)
+    assert queue.waiting == 0
+    assert queue.idle
 
 
 async def test_refusals_do_not_pile_up_in_one_error() -> None:
@@ -422,6 +451,6 @@ async def test_refusals_do_not_pile_up_in_one_error() -> None:
     lengths: Sequence[int] = []
     for _ in range(50):
         with pytest.raises(VersionQuarantined) as refused:
-            submit(queue, 1)
+            await submit(queue, 1)
         lengths = [*lengths, len(traceback.extract_tb(refused.value.__traceback__))]
     assert len(set(lengths)) == 1

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from fixtures.calling import Counted, no_recorder
 from modelkeep.contracts.prediction import Heartbeat
 from modelkeep.contracts.snapshot import News, Scope, ServedDeployment, ServedKey, ServedVersion, Snapshot, encode_snapshot
 from modelkeep.infra.bell import Bell, Listener
@@ -28,7 +29,10 @@ class Server:
         self.file = folder / "snapshot"
         self.run_dir = folder
         self.keys = Keys(max_staleness_s=60)
-        self.router = Router(lambda changed: Pool(ServingSettings(), lambda _message: None, changed))
+        self.router = Router(
+            lambda changed: Pool(ServingSettings(), lambda _message: None, changed, no_recorder()),
+            lambda _deployment, _version: Counted(),  # type: ignore[arg-type,return-value]
+        )
         self.feed = Feed(snapshot_file=self.file, run_dir=folder, router=self.router, keys=self.keys, name="server-1")
 
     def write(self, snapshot: Snapshot, *, age_s: float = 0) -> None:

@@ -18,12 +18,15 @@ import pytest_asyncio
 import uvicorn
 import uvloop
 
+from modelkeep.serving.engine import Engine
 from modelkeep.serving.forward import ApiDown, Forward
 from modelkeep.serving.http import Door
 from modelkeep.serving.keys import Keys
+from modelkeep.serving.limits import Limits, OwnRates
 from modelkeep.serving.messages import Request
 from modelkeep.serving.metrics import Metrics
 from modelkeep.serving.pool import Pool
+from modelkeep.serving.recorder import Recorder
 from modelkeep.serving.router import Router
 from modelkeep.serving.settings import ServingSettings
 
@@ -199,10 +202,14 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Hou
 
         async def door() -> None:
             keys = Keys(max_staleness_s=60)
-            router = Router(lambda changed: Pool(options, lambda _message: None, changed))
             forward = Forward(folder / "api.sock")
             metrics = Metrics("9", folder / "metrics")
-            made.append(Door(settings=options, router=router, keys=keys, metrics=metrics, forward=forward, version="9"))
+            recorder = Recorder(None, max_payload=options.max_body_mb * MB)
+            router = Router(lambda changed: Pool(options, lambda _message: None, changed, recorder), metrics.meter)
+            engine = Engine(options, router, Limits(OwnRates()), recorder)
+            made.append(
+                Door(settings=options, router=router, engine=engine, keys=keys, metrics=metrics, forward=forward, version="9")
+            )
             front.append(uvicorn.Server(config(made[0], proxy_headers=False)))
             up.set()
             await front[0].serve(sockets=[outer])

@@ -323,7 +323,10 @@ async def test_a_full_queue_refuses_at_once(open_house) -> None:
     house = open_house(max_queue=1)
     version = await house.serve("m")
     house.gates[version] = asyncio.Event()
-    tasks = [asyncio.create_task(house.client.post(PREDICT, json=ONE)) for _ in range(3)]
+    running = asyncio.create_task(house.client.post(PREDICT, json=ONE))
+    while not house.router.find("m").served.batcher.busy:
+        await asyncio.sleep(0)
+    tasks = [running, *(asyncio.create_task(house.client.post(PREDICT, json=ONE)) for _ in range(2))]
     done, _pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     (refused,) = [task.result() for task in done]
     assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (503, "overloaded", "1")
@@ -393,10 +396,17 @@ async def test_no_request_is_lost_while_versions_follow_each_other(house) -> Non
 async def test_requests_at_once_share_runs_and_keep_their_own_rows(house) -> None:
     version = await house.serve("m")
     house.gates[version] = asyncio.Event()
-    asking = [asyncio.create_task(house.client.post(PREDICT, json={"inputs": [[at, 0]]})) for at in range(20)]
-    batcher = house.router.find("m").batcher
+    batcher = house.router.find("m").served.batcher
+
+    def ask(number: int) -> asyncio.Task[httpx.Response]:
+        return asyncio.create_task(house.client.post(PREDICT, json={"inputs": [[number, 0]]}))
+
+    asking = [ask(0)]
+    while not batcher.busy:
+        await asyncio.sleep(0)
+    asking += [ask(number) for number in range(1, 20)]
     while batcher.waiting < 19:
-        await asyncio.wait(asking, timeout=0.005)
+        await asyncio.sleep(0)
     house.gates[version].set()
     for at, task in enumerate(asking):
         assert (await task).json()["outputs"]["sum"] == [at]

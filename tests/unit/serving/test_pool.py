@@ -1,6 +1,7 @@
 """The pool: runners that load, fail to, die, or speak nonsense, at the far end of real sockets."""
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -8,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fixtures.calling import make_call, no_recorder
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import ModelFacts
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
 from modelkeep.contracts.snapshot import Limits, RunnerSpec, ServedVersion
 from modelkeep.sandbox import control, frames
 from modelkeep.sandbox.control import Cause
-from modelkeep.serving.batcher import Answer
+from modelkeep.serving.calls import Call
 from modelkeep.serving.pool import Pool, Served, made_up_row
 from modelkeep.serving.settings import ServingSettings
 
@@ -55,7 +57,7 @@ class Plane:
     def __init__(self, limits: Limits | None = None) -> None:
         self.sent: list[control.Message] = []
         self.changed = asyncio.Event()
-        self.pool = Pool(ServingSettings(), self.sent.append, self.changed.set)
+        self.pool = Pool(ServingSettings(), self.sent.append, self.changed.set, no_recorder())
         spec = RunnerSpec("v1", "d" * 64, 1, "onnx", "fake", SIGNATURE, limits=limits or Limits())
         self.pool.want([ServedVersion("v1", "m", 1, spec, SIGNATURE)])
         self.runners: list[Far] = []
@@ -118,8 +120,10 @@ async def plane(make_plane: Callable[..., Plane]) -> Plane:
     return make_plane()
 
 
-def submit(plane: Plane, value: float) -> asyncio.Future[Answer]:
-    return plane.served.batcher.submit({"x": np.array([[value]])}, 1)
+def submit(plane: Plane, value: float) -> Call:
+    call = make_call({"x": np.array([[value]])})
+    plane.served.batcher.submit(call)
+    return call
 
 
 async def settled(plane: Plane) -> None:
@@ -136,7 +140,7 @@ async def test_a_runner_answers_only_after_it_has_loaded_and_run_one_made_up_row
     await plane.until_changed()
     assert plane.served.ready
     assert (await runner.answer())["x"].tolist() == [[5.0]]
-    assert (await waiting).outputs["y"].tolist() == [[10.0]]
+    assert json.loads((await waiting.answer).body) == [[10.0]]
 
 
 async def test_a_runner_whose_made_up_row_fails_answers_all_the_same(plane: Plane) -> None:
@@ -204,7 +208,7 @@ async def test_a_request_survives_the_death_of_its_runner(plane: Plane) -> None:
     await plane.until_changed()
     second = await plane.warm("r2")
     assert (await second.answer())["x"].tolist() == [[7.0]]
-    assert (await answer).outputs["y"].tolist() == [[14.0]]
+    assert json.loads((await answer.answer).body) == [[14.0]]
     assert plane.served.ready
     assert not plane.served.failing
 

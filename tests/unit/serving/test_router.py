@@ -2,18 +2,28 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
-import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from fixtures.calling import Counted, make_call, no_recorder, rows
 from modelkeep.contracts.errors import NotFound
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
-from modelkeep.contracts.snapshot import RunnerSpec, ServedDeployment, ServedVersion, Snapshot
+from modelkeep.contracts.snapshot import (
+    Batching,
+    DeploymentSettings,
+    Replicas,
+    RunnerSpec,
+    ServedDeployment,
+    ServedVersion,
+    Snapshot,
+)
 from modelkeep.sandbox import control
-from modelkeep.serving.pool import Pool
+from modelkeep.serving.calls import Call
+from modelkeep.serving.pool import Pool, Served
 from modelkeep.serving.router import DeploymentNotFound, Router, VersionNotServed
 from modelkeep.serving.settings import ServingSettings
 
@@ -29,8 +39,16 @@ class Plane:
 
     def __init__(self) -> None:
         self.sent: list[control.Message] = []
-        self.router = Router(lambda changed: Pool(ServingSettings(), self.sent.append, changed))
+        self.router = Router(
+            lambda changed: Pool(ServingSettings(), self.sent.append, changed, no_recorder()),
+            lambda _deployment, _version: Counted(),  # type: ignore[arg-type,return-value]
+        )
         self.number = 0
+
+    def set(self, settings: DeploymentSettings) -> None:
+        """Deploy v1 as m, with settings of its own."""
+        self.number += 1
+        self.router.apply(Snapshot(self.number, 0.0, (ServedDeployment("m", "v1", 1, settings),), (version("v1"),)))
 
     def news(self, **deployments: str) -> None:
         self.number += 1
@@ -52,7 +70,7 @@ class Plane:
         return [wanted.spec.version_id for wanted in wants[-1].specs] if wants else []
 
     def answers(self, deployment: str) -> str:
-        return self.router.find(deployment).version.id
+        return self.router.find(deployment).served.version.id
 
 
 @pytest.fixture
@@ -60,14 +78,21 @@ def plane() -> Plane:
     return Plane()
 
 
-def test_the_first_version_is_routed_to_before_it_is_warm_so_that_requests_may_wait(plane: Plane) -> None:
+def submit(served: Served) -> Call:
+    call = make_call(rows(1))
+    call.route.served = served
+    served.batcher.submit(call)
+    return call
+
+
+async def test_the_first_version_is_routed_to_before_it_is_warm_so_that_requests_may_wait(plane: Plane) -> None:
     plane.news(m="v1")
     assert plane.answers("m") == "v1"
     assert plane.wanted == ["v1"]
     assert not plane.router.warm
 
 
-def test_a_version_takes_over_only_once_it_is_warm(plane: Plane) -> None:
+async def test_a_version_takes_over_only_once_it_is_warm(plane: Plane) -> None:
     plane.news(m="v1")
     plane.warm("v1")
     plane.news(m="v2")
@@ -81,31 +106,31 @@ def test_a_version_takes_over_only_once_it_is_warm(plane: Plane) -> None:
 async def test_the_old_version_is_kept_until_its_last_request_is_answered(plane: Plane) -> None:
     plane.news(m="v1")
     plane.warm("v1")
-    old = plane.router.find("m")
-    waiting = old.batcher.submit({"x": np.zeros((1, 1))}, 1)
+    old = plane.router.find("m").served
+    waiting = submit(old)
     plane.news(m="v2")
     plane.warm("v2")
     assert plane.answers("m") == "v2"
     assert sorted(plane.wanted) == ["v1", "v2"]
-    waiting.cancel()
+    waiting.route.served.batcher.leave(waiting)
     plane.router.settle()
     assert plane.wanted == ["v2"]
 
 
 async def test_a_removed_deployment_answers_no_more_but_finishes_what_it_has(plane: Plane) -> None:
     plane.news(m="v1", n="v2")
-    served = plane.router.find("m")
-    waiting = served.batcher.submit({"x": np.zeros((1, 1))}, 1)
+    served = plane.router.find("m").served
+    waiting = submit(served)
     plane.news(n="v2")
     with pytest.raises(DeploymentNotFound):
         plane.router.find("m")
     assert sorted(plane.wanted) == ["v1", "v2"]
-    waiting.cancel()
+    waiting.route.served.batcher.leave(waiting)
     plane.router.settle()
     assert plane.wanted == ["v2"]
 
 
-def test_a_version_that_never_became_warm_is_let_go_when_it_is_passed_over(plane: Plane) -> None:
+async def test_a_version_that_never_became_warm_is_let_go_when_it_is_passed_over(plane: Plane) -> None:
     plane.news(m="v1")
     plane.warm("v1")
     plane.news(m="v2")
@@ -117,17 +142,17 @@ def test_a_version_that_never_became_warm_is_let_go_when_it_is_passed_over(plane
 async def test_a_version_that_comes_back_while_it_drains_keeps_its_runner(plane: Plane) -> None:
     plane.news(m="v1")
     plane.warm("v1")
-    first = plane.router.find("m")
-    waiting = first.batcher.submit({"x": np.zeros((1, 1))}, 1)
+    first = plane.router.find("m").served
+    waiting = submit(first)
     plane.news(m="v2")
     plane.warm("v2")
     plane.news(m="v1")
-    assert plane.router.find("m") is first
+    assert plane.router.find("m").served is first
     assert plane.wanted == ["v1"]
-    waiting.cancel()
+    waiting.route.served.batcher.leave(waiting)
 
 
-def test_one_version_behind_two_deployments_is_wanted_once(plane: Plane) -> None:
+async def test_one_version_behind_two_deployments_is_wanted_once(plane: Plane) -> None:
     plane.news(m="v1", n="v1")
     assert plane.wanted == ["v1"]
     plane.news(n="v1")
@@ -135,58 +160,85 @@ def test_one_version_behind_two_deployments_is_wanted_once(plane: Plane) -> None
     assert len(plane.sent) == 1
 
 
-def test_older_or_repeated_news_changes_nothing(plane: Plane) -> None:
+async def test_older_or_repeated_news_changes_nothing(plane: Plane) -> None:
     plane.news(m="v1")
     plane.router.apply(Snapshot(1, 0.0))
     plane.router.apply(Snapshot(0, 0.0))
     assert plane.answers("m") == "v1"
 
 
-def test_a_deployment_whose_version_is_missing_from_the_news_answers_nothing(plane: Plane) -> None:
+async def test_a_deployment_whose_version_is_missing_from_the_news_answers_nothing(plane: Plane) -> None:
     plane.router.apply(Snapshot(1, 0.0, (ServedDeployment("m", "v1", 1),)))
     with pytest.raises(DeploymentNotFound):
         plane.router.find("m")
 
 
-def test_the_expected_version_may_be_named(plane: Plane) -> None:
+async def test_the_expected_version_may_be_named(plane: Plane) -> None:
     plane.news(m="v7")
-    assert plane.router.find("m", "7").version.number == 7
+    assert plane.router.find("m", "7").served.version.number == 7
     for other in ("1", "07", "", "latest"):
         with pytest.raises(VersionNotServed):
             plane.router.find("m", other)
 
 
-def test_errors_name_nothing_that_was_asked_for(plane: Plane) -> None:
+async def test_errors_name_nothing_that_was_asked_for(plane: Plane) -> None:
     with pytest.raises(NotFound) as refused:
         plane.router.find("s3cret")
     assert "s3cret" not in str(refused.value)
 
 
-def test_warm_is_when_every_deployment_answers_or_has_been_given_up(plane: Plane) -> None:
+async def test_warm_is_when_every_deployment_answers_or_has_been_given_up(plane: Plane) -> None:
     assert plane.router.warm
     plane.news(m="v1", n="v2")
     plane.warm("v1")
     assert not plane.router.warm
-    plane.router.find("n").failing = "held back"
+    plane.router.find("n").served.failing = "held back"
     assert plane.router.warm
 
 
-def test_the_heartbeat_says_what_is_served_and_what_fails(plane: Plane) -> None:
+async def test_the_heartbeat_says_what_is_served_and_what_fails(plane: Plane) -> None:
     plane.news(m="v1", n="v2")
     plane.warm("v1")
-    plane.router.find("n").failing = "it ended with status 3"
+    plane.router.find("n").served.failing = "it ended with status 3"
     heartbeat = plane.router.heartbeat("server-1", 5.0)
     assert (heartbeat.server, heartbeat.at, heartbeat.snapshot) == ("server-1", 5.0, 1)
     assert heartbeat.serving == {"m": "v1"}
     assert heartbeat.failing == {"v2": "it ended with status 3"}
 
 
-def test_routes_of_a_thousand_deployments_settle_quickly(plane: Plane) -> None:
+async def test_routes_of_a_thousand_deployments_settle_quickly(plane: Plane) -> None:
     started = time.perf_counter()
     plane.news(**{f"m{at}": f"v{at}" for at in range(1000)})
     for _ in range(10):
         plane.router.settle()
     assert time.perf_counter() - started < 2
+
+
+async def test_new_settings_are_asked_for_and_obeyed_at_once(plane: Plane) -> None:
+    def replicas() -> int:
+        return next(message for message in reversed(plane.sent) if isinstance(message, control.Want)).specs[0].replicas
+
+    plane.set(DeploymentSettings(replicas=Replicas(min=3, max=4)))
+    assert replicas() == 3
+    plane.warm("v1")
+    plane.set(DeploymentSettings(replicas=Replicas(min=2, max=2), batching=Batching(mode="off")))
+    assert replicas() == 2
+    assert plane.router.find("m").served.plan.mode == "off"
+    asked = len(plane.sent)
+    plane.router.pool.balance()
+    plane.router.settle()
+    assert len(plane.sent) == asked
+
+
+async def test_predictions_under_way_are_counted_across_a_change_of_settings(plane: Plane) -> None:
+    plane.set(DeploymentSettings(concurrency=2))
+    before = plane.router.find("m")
+    before.underway.count += 1
+    plane.set(DeploymentSettings(concurrency=3))
+    after = plane.router.find("m")
+    assert (after.settings.concurrency, after.underway.count) == (3, 1)
+    before.underway.count -= 1
+    assert after.underway.count == 0
 
 
 NAMES = ["a", "b", "c"]
@@ -201,12 +253,18 @@ class Routing(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.plane = Plane()
         self.deployments: dict[str, str] = {}
-        self.requests: list[tuple[str, asyncio.Future]] = []
+        self.requests: list[Call] = []
         self.before: dict[str, str] = {}
 
     @property
     def router(self) -> Router:
         return self.plane.router
+
+    def do(self, act: Callable[[], object]) -> None:
+        async def doing() -> None:
+            act()
+
+        self.loop.run_until_complete(doing())
 
     def warmth(self) -> dict[str, bool]:
         return {served.version.id: served.ready for served in self.router.pool.all()}
@@ -218,34 +276,30 @@ class Routing(RuleBasedStateMachine):
     def news(self, deployments: dict[str, str]) -> None:
         self.remember()
         self.deployments = deployments
-        self.plane.news(**deployments)
+        self.do(lambda: self.plane.news(**deployments))
 
     @precondition(lambda self: self.router.pool.all())
     @rule(data=st.data(), ready=st.booleans())
     def warm(self, data: st.DataObject, ready: bool) -> None:
         self.remember()
         served = data.draw(st.sampled_from(sorted(self.router.pool.all(), key=lambda one: one.version.id)))
-        self.plane.warm(served.version.id, ready=ready)
+        self.do(lambda: self.plane.warm(served.version.id, ready=ready))
 
     @precondition(lambda self: self.router.routes())
     @rule(data=st.data())
     def ask(self, data: st.DataObject) -> None:
         self.remember()
         name = data.draw(st.sampled_from(sorted(self.router.routes())))
-        served = self.router.find(name)
-
-        async def submit() -> asyncio.Future:
-            return served.batcher.submit({"x": np.zeros((1, 1))}, 1)
-
-        self.requests.append((served.version.id, self.loop.run_until_complete(submit())))
+        served = self.router.find(name).served
+        self.do(lambda: self.requests.append(submit(served)))
 
     @precondition(lambda self: self.requests)
     @rule()
     def finish(self) -> None:
         self.remember()
-        _version, request = self.requests.pop(0)
-        request.cancel()
-        self.router.settle()
+        call = self.requests.pop(0)
+        call.route.served.batcher.leave(call)
+        self.do(self.router.settle)
 
     @invariant()
     def every_deployment_answers_and_no_other(self) -> None:
@@ -266,13 +320,11 @@ class Routing(RuleBasedStateMachine):
         wanted = self.plane.wanted
         assert len(wanted) == len(set(wanted)), "wanted twice"
         answering = {served.version.id for served in self.router.routes().values()}
-        draining = {version_id for version_id, _request in self.requests}
+        draining = {call.route.served.version.id for call in self.requests}
         assert set(wanted) == answering | set(self.deployments.values()) | draining
         assert set(wanted) == self.warmth().keys()
 
     def teardown(self) -> None:
-        for _version, request in self.requests:
-            request.cancel()
         self.loop.close()
 
 

@@ -13,7 +13,7 @@ from modelkeep.contracts.snapshot import ServedVersion
 from modelkeep.serving import multipart
 from modelkeep.serving.calls import Call, Matrix, Share
 from modelkeep.serving.codec import Tensors, plain_rows, tensors_from, tensors_from_json
-from modelkeep.serving.engine import Engine, answer_headers, class_names, no_scores, scores_of, top_classes
+from modelkeep.serving.engine import Engine, Tell, answer_headers, class_names, no_scores, scores_of, top_classes
 from modelkeep.serving.messages import Request, Response
 from modelkeep.serving.router import Router
 
@@ -83,6 +83,12 @@ class Native:
         version = request.query("version") if request.query_string else None
         return await self._engine.predict(
             deployment, version, request, "native", lambda call: self._read(call, request, flat=flat)
+        )
+
+    def predict_whole(self, deployment: str, request: Request, body: bytes, tell: Tell) -> None:
+        """Answer a prediction whose body is there: `tell` gets the answer, or why there is none."""
+        self._engine.predict_whole(
+            deployment, request, "native", body, read=lambda call: self._read(call, request, flat=False), tell=tell
         )
 
     def info(self, deployment: str) -> dict[str, object]:
