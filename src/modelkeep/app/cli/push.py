@@ -12,7 +12,7 @@ from modelkeep.app.cli.problems import WrongUse
 from modelkeep.app.cli.screen import MEGABYTE, Screen, file_size
 
 if TYPE_CHECKING:
-    from modelkeep.client import Deployment, Version
+    from modelkeep.client import Client, Deployment, Version
     from modelkeep.client.upload import Progress
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -81,17 +81,21 @@ def push(
         screen.news(f"Uploaded {file.name} ({file_size(version.size)}): {name} version {version.number}.")
         if no_wait:
             screen.result(version.raw, lambda: screen.say(f"{name} version {version.number} is {version.state}."))
-            return
-        with screen.waiting(f"{version.state} ...") as tell:
-            version = client.wait_ready(
-                name, version.number, on_state=lambda one: None if one.settled else tell(f"{one.state} ...")
-            )
-            standing.ready = True
-            deployment = client.promote(name, version.number) if promote else client.deployment(name)
-            if deployment.version == version.number:
-                tell("going into service ...")
-                client.wait_serving(name, version.number)
-        screen.result(version.raw, lambda: _show(screen, version, deployment))
+        else:
+            _follow(client, version, standing, screen)
+
+
+def _follow(client: "Client", version: "Version", standing: "_Standing", screen: Screen) -> None:
+    """Wait until an uploaded version is checked and, where it is the one that answers, until it does; then show it."""
+    name, number = version.model, version.number
+    with screen.waiting(f"{version.state} ...") as tell:
+        ready = client.wait_ready(name, number, on_state=lambda one: None if one.settled else tell(f"{one.state} ..."))
+        standing.ready = True
+        deployment = client.promote(name, number) if standing.promote else client.deployment(name)
+        if deployment.version == number:
+            tell("going into service ...")
+            client.wait_serving(name, number)
+    screen.result(ready.raw, lambda: _show(screen, ready, deployment))
 
 
 @dataclass
