@@ -85,6 +85,7 @@ def _start(port: int, data: Path) -> "subprocess.Popen[bytes]":
 
     def end_with_us() -> None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it, and so would it while it starts
 
     command = [sys.executable, "-m", "modelkeep.app.cli", "serve", "--host", HOST, "--port", str(port), "--data", str(data)]
     command += ["--log-level", "warning"]

@@ -129,11 +129,11 @@ async def test_only_its_own_descriptors_are_open(look):
     inside, outside = look("descriptors")
     assert sum(one.startswith("pipe:") for one in outside) > 2  # what the control inherited
     kinds = sorted(one.partition(":")[0] if ":" in one else one.rpartition("/")[0] for one in inside)
-    assert kinds.count("socket") == 1  # its channel
+    assert kinds.count("socket") == 2  # its channel, and its server
     assert kinds.count("pipe") == 2  # stdout and stderr, one pipe
     assert len({one for one in inside if one.startswith("pipe:")}) == 1
     assert inside.count("/dev/null") == 1  # stdin
-    assert len(inside) == 5  # and the artifact
+    assert len(inside) == 6  # and the artifact
 
 
 async def test_nothing_is_to_be_read_on_stdin(look):
