@@ -54,14 +54,14 @@ class Limits:
 
     def admit(self, key: ServedKey) -> None:
         """Count a prediction that begins; raises `Limited` when the key may not. `release` must follow an admission."""
+        under_way = self._inflight.get(key.id, 0)
+        if key.concurrency and under_way >= key.concurrency:
+            raise TooManyAtOnce(retry_after_s=1)
         if key.rate is not None:
             wait = self._rates.take(key.id, *spacing(key.rate), self._clock())
             if wait > 0:
                 raise Limited(f"This key may ask {key.rate.per_minute} times a minute.", retry_after_s=wait)
         if key.concurrency:
-            under_way = self._inflight.get(key.id, 0)
-            if under_way >= key.concurrency:
-                raise TooManyAtOnce(retry_after_s=1)
             self._inflight[key.id] = under_way + 1
 
     def release(self, key: ServedKey) -> None:

@@ -73,7 +73,7 @@ def plan(batching: Batching, cost: Cost | None, max_rows: int) -> Plan:
     if target and cost:
         # Half of the target: a request that has just missed a run waits for that one, too.
         if cost.marginal:
-            most = max(1, min(most, int((target / 2 - cost.fixed) / cost.marginal)))
+            most = int(max(1, min(most, (target / 2 - cost.fixed) / cost.marginal)))
         wait = max(0.0, min(wait, target - 2 * cost.of(most)))
     return Plan(mode, most, wait, together)
 
