@@ -44,7 +44,7 @@ class Watched:
 
 @settings(max_examples=60)
 @given(after_s=st.lists(st.floats(0, 0.5), min_size=1, max_size=20), began=st.floats(0, 0.02), data=st.data())
-def test_each_is_told_once_never_early_and_at_most_two_ticks_late_unless_it_is_discarded(
+def test_each_is_told_once_never_early_and_at_most_a_tick_late_unless_it_is_discarded(
     after_s: list[float], began: float, data: st.DataObject
 ) -> None:
     watched = Watched()
@@ -56,7 +56,7 @@ def test_each_is_told_once_never_early_and_at_most_two_ticks_late_unless_it_is_d
     watched.run(1.0)
     assert watched.rung.keys() == set(calls) - gone
     for call, at in watched.rung.items():
-        assert call.deadline - 1e-9 <= at <= call.deadline + 2 * TICK_S
+        assert call.deadline - 1e-9 <= at <= call.deadline + TICK_S + 1e-9
     assert not watched.deadlines._buckets, "everything is forgotten in the end"
     watched.loop.close()
 
