@@ -16,7 +16,9 @@ class Deadlines:
         self._buckets: dict[int, set[Call]] = {}
 
     def add(self, call: Call) -> None:
-        """Watch a call until `discard`."""
+        """Watch a call until `discard`; one that has ended already needs no watching."""
+        if call.done:
+            return
         number = call.bucket = int(call.deadline / _TICK_S) + 1
         bucket = self._buckets.get(number)
         if bucket is None:

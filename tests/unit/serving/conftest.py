@@ -17,8 +17,16 @@ from hypothesis import settings
 from modelkeep.contracts.prediction import PredictionRecord
 from modelkeep.contracts.runner import ModelFacts
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
+from modelkeep.contracts.snapshot import (
+    DeploymentSettings,
+    RunnerSpec,
+    Scope,
+    ServedDeployment,
+    ServedKey,
+    ServedVersion,
+    Snapshot,
+)
 from modelkeep.contracts.snapshot import Limits as RunnerLimits
-from modelkeep.contracts.snapshot import RunnerSpec, Scope, ServedDeployment, ServedKey, ServedVersion, Snapshot
 from modelkeep.sandbox import control, frames
 from modelkeep.serving.codec import Tensors
 from modelkeep.serving.engine import Engine
@@ -104,6 +112,7 @@ class House:
         )
         self.versions: dict[str, ServedVersion] = {}
         self.deployments: dict[str, str] = {}
+        self.settings: dict[str, DeploymentSettings] = {}
         self._runners: set[asyncio.Task[None]] = set()
         self._number = 0
         self.gates: dict[str, asyncio.Event] = {}
@@ -122,7 +131,10 @@ class House:
     def publish(self) -> None:
         """Give the router the present state as news."""
         self._number += 1
-        deployments = tuple(ServedDeployment(name, version, 1) for name, version in self.deployments.items())
+        deployments = tuple(
+            ServedDeployment(name, version, 1, self.settings.get(name, DeploymentSettings()))
+            for name, version in self.deployments.items()
+        )
         self.router.apply(
             Snapshot(self._number, time.time(), deployments, tuple(self.versions.values()), keys=self._served_keys)
         )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fixtures.calling import VirtualLoop, make_call, make_route, rows
 from modelkeep.serving.calls import Call
 from modelkeep.serving.deadlines import Deadlines
+from modelkeep.serving.messages import Response
 
 TICK_S = 0.01
 
@@ -98,4 +99,17 @@ def test_a_deadline_that_has_passed_is_told_at_once(late_s: float) -> None:
     (call,) = watched.add(-late_s)
     watched.run(2 * TICK_S)
     assert call in watched.rung
+    watched.loop.close()
+
+
+def test_a_call_that_ended_before_it_was_added_is_not_held_on_to() -> None:
+    watched = Watched()
+
+    async def add() -> None:
+        call = make_call(rows(1), deadline=watched.loop.time() + 30.0, route=watched.route)
+        call.answer.set_result(Response(200, b""))
+        watched.deadlines.add(call)
+
+    watched.loop.run_until_complete(add())
+    assert not watched.deadlines._buckets
     watched.loop.close()
