@@ -5,18 +5,20 @@ monotonic variant: within a millisecond a process counts on from a random start.
 """
 
 import os
+import random
 import time
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _PAIR = 1023
+_RANDOM_BITS = 80
 _COUNT_BITS = 20
 _COUNTS = 1 << _COUNT_BITS
 
 
-def ulid(now_ms: int, randomness: bytes) -> str:
-    """Return the 26 characters for `now_ms` milliseconds since 1970 and ten random bytes."""
-    pairs, bits = _PAIRS, int.from_bytes(randomness, "big")
+def ulid(now_ms: int, bits: int) -> str:
+    """Return the 26 characters for `now_ms` milliseconds since 1970 and eighty random bits."""
+    pairs = _PAIRS
     time_part = (
         pairs[now_ms >> 40 & _PAIR]
         + pairs[now_ms >> 30 & _PAIR]
@@ -50,14 +52,15 @@ class _Maker:
         self._left = 0
         self._count = 0
         self._prefix = ""
+        self._random = random.Random(os.urandom(32))  # noqa: S311 - ids are no secrets, and are made for every prediction
 
     def make(self) -> str:
         """Return the next one."""
         now_ms = time.time_ns() // 1_000_000
         if now_ms != self._now_ms or not self._left:
-            whole = ulid(now_ms, os.urandom(10))
-            self._now_ms, self._prefix = now_ms, whole[:-4]
-            self._count = int.from_bytes(os.urandom(3), "big") % _COUNTS
+            bits = self._random.getrandbits(_RANDOM_BITS)
+            self._now_ms, self._prefix = now_ms, ulid(now_ms, bits)[:-4]
+            self._count = bits & _COUNTS - 1
             self._left = _COUNTS - self._count
         count = self._count
         self._count = count + 1

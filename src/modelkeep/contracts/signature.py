@@ -4,6 +4,7 @@ Datatypes are those of the Open Inference Protocol (V2). A shape's first axis is
 """
 
 from enum import StrEnum
+from typing import Self
 
 import msgspec
 
@@ -11,42 +12,32 @@ import msgspec
 class Dtype(StrEnum):
     """Datatypes of tensors, by their Open Inference Protocol names; BYTES are texts or byte strings."""
 
-    BOOL = "BOOL"
-    UINT8 = "UINT8"
-    UINT16 = "UINT16"
-    UINT32 = "UINT32"
-    UINT64 = "UINT64"
-    INT8 = "INT8"
-    INT16 = "INT16"
-    INT32 = "INT32"
-    INT64 = "INT64"
-    FP16 = "FP16"
-    FP32 = "FP32"
-    FP64 = "FP64"
-    BYTES = "BYTES"
+    BOOL = "BOOL", "bool"
+    UINT8 = "UINT8", "uint8"
+    UINT16 = "UINT16", "uint16"
+    UINT32 = "UINT32", "uint32"
+    UINT64 = "UINT64", "uint64"
+    INT8 = "INT8", "int8"
+    INT16 = "INT16", "int16"
+    INT32 = "INT32", "int32"
+    INT64 = "INT64", "int64"
+    FP16 = "FP16", "float16"
+    FP32 = "FP32", "float32"
+    FP64 = "FP64", "float64"
+    BYTES = "BYTES", "object"
 
-    @property
-    def numpy(self) -> str:
-        """The numpy name; BYTES are arrays of objects (`str`, `bytes` or None)."""
-        return _NUMPY[self]
+    numpy: str
+    """The numpy name; BYTES are arrays of objects (`str`, `bytes` or None)."""
+
+    def __new__(cls, name: str, numpy: str = "") -> Self:
+        """Make a member of its own name and numpy's."""
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.numpy = numpy
+        return member
 
 
-_NUMPY = {
-    Dtype.BOOL: "bool",
-    Dtype.UINT8: "uint8",
-    Dtype.UINT16: "uint16",
-    Dtype.UINT32: "uint32",
-    Dtype.UINT64: "uint64",
-    Dtype.INT8: "int8",
-    Dtype.INT16: "int16",
-    Dtype.INT32: "int32",
-    Dtype.INT64: "int64",
-    Dtype.FP16: "float16",
-    Dtype.FP32: "float32",
-    Dtype.FP64: "float64",
-    Dtype.BYTES: "object",
-}
-_FROM_NUMPY = {name: dtype for dtype, name in _NUMPY.items() if dtype is not Dtype.BYTES}
+_FROM_NUMPY = {dtype.numpy: dtype for dtype in Dtype if dtype is not Dtype.BYTES}
 
 
 def dtype_of(numpy_name: str) -> Dtype:

@@ -1,6 +1,7 @@
 """The runner itself: locked down first, then loads one model, then answers runs until nobody is left to ask."""
 
 import gc
+import resource
 import socket
 import sys
 import time
@@ -13,7 +14,7 @@ import numpy as np
 
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import CannotCompile, CannotLoad, Compilable, Model
-from modelkeep.contracts.signature import Dtype, dtype_of
+from modelkeep.contracts.signature import Dtype
 from modelkeep.sandbox import frames, limits, loader
 from modelkeep.sandbox.control import Fork
 from modelkeep.sandbox.imaging import BadImageError, Pictures
@@ -114,8 +115,6 @@ def serve(servers: Servers, served: Served) -> int:
 
 def peak_resident() -> int:
     """Return the highest resident memory of this process so far, in bytes."""
-    import resource
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -167,7 +166,7 @@ def _checked(name: str, array: "NDArray[np.generic]", rows: int) -> "NDArray[np.
     if not 0 < array.ndim <= frames.MAX_AXES or len(array) != rows:
         raise OutputInvalidError(f"Output {name!r} has shape {list(array.shape)} for {rows} rows: the rows come first.")
     try:
-        dtype = dtype_of(array.dtype.name)
+        dtype = frames.datatype(array)
     except KeyError:
         raise OutputInvalidError(f"Output {name!r} has the datatype {array.dtype.name}, which cannot be served.") from None
     if dtype is not Dtype.BYTES:

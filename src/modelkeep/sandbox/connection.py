@@ -9,7 +9,8 @@ import asyncio
 import os
 import socket
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from modelkeep.sandbox import frames
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     Arrays = dict[str, NDArray[np.generic]]
     Answer = tuple[frames.Result | frames.RunFailed, Arrays]
+    Told = Callable[[Answer | "RunnerGone"], None]
 
 _RECEIVE: Final = 1 << 18
 _MOST_PIECES: Final = 512  # IOV_MAX is 1024
@@ -74,7 +76,7 @@ class RunnerConnection:
         self.loaded: asyncio.Future[frames.Loaded | frames.LoadFailed] = loop.create_future()
         self.closed: asyncio.Future[RunnerGone] = loop.create_future()
         self._sock = sock
-        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._waiting: dict[int, Told] = {}
         self._compiled: asyncio.Future[tuple[frames.Compiled | frames.NotCompiled, Arrays]] | None = None
         self._splitter = frames.Splitter()
         self._outgoing: deque[_Outgoing] = deque()
@@ -91,15 +93,29 @@ class RunnerConnection:
 
     def run(self, tensors: frames.Tensors) -> "asyncio.Future[Answer]":
         """Send one micro-batch; the future has the answer, or raises `RunnerGone`. Raises `FrameError` over the cap."""
+        answer: asyncio.Future[Answer] = self._loop.create_future()
+
+        def told(result: "Answer | RunnerGone") -> None:
+            if answer.done():
+                return
+            if isinstance(result, RunnerGone):
+                answer.set_exception(result)
+                answer.exception()  # taken here: not every run has someone left to hear it
+            else:
+                answer.set_result(result)
+
+        self.ask(tensors, told)
+        return answer
+
+    def ask(self, tensors: frames.Tensors, told: "Told") -> None:
+        """Send one micro-batch; `told` is called once with the answer as it arrives, never from here. Raises like `run`."""
         if not self._open:
             raise RunnerGone
         self._next += 1
         number = self._next
         pieces, shared = frames.encode_run(number, tensors)
-        answer: asyncio.Future[Answer] = self._loop.create_future()
-        self._waiting[number] = answer
+        self._waiting[number] = told
         self._send(pieces, shared)
-        return answer
 
     def compile(self) -> "asyncio.Future[tuple[frames.Compiled | frames.NotCompiled, Arrays]]":
         """Ask for a faster form of the model, once; the future has the answer, or raises `RunnerGone`."""
@@ -162,11 +178,10 @@ class RunnerConnection:
     def _take(self, message: frames.Message, tensors: "Arrays") -> None:
         match message:
             case frames.Result() | frames.RunFailed():
-                answer = self._waiting.pop(message.id, None)
-                if answer is None:
+                told = self._waiting.pop(message.id, None)
+                if told is None:
                     raise frames.FrameError("an answer to a run that was not asked for")
-                if not answer.done():
-                    answer.set_result((message, tensors))
+                told((message, tensors))
             case frames.Loaded() | frames.LoadFailed():
                 if self.loaded.done():
                     raise frames.FrameError("loaded twice")
@@ -189,10 +204,10 @@ class RunnerConnection:
         while self._outgoing:
             self._outgoing.popleft().close()
         gone = RunnerGone(protocol_error)
-        everyone: list[asyncio.Future[Any]] = [self.loaded, *self._waiting.values(), *filter(None, [self._compiled])]
-        for waiting in everyone:
-            if not waiting.done():
+        for waiting in (self.loaded, self._compiled):
+            if waiting is not None and not waiting.done():
                 waiting.set_exception(gone)
-                waiting.exception()  # taken here: not every run has someone left to hear it
-        self._waiting.clear()
+                waiting.exception()  # taken here: not everyone has someone left to hear it
         self.closed.set_result(gone)
+        while self._waiting:
+            self._waiting.popitem()[1](gone)

@@ -11,6 +11,7 @@ the next multiple of 64 bytes.
 """
 
 import fcntl
+import math
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,6 +44,7 @@ _PREFIX = struct.Struct("<II")
 _MISSING = 0xFFFFFFFF
 _RAW = 0xFFFFFFFE
 _ALIGNMENT = 64
+_NO_MEMORY = memoryview(b"")
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
@@ -128,6 +130,7 @@ class NotCompiled(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=T
 
 Message = Loaded | LoadFailed | Run | Result | RunFailed | Compile | Compiled | NotCompiled
 Tensors = Mapping[str, "NDArray[np.generic]"]
+_DATATYPES = {np.dtype(dtype.numpy): dtype for dtype in Dtype}
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Message).decode
 
@@ -149,7 +152,7 @@ def encode_run(number: int, tensors: "Tensors") -> tuple[list[bytes | memoryview
     Raises `FrameError` when frame or memory would pass the cap, or `OSError` when there is no memory.
     """
     heads, bodies = _laid_out(tensors)
-    if all(len(body) <= SHARED_FROM for body in bodies):
+    if max(map(len, bodies), default=0) <= SHARED_FROM:
         return _framed(Run(number, tuple(heads)), bodies), None
     inline, shared, size = [], [], 0
     for at, body in enumerate(bodies):
@@ -173,18 +176,19 @@ def decode(
     `map_shared(size)` returns the shared memory that came with the frame; without it, a frame that needs some is refused.
     """
     view = memoryview(frame)
-    if len(view) < _LENGTH.size:
+    end = len(view)
+    if end < _LENGTH.size:
         raise FrameError("frame without a head")
     (size,) = _LENGTH.unpack_from(view)
     start = _LENGTH.size + size
-    if start > len(view):
+    if start > end:
         raise FrameError("head is longer than its frame")
     try:
         message = _decode(view[_LENGTH.size : start])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FrameError(str(error)) from error
     heads: tuple[TensorHead, ...] = getattr(message, "tensors", ())
-    shared = _mapped(message, map_shared)
+    shared = _mapped(message, map_shared) if isinstance(message, Run) and message.shared else _NO_MEMORY
     tensors: dict[str, NDArray[np.generic]] = {}
     offset = 0
     for head in heads:
@@ -199,7 +203,7 @@ def decode(
         if len(body) != head.nbytes:
             raise FrameError(f"tensor {head.name!r} is longer than its frame")
         tensors[head.name] = _decode_tensor(head, body)
-    if start != len(view):
+    if start != end:
         raise FrameError("bytes after the last tensor")
     return message, tensors
 
@@ -231,12 +235,23 @@ class Splitter:
             yield frame
 
 
+def datatype(array: "NDArray[np.generic]") -> Dtype:
+    """Return the datatype of an array; `KeyError` where there is none."""
+    found = _DATATYPES.get(array.dtype)
+    return dtype_of(array.dtype.name) if found is None else found
+
+
 def _laid_out(tensors: "Tensors") -> "tuple[list[TensorHead], list[bytes | memoryview]]":
     heads: list[TensorHead] = []
     bodies: list[bytes | memoryview] = []
     for name, array in tensors.items():
-        dtype = dtype_of(array.dtype.name)
-        body = _encode_texts(array) if dtype is Dtype.BYTES else np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        dtype = datatype(array)
+        if dtype is Dtype.BYTES:
+            body: bytes | memoryview = _encode_texts(array)
+        elif array.nbytes <= SHARED_FROM:
+            body = array.tobytes()  # a view takes longer than to copy so little
+        else:
+            body = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         heads.append(TensorHead(name, dtype, array.shape, len(body)))
         bodies.append(body)
     return heads, bodies
@@ -247,7 +262,10 @@ def _framed(message: Message, bodies: "Sequence[bytes | memoryview]") -> "list[b
     total = _LENGTH.size + len(head) + sum(map(len, bodies))
     if total > MAX_FRAME:
         raise FrameError(f"frame of {total} bytes is over the cap of {MAX_FRAME}")
-    return [_PREFIX.pack(total, len(head)) + head, *bodies]
+    prefix = _PREFIX.pack(total, len(head))
+    if total <= SHARED_FROM:
+        return [b"".join((prefix, head, *bodies))]
+    return [prefix + head, *bodies]
 
 
 def _aligned(size: int) -> int:
@@ -269,21 +287,17 @@ def _sealed(size: int, bodies: "list[tuple[int, bytes | memoryview]]") -> int:
     return fd
 
 
-def _mapped(message: Message, map_shared: "Callable[[int], Buffer] | None") -> memoryview:
-    size = message.shared if isinstance(message, Run) else 0
-    if not size:
-        return memoryview(b"")
-    if map_shared is None or not 0 < size <= MAX_FRAME:
+def _mapped(message: Run, map_shared: "Callable[[int], Buffer] | None") -> memoryview:
+    if map_shared is None or not 0 < message.shared <= MAX_FRAME:
         raise FrameError("shared memory that cannot be taken")
-    return memoryview(map_shared(size))
+    return memoryview(map_shared(message.shared))
 
 
 def _decode_tensor(head: TensorHead, body: memoryview) -> "NDArray[np.generic]":
-    if len(head.shape) > MAX_AXES or any(length < 0 for length in head.shape):
+    shape = head.shape
+    if len(shape) > MAX_AXES or (shape and min(shape) < 0):
         raise FrameError(f"tensor {head.name!r} has an impossible shape")
-    count = 1
-    for length in head.shape:
-        count *= length
+    count = math.prod(shape)
     if head.dtype is Dtype.BYTES:
         return _decode_texts(head, body, count)
     dtype = np.dtype(head.dtype.numpy)

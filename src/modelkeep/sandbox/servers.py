@@ -2,15 +2,11 @@
 
 One frame at a time, each server in its turn. Nothing here waits for one server while another has something to run: answers
 are sent as far as they go, and a server that does not read its answers is asked for no more until it does.
-
-To serve a lone server costs one system call to read and one to write: reading is tried before polling. The channel is looked
-at once in a millisecond then; an extra system call in a hundred runs, and no news waits longer than a run.
 """
 
 import select
 import socket
 import sys
-import time
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,8 +18,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_JOINED = 1 << 18
-_GLANCE_S = 0.001
 _GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 Arrays = dict[str, "NDArray[np.generic]"]
@@ -62,7 +56,6 @@ class Servers:
         self._round: deque[Server] = deque()
         self._poll = select.poll()
         self._poll.register(channel, select.POLLIN)
-        self._polled = 0.0
         self._draining = False
         self._ended = False
         self.fault = False
@@ -86,11 +79,9 @@ class Servers:
             self._round.extend(server for server in self._servers.values() if server.asked and not server.unsent)
 
     def send(self, server: Server, pieces: Pieces) -> None:
-        """Send a frame as far as it goes now: joined where it is small, piece by piece where joining would copy much."""
+        """Send a frame as far as it goes now."""
         if not server.attached:
             return
-        if sum(len(piece) for piece in pieces) <= _JOINED:
-            pieces = (b"".join(pieces),)
         server.unsent.extend(memoryview(piece) for piece in pieces if len(piece))
         self._flush(server)
         if server.unsent and server.attached:
@@ -105,10 +96,6 @@ class Servers:
     def _look(self) -> None:
         """Take in what has arrived; wait for it when there is nothing to run."""
         waiting = any(server.asked and not server.unsent for server in self._servers.values())
-        if len(self._servers) == 1 and time.monotonic() - self._polled < _GLANCE_S:
-            (lone,) = self._servers.values()
-            if waiting or (not lone.unsent and self._read(lone)):
-                return
         for fd, events in self._poll.poll(0 if waiting else None):
             server = self._servers.get(fd)
             if server is None:
@@ -121,7 +108,6 @@ class Servers:
                     self._poll.modify(server.sock, select.POLLIN)
             elif not server.asked:
                 self._read(server)
-        self._polled = time.monotonic()
 
     def _hear(self) -> bool:
         """Read the channel once; whether there was anything."""
@@ -150,22 +136,21 @@ class Servers:
         del self._servers[server.sock.fileno()]
         server.inbox.close()
 
-    def _read(self, server: Server) -> bool:
-        """Read a server's socket once; whether there was anything."""
+    def _read(self, server: Server) -> None:
+        """Read a server's socket once."""
         try:
             arrived = server.inbox.read()
             if arrived is not None:
                 server.asked.extend((_asked(message), inputs) for message, inputs in arrived)
-                return True
+                return
         except BlockingIOError:
-            return False
+            return
         except frames.FrameError as error:
             sys.stderr.write(f"protocol fault: {error}\n")
             self.fault = True
         except ConnectionError:
             pass  # as at end of file
         self._drop(server)
-        return True
 
     def _flush(self, server: Server) -> None:
         unsent = server.unsent

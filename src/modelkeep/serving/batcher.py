@@ -135,7 +135,7 @@ class Batcher:
     @property
     def predicted_wait_s(self) -> float:
         """Seconds that a request which came now would wait for its run to start, by the pace of the last runs."""
-        if not self._flights or not self._pace_s:
+        if self._idle or not self._flights:
             return 0.0
         return (self.waiting + 1) * self._pace_s / len(self._flights)
 
@@ -166,9 +166,10 @@ class Batcher:
         mine[call] = None
         self._queued += 1
         if self._idle and not self._scheduled:
-            # Not at once: whoever came in the same turn of the event loop goes along.
-            self._scheduled = True
-            self._loop.call_soon(self._begin)
+            if self._expected <= 1 and not self._plan.max_wait_s:
+                self._next()  # the last run was a lone caller's, and so will this be
+                return
+            self._soon()
 
     def _has_room(self, mine: "OrderedDict[Call, None] | None") -> bool:
         """Whether a full queue takes a call yet: one of a caller that holds less than its share, up to twice the bound."""
@@ -223,6 +224,12 @@ class Batcher:
 
     # ---- runs
 
+    def _soon(self) -> None:
+        """Start runs at the end of this turn of the event loop: whoever comes in the same turn goes along."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._begin)
+
     def _begin(self) -> None:
         self._scheduled = False
         self._next()
@@ -235,12 +242,11 @@ class Batcher:
             batch = self._gather()
             if not batch:
                 return
-            self._waiting_since = None
             self._start(self._idle.pop(), batch)
 
     def _should_wait(self) -> bool:
         """Whether callers that were here a moment ago are about to come back, and there is time to wait for them."""
-        if self._queued >= self._expected:
+        if self._queued >= min(self._expected, self._plan.max_rows):
             return False
         now = time.monotonic()
         if self._waiting_since is None:
@@ -257,13 +263,13 @@ class Batcher:
         self._next()
 
     def _start(self, replica: Replica, batch: list[Call]) -> None:
-        self._expected = len(batch) + self._queued
+        flight = _Flight(batch, replica, time.monotonic())
         try:
             tensors = together(batch)
             if tensors is None:
                 self._unfit(replica, batch)
                 return
-            running = replica.connection.run(tensors)
+            replica.connection.ask(tensors, lambda result: self._finish(result, flight))
         except frames.FrameError:
             self._idle.append(replica)
             if len(batch) == 1:
@@ -274,10 +280,11 @@ class Batcher:
         except RunnerGone:
             self._again.extendleft(reversed(batch))
             return
-        flight = self._flights[replica] = _Flight(batch, replica, time.monotonic())
+        self._flights[replica] = flight
+        self._waiting_since = None
+        self._expected = len(batch) + self._queued
         self.runs += 1
         flight.limit = self._loop.call_later(self._run_timeout_s, self._overdue, flight)
-        running.add_done_callback(lambda done: self._finish(done, flight))
 
     def _unfit(self, replica: Replica, batch: list[Call]) -> None:
         """Some value is too large for the model's datatype: whose, is found out one at a time."""
@@ -343,32 +350,32 @@ class Batcher:
         flight.late = True
         flight.replica.kill()
 
-    def _finish(self, done: "asyncio.Future[tuple[frames.Result | frames.RunFailed, Tensors]]", flight: _Flight) -> None:
+    def _finish(self, result: "tuple[frames.Result | frames.RunFailed, Tensors] | RunnerGone", flight: _Flight) -> None:
         flight.limit.cancel()
         del self._flights[flight.replica]
+        took = time.monotonic() - flight.since
+        self._busy_s += took
         batch = flight.calls
-        if done.cancelled() or done.exception() is not None:
+        if isinstance(result, RunnerGone):
             self._retry(flight)
         else:
             if flight.replica in self._members:
                 self._idle.append(flight.replica)
             else:
                 flight.replica.release()
-            self._pace(flight)
-            message, tensors = done.result()
+            self._pace(took / len(batch))
+            message, tensors = result
             if isinstance(message, frames.RunFailed):
                 self._failed(batch, message)
             elif any(array.shape[:1] != (sum(one.rows for one in batch),) for array in tensors.values()):
                 self._failed(batch, frames.RunFailed(message.id, "output_invalid", "not one answer a row"))
             else:
                 self._share(batch, Run(tensors, message.run_s, message.preprocess_s))
-        self._next()
+        if self._queued or self._again:
+            self._soon()
 
-    def _pace(self, flight: _Flight) -> None:
-        """Note how long a request of this run took of its runner: what the next ones will wait for."""
-        took = time.monotonic() - flight.since
-        self._busy_s += took
-        took /= len(flight.calls)
+    def _pace(self, took: float) -> None:
+        """Note how long a request took of its runner: what the next ones will wait for."""
         self._pace_s += (took - self._pace_s) * (_SMOOTHING if self._pace_s else 1.0)
 
     def _share(self, batch: list[Call], run: Run) -> None:
@@ -424,8 +431,9 @@ class Batcher:
 
     def _each_alone(self, batch: list[Call]) -> None:
         for call in reversed(batch):
-            call.alone = True
-            self._again.appendleft(call)
+            if not call.done:
+                call.alone = True
+                self._again.appendleft(call)
 
 
 def _again(error: ModelkeepError) -> ModelkeepError:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from modelkeep.contracts.signature import Dtype
 from modelkeep.serving.codec import check_rows, tensors_from, values_of
 
 if TYPE_CHECKING:
@@ -164,9 +165,12 @@ def together(calls: list[Call]) -> "Tensors | None":
     first = calls[0].payload
     if isinstance(first, Matrix):
         rows = first.rows if len(calls) == 1 else [row for call in calls for row in call.payload.rows]  # type: ignore[union-attr]
+        spec = first.spec
+        if spec.dtype is Dtype.FP64:
+            return {spec.name: np.array(rows, dtype=np.float64)}  # JSON's numbers are all of them
         with np.errstate(over="ignore"):
-            array = np.array(rows, dtype=first.spec.dtype.numpy)
-        return {first.spec.name: array} if np.isfinite(array).all() else None
+            array = np.array(rows, dtype=spec.dtype.numpy)
+        return {spec.name: array} if np.isfinite(array).all() else None
     if len(calls) == 1:
         return first
     return {name: np.concatenate([call.payload[name] for call in calls]) for name in first}  # type: ignore[index]

@@ -33,20 +33,25 @@ _FLOATS = frozenset({Dtype.FP16, Dtype.FP32, Dtype.FP64})
 _matrix_of_floats = msgspec.json.Decoder(list[list[float]]).decode
 
 
-def plain_rows(signature: Signature, raw: bytes | memoryview) -> list[list[float]] | None:
+def plain_matrix(signature: Signature) -> TensorSpec | None:
+    """Return the input whose rows `plain_rows` reads: the one matrix of floats, if that is what the model takes."""
+    if signature.layout is Layout.MATRIX and signature.inputs[0].dtype in _FLOATS:
+        return signature.inputs[0]
+    return None
+
+
+def plain_rows(spec: TensorSpec, raw: bytes | memoryview) -> list[list[float]] | None:
     """Read the JSON of `inputs` where it is the common case: rows of floats, of the right width, for one matrix of floats.
 
     Returns None for everything else, which goes the careful way, `tensors_from_json`.
     """
-    if signature.layout is not Layout.MATRIX or signature.inputs[0].dtype not in _FLOATS:
-        return None
     try:
         rows = _matrix_of_floats(raw)
     except (msgspec.DecodeError, RecursionError):
         return None
     if not rows:
         return None
-    width = signature.inputs[0].shape[1]
+    width = spec.shape[1]
     if width == -1:
         width = len(rows[0])
     for row in rows:

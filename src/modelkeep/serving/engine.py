@@ -93,13 +93,13 @@ class Engine:
         route = self.admit(deployment, None, request)
         try:
             call = Call(route, request, dialect, body, started)
-            call.answer = _Told(lambda error: self._settled(call, request, error), tell)
+            call.answer = _Told(self, call, request, tell)
             self._begin(call, request, read)
         except BaseException:
             self._release(request)
             raise
 
-    def _settled(self, call: Call, request: Request, error: Exception | None) -> None:
+    def settled(self, call: Call, request: Request, error: Exception | None) -> None:
         """A call of `predict_whole` has been answered, or refused with `error`."""
         self._end(call, request)
         self._release(request)
@@ -159,15 +159,16 @@ class _Told:
     It lets go of all it knows then: call and answer would hold each other for the garbage collector to find.
     """
 
-    __slots__ = ("_end", "_tell")
+    __slots__ = ("_asked", "_engine", "_tell")
 
-    def __init__(self, end: Callable[[Exception | None], None], tell: Tell) -> None:
-        self._end: Callable[[Exception | None], None] | None = end
+    def __init__(self, engine: Engine, call: Call, request: Request, tell: Tell) -> None:
+        self._engine = engine
+        self._asked: tuple[Call, Request] | None = call, request
         self._tell: Tell | None = tell
 
     def done(self) -> bool:
         """Whether it has been told."""
-        return self._end is None
+        return self._asked is None
 
     def set_result(self, response: Response) -> None:
         """Tell the answer."""
@@ -178,10 +179,10 @@ class _Told:
         self._settle(error, error)
 
     def _settle(self, error: Exception | None, result: Response | Exception) -> None:
-        end, tell = self._end, self._tell
-        assert end is not None and tell is not None  # noqa: S101, PT018 - nobody is told twice
-        self._end = self._tell = None
-        end(error)
+        asked, tell = self._asked, self._tell
+        assert asked is not None and tell is not None  # noqa: S101, PT018 - nobody is told twice
+        self._asked = self._tell = None
+        self._engine.settled(*asked, error)
         tell(result)
 
 

@@ -61,7 +61,7 @@ class Door:
         """Answer one ASGI connection (uvicorn calls this)."""
         if scope["type"] != "http":
             raise NotImplementedError(scope["type"])
-        request = Request(scope, receive)
+        request = Request.of(scope, receive)
         path, metrics = request.path, self._metrics
         status = 500
         response: Response | None

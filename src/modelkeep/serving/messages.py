@@ -48,16 +48,38 @@ class Request:
 
     __slots__ = ("_connection", "_receive", "headers", "id", "key", "method", "path", "query_string", "ulid")
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
-        self.method: str = scope["method"]
-        self.path: str = scope["path"]
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.query_string: bytes = scope["query_string"]
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        headers: Iterable[tuple[bytes, bytes]],
+        *,
+        query_string: bytes = b"",
+        receive: Receive | None = None,
+        connection: Connection | None = None,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.headers: dict[bytes, bytes] = dict(headers)
+        self.query_string = query_string
         self.ulid = new_ulid()
         self.id = given_request_id(self.headers) or f"req_{self.ulid}"
         self.key: ServedKey | None = None
-        self._receive = receive
-        self._connection: Connection | None = (scope.get("extensions") or _NOTHING).get(CONNECTION)
+        self._receive = receive or _nothing
+        self._connection = connection
+
+    @classmethod
+    def of(cls, scope: Scope, receive: Receive) -> "Request":
+        """Return the request of an ASGI connection."""
+        connection = (scope.get("extensions") or _NOTHING).get(CONNECTION)
+        return cls(
+            scope["method"],
+            scope["path"],
+            scope["headers"],
+            query_string=scope["query_string"],
+            receive=receive,
+            connection=connection,
+        )
 
     async def answer(self, response: "Response", send: Send) -> None:
         """Send a whole answer, with the request's id."""
@@ -122,6 +144,11 @@ class Response:
         self.status = status
         self.body = body
         self.headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *headers]
+
+
+async def _nothing() -> MutableMapping[str, Any]:
+    """Receive what comes where nothing comes any more."""
+    return {"type": "http.disconnect"}
 
 
 def encoded(headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:

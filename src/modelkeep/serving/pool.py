@@ -15,7 +15,7 @@ from modelkeep.sandbox import control, frames
 from modelkeep.sandbox.connection import RunnerConnection, RunnerGone
 from modelkeep.serving.batcher import Batcher, Finished
 from modelkeep.serving.calls import Run
-from modelkeep.serving.codec import Tensors
+from modelkeep.serving.codec import Tensors, plain_matrix
 from modelkeep.serving.metrics import Meter
 from modelkeep.serving.modes import cost_from, plan
 from modelkeep.serving.recorder import Recorder
@@ -59,6 +59,7 @@ class Served:
         self.ready = False
         self.failing = ""
         self.settings = DeploymentSettings()
+        self.matrix = plain_matrix(version.signature)
         self._cost = cost_from(version.cost_ms)
         self._max_rows = settings.max_batch_rows
         self._recorder = recorder

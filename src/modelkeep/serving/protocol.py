@@ -1,21 +1,26 @@
-"""uvicorn's HTTP protocol, with three things more than ASGI has.
+"""uvicorn's HTTP protocol, with what ASGI has no words for.
 
 Whoever asked for a prediction and goes away is noticed at once: ASGI tells of a disconnect only to who waits for it, and a task
 that waits beside each prediction costs more than the rest of its request. A whole answer goes out in one write: ASGI's two
 messages are two system calls, and two packets to a caller that waits. And the common prediction, a small body of known length,
-needs no task, no event and no coroutine at all: it is handed over when its last byte has come. That halves its cost; everything
-else, and whatever is unusual about a prediction, goes the way of ASGI.
+needs no scope, task, event or coroutine at all: it is handed over when its last byte has come. That halves its cost; everything
+else, and whatever is unusual about a prediction, goes the way of ASGI. See docs/decisions/0011-predictions-without-asgi.md.
 """
 
-from collections.abc import Callable, Iterable, MutableMapping
-from typing import Any, Protocol
+import os
+import re
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from modelkeep.serving.messages import CONNECTION, PREDICT, Request, Response
 
-_PREDICT = PREDICT.encode()
+if TYPE_CHECKING:
+    import asyncio
+
+_is_prediction = re.compile(PREDICT.encode() + rb"[^/?%#]+").fullmatch
 _LARGEST = 64 * 1024
 _MOST_DIGITS = 5
 
@@ -33,18 +38,37 @@ class HttpProtocol(HttpToolsProtocol):
 
     gone: Callable[[], None] | None = None
     _running: RequestResponseCycle
+    _socket = -1
+    _idle_since: float | None = None
+
+    def connection_made(self, transport: "asyncio.Transport") -> None:  # type: ignore[override] # as in the base class
+        """A caller has connected (asyncio calls this)."""
+        super().connection_made(transport)
+        if self.scheme == "http":
+            self._socket = transport.get_extra_info("socket").fileno()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on (asyncio calls this)."""
+        self._idle_since = None
+        super().data_received(data)
 
     def on_message_begin(self) -> None:
-        """Begin a request (the parser calls this)."""
-        super().on_message_begin()
-        self.scope["extensions"] = {CONNECTION: self}  # type: ignore[dict-item] # uvicorn knows only of mappings there
+        """Begin a request (the parser calls this). Its ASGI scope is made when it turns out to be needed."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
 
     def on_headers_complete(self) -> None:
         """Choose the way of a request (the parser calls this)."""
-        if self.url.startswith(_PREDICT) and self._is_plain():
+        if _is_prediction(self.url) and self._is_plain():
             self.cycle = _Exchange(self)  # type: ignore[assignment] # as far as the base class looks at it, it is one
-        else:
-            super().on_headers_complete()
+            return
+        url, headers, expect_100_continue = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expect_100_continue
+        self.headers += headers
+        self.scope["extensions"] = {CONNECTION: self}  # type: ignore[dict-item] # uvicorn knows only of mappings there
+        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """The request is whole (the parser calls this)."""
@@ -55,6 +79,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has ended (asyncio calls this)."""
+        self._socket = -1
+        self._unset_keepalive_if_required()
         super().connection_lost(exc)
         leave, self.gone = self.gone, None
         if leave is not None:
@@ -71,31 +97,66 @@ class HttpProtocol(HttpToolsProtocol):
         if cycle.response_started or cycle.flow.write_paused or cycle.scope["method"] == "HEAD":
             return False
         cycle.response_started = cycle.response_complete = True
-        cycle.transport.write(_whole(status, [*cycle.default_headers, *headers], body, keep_alive=cycle.keep_alive))
+        self.send(_whole(status, [*cycle.default_headers, *headers], body, keep_alive=cycle.keep_alive))
         cycle.message_event.set()
         if not cycle.keep_alive:
             cycle.transport.close()
         cycle.on_response()
         return True
 
+    def send(self, data: bytes) -> None:
+        """Send at once what the socket takes; a transport would wait for the next turn of the event loop."""
+        transport = self.transport
+        if self._socket >= 0 and not transport.is_closing() and not transport.get_write_buffer_size():
+            try:
+                sent = os.write(self._socket, data)
+            except OSError:
+                sent = 0  # the transport waits, or finds out what is the matter
+            if sent == len(data):
+                return
+            data = data[sent:]
+        transport.write(data)
+
+    def on_response_complete(self) -> None:
+        """An answer has been given: go on with what was asked meanwhile, or wait (the base class calls this)."""
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that has been idle for long: one timer, not one for each request (asyncio calls this)."""
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None:
+            return
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Stop the timer when the connection has ended; while it lasts, the timer looks for itself."""
+        if self._socket < 0:
+            super()._unset_keepalive_if_required()
+
     def _is_plain(self) -> bool:
         """Whether this is a prediction that can go without ASGI: nothing unusual about it, and nothing before it."""
         if self.expect_100_continue or self.flow.write_paused or not (self.cycle is None or self.cycle.response_complete):
             return False
-        length = b""
+        parser, length = self.parser, b""
+        if parser.get_method() != b"POST" or parser.get_http_version() != "1.1" or parser.should_upgrade():
+            return False
         for name, value in self.headers:
             if name == b"content-length":
                 length = value
             elif name == b"transfer-encoding":
                 return False
-        return (
-            0 < len(length) <= _MOST_DIGITS
-            and int(length) <= _LARGEST
-            and self.parser.get_method() == b"POST"
-            and self.parser.get_http_version() == "1.1"
-            and not self.parser.should_upgrade()
-            and not any(mark in self.url[len(_PREDICT) :] for mark in b"/?%#")
-        )
+        return 0 < len(length) <= _MOST_DIGITS and int(length) <= _LARGEST
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """Start answering; of pipelined requests, one after another."""
@@ -127,10 +188,8 @@ class _Exchange:
     def begin(self) -> None:
         """Its last byte has come: hand it over."""
         protocol = self._protocol
-        scope: Any = protocol.scope
         path = protocol.url.decode("ascii", "replace")
-        scope["method"], scope["path"], scope["query_string"] = "POST", path, b""
-        self._request = request = Request(scope, _no_more)
+        self._request = request = Request("POST", path, protocol.headers, connection=protocol)
         app: Any = protocol.app
         app.predict_whole(path[len(PREDICT) :], request, bytes(self.body), self._reply)
 
@@ -140,15 +199,10 @@ class _Exchange:
         if self.disconnected or protocol.transport.is_closing():
             return
         headers = [*protocol.server_state.default_headers, *response.headers, (b"x-request-id", self._request.id.encode())]
-        protocol.transport.write(_whole(response.status, headers, response.body, keep_alive=self.keep_alive))
+        protocol.send(_whole(response.status, headers, response.body, keep_alive=self.keep_alive))
         if not self.keep_alive:
             protocol.transport.close()
         protocol.on_response_complete()
-
-
-async def _no_more() -> MutableMapping[str, Any]:
-    """Receive nothing: the body is there."""
-    return {"type": "http.disconnect"}
 
 
 def _whole(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes, *, keep_alive: bool) -> bytes:

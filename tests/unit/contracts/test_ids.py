@@ -10,22 +10,22 @@ from modelkeep.contracts.ids import new_id, new_ulid, ulid
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
-@given(st.integers(0, 2**48 - 1), st.binary(min_size=10, max_size=10))
-def test_an_id_is_its_time_and_randomness_in_base_32(now_ms: int, randomness: bytes) -> None:
+@given(st.integers(0, 2**48 - 1), st.integers(0, 2**80 - 1))
+def test_an_id_is_its_time_and_randomness_in_base_32(now_ms: int, bits: int) -> None:
     number = 0
-    for letter in ulid(now_ms, randomness):
+    for letter in ulid(now_ms, bits):
         number = number * 32 + ALPHABET.index(letter)
-    assert number == now_ms << 80 | int.from_bytes(randomness, "big")
+    assert number == now_ms << 80 | bits
 
 
 def test_the_example_of_the_specification_holds() -> None:
-    assert ulid(1469918176385, bytes(10)).startswith("01ARYZ6S41")
+    assert ulid(1469918176385, 0).startswith("01ARYZ6S41")
 
 
-@given(st.tuples(st.integers(0, 2**48 - 1), st.integers(0, 2**48 - 1)), st.binary(min_size=10, max_size=10))
-def test_ids_sort_by_their_time(times: tuple[int, int], randomness: bytes) -> None:
+@given(st.tuples(st.integers(0, 2**48 - 1), st.integers(0, 2**48 - 1)), st.integers(0, 2**80 - 1))
+def test_ids_sort_by_their_time(times: tuple[int, int], bits: int) -> None:
     early, late = sorted(times)
-    assert ulid(early, randomness) <= ulid(late, bytes(10)) or early == late
+    assert ulid(early, bits) <= ulid(late, 0) or early == late
 
 
 def test_no_two_are_alike_and_each_sorts_behind_the_one_before() -> None:

@@ -18,13 +18,15 @@ from modelkeep.contracts.errors import (
     OutOfMemory,
     Overloaded,
     RunnerLost,
+    StorageFull,
     Timeout,
     VersionQuarantined,
 )
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
-from modelkeep.serving.batcher import Batcher, Finished
+from modelkeep.serving.batcher import Batcher, Finished, TooLate
 from modelkeep.serving.calls import Call, Matrix, Run
 from modelkeep.serving.codec import Tensors
+from modelkeep.serving.messages import Response
 from modelkeep.serving.modes import Mode, Plan
 
 
@@ -49,6 +51,23 @@ def tripled(call: Call) -> list[int]:
 def error_of(call: Call) -> BaseException | None:
     assert call.done
     return call.answer.exception()
+
+
+class Clock:
+    """The batcher's clock, moved by hand."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Stands for the time module in the batcher."""
+    clock = Clock()
+    monkeypatch.setattr("modelkeep.serving.batcher.time", clock)
+    return clock
 
 
 async def test_a_lone_caller_never_waits() -> None:
@@ -454,3 +473,236 @@ async def test_refusals_do_not_pile_up_in_one_error() -> None:
             await submit(queue, 1)
         lengths = [*lengths, len(traceback.extract_tb(refused.value.__traceback__))]
     assert len(set(lengths)) == 1
+
+
+async def test_one_that_left_a_run_which_failed_is_not_counted_among_those_that_wait() -> None:
+    queue, runner = batcher(), Runner()
+    queue.attach(runner)
+    await submit(queue, 0)
+    _first, leaving, _last = await submit(queue, 1), await submit(queue, 2), await submit(queue, 3)
+    await runner.answer()
+    leave(queue, leaving)
+    await runner.fail("refused")
+    assert runner.rows == [1]
+    assert queue.waiting == 1
+    await runner.answer()
+    assert runner.rows == [3]
+
+
+async def test_the_time_of_a_run_that_was_lost_counts_as_time_that_a_runner_was_busy(clock: Clock) -> None:
+    queue, runner = batcher(), Runner()
+    queue.attach(runner)
+    await submit(queue, 0)
+    clock.now += 2
+    assert queue.busy_s() == 2
+    runner.lose()
+    await turn()
+    assert queue.busy_s() == 2
+
+
+async def run_of(queue: Batcher, runner: Runner, clock: Clock, seconds: float, *owners: str) -> None:
+    """Have one run with a request of each owner take so long, after one that takes no time."""
+    await submit(queue, 0)
+    for at, owner in enumerate(owners):
+        queue.submit(make_call(rows(at), owner=owner))
+    await runner.answer()
+    clock.now += seconds
+    await runner.answer()
+
+
+async def test_whoever_cannot_be_answered_in_time_is_told_at_once(clock: Clock) -> None:
+    queue, runner = batcher("off", max_queue=100), Runner()
+    queue.attach(runner)
+    await run_of(queue, runner, clock, 2.0, "a")
+    for value in range(4):
+        await submit(queue, value)
+    assert queue.predicted_wait_s == 4 * 2.0
+    with pytest.raises(TooLate) as refused:
+        queue.submit(make_call(rows(9), deadline=clock.now + 7.9))
+    assert refused.value.retry_after_s == 8
+    queue.submit(make_call(rows(9), deadline=clock.now + 8.1))
+
+
+async def test_two_runners_halve_the_predicted_wait_and_a_free_one_ends_it(clock: Clock) -> None:
+    queue, one, two = batcher("off", max_queue=100), Runner(), Runner()
+    queue.attach(one)
+    await run_of(queue, one, clock, 2.0, "a")
+    await submit(queue, 1)
+    assert queue.predicted_wait_s == 2.0
+    queue.attach(two)
+    assert queue.predicted_wait_s == 0.0
+    queue.submit(make_call(rows(2), deadline=clock.now + 0.1))
+    await turn()
+    assert two.rows == [2]
+    await submit(queue, 3)
+    assert queue.predicted_wait_s == (1 + 1) * 2.0 / 2
+
+
+async def test_requests_that_share_a_run_share_its_time_and_the_pace_follows_slowly(clock: Clock) -> None:
+    queue, runner = batcher(max_queue=100), Runner()
+    queue.attach(runner)
+    await run_of(queue, runner, clock, 2.0, "a", "b", "c", "d")
+    await submit(queue, 1)
+    assert queue.predicted_wait_s == 0.5
+    clock.now += 1.5
+    await runner.answer()
+    await submit(queue, 2)
+    assert queue.predicted_wait_s == pytest.approx(0.5 + 0.2 * (1.5 - 0.5))
+
+
+async def test_a_full_queue_says_how_long_it_will_take(clock: Clock) -> None:
+    queue, runner = batcher("off", max_queue=3), Runner()
+    queue.attach(runner)
+    await run_of(queue, runner, clock, 2.0, "a")
+    for value in range(4):
+        await submit(queue, value)
+    with pytest.raises(Overloaded) as refused:
+        await submit(queue, 9)
+    assert refused.value.retry_after_s == 8
+
+
+async def test_a_caller_with_a_thousand_waiting_delays_another_by_a_run_only() -> None:
+    queue, runner = batcher(max_rows=8, max_queue=2000), Runner()
+    queue.attach(runner)
+    for value in range(1000):
+        queue.submit(make_call(rows(value), owner="greedy"))
+    await turn()
+    modest = make_call(rows(7777), owner="modest")
+    queue.submit(modest)
+    assert 7777 not in runner.rows
+    await runner.answer()
+    assert 7777 in runner.rows
+    await runner.answer()
+    assert modest.done
+
+
+async def test_callers_take_turns_one_by_one_where_each_has_a_run_of_its_own() -> None:
+    queue, runner = batcher("off", max_queue=100), Runner()
+    queue.attach(runner)
+    await submit(queue, 0, owner="a")
+    for value in (1, 2, 3):
+        await submit(queue, value, owner="a")
+    for value in (11, 12):
+        await submit(queue, value, owner="b")
+    await submit(queue, 21, owner="c")
+    seen = []
+    for _ in range(6):
+        await runner.answer()
+        seen += runner.rows
+    assert seen == [1, 11, 21, 2, 12, 3]
+
+
+async def test_a_full_queue_takes_the_first_of_another_caller_and_never_more_than_twice_its_bound() -> None:
+    queue = batcher(max_queue=4)
+    for value in range(4):
+        await submit(queue, value, owner="greedy")
+    with pytest.raises(Overloaded):
+        await submit(queue, 4, owner="greedy")
+    for number in range(4):
+        assert not (await submit(queue, number, owner=f"modest-{number}")).done
+    with pytest.raises(Overloaded):
+        await submit(queue, 9, owner="one too many")
+    assert queue.waiting == 8
+
+
+async def test_a_full_queue_takes_as_many_of_another_caller_as_its_share() -> None:
+    queue = batcher(max_queue=4)
+    for value in range(4):
+        await submit(queue, value, owner="greedy")
+    for value in range(2):
+        await submit(queue, value, owner="modest")
+    with pytest.raises(Overloaded):
+        await submit(queue, 9, owner="modest")
+    assert queue.waiting == 6
+
+
+async def test_a_runner_that_is_let_go_ends_what_it_has_and_gets_nothing_more() -> None:
+    queue, leaving, other = batcher(), Runner(), Runner()
+    queue.attach(leaving)
+    running = await submit(queue, 1)
+    queue.detach(leaving)
+    waiting = await submit(queue, 2)
+    assert leaving.released == 0
+    await leaving.answer()
+    assert (tripled(running), leaving.released, len(leaving.runs)) == ([3], 1, 1)
+    assert (queue.replicas, queue.attached, queue.busy) == (0, False, 0)
+    queue.attach(other)
+    assert (queue.replicas, queue.attached, queue.busy) == (1, True, 1)
+    await other.answer()
+    assert tripled(waiting) == [6]
+    queue.detach(other)
+    assert other.released == 1
+
+
+async def test_several_runners_answer_at_the_same_time() -> None:
+    queue, one, two = batcher("off"), Runner(), Runner()
+    queue.attach(one)
+    queue.attach(two)
+    first, second = await submit(queue, 1), await submit(queue, 2)
+    assert queue.busy == 2
+    await one.answer()
+    await two.answer()
+    assert sorted([*tripled(first), *tripled(second)]) == [3, 6]
+
+
+async def test_another_plan_holds_from_the_next_run_on() -> None:
+    queue, runner = batcher("off"), Runner()
+    queue.attach(runner)
+    for value in range(5):
+        await submit(queue, value)
+    await runner.answer()
+    assert runner.rows == [1]
+    queue.reconsider(Plan("cheap", 2, 0.0, together=True))
+    await runner.answer()
+    assert runner.rows == [2, 3]
+
+
+async def test_a_value_too_large_for_the_model_fails_alone() -> None:
+    signature = Signature((TensorSpec("x", Dtype.FP32, (-1, 1)),))
+    queue, runner = batcher(), Runner()
+    queue.attach(runner)
+    await submit(queue, 0)
+    good, bad = (make_call(Matrix(signature, [[value]])) for value in (1.5, 1e300))
+    queue.submit(good)
+    queue.submit(bad)
+    await runner.answer()
+    assert runner.rows == [1.5]
+    await runner.answer()
+    assert isinstance(error_of(bad), InvalidInput)
+    assert good.answer.result().body == b"[[4.5]]"
+
+
+@pytest.mark.parametrize("error", [InvalidInput("No."), ValueError("a fault of ours")])
+async def test_an_answer_that_cannot_be_written_hurts_no_other(error: Exception) -> None:
+    def fails(_call: Call, _share: object) -> Response:
+        raise error
+
+    queue, runner = batcher(), Runner()
+    queue.attach(runner)
+    await submit(queue, 0)
+    good, bad = make_call(rows(1)), make_call(rows(2), write=fails)
+    for call in (bad, good):
+        queue.submit(call)
+    await runner.answer()
+    await runner.answer()
+    assert tripled(good) == [3]
+    assert isinstance(error_of(bad), InvalidInput if isinstance(error, InvalidInput) else Internal)
+
+
+async def test_all_of_a_run_are_refused_where_its_answers_may_not_be_given() -> None:
+    queue = Batcher(
+        Plan("cheap", 8, 0.0, together=True), max_queue=8, run_timeout_s=60.0, finish=lambda _finished, _run: StorageFull()
+    )
+    runner = Runner()
+    queue.attach(runner)
+    for value in range(3):
+        queue.submit(make_call(rows(value)))
+    calls = [make_call(rows(value)) for value in range(2)]
+    await turn()
+    for call in calls:
+        queue.submit(call)
+    await runner.answer()
+    await runner.answer()
+    errors = [error_of(call) for call in calls]
+    assert [type(error) for error in errors] == [StorageFull, StorageFull]
+    assert errors[0] is not errors[1]

@@ -532,7 +532,7 @@ def one_request(path: str = "/hang") -> tuple[Request, dict[str, Any], Callable[
         "query_string": b"",
         "headers": [(b"host", b"h")],
     }
-    return Request(scope, receive), scope, receive
+    return Request.of(scope, receive), scope, receive
 
 
 @contextlib.asynccontextmanager
@@ -574,7 +574,7 @@ async def test_an_answer_is_not_lost_when_the_api_hangs_up_on_an_upload(tmp_path
         for _ in range(50):
             _request, scope, _receive = one_request()
             scope["headers"].append((b"content-length", b"1000000000"))
-            assert await forward(Request(scope, receive), scope, receive, lambda _message: asyncio.sleep(0)) == 413
+            assert await forward(Request.of(scope, receive), scope, receive, lambda _message: asyncio.sleep(0)) == 413
 
 
 async def test_an_api_that_says_nothing_for_too_long_counts_as_down(tmp_path: Path) -> None:

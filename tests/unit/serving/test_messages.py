@@ -21,7 +21,7 @@ def request(*pieces: bytes | None, headers: list[tuple[bytes, bytes]] | None = N
         return messages.pop(0)
 
     scope = {"method": "POST", "path": "/", "headers": headers or [], "query_string": query, "rest": messages}
-    return Request(scope, receive)
+    return Request.of(scope, receive)
 
 
 async def test_a_body_is_put_together_from_its_pieces() -> None:

@@ -142,7 +142,8 @@ class Native:
         wish = _Wish(flat=flat, top_k=top_k, outputs=asked.outputs)
         if asked.outputs is not None or top_k is not None:
             _check_wish(version, wish)
-        rows = plain_rows(version.signature, asked.inputs)
+        matrix = call.route.served.matrix
+        rows = plain_rows(matrix, asked.inputs) if matrix is not None else None
         if rows is None:
             call.ask(tensors_from_json(version.signature, asked.inputs), wish.write)
         else:
