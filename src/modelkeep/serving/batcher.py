@@ -400,12 +400,15 @@ class Batcher:
             log.exception("answers cannot be written down", predictions=len(finished))
             trouble = Internal()
         for call, response in finished:
-            if trouble is not None:
-                call.fail(_again(trouble))
-            elif isinstance(response, ModelkeepError):
-                call.fail(response)
-            else:
-                call.answer.set_result(response)
+            try:
+                if trouble is not None:
+                    call.fail(_again(trouble))
+                elif isinstance(response, ModelkeepError):
+                    call.fail(response)
+                else:
+                    call.answer.set_result(response)
+            except Exception:  # whoever is told may be told at once, and its trouble is not the others'
+                log.exception("an answer cannot be given", prediction_id=call.id, request_id=call.request_id)
 
     def _retry(self, flight: _Flight) -> None:
         batch = flight.calls

@@ -706,3 +706,33 @@ async def test_all_of_a_run_are_refused_where_its_answers_may_not_be_given() -> 
     errors = [error_of(call) for call in calls]
     assert [type(error) for error in errors] == [StorageFull, StorageFull]
     assert errors[0] is not errors[1]
+
+
+class Broken:
+    """An answer that cannot be given."""
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, _response: Response) -> None:
+        raise OSError
+
+    set_exception = set_result
+
+
+async def test_one_that_cannot_be_told_its_answer_keeps_it_from_no_other() -> None:
+    queue, runner = batcher(), Runner()
+    queue.attach(runner)
+    await submit(queue, 0)
+    broken, good = make_call(rows(1)), make_call(rows(2))
+    broken.answer = Broken()
+    for call in (broken, good):
+        queue.submit(call)
+    await runner.answer()
+    later = await submit(queue, 3)
+    assert runner.rows == [1, 2]
+    await runner.answer()
+    assert tripled(good) == [6]
+    assert runner.rows == [3]
+    await runner.answer()
+    assert tripled(later) == [9]
