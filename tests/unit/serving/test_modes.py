@@ -59,6 +59,7 @@ def test_what_gets_cheaper_with_rows_costs_the_same_for_all() -> None:
         (3.5, 3.9, "flat"),  # a forest of scikit-learn itself
         (0.005, 0.1, "cheap"),  # the same forest, compiled
         (0.4999, 0.5, "cheap"),
+        (0.3, 0.3 + 63 * 0.25, "cheap"),  # one row decides
         (40.0, 2560.0, "compute"),  # a picture a row
         (10.0, 10.0 + 63 * 5.0, "compute"),  # half of one row's cost is the row's
         (10.0, 10.0 + 63 * 4.9, "cheap"),
