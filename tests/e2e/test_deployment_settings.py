@@ -58,6 +58,7 @@ def test_a_deployment_is_listed_shown_and_set(command: Command, house: Installat
     shown = dict(line.split(maxsplit=1) for line in out.splitlines())
     assert (shown["revision"], shown["batching.mode"], shown["deadline_s"]) == ("2", "off", "2.0")
     assert shown["recording.fields.value"] == "hash"
+    assert (shown["batching.max_rows"], shown["batching.max_wait_ms"]) == ("0 (the installation's)", "-1.0 (by the cost)")
     assert command("deployments", "show", tuned)[1] == out
     document = json.loads(command("deployments", "show", tuned, "--json")[1])
     assert document["settings"]["batching"]["mode"] == "off"

@@ -188,6 +188,23 @@ def test_nothing_to_predict_on_says_what_to_give(command, monkeypatch):
     assert_calm(command("predict", "churn"), 2, "--rows, --file or --image")
 
 
+def test_an_empty_pipe_says_what_else_to_give(command, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    assert_calm(command("predict", "churn"), 2, "stdin is empty", "--rows, --file or --image")
+
+
+@pytest.mark.parametrize("option", ["--since", "--until"])
+def test_what_is_no_time_is_told_with_how_a_time_is_written(command, option):
+    assert_calm(command("predictions", option, "yesterday"), 2, f"{option} yesterday is no time", "2026-01-31T14:00+01:00")
+    assert_calm(command("predictions", "export", "all.jsonl", option, "2026-31-01"), 2, "is no time")
+
+
+def test_the_help_of_a_switch_asks_for_no_value(command):
+    switches = [line for line in command("push", "--help").out.splitlines() if "--promote" in line or "--json" in line]
+    assert len(switches) >= 2
+    assert not [line for line in switches if "bool" in line.lower()]
+
+
 def test_what_clashes_exits_with_its_own_code(command, pushed):
     assert_calm(command("promote", "churn", 9), 7, "version_not_ready")
     assert_calm(command("archive", "churn", 1), 7, "promote another first")

@@ -19,6 +19,15 @@ _FIELDS = "recording.fields."  # what follows is one name, dots and all
 _DEFAULT = "default"
 _HOW = "Write it as NAME=VALUE, such as batching.mode=off; `modelkeep deployments show NAME` lists the names."
 
+OUT_OF_RANGE = {  # what the one value outside a setting's range stands for
+    "deadline_s": (0, "the installation's"),
+    "batching.max_rows": (0, "the installation's"),
+    "batching.max_wait_ms": (-1, "by the cost"),
+    "batching.latency_target_ms": (0, "none"),
+    "replicas.max": (0, "as many as cores"),
+    "concurrency": (0, "the installation's"),
+}
+
 deployments = typer.Typer(
     invoke_without_command=True,
     help="List deployments, show one, or change its settings.",
@@ -134,4 +143,11 @@ def _flat(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, st
         if isinstance(value, Mapping):
             yield from _flat(value, f"{path}{name}.")
         else:
-            yield f"{path}{name}", value if isinstance(value, str) else json.dumps(value)
+            yield f"{path}{name}", _told(f"{path}{name}", value)
+
+
+def _told(path: str, value: Any) -> str:  # noqa: ANN401 - a JSON value
+    """Return a value as text; where it stands for something, that as well."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    alone, meaning = OUT_OF_RANGE.get(path, (None, ""))
+    return f"{text} ({meaning})" if value == alone else text

@@ -23,7 +23,7 @@ MaybeNumber = Annotated[
 def models(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show this model alone.", show_default=False)] = None,
     *,
-    archived: Annotated[bool, typer.Option("--archived", help="Show those that were put away.")] = False,
+    archived: Annotated[bool, typer.Option("--archived", metavar="", help="Show those that were put away.")] = False,
     url: Url = DEFAULT_URL,
     key: ApiKey = "",
     as_json: AsJson = False,

@@ -16,5 +16,5 @@ ApiKey = Annotated[
         "--key", envvar="MODELKEEP_API_KEY", help="API key.", metavar="KEY", show_default=False, rich_help_panel=SERVER
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else; an error is JSON on stderr.")]
+AsJson = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON and nothing else; an error is JSON on stderr.")]
 ModelName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.", show_default=False)]

@@ -67,7 +67,7 @@ def _ask(client: "Client", name: str, inputs: Any, top_k: int | None) -> "Predic
 
 
 def _inputs(rows: str | None, file: Path | None, images: list[Path]) -> Any:  # noqa: ANN401 - rows or pictures
-    from modelkeep.app.cli.rows import from_bytes, from_file, from_text
+    from modelkeep.app.cli.rows import NOTHING, STDIN, from_bytes, from_file, from_text
 
     if sum((rows is not None, file is not None, bool(images))) > 1:
         raise WrongUse("Give one of --rows, --file and --image.")
@@ -83,8 +83,8 @@ def _inputs(rows: str | None, file: Path | None, images: list[Path]) -> Any:  # 
     if file is not None and str(file) != "-":
         return from_file(file)
     if file is None and sys.stdin.isatty():
-        raise WrongUse("There is nothing to predict on.", "Give --rows, --file or --image, or pipe rows in.")
-    return from_bytes(sys.stdin.buffer.read(), "stdin")
+        raise WrongUse("There is nothing to predict on.", NOTHING)
+    return from_bytes(sys.stdin.buffer.read(), STDIN)
 
 
 def _show(screen: Screen, prediction: "Prediction", names: list[str]) -> None:

@@ -136,7 +136,21 @@ def export(
 def _wanted(**given: str) -> dict[str, str | None]:
     if given["outcome"] and given["outcome"] not in OUTCOMES:
         raise WrongUse(f"There is no outcome {given['outcome']}.", f"There are {', '.join(OUTCOMES)}.")
+    for option in ("since", "until"):
+        _check_time(option, given[option])
     return {name: value or None for name, value in given.items()}
+
+
+def _check_time(option: str, text: str) -> None:
+    from datetime import datetime
+
+    if not text:
+        return
+    try:
+        datetime.fromisoformat(text)
+    except ValueError as error:
+        advice = "Write it as 2026-01-31, 2026-01-31T14:00 or 2026-01-31T14:00+01:00."
+        raise WrongUse(f"--{option} {text} is no time.", advice) from error
 
 
 def _show(screen: Screen, one: "RecordedPrediction") -> None:

@@ -43,12 +43,12 @@ def push(
     ] = None,
     description: Annotated[str, typer.Option(metavar="TEXT", help="What there is to know about this version.")] = "",
     promote: Annotated[
-        bool, typer.Option("--promote", help="Let it answer once it is ready (a first version always does).")
+        bool, typer.Option("--promote", metavar="", help="Let it answer once it is ready (a first version always does).")
     ] = False,
     no_compile: Annotated[
-        bool, typer.Option("--no-compile", help="Serve the file as it is, even where a faster form of it agrees.")
+        bool, typer.Option("--no-compile", metavar="", help="Serve the file as it is, even where a faster form of it agrees.")
     ] = False,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return as soon as the file is stored.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", metavar="", help="Return as soon as the file is stored.")] = False,
     url: Url = DEFAULT_URL,
     key: ApiKey = "",
     as_json: AsJson = False,

@@ -10,6 +10,8 @@ from typing import Any
 
 from modelkeep.app.cli.problems import WrongUse
 
+STDIN = "stdin"
+NOTHING = "Give --rows, --file or --image, or pipe rows in."
 _PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"RIFF", b"BM", b"II*\x00", b"MM\x00*")
 _MISSING = frozenset({"", "nan", "na", "null", "none"})
 _TRUTH = {"true": True, "false": False}
@@ -50,7 +52,7 @@ def from_bytes(data: bytes, what: str) -> Any:  # noqa: ANN401 - any JSON value,
         return data
     text = _decoded(data, what)
     if not text.strip():
-        raise WrongUse(f"{what} is empty; no rows to predict on.")
+        raise WrongUse(f"{what} is empty; no rows to predict on.", NOTHING if what == STDIN else "")
     return from_text(text, what) if text.lstrip()[0] in "[{" else _from_csv(text, what)
 
 
