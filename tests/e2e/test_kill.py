@@ -152,10 +152,10 @@ def _campaign(house: Installation, servers: int, tmp_path: Path) -> None:
 
 def _kill(house: Installation, what: str, dice: random.Random) -> float:
     if what == "supervisor":
+        killed = time.monotonic()
         house.kill()
-        started = time.monotonic()
         house.start()
-        return started
+        return killed
     if what == "runner":
         eventually(house.runners, "a runner to kill")
         victim = dice.choice(house.runners())
