@@ -54,7 +54,7 @@ class Engine:
     async def predict(self, deployment: str, version: str | None, request: Request, dialect: str, read: Read) -> Response:
         """Answer one request; raises `Timeout` at its deadline, `Limited` or `Overloaded` at once where it is not taken."""
         started = time.monotonic()
-        self.admit(deployment, version, request)  # refused before its body is read
+        admitted = self.admit(deployment, version, request)  # refused before its body is read
         try:
             body = await request.body(self._max_body)
             call = Call(self._router.find(deployment, version), request, dialect, body, started)
@@ -69,7 +69,7 @@ class Engine:
             finally:
                 self._end(call, request)
         finally:
-            self._release(request)
+            self._release(admitted, request)
 
     def admit(self, deployment: str, version: str | None, request: Request) -> Route:
         """Return what answers; raises `NotFound`, or `Limited` or `Overloaded` where deployment or key are at their limits."""
@@ -85,6 +85,7 @@ class Engine:
             except ModelkeepError as error:
                 route.meter.turned_away("concurrency" if isinstance(error, TooManyAtOnce) else "limit")
                 raise
+        route.underway.count += 1
         return route
 
     def predict_whole(self, deployment: str, request: Request, dialect: str, body: bytes, *, read: Read, tell: Tell) -> None:
@@ -96,13 +97,13 @@ class Engine:
             call.answer = _Told(self, call, request, tell)
             self._begin(call, request, read)
         except BaseException:
-            self._release(request)
+            self._release(route, request)
             raise
 
     def settled(self, call: Call, request: Request, error: Exception | None) -> None:
         """A call of `predict_whole` has been answered, or refused with `error`."""
         self._end(call, request)
-        self._release(request)
+        self._release(call.route, request)
         if isinstance(error, ModelkeepError):
             self.failed(call, error)
 
@@ -111,20 +112,21 @@ class Engine:
         try:
             call.deadline = call.started + self._seconds(call.route, request)
             read(call)
+            self._deadlines.add(call)
+            request.when_gone(lambda: _leave(call))
             call.route.served.batcher.submit(call)
-        except ModelkeepError as error:
-            self.failed(call, error)
+        except BaseException as error:
+            self._end(call, request)
+            if isinstance(error, ModelkeepError):
+                self.failed(call, error)
             raise
-        call.route.underway.count += 1
-        self._deadlines.add(call)
-        request.when_gone(lambda: _leave(call))
 
     def _end(self, call: Call, request: Request) -> None:
-        call.route.underway.count -= 1
         request.when_gone(None)
         self._deadlines.discard(call)
 
-    def _release(self, request: Request) -> None:
+    def _release(self, route: Route, request: Request) -> None:
+        route.underway.count -= 1
         if request.key is not None:
             self._limits.release(request.key)
 
@@ -182,8 +184,10 @@ class _Told:
         asked, tell = self._asked, self._tell
         assert asked is not None and tell is not None  # noqa: S101, PT018 - nobody is told twice
         self._asked = self._tell = None
-        self._engine.settled(*asked, error)
-        tell(result)
+        try:
+            self._engine.settled(*asked, error)
+        finally:
+            tell(result)
 
 
 def _overdue(call: Call) -> None:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
+import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
@@ -20,7 +21,8 @@ from modelkeep.serving.messages import CONNECTION, PREDICT, Request, Response
 if TYPE_CHECKING:
     import asyncio
 
-_is_prediction = re.compile(PREDICT.encode() + rb"[^/?%#]+").fullmatch
+_is_prediction = re.compile(PREDICT.encode() + rb"[^/?%#\x80-\xff]+").fullmatch
+_OFFERS = frozenset({b"upgrade", b"http2-settings"})
 _LARGEST = 64 * 1024
 _MOST_DIGITS = 5
 
@@ -50,7 +52,29 @@ class HttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Read on (asyncio calls this)."""
         self._idle_since = None
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._decline_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Go on in HTTP/1.1: Java's own client offers HTTP/2 with each first request, and its body follows all the same."""
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self.send_400_response("This is no proxy.")
+            return
+        lines = [b"%s %s HTTP/1.1" % (method, self.url)]
+        for name, value in self.headers:
+            kept = value
+            if name == b"connection":
+                kept = b", ".join(one for one in value.split(b",") if one.strip().lower() not in _OFFERS)
+            if name not in _OFFERS and kept:
+                lines.append(name + b": " + kept)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as the base class has it
+        self.data_received(b"\r\n".join([*lines, b"", rest]))
 
     def on_message_begin(self) -> None:
         """Begin a request (the parser calls this). Its ASGI scope is made when it turns out to be needed."""
@@ -60,6 +84,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Choose the way of a request (the parser calls this)."""
+        if self.parser.should_upgrade():
+            return  # it comes again without its offer
         if _is_prediction(self.url) and self._is_plain():
             self.cycle = _Exchange(self)  # type: ignore[assignment] # as far as the base class looks at it, it is one
             return
@@ -72,6 +98,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is whole (the parser calls this)."""
+        if self.parser.should_upgrade():
+            return
         super().on_message_complete()
         exchange: Any = self.cycle
         if type(exchange) is _Exchange:
@@ -149,13 +177,11 @@ class HttpProtocol(HttpToolsProtocol):
         if self.expect_100_continue or self.flow.write_paused or not (self.cycle is None or self.cycle.response_complete):
             return False
         parser, length = self.parser, b""
-        if parser.get_method() != b"POST" or parser.get_http_version() != "1.1" or parser.should_upgrade():
+        if parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
             return False
         for name, value in self.headers:
             if name == b"content-length":
                 length = value
-            elif name == b"transfer-encoding":
-                return False
         return 0 < len(length) <= _MOST_DIGITS and int(length) <= _LARGEST
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import uvicorn
 from hypothesis import settings
+from uvicorn.server import ServerState
 
 from modelkeep.contracts.prediction import PredictionRecord
 from modelkeep.contracts.runner import ModelFacts
@@ -36,6 +38,7 @@ from modelkeep.serving.keys import Keys
 from modelkeep.serving.limits import Limits, OwnRates
 from modelkeep.serving.metrics import Metrics
 from modelkeep.serving.pool import Pool
+from modelkeep.serving.protocol import HttpProtocol
 from modelkeep.serving.recorder import Recorder
 from modelkeep.serving.router import Router
 from modelkeep.serving.settings import ServingSettings
@@ -311,3 +314,47 @@ def served_once(
 
         yield lambda method, path, body: runner.run(ask(method, path, body))
         runner.run(house.close())
+
+
+@pytest.fixture(scope="module")
+def served_once_wired(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tuple[int, dict[str, str], bytes]]]:
+    """Send bytes, piece by piece, to one door with one model `m` through the server's own HTTP protocol; one answer each."""
+    with asyncio.Runner() as runner:
+
+        async def make() -> tuple[House, asyncio.Server, ServerState]:
+            house = House(tmp_path_factory.mktemp("run"), ServingSettings())
+            await house.serve("m")
+            config = uvicorn.Config(
+                house.door, http=HttpProtocol, ws="none", lifespan="off", log_config=None, proxy_headers=False
+            )
+            config.load()
+            state = ServerState()
+            server = await asyncio.get_running_loop().create_server(
+                lambda: HttpProtocol(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+            )
+            return house, server, state
+
+        house, server, state = runner.run(make())
+
+        async def ask(*pieces: bytes) -> tuple[int, dict[str, str], bytes]:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1])
+            for piece in pieces:
+                writer.write(piece)
+                await asyncio.sleep(0.001 if len(pieces) > 1 else 0)  # a packet of its own
+            async with asyncio.timeout(10):
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+                headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
+                body = await reader.readexactly(int(headers["content-length"]))
+            writer.close()
+            return int(head[0].split()[1]), headers, body
+
+        yield lambda *pieces: runner.run(ask(*pieces))
+
+        async def end() -> None:
+            server.close()
+            async with asyncio.timeout(10):
+                while state.connections:
+                    await asyncio.sleep(0)
+            await house.close()
+
+        runner.run(end())
