@@ -6,28 +6,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from modelkeep.contracts.signature import Dtype
-from modelkeep.serving.codec import check_rows, tensors_from, values_of
+from modelkeep.serving.codec import check_rows, values_of
+from modelkeep.serving.matrix import Matrix
 
 if TYPE_CHECKING:
-    from modelkeep.contracts.signature import Signature
     from modelkeep.serving.codec import Array, Tensors
     from modelkeep.serving.messages import Request, Response
     from modelkeep.serving.router import Route
-
-
-class Matrix:
-    """Rows of plain floats, of the right width, for a model with one matrix: made into an array once for a whole run."""
-
-    __slots__ = ("rows", "signature", "spec")
-
-    def __init__(self, signature: "Signature", rows: list[list[float]]) -> None:
-        self.signature = signature
-        self.spec = signature.inputs[0]
-        self.rows = rows
-
-    def check(self) -> None:
-        """Raise `InvalidInput` naming the values that do not fit the model's datatype."""
-        tensors_from(self.signature, self.rows)
 
 
 class Run:

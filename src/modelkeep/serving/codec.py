@@ -30,34 +30,6 @@ Tensors = dict[str, Array]
 
 _MAX_FIELDS = 20
 _FLOATS = frozenset({Dtype.FP16, Dtype.FP32, Dtype.FP64})
-_matrix_of_floats = msgspec.json.Decoder(list[list[float]]).decode
-
-
-def plain_matrix(signature: Signature) -> TensorSpec | None:
-    """Return the input whose rows `plain_rows` reads: the one matrix of floats, if that is what the model takes."""
-    if signature.layout is Layout.MATRIX and signature.inputs[0].dtype in _FLOATS:
-        return signature.inputs[0]
-    return None
-
-
-def plain_rows(spec: TensorSpec, raw: bytes | memoryview) -> list[list[float]] | None:
-    """Read the JSON of `inputs` where it is the common case: rows of floats, of the right width, for one matrix of floats.
-
-    Returns None for everything else, which goes the careful way, `tensors_from_json`.
-    """
-    try:
-        rows = _matrix_of_floats(raw)
-    except (msgspec.DecodeError, RecursionError):
-        return None
-    if not rows:
-        return None
-    width = spec.shape[1]
-    if width == -1:
-        width = len(rows[0])
-    for row in rows:
-        if len(row) != width:
-            return None
-    return rows
 
 
 def tensors_from_json(signature: Signature, raw: bytes | memoryview) -> Tensors:
@@ -231,7 +203,7 @@ def _rows(
         if width == -1:
             width = len(row)
         if len(row) != width:
-            faults.add(f"{path}[{at}]", "column_count", f"Has {len(row)} values; the model takes {width}.")
+            faults.add(f"{path}[{at}]", "column_count", _miscounted(len(row), width))
         values.extend(row)
     faults.settle()
     spot = where or (lambda row, column: f"{path}[{row}][{column}]")
@@ -379,11 +351,15 @@ def _sequence(value: object, path: str, faults: _Faults) -> Sequence[object]:
     return value
 
 
+def _miscounted(count: int, width: int) -> str:
+    return f"Has {count} value{'' if count == 1 else 's'}; the model takes {width}."
+
+
 def _row(row: object, width: int, path: str, faults: _Faults) -> Sequence[object]:
     if not isinstance(row, list | tuple):
         faults.stop(path, "not_a_row", "Each row is a list of values, or an object by column name.")
     if len(row) != width:
-        faults.add(path, "column_count", f"Has {len(row)} values; the model takes {width}.")
+        faults.add(path, "column_count", _miscounted(len(row), width))
     return row
 
 

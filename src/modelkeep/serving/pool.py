@@ -15,7 +15,8 @@ from modelkeep.sandbox import control, frames
 from modelkeep.sandbox.connection import RunnerConnection, RunnerGone
 from modelkeep.serving.batcher import Batcher, Finished
 from modelkeep.serving.calls import Run
-from modelkeep.serving.codec import Tensors, plain_matrix
+from modelkeep.serving.codec import Tensors
+from modelkeep.serving.matrix import plain_matrix
 from modelkeep.serving.metrics import Meter
 from modelkeep.serving.modes import cost_from, plan
 from modelkeep.serving.recorder import Recorder

@@ -16,8 +16,9 @@ from modelkeep.contracts.prediction import Outcome, PredictionRecord
 from modelkeep.contracts.signature import TensorSpec
 from modelkeep.contracts.snapshot import Keep, Recording
 from modelkeep.infra.problems import STATUS
-from modelkeep.serving.calls import Call, Matrix, Run, Share
+from modelkeep.serving.calls import Call, Run, Share
 from modelkeep.serving.codec import Tensors, values_of
+from modelkeep.serving.matrix import Matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

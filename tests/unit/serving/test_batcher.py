@@ -24,8 +24,9 @@ from modelkeep.contracts.errors import (
 )
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
 from modelkeep.serving.batcher import Batcher, Finished, TooLate
-from modelkeep.serving.calls import Call, Matrix, Run
+from modelkeep.serving.calls import Call, Run
 from modelkeep.serving.codec import Tensors
+from modelkeep.serving.matrix import Matrix
 from modelkeep.serving.messages import Response
 from modelkeep.serving.modes import Mode, Plan
 

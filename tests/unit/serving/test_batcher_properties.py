@@ -22,9 +22,10 @@ from modelkeep.sandbox import frames
 from modelkeep.sandbox.connection import RunnerGone
 from modelkeep.serving import batcher
 from modelkeep.serving.batcher import Batcher, Finished, TooLate
-from modelkeep.serving.calls import Call, Matrix, Run
+from modelkeep.serving.calls import Call, Run
 from modelkeep.serving.codec import Tensors
 from modelkeep.serving.deadlines import Deadlines
+from modelkeep.serving.matrix import Matrix
 from modelkeep.serving.messages import ClientGone
 from modelkeep.serving.modes import Plan
 

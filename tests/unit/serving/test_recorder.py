@@ -17,8 +17,9 @@ from modelkeep.contracts.errors import InvalidInput, ModelFailed, StorageFull
 from modelkeep.contracts.prediction import PredictionRecord
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
 from modelkeep.contracts.snapshot import DeploymentSettings, Keep, Recording
-from modelkeep.serving.calls import Call, Matrix, Run, Share
+from modelkeep.serving.calls import Call, Run, Share
 from modelkeep.serving.codec import Tensors
+from modelkeep.serving.matrix import Matrix
 from modelkeep.serving.messages import Response
 from modelkeep.serving.recorder import Recorder
 

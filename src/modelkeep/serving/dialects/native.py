@@ -11,9 +11,10 @@ from modelkeep.contracts.errors import FieldError, Invalid, InvalidInput
 from modelkeep.contracts.signature import Layout, Signature
 from modelkeep.contracts.snapshot import ServedVersion
 from modelkeep.serving import multipart
-from modelkeep.serving.calls import Call, Matrix, Share
-from modelkeep.serving.codec import Tensors, plain_rows, tensors_from, tensors_from_json
+from modelkeep.serving.calls import Call, Share
+from modelkeep.serving.codec import Tensors, tensors_from, tensors_from_json
 from modelkeep.serving.engine import Engine, Tell, answer_headers, class_names, no_scores, scores_of, top_classes
+from modelkeep.serving.matrix import Matrix, plain_rows
 from modelkeep.serving.messages import Request, Response
 from modelkeep.serving.router import Router
 
