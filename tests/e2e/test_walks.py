@@ -358,6 +358,15 @@ def test_the_metrics_count_what_was_answered(house: Installation, pushed: str, c
     assert count() == before + 3
 
 
+def test_the_metrics_say_how_far_the_history_is(house: Installation) -> None:
+    def lag() -> list[float]:
+        with house.http() as http:
+            families = text_string_to_metric_families(http.get("/metrics").text)
+        return [one.value for family in families for one in family.samples if one.name == "modelkeep_prediction_log_lag_seconds"]
+
+    eventually(lambda: lag() == [0.0], "the loading of the history")
+
+
 def test_the_server_process_holds_no_database_credential(house: Installation) -> None:
     server = house.role("server")
     assert server is not None

@@ -266,7 +266,7 @@ async def courier(told: bytes, stop: Event, started: Callable[[], None]) -> None
         places.run,
         Bells(Bell(places.run / server_bell(slot)) for slot in range(role.servers)),
     )
-    loading = HistoryCourier(Predictions(history, utc_now), places.spools, places.snapshot, role.history)
+    loading = HistoryCourier(Predictions(history, utc_now), places.spools, places.snapshot, role.history, tell=places.loading)
     started()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(carrying.run(stop))

@@ -22,6 +22,11 @@ class Places:
         return self.run / "metrics"
 
     @property
+    def loading(self) -> Path:
+        """What the courier says of its way with the prediction history."""
+        return self.run / "history.loading"
+
+    @property
     def snapshot(self) -> Path:
         """The newest snapshot, as serving reads it."""
         return self.data / "serving" / "snapshot"

@@ -10,6 +10,7 @@ import uvicorn
 
 from modelkeep.app.bootstrap import ServerRole, server_bell
 from modelkeep.app.places import Places
+from modelkeep.infra.loading import hear
 from modelkeep.infra.spool import SpoolWriter
 from modelkeep.sandbox import control
 from modelkeep.serving.engine import Engine
@@ -46,7 +47,7 @@ class Server:
         keys = Keys(max_staleness_s=role.serving.max_staleness_s)
         self._router = router = Router(lambda changed: Pool(role.serving, send, changed, recorder), metrics.meter)
         metrics.watch(router, keys)
-        metrics.watch_history(lambda: spool.appended, lambda: spool.dropped)
+        metrics.watch_history(lambda: spool.appended, lambda: spool.dropped, lambda: hear(places.loading))
         self._door = Door(
             settings=role.serving,
             router=router,

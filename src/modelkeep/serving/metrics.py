@@ -92,6 +92,18 @@ _HISTORY_LOST: Final = Family(
     "counter",
     "Predictions that were answered and are not in the prediction history, because it was full.",
 )
+_HISTORY_LAG: Final = Family(
+    "modelkeep_prediction_log_lag_seconds",
+    "gauge",
+    "Seconds by which the prediction history is behind what has been answered; it grows while nothing is loaded.",
+    rule="max",
+)
+_HISTORY_UNREAD: Final = Family(
+    "modelkeep_prediction_log_lost_total",
+    "counter",
+    "Predictions that were written down and then damaged, or retired before their time because the history was full.",
+    rule="max",
+)
 _BUILD: Final = Family("modelkeep_build_info", "gauge", "1, with the version of this server.", ("version",), rule="max")
 _DEPTH: Final = Family(
     "modelkeep_queue_depth", "gauge", "Requests that wait for a run.", ("deployment",), folded=("deployment",), rule="sum"
@@ -152,7 +164,7 @@ _COUNTED: Final = (
     _HISTORY,
     _HISTORY_LOST,
 )
-_SEEN: Final = (_BUILD, _DEPTH, _READY, _REPLICAS, _BUSY, _MODEL, _NUMBER, _AGE)
+_SEEN: Final = (_BUILD, _HISTORY_LAG, _HISTORY_UNREAD, _DEPTH, _READY, _REPLICAS, _BUSY, _MODEL, _NUMBER, _AGE)
 FAMILIES: Final = (*_COUNTED, *_SEEN, DROPPED)
 
 
@@ -276,6 +288,7 @@ class Metrics:
         self._overflow: dict[str, int] = {}
         self._state: Callable[[], Gauges] = list
         self._history: list[_Followed] = []
+        self._loading: Callable[[], tuple[float, int] | None] = lambda: None
 
     def meter(self, deployment: str, version: int) -> Meter:
         """Return the meter of this deployment's version, to be kept as long as it answers."""
@@ -301,12 +314,18 @@ class Metrics:
         """Also show the state of the router and the age of its news, read when it is published or scraped."""
         self._state = lambda: _state(router, keys)
 
-    def watch_history(self, appended: Callable[[], int], dropped: Callable[[], int]) -> None:
-        """Also count what goes to the prediction history; both functions count from the start of this process."""
+    def watch_history(
+        self, appended: Callable[[], int], dropped: Callable[[], int], loading: Callable[[], tuple[float, int] | None]
+    ) -> None:
+        """Also count what goes to the prediction history since the start of this process, and show how its loading goes.
+
+        `loading` returns by how many seconds it is behind, and how many predictions were lost on the way.
+        """
         self._history = [
             _Followed(self._tally, _HISTORY, appended),
             _Followed(self._tally, _HISTORY_LOST, dropped),
         ]
+        self._loading = loading
 
     def publish(self) -> None:
         """Let the other servers show this one's state; to be called about once a second where there are several."""
@@ -332,7 +351,12 @@ class Metrics:
             followed.catch_up()
 
     def _gauges(self) -> Gauges:
-        return [(_BUILD.name, (self._version,), 1.0), *self._state()]
+        gauges: Gauges = [(_BUILD.name, (self._version,), 1.0), *self._state()]
+        loading = self._loading()
+        if loading is not None:
+            lag_s, lost = loading
+            gauges += [(_HISTORY_LAG.name, (), lag_s), (_HISTORY_UNREAD.name, (), float(lost))]
+        return gauges
 
     def _within_budget(self, gauges: dict[Family, dict[Labels, list[float]]]) -> dict[Family, dict[Labels, list[float]]]:
         """Fold the label sets beyond the budget into one, as counters do, and count the sets once."""

@@ -20,22 +20,31 @@ from modelkeep.contracts.snapshot import decode_snapshot
 from modelkeep.control.predictions import blocks
 from modelkeep.control.predictions.blocks import Gathered
 from modelkeep.control.predictions.service import Predictions
+from modelkeep.infra.loading import Loading, say
 from modelkeep.infra.settings import HistorySettings
 from modelkeep.infra.spool import Position, Read, SpoolReader
 
 _log = structlog.get_logger(__name__)
 _AT_ONCE: Final = 4 << 20
 _READS_A_LOOK: Final = 16
+_SAY_EVERY_S: Final = 1.0
 _COMPACT_EVERY_S: Final = 10.0
 _RETIRE_EVERY_S: Final = 300.0
 _LOOK_FOR_LEFT_EVERY_S: Final = 60.0
 
 
 class HistoryCourier:
-    """Loads the spools below one folder. `loaded`, `lost` and `torn` count since its start."""
+    """Loads the spools below one folder. `loaded`, `lost` and `torn` count since its start; `tell` is where it says so."""
 
     def __init__(
-        self, predictions: Predictions, spools: Path, snapshot_file: Path, settings: HistorySettings, *, poll_s: float = 0.5
+        self,
+        predictions: Predictions,
+        spools: Path,
+        snapshot_file: Path,
+        settings: HistorySettings,
+        *,
+        poll_s: float = 0.5,
+        tell: Path | None = None,
     ) -> None:
         self.loaded = 0
         self.lost = 0
@@ -45,15 +54,16 @@ class HistoryCourier:
         self._snapshot_file = snapshot_file
         self._settings = settings
         self._poll_s = poll_s
+        self._tell = tell
         self._positions: dict[str, Position] = {}
         self._due: dict[str, float] = {}
         self._behind_since: float | None = None
         self._troubled = False
 
     @property
-    def lag_s(self) -> float:
-        """How old what has been loaded last is, in seconds, while more is waiting; 0 when all is loaded."""
-        return 0.0 if self._behind_since is None else max(0.0, time.time() - self._behind_since)
+    def progress(self) -> Loading:
+        """How far it is, and what was lost."""
+        return Loading(time.time(), self._behind_since or 0.0, self.lost + self.torn)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Load until `stop`; what is in the spools by then is for the next start."""
@@ -73,6 +83,7 @@ class HistoryCourier:
                 if self._troubled:
                     _log.info("history_goes_on")
                 self._troubled = False
+            await self._every("say", _SAY_EVERY_S, self._say)
             if not more:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), self._poll_s)
@@ -97,6 +108,10 @@ class HistoryCourier:
         await self._every("compact", _COMPACT_EVERY_S, self._predictions.compact)
         await self._every("retire", _RETIRE_EVERY_S, self._retire)
         await self._every("left", _LOOK_FOR_LEFT_EVERY_S, self._remove_left)
+
+    async def _say(self) -> None:
+        if self._tell is not None:
+            say(self._tell, self.progress)
 
     def _readers(self) -> list[SpoolReader]:
         if not self._spools.is_dir():

@@ -29,7 +29,7 @@ def metrics(tmp_path: Path) -> Iterator[Metrics]:
     for number in range(40):
         made.request(f"route-{number}", "POST", 200)
     made.inflight_changed(2)
-    made.watch_history(lambda: 7, lambda: 1)
+    made.watch_history(lambda: 7, lambda: 1, lambda: (0.5, 2))
     yield made
     made.close()
 

@@ -62,7 +62,7 @@ async def test_what_servers_append_is_found_and_loaded_segments_go(
         (one if at % 3 else two).append([each])
     await load_all(courier)
     assert await ids(predictions) == [each.id for each in reversed(records)]
-    assert (courier.loaded, courier.lost, courier.torn, courier.lag_s) == (60, 0, 0, 0.0)
+    assert (courier.loaded, courier.lost, courier.torn, courier.progress.behind_since) == (60, 0, 0, 0.0)
     assert [len(segments(spools / name)) for name in ("one", "two")] == [1, 1]
     late = record(NOON + 100)
     one.append([late])
@@ -139,7 +139,7 @@ async def test_the_courier_waits_for_a_database_that_is_away_and_loses_nothing(s
     writer.append(written)
     stop = asyncio.Event()
     running = asyncio.create_task(courier.run(stop))
-    while courier.lag_s == 0.0:
+    while not courier.progress.behind_since:
         await asyncio.sleep(0.01)
     folder.mkdir()
     while courier.loaded < 3:

@@ -197,13 +197,24 @@ def test_the_history_is_followed_over_restarts(tmp_path: Path) -> None:
     for _ in range(2):
         counts = {"appended": 5, "dropped": 1}  # each process counts from its own start
         metrics = Metrics("1", tmp_path)
-        metrics.watch_history(partial(counts.get, "appended", 0), partial(counts.get, "dropped", 0))
+        metrics.watch_history(partial(counts.get, "appended", 0), partial(counts.get, "dropped", 0), lambda: None)
         metrics.publish()
         counts["appended"] += 2
         families = told(metrics)
         metrics.close()
     assert value(families, "modelkeep_prediction_log_records_total") == 14
     assert value(families, "modelkeep_prediction_log_dropped_total") == 2
+
+
+def test_how_the_history_is_loaded_is_shown_once_however_many_servers_see_it(tmp_path: Path) -> None:
+    one, two = Metrics("1", tmp_path, 0), Metrics("1", tmp_path, 1)
+    assert "modelkeep_prediction_log_lag_seconds" not in told(one)
+    for server in (one, two):
+        server.watch_history(int, int, lambda: (0.5, 2))
+    two.publish()
+    families = told(one)
+    assert value(families, "modelkeep_prediction_log_lag_seconds") == 0.5
+    assert value(families, "modelkeep_prediction_log_lost_total") == 2
 
 
 async def test_a_servers_state_is_seen_through_another_while_it_lives(house, tmp_path: Path) -> None:
