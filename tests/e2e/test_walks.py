@@ -362,7 +362,8 @@ def test_the_metrics_say_how_far_the_history_is(house: Installation) -> None:
     def lag() -> list[float]:
         with house.http() as http:
             families = text_string_to_metric_families(http.get("/metrics").text)
-        return [one.value for family in families for one in family.samples if one.name == "modelkeep_prediction_log_lag_seconds"]
+        samples = (sample for family in families for sample in family.samples)
+        return [one.value for one in samples if one.name == "modelkeep_prediction_log_lag_seconds"]
 
     eventually(lambda: lag() == [0.0], "the loading of the history")
 

@@ -192,31 +192,27 @@ class Door:
         failing = sum(bool(one.failing) and not one.ready for one in served)
         return {"ready": ready, "loading": len(served) - ready - failing, "failing": failing}
 
-    def predict_whole(self, deployment: str, request: Request, body: bytes, reply: Callable[[Response], None]) -> None:
+    def predict_whole(self, request: Request, body: bytes, reply: Callable[[Response], None]) -> None:
         """Answer a prediction that came in one piece, without ASGI: `reply` is called once, now or later."""
-        metrics = self._metrics
+        metrics, path = self._metrics, request.path
+        if path.startswith(PREDICT):
+            route, parts, name, answer = "predict", _PREDICT_PARTS, path[len(PREDICT) :], self._native.predict_whole
+        else:
+            parts = segments(path)
+            route, name, answer = _route(parts), parts[2], self._open_inference.predict_whole
         metrics.inflight_changed(1)
 
         def tell(result: Response | Exception) -> None:
             metrics.inflight_changed(-1)
-            response = result if isinstance(result, Response) else self._excuse(request, result)
-            metrics.request("predict", "POST", response.status)
+            response = result if isinstance(result, Response) else _excuse(request, parts, result)
+            metrics.request(route, "POST", response.status)
             reply(response)
 
         try:
             self._check(request, KeyScope.PREDICT)
-            self._native.predict_whole(deployment, request, body, tell)
+            answer(name, request, body, tell)
         except Exception as error:  # noqa: BLE001 - told, and logged where it is our fault
             tell(error)
-
-    def _excuse(self, request: Request, error: Exception) -> Response:
-        """Return the answer to a prediction that failed."""
-        if isinstance(error, ClientGone):
-            return Response(499, b"")
-        if not isinstance(error, ModelkeepError):
-            log.error("a request failed", request_id=request.id, path=request.path, exc_info=error)
-            error = Internal()
-        return _refusal(request, _PREDICT_PARTS, error)
 
     async def _refuse(self, send: Send, request: Request, parts: list[str], error: ModelkeepError) -> int:
         response = _refusal(request, parts, error)
@@ -250,6 +246,16 @@ def _refusal(request: Request, parts: list[str], error: ModelkeepError) -> Respo
     status, headers, body = problem(error, request.id)
     content_type = headers.pop("content-type").encode()
     return Response(status, body, content_type, encoded(headers))
+
+
+def _excuse(request: Request, parts: list[str], error: Exception) -> Response:
+    """Return the answer to a prediction that failed."""
+    if isinstance(error, ClientGone):
+        return Response(499, b"")
+    if not isinstance(error, ModelkeepError):
+        log.error("a request failed", request_id=request.id, path=request.path, exc_info=error)
+        error = Internal()
+    return _refusal(request, parts, error)
 
 
 def _only(method: str, request: Request) -> None:

@@ -21,7 +21,7 @@ from modelkeep.serving.messages import CONNECTION, PREDICT, Request, Response
 if TYPE_CHECKING:
     import asyncio
 
-_is_prediction = re.compile(PREDICT.encode() + rb"[^/?%#\x80-\xff]+").fullmatch
+_is_prediction = re.compile(rb"(?:%s[^/?%%#\x80-\xff]+|/v2/models/[^/?%%#\x80-\xff]+/infer)" % PREDICT.encode()).fullmatch
 _OFFERS = frozenset({b"upgrade", b"http2-settings"})
 _LARGEST = 64 * 1024
 _MOST_DIGITS = 5
@@ -30,7 +30,7 @@ _MOST_DIGITS = 5
 class Predictor(Protocol):
     """What the application offers beyond ASGI."""
 
-    def predict_whole(self, deployment: str, request: Request, body: bytes, reply: Callable[[Response], None]) -> None:
+    def predict_whole(self, request: Request, body: bytes, reply: Callable[[Response], None]) -> None:
         """Answer a prediction that came in one piece: `reply` is called once, now or later."""
         ...
 
@@ -217,7 +217,7 @@ class _Exchange:
         path = protocol.url.decode("ascii", "replace")
         self._request = request = Request("POST", path, protocol.headers, connection=protocol)
         app: Any = protocol.app
-        app.predict_whole(path[len(PREDICT) :], request, bytes(self.body), self._reply)
+        app.predict_whole(request, bytes(self.body), self._reply)
 
     def _reply(self, response: Response) -> None:
         protocol = self._protocol

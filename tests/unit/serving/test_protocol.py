@@ -136,6 +136,13 @@ async def test_a_plain_prediction_goes_without_asgi_and_is_answered(line: Line, 
     assert asgi == []
 
 
+async def test_a_plain_prediction_of_open_inference_goes_without_asgi_too(line: Line, asgi: list[str]) -> None:
+    line.send(request(V2_BODY, path=V2))
+    status, _headers, body = await line.answer()
+    assert (status, json.loads(body)["id"], json.loads(body)["outputs"][0]["data"]) == (200, "mine", [3.0])
+    assert asgi == []
+
+
 @pytest.mark.parametrize(
     "unusual",
     [
@@ -188,6 +195,8 @@ async def test_another_method_is_told_which_one_it_is(line: Line, method: bytes)
     assert (status, headers["allow"]) == (405, "POST")
 
 
+V2 = b"/v2/models/m/infer"
+V2_BODY = b'{"id": "mine", "inputs": [{"name": "input", "shape": [1, 2], "datatype": "FP64", "data": [1, 2]}]}'
 BODIES = st.sampled_from(
     [
         BODY,
@@ -201,6 +210,7 @@ BODIES = st.sampled_from(
         b'{"inputs": [[1, 2]], "version": 9}',
         b'{"inputs": [{"a": 1, "b": 2}]}',
         b'{"inputs": [[1, 1e999]]}',
+        V2_BODY,
         b"\xff\xfe",
     ]
 )
@@ -208,7 +218,7 @@ BODIES = st.sampled_from(
 
 @given(
     body=st.one_of(BODIES, st.binary(max_size=40)),
-    path=st.sampled_from([PATH, b"/api/v1/predict/nobody", b"/api/v1/predict/\xc3\xa9"]),
+    path=st.sampled_from([PATH, V2, b"/v2/models/nobody/infer", b"/api/v1/predict/nobody", b"/api/v1/predict/\xc3\xa9"]),
     key=st.sampled_from([b"all", b"predict", b"read", b"unknown"]),
     at=st.integers(0, 40),
 )
@@ -226,7 +236,7 @@ def both_ways(served_once_wired) -> Callable[[bytes, bytes], tuple[Any, Any]]:
         if not headers["content-type"].endswith("json"):
             return status, kept, body
         content = json.loads(body)
-        for name in ("id", "request_id"):
+        for name in ("id", "request_id", "parameters"):
             content.pop(name, None)
         return status, kept, content
 

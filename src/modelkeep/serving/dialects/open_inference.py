@@ -15,7 +15,7 @@ from modelkeep.infra.problems import status_and_headers
 from modelkeep.serving.calls import Call, Share
 from modelkeep.serving.codec import Array, Tensors, check_shape, tensor_from_flat, tensors_from, values_of
 from modelkeep.serving.dialects.native import InvalidJson
-from modelkeep.serving.engine import Engine, answer_headers
+from modelkeep.serving.engine import Engine, Tell, answer_headers
 from modelkeep.serving.messages import Request, Response, encoded
 from modelkeep.serving.pool import Served
 from modelkeep.serving.router import Router
@@ -102,6 +102,10 @@ class OpenInference:
                 return await self._infer(name, version, request)
             case _:
                 raise NotFound("The Open Inference Protocol has no such path, or not with this method.")
+
+    def predict_whole(self, deployment: str, request: Request, body: bytes, tell: Tell) -> None:
+        """Answer a prediction whose body is there: `tell` gets the answer, or why there is none."""
+        self._engine.predict_whole(deployment, request, "v2", body, read=_read, tell=tell)
 
     def _metadata(self, name: str, served: Served) -> Response:
         version = served.version
