@@ -1,5 +1,6 @@
 """Two server processes keep each limit as one would: a key's rate, and how many predictions of a deployment are under way."""
 
+import pickle
 import signal
 import threading
 import time
@@ -14,8 +15,19 @@ import pytest
 
 from fixtures.installation import Installation, eventually, installed
 
-ROWS = {"inputs": [[0.0, 0.0]]}
-RUN_S = 1.0
+ROWS = {"inputs": [[13.0, 0.0]]}
+
+
+class Tarries:
+    """A model that takes a second for the row that begins with 13."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        code = (
+            "type('Tarries', (__import__('sklearn.base').base.BaseEstimator,),"
+            " {'n_features_in_': 2, '__sklearn_is_fitted__': lambda self: True, 'fit': lambda self, X: self,"
+            " 'predict': lambda self, X: [__import__('time').sleep(1.0 if X[0][0] == 13 else 0.0), X[:, 0]][1]})()"
+        )
+        return eval, (code,)
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +36,10 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     folder: Path = tmp_path_factory.mktemp("pair")
     with installed(folder / "data", MODELKEEP_SERVER__PROCESSES="2") as house:
         (folder / "quick.echo").write_text('{"echo": 1}')
-        (folder / "slow.echo").write_text(f'{{"echo": 1, "run_s": {RUN_S}}}')
+        (folder / "slow.pkl").write_bytes(pickle.dumps(Tarries()))
         with house.client() as client:
             client.push(folder / "quick.echo", "quick")
-            client.push(folder / "slow.echo", "slow")
+            client.push(folder / "slow.pkl", "slow")
             client.configure("slow", {"concurrency": 2, "batching": {"mode": "off"}, "replicas": {"min": 1, "max": 1}})
             eventually(
                 lambda: all(len(one.raw["serving"]) == 2 for one in client.deployments()),
@@ -134,7 +146,11 @@ def test_no_more_of_a_deployment_are_under_way_than_it_takes_and_a_killed_server
         dying: list[Counter[int | str]] = []
         held = threading.Thread(target=lambda: dying.append(ask_at_once(first[:2], "slow")))
         held.start()
-        eventually(lambda: ask_at_once(second[:1], "slow") == {503: 1}, "the first server holds both places")
+        with pair.http() as http:
+            eventually(
+                lambda: "modelkeep_inflight_requests 3" in http.get("/metrics").text, "the first server holds both places"
+            )
+        assert ask_at_once(second[:1], "slow") == {503: 1}
         kill(pair, 0)
         held.join()
         assert sum(dying[0].values()) == 2

@@ -27,6 +27,11 @@ class Places:
         return self.run / "history.loading"
 
     @property
+    def quotas(self) -> Path:
+        """What several servers have let through, where there are several."""
+        return self.run / "quotas"
+
+    @property
     def snapshot(self) -> Path:
         """The newest snapshot, as serving reads it."""
         return self.data / "serving" / "snapshot"

@@ -55,7 +55,7 @@ def serve(settings: "Settings", *, announce: Callable[[str], None]) -> None:
     from modelkeep.app import bootstrap
     from modelkeep.app.settings import child_environment
     from modelkeep.app.supervisor import Supervisor
-    from modelkeep.infra import tally, telemetry
+    from modelkeep.infra import quotas, tally, telemetry
 
     telemetry.configure(settings.log, role="supervisor")
     _allow_descriptors()
@@ -68,6 +68,7 @@ def serve(settings: "Settings", *, announce: Callable[[str], None]) -> None:
         _local_socket(places) as inner,
     ):
         tally.start_fresh(places.metrics)
+        quotas.start_fresh(places.quotas)
         host, port = doors[0].getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 

@@ -6,11 +6,13 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+import structlog
 import uvicorn
 
 from modelkeep.app.bootstrap import ServerRole, server_bell
 from modelkeep.app.places import Places
 from modelkeep.infra.loading import hear
+from modelkeep.infra.quotas import Quotas
 from modelkeep.infra.spool import SpoolWriter
 from modelkeep.sandbox import control
 from modelkeep.serving.engine import Engine
@@ -24,6 +26,8 @@ from modelkeep.serving.pool import Pool
 from modelkeep.serving.protocol import HttpProtocol
 from modelkeep.serving.recorder import Recorder
 from modelkeep.serving.router import Router
+
+log = structlog.get_logger(__name__)
 
 _TEND_S = 1.0
 _GC = (50_000, 20, 50)
@@ -51,7 +55,7 @@ class Server:
         self._door = Door(
             settings=role.serving,
             router=router,
-            engine=Engine(role.serving, router, Limits(OwnRates()), recorder),
+            engine=Engine(role.serving, router, _limits(role, places), recorder),
             keys=keys,
             metrics=metrics,
             forward=Forward(places.run / "api.sock"),
@@ -95,6 +99,18 @@ class Server:
             await asyncio.sleep(_TEND_S)
             self._router.pool.balance()
             self._metrics.publish()
+
+
+def _limits(role: ServerRole, places: Places) -> Limits:
+    """Return the limits: those of several servers are shared, and where the disk has no room for that, each server's own."""
+    if role.slots == 1:
+        return Limits(OwnRates())
+    try:
+        quotas = Quotas(places.quotas, role.slot, role.slots)
+    except OSError as error:
+        log.error("limits hold for each server by itself", error=str(error))  # noqa: TRY400 - the text says it all
+        return Limits(OwnRates())
+    return Limits(quotas, shared=quotas)
 
 
 def _http(app: Door, role: ServerRole) -> uvicorn.Config:

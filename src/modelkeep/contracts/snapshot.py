@@ -103,7 +103,7 @@ class DeploymentSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is set for one deployment alone.
 
     `deadline_s` is for requests that bring none, 0 is the installation's. `concurrency` is the most requests in flight on
-    one server, 0 is the installation's queue bound.
+    all servers together, 0 is the installation's queue bound.
     """
 
     deadline_s: float = 0.0
@@ -133,7 +133,7 @@ class ServedKey(msgspec.Struct, frozen=True):
     """An API key as serving knows it: never the key, only its SHA-256.
 
     `expires_at` is Unix seconds, None for never; `rate` None is unlimited; `concurrency` is the most requests of this key in
-    flight on one server, 0 for no bound of its own.
+    flight on all servers together, 0 for no bound of its own.
     """
 
     id: str

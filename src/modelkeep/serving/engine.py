@@ -75,7 +75,7 @@ class Engine:
         """Return what answers; raises `NotFound`, or `Limited` or `Overloaded` where deployment or key are at their limits."""
         route = self._router.find(deployment, version)
         most = route.settings.concurrency
-        if most and route.underway.count >= most:
+        if most and (route.underway.count >= most or not self._limits.enter(route.name, most)):
             route.meter.turned_away("concurrency")
             raise TooManyRequests(retry_after_s=1)
         key = request.key
@@ -83,6 +83,8 @@ class Engine:
             try:
                 self._limits.admit(key)
             except ModelkeepError as error:
+                if most:
+                    self._limits.leave(route.name)
                 route.meter.turned_away("concurrency" if isinstance(error, TooManyAtOnce) else "limit")
                 raise
         route.underway.count += 1
@@ -127,6 +129,8 @@ class Engine:
 
     def _release(self, route: Route, request: Request) -> None:
         route.underway.count -= 1
+        if route.settings.concurrency:
+            self._limits.leave(route.name)
         if request.key is not None:
             self._limits.release(request.key)
 

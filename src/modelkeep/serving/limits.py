@@ -2,6 +2,8 @@
 
 The rate is kept by the generic cell rate algorithm (ITU-T I.371): one number a key, the time at which its next request would
 be due if it asked evenly. A request is let through while that time is no further ahead than the burst allows.
+
+One server keeps this in its own memory; several keep it in one file (`infra/quotas.py`), for a limit is one for all of them.
 """
 
 import time
@@ -10,8 +12,9 @@ from typing import Protocol
 
 from modelkeep.contracts.errors import Limited
 from modelkeep.contracts.snapshot import Rate, ServedKey
+from modelkeep.infra.quotas import TINY_S
 
-_TINY_S = 1e-5  # the sum of a large burst is off by less, after months of the clock
+_DEPLOYMENT = "deployment/"  # no key's id has a slash
 
 
 class TooManyAtOnce(Limited):
@@ -28,6 +31,18 @@ class Rates(Protocol):
         ...
 
 
+class Counts(Protocol):
+    """Where what is under way is counted; `enter` is one step for all servers that share the counts."""
+
+    def enter(self, name: str, most: int) -> bool:
+        """Count one more, unless there are `most`; `leave` must follow."""
+        ...
+
+    def leave(self, name: str) -> None:
+        """One that `enter` let in has ended."""
+        ...
+
+
 class OwnRates:
     """Due times of this process alone."""
 
@@ -38,38 +53,68 @@ class OwnRates:
         """Count a request, and return 0, or the seconds until one would be let through."""
         due = max(self._due.get(key_id, 0.0), now)
         early = due - now - burst_s
-        if early > _TINY_S:
+        if early > TINY_S:
             return early
         self._due[key_id] = due + interval_s
         return 0.0
 
 
-class Limits:
-    """Checks keys against their limits."""
+class OwnCounts:
+    """What is under way in this process alone."""
 
-    def __init__(self, rates: Rates, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self) -> None:
+        self.count: dict[str, int] = {}
+
+    def enter(self, name: str, most: int) -> bool:
+        """Count one more, unless there are `most`; `leave` must follow."""
+        under_way = self.count.get(name, 0)
+        if under_way >= most:
+            return False
+        self.count[name] = under_way + 1
+        return True
+
+    def leave(self, name: str) -> None:
+        """One that `enter` let in has ended."""
+        self.count[name] -= 1
+        if not self.count[name]:
+            del self.count[name]
+
+
+class Limits:
+    """Checks keys against their limits, and deployments where several servers answer: `shared` is what those count in."""
+
+    def __init__(self, rates: Rates, clock: Callable[[], float] = time.monotonic, *, shared: Counts | None = None) -> None:
         self._rates = rates
         self._clock = clock
-        self._inflight: dict[str, int] = {}
+        self._shared = shared
+        self._counts = OwnCounts() if shared is None else shared
 
     def admit(self, key: ServedKey) -> None:
         """Count a prediction that begins; raises `Limited` when the key may not. `release` must follow an admission."""
-        under_way = self._inflight.get(key.id, 0)
-        if key.concurrency and under_way >= key.concurrency:
+        if key.concurrency and not self._counts.enter(key.id, key.concurrency):
             raise TooManyAtOnce(retry_after_s=1)
         if key.rate is not None:
             wait = self._rates.take(key.id, *spacing(key.rate), self._clock())
             if wait > 0:
+                self.release(key)
                 raise Limited(f"This key may ask {key.rate.per_minute} times a minute.", retry_after_s=wait)
-        if key.concurrency:
-            self._inflight[key.id] = under_way + 1
 
     def release(self, key: ServedKey) -> None:
         """A prediction has ended."""
-        if key.concurrency and key.id in self._inflight:
-            self._inflight[key.id] -= 1
-            if not self._inflight[key.id]:
-                del self._inflight[key.id]
+        if key.concurrency:
+            self._counts.leave(key.id)
+
+    def enter(self, deployment: str, most: int) -> bool:
+        """Count a prediction of a deployment that begins, unless `most` are under way in all servers; `leave` must follow.
+
+        A server that is alone has counted by itself, and is let in.
+        """
+        return self._shared is None or self._shared.enter(_DEPLOYMENT + deployment, most)
+
+    def leave(self, deployment: str) -> None:
+        """A prediction that `enter` let in has ended."""
+        if self._shared is not None:
+            self._shared.leave(_DEPLOYMENT + deployment)
 
 
 def spacing(rate: Rate) -> tuple[float, float]:
