@@ -256,6 +256,7 @@ async def courier(told: bytes, stop: Event, started: Callable[[], None]) -> None
     from modelkeep.infra.prediction_log import history_database
     from modelkeep.worker.courier import Courier
     from modelkeep.worker.history import HistoryCourier
+    from modelkeep.worker.reading import IdleReader
 
     role, places, db, control = _control(told, "courier")
     history = history_database(role.database, places.data)
@@ -266,11 +267,14 @@ async def courier(told: bytes, stop: Event, started: Callable[[], None]) -> None
         places.run,
         Bells(Bell(places.run / server_bell(slot)) for slot in range(role.servers)),
     )
-    loading = HistoryCourier(Predictions(history, utc_now), places.spools, places.snapshot, role.history, tell=places.loading)
+    idle = IdleReader()
+    predictions = Predictions(history, utc_now)
+    loading = HistoryCourier(predictions, places.spools, places.snapshot, role.history, tell=places.loading, idle=idle)
     started()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(carrying.run(stop))
         tasks.create_task(loading.run(stop))
+    await idle.close()
     await history.close()
     await db.close()
 

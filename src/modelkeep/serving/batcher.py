@@ -166,7 +166,7 @@ class Batcher:
         mine[call] = None
         self._queued += 1
         if self._idle and not self._scheduled:
-            if self._expected <= 1 and not self._plan.max_wait_s:
+            if self._expected <= 1 and self._plan.mode == "cheap":
                 self._next()  # the last run was a lone caller's, and so will this be
                 return
             self._soon()

@@ -3,7 +3,7 @@
 A run of n rows is taken to cost `fixed + n * marginal`, from the medians of one row and of many that validation measured.
 
     flat      the fixed part dominates (scikit-learn itself): waiting a little for others is paid back many times
-    cheap     a run costs less than handling its request (compiled trees): never wait, take whoever is there
+    cheap     a run costs less than to hand it over (compiled trees): wait no longer than that takes, for who will be back
     compute   each row costs as much as the first (vision on a CPU): one request a run, spread over replicas
     off       one request a run, because the deployment says so
 """
@@ -18,6 +18,7 @@ Mode = Literal["off", "cheap", "flat", "compute"]
 
 _CHEAP_S = 0.0005
 _LONGEST_WAIT_S = 0.002
+_HANDING_OVER_S = 0.0005  # to a runner's process and back, both of them cold
 _PAYS_BACK = 4.0
 _MOSTLY_ROWS = 0.5
 
@@ -67,6 +68,8 @@ def plan(batching: Batching, cost: Cost | None, max_rows: int) -> Plan:
     wait = 0.0
     if mode == "flat":
         wait = min(_LONGEST_WAIT_S, cost.of(1)) if cost else _LONGEST_WAIT_S
+    elif mode == "cheap":
+        wait = _HANDING_OVER_S
     if batching.max_wait_ms >= 0 and together:
         wait = batching.max_wait_ms / 1000
     target = batching.latency_target_ms / 1000
@@ -75,11 +78,13 @@ def plan(batching: Batching, cost: Cost | None, max_rows: int) -> Plan:
         if cost.marginal:
             most = int(max(1, min(most, (target / 2 - cost.fixed) / cost.marginal)))
         wait = max(0.0, min(wait, target - 2 * cost.of(most)))
+    elif target:
+        wait = min(wait, target / 2)
     return Plan(mode, most, wait, together)
 
 
 def suggested(cost: Cost | None) -> Mode:
-    """Return the mode for a cost curve; without one, take whoever is there and never wait."""
+    """Return the mode for a cost curve; without one, the one that hardly waits."""
     if cost is None or cost.of(1) < _CHEAP_S:
         return "cheap"
     if cost.marginal >= _MOSTLY_ROWS * cost.of(1):

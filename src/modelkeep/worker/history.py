@@ -17,16 +17,16 @@ import structlog
 
 from modelkeep.contracts.errors import ModelkeepError
 from modelkeep.contracts.snapshot import decode_snapshot
-from modelkeep.control.predictions import blocks
-from modelkeep.control.predictions.blocks import Gathered
 from modelkeep.control.predictions.service import Predictions
 from modelkeep.infra.loading import Loading, say
 from modelkeep.infra.settings import HistorySettings
-from modelkeep.infra.spool import Position, Read, SpoolReader
+from modelkeep.infra.spool import Position, SpoolReader
+from modelkeep.worker.reading import Asked, Found, IdleReader, NotNow, read
 
 _log = structlog.get_logger(__name__)
 _AT_ONCE: Final = 4 << 20
 _READS_A_LOOK: Final = 16
+_LATE_S: Final = 2.0
 _SAY_EVERY_S: Final = 1.0
 _COMPACT_EVERY_S: Final = 10.0
 _RETIRE_EVERY_S: Final = 300.0
@@ -34,7 +34,10 @@ _LOOK_FOR_LEFT_EVERY_S: Final = 60.0
 
 
 class HistoryCourier:
-    """Loads the spools below one folder. `loaded`, `lost` and `torn` count since its start; `tell` is where it says so."""
+    """Loads the spools below one folder. `loaded`, `lost` and `torn` count since its start; `tell` is where it says so.
+
+    `idle` reads when nothing else wants the processor; without it, and while that is too slow, it is done here.
+    """
 
     def __init__(
         self,
@@ -45,6 +48,7 @@ class HistoryCourier:
         *,
         poll_s: float = 0.5,
         tell: Path | None = None,
+        idle: IdleReader | None = None,
     ) -> None:
         self.loaded = 0
         self.lost = 0
@@ -55,6 +59,8 @@ class HistoryCourier:
         self._settings = settings
         self._poll_s = poll_s
         self._tell = tell
+        self._idle = idle
+        self._hurry = False
         self._positions: dict[str, Position] = {}
         self._due: dict[str, float] = {}
         self._behind_since: float | None = None
@@ -123,20 +129,33 @@ class HistoryCourier:
         before = self._positions.get(server)
         if before is None:
             before = await self._predictions.position(server)
-        read, found = await asyncio.to_thread(_read, reader, before)
-        if read.position != before:
+        got = await self._read(reader, before)
+        found = got.gathered
+        self._hurry = got.more and time.time() - found.newest_at > _LATE_S
+        if got.position != before:
             self._positions.pop(server, None)
-            lost = {"unreadable": read.lost + found.unreadable, "torn": read.torn}
-            await self._predictions.load(server, before, read.position, found, lost)
+            lost = {"unreadable": got.lost + found.unreadable, "torn": got.torn}
+            await self._predictions.load(server, before, got.position, found, lost)
             self.loaded += found.readable
-            self.lost += read.lost + found.unreadable
-            self.torn += read.torn
+            self.lost += got.lost + found.unreadable
+            self.torn += got.torn
             if any(lost.values()):
                 _log.warning("predictions_lost", server=server, **lost)
-            if read.position.segment != before.segment:
-                await asyncio.to_thread(reader.forget, read.position)
-        self._positions[server] = read.position
-        return read.more, found.newest_at
+            if got.position.segment != before.segment:
+                await asyncio.to_thread(reader.forget, got.position)
+        self._positions[server] = got.position
+        return got.more, found.newest_at
+
+    async def _read(self, reader: SpoolReader, position: Position) -> Found:
+        """Read on: by the process that waits for everybody, as long as that is quick enough."""
+        asked = Asked(str(reader.folder), position, _AT_ONCE)
+        idle = None if self._hurry else self._idle
+        if idle is not None and await asyncio.to_thread(reader.waiting_bytes, position) > 0:
+            try:
+                return await idle.read(asked)
+            except NotNow:
+                _log.debug("history_reads_itself", server=reader.folder.name)
+        return await asyncio.to_thread(read, asked)
 
     async def _retire(self) -> None:
         kept = await asyncio.to_thread(_kept_days, self._snapshot_file)
@@ -158,11 +177,6 @@ class HistoryCourier:
         if time.monotonic() >= self._due.get(name, 0.0):
             await work()
             self._due[name] = time.monotonic() + seconds
-
-
-def _read(reader: SpoolReader, position: Position) -> tuple[Read, Gathered]:
-    read = reader.read(position, _AT_ONCE)
-    return read, blocks.gather(read.records)
 
 
 def _kept_days(snapshot_file: Path) -> Mapping[str, int]:
