@@ -53,6 +53,8 @@ def normal_after(timeline: Sequence[dict[str, float]], calm_p99_ms: float) -> fl
     """Return seconds until answers are all good and as fast as in the calm before, for some slices; -1 when never."""
     normal = 0
     for piece in timeline:
+        if not (piece["good"] or piece["refused"] or piece["failed"]):
+            continue  # nothing was due
         fine = not piece["refused"] and not piece["failed"] and 0 < piece["p99_ms"] <= _NORMAL * calm_p99_ms
         normal = normal + 1 if fine else 0
         if normal == _NORMAL_SLICES:

@@ -102,6 +102,7 @@ class Batcher:
         self._waiting_since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._pace_s = 0.0
+        self._run_s = 0.0
         self._busy_s = 0.0
         self.runs = 0
 
@@ -159,7 +160,7 @@ class Batcher:
             raise Overloaded(retry_after_s=max(1.0, self.predicted_wait_s))
         now = time.monotonic()
         wait = self.predicted_wait_s
-        if wait and now + wait > call.deadline:
+        if wait and now + wait + self._run_s > call.deadline:
             raise TooLate(retry_after_s=max(1.0, wait))
         if mine is None:
             mine = self._callers[call.owner] = OrderedDict()
@@ -363,7 +364,7 @@ class Batcher:
                 self._idle.append(flight.replica)
             else:
                 flight.replica.release()
-            self._pace(took / len(batch))
+            self._pace(took, len(batch))
             message, tensors = result
             if isinstance(message, frames.RunFailed):
                 self._failed(batch, message)
@@ -374,9 +375,11 @@ class Batcher:
         if self._queued or self._again:
             self._soon()
 
-    def _pace(self, took: float) -> None:
-        """Note how long a request took of its runner: what the next ones will wait for."""
-        self._pace_s += (took - self._pace_s) * (_SMOOTHING if self._pace_s else 1.0)
+    def _pace(self, took: float, calls: int) -> None:
+        """Note how long a run took, and a request of it: what the next ones will wait for."""
+        weight = _SMOOTHING if self._pace_s else 1.0
+        self._pace_s += (took / calls - self._pace_s) * weight
+        self._run_s += (took - self._run_s) * weight
 
     def _share(self, batch: list[Call], run: Run) -> None:
         finished: Finished = []
