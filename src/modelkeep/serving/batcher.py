@@ -38,6 +38,7 @@ log = structlog.get_logger(__name__)
 _ATTEMPTS = 2
 _MAX_DETAIL = 200
 _SMOOTHING = 0.2
+_CAUTION = 1.25  # under a lasting overload everyone who is let in is answered at the edge: half of them too late without it
 
 Finished = list[tuple[Call, "Response | ModelkeepError"]]
 
@@ -160,7 +161,7 @@ class Batcher:
             raise Overloaded(retry_after_s=max(1.0, self.predicted_wait_s))
         now = time.monotonic()
         wait = self.predicted_wait_s
-        if wait and now + wait + self._run_s > call.deadline:
+        if wait and now + _CAUTION * (wait + self._run_s) > call.deadline:
             raise TooLate(retry_after_s=max(1.0, wait))
         if mine is None:
             mine = self._callers[call.owner] = OrderedDict()

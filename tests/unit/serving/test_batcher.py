@@ -519,9 +519,9 @@ async def test_whoever_cannot_be_answered_in_time_is_told_at_once(clock: Clock) 
         await submit(queue, value)
     assert queue.predicted_wait_s == 4 * 2.0
     with pytest.raises(TooLate) as refused:
-        queue.submit(make_call(rows(9), deadline=clock.now + 8.0 + 1.9))  # its own run takes 2 s, too
+        queue.submit(make_call(rows(9), deadline=clock.now + 1.24 * (8.0 + 2.0)))  # its own run takes 2 s, too
     assert refused.value.retry_after_s == 8
-    queue.submit(make_call(rows(9), deadline=clock.now + 8.0 + 2.1))
+    queue.submit(make_call(rows(9), deadline=clock.now + 1.26 * (8.0 + 2.0)))
 
 
 async def test_two_runners_halve_the_predicted_wait_and_a_free_one_ends_it(clock: Clock) -> None:

@@ -251,7 +251,7 @@ class Batching(RuleBasedStateMachine):
             one.refused = refused
             match refused:
                 case TooLate():
-                    assert self.loop.time() + wait + queue._run_s > deadline, "refused though there is time"
+                    assert self.loop.time() + 1.25 * (wait + queue._run_s) > deadline, "refused though there is time"
                     assert not any(runner.free for runner in self.runners), "refused though a runner is free"
                 case Overloaded():
                     assert full, "refused though there is room"
