@@ -54,7 +54,8 @@ def configure(settings: LogSettings, *, role: str) -> None:
     ending: list[Processor] = (
         [_formatted, _RoleFirst(role), blot_out, _console()]
         if settings.format == "text"
-        else [_formatted, _Ecs(role), blot_out, structlog.processors.JSONRenderer(ensure_ascii=False)]
+        # in ASCII: U+0085 and U+2028 would end a line for some readers
+        else [_formatted, _Ecs(role), blot_out, structlog.processors.JSONRenderer()]
     )
     handler = logging.StreamHandler(sys.stderr)
     remove = structlog.stdlib.ProcessorFormatter.remove_processors_meta

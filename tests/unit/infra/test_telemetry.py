@@ -209,6 +209,7 @@ _ways = st.lists(st.sampled_from(["list", "tuple", "dict", "name", "bytes", "obj
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(stray=_strays(), ways=_ways, place=st.sampled_from(["event", "field", "name", "library", "exception", "bound"]))
 @example(stray=("Qx1xQ", "postgresql://u:Qx1xQ@h"), ways=[], place="exception")
+@example(stray=("Qx1xQ", "postgresql://u:Qx1xQ@h\x85\u2028"), ways=[], place="event")
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_no_secret_is_ever_written_wherever_it_stands(
     form: str, stray: tuple[str, str], ways: list[str], place: str, capsys: pytest.CaptureFixture[str]
