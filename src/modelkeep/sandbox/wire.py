@@ -68,12 +68,3 @@ class Inbox:
             raise frames.FrameError(f"shared memory cannot be mapped: {error}") from error
         finally:
             os.close(fd)
-
-
-def send(sock: socket.socket, pieces: "list[bytes | memoryview]") -> None:
-    """Send a frame: in one call where it is small, piece by piece where joining would copy much."""
-    if sum(len(piece) for piece in pieces) <= _RECEIVE:
-        sock.sendall(b"".join(pieces))
-        return
-    for piece in pieces:
-        sock.sendall(piece)

@@ -427,7 +427,6 @@ class Batcher:
             elif self._held is not None and not self._members:
                 call.fail(_again(self._held))
             else:
-                call.alone = True
                 self._again.appendleft(call)
 
     def _failed(self, batch: list[Call], message: frames.RunFailed) -> None:
@@ -439,7 +438,6 @@ class Batcher:
     def _each_alone(self, batch: list[Call]) -> None:
         for call in reversed(batch):
             if not call.done:
-                call.alone = True
                 self._again.appendleft(call)
 
 

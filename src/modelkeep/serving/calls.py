@@ -82,7 +82,6 @@ class Call:
     """
 
     __slots__ = (
-        "alone",
         "answer",
         "attempts",
         "body",
@@ -116,7 +115,6 @@ class Call:
         self.rows = 0
         self.kind: object = None
         self.share: Share | None = None
-        self.alone = False
         self.attempts = 0
         self.bucket = 0
         self.deadline = 0.0

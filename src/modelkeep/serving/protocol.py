@@ -52,20 +52,27 @@ class HttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Read on (asyncio calls this)."""
         self._idle_since = None
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._decline_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._without_offer(data[upgrade.args[0] :])
+            except httptools.HttpParserError:
+                self.send_400_response("Invalid HTTP request received.")
+                return
+            else:
+                return
 
-    def _decline_upgrade(self, rest: bytes) -> None:
-        """Go on in HTTP/1.1: Java's own client offers HTTP/2 with each first request, and its body follows all the same."""
+    def _without_offer(self, rest: bytes) -> bytes:
+        """Return a request again, without its offer of another protocol, and what came behind it; nothing for a refused one.
+
+        Java's own client offers HTTP/2 with each first request, and its body follows all the same.
+        """
         method = self.parser.get_method()
         if method == b"CONNECT":
             self.send_400_response("This is no proxy.")
-            return
-        lines = [b"%s %s HTTP/1.1" % (method, self.url)]
+            return b""
+        lines = [b"%s %s HTTP/%s" % (method, self.url, self.parser.get_http_version().encode())]
         for name, value in self.headers:
             kept = value
             if name == b"connection":
@@ -74,7 +81,7 @@ class HttpProtocol(HttpToolsProtocol):
                 lines.append(name + b": " + kept)
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as the base class has it
-        self.data_received(b"\r\n".join([*lines, b"", rest]))
+        return b"\r\n".join([*lines, b"", rest])
 
     def on_message_begin(self) -> None:
         """Begin a request (the parser calls this). Its ASGI scope is made when it turns out to be needed."""
@@ -216,7 +223,7 @@ class _Exchange:
         protocol = self._protocol
         path = protocol.url.decode("ascii", "replace")
         self._request = request = Request("POST", path, protocol.headers, connection=protocol)
-        app: Any = protocol.app
+        app: Predictor = protocol.app
         app.predict_whole(request, bytes(self.body), self._reply)
 
     def _reply(self, response: Response) -> None:

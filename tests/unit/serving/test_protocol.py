@@ -182,6 +182,12 @@ async def test_an_offer_of_another_protocol_is_declined_and_the_request_answered
     assert await line.ended()
 
 
+async def test_any_number_of_offers_may_come_in_one_packet(line: Line) -> None:
+    count = 2000
+    line.send(*[b"GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"] * count)
+    assert [(await line.answer())[0] for _ in range(count)] == [200] * count
+
+
 async def test_nobody_gets_through_to_somewhere_else(line: Line) -> None:
     line.send(b"CONNECT example.org:443 HTTP/1.1\r\nHost: example.org\r\n\r\n")
     assert (await line.answer())[0] == 400
