@@ -167,7 +167,7 @@ class JobEngine:
 
         DBOS.destroy(destroy_registry=True)
         if self._connections is not None:
-            self._connections.dispose()
+            end(self._connections)
 
     async def _start(self, job_id: str) -> None:
         from dbos import DBOS, SetWorkflowID
@@ -245,3 +245,16 @@ def waiting_engine(url: sa.URL, closing: threading.Event) -> sa.Engine:
                     raise EngineClosed from error
 
     return engine
+
+
+def end(engine: sa.Engine) -> None:
+    """Close its connections: those at rest now, and those that a thread still holds as they come back.
+
+    DBOS leaves the threads of its workflows to themselves, and does this for an engine of its own making only.
+    """
+
+    @sa.event.listens_for(engine, "checkin")
+    def _close(_connection: "DBAPIConnection | None", entry: "ConnectionPoolEntry") -> None:
+        entry.invalidate()
+
+    engine.dispose()
