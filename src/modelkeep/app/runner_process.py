@@ -5,7 +5,6 @@ import contextlib
 import os
 import signal
 import socket
-from pathlib import Path
 
 import structlog
 
@@ -13,11 +12,11 @@ from modelkeep.contracts.runner import Column
 from modelkeep.contracts.snapshot import RunnerSpec
 from modelkeep.sandbox import control
 from modelkeep.sandbox.control import Cause, Channel, ChannelClosed
+from modelkeep.sandbox.memory import resident_bytes
 
 log = structlog.get_logger(__name__)
 
 _STDERR_TAIL = 4096
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class RunnerProcess:
@@ -117,7 +116,7 @@ class RunnerProcess:
 
     def _present(self, server: Channel, near: socket.socket) -> None:
         with near:
-            report(server, control.Connected(self.name, self.spec.version_id, self.ticket), near.fileno())
+            report(server, control.Connected(self.name, self.pid, self.spec.version_id, self.ticket), near.fileno())
 
     # ---- its end
 
@@ -198,7 +197,7 @@ class RunnerProcess:
     def check_memory(self) -> None:
         """End it when its resident memory passes its limit: RLIMIT_AS does not see every way to hold memory."""
         limit = self.spec.limits.memory_mb
-        if self.pid and self.cause is None and _resident_bytes(self.pid) > limit << 20:
+        if self.pid and self.cause is None and resident_bytes(self.pid) > limit << 20:
             self.detail = f"it held more than {limit} MiB of memory"
             self.end(Cause.MEMORY)
 
@@ -209,13 +208,6 @@ def report(server: Channel, message: control.Message, *fds: int) -> None:
         server.send(message, fds)
     except ChannelClosed:
         log.debug("nobody left to tell", message=type(message).__name__)
-
-
-def _resident_bytes(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
 
 
 def _signal_name(number: int) -> str:

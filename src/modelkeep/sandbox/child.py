@@ -1,7 +1,7 @@
 """The runner itself: locked down first, then loads one model, then answers runs until nobody is left to ask."""
 
 import gc
-import resource
+import os
 import socket
 import sys
 import time
@@ -18,6 +18,7 @@ from modelkeep.contracts.signature import Dtype
 from modelkeep.sandbox import frames, limits, loader
 from modelkeep.sandbox.control import Fork
 from modelkeep.sandbox.imaging import BadImageError, Pictures
+from modelkeep.sandbox.memory import peak_resident_bytes, resident_bytes
 from modelkeep.sandbox.servers import Arrays, Servers
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ CANNOT_LOAD = 3
 """Exit status: the artifact was refused; `LoadFailed` said why."""
 
 _PLAIN = (str, bytes, bool, int, float, type(None))
-_PAGE = 4096
 
 
 class OutputInvalidError(Exception):
@@ -64,7 +64,7 @@ class Served:
             code = "memory" if loader.is_out_of_memory(error) else _refusal(error)
             return frames.RunFailed(message.id, code, loader.for_people(loader.describe(error))), {}
         ended = time.perf_counter()
-        return frames.Result(message.id, ended - decoded, decoded - started, peak_resident()), outputs
+        return frames.Result(message.id, ended - decoded, decoded - started, peak_resident_bytes()), outputs
 
     def compiled(self) -> "list[bytes | memoryview]":
         """Return the frame with a faster form of the model, or with why there is none, whatever the model raises."""
@@ -113,25 +113,14 @@ def serve(servers: Servers, served: Served) -> int:
     return PROTOCOL_FAULT if servers.fault else 0
 
 
-def peak_resident() -> int:
-    """Return the highest resident memory of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def resident() -> int:
-    """Return this process's resident memory now, in bytes."""
-    with open("/proc/self/statm", encoding="ascii") as statm:  # noqa: PTH123 - a process file, not a path of ours
-        return int(statm.read().split()[1]) * _PAGE
-
-
 def _load(fork: Fork, artifact: int) -> tuple[Served, frames.Loaded]:
-    before, started = resident(), time.perf_counter()
+    before, started = resident_bytes(os.getpid()), time.perf_counter()
     model = loader.load(fork.spec, fork.sample, artifact)
     try:
         served = Served(model, Pictures(fork.spec.image, model.facts.signature) if fork.spec.image else None)
     except MemoryError as error:
         raise CannotLoad(Reason.MEMORY_LIMIT, str(error)) from error
-    return served, frames.Loaded(served.facts, time.perf_counter() - started, before, resident())
+    return served, frames.Loaded(served.facts, time.perf_counter() - started, before, resident_bytes(os.getpid()))
 
 
 def _start_afresh() -> None:

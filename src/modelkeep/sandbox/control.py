@@ -91,6 +91,7 @@ class Connected(msgspec.Struct, frozen=True, tag=True):
     """
 
     runner: str
+    pid: int
     version_id: str
     ticket: str = ""
 

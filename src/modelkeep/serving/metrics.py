@@ -139,6 +139,22 @@ _MODEL: Final = Family(
     folded=("deployment", "version", "digest", "framework"),
     rule="max",
 )
+_LOAD: Final = Family(
+    "modelkeep_model_load_seconds",
+    "gauge",
+    "Seconds that the youngest runner took to load the model, by deployment.",
+    ("deployment",),
+    folded=("deployment",),
+    rule="max",
+)
+_MEMORY: Final = Family(
+    "modelkeep_model_memory_bytes",
+    "gauge",
+    "Resident memory of a deployment's runners; pages that they share count for each.",
+    ("deployment",),
+    folded=("deployment",),
+    rule="max",  # the servers share them
+)
 _NUMBER: Final = Family(
     "modelkeep_snapshot_number",
     "gauge",
@@ -164,7 +180,7 @@ _COUNTED: Final = (
     _HISTORY,
     _HISTORY_LOST,
 )
-_SEEN: Final = (_BUILD, _HISTORY_LAG, _HISTORY_UNREAD, _DEPTH, _READY, _REPLICAS, _BUSY, _MODEL, _NUMBER, _AGE)
+_SEEN: Final = (_BUILD, _HISTORY_LAG, _HISTORY_UNREAD, _DEPTH, _READY, _REPLICAS, _BUSY, _MODEL, _LOAD, _MEMORY, _NUMBER, _AGE)
 FAMILIES: Final = (*_COUNTED, *_SEEN, DROPPED)
 
 
@@ -400,4 +416,6 @@ def _state(router: "Router", keys: "Keys") -> Gauges:
             (_BUSY.name, (name,), float(served.batcher.busy)),
             (_MODEL.name, (name, str(version.number), version.spec.digest, version.framework), 1.0),
         ]
+        if served.processes:
+            gauges += [(_LOAD.name, (name,), served.load_s), (_MEMORY.name, (name,), float(served.memory_bytes()))]
     return gauges

@@ -13,6 +13,7 @@ from modelkeep.contracts.signature import Dtype, Layout, Signature
 from modelkeep.contracts.snapshot import DeploymentSettings, ServedVersion
 from modelkeep.sandbox import control, frames
 from modelkeep.sandbox.connection import RunnerConnection, RunnerGone
+from modelkeep.sandbox.memory import resident_bytes
 from modelkeep.serving.batcher import Batcher, Finished
 from modelkeep.serving.calls import Run
 from modelkeep.serving.codec import Tensors
@@ -59,6 +60,8 @@ class Served:
         self.number = str(version.number).encode()
         self.ready = False
         self.failing = ""
+        self.processes: set[int] = set()
+        self.load_s = 0.0
         self.settings = DeploymentSettings()
         self.matrix = plain_matrix(version.signature)
         self._cost = cost_from(version.cost_ms)
@@ -86,6 +89,10 @@ class Served:
     def replicas(self) -> int:
         """How many runners this server wants for the version."""
         return self._scale.wanted
+
+    def memory_bytes(self) -> int:
+        """Return what its runners hold now; pages that they share count for each of them."""
+        return sum(map(resident_bytes, self.processes))
 
     def balance(self) -> bool:
         """Look at the load since the last look; whether another number of runners is wanted now."""
@@ -194,6 +201,9 @@ class Pool:
             if gone.protocol_error:
                 replica.kill(control.Cause.PROTOCOL)
             return
+        served.load_s = loaded.seconds
+        served.processes.add(message.pid)
+        connection.closed.add_done_callback(lambda _closed: served.processes.discard(message.pid))
         connection.closed.add_done_callback(lambda closed: self._closed(served, replica, closed.result()))
         self._replicas[replica.name] = (served, replica)
         served.batcher.attach(replica)

@@ -28,7 +28,7 @@ EVERY: list[control.Message] = [
     control.Attach(),
     control.Inspect("t1", SPEC, (Column("a", Dtype.FP64),)),
     control.Kill("r1", control.Cause.DEADLINE),
-    control.Connected("r1", "ver_1", "t1"),
+    control.Connected("r1", 7, "ver_1", "t1"),
     control.Gone("r1", "ver_1", control.Cause.SIGNAL, "it was ended by SIGSEGV", "stderr", "t1"),
     control.Held("ver_1", 60.0, "again"),
     control.Drain(),
@@ -91,7 +91,7 @@ async def test_descriptors_come_with_their_own_messages(ends: tuple[Channel, Cha
         for number in range(60):
             count = number % 4
             fds = stack.enter_context(files(*[f"{number}/{at}" for at in range(count)]))
-            near.send(control.Connected(str(number), "v" * (number * 1000)), fds)
+            near.send(control.Connected(str(number), number, "v" * (number * 1000)), fds)
         for number in range(60):
             message, fds = await far.receive()
             assert isinstance(message, control.Connected)

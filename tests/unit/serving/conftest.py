@@ -169,7 +169,7 @@ class House:
     async def connect(self, version_id: str, compute: Compute = sums) -> None:
         """Bring a runner of this version up, as the supervisor does."""
         near, far = socket.socketpair()
-        self.router.pool.take(control.Connected("runner", version_id), [near.detach()])
+        self.router.pool.take(control.Connected("runner", os.getpid(), version_id), [near.detach()])
         task = asyncio.create_task(self._run(far, version_id, compute))
         self._runners.add(task)
         served = self.router.pool.get(version_id)

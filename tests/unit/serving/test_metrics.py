@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -23,6 +24,8 @@ NAMES = {
     "modelkeep_replicas",
     "modelkeep_replicas_busy",
     "modelkeep_model_info",
+    "modelkeep_model_load_seconds",
+    "modelkeep_model_memory_bytes",
     "modelkeep_snapshot_number",
     "modelkeep_snapshot_age_seconds",
 }
@@ -73,6 +76,9 @@ async def test_predictions_are_counted_by_outcome_and_rows(house, refuse: type[E
     assert value(families, "modelkeep_replicas", deployment="m") == 1
     assert value(families, "modelkeep_replicas_busy", deployment="m") == 0
     assert value(families, "modelkeep_model_info", deployment="m", version="3", digest="d" * 64, framework="fake") == 1
+    assert value(families, "modelkeep_model_load_seconds", deployment="m") == 0.1
+    memory = value(families, "modelkeep_model_memory_bytes", deployment="m")
+    assert memory == pytest.approx(psutil.Process().memory_info().rss, rel=0.2), "the fake runner lives in this process"
 
 
 async def test_requests_are_counted_by_route_even_when_they_are_refused(house) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -74,7 +75,7 @@ class Plane:
 
     def connect(self, name: str = "r1", version_id: str = "v1") -> Far:
         near, far = socket.socketpair()
-        self.pool.take(control.Connected(name, version_id), [near.detach()])
+        self.pool.take(control.Connected(name, os.getpid(), version_id), [near.detach()])
         self.runners.append(Far(far))
         return self.runners[-1]
 
@@ -218,6 +219,15 @@ async def test_a_runner_that_is_gone_is_let_go_even_if_its_socket_is_still_held(
     plane.pool.take(control.Gone("r1", "v1", Cause.EXIT, "it ended with status 0"), [])
     await plane.until_changed()  # though the far end is open
     assert not plane.served.ready
+
+
+async def test_memory_is_that_of_the_runners_that_are_there(plane: Plane) -> None:
+    assert plane.served.memory_bytes() == 0
+    runner = await plane.warm()
+    assert plane.served.memory_bytes() > 0
+    runner.sock.close()
+    await plane.until_changed()
+    assert plane.served.memory_bytes() == 0
 
 
 async def test_the_end_of_a_stopped_runner_is_no_failure(plane: Plane) -> None:
