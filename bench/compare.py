@@ -1,13 +1,14 @@
-"""Paired comparison of ways to run Modelkeep: settings, installations, checkouts; and how it behaves in a crowd and overloaded.
+"""Paired comparison of ways to run Modelkeep; and how it behaves in a crowd, overloaded, and beside uploads and long lists.
 
-A variant is a name, and what differs: settings by their dotted names, `python=` for the interpreter of another installation,
-`checkout=` for another folder of source. All variants run at once on core 0, and bursts go round them in turn from core 1;
-what is printed are medians, and ratios to the first variant with their intervals.
+A variant (of settings, installations, checkouts) is a name, and what differs: settings by their dotted names, `python=` for the
+interpreter of another installation, `checkout=` for another folder of source. All variants run at once on core 0, and bursts go
+round them in turn from core 1; what is printed are medians, and ratios to the first variant with their intervals.
 
     python bench/compare.py closed on off:history.enabled=false --callers 64
     python bench/compare.py open before:checkout=../before after --rate 5000
     python bench/compare.py crowd --models 1000 --busy 10
     python bench/compare.py overload --work pictures --times 10 --deadline 1
+    python bench/compare.py beside --mode free --seconds 10
 """
 
 import argparse
@@ -24,6 +25,7 @@ from rig.paths import RESULTS
 
 _WARM_UP_S = 2
 _SHARE = 0.7
+_BESIDE_SHARE = 0.3
 
 
 class Field:
@@ -73,6 +75,24 @@ def opened(asked: argparse.Namespace, field: Field) -> dict[str, Any]:
     return {"rate": rate, "bursts": figures}
 
 
+def beside(asked: argparse.Namespace, field: Field) -> dict[str, Any]:
+    """Compare predictions by themselves, during uploads of 2 GiB, and during lists of 10,000 predictions."""
+    (modelkeep,), (one,) = field.installations, field.contestants
+    rate = asked.rate or _BESIDE_SHARE * one.closed(asked.callers, asked.seconds)["per_second"]
+    others = {"upload": modelkeep.uploading(one.client_core), "list": modelkeep.listing(one.client_core)}
+    figures: dict[str, list[dict[str, Any]]] = {"quiet": [], **{name: [] for name in others}}
+    for turn in range(asked.rounds):
+        figures["quiet"].append(_flat(one.open(rate, asked.seconds)))
+        for name, other in others.items():
+            with other:
+                figures[name].append(_flat(one.open(rate, asked.seconds)))
+        print(f"round {turn + 1} of {asked.rounds}", flush=True)
+    ended = {name: other.ended for name, other in others.items()}
+    print("exit statuses of what went on beside: " + "; ".join(f"{name} {statuses}" for name, statuses in ended.items()))
+    _print(figures, ("good_per_second", "p50_ms", "p99_ms", "p999_ms", "not_good"))
+    return {"rate": rate, "bursts": figures, "ended": ended}
+
+
 def _shares(before: dict[str, Any], one: Modelkeep) -> dict[str, dict[str, float]]:
     return share_of_stages(before[one.server.name], one.stages())
 
@@ -95,7 +115,7 @@ def _print(figures: dict[str, list[dict[str, Any]]], names: tuple[str, ...]) -> 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("closed", "open", "crowd", "overload"))
+    parser.add_argument("what", choices=("closed", "open", "crowd", "overload", "beside"))
     parser.add_argument("variants", nargs="*", type=Variant.parse, metavar="NAME[:SETTING=VALUE,...]")
     parser.add_argument("--work", choices=(artifacts.ROWS, artifacts.PICTURES), default=artifacts.ROWS)
     parser.add_argument("--mode", choices=("pinned", "free"), default="pinned")
@@ -112,6 +132,8 @@ def _parse() -> argparse.Namespace:
     asked = parser.parse_args()
     if not asked.variants:
         asked.variants = [Variant("modelkeep")]
+    if asked.what == "beside" and len(asked.variants) > 1:
+        parser.error("beside takes one variant")
     names = [variant.name for variant in asked.variants]
     if len(set(names)) < len(names):
         parser.error("two variants have the same name")
@@ -138,6 +160,8 @@ def main() -> None:
         match asked.what:
             case "closed":
                 figures = closed(asked, field)
+            case "beside":
+                figures = beside(asked, field)
             case "overload":
                 figures = {
                     name.server.name: overload.run(name, one, asked)

@@ -17,7 +17,8 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from modelkeep.client import Client, ModelkeepError, Rejected
-from rig import artifacts, recipes
+from rig import artifacts, beside, recipes
+from rig.beside import Beside
 from rig.calls import Asking, Call
 from rig.environments import python_of_checkout
 from rig.machine import free_ports
@@ -141,6 +142,15 @@ class Modelkeep:
                 calls.append(Call(f"{path}?top_k=5", {"Content-Type": "image/jpeg", **headers}, question.picture))
         read = _probabilities if self._work == artifacts.ROWS else _classes
         return Asking(self._port, tuple(calls), read, tuple(questions[n % len(questions)] for n in range(len(calls))))
+
+    def uploading(self, core: int | None) -> Beside:
+        """Return what uploads 2 GiB again and again."""
+        self.register("ballast")
+        return Beside(*beside.upload(self._port, self._admin, self.server.home), self.server.home / "uploaded", core)
+
+    def listing(self, core: int | None) -> Beside:
+        """Return what lists 10,000 predictions again and again."""
+        return Beside(*beside.listing(self._variant.python, self._port, self._admin), self.server.home / "listed", core)
 
     def stages(self) -> dict[str, dict[str, float]]:
         """Return seconds and number of predictions by stage since the start, from `/metrics`."""

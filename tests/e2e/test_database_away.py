@@ -111,6 +111,9 @@ def test_a_start_while_postgresql_is_away_waits_for_it(own_postgres: PostgresSer
         house.set_up()
         with house.client() as modelkeep:
             assert modelkeep.push(artifact(tmp_path, 3.0), "first").state == "ready"
+        said = house.log.read_text()
+        for role in ("api", "worker", "courier"):
+            assert said.count(f"{role}: waits_for_the_database") == said.count(f"{role}: database_is_back") == 1, role
     finally:
         assert house.stop() == 0
 
@@ -137,6 +140,7 @@ def test_a_start_that_waits_for_its_database_ends_when_it_is_told_to(unused_tcp_
     eventually(lambda: "worker: waits_for" in house.log.read_text(), "the worker waits too")
     assert house.stop() == 0
     assert "ended before it was done" not in house.log.read_text()
+    assert "database_is_back" not in house.log.read_text()
 
 
 def answers(client: httpx.Client) -> bool:

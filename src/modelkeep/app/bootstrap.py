@@ -194,9 +194,10 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
         timeout_graceful_shutdown=5,
     )
     server = uvicorn.Server(config)
-    if await _prepare(db, control, places):
+    trouble = await _prepare(db, control, places)
+    if not trouble:
         opened.set()  # before anyone is answered: where the database is there, nobody is refused
-    await _serve(server, inner, stop, started, _open(db, control, places, opened))
+    await _serve(server, inner, stop, started, _open(db, control, places, opened, trouble))
     await history.close()
     await db.close()
 
@@ -219,20 +220,25 @@ async def _serve(
         beside.cancel()
 
 
-async def _open(db: "Database", control: "ControlPlane", places: Places, opened: Event) -> None:
-    """Prepare the database as soon as it answers, and set `opened`."""
+async def _open(db: "Database", control: "ControlPlane", places: Places, opened: Event, trouble: str) -> None:
+    """Prepare the database, which has this trouble, as soon as it answers, and set `opened`."""
     import asyncio
 
-    while not opened.is_set():
-        await asyncio.sleep(_DATABASE_POLL_S)
-        if await _prepare(db, control, places):
-            opened.set()
-
-
-async def _prepare(db: "Database", control: "ControlPlane", places: Places) -> bool:
-    """Bring the database up to date, and what is made from it; False while it is away."""
     import structlog
 
+    log = structlog.get_logger(__name__)
+    if opened.is_set():
+        return
+    log.warning("waits_for_the_database", reason=trouble)
+    while trouble:
+        await asyncio.sleep(_DATABASE_POLL_S)
+        trouble = await _prepare(db, control, places)
+    log.info("database_is_back")
+    opened.set()
+
+
+async def _prepare(db: "Database", control: "ControlPlane", places: Places) -> str:
+    """Bring the database up to date, and what is made from it; returns why that cannot be now, or nothing."""
     from modelkeep.contracts.errors import StorageFull, Unavailable
     from modelkeep.infra.migrations import migrate
 
@@ -241,9 +247,8 @@ async def _prepare(db: "Database", control: "ControlPlane", places: Places) -> b
         await control.deployments.publish()
         await _offer_setup(control, places)
     except (Unavailable, StorageFull) as error:
-        structlog.get_logger(__name__).warning("api_waits_for_the_database", reason=error.message)
-        return False
-    return True
+        return error.message
+    return ""
 
 
 async def courier(told: bytes, stop: Event, started: Callable[[], None]) -> None:

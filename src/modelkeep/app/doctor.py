@@ -25,7 +25,7 @@ from modelkeep.app.secrecy import without_secrets
 from modelkeep.app.settings import Explained, InvalidSettings, Settings
 from modelkeep.contracts import discovery
 from modelkeep.contracts.errors import ModelkeepError
-from modelkeep.infra.settings import DatabaseSettings
+from modelkeep.infra.settings import DatabaseSettings, sqlite_file
 
 OK, INFO, WARN, FAIL = "ok", "info", "warn", "fail"
 GIB = 1024**3
@@ -195,7 +195,7 @@ def database(loaded: Settings) -> Iterator[Finding]:
     if url.startswith("postgresql"):
         yield asyncio.run(_postgres(loaded.database))
         return
-    path = Path(url.removeprefix("sqlite:///")) if url else Places(loaded.data).database
+    path = sqlite_file(url) or Places(loaded.data).database
     if not path.exists():
         yield Finding(INFO, "database", f"{path} (made at the first start)")
         return

@@ -1,14 +1,24 @@
 """What can be set about the database, the prediction history and the logs."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Interval, Predicate
 
 
 def _names_a_database(url: str) -> bool:
-    """an address that begins with sqlite:/// or postgresql://, or empty"""  # noqa: D403, D415 - part of a sentence
-    return not url or url.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://"))
+    """an address of the form sqlite:///PATH or postgresql://..., or empty"""  # noqa: D403, D415 - part of a sentence
+    file = sqlite_file(url)
+    if file is not None:
+        return file.name not in {"", ":memory:"}  # every process would have a database of its own
+    return not url or url.startswith(("postgresql://", "postgresql+psycopg://"))
+
+
+def sqlite_file(url: str) -> Path | None:
+    """Return the file that a database address names; None for another kind of database."""
+    path = url.removeprefix("sqlite:///")
+    return None if path == url else Path(path.partition("?")[0])
 
 
 @dataclass(frozen=True)

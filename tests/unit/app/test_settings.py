@@ -297,10 +297,13 @@ def test_a_choice_names_what_there_is_to_choose_from(monkeypatch: pytest.MonkeyP
     )
 
 
-@pytest.mark.parametrize("url", ["mysql://user:s3cret@host/name", "nonsense", "postgres"])
+@pytest.mark.parametrize(
+    "url",
+    ["mysql://user:s3cret@host/name", "nonsense", "postgres", "sqlite:///", "sqlite:///:memory:", "sqlite:///?mode=memory"],
+)
 def test_a_database_of_another_kind_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("MODELKEEP_DATABASE__URL", url)
-    assert "database.url must be an address that begins with sqlite:/// or postgresql://" in refusal()
+    assert "database.url must be an address of the form sqlite:///PATH or postgresql://..." in refusal()
     assert "s3cret" not in refusal()
 
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rig.artifacts import Question
+from rig.beside import Beside
 from rig.calls import Asking, Call, WrongAnswer
 from rig.open_loop import Generator, timeline
 from rig.overload import normal_after
@@ -111,3 +112,18 @@ def test_the_time_back_to_normal_ends_with_the_first_of_some_normal_slices() -> 
     slices = timeline(due, took, good, ~good)
     assert normal_after(slices, 1.0) == pytest.approx(1.0)
     assert normal_after(slices, 0.1) == -1.0
+
+
+def test_what_goes_on_beside_is_repeated_until_the_block_ends_and_told(tmp_path):
+    beat = tmp_path / "beat"
+    other = Beside('echo >> "$BEAT"; sleep 0.01; (exit 3)', {"BEAT": str(beat)}, tmp_path / "log")
+    for _ in range(2):
+        before = len(other.ended)
+        with other:
+            until = time.monotonic() + 10
+            while len(other.ended) < before + 3 and time.monotonic() < until:
+                time.sleep(0.01)
+        assert set(other.ended) == {3}
+        beats = beat.read_bytes()
+        time.sleep(0.1)  # long enough for ten more
+        assert beat.read_bytes() == beats

@@ -1,6 +1,7 @@
 """What a stranger sees when something is wrong: one or two lines, what to try, and an exit code. Never a traceback."""
 
 import io
+import os
 import sys
 
 import pytest
@@ -347,6 +348,20 @@ def test_a_data_directory_that_cannot_be_made_is_named_before_anything_starts(co
     (tmp_path / "taken").write_text("a file")
     assert_calm(command("serve", "--data", tmp_path / "taken"), 4, "there is a file of that name", "--data")
     assert_calm(command("serve", "--data", "/proc/modelkeep"), 4, "cannot be made", "MODELKEEP_DATA")
+
+
+def test_a_database_file_that_cannot_be_opened_is_named_before_anything_starts(command, tmp_path, monkeypatch):
+    locked = tmp_path / "locked.db"
+    locked.touch(0o400)
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != locked and allowed(path, mode))  # root may always
+    for path, said in (
+        (tmp_path, "is a directory"),
+        (tmp_path / "none/kept.db", f"there is no directory {tmp_path}/none"),
+        (locked, "cannot be written"),
+    ):
+        monkeypatch.setenv("MODELKEEP_DATABASE__URL", f"sqlite:///{path}")
+        assert_calm(command("serve", "--data", tmp_path / "data"), 4, said, "database.url")
 
 
 def test_a_directory_is_no_picture(command, tmp_path):

@@ -11,6 +11,7 @@ from modelkeep.app.cli.options import DEFAULT_URL, ApiKey, AsJson, Url
 from modelkeep.app.cli.problems import Code
 from modelkeep.app.cli.screen import Screen
 from modelkeep.contracts.errors import Invalid
+from modelkeep.infra.settings import sqlite_file
 
 Config = Annotated[Path | None, typer.Option(metavar="FILE", help="Settings file; else modelkeep.toml here, if there is one.")]
 Data = Annotated[Path | None, typer.Option(metavar="DIR", help="Directory that keeps everything (default .modelkeep)")]
@@ -32,6 +33,7 @@ def serve(
     overrides = _overrides(host, port, data) | ({} if log_level is None else {"log.level": log_level})
     loaded = settings.load(config, overrides)
     _check_data(loaded.data)
+    _check_database(sqlite_file(loaded.database.url))
     processes.serve(loaded, announce=lambda address: _announce(address, Places(loaded.data).setup_token))
 
 
@@ -69,6 +71,12 @@ class CannotKeepData(Invalid):
     code = "data_directory_unusable"
 
 
+class CannotKeepDatabase(Invalid):
+    """The database file cannot be made or written."""
+
+    code = "database_unusable"
+
+
 _STYLES = {"ok": "green", "info": "dim", "warn": "yellow", "fail": "bold red"}
 
 
@@ -83,6 +91,19 @@ def _check_data(data: Path) -> None:
         raise CannotKeepData(f"The data directory {data} cannot be made: {error.strerror}. {advice}") from error
     if not os.access(data, os.W_OK | os.X_OK):
         raise CannotKeepData(f"The data directory {data} cannot be written. {advice}")
+
+
+def _check_database(file: Path | None) -> None:
+    """Refuse in words a file that SQLite cannot open: whoever waits for it would wait for ever."""
+    advice = "The setting database.url names it."
+    if file is None:
+        return
+    if file.is_dir():
+        raise CannotKeepDatabase(f"The database {file} is a directory. {advice}")
+    if not file.parent.is_dir():
+        raise CannotKeepDatabase(f"The database {file} cannot be made: there is no directory {file.parent}. {advice}")
+    if not all(os.access(path, os.W_OK) for path in (file, file.parent) if path.exists()):  # its journal lies beside it
+        raise CannotKeepDatabase(f"The database {file} cannot be written, or nothing beside it. {advice}")
 
 
 def _overrides(host: str | None, port: int | None, data: Path | None) -> dict[str, Any]:

@@ -44,7 +44,9 @@ async def wait_until_current(
     while not stop.is_set():
         try:
             if await current(db) == HEAD:
-                break
+                if waited:
+                    _log.info("database_is_back")
+                return
             pause_s = poll_s
         except DatabaseUnavailable as error:
             if not waited:
@@ -53,8 +55,6 @@ async def wait_until_current(
         with suppress(TimeoutError):  # a database that is away, or being made, cannot tell anyone
             async with asyncio.timeout(pause_s):
                 await stop.wait()
-    if waited:
-        _log.info("database_is_back")
 
 
 def _upgrade(connection: sa.Connection) -> None:
