@@ -30,9 +30,7 @@ class Beside:
 
     def __enter__(self) -> None:
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command, env=self._environment, stdout=log, stderr=subprocess.DEVNULL, start_new_session=True
-            )
+            self._process = subprocess.Popen(self._command, env=self._environment, stdout=log, stderr=subprocess.DEVNULL)
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None:

@@ -123,6 +123,14 @@ def test_the_same_house_stands_on_postgresql(postgres: str, tmp_path: Path) -> N
         assert postgres_url not in " ".join(server.environ().values())
 
 
+def test_whoever_waits_for_a_prediction_comes_first(house: Installation, tmp_path: Path) -> None:
+    with house.client() as client:
+        client.push(_slow_model(tmp_path), "first")
+    nice = {name: process.nice() for name in ("server", "courier", "api", "worker") if (process := house.role(name))}
+    nice["runner"] = house.runners()[0].nice()
+    assert nice["server"] < nice["runner"] <= nice["courier"] < nice["api"] == nice["worker"]
+
+
 def test_predictions_go_on_while_the_control_plane_is_stopped(own_house: Installation, tmp_path: Path) -> None:
     with own_house.client() as client:
         client.push(_slow_model(tmp_path), "going")

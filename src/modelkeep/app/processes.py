@@ -223,7 +223,6 @@ async def run_courier(channel: Channel, settings: bytes) -> None:
     """Carry news down and heartbeats up."""
     from modelkeep.app import bootstrap
 
-    os.nice(5)
     await _role(channel, _nothing, lambda stop: bootstrap.courier(settings, stop, lambda: channel.send(control.Started())))
 
 
@@ -232,7 +231,6 @@ async def run_worker(channel: Channel, settings: bytes) -> None:
     from modelkeep.app import bootstrap
     from modelkeep.worker.runners import Runners
 
-    os.nice(5)
     runners = Runners(channel)
     await _role(
         channel, runners.take, lambda stop: bootstrap.worker(settings, runners, stop, lambda: channel.send(control.Started()))
@@ -242,6 +240,8 @@ async def run_worker(channel: Channel, settings: bytes) -> None:
 Role = Callable[..., Awaitable[None]]
 
 _ROLES = dict[str, Role](server=run_server, api=run_api, courier=run_courier, worker=run_worker)
+_NICENESS = {"server": 0, "courier": 5, "api": 10, "worker": 10}
+"""Who waits for a prediction comes first: servers, then runners (5) and the way of records, then people and their uploads."""
 
 
 async def _start(role: str, channel_fd: int, fds: list[int]) -> None:
@@ -250,6 +250,7 @@ async def _start(role: str, channel_fd: int, fds: list[int]) -> None:
     if not isinstance(message, control.Configure):
         raise TypeError(type(message).__name__)
     sockets = [socket.socket(fileno=fd) for fd in fds]
+    os.nice(_NICENESS[role])
     await _ROLES[role](channel, message.settings, *sockets)
 
 

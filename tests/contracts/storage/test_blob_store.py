@@ -207,6 +207,15 @@ asyncio.run(LocalStore(Path(sys.argv[1])).put(chunks(), max_bytes=1000))
 """
 
 
+async def test_a_large_blob_is_synced_as_it_comes_so_that_its_end_holds_up_nobody(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+):
+    mib, synced = 1 << 20, []
+    monkeypatch.setattr(os, "fdatasync", lambda fd: synced.append(os.fstat(fd).st_size))
+    await store.put(stream(*[bytes(mib)] * 40), max_bytes=40 * mib)
+    assert synced == [16 * mib, 32 * mib]
+
+
 async def test_what_a_killed_writer_left_is_swept_and_what_is_being_written_is_not(store: LocalStore, tmp_path: Path):
     root = tmp_path / "blobs"
     with subprocess.Popen([sys.executable, "-c", _WRITE_AND_HANG, str(root)], stdout=subprocess.PIPE) as writer:

@@ -23,6 +23,7 @@ from modelkeep.contracts.storage import Blob
 P = ParamSpec("P")
 T = TypeVar("T")
 _PIECE: Final = 1024 * 1024
+_UNSYNCED: Final = 16 * 1024 * 1024
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -106,7 +107,7 @@ class _Unfinished:
     def __init__(self, folder: Path) -> None:
         _make_folder(folder)
         self._hash = hashlib.sha256()
-        self.size = 0
+        self.size = self._synced = 0
         while True:
             self._path = folder / secrets.token_hex(16)
             self._fd = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
@@ -122,6 +123,9 @@ class _Unfinished:
         while view:
             view = view[os.write(self._fd, view) :]
         self.size += len(chunk)
+        if self.size - self._synced >= _UNSYNCED:
+            os.fdatasync(self._fd)  # gigabytes synced at once, at the end, would hold up every other writer to the disk
+            self._synced = self.size
 
     def blob(self) -> Blob:
         """Return what has been written so far."""
