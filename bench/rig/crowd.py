@@ -1,7 +1,11 @@
 """Many models in one installation, of which a few are busy."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 from rig import artifacts
 from rig.modelkeep import Modelkeep, Variant
+
+_AT_ONCE = 3
 
 
 class Crowd(Modelkeep):
@@ -14,13 +18,16 @@ class Crowd(Modelkeep):
         super().__init__(artifacts.ROWS, variant, core=core, names=[f"busy-{number}" for number in range(busy)], start_s=7200)
 
     def settle(self) -> None:
-        """Register the others, one after the other."""
-        while self._registered < self._models:
-            name = f"idle-{self._registered}"
-            if self._registered < self._loaded:
-                self.push(name)
-            else:
-                self.register(name)
-            self._registered += 1
-            if self._registered % 50 == 0:
-                print(f"  {self._registered} of {self._models} models", flush=True)
+        """Register the others, a few at once."""
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for _ in pool.map(self._add, range(self._registered, self._models)):
+                self._registered += 1
+                if self._registered % 50 == 0:
+                    print(f"  {self._registered} of {self._models} models", flush=True)
+
+    def _add(self, number: int) -> None:
+        name = f"idle-{number}"
+        if number < self._loaded:
+            self.push(name)
+        else:
+            self.register(name)

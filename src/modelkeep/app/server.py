@@ -98,7 +98,7 @@ class Server:
         while True:
             await asyncio.sleep(_TEND_S)
             self._router.pool.balance()
-            self._metrics.publish()
+            self._metrics.publish(alone=self._role.slots == 1)
 
 
 def _limits(role: ServerRole, places: Places) -> Limits:

@@ -343,10 +343,14 @@ class Metrics:
         ]
         self._loading = loading
 
-    def publish(self) -> None:
-        """Let the other servers show this one's state; to be called about once a second where there are several."""
+    def publish(self, *, alone: bool = False) -> None:
+        """Let the other servers show this one's state, unless it is alone; to be called about once a second.
+
+        A file is replaced for that, which can take tens of milliseconds while much else is written to the disk.
+        """
         self._follow()
-        self._tally.publish(self._gauges())
+        if not alone:
+            self._tally.publish(self._gauges())
 
     def text(self, *, openmetrics: bool = False) -> bytes:
         """Return the numbers of all servers in Prometheus' text format, or in OpenMetrics."""

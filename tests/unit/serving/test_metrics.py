@@ -212,6 +212,17 @@ def test_the_history_is_followed_over_restarts(tmp_path: Path) -> None:
     assert value(families, "modelkeep_prediction_log_dropped_total") == 2
 
 
+def test_a_server_that_is_alone_writes_no_file_for_others(tmp_path: Path) -> None:
+    metrics = Metrics("1", tmp_path)
+    metrics.watch_history(lambda: 5, int, lambda: None)
+    before = sorted(tmp_path.iterdir())
+    metrics.publish(alone=True)
+    assert sorted(tmp_path.iterdir()) == before
+    assert value(told(Metrics("1", tmp_path, 1)), "modelkeep_prediction_log_records_total") == 5
+    metrics.publish()
+    assert sorted(tmp_path.iterdir()) != before
+
+
 def test_how_the_history_is_loaded_is_shown_once_however_many_servers_see_it(tmp_path: Path) -> None:
     one, two = Metrics("1", tmp_path, 0), Metrics("1", tmp_path, 1)
     assert "modelkeep_prediction_log_lag_seconds" not in told(one)
