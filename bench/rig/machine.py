@@ -87,12 +87,13 @@ class Tree:
 
     def processes(self) -> list[psutil.Process]:
         """Return those that live; those that were seen once are remembered, should they lose their parent."""
-        for one in list(self._seen):
-            try:
-                self._seen.update(one.children(recursive=True))
-            except psutil.NoSuchProcess:
-                continue
         self._seen = {one for one in self._seen if one.is_running()}
+        parents = {one.pid for one in self._seen}
+        others = [one for one in psutil.process_iter(["ppid"]) if one.pid not in parents]  # one look, however many there are
+        while children := [one for one in others if one.info["ppid"] in parents]:
+            self._seen.update(children)
+            parents = {one.pid for one in children}
+            others = [one for one in others if one not in self._seen]
         return list(self._seen)
 
     def favour(self) -> None:

@@ -37,6 +37,8 @@ REFUSED: list[tuple[Signature, object, str, str]] = [
     (NAMED, [{"a": 1, "b": 2, "c": 3}], "inputs[0].c", "unknown_column"),
     (NAMED, [{"a": 1, "b": 2}, {"a": 1, "b": "x"}], "inputs[1].b", "not_a_number"),
     (NAMED, {"a": [1]}, "inputs.b", "missing_column"),
+    (NAMED, {}, "inputs.a", "missing_column"),
+    (NAMED, {"a": [1, "x"], "b": [1]}, "inputs.a[1]", "not_a_number"),
     (NAMED, {"a": [1], "b": [2], "c": [3]}, "inputs.c", "unknown_column"),
     (NAMED, {"a": [1], "b": [2, 3]}, "inputs", "row_count"),
     (NAMED, {"a": [1], "b": 2}, "inputs.b", "not_a_list"),
