@@ -6,7 +6,7 @@ round them in turn from core 1; what is printed are medians, and ratios to the f
 
     python bench/compare.py closed on off:history.enabled=false --callers 64
     python bench/compare.py open before:checkout=../before after --rate 5000
-    python bench/compare.py crowd --models 1000 --busy 10
+    python bench/compare.py crowd --models 1000 --busy 10 --mode free --rate 2000
     python bench/compare.py overload --work pictures --times 10 --deadline 1
     python bench/compare.py beside --mode free --callers 8 --seconds 20
 """
@@ -150,8 +150,9 @@ def main() -> None:
     installations = [Modelkeep(asked.work, variant, core=core) for variant in asked.variants]
     if asked.what == "crowd":
         alone = asked.variants[0]
+        few = Crowd(alone.named("busy only"), asked.busy, asked.busy, asked.busy, core=core)
         crowd = Crowd(alone.named("crowd"), asked.models, asked.loaded or asked.models, asked.busy, core=core)
-        installations = [Modelkeep(artifacts.ROWS, alone.named("alone"), core=core), crowd]
+        installations = [Modelkeep(artifacts.ROWS, alone.named("alone"), core=core), few, crowd]
     with Field(installations, client_core) as field:
         for one in field.contestants:
             one.closed(asked.callers, _WARM_UP_S)
