@@ -136,17 +136,10 @@ class Batcher:
 
     @property
     def predicted_wait_s(self) -> float:
-        """Seconds that a request which came now would wait for its run to start, by the pace of the last runs.
-
-        Before the first has ended, the one that has taken longest so far gives the pace.
-        """
+        """Seconds that a request which came now would wait for its run to start, by the pace of the last runs."""
         if self._idle or not self._flights:
             return 0.0
-        return (self.waiting + 1) * (self._pace_s or self._slowest_yet()) / len(self._flights)
-
-    def _slowest_yet(self) -> float:
-        now = time.monotonic()
-        return max((now - flight.since) / len(flight.calls) for flight in self._flights.values())
+        return (self.waiting + 1) * self._pace_s / len(self._flights)
 
     def busy_s(self) -> float:
         """Return the seconds that all runners together have run so far, and run now."""

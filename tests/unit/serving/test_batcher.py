@@ -524,23 +524,6 @@ async def test_whoever_cannot_be_answered_in_time_is_told_at_once(clock: Clock) 
     queue.submit(make_call(rows(9), deadline=clock.now + 1.26 * (8.0 + 2.0)))
 
 
-async def test_the_first_run_gives_the_pace_while_it_lasts(clock: Clock) -> None:
-    queue, quick, slow = batcher("off", max_queue=100), Runner(), Runner()
-    queue.attach(slow)
-    await submit(queue, 0)
-    assert queue.predicted_wait_s == 0
-    clock.now += 4
-    queue.attach(quick)
-    await submit(queue, 1)
-    clock.now += 1
-    await submit(queue, 2)
-    assert queue.predicted_wait_s == (1 + 1) * 5.0 / 2
-    with pytest.raises(TooLate):
-        queue.submit(make_call(rows(3), deadline=clock.now + 4))
-    await quick.answer()
-    assert queue.predicted_wait_s == (0 + 1) * 1.0 / 2
-
-
 async def test_two_runners_halve_the_predicted_wait_and_a_free_one_ends_it(clock: Clock) -> None:
     queue, one, two = batcher("off", max_queue=100), Runner(), Runner()
     queue.attach(one)
