@@ -41,7 +41,7 @@ class Beside:
 def upload(port: int, key: str, folder: Path) -> tuple[str, dict[str, str]]:
     """Return the command that uploads 2 GiB which are no model, so that nothing is left of them, and its environment.
 
-    The answer is 200 or 201: they are stored, and rejected once a runner has looked at them.
+    The answer is 202: they are stored, and rejected once a runner has looked at them.
     """
     file = folder / "ballast.onnx"
     with file.open("wb") as ballast:

@@ -14,20 +14,20 @@ class Crowd(Modelkeep):
     def __init__(self, variant: Variant, models: int, loaded: int, busy: int, *, core: int | None) -> None:
         self._loaded = max(loaded, busy)
         self._models = max(models, self._loaded)
-        self._registered = busy
+        self._busy = busy
         super().__init__(artifacts.ROWS, variant, core=core, names=[f"busy-{number}" for number in range(busy)], start_s=7200)
 
     def settle(self) -> None:
         """Register the others, a few at once."""
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for _ in pool.map(self._add, range(self._registered, self._models)):
-                self._registered += 1
-                if self._registered % 50 == 0:
-                    print(f"  {self._registered} of {self._models} models", flush=True)
+            for number in pool.map(self._add, range(self._busy, self._models)):
+                if (number + 1) % 50 == 0:
+                    print(f"  {number + 1} of {self._models} models", flush=True)
 
-    def _add(self, number: int) -> None:
+    def _add(self, number: int) -> int:
         name = f"idle-{number}"
         if number < self._loaded:
             self.push(name)
         else:
             self.register(name)
+        return number
