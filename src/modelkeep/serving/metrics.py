@@ -303,6 +303,7 @@ class Metrics:
         self._routes: dict[tuple[str, str, int], int] = {}
         self._overflow: dict[str, int] = {}
         self._state: Callable[[], Gauges] = list
+        self._memory: Callable[[], Gauges] = list
         self._history: list[_Followed] = []
         self._loading: Callable[[], tuple[float, int] | None] = lambda: None
 
@@ -329,6 +330,7 @@ class Metrics:
     def watch(self, router: "Router", keys: "Keys") -> None:
         """Also show the state of the router and the age of its news, read when it is published or scraped."""
         self._state = lambda: _state(router, keys)
+        self._memory = lambda: _memory(router)
 
     def watch_history(
         self, appended: Callable[[], int], dropped: Callable[[], int], loading: Callable[[], tuple[float, int] | None]
@@ -355,7 +357,7 @@ class Metrics:
     def text(self, *, openmetrics: bool = False) -> bytes:
         """Return the numbers of all servers in Prometheus' text format, or in OpenMetrics."""
         self._follow()
-        seen = self._gauges()
+        seen = [*self._gauges(), *self._memory()]  # every server has the same runners: none tells the others of them
         sums, published = self._tallies.read()
         gauges = merged(_SEEN, [seen, *published])
         return self._exposition.page(FAMILIES, sums | self._within_budget(gauges), openmetrics=openmetrics)
@@ -421,5 +423,12 @@ def _state(router: "Router", keys: "Keys") -> Gauges:
             (_MODEL.name, (name, str(version.number), version.spec.digest, version.framework), 1.0),
         ]
         if served.processes:
-            gauges += [(_LOAD.name, (name,), served.load_s), (_MEMORY.name, (name,), float(served.memory_bytes()))]
+            gauges.append((_LOAD.name, (name,), served.load_s))
     return gauges
+
+
+def _memory(router: "Router") -> Gauges:
+    """Read what the runners hold, which takes a file of the kernel's for each."""
+    return [
+        (_MEMORY.name, (name,), float(served.memory_bytes())) for name, served in router.routes().items() if served.processes
+    ]
