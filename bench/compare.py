@@ -6,7 +6,7 @@ round them in turn from core 1; what is printed are medians, and ratios to the f
 
     python bench/compare.py closed on off:history.enabled=false --callers 64
     python bench/compare.py open before:checkout=../before after --rate 5000
-    python bench/compare.py crowd --models 1000 --busy 10 --mode free --rate 2000
+    python bench/compare.py crowd --models 1000 --busy 10 --mode free --rate 500 2000
     python bench/compare.py overload --work pictures --times 10 --deadline 1
     python bench/compare.py beside --mode free --callers 8 --seconds 20
 """
@@ -67,11 +67,16 @@ def closed(asked: argparse.Namespace, field: Field) -> dict[str, Any]:
 
 
 def opened(asked: argparse.Namespace, field: Field) -> dict[str, Any]:
-    """Compare the open loop at one rate for all: the one given, or 70 % of the first variant's peak."""
-    rate = asked.rate or _SHARE * field.contestants[0].closed(asked.callers, asked.seconds)["per_second"]
+    """Compare the open loop at the same rates for all: those given, or 70 % of the first variant's peak."""
+    rates = asked.rate or [_SHARE * field.contestants[0].closed(asked.callers, asked.seconds)["per_second"]]
+    return {f"{rate:.0f}": _at(rate, asked, field) for rate in rates}
+
+
+def _at(rate: float, asked: argparse.Namespace, field: Field) -> dict[str, Any]:
+    print(f"at {rate:.0f} a second")
     figures = field.turns(asked.rounds, lambda one: _flat(one.open(rate, asked.seconds)))
     _print(figures, ("good_per_second", "p50_ms", "p99_ms", "p999_ms", "server_us_a_request", "not_good"))
-    return {"rate": rate, "bursts": figures}
+    return {"bursts": figures}
 
 
 def beside(asked: argparse.Namespace, field: Field) -> dict[str, Any]:
@@ -120,7 +125,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=int, default=2, help="length of a burst")
     parser.add_argument("--callers", type=int, default=64, help="of the closed loop")
-    parser.add_argument("--rate", type=float, default=0.0, help="requests a second of the open loop, for all variants")
+    parser.add_argument(
+        "--rate", type=float, nargs="+", help="requests a second of the open loop, one after another, for all variants"
+    )
     parser.add_argument("--models", type=int, default=1000, help="crowd: how many models are registered")
     parser.add_argument("--loaded", type=int, default=0, help="crowd: how many of them have a version; 0: all")
     parser.add_argument("--busy", type=int, default=10, help="crowd: how many are asked")

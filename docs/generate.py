@@ -188,6 +188,7 @@ def _openapi() -> dict[str, Any]:
         control = control_plane(db, ring_worker=bool, ring_courier=bool, limits=Limits())
         services = Services(
             users=control.users,
+            switches=control.switches,
             models=control.models,
             deployments=control.deployments,
             audit=control.audit,

@@ -12,6 +12,7 @@ from modelkeep.control.deployments.service import Deployments
 from modelkeep.control.models.rules import Formats
 from modelkeep.control.models.service import Models
 from modelkeep.control.predictions.service import Predictions
+from modelkeep.control.safety.service import Switches
 from modelkeep.control.users.service import Users
 
 
@@ -20,6 +21,7 @@ class Services:
     """Everything behind the door."""
 
     users: Users
+    switches: Switches
     models: Models
     deployments: Deployments
     audit: Audit

@@ -4,7 +4,7 @@ The parser runs inside the iterator that the store reads from, so a slow disk sl
 until the last boundary has come and every part has been understood: whoever disconnects, or errs, leaves nothing behind.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import PurePosixPath
 from typing import Any, Final
 from urllib.parse import quote
@@ -13,6 +13,7 @@ from starlette.requests import Request
 
 from modelkeep.api.settings import ApiSettings
 from modelkeep.contracts.errors import Invalid, TooLarge
+from modelkeep.contracts.runner import Format
 from modelkeep.contracts.signature import ImageSpec
 from modelkeep.contracts.storage import BlobStore
 from modelkeep.control.models.rules import (
@@ -72,15 +73,21 @@ OPENAPI: Final[dict[str, Any]] = {
 }
 
 
+May = Callable[[Format], None]
+
+
 class InvalidUpload(Invalid):
     """The upload is no readable multipart form."""
 
     code = "invalid_upload"
 
 
-async def receive(request: Request, blobs: BlobStore, formats: Formats, settings: ApiSettings) -> Upload:
-    """Read an upload from a request and store its files; raises before anything is stored when it cannot be accepted."""
-    form = _Form(request.headers.get("content-type", "").encode("latin-1"), formats, settings)
+async def receive(request: Request, blobs: BlobStore, formats: Formats, may: May, settings: ApiSettings) -> Upload:
+    """Read an upload from a request and store its files; raises before anything is stored when it cannot be accepted.
+
+    `may` raises for a format that the uploader may not bring.
+    """
+    form = _Form(request.headers.get("content-type", "").encode("latin-1"), formats, may, settings)
     limit = settings.max_upload_mb * _MIB
     total = limit + 2 * settings.max_sample_mb * _MIB + sum(_SMALL.values()) + _OVERHEAD
     if int(request.headers.get("content-length", 0)) > total:
@@ -95,9 +102,9 @@ async def receive(request: Request, blobs: BlobStore, formats: Formats, settings
     )
 
 
-def check(filename: str, form: str, size: int, formats: Formats, settings: ApiSettings) -> None:
+def check(filename: str, form: str, size: int, formats: Formats, settings: ApiSettings, *, may: May) -> None:
     """Raise what an upload of this file would be refused with for its name, format or size."""
-    formats.choose(plain_filename(filename), form)
+    may(formats.choose(plain_filename(filename), form)[0])
     if not size:
         raise InvalidUpload(_EMPTY)
     if size > settings.max_upload_mb * _MIB:
@@ -137,7 +144,7 @@ async def _once(data: bytes | bytearray) -> AsyncIterator[bytes]:
 class _Form:
     """The form as it arrives: `waiting` holds bytes of the model file; the other parts are small and are kept whole."""
 
-    def __init__(self, content_type: bytes, formats: Formats, settings: ApiSettings) -> None:
+    def __init__(self, content_type: bytes, formats: Formats, may: May, settings: ApiSettings) -> None:
         self.waiting = bytearray()
         self.filename = self.format = self.runner = self.description = self.sample_filename = ""
         self.labels: tuple[str, ...] | None = None
@@ -145,6 +152,7 @@ class _Form:
         self.compile: Compile = "auto"
         self.size = 0
         self._formats = formats
+        self._may = may
         self._limits = _SMALL | dict.fromkeys(("sample", "labels"), settings.max_sample_mb * _MIB)
         self._parts: dict[str, bytearray] = {}
         self._reader = MultipartReader(content_type, self._begin)
@@ -171,7 +179,9 @@ class _Form:
             raise InvalidUpload("The upload has no part named `file`.")
         if not self.size:
             raise InvalidUpload(_EMPTY)
-        self.format, self.runner = self._formats.choose(self.filename, self._text("format"))
+        form, self.runner = self._formats.choose(self.filename, self._text("format"))
+        self._may(form)
+        self.format = form.name
         self.description = check_description(self._text("description"))
         self.compile = read_compile(self._text("compile"))
         if "preprocess" in self._parts:
@@ -193,7 +203,9 @@ class _Form:
         kept = self._parts[name] = bytearray()
         if name == "file":
             self.filename = plain_filename(filename)
-            self._formats.choose(self.filename, self._text("format"))  # refused here, before its first byte is kept
+            self._may(
+                self._formats.choose(self.filename, self._text("format"))[0]
+            )  # refused here, before its first byte is kept
             return self._take_file
         if name == "sample":
             self.sample_filename = plain_filename(filename)

@@ -48,6 +48,7 @@ class ServerRole:
     log: LogSettings
     notice_s: float
     drain_s: float
+    acceptable: str = ""
     slot: int = 0
     slots: int = 1
 
@@ -61,6 +62,7 @@ class ControlRole:
     api: ApiSettings
     worker: WorkerSettings
     limits: Limits
+    acceptable: str
     log: LogSettings
     servers: int = field(default=1, kw_only=True)
     history: HistorySettings
@@ -79,6 +81,7 @@ def roles(settings: "Settings", places: Places, doors: list[socket.socket], inne
         log=settings.log,
         notice_s=settings.server.notice_s,
         drain_s=settings.server.drain_s,
+        acceptable=settings.runners.unsafe_allow_level,
         slots=settings.server.processes,
     )
     control = ControlRole(
@@ -87,6 +90,7 @@ def roles(settings: "Settings", places: Places, doors: list[socket.socket], inne
         api=settings.api,
         worker=settings.worker,
         limits=limits(settings),
+        acceptable=settings.runners.unsafe_allow_level,
         log=settings.log,
         servers=settings.server.processes,
         history=settings.history,
@@ -172,6 +176,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
     control.events.subscribe(SetUpDone, on_set_up)
     services = Services(
         users=control.users,
+        switches=control.switches,
         models=control.models,
         deployments=control.deployments,
         audit=control.audit,
@@ -295,7 +300,7 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
     role, places, db, control = _control(told, "worker")
     blobs = blob_store(places)
     inspector = RunnerInspector(runners.start, compiler=Compiler(runners.start, keep_in(blobs)))
-    validation = Validation(control.models, blobs, inspector, role.limits)
+    validation = Validation(control.models, control.switches, blobs, inspector, role.limits)
     started()
     await Worker(db, control.jobs, {VALIDATE_VERSION: validation}, role.worker, places.run).run(stop)
     await db.close()
@@ -321,6 +326,7 @@ def _control(told: bytes, role_name: str) -> "tuple[ControlRole, Places, Databas
         ring_worker=Bell(places.run / "worker.sock").ring,
         ring_courier=Bell(places.run / "courier.sock").ring,
         limits=role.limits,
+        acceptable=role.acceptable,
     )
     return role, places, db, control
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from modelkeep.sandbox.control import Channel
-from modelkeep.sandbox.limits import die_with_parent
+from modelkeep.sandbox.lockdown import die_with_parent
 
 
 @dataclass

@@ -8,6 +8,7 @@ from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments import tasks
 from modelkeep.control.deployments.service import Deployments
 from modelkeep.control.models.service import Models
+from modelkeep.control.safety.service import Switches
 from modelkeep.control.users.service import Users
 from modelkeep.infra.broadcast import Broadcast
 from modelkeep.infra.clock import Clock, utc_now
@@ -22,6 +23,7 @@ class ControlPlane:
 
     audit: Audit
     users: Users
+    switches: Switches
     models: Models
     deployments: Deployments
     jobs: Jobs
@@ -34,23 +36,29 @@ def control_plane(
     ring_worker: Callable[[], object],
     ring_courier: Callable[[], object],
     limits: Limits,
+    acceptable: str = "",
     clock: Clock = utc_now,
 ) -> ControlPlane:
-    """Build the nouns over a database. The bells ring after the commits that concern worker and courier."""
+    """Build the nouns over a database. The bells ring after the commits that concern worker and courier.
+
+    `acceptable` is the lowest level of the lock-down that administrators may accept ("" for none).
+    """
     events = Events()
     jobs = Jobs(ring_worker, clock)
     audit = Audit(db, clock)
     users = Users(db, audit, events, clock)
+    switches = Switches(db, audit, events, clock, acceptable=acceptable)
     models = Models(db, audit, events, jobs, clock)
     deployments = Deployments(
         db=db,
         audit=audit,
         users=users,
         models=models,
+        switches=switches,
         events=events,
         broadcast=Broadcast(ring_courier),
         clock=clock,
         limits=limits,
     )
     tasks.subscribe(events, deployments)
-    return ControlPlane(audit, users, models, deployments, jobs, events)
+    return ControlPlane(audit, users, switches, models, deployments, jobs, events)

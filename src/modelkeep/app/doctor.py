@@ -4,13 +4,13 @@ Each check is a function that yields findings. A check that cannot look says so 
 """
 
 import asyncio
-import ctypes
 import os
 import platform
 import resource
 import shutil
 import socket
 import sqlite3
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,21 +19,31 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from modelkeep.app import settings as settings_room
 from modelkeep.app.places import Places
 from modelkeep.app.secrecy import without_secrets
 from modelkeep.app.settings import Explained, InvalidSettings, Settings
 from modelkeep.contracts import discovery
+from modelkeep.contracts.confinement import Confinement, Level
 from modelkeep.contracts.errors import ModelkeepError
 from modelkeep.infra.settings import DatabaseSettings, sqlite_file
+from modelkeep.sandbox.lockdown import ENVIRONMENT
 
 OK, INFO, WARN, FAIL = "ok", "info", "warn", "fail"
 GIB = 1024**3
 FULL_SOON = 1 * GIB
 FULL = 100 * 1024**2
 OLDEST_SQLITE = (3, 35, 0)  # the first with RETURNING
-SYS_LANDLOCK_CREATE_RULESET = 444
-LANDLOCK_VERSION_FLAG = 1
+_TRIAL_S = 30.0
+_NEWER_KERNEL = "Use Linux 6.2 or newer, and let this user have Landlock and seccomp (container runtimes do by default)."
+_CONFINED = {
+    Level.SEPARATED: (OK, "runners see no other files, processes or networks", ""),
+    Level.WALLED: (OK, "runners reach no other files, processes or networks", ""),
+    Level.FILTERED: (WARN, "only models that are data are loaded, not those that may run code", _NEWER_KERNEL),
+    Level.OPEN: (FAIL, "no model is loaded", _NEWER_KERNEL),
+}
 PACKAGES = ("uvicorn", "onnxruntime", "numpy", "scikit-learn", "skops", "pandas", "pillow", "dbos", "sqlalchemy")
 
 
@@ -124,13 +134,22 @@ def memory() -> Iterator[Finding]:
 
 
 def isolation() -> Iterator[Finding]:
-    """What the kernel offers to lock runners in."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    abi = libc.syscall(SYS_LANDLOCK_CREATE_RULESET, None, 0, LANDLOCK_VERSION_FLAG)
-    landlock = f"Landlock version {abi}" if abi > 0 else f"no Landlock ({os.strerror(ctypes.get_errno())})"
-    status = Path("/proc/self/status").read_text(encoding="utf-8") if Path("/proc/self/status").is_file() else ""
-    seccomp = "seccomp" if "Seccomp:" in status else "no seccomp"
-    yield Finding(INFO, "isolation", f"Linux {platform.release()}: {landlock}, {seccomp}")
+    """How well runners can be locked in here: the lock-down is tried, and what then still works is looked at."""
+    try:
+        confinement = _tried()
+    except (subprocess.SubprocessError, msgspec.DecodeError, OSError) as error:
+        yield Finding(FAIL, "sandbox", f"could not be tried: {error}", "Without it no model is loaded.")
+        return
+    status, said, advice = _CONFINED[confinement.level]
+    missing = f"; not in force: {confinement.missing}" if confinement.missing else ""
+    yield Finding(status, "sandbox", f"{confinement.level.short}, {said} (Linux {platform.release()}{missing})", advice)
+
+
+def _tried() -> Confinement:
+    """Try the lock-down in a process of its own, as the runners' template does."""
+    command = [sys.executable, "-I", "-m", "modelkeep.sandbox.cells"]
+    done = subprocess.run(command, env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TRIAL_S, check=True)
+    return msgspec.json.decode(done.stdout, type=Confinement)
 
 
 def effective(explained: Iterable[Explained]) -> Iterator[Finding]:

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from modelkeep.app.places import Places
+from modelkeep.contracts.confinement import level
 from modelkeep.contracts.errors import Conflict, Invalid
-from modelkeep.sandbox import control
+from modelkeep.sandbox import control, kernel
 from modelkeep.sandbox.control import Channel, ChannelClosed
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def serve(settings: "Settings", *, announce: Callable[[str], None]) -> None:
         _listening(server.host, server.port, server.processes) as doors,
         _local_socket(places) as inner,
     ):
+        _close_to_others()
         tally.start_fresh(places.metrics)
         quotas.start_fresh(places.quotas)
         host, port = doors[0].getsockname()[:2]
@@ -79,11 +81,17 @@ def serve(settings: "Settings", *, announce: Callable[[str], None]) -> None:
                 environment=child_environment(settings),
                 drain_s=settings.server.drain_s + settings.server.notice_s,
                 warm=places.snapshot.exists(),
+                acceptable=level(settings.runners.unsafe_allow_level),
                 announce=lambda: announce(address),
             )
             await supervisor.run()
 
         asyncio.run(run())
+
+
+def _close_to_others() -> None:
+    """Let no process of the same user look into this one, as a runner's may be; and leave no core behind."""
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
 
 
 def _allow_descriptors() -> None:
@@ -249,6 +257,7 @@ async def _start(role: str, channel_fd: int, fds: list[int]) -> None:
     message, _fds = await channel.receive()
     if not isinstance(message, control.Configure):
         raise TypeError(type(message).__name__)
+    _close_to_others()
     sockets = [socket.socket(fileno=fd) for fd in fds]
     os.nice(_NICENESS[role])
     await _ROLES[role](channel, message.settings, *sockets)

@@ -12,7 +12,7 @@ from modelkeep.contracts.runner import Column
 from modelkeep.contracts.snapshot import RunnerSpec
 from modelkeep.sandbox import control
 from modelkeep.sandbox.control import Cause, Channel, ChannelClosed
-from modelkeep.sandbox.memory import resident_bytes
+from modelkeep.sandbox.memory import Memory
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +43,7 @@ class RunnerProcess:
         self._loop.add_reader(self._stderr, self.hear)
         self._tail = bytearray()
         self._pidfd = -1
+        self._memory: Memory | None = None
         self._attached: dict[Channel, socket.socket] = {}
         self._left: set[Channel] = set()
 
@@ -61,6 +62,7 @@ class RunnerProcess:
         """There is a process: tell those who wait for it, or end it if nobody does any more."""
         self.pid = pid
         self._pidfd = pidfd
+        self._memory = Memory(pid)
         if self.cause is not None:
             self._signal()
             return
@@ -163,6 +165,8 @@ class RunnerProcess:
             os.close(self._stderr_write)
         if self._pidfd >= 0:
             os.close(self._pidfd)
+        if self._memory is not None:
+            self._memory.close()
         if self.last_moment is not None:
             self.last_moment.cancel()
         for near in self._attached.values():
@@ -197,7 +201,7 @@ class RunnerProcess:
     def check_memory(self) -> None:
         """End it when its resident memory passes its limit: RLIMIT_AS does not see every way to hold memory."""
         limit = self.spec.limits.memory_mb
-        if self.pid and self.cause is None and resident_bytes(self.pid) > limit << 20:
+        if self._memory is not None and self.cause is None and self._memory.resident_bytes() > limit << 20:
             self.detail = f"it held more than {limit} MiB of memory"
             self.end(Cause.MEMORY)
 

@@ -14,15 +14,17 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 
 import structlog
+from msgspec.structs import replace
 
 from modelkeep.app.children import Child, start
 from modelkeep.app.restarts import Restarts
 from modelkeep.app.runner_process import RunnerProcess, report
 from modelkeep.app.wishes import Wishes
+from modelkeep.contracts.confinement import Confinement, Level
 from modelkeep.contracts.snapshot import RunnerSpec
 from modelkeep.sandbox import control
 from modelkeep.sandbox.control import Cause, Channel, ChannelClosed
-from modelkeep.sandbox.limits import ENVIRONMENT
+from modelkeep.sandbox.lockdown import ENVIRONMENT
 
 log = structlog.get_logger(__name__)
 
@@ -48,10 +50,15 @@ class _Kept:
 
 
 class Runners:
-    """All runner processes of this installation."""
+    """All runner processes of this installation.
 
-    def __init__(self, open_artifact: Open) -> None:
+    `grounded` hears how well runners are locked in here each time that is tried, which is then `confinement`. `acceptable` is
+    the lowest level that administrators may accept here; what they say beyond does not count.
+    """
+
+    def __init__(self, open_artifact: Open, grounded: Callable[[Confinement], None], acceptable: Level | None = None) -> None:
         self._open = open_artifact
+        self._acceptable = acceptable
         self._template: Child | None = None
         self._runners: dict[str, RunnerProcess] = {}
         self._kept: dict[str, _Kept] = {}
@@ -60,6 +67,8 @@ class Runners:
         self._graces: dict[str, asyncio.TimerHandle] = {}
         self._numbers = itertools.count(1)
         self._starting: set[asyncio.Task[None]] = set()
+        self._grounded = grounded
+        self.confinement: Confinement | None = None
         self._closing = False
         self._wanted = asyncio.Event()
 
@@ -240,6 +249,8 @@ class Runners:
             os.close(artifact)
             self._lost(runner)
             return
+        if runner.spec.accepted is not None and (self._acceptable is None or runner.spec.accepted < self._acceptable):
+            runner.spec = replace(runner.spec, accepted=None)
         try:
             runner.fork(self._template.channel, artifact, inspection.sample if inspection is not None else ())
         except ChannelClosed:
@@ -252,6 +263,8 @@ class Runners:
             except ChannelClosed:
                 return
             match message:
+                case control.Grounded():
+                    self._learn(message.confinement)
                 case control.Forked():
                     runner = self._runners.get(message.runner)
                     if runner is None:
@@ -262,6 +275,16 @@ class Runners:
                     self._exited(message)
                 case _:
                     log.warning("unexpected message from the template", message=type(message).__name__)
+
+    def _learn(self, confinement: Confinement) -> None:
+        """A template has tried the lock-down."""
+        if confinement != self.confinement:
+            level, missing = confinement.level.short, confinement.missing
+            (log.info if confinement.level >= Level.WALLED else log.warning)(
+                "runners are locked in", level=level, missing=missing
+            )
+        self.confinement = confinement
+        self._grounded(confinement)
 
     # ---- ending
 

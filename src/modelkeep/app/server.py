@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import uvicorn
 
 from modelkeep.app.bootstrap import ServerRole, server_bell
 from modelkeep.app.places import Places
+from modelkeep.contracts.confinement import level
 from modelkeep.infra.loading import hear
 from modelkeep.infra.quotas import Quotas
 from modelkeep.infra.spool import SpoolWriter
@@ -30,6 +32,7 @@ from modelkeep.serving.router import Router
 log = structlog.get_logger(__name__)
 
 _TEND_S = 1.0
+_WARN_EVERY = 60
 _GC = (50_000, 20, 50)
 """A server makes many short-lived objects and few cycles: with Python's thresholds it would search for cycles all the time."""
 
@@ -51,6 +54,7 @@ class Server:
         keys = Keys(max_staleness_s=role.serving.max_staleness_s)
         self._router = router = Router(lambda changed: Pool(role.serving, send, changed, recorder), metrics.meter)
         metrics.watch(router, keys)
+        metrics.watch_confinement(lambda: self._door.confinement, lambda: self._door.accepted)
         metrics.watch_history(lambda: spool.appended, lambda: spool.dropped, lambda: hear(places.loading))
         self._door = Door(
             settings=role.serving,
@@ -60,6 +64,7 @@ class Server:
             metrics=metrics,
             forward=Forward(places.run / "api.sock"),
             version=role.version,
+            acceptable=level(role.acceptable),
         )
         self._feed = Feed(
             snapshot_file=places.snapshot,
@@ -72,7 +77,10 @@ class Server:
 
     def take(self, message: control.Message, fds: list[int]) -> None:
         """Act on a message of the supervisor."""
-        self._router.pool.take(message, fds)
+        if isinstance(message, control.Grounded):
+            self._door.grounded(message.confinement)
+        else:
+            self._router.pool.take(message, fds)
 
     async def work(self, door: socket.socket, stop: asyncio.Event, started: Callable[[], None]) -> None:
         """Answer on `door` until `stop`, then finish what is under way."""
@@ -95,8 +103,10 @@ class Server:
         self._metrics.close()
 
     async def _tend(self) -> None:
-        while True:
+        for second in itertools.count():
             await asyncio.sleep(_TEND_S)
+            if second % _WARN_EVERY == 0 and self._role.slot == 0 and self._door.accepted is not None:
+                log.warning("runners may be locked in less well than their models need", accepted=self._door.accepted.short)
             self._router.pool.balance()
             self._metrics.publish(alone=self._role.slots == 1)
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
 from annotated_types import Interval, MinLen
 from pydantic import BaseModel, ValidationError
@@ -64,6 +64,11 @@ class RunnerSettings:
         "Threads that a model's framework may use in each of its processes; 0 is one, since replicas spread over cores.",
         Interval(ge=0, le=1024),
     ] = 0
+    unsafe_allow_level: Annotated[
+        Literal["", "L1", "L0"],
+        "Lowest level of the lock-down that an administrator may accept for every model, where the machine gives no better "
+        "(see `modelkeep doctor`); nothing by default.",
+    ] = ""
 
 
 class Settings(BaseModel, frozen=True):

@@ -19,6 +19,7 @@ import structlog
 from modelkeep.app.children import Child, start
 from modelkeep.app.restarts import Restarts
 from modelkeep.app.runners import Open, Runners
+from modelkeep.contracts.confinement import Confinement, Level
 from modelkeep.sandbox import control
 from modelkeep.sandbox.control import Channel, ChannelClosed
 
@@ -62,10 +63,11 @@ class Supervisor:
         environment: Mapping[str, str],
         drain_s: float,
         warm: bool,
+        acceptable: Level | None = None,
         announce: Callable[[], None],
     ) -> None:
         self._roles = {role.name: role for role in roles}
-        self._runners = Runners(open_artifact)
+        self._runners = Runners(open_artifact, self._tell_servers, acceptable)
         if warm:
             self._runners.warm_up()
         self._environment = environment
@@ -129,6 +131,8 @@ class Supervisor:
             command = (sys.executable, "-m", "modelkeep.app.processes", role.name, *(str(fd) for fd in fds))
             role.child = child = start(role.name, command, self._environment, fds)
             child.channel.send(control.Configure(role.settings))
+            if self._runners.confinement is not None:
+                self._tell(role, self._runners.confinement)
             await self._listen(role, child.channel)
             self._runners.forget(role.name, child.channel)
             child.channel.close()
@@ -139,6 +143,16 @@ class Supervisor:
             delay = restarts.died(time.monotonic()).delay_s
             log.error("a process has ended", role=role.name, status=status, again_in_s=delay)
             await asyncio.sleep(delay)
+
+    def _tell_servers(self, confinement: Confinement) -> None:
+        """Let every server say on its health pages how well runners are locked in."""
+        for role in self._roles.values():
+            self._tell(role, confinement)
+
+    def _tell(self, role: Role, confinement: Confinement) -> None:
+        if role.kind == "server" and role.child is not None:
+            with contextlib.suppress(ChannelClosed):  # it is ending: the next one is told at its start
+                role.child.channel.send(control.Grounded(confinement))
 
     async def _listen(self, role: Role, channel: Channel) -> None:
         while True:

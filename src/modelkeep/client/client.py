@@ -256,6 +256,20 @@ class Client:
         """Make a key worthless at once."""
         self._connection.document("DELETE", f"{_API}/keys/{_part(key_id)}")
 
+    # What is allowed although it is dangerous
+
+    def safety(self) -> Mapping[str, Any]:
+        """Return the switches of the installation: what they are set to, by whom, when and why."""
+        return dict(self._get("/safety"))
+
+    def allow_code(self, *, allowed: bool = True, reason: str) -> Mapping[str, Any]:
+        """Let files that can run code when they are loaded (joblib, pickle) be uploaded, or no more; for administrators."""
+        return dict(self._put("/safety/code-formats", {"allowed": allowed, "reason": reason}))
+
+    def accept_sandbox(self, level: str | None, *, reason: str) -> Mapping[str, Any]:
+        """Let every model be loaded at this level of the lock-down ("L1", "L0"); None takes that back."""
+        return dict(self._put("/safety/sandbox", {"accepted": level, "reason": reason}))
+
     # Health
 
     def health(self) -> Mapping[str, Any]:
@@ -273,6 +287,9 @@ class Client:
 
     def _post(self, path: str, body: object = None) -> Any:  # noqa: ANN401 - a JSON document
         return self._connection.document("POST", _API + path, json=body)
+
+    def _put(self, path: str, body: object) -> Any:  # noqa: ANN401 - a JSON document
+        return self._connection.document("PUT", _API + path, json=body)
 
     def _items(self, path: str, **query: Any) -> Iterator[Mapping[str, Any]]:  # noqa: ANN401 - values of the query
         wanted = {"limit": 200, **query}

@@ -20,6 +20,7 @@ class Reason(StrEnum):
     LOAD_TIMEOUT = "load_timeout"
     LOAD_CRASHED = "load_crashed"
     MEMORY_LIMIT = "memory_limit"
+    NOT_CONFINED = "not_confined"
     SAMPLE_NEEDED = "sample_needed"
     SAMPLE_UNREADABLE = "sample_unreadable"
     SAMPLE_MISMATCH = "sample_mismatch"
@@ -46,6 +47,7 @@ ADVICE: dict[Reason, str] = {
     Reason.LOAD_TIMEOUT: "Loading took longer than validation allows. Make the model smaller, or raise the time limit.",
     Reason.LOAD_CRASHED: "The process died while loading the file, which is probably damaged. Save it again.",
     Reason.MEMORY_LIMIT: "The model needs more memory than a runner may use. Make it smaller, or raise the memory limit.",
+    Reason.NOT_CONFINED: "This machine cannot lock such a model in. Ask for `modelkeep doctor` there, or convert to ONNX.",
     Reason.SAMPLE_NEEDED: "The artifact does not say what its inputs are. Upload it with a few sample rows.",
     Reason.SAMPLE_UNREADABLE: "The sample cannot be read. Send CSV with a header line, JSON rows, or a picture.",
     Reason.SAMPLE_MISMATCH: "The sample does not fit the model's inputs. Send rows with exactly the model's columns.",

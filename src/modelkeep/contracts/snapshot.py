@@ -5,15 +5,17 @@ from typing import Literal
 
 import msgspec
 
+from modelkeep.contracts.confinement import Level
 from modelkeep.contracts.signature import ImageSpec, Signature
 
 
 class Scope(StrEnum):
-    """What an API key may do. `admin` includes all others."""
+    """What an API key may do. `admin` includes all others; `models:code` adds files that may run code to `models:write`."""
 
     PREDICT = "predict"
     MODELS_READ = "models:read"
     MODELS_WRITE = "models:write"
+    MODELS_CODE = "models:code"
     METRICS_READ = "metrics:read"
     ADMIN = "admin"
 
@@ -28,7 +30,10 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class RunnerSpec(msgspec.Struct, frozen=True):
-    """All that is needed to start a runner for one version. `runner` is the plugin's name, `digest` the artifact's SHA-256."""
+    """All that is needed to start a runner for one version. `runner` is the plugin's name, `digest` the artifact's SHA-256.
+
+    `accepted` is a level of the lock-down that administrators accept for every format, below what the format needs.
+    """
 
     version_id: str
     digest: str
@@ -38,6 +43,7 @@ class RunnerSpec(msgspec.Struct, frozen=True):
     signature: Signature | None = None
     image: ImageSpec | None = None
     limits: Limits = Limits()
+    accepted: Level | None = None
 
 
 class ServedVersion(msgspec.Struct, frozen=True):
@@ -150,13 +156,14 @@ class ServedKey(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """News for serving. A higher number replaces a lower one whole."""
+    """News for serving. A higher number replaces a lower one whole. `accepted` is as in each version's `RunnerSpec`."""
 
     number: int
     made_at: float
     deployments: tuple[ServedDeployment, ...] = ()
     versions: tuple[ServedVersion, ...] = ()
     keys: tuple[ServedKey, ...] = ()
+    accepted: Level | None = None
 
 
 class News(msgspec.Struct, frozen=True):

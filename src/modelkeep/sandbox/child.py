@@ -1,7 +1,6 @@
 """The runner itself: locked down first, then loads one model, then answers runs until nobody is left to ask."""
 
 import gc
-import os
 import socket
 import sys
 import time
@@ -10,15 +9,16 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import CannotCompile, CannotLoad, Compilable, Model
 from modelkeep.contracts.signature import Dtype
-from modelkeep.sandbox import frames, limits, loader
+from modelkeep.sandbox import frames, loader, lockdown, selftest
 from modelkeep.sandbox.control import Fork
 from modelkeep.sandbox.imaging import BadImageError, Pictures
-from modelkeep.sandbox.memory import peak_resident_bytes, resident_bytes
+from modelkeep.sandbox.memory import Memory, peak_resident_bytes
 from modelkeep.sandbox.servers import Arrays, Servers
 
 if TYPE_CHECKING:
@@ -80,22 +80,20 @@ class Served:
             return frames.encode(frames.NotCompiled(loader.for_people(loader.describe(error))))
 
 
-def main(fork: Fork, artifact: int, channel: int, output: int, parent: int) -> int:
+def main(fork: Fork, artifact: int, channel: int, allowance: lockdown.Allowance) -> int:
     """Be a runner until nobody needs it; returns the exit status. Call it right after the fork.
 
     `channel` brings the sockets of those whom it serves; at its end of file the runner ends.
     """
-    confinement = limits.Confinement(
-        memory_bytes=fork.spec.limits.memory_mb * 1024 * 1024,
-        parent=parent,
-        keep=frozenset({artifact, channel}),
-        output=output,
-    )
-    limits.lock_down(confinement)
+    memory = Memory("self", allowance.proc)
+    allowance = msgspec.structs.replace(allowance, keep=allowance.keep | {memory.fd})
+    lockdown.lock_down(allowance)
+    held = selftest.confinement(allowance.keep)
     _start_afresh()
     servers = Servers(socket.socket(fileno=channel))
     try:
-        served, loaded = _load(fork, artifact)
+        loader.require(fork.spec, held)
+        served, loaded = _load(fork, artifact, memory)
     except CannotLoad as error:
         servers.greet(frames.encode(frames.LoadFailed(error.reason, error.detail)))
         return CANNOT_LOAD
@@ -113,14 +111,14 @@ def serve(servers: Servers, served: Served) -> int:
     return PROTOCOL_FAULT if servers.fault else 0
 
 
-def _load(fork: Fork, artifact: int) -> tuple[Served, frames.Loaded]:
-    before, started = resident_bytes(os.getpid()), time.perf_counter()
+def _load(fork: Fork, artifact: int, memory: Memory) -> tuple[Served, frames.Loaded]:
+    before, started = memory.resident_bytes(), time.perf_counter()
     model = loader.load(fork.spec, fork.sample, artifact)
     try:
         served = Served(model, Pictures(fork.spec.image, model.facts.signature) if fork.spec.image else None)
     except MemoryError as error:
         raise CannotLoad(Reason.MEMORY_LIMIT, str(error)) from error
-    return served, frames.Loaded(served.facts, time.perf_counter() - started, before, resident_bytes(os.getpid()))
+    return served, frames.Loaded(served.facts, time.perf_counter() - started, before, memory.resident_bytes())
 
 
 def _start_afresh() -> None:

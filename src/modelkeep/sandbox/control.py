@@ -6,7 +6,7 @@
     supervisor -> server   Leave (a runner that is to go)
     any role -> supervisor Started
     supervisor -> template Fork (with the artifact, the runner's own channel and its stderr)
-    template -> supervisor Forked (with a pidfd), Exited
+    template -> supervisor Grounded, Forked (with a pidfd), Exited
     supervisor -> runner   Attach (with the runner's end of a socket to one server or worker), Drain
 
 A channel is a Unix stream socketpair. Each message is a u32 length, a u8 count of descriptors, and msgpack. Descriptors
@@ -25,6 +25,7 @@ from enum import StrEnum
 
 import msgspec
 
+from modelkeep.contracts.confinement import Confinement
 from modelkeep.contracts.runner import Column
 from modelkeep.contracts.snapshot import RunnerSpec
 
@@ -144,6 +145,12 @@ class Fork(msgspec.Struct, frozen=True, tag=True):
     sample: tuple[Column, ...] = ()
 
 
+class Grounded(msgspec.Struct, frozen=True, tag=True):
+    """Template: how well runners are locked in on this machine, by a trial."""
+
+    confinement: Confinement
+
+
 class Forked(msgspec.Struct, frozen=True, tag=True):
     """Template: the runner's process id; its pidfd comes with this."""
 
@@ -160,7 +167,21 @@ class Exited(msgspec.Struct, frozen=True, tag=True):
 
 
 Message = (
-    Configure | Started | Want | Inspect | Kill | Connected | Leave | Gone | Held | Drain | Attach | Fork | Forked | Exited
+    Configure
+    | Started
+    | Want
+    | Inspect
+    | Kill
+    | Connected
+    | Leave
+    | Gone
+    | Held
+    | Drain
+    | Attach
+    | Fork
+    | Grounded
+    | Forked
+    | Exited
 )
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Message).decode

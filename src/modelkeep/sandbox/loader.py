@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 
 from modelkeep.contracts import discovery
+from modelkeep.contracts.confinement import NEEDED, Confinement
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import Artifact, CannotLoad, Column, Format, LoadOptions, Model, Runner
 from modelkeep.contracts.snapshot import RunnerSpec
@@ -55,6 +56,19 @@ def load(spec: RunnerSpec, sample: tuple[Column, ...], artifact: int, runners: S
     gc.collect()
     gc.freeze()
     return model
+
+
+def require(spec: RunnerSpec, held: Confinement, runners: Sequence[type[Runner]] | None = None) -> None:
+    """Raise `CannotLoad` unless this process is locked in well enough for a file of this format."""
+    _runner, declared = _find(installed() if runners is None else runners, spec.format)
+    needed = NEEDED[declared.safety]
+    if spec.accepted is not None:
+        needed = min(needed, spec.accepted)
+    if held.level < needed:
+        raise CannotLoad(
+            Reason.NOT_CONFINED,
+            f"{declared.name} needs {needed.short}, and this machine gives {held.level.short}: {held.missing}",
+        )
 
 
 @cache

@@ -6,13 +6,42 @@ import resource
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
+class Memory:
+    """The count of one process, kept open: to read it again takes a tenth of what opening it does.
+
+    `process` is its id, or "self"; `proc` is open on /proc, for one that cannot open process files by their paths.
+    """
+
+    def __init__(self, process: int | str, proc: int | None = None) -> None:
+        path = f"{process}/statm"
+        try:
+            self.fd = os.open(path if proc is not None else f"/proc/{path}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+        except FileNotFoundError:
+            self.fd = -1  # it has ended already
+
+    def resident_bytes(self) -> int:
+        """Return the resident memory, with what it shares with others; 0 when the process has ended."""
+        if self.fd < 0:
+            return 0
+        try:
+            return int(os.pread(self.fd, 256, 0).split()[1]) * _PAGE
+        except ProcessLookupError:
+            return 0
+
+    def close(self) -> None:
+        """Let go of the count."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
 def resident_bytes(pid: int) -> int:
-    """Return the resident memory of a process, with what it shares with others; 0 when it has ended."""
+    """Return the resident memory of a process once; 0 when it has ended."""
+    memory = Memory(pid)
     try:
-        with open(f"/proc/{pid}/statm", encoding="ascii") as statm:  # noqa: PTH123 - a process file, not a path of ours
-            return int(statm.read().split()[1]) * _PAGE
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
+        return memory.resident_bytes()
+    finally:
+        memory.close()
 
 
 def peak_resident_bytes() -> int:

@@ -1,9 +1,9 @@
 """The template: one warm, single-threaded process that holds no secret. Each runner is a fork of it.
 
 Started by the supervisor as `python -I -m modelkeep.sandbox.template FD`, where FD is its end of a control channel and the
-environment is `limits.ENVIRONMENT`. It answers each `Fork` with `Forked` and, when that runner has ended, with `Exited`. A
-runner that could not even be forked is `Exited` without having been `Forked`. It ends at the channel's end of file, and its
-runners end with it.
+environment is `lockdown.ENVIRONMENT`. It says first how well runners are locked in here (`Grounded`). Then it answers each
+`Fork` with `Forked` and, when that runner has ended, with `Exited`. A runner that could not even be forked is `Exited` without
+having been `Forked`. It ends at the channel's end of file, and its runners end with it.
 """
 
 import contextlib
@@ -21,8 +21,9 @@ from collections.abc import Iterator
 import msgspec
 
 from modelkeep.contracts.runner import Runner
-from modelkeep.sandbox import child, limits, loader
-from modelkeep.sandbox.control import ChannelClosed, Exited, Fork, Forked, Inbox, pack
+from modelkeep.sandbox import child, loader, lockdown
+from modelkeep.sandbox.cells import Cells
+from modelkeep.sandbox.control import ChannelClosed, Exited, Fork, Forked, Grounded, Inbox, pack
 
 NOT_FORKED = 71
 """Status of an `Exited` for a runner that could not be forked."""
@@ -31,10 +32,11 @@ _BROKEN = 70
 
 
 class Running(msgspec.Struct, frozen=True):
-    """A runner that has not been reaped: its name and process id."""
+    """A runner that has not been reaped: its name, process id and user id (0: ours)."""
 
     runner: str
     pid: int
+    uid: int
 
 
 class Template:
@@ -42,6 +44,7 @@ class Template:
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
+        self._cells = Cells()
         self._inbox = Inbox()
         self._selector = selectors.DefaultSelector()
         self._selector.register(channel, selectors.EVENT_READ)
@@ -49,6 +52,7 @@ class Template:
     def run(self) -> None:
         """Work until the supervisor closes the channel."""
         with contextlib.suppress(ChannelClosed, ConnectionError):
+            self._channel.sendall(pack(Grounded(self._cells.confinement)))
             gc.disable()  # importing makes many objects and no garbage
             for _module in preload():
                 self._turn(0)
@@ -72,9 +76,9 @@ class Template:
             if runner.manifest.name == fork.spec.runner:
                 # What is asked for first is imported first, and here: done in the fork, it would be done twice at once.
                 deque(_preload_for(runner), maxlen=0)
-        if limits.count_threads() != 1:
+        if lockdown.count_threads(self._cells.proc) != 1:
             raise RuntimeError("a preloaded module has started a thread: forks of this template would be broken")
-        template = os.getpid()
+        allowance = self._cells.allowance(fork.spec.limits.memory_mb << 20, frozenset({artifact, channel}), output)
         gc.freeze()  # runners share these objects' memory as long as no collection touches them
         try:
             pid = os.fork()
@@ -83,11 +87,13 @@ class Template:
             self._channel.sendall(pack(Exited(fork.runner, NOT_FORKED, 0)))
             pid = -1
         if pid == 0:
-            _become_runner(fork, artifact, channel, output, template)
+            _become_runner(fork, artifact, channel, allowance)
         for fd in fds:
             os.close(fd)
         if pid > 0:
-            self._watch(Running(fork.runner, pid))
+            self._watch(Running(fork.runner, pid, allowance.uid))
+        else:
+            self._cells.release(allowance.uid)
 
     def _watch(self, running: Running) -> None:
         pidfd = os.pidfd_open(running.pid)
@@ -100,6 +106,7 @@ class Template:
         self._selector.unregister(pidfd)
         os.close(pidfd)
         _pid, status, usage = os.wait4(running.pid, 0)
+        self._cells.release(running.uid)
         exited = Exited(running.runner, os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024)
         self._channel.sendall(pack(exited))
 
@@ -122,11 +129,11 @@ def _preload_for(runner: type[Runner]) -> Iterator[str]:
         yield name
 
 
-def _become_runner(fork: Fork, artifact: int, channel: int, output: int, template: int) -> None:
+def _become_runner(fork: Fork, artifact: int, channel: int, allowance: lockdown.Allowance) -> None:
     """Never returns. Nothing of the template's own stack may run in the runner."""
     status = _BROKEN
     try:
-        status = child.main(fork, artifact, channel, output, template)
+        status = child.main(fork, artifact, channel, allowance)
     except Exception:  # noqa: BLE001 - the last frame of a process: tell the supervisor's pipe, then end
         traceback.print_exc()
     finally:
@@ -138,9 +145,11 @@ def main(fd: int) -> None:
     """Be the template of the supervisor at the other end of `fd`."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the supervisor decides when runners end; a terminal's Ctrl-C goes to all
-    limits.clean_environment()
-    limits.die_with_parent(os.getppid())
-    Template(socket.socket(fileno=fd)).run()
+    lockdown.clean_environment()
+    parent = os.getppid()
+    template = Template(socket.socket(fileno=fd))
+    lockdown.die_with_parent(parent)  # after namespaces were entered, which may clear it
+    template.run()
 
 
 if __name__ == "__main__":

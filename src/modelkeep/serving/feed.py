@@ -41,7 +41,7 @@ class Feed:
             while not stop.is_set():
                 for ring in await bell.wait(_HEARTBEAT_S):
                     self._hear(ring)
-                self._router.settle()
+                self._router.tend()
                 self.beat()
 
     def read(self) -> None:

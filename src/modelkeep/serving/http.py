@@ -6,6 +6,7 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
+from modelkeep.contracts.confinement import Confinement, Level
 from modelkeep.contracts.errors import Internal, MethodNotAllowed, ModelkeepError, NotFound
 from modelkeep.contracts.snapshot import Scope as KeyScope
 from modelkeep.infra.headers import presented_key
@@ -45,7 +46,9 @@ class Door:
         metrics: Metrics,
         forward: Forward,
         version: str,
+        acceptable: Level | None = None,
     ) -> None:
+        self._acceptable = acceptable
         self._settings = settings
         self._router = router
         self._keys = keys
@@ -56,6 +59,7 @@ class Door:
         self._version = version
         self._started = time.monotonic()
         self._draining = False
+        self.confinement: Confinement | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI connection (uvicorn calls this)."""
@@ -96,6 +100,16 @@ class Door:
         """Say that this process is about to end: not ready any more, and no endless streams."""
         self._draining = True
         self._forward.drain()
+
+    def grounded(self, confinement: Confinement) -> None:
+        """Say on the health pages how well runners are locked in on this machine."""
+        self.confinement = confinement
+
+    @property
+    def accepted(self) -> Level | None:
+        """The lower level of the lock-down that is in force: an administrator accepts it, and the settings let them."""
+        accepted = self._router.snapshot.accepted
+        return None if accepted is None or self._acceptable is None or accepted < self._acceptable else accepted
 
     async def _local(self, parts: list[str], request: Request) -> Response | None:
         """Answer what is served here; None sends the request on."""
@@ -165,12 +179,15 @@ class Door:
             reasons.append("the news from the control plane is too old")
         if not self._router.warm:
             reasons.append("models are being loaded")
+        if self.confinement is not None and self.confinement.level is Level.OPEN and self.accepted is not Level.OPEN:
+            reasons.append(f"no model can be locked in on this machine ({self.confinement.missing})")
         body = {
             "ready": not reasons,
             "reasons": reasons,
             "snapshot": self._router.snapshot.number,
             "news_age_s": round(self._keys.staleness_s, 1) if self._router.snapshot.number else None,
             "models": self._counts(),
+            "sandbox": self._sandbox(),
         }
         return _json(body, 503 if reasons else 200)
 
@@ -183,8 +200,20 @@ class Door:
                 "version": self._version,
                 "uptime_s": round(time.monotonic() - self._started, 1),
                 "models": counts,
+                "sandbox": self._sandbox(),
             }
         )
+
+    def _sandbox(self) -> dict[str, object] | None:
+        """How well runners are locked in, and the lower level that is accepted; None until that has been tried."""
+        if self.confinement is None:
+            return None
+        accepted = self.accepted
+        return {
+            "level": self.confinement.level.short,
+            "missing": self.confinement.missing,
+            "accepted": None if accepted is None else accepted.short,
+        }
 
     def _counts(self) -> dict[str, int]:
         served = list(self._router.routes().values())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import structlog
 
+from modelkeep.contracts.confinement import Confinement, Level
 from modelkeep.infra.exposition import OPENMETRICS, TEXT, Exposition, wants_openmetrics
 from modelkeep.infra.tally import BUDGET, DROPPED, Family, Gauges, Labels, Tallies, Tally, merged
 
@@ -167,6 +168,18 @@ _AGE: Final = Family(
     "Seconds since the control plane was last heard of, in the server that has waited longest.",
     rule="max",
 )
+_CONFINED: Final = Family(
+    "modelkeep_sandbox_level",
+    "gauge",
+    "How well runners are locked in on this machine: 3 and 2 for all models, 1 for data alone, 0 for none.",
+    rule="min",
+)
+_ACCEPTED: Final = Family(
+    "modelkeep_sandbox_accepted",
+    "gauge",
+    "1 while an administrator accepts that runners are locked in less well than their models need.",
+    rule="max",
+)
 
 _COUNTED: Final = (
     _REQUESTS,
@@ -180,7 +193,10 @@ _COUNTED: Final = (
     _HISTORY,
     _HISTORY_LOST,
 )
-_SEEN: Final = (_BUILD, _HISTORY_LAG, _HISTORY_UNREAD, _DEPTH, _READY, _REPLICAS, _BUSY, _MODEL, _LOAD, _MEMORY, _NUMBER, _AGE)
+_SEEN: Final = (
+    *(_BUILD, _HISTORY_LAG, _HISTORY_UNREAD, _DEPTH, _READY, _REPLICAS, _BUSY, _MODEL, _LOAD, _MEMORY, _NUMBER, _AGE),
+    *(_CONFINED, _ACCEPTED),
+)
 FAMILIES: Final = (*_COUNTED, *_SEEN, DROPPED)
 
 
@@ -306,6 +322,8 @@ class Metrics:
         self._memory: Callable[[], Gauges] = list
         self._history: list[_Followed] = []
         self._loading: Callable[[], tuple[float, int] | None] = lambda: None
+        self._confinement: Callable[[], Confinement | None] = lambda: None
+        self._accepted: Callable[[], Level | None] = lambda: None
 
     def meter(self, deployment: str, version: int) -> Meter:
         """Return the meter of this deployment's version, to be kept as long as it answers."""
@@ -345,6 +363,11 @@ class Metrics:
         ]
         self._loading = loading
 
+    def watch_confinement(self, confinement: Callable[[], Confinement | None], accepted: Callable[[], Level | None]) -> None:
+        """Also show how well runners are locked in, once that is known, and whether less is accepted."""
+        self._confinement = confinement
+        self._accepted = accepted
+
     def publish(self, *, alone: bool = False) -> None:
         """Let the other servers show this one's state, unless it is alone; to be called about once a second.
 
@@ -378,6 +401,10 @@ class Metrics:
         if loading is not None:
             lag_s, lost = loading
             gauges += [(_HISTORY_LAG.name, (), lag_s), (_HISTORY_UNREAD.name, (), float(lost))]
+        confinement = self._confinement()
+        if confinement is not None:
+            gauges.append((_CONFINED.name, (), float(confinement.level)))
+            gauges.append((_ACCEPTED.name, (), float(self._accepted() is not None)))
         return gauges
 
     def _within_budget(self, gauges: dict[Family, dict[Labels, list[float]]]) -> dict[Family, dict[Labels, list[float]]]:

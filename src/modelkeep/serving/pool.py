@@ -140,9 +140,9 @@ class Pool:
 
     def balance(self) -> None:
         """Let the number of each version's runners follow its load; to be called about once a second."""
-        for served in self._served.values():
-            served.balance()
-        self._ask()
+        changed = [served.balance() for served in self._served.values()]  # all of them look, not only until the first change
+        if any(changed):
+            self._ask()
 
     def get(self, version_id: str) -> Served | None:
         """Return the version, if it is wanted."""

@@ -116,6 +116,11 @@ class Router:
                 self._point(deployment, current.served)
         self._want()
 
+    def tend(self) -> None:
+        """Let go of versions whose last runs have ended; to be called every few seconds. Everything else settles by itself."""
+        if self._leaving:
+            self.settle()
+
     @property
     def warm(self) -> bool:
         """Whether every deployment has a version that answers, or that has been given up for now."""

@@ -9,6 +9,7 @@ from modelkeep.contracts.snapshot import Limits, RunnerSpec
 from modelkeep.contracts.storage import BlobStore
 from modelkeep.control.models.rules import Findings, Version
 from modelkeep.control.models.service import Models
+from modelkeep.control.safety.service import Switches
 from modelkeep.infra.jobs import Job
 from modelkeep.worker.inspection import Inspection, InspectionRequest, Inspector
 
@@ -16,8 +17,9 @@ from modelkeep.worker.inspection import Inspection, InspectionRequest, Inspector
 class Validation:
     """Validates versions."""
 
-    def __init__(self, models: Models, blobs: BlobStore, inspector: Inspector, limits: Limits) -> None:
+    def __init__(self, models: Models, switches: Switches, blobs: BlobStore, inspector: Inspector, limits: Limits) -> None:
         self._models = models
+        self._switches = switches
         self._blobs = blobs
         self._inspector = inspector
         self._limits = limits
@@ -49,6 +51,7 @@ class Validation:
             runner=version.runner,
             image=version.image,
             limits=self._limits,
+            accepted=(await self._switches.safety()).accepted,
         )
         labels, compiles = await self._models.labels(version.id), version.compile != "off"
         if version.sample is None:

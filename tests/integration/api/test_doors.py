@@ -57,7 +57,7 @@ async def test_every_route_wants_some_scope(
             )
             assert answer.status_code in {403, 400}, (method, path)
             if answer.status_code == 400:  # the body is looked at first; a right one must then be refused
-                assert method in {"POST", "PATCH"}
+                assert method in {"POST", "PATCH", "PUT"}
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,9 @@ async def test_every_route_wants_some_scope(
         ("PATCH", "/api/v1/models/m/versions/1", {"description": "x"}, Scope.MODELS_WRITE),
         ("POST", "/api/v1/deployments/m/promote", {"version": 1}, Scope.MODELS_WRITE),
         ("GET", "/api/v1/deployments/m", None, Scope.MODELS_READ),
+        ("GET", "/api/v1/safety", None, Scope.MODELS_READ),
+        ("PUT", "/api/v1/safety/code-formats", {"allowed": True, "reason": "x"}, Scope.ADMIN),
+        ("PUT", "/api/v1/safety/sandbox", {"accepted": None, "reason": "x"}, Scope.ADMIN),
         ("POST", "/api/v1/keys", {"name": "x", "scopes": ["predict"]}, Scope.ADMIN),
         ("GET", "/api/v1/keys", None, Scope.ADMIN),
         ("DELETE", "/api/v1/keys/key_1", None, Scope.ADMIN),

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fixtures.control import ADMIN
 from modelkeep.api.settings import ApiSettings
 from modelkeep.app.control_plane import ControlPlane
 from modelkeep.plugins.storage.local import LocalStore
@@ -49,6 +50,7 @@ async def test_all_parts_of_an_upload_arrive(client: httpx.AsyncClient, control:
         "file": ("m.bin", b"\x00\r\n--BOUND\r\n" * 9),
     }
     data = {"format": "joblib", "preprocess": '{"size": 64}', "description": "déjà vu"}
+    await control.switches.allow_code(ADMIN, allowed=True, reason="a test")
     answer = await client.post(PATH, files=parts, data=data, headers={"Idempotency-Key": "k1"})
     assert (answer.status_code, answer.headers["location"]) == (202, f"{PATH}/1")
     body = answer.json()
@@ -247,7 +249,7 @@ def test_however_the_body_is_cut_the_same_upload_arrives(content: bytes, cuts: l
             yield body[start:end]
 
     async def read() -> tuple[bytes, _Form]:
-        parsed = _Form(b"multipart/form-data; boundary=BOUND", FORMATS, ApiSettings())
+        parsed = _Form(b"multipart/form-data; boundary=BOUND", FORMATS, lambda form: None, ApiSettings())
         return b"".join([piece async for piece in _file(chunks(), parsed, 10**6, ApiSettings())]), parsed
 
     with asyncio.Runner() as runner:

@@ -21,7 +21,10 @@ def data(tmp_path):
 
 def test_the_setup_token_becomes_an_administrator_and_a_key_of_the_demo(standin, data):
     assert demo_key(standin.url, data, "") == KEY
-    assert [(key["name"], key["scopes"]) for key in standin.keys] == [("demo", ["predict", "models:read", "models:write"])]
+    assert [(key["name"], key["scopes"]) for key in standin.keys] == [
+        ("demo", ["predict", "models:read", "models:write", "models:code"])
+    ]
+    assert standin.code_allowed
     assert (data / "admin-key").read_text() == f"{KEY}\n"
     assert stat.S_IMODE((data / "admin-key").stat().st_mode) == 0o600
 

@@ -11,7 +11,7 @@ from fixtures import artifacts
 from fixtures.inspection import accepted, refused
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.signature import Dtype, Layout
-from modelkeep.sandbox.limits import ENVIRONMENT
+from modelkeep.sandbox.lockdown import ENVIRONMENT
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -15,7 +15,7 @@ from fixtures import artifacts
 from fixtures.runners import PATIENCE_S
 from modelkeep.contracts.snapshot import RunnerSpec
 from modelkeep.sandbox import control
-from modelkeep.sandbox.limits import ENVIRONMENT
+from modelkeep.sandbox.lockdown import ENVIRONMENT
 
 ROWS = np.array([[1.0, 2.0], [3.0, 4.0]])
 

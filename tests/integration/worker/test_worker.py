@@ -65,7 +65,7 @@ def live(db: Database, tmp_path: Path) -> ControlPlane:
 
 @pytest.fixture
 def validation(live: ControlPlane, inspector: Inspector, tmp_path: Path) -> Validation:
-    return Validation(live.models, LocalStore(tmp_path / "blobs"), inspector, Limits(memory_mb=7))
+    return Validation(live.models, live.switches, LocalStore(tmp_path / "blobs"), inspector, Limits(memory_mb=7))
 
 
 @asynccontextmanager
@@ -256,7 +256,7 @@ class Inspector:
 async def main():
     db = Database(DatabaseSettings(url=url))
     control = control_plane(db, ring_worker=int, ring_courier=int, limits=Limits())
-    validation = Validation(control.models, LocalStore(folder / "blobs"), Inspector(), Limits())
+    validation = Validation(control.models, control.switches, LocalStore(folder / "blobs"), Inspector(), Limits())
     settings = WorkerSettings(name=name, quiet_start_s=0.01, poll_s=0.1, lease_s=1.5)
     run_dir = folder / name
     run_dir.mkdir(exist_ok=True)

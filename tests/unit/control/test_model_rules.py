@@ -54,7 +54,8 @@ def _version(**changes: object) -> Version:
     ],
 )
 def test_the_format_is_the_declared_one_or_the_suffix_tells(filename: str, declared: str, chosen: tuple[str, str]):
-    assert FORMATS.choose(filename, declared) == chosen
+    form, runner = FORMATS.choose(filename, declared)
+    assert (form.name, runner) == chosen
 
 
 @pytest.mark.parametrize(("filename", "declared"), [("m.exe", ""), ("onnx", ""), ("m.", ""), ("m.onnx", "tensorflow")])

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response, status
@@ -37,7 +38,8 @@ async def upload(
 ) -> VersionAnswer:
     """Upload a file as the next version. The answer comes once it is safely stored; validation follows."""
     await behind.models.expect_upload(actor, name, create=create)
-    received = await uploads.receive(request, behind.blobs, behind.formats, behind.settings)
+    may = partial((await behind.switches.safety()).check, actor)
+    received = await uploads.receive(request, behind.blobs, behind.formats, may, behind.settings)
     version = await behind.models.receive(actor, name, received, idempotency_key, create=create)
     response.headers["location"] = f"/api/v1/models/{version.model}/versions/{version.number}"
     return VersionAnswer.model_validate(version)
@@ -47,7 +49,8 @@ async def upload(
 async def check(*, name: Name, body: PlannedUpload, actor: Writer, behind: Behind, create: Create = False) -> None:
     """Say whether an upload would be taken, before gigabytes are sent for nothing. Nothing is made."""
     await behind.models.expect_upload(actor, name, create=create)
-    uploads.check(body.filename, body.format, body.size, behind.formats, behind.settings)
+    may = partial((await behind.switches.safety()).check, actor)
+    uploads.check(body.filename, body.format, body.size, behind.formats, behind.settings, may=may)
 
 
 @router.get("")

@@ -58,7 +58,8 @@ def create_key(
     scope: Annotated[
         list[str],
         typer.Option(
-            metavar="SCOPE", help="predict, models:read, models:write, metrics:read or admin; several times for several."
+            metavar="SCOPE",
+            help="predict, models:read, models:write, models:code, metrics:read or admin; several times for several.",
         ),
     ] = ["predict"],  # noqa: B006 - typer reads the default and never changes it
     expires_in_days: Annotated[

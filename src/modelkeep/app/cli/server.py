@@ -1,6 +1,7 @@
 """Commands about the server itself: run it, look after it, say which it is."""
 
 import os
+import sys
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ from modelkeep.app.cli.problems import Code
 from modelkeep.app.cli.screen import Screen
 from modelkeep.contracts.errors import Invalid
 from modelkeep.infra.settings import sqlite_file
+from modelkeep.sandbox.view import inside, readable
 
 Config = Annotated[Path | None, typer.Option(metavar="FILE", help="Settings file; else modelkeep.toml here, if there is one.")]
 Data = Annotated[Path | None, typer.Option(metavar="DIR", help="Directory that keeps everything (default .modelkeep)")]
@@ -81,8 +83,13 @@ _STYLES = {"ok": "green", "info": "dim", "warn": "yellow", "fail": "bold red"}
 
 
 def _check_data(data: Path) -> None:
-    """Make the data directory, and refuse in words one that cannot be written."""
+    """Make the data directory, and refuse in words one that cannot be written, or that models could read."""
     advice = "Name another with --data or MODELKEEP_DATA, or give this user the right to write there."
+    for folder in readable(tuple(sys.path[1:])):  # the first is of this program alone
+        if inside(os.path.realpath(data), folder):
+            raise CannotKeepData(
+                f"The data directory {data} lies in {folder}, which models may read. Name another with --data."
+            )
     try:
         data.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:

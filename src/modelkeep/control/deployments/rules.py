@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from modelkeep.contracts.confinement import Level
 from modelkeep.contracts.prediction import Heartbeat
 from modelkeep.contracts.snapshot import (
     DeploymentSettings,
@@ -101,12 +102,16 @@ def serving(deployment: Deployment, heartbeats: Iterable[Heartbeat], numbers: di
     ]
 
 
-def served_version(version: Version, labels: tuple[str, ...], limits: Limits) -> ServedVersion | None:
+def served_version(
+    version: Version, labels: tuple[str, ...], limits: Limits, accepted: Level | None = None
+) -> ServedVersion | None:
     """Return a version as serving sees it; None while it has no signature, and so cannot serve."""
     if version.signature is None:
         return None
     file = version.compiled or version
-    spec = RunnerSpec(version.id, file.digest, file.size, file.format, file.runner, version.signature, version.image, limits)
+    spec = RunnerSpec(
+        version.id, file.digest, file.size, file.format, file.runner, version.signature, version.image, limits, accepted
+    )
     return ServedVersion(
         id=version.id,
         model=version.model,
@@ -127,6 +132,8 @@ def compile_snapshot(
     deployments: Iterable[Deployment],
     versions: Iterable[ServedVersion],
     keys: tuple[ServedKey, ...],
+    *,
+    accepted: Level | None = None,
 ) -> Snapshot:
     """Put together everything that serving needs to answer."""
     known = {version.id: version for version in versions}
@@ -136,4 +143,4 @@ def compile_snapshot(
         if one.version_id is not None and one.version_id in known
     ]
     served = sorted({place.version_id for place in places})
-    return Snapshot(number, now.timestamp(), tuple(places), tuple(known[one] for one in served), keys)
+    return Snapshot(number, now.timestamp(), tuple(places), tuple(known[one] for one in served), keys, accepted)

@@ -25,6 +25,7 @@ from modelkeep.control.deployments.rules import (
     serving,
 )
 from modelkeep.control.models.service import Models
+from modelkeep.control.safety.service import Switches
 from modelkeep.control.users.service import Users
 from modelkeep.infra.broadcast import Broadcast
 from modelkeep.infra.clock import Clock
@@ -46,6 +47,7 @@ class Deployments:
         audit: Audit,
         users: Users,
         models: Models,
+        switches: Switches,
         events: Events,
         broadcast: Broadcast,
         clock: Clock,
@@ -55,6 +57,7 @@ class Deployments:
         self._audit = audit
         self._users = users
         self._models = models
+        self._switches = switches
         self._events = events
         self._broadcast = broadcast
         self._clock = clock
@@ -141,10 +144,14 @@ class Deployments:
         open_models = await self._models.open_models(tx)
         deployments = [one for one in await store.answering(tx) if one.model_id in open_models]
         ids = {one.version_id for one in deployments if one.version_id is not None}
-        served = [served_version(version, labels, self._limits) for version, labels in await self._models.served(tx, ids)]
+        accepted = (await self._switches.safety_in(tx)).accepted
+        served = [
+            served_version(version, labels, self._limits, accepted) for version, labels in await self._models.served(tx, ids)
+        ]
         versions = [version for version in served if version is not None]
         now = self._clock()
-        snapshot = compile_snapshot(number, now, deployments, versions, await self._users.served_keys(tx))
+        keys = await self._users.served_keys(tx)
+        snapshot = compile_snapshot(number, now, deployments, versions, keys, accepted=accepted)
         await self._broadcast.publish(tx, SNAPSHOT, number, encode_snapshot(snapshot), now)
 
     async def hear(self, heartbeat: Heartbeat) -> None:

@@ -3,13 +3,14 @@
 from modelkeep.contracts.actor import SYSTEM
 from modelkeep.control.deployments.service import Deployments
 from modelkeep.control.models.events import ModelArchiveChanged, ModelCreated, VersionBecameReady
+from modelkeep.control.safety.events import SandboxAccepted
 from modelkeep.control.users.events import KeysChanged
 from modelkeep.infra.db import Transaction
 from modelkeep.infra.events import Events
 
 
 def subscribe(events: Events, deployments: Deployments) -> None:
-    """Have deployments hear of models, versions and keys."""
+    """Have deployments hear of models, versions, keys and switches."""
 
     async def on_model_created(tx: Transaction, event: ModelCreated) -> None:
         await deployments.create_in(tx, SYSTEM, event.model_id, event.name)
@@ -18,7 +19,7 @@ def subscribe(events: Events, deployments: Deployments) -> None:
         if not event.archived:
             await deployments.promote_in(tx, SYSTEM, event.model, event.number, only_first=True)
 
-    async def on_news(tx: Transaction, event: ModelArchiveChanged | KeysChanged) -> None:
+    async def on_news(tx: Transaction, event: ModelArchiveChanged | KeysChanged | SandboxAccepted) -> None:
         del event
         await deployments.publish_in(tx)
 
@@ -26,3 +27,4 @@ def subscribe(events: Events, deployments: Deployments) -> None:
     events.subscribe(VersionBecameReady, on_version_ready)
     events.subscribe(ModelArchiveChanged, on_news)
     events.subscribe(KeysChanged, on_news)
+    events.subscribe(SandboxAccepted, on_news)

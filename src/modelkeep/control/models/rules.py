@@ -146,16 +146,16 @@ class Formats:
         """Collect the formats of these runners."""
         return cls((form, manifest.name) for manifest in manifests for form in manifest.formats)
 
-    def choose(self, filename: str, declared: str = "") -> tuple[str, str]:
+    def choose(self, filename: str, declared: str = "") -> tuple[Format, str]:
         """Return format and runner for a file: the declared format, or the one its suffix belongs to."""
         if declared:
             if declared not in self._by_name:
                 raise UnsupportedFormat(f"The format {declared[:40]!r} cannot be served here. {self._supported()}")
-            return declared, self._by_name[declared][1]
+            return self._by_name[declared]
         suffix = PurePosixPath(filename.lower()).suffix
-        for name, (form, runner) in self._by_name.items():
+        for form, runner in self._by_name.values():
             if suffix and suffix in form.suffixes:
-                return name, runner
+                return form, runner
         raise UnsupportedFormat(
             f"The file name's suffix {suffix[:20]!r} tells no format that can be served here. {self._supported()} "
             "Rename the file, or name its format in `format`."

@@ -5,7 +5,6 @@
 It answers with its inputs, and does only what the fields of `Behaviour` say.
 """
 
-import os
 import random
 import signal
 import time
@@ -122,7 +121,7 @@ class EchoModel:
 
 def _behave(seconds: float, number: int, mebibytes: int) -> bytearray:
     if number:
-        os.kill(os.getpid(), signal.Signals(number))
+        signal.raise_signal(signal.Signals(number))
     if seconds:
         time.sleep(seconds)
     return bytearray(mebibytes * 1024 * 1024)

@@ -1,0 +1,78 @@
+"""Switches as values, and what they let through."""
+
+from datetime import datetime
+from typing import Final, Literal, get_args
+
+import msgspec
+
+from modelkeep.contracts import confinement
+from modelkeep.contracts.actor import Actor
+from modelkeep.contracts.confinement import Level
+from modelkeep.contracts.errors import Invalid
+from modelkeep.contracts.runner import Format
+from modelkeep.contracts.snapshot import Scope
+from modelkeep.control.safety.errors import CodeFormatsOff, NotAcceptable
+
+CODE_FORMATS: Final = "code_formats"
+SANDBOX: Final = "sandbox"
+LONGEST_REASON: Final = 1000
+
+Accepted = Literal["L1", "L0"]
+
+
+class Switch(msgspec.Struct, frozen=True):
+    """A switch, as it was last set: `value` is its position, "" the safe one, in which it is until somebody sets it."""
+
+    name: str
+    value: str = ""
+    reason: str = ""
+    set_by: str = ""
+    set_at: datetime | None = None
+
+
+class Safety(msgspec.Struct, frozen=True):
+    """All switches."""
+
+    code_formats: Switch = Switch(CODE_FORMATS)
+    sandbox: Switch = Switch(SANDBOX)
+
+    @property
+    def code_allowed(self) -> bool:
+        """Whether files that may run code can be uploaded."""
+        return self.code_formats.value == "on"
+
+    @property
+    def accepted(self) -> Level | None:
+        """The level of the lock-down that is enough for every model; None where each format's own holds."""
+        return confinement.level(self.sandbox.value)
+
+    @property
+    def accepted_name(self) -> Accepted | None:
+        """The same by its short name."""
+        return next((one for one in get_args(Accepted) if one == self.sandbox.value), None)
+
+    def check(self, actor: Actor, form: Format) -> None:
+        """Refuse a file of this format from whom may not upload it: `CodeFormatsOff`, or `Forbidden`."""
+        if form.safety != "code":
+            return
+        if not self.code_allowed:
+            raise CodeFormatsOff(
+                f"A file of the format {form.name} can run code when it is loaded, and this installation takes no such files. "
+                "An administrator allows them with `modelkeep safety allow-code`; or convert the model to ONNX."
+            )
+        actor.need(Scope.MODELS_CODE)
+
+
+def check_reason(text: str) -> str:
+    """Return the reason for a switch, which has to be given."""
+    if not text.strip() or len(text) > LONGEST_REASON:
+        raise Invalid(f"Say why, in 1 to {LONGEST_REASON} characters: the reason is kept with the change.")
+    return text.strip()
+
+
+def check_acceptable(wanted: Accepted, allowed: str) -> None:
+    """Refuse a level that the installation's settings do not let administrators accept."""
+    if not allowed or wanted < allowed:  # short names sort as levels do
+        raise NotAcceptable(
+            f"{wanted} cannot be accepted: the setting runners.unsafe_allow_level, on the machine itself, must allow it first."
+        )

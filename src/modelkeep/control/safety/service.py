@@ -1,0 +1,51 @@
+"""The switches of an installation: who may set them, and what is written down when they do."""
+
+from modelkeep.contracts.actor import Actor
+from modelkeep.contracts.snapshot import Scope
+from modelkeep.control.audit.service import Audit
+from modelkeep.control.safety import store
+from modelkeep.control.safety.events import SandboxAccepted
+from modelkeep.control.safety.rules import CODE_FORMATS, SANDBOX, Accepted, Safety, Switch, check_acceptable, check_reason
+from modelkeep.infra.clock import Clock
+from modelkeep.infra.db import Database, Transaction
+from modelkeep.infra.events import Events
+
+
+class Switches:
+    """What is allowed although it is dangerous. `acceptable` is the lowest level that may be accepted here ("" for none)."""
+
+    def __init__(self, db: Database, audit: Audit, events: Events, clock: Clock, *, acceptable: str = "") -> None:
+        self._db = db
+        self._audit = audit
+        self._events = events
+        self._clock = clock
+        self._acceptable = acceptable
+
+    async def safety(self) -> Safety:
+        """Return all switches."""
+        async with self._db.read() as tx:
+            return await store.load(tx)
+
+    async def safety_in(self, tx: Transaction) -> Safety:
+        """Return all switches, as a transaction that is open sees them."""
+        return await store.load(tx)
+
+    async def allow_code(self, actor: Actor, *, allowed: bool, reason: str) -> Safety:
+        """Let files that can run code be uploaded, or no more. Versions that are there stay as they are."""
+        return await self._set(actor, CODE_FORMATS, "on" if allowed else "", reason)
+
+    async def accept(self, actor: Actor, level: Accepted | None, reason: str) -> Safety:
+        """Let every model be loaded at this level of the lock-down; None takes that back."""
+        if level is not None:
+            check_acceptable(level, self._acceptable)
+        return await self._set(actor, SANDBOX, level or "", reason)
+
+    async def _set(self, actor: Actor, name: str, value: str, reason: str) -> Safety:
+        actor.need(Scope.ADMIN)
+        switch = Switch(name, value, check_reason(reason), actor.name, self._clock())
+        async with self._db.begin() as tx:
+            await store.save(tx, switch)
+            await self._audit.note(tx, actor, f"safety.{name}", name, value=value or "off", reason=switch.reason)
+            if name == SANDBOX:
+                await self._events.publish(tx, SandboxAccepted())
+            return await store.load(tx)

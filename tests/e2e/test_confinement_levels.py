@@ -1,0 +1,112 @@
+"""Where a machine locks runners in less well, what could do harm is refused; an administrator can accept it, for all to see."""
+
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fixtures import artifacts
+from fixtures.installation import Installation, eventually
+from modelkeep.client import Conflict, Rejected
+
+pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="calls are refused by their x86-64 numbers")
+
+NO_NAMESPACES = "unshare,mount"
+NO_LANDLOCK = f"{NO_NAMESPACES},landlock_create_ruleset"
+NO_FILTER = f"{NO_LANDLOCK},seccomp"
+
+
+@contextmanager
+def installation(folder: Path, without_calls: str, **environment: str) -> Iterator[Installation]:
+    house = Installation(folder / "data", **environment)
+    house.without_calls = without_calls
+    house.start()
+    try:
+        yield house
+    finally:
+        house.stop()
+
+
+def status(house: Installation, path: str = "/readyz") -> dict[str, object]:
+    answer: dict[str, object] = httpx.get(f"{house.url}{path}", timeout=10).json()
+    return answer
+
+
+def level(house: Installation) -> object:
+    sandbox = status(house)["sandbox"]
+    return sandbox["level"] if isinstance(sandbox, dict) else None
+
+
+@pytest.fixture
+def forest(tmp_path: Path) -> Path:
+    path = tmp_path / "m.joblib"
+    path.write_bytes(artifacts.as_joblib(artifacts.classifier()))
+    return path
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Path:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(artifacts.onnx_scores())
+    return path
+
+
+def test_without_namespaces_all_models_are_loaded(tmp_path: Path, forest: Path) -> None:
+    with installation(tmp_path, NO_NAMESPACES) as house, house.wait().set_up().client() as client:
+        eventually(lambda: level(house) == "L2", "level L2")
+        assert client.push(forest, "m").state == "ready"
+
+
+def test_without_landlock_only_data_is_loaded_until_somebody_accepts_less(tmp_path: Path, forest: Path, graph: Path) -> None:
+    environment = {"MODELKEEP_RUNNERS__UNSAFE_ALLOW_LEVEL": "L1"}
+    with installation(tmp_path, NO_LANDLOCK, **environment) as house, house.wait().set_up().client() as client:
+        eventually(lambda: level(house) == "L1", "level L1")
+        assert client.push(graph, "data").state == "ready"
+        with pytest.raises(Rejected, match="L2") as refused:
+            client.push(forest, "code")
+        assert refused.value.code == "not_confined"
+        assert status(house)["sandbox"]["accepted"] is None  # type: ignore[index]
+        client.accept_sandbox("L1", reason="an old kernel, until May")
+        assert client.push(forest, "code").state == "ready"
+        for page in ("/readyz", "/health"):
+            assert status(house, page)["sandbox"]["accepted"] == "L1"  # type: ignore[index]
+        metrics = house.http().get("/metrics").text
+        assert "modelkeep_sandbox_level 1" in metrics
+        assert "modelkeep_sandbox_accepted 1" in metrics
+        client.accept_sandbox(None, reason="a new kernel")
+        eventually(lambda: status(house)["sandbox"]["accepted"] is None, "taken back")  # type: ignore[index]
+        with pytest.raises(Rejected):
+            client.push(forest, "again")
+
+
+def test_nobody_can_accept_what_the_settings_do_not_allow(tmp_path: Path, forest: Path) -> None:
+    with installation(tmp_path, NO_LANDLOCK) as house, house.wait().set_up().client() as client:
+        with pytest.raises(Conflict):
+            client.accept_sandbox("L1", reason="please")
+        with pytest.raises(Rejected):
+            client.push(forest, "m")
+
+
+def test_without_a_filter_nothing_is_loaded_and_it_is_not_ready(tmp_path: Path, graph: Path) -> None:
+    with installation(tmp_path, NO_FILTER) as house:
+        eventually((house.data / "setup-token").exists, "a token")
+        house.set_up()
+        eventually(lambda: level(house) == "L0", "level L0")
+        assert httpx.get(f"{house.url}/readyz").status_code == 503
+        assert "no model can be locked in" in str(status(house)["reasons"])
+        with house.client() as client, pytest.raises(Rejected, match="L0"):
+            client.push(graph, "m")
+
+
+def test_data_is_not_kept_where_models_may_read(tmp_path: Path) -> None:
+    house = Installation(Path(sys.prefix) / "modelkeep-data")
+    house.log = tmp_path / "log"
+    house.start()
+    assert house._process is not None
+    assert house._process.wait(20) != 0
+    assert "models may read" in house.log.read_text()
+    assert not house.data.exists()

@@ -1,0 +1,102 @@
+"""What is dangerous is refused until an administrator allows it, with a reason that stays."""
+
+import httpx
+import pytest
+
+from fixtures.control import ADMIN
+from fixtures.control_api import key_with
+from modelkeep.app.control_plane import ControlPlane, control_plane
+from modelkeep.contracts.confinement import Level
+from modelkeep.contracts.snapshot import Limits, Scope, decode_snapshot
+from modelkeep.infra.broadcast import latest
+from modelkeep.infra.db import Database
+
+PATH = "/api/v1/safety"
+CODE = {"file": ("m.joblib", b"x")}
+
+
+async def upload(client: httpx.AsyncClient, **files: object) -> httpx.Response:
+    return await client.post("/api/v1/models/m/versions", files=files or CODE, params={"create": "true"})
+
+
+async def test_files_that_can_run_code_are_refused_until_they_are_allowed(client: httpx.AsyncClient):
+    assert (await client.get(PATH)).json()["code_formats"] == {"allowed": False, "reason": "", "set_by": "", "set_at": None}
+    refused = await upload(client)
+    assert (refused.status_code, refused.json()["code"]) == (403, "code_formats_off")
+    assert "modelkeep safety allow-code" in refused.json()["detail"]
+    assert (await upload(client, file=("m.onnx", b"x"))).status_code == 202  # what is data needs no switch
+    allowed = await client.put(f"{PATH}/code-formats", json={"allowed": True, "reason": " our own "})
+    assert allowed.json()["code_formats"] | {"set_at": 0} == {
+        "allowed": True,
+        "reason": "our own",
+        "set_by": "ada",
+        "set_at": 0,
+    }
+    assert (await upload(client)).status_code == 202
+    await client.put(f"{PATH}/code-formats", json={"allowed": False, "reason": "no more"})
+    assert (await upload(client)).status_code == 403
+
+
+async def test_a_planned_upload_is_refused_too(client: httpx.AsyncClient):
+    planned = await client.post(
+        "/api/v1/models/m/versions/check", json={"filename": "m.joblib", "size": 5}, params={"create": "true"}
+    )
+    assert planned.json()["code"] == "code_formats_off"
+
+
+async def test_whoever_uploads_code_needs_a_right_of_their_own(
+    client: httpx.AsyncClient, control: ControlPlane, admin_key: str
+):
+    await client.put(f"{PATH}/code-formats", json={"allowed": True, "reason": "our own"})
+    client.headers["X-API-Key"] = await key_with(control, admin_key, Scope.MODELS_WRITE)
+    refused = await upload(client)
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    assert "models:code" in refused.json()["detail"]
+    assert (await upload(client, file=("m.onnx", b"x"))).status_code == 202
+    client.headers["X-API-Key"] = await key_with(control, admin_key, Scope.MODELS_WRITE, Scope.MODELS_CODE)
+    assert (await upload(client)).status_code == 202
+
+
+async def test_a_change_is_in_the_audit_trail_with_its_reason(client: httpx.AsyncClient):
+    await client.put(f"{PATH}/code-formats", json={"allowed": True, "reason": "our own"})
+    (entry,) = (await client.get("/api/v1/audit", params={"target": "code_formats"})).json()["items"]
+    assert (entry["action"], entry["actor_name"]) == ("safety.code_formats", "ada")
+    assert entry["details"] == {"value": "on", "reason": "our own"}
+
+
+@pytest.mark.parametrize("reason", ["", "   ", "x" * 1001])
+async def test_no_change_without_a_reason(client: httpx.AsyncClient, reason: str):
+    answer = await client.put(f"{PATH}/code-formats", json={"allowed": True, "reason": reason})
+    assert answer.status_code == 400
+    assert not (await client.get(PATH)).json()["code_formats"]["allowed"]
+
+
+@pytest.mark.parametrize("level", ["L1", "L0"])
+async def test_no_level_can_be_accepted_that_the_settings_do_not_allow(client: httpx.AsyncClient, level: str):
+    answer = await client.put(f"{PATH}/sandbox", json={"accepted": level, "reason": "old kernel"})
+    assert (answer.status_code, answer.json()["code"]) == (409, "not_acceptable")
+    assert "runners.unsafe_allow_level" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(("allowed", "wanted"), [("L1", "L1"), ("L0", "L1"), ("L0", "L0")])
+async def test_an_accepted_level_is_news_for_serving(db: Database, allowed: str, wanted: str):
+    control = control_plane(db, ring_worker=bool, ring_courier=bool, limits=Limits(), acceptable=allowed)
+    safety = await control.switches.accept(ADMIN, wanted, "old kernel")
+    assert safety.accepted is not None
+    assert safety.accepted.short == wanted
+    assert (await _news(db)) is safety.accepted
+    await control.switches.accept(ADMIN, None, "new kernel")
+    assert (await _news(db)) is None
+
+
+async def test_a_lower_level_than_allowed_is_refused(db: Database):
+    control = control_plane(db, ring_worker=bool, ring_courier=bool, limits=Limits(), acceptable="L1")
+    with pytest.raises(Exception, match="L0 cannot be accepted"):
+        await control.switches.accept(ADMIN, "L0", "why not")
+
+
+async def _news(db: Database) -> Level | None:
+    async with db.read() as tx:
+        news = await latest(tx, "snapshot", 0)
+    assert news is not None
+    return decode_snapshot(news.payload).accepted
