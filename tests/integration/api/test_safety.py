@@ -71,6 +71,11 @@ async def test_no_change_without_a_reason(client: httpx.AsyncClient, reason: str
     assert not (await client.get(PATH)).json()["code_formats"]["allowed"]
 
 
+async def test_a_long_reason_is_kept_whole(client: httpx.AsyncClient):
+    await client.put(f"{PATH}/code-formats", json={"allowed": True, "reason": "x" * 1000})
+    assert (await client.get(PATH)).json()["code_formats"]["reason"] == "x" * 1000
+
+
 @pytest.mark.parametrize("level", ["L1", "L0"])
 async def test_no_level_can_be_accepted_that_the_settings_do_not_allow(client: httpx.AsyncClient, level: str):
     answer = await client.put(f"{PATH}/sandbox", json={"accepted": level, "reason": "old kernel"})
@@ -83,7 +88,7 @@ async def test_an_accepted_level_is_news_for_serving(db: Database, allowed: str,
     control = control_plane(db, ring_worker=bool, ring_courier=bool, limits=Limits(), acceptable=allowed)
     safety = await control.switches.accept(ADMIN, wanted, "old kernel")
     assert safety.accepted is not None
-    assert safety.accepted.short == wanted
+    assert (safety.accepted.short, safety.accepted_name) == (wanted, wanted)
     assert (await _news(db)) is safety.accepted
     await control.switches.accept(ADMIN, None, "new kernel")
     assert (await _news(db)) is None
