@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures import artifacts
+from fixtures import artifacts, trees
 from modelkeep.contracts import discovery
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import Artifact, CannotLoad, LoadOptions
@@ -25,6 +25,8 @@ GOOD = {
     "joblib": artifacts.as_joblib(artifacts.classifier()),
     "pickle": artifacts.as_pickle(artifacts.classifier()),
     "skops": artifacts.as_skops(artifacts.classifier()),
+    "xgboost-json": trees.xgboost_file("json"),
+    "xgboost-ubj": trees.xgboost_file("ubj"),
 }
 RUNNERS = {name: discovery.find(discovery.RUNNERS, name) for name in discovery.names(discovery.RUNNERS)}
 FORMATS = {one.name: (name, one) for name, runner in RUNNERS.items() for one in runner.manifest.formats}
@@ -77,7 +79,7 @@ def test_manifest_is_named_as_its_entry_point(name):
 @pytest.mark.parametrize("name", RUNNERS)
 def test_importing_a_runner_imports_no_framework(name):
     module = RUNNERS[name].__module__
-    heavy = "{'numpy', 'onnxruntime', 'sklearn', 'joblib', 'pandas', 'skops', 'scipy'}"
+    heavy = "{'numpy', 'onnxruntime', 'sklearn', 'joblib', 'pandas', 'skops', 'scipy', 'xgboost', 'lightgbm', 'catboost'}"
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
