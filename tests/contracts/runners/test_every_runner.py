@@ -27,6 +27,7 @@ GOOD = {
     "skops": artifacts.as_skops(artifacts.classifier()),
     "xgboost-json": trees.xgboost_file("json"),
     "xgboost-ubj": trees.xgboost_file("ubj"),
+    "lightgbm": trees.lightgbm_file(),
 }
 RUNNERS = {name: discovery.find(discovery.RUNNERS, name) for name in discovery.names(discovery.RUNNERS)}
 FORMATS = {one.name: (name, one) for name, runner in RUNNERS.items() for one in runner.manifest.formats}

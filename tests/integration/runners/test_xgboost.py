@@ -27,27 +27,7 @@ def load(data, form="xgboost-json", **options):
 
 def served(booster, rows, form="json"):
     model = load(booster.save_raw(form), FORMS[form])
-    return model, model.run(columns_of(model, rows))
-
-
-def columns_of(model, rows):
-    """Rows as the server would send them: one matrix, or arrays by column."""
-    inputs = model.facts.signature.inputs
-    if model.facts.signature.layout is Layout.MATRIX:
-        return {inputs[0].name: np.asarray(rows, dtype=inputs[0].dtype.numpy)}
-    frame = rows.astype(object).where(rows.notna(), None)
-    return {
-        one.name: np.array(frame[one.name].to_list(), dtype=one.dtype.numpy)
-        if one.dtype is not Dtype.BYTES
-        else texts(frame[one.name])
-        for one in inputs
-    }
-
-
-def texts(column):
-    values = np.empty(len(column), dtype=object)
-    values[:] = column.to_list()
-    return values
+    return model, model.run(trees.as_inputs(model.facts.signature, rows))
 
 
 @pytest.mark.parametrize("form", FORMS)
