@@ -36,7 +36,7 @@ class Reason(StrEnum):
 
 ADVICE: dict[Reason, str] = {
     Reason.TRUNCATED: "The file ends too early. Save the model again, compare the sizes, and upload it once more.",
-    Reason.UNRECOGNISED: "The content is of no format served here. Save the model as ONNX, joblib, pickle or skops.",
+    Reason.UNRECOGNISED: "The content is of no format served here. Save it as ONNX, joblib, skops, or as its framework does.",
     Reason.MISMATCH: "The content is of another format than the one declared. Rename the file or name the right format.",
     Reason.CORRUPT: "The stored bytes are not those that were uploaded. Upload the file again.",
     Reason.MISSING_DEPENDENCY: "The model needs a package that is not installed here. Install it, or convert to ONNX.",

@@ -40,7 +40,7 @@ def inputs_of(estimator: Any, sample: Sequence[Column]) -> tuple[TensorSpec, ...
                 Reason.SAMPLE_MISMATCH, f"The model takes one column of texts; the sample has {len(sample)} columns."
             )
         return (TensorSpec(sample[0].name or _TEXT if sample else _TEXT, Dtype.BYTES, (-1,)),)
-    names = tuple(str(name) for name in getattr(estimator, "feature_names_in_", ()))
+    names = _names(estimator)
     count = getattr(estimator, "n_features_in_", None) or len(names) or None
     if not sample:
         return _inputs_unseen(estimator, names, count)
@@ -49,6 +49,12 @@ def inputs_of(estimator: Any, sample: Sequence[Column]) -> tuple[TensorSpec, ...
     if any(one.dtype is Dtype.BYTES or texts & {one.name, at} for at, one in enumerate(columns)):
         return tuple(_column(one, at, is_text=bool(texts & {one.name, at})) for at, one in enumerate(columns))
     return (_matrix(len(columns), names, nullable=any(one.nullable for one in columns)),)
+
+
+def _names(estimator: Any) -> tuple[str, ...]:  # noqa: ANN401 - any object
+    """Return the names of the columns, where it was fitted with names. CatBoost has its own list, which outlives a pickle."""
+    names = getattr(estimator, "feature_names_in_", None)
+    return tuple(str(name) for name in (getattr(estimator, "feature_names_", None) or () if names is None else names))
 
 
 def _inputs_unseen(estimator: Any, names: tuple[str, ...], count: int | None) -> tuple[TensorSpec, ...]:  # noqa: ANN401 - any object
