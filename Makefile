@@ -28,6 +28,9 @@ demo: $(READY) ## Set up and serve two real models on PORT (8080), with keys in 
 test: $(READY) ## Set up and run all tests against real servers
 	@$(BIN)/python -m pytest --cov --cov-report=term
 
+soak: $(READY) ## Run the long campaigns: 500 loads and unloads, 100 seeded kills
+	@LOADS=500 KILL_ROUNDS=100 $(BIN)/python -m pytest -s --no-cov tests/e2e/test_loads.py tests/e2e/test_kill.py
+
 check: $(READY) ## Lint, types, import contracts (under a minute)
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -52,4 +55,4 @@ bench-peers: $(READY) ## Measure side by side with PEERS (the first time install
 clean: ## Remove what setup made; data in DATA stays
 	rm -rf $(VENV) .cache dist build
 
-.PHONY: help setup demo test check fix docs bench bench-peers clean
+.PHONY: help setup demo test soak check fix docs bench bench-peers clean

@@ -43,6 +43,8 @@ def _classifier(estimator: Any) -> "tuple[str, tuple[TensorSpec, ...], Callable[
     label = TensorSpec("label", _label_dtype(every[0]), shape)
     if not hasattr(estimator, "predict_proba"):
         return "classifier", (label,), lambda model, rows: {"label": _label(model.predict(rows))}
+    if _is_chain(estimator):  # one column a label: how likely it is set
+        return "classifier", (label, TensorSpec("probabilities", Dtype.FP64, shape)), _label_and_probabilities
     names = [f"probabilities_{at}" for at in range(len(every))] if many else ["probabilities"]
     probabilities = tuple(_probability(name, known) for name, known in zip(names, every, strict=True))
     answer = _by_probabilities if not many and _says_the_likeliest(estimator) else _label_and_probabilities
@@ -64,10 +66,20 @@ def _says_the_likeliest(estimator: Any) -> bool:  # noqa: ANN401 - any object
     """Whether predict() is the likeliest class by definition, so that one pass over the rows gives both answers."""
     from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 
-    last = estimator
-    while isinstance(getattr(last, "steps", None), list):
-        last = last.steps[-1][1]
-    return type(last) in {RandomForestClassifier, ExtraTreesClassifier}
+    return type(_last(estimator)) in {RandomForestClassifier, ExtraTreesClassifier}
+
+
+def _is_chain(estimator: Any) -> bool:  # noqa: ANN401 - any object
+    from sklearn.multioutput import ClassifierChain
+
+    return isinstance(_last(estimator), ClassifierChain)
+
+
+def _last(estimator: Any) -> Any:  # noqa: ANN401 - any object
+    """Return what answers: the last step of a pipeline."""
+    while isinstance(getattr(estimator, "steps", None), list):
+        estimator = estimator.steps[-1][1]
+    return estimator
 
 
 def _by_probabilities(model: Any, rows: Any) -> "Outputs":  # noqa: ANN401 - any object
