@@ -26,12 +26,7 @@ EXAMPLES = """[bold]Examples[/bold]
 
 
 def push(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FILE", help="The model: ONNX, XGBoost, LightGBM, CatBoost, or scikit-learn as joblib, pickle or skops."
-        ),
-    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The model: ONNX, scikit-learn, XGBoost, LightGBM or CatBoost.")],
     *,
     name: Annotated[
         str, typer.Option("--name", "-n", metavar="NAME", help="Model that it is a version of; made if it is new.")
