@@ -1,7 +1,9 @@
 """Where a machine locks runners in less well, what could do harm is refused; an administrator can accept it, for all to see."""
 
+import os
 import platform
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,7 @@ import httpx
 import pytest
 
 from fixtures import artifacts
+from fixtures.attacks.setups import PLAIN_USER
 from fixtures.installation import Installation, eventually
 from modelkeep.client import Conflict, Rejected
 
@@ -55,6 +58,27 @@ def graph(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_plain_user_serves_all_models(forest: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="modelkeep-plain-") as folder:
+        os.chown(folder, PLAIN_USER, PLAIN_USER)
+        with installation(Path(folder), "plain") as house, house.wait().set_up().client() as client:
+            assert house.supervisor.uids().real == PLAIN_USER
+            eventually(lambda: level(house) in {"L3", "L2"}, "a level")  # the former where users may have namespaces
+            assert client.push(forest, "m").state == "ready"
+            assert {one.uids().real for one in house.runners()} == {PLAIN_USER}
+
+
+def test_roots_runners_have_users_of_their_own(tmp_path: Path, forest: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give runners users of their own")
+    with installation(tmp_path, "") as house, house.wait().set_up().client() as client:
+        for name in ("one", "two"):
+            client.push(forest, name)
+        users = [one.uids().real for one in house.runners()]
+        assert len(users) == len({*users, 0, os.getuid()}) - 1 >= 2
+
+
 def test_without_namespaces_all_models_are_loaded(tmp_path: Path, forest: Path) -> None:
     with installation(tmp_path, NO_NAMESPACES) as house, house.wait().set_up().client() as client:
         eventually(lambda: level(house) == "L2", "level L2")
@@ -74,7 +98,8 @@ def test_without_landlock_only_data_is_loaded_until_somebody_accepts_less(tmp_pa
         assert client.push(forest, "code").state == "ready"
         for page in ("/readyz", "/health"):
             assert status(house, page)["sandbox"]["accepted"] == "L1"  # type: ignore[index]
-        metrics = house.http().get("/metrics").text
+        with house.http() as http:
+            metrics = http.get("/metrics").text
         assert "modelkeep_sandbox_level 1" in metrics
         assert "modelkeep_sandbox_accepted 1" in metrics
         client.accept_sandbox(None, reason="a new kernel")
