@@ -54,7 +54,7 @@ class ServerSettings:
 class RunnerSettings:
     """What each model's own process may use. They hold for versions validated from now on."""
 
-    memory_mb: Annotated[int, "Address space of a runner, in MiB.", Interval(ge=256, le=16_777_216)] = 4096
+    memory_mb: Annotated[int, "Memory of a runner, in MiB.", Interval(ge=256, le=16_777_216)] = 4096
     load_timeout_s: Annotated[float, "How long loading a model may take, in seconds.", Interval(ge=0.1, le=86_400)] = 60.0
     run_timeout_s: Annotated[
         float, "How long one run of a model may take, in seconds, before its process is ended.", Interval(ge=0.01, le=86_400)

@@ -12,6 +12,7 @@ import msgspec
 from modelkeep.contracts.confinement import Confinement, Layer, Level
 from modelkeep.sandbox import landlock, lockdown, namespaces, selftest, view
 from modelkeep.sandbox.lockdown import Allowance
+from modelkeep.sandbox.memory import Memory
 
 _UIDS = ((0x70000000, 1 << 16), (61184, 4096))
 """Where user ids belong to nobody: on a whole machine, and in a container with 65,536 of them (first id, how many)."""
@@ -24,6 +25,7 @@ class Cells:
 
     def __init__(self) -> None:
         self.proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._memory = Memory("self", self.proc)
         seen = view.readable(tuple(sys.path))
         apart = _trouble(lambda: namespaces.enter(seen))
         if not apart:
@@ -35,9 +37,10 @@ class Cells:
         self.confinement = self._try_out({"namespaces": apart, "landlock": unwalled, "own user": alike})
 
     def allowance(self, memory_bytes: int, keep: frozenset[int], output: int) -> Allowance:
-        """Return what the next runner of this process may have, with a user id that no other runner has."""
+        """Return what the next runner of this process may have: a user id that no other has, so much memory of its own."""
         uid = self._free_uid() if self._uids else 0
-        return Allowance(memory_bytes, os.getpid(), keep, output, self.proc, self._rules, uid)
+        mapped = self._memory.mapped_bytes()  # a fork begins with all frameworks mapped, which is no fault of its model
+        return Allowance(mapped + memory_bytes, os.getpid(), keep, output, self.proc, self._rules, uid)
 
     def release(self, uid: int) -> None:
         """Take a user id back: its runner has ended."""

@@ -35,7 +35,7 @@ _CAPABILITIES_VERSION = 0x20080522
 
 
 class Allowance(msgspec.Struct, frozen=True):
-    """What one runner may have.
+    """What one runner may have. `memory_bytes` is of address space, with what is mapped at its start.
 
     `parent` is the process it must not outlive; `keep` are its descriptors; `output` its pipe; `proc` is open on /proc;
     `rules` is a Landlock rule set (-1: none to be had); `uid` a user id of its own (0: there is none to be had).

@@ -28,6 +28,10 @@ class Memory:
         except ProcessLookupError:
             return 0
 
+    def mapped_bytes(self) -> int:
+        """Return the address space in use."""
+        return int(os.pread(self.fd, 256, 0).split()[0]) * _PAGE
+
     def close(self) -> None:
         """Let go of the count."""
         if self.fd >= 0:

@@ -19,6 +19,7 @@ _MEMFD_CREATE = 319 if kernel.X86_64 else 279
 _FCHMOD = 91 if kernel.X86_64 else 52
 _UNSHARE = 272 if kernel.X86_64 else 97
 _AF_INET, _SOCK_DGRAM = 2, 2
+_MOST_DESCRIPTORS = 256
 
 
 def confinement(keep: frozenset[int]) -> Confinement:
@@ -50,7 +51,7 @@ def _unclean(keep: frozenset[int]) -> list[str]:
     faults = []
     if dict(os.environ) != ENVIRONMENT:  # noqa: TID251 - compared, not read
         faults.append("the environment holds more than it should")
-    if any(_open(number) for number in range(3, 64) if number not in keep):
+    if any(_open(number) for number in range(3, _MOST_DESCRIPTORS) if number not in keep):
         faults.append("a descriptor is left open")
     if resource.getrlimit(resource.RLIMIT_FSIZE) != (0, 0) or resource.getrlimit(resource.RLIMIT_CORE) != (0, 0):
         faults.append("files can be written")

@@ -153,7 +153,6 @@ async def test_nothing_is_to_be_read_on_stdin(look):
     [
         ("folder", "/"),
         ("core", [0, 0]),
-        ("memory", [MEMORY_MB << 20] * 2),
         ("files", [256, 256]),
         ("no new privileges", 1),
         ("oom", "1000"),
@@ -165,6 +164,12 @@ async def test_limits_are_in_force(look, what, value):
     inside, outside = look(what)
     assert inside == value
     assert outside != value
+
+
+async def test_its_memory_is_limited_beside_what_is_mapped_at_its_start(look):
+    (soft, hard), outside = look("memory")
+    assert soft == hard != outside[0]
+    assert MEMORY_MB << 20 < soft < (MEMORY_MB << 20) + (4 << 30)
 
 
 async def test_it_is_nicer_than_others(look):
@@ -182,7 +187,7 @@ async def test_the_templates_own_module_is_out_of_reach(look):
 @pytest.mark.parametrize(
     ("what", "outside_answer", "refusal"),
     [
-        ("write a file", "written", "FileNotFoundError"),
+        ("write a file", "written", ""),
         ("open many files", 900, "OSError"),
         ("map 10 GiB", 10 << 30, "OSError"),
     ],
@@ -190,4 +195,4 @@ async def test_the_templates_own_module_is_out_of_reach(look):
 async def test_what_works_unconfined_is_refused(look, what, outside_answer, refusal):
     inside, outside = look(what)
     assert outside == outside_answer
-    assert inside == f"refused: {refusal}"
+    assert inside.startswith(f"refused: {refusal}")  # there may be no such folder in its view, or one that is read-only

@@ -115,7 +115,7 @@ async def house(tmp_path):
     async def open_artifact(digest):
         return os.open(tmp_path / digest, os.O_RDONLY | os.O_CLOEXEC)
 
-    runners = Runners(open_artifact)
+    runners = Runners(open_artifact, lambda confinement: None)
     running = asyncio.create_task(runners.run())
     servers = []
 
