@@ -13,13 +13,11 @@ from starlette.requests import Request
 
 from modelkeep.api.settings import ApiSettings
 from modelkeep.contracts.errors import Invalid, TooLarge
-from modelkeep.contracts.runner import Format
 from modelkeep.contracts.signature import ImageSpec
 from modelkeep.contracts.storage import BlobStore
 from modelkeep.control.models.rules import (
     LONGEST_DESCRIPTION,
     Compile,
-    Formats,
     Sample,
     Upload,
     check_description,
@@ -73,7 +71,8 @@ OPENAPI: Final[dict[str, Any]] = {
 }
 
 
-May = Callable[[Format], None]
+Choose = Callable[[str, str], tuple[str, str]]
+"""Returns format and runner for a file name and a declared format ("" for none); raises for what the uploader may not bring."""
 
 
 class InvalidUpload(Invalid):
@@ -82,12 +81,9 @@ class InvalidUpload(Invalid):
     code = "invalid_upload"
 
 
-async def receive(request: Request, blobs: BlobStore, formats: Formats, may: May, settings: ApiSettings) -> Upload:
-    """Read an upload from a request and store its files; raises before anything is stored when it cannot be accepted.
-
-    `may` raises for a format that the uploader may not bring.
-    """
-    form = _Form(request.headers.get("content-type", "").encode("latin-1"), formats, may, settings)
+async def receive(request: Request, blobs: BlobStore, choose: Choose, settings: ApiSettings) -> Upload:
+    """Read an upload from a request and store its files; raises before anything is stored when it cannot be accepted."""
+    form = _Form(request.headers.get("content-type", "").encode("latin-1"), choose, settings)
     limit = settings.max_upload_mb * _MIB
     total = limit + 2 * settings.max_sample_mb * _MIB + sum(_SMALL.values()) + _OVERHEAD
     if int(request.headers.get("content-length", 0)) > total:
@@ -102,9 +98,9 @@ async def receive(request: Request, blobs: BlobStore, formats: Formats, may: May
     )
 
 
-def check(filename: str, form: str, size: int, formats: Formats, settings: ApiSettings, *, may: May) -> None:
+def check(filename: str, form: str, size: int, choose: Choose, settings: ApiSettings) -> None:
     """Raise what an upload of this file would be refused with for its name, format or size."""
-    may(formats.choose(plain_filename(filename), form)[0])
+    choose(plain_filename(filename), form)
     if not size:
         raise InvalidUpload(_EMPTY)
     if size > settings.max_upload_mb * _MIB:
@@ -144,15 +140,14 @@ async def _once(data: bytes | bytearray) -> AsyncIterator[bytes]:
 class _Form:
     """The form as it arrives: `waiting` holds bytes of the model file; the other parts are small and are kept whole."""
 
-    def __init__(self, content_type: bytes, formats: Formats, may: May, settings: ApiSettings) -> None:
+    def __init__(self, content_type: bytes, choose: Choose, settings: ApiSettings) -> None:
         self.waiting = bytearray()
         self.filename = self.format = self.runner = self.description = self.sample_filename = ""
         self.labels: tuple[str, ...] | None = None
         self.image: ImageSpec | None = None
         self.compile: Compile = "auto"
         self.size = 0
-        self._formats = formats
-        self._may = may
+        self._choose = choose
         self._limits = _SMALL | dict.fromkeys(("sample", "labels"), settings.max_sample_mb * _MIB)
         self._parts: dict[str, bytearray] = {}
         self._reader = MultipartReader(content_type, self._begin)
@@ -179,9 +174,7 @@ class _Form:
             raise InvalidUpload("The upload has no part named `file`.")
         if not self.size:
             raise InvalidUpload(_EMPTY)
-        form, self.runner = self._formats.choose(self.filename, self._text("format"))
-        self._may(form)
-        self.format = form.name
+        self.format, self.runner = self._choose(self.filename, self._text("format"))
         self.description = check_description(self._text("description"))
         self.compile = read_compile(self._text("compile"))
         if "preprocess" in self._parts:
@@ -203,9 +196,7 @@ class _Form:
         kept = self._parts[name] = bytearray()
         if name == "file":
             self.filename = plain_filename(filename)
-            self._may(
-                self._formats.choose(self.filename, self._text("format"))[0]
-            )  # refused here, before its first byte is kept
+            self._choose(self.filename, self._text("format"))  # refused here, before its first byte is kept
             return self._take_file
         if name == "sample":
             self.sample_filename = plain_filename(filename)

@@ -20,7 +20,7 @@ from modelkeep.app.children import Child, start
 from modelkeep.app.restarts import Restarts
 from modelkeep.app.runner_process import RunnerProcess, report
 from modelkeep.app.wishes import Wishes
-from modelkeep.contracts.confinement import Confinement, Level
+from modelkeep.contracts.confinement import Confinement, Level, in_force
 from modelkeep.contracts.snapshot import RunnerSpec
 from modelkeep.sandbox import control
 from modelkeep.sandbox.control import Cause, Channel, ChannelClosed
@@ -249,8 +249,7 @@ class Runners:
             os.close(artifact)
             self._lost(runner)
             return
-        if runner.spec.accepted is not None and (self._acceptable is None or runner.spec.accepted < self._acceptable):
-            runner.spec = replace(runner.spec, accepted=None)
+        runner.spec = replace(runner.spec, accepted=in_force(runner.spec.accepted, self._acceptable))
         try:
             runner.fork(self._template.channel, artifact, inspection.sample if inspection is not None else ())
         except ChannelClosed:

@@ -78,7 +78,7 @@ class Server:
     def take(self, message: control.Message, fds: list[int]) -> None:
         """Act on a message of the supervisor."""
         if isinstance(message, control.Grounded):
-            self._door.grounded(message.confinement)
+            self._door.confinement = message.confinement
         else:
             self._router.pool.take(message, fds)
 

@@ -30,6 +30,11 @@ NEEDED: dict[Safety, Level] = {"data": Level.FILTERED, "guarded": Level.FILTERED
 """The least level at which files of a kind are loaded. Parsers of data can be broken into; code does what it wants."""
 
 
+def in_force(accepted: Level | None, acceptable: Level | None) -> Level | None:
+    """Return the level that an administrator accepts, where the machine's own settings let them; None where not."""
+    return None if accepted is None or acceptable is None or accepted < acceptable else accepted
+
+
 class Layer(msgspec.Struct, frozen=True):
     """One layer of the lock-down: whether it is in force here, and what was seen or why it is not."""
 

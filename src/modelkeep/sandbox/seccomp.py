@@ -166,7 +166,7 @@ REFUSED = {
 NEWEST = 462  # mseal, of Linux 6.10; numbers are the same on both machines since 424
 """The last call that this table knows."""
 
-_CLONE, _CLONE3 = Numbers(56, 220), Numbers(435, 435)
+CLONE, _CLONE3 = Numbers(56, 220), Numbers(435, 435)
 _PRLIMIT64, _SCHED_SETAFFINITY, _TGKILL = Numbers(302, 261), Numbers(203, 122), Numbers(234, 131)
 _FCNTL, _IOCTL, _PRCTL, _SECCOMP = Numbers(72, 25), Numbers(16, 29), Numbers(157, 167), REFUSED["seccomp"]
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # either would type on a terminal
@@ -185,7 +185,7 @@ _REFUSE, _UNKNOWN = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
 def install() -> None:
     """Filter the calls of this process, all its threads, for good; needs no_new_privs. Raises `OSError`."""
     steps = program(os.getpid())
-    kernel.install_filter(_number(_SECCOMP), _SET_MODE_FILTER, _FLAG_TSYNC, len(steps), packed(steps))
+    kernel.install_filter(number(_SECCOMP), _SET_MODE_FILTER, _FLAG_TSYNC, len(steps), packed(steps))
 
 
 def packed(steps: Sequence[Step]) -> bytes:
@@ -200,7 +200,7 @@ def program(own: int) -> list[Step]:
 
 @cache
 def _common() -> tuple[Step, ...]:
-    refused = sorted(number for numbers in REFUSED.values() if (number := numbers.here) is not None)
+    refused = sorted(one.here for one in REFUSED.values() if one.here is not None)
     steps = [
         Step(_LOAD, 0, 0, _ARCH_AT),
         Step(_EQUAL, 1, 0, _AUDIT_ARCH),
@@ -209,13 +209,13 @@ def _common() -> tuple[Step, ...]:
         *([Step(_AT_LEAST, 0, 1, _X32_BIT), Step(_RETURN, 0, 0, _KILL)] if X86_64 else []),
         Step(_AT_LEAST, 0, 1, NEWEST + 1),
         Step(_RETURN, 0, 0, _UNKNOWN),
-        Step(_EQUAL, 0, 1, _number(_CLONE3)),
+        Step(_EQUAL, 0, 1, number(_CLONE3)),
         Step(_RETURN, 0, 0, _UNKNOWN),  # so that the C library falls back to clone, whose flags can be read here
     ]
-    for number in refused:
-        steps += [Step(_EQUAL, 0, 1, number), Step(_RETURN, 0, 0, _REFUSE)]
+    for one in refused:
+        steps += [Step(_EQUAL, 0, 1, one), Step(_RETURN, 0, 0, _REFUSE)]
     steps += [
-        Step(_EQUAL, 0, 5, _number(_CLONE)),
+        Step(_EQUAL, 0, 5, number(CLONE)),
         Step(_LOAD, 0, 0, _FIRST_AT),
         Step(_ANY_BIT, 0, 2, _CLONE_THREAD),
         Step(_ANY_BIT, 1, 0, _CLONE_NEW),
@@ -236,7 +236,7 @@ def _common() -> tuple[Step, ...]:
 def _only(call: Numbers, value: int) -> list[Step]:
     """Allow the call with this first argument alone."""
     return [
-        Step(_EQUAL, 0, 4, _number(call)),
+        Step(_EQUAL, 0, 4, number(call)),
         Step(_LOAD, 0, 0, _FIRST_AT),
         Step(_EQUAL, 0, 1, value),
         Step(_RETURN, 0, 0, _ALLOW),
@@ -247,7 +247,7 @@ def _only(call: Numbers, value: int) -> list[Step]:
 def _never(call: Numbers, at: int, value: int) -> list[Step]:
     """Refuse the call with this argument; what comes after looks at the call's number again."""
     return [
-        Step(_EQUAL, 0, 4, _number(call)),
+        Step(_EQUAL, 0, 4, number(call)),
         Step(_LOAD, 0, 0, at),
         Step(_EQUAL, 0, 1, value),
         Step(_RETURN, 0, 0, _REFUSE),
@@ -255,7 +255,8 @@ def _never(call: Numbers, at: int, value: int) -> list[Step]:
     ]
 
 
-def _number(call: Numbers) -> int:
+def number(call: Numbers) -> int:
+    """Return the call's number on this machine; raises `LookupError` where it has none."""
     if call.here is None:
         raise LookupError("no such call on this machine")
     return call.here

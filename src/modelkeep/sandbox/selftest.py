@@ -12,12 +12,9 @@ from collections.abc import Callable
 from modelkeep.contracts.confinement import Confinement, Layer, Level
 from modelkeep.sandbox import kernel
 from modelkeep.sandbox.lockdown import ENVIRONMENT
+from modelkeep.sandbox.seccomp import CLONE, REFUSED, number
 
-_CLONE = 56 if kernel.X86_64 else 220
-_SOCKET = 41 if kernel.X86_64 else 198
-_MEMFD_CREATE = 319 if kernel.X86_64 else 279
-_FCHMOD = 91 if kernel.X86_64 else 52
-_UNSHARE = 272 if kernel.X86_64 else 97
+_SOCKET, _MEMFD_CREATE, _FCHMOD, _UNSHARE = (number(REFUSED[name]) for name in ("socket", "memfd_create", "fchmod", "unshare"))
 _AF_INET, _SOCK_DGRAM = 2, 2
 _MOST_DESCRIPTORS = 256
 
@@ -117,7 +114,7 @@ def _open(number: int) -> bool:
 
 def _fork() -> None:
     """Make a process by the plainest call, and end it at once."""
-    child = kernel.syscall(_CLONE, signal.SIGCHLD, 0, 0, 0, 0)
+    child = kernel.syscall(number(CLONE), signal.SIGCHLD, 0, 0, 0, 0)
     if child == 0:
         os._exit(0)
     os.waitpid(child, 0)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
-from modelkeep.contracts.confinement import Confinement, Level
+from modelkeep.contracts.confinement import Confinement, Level, in_force
 from modelkeep.contracts.errors import Internal, MethodNotAllowed, ModelkeepError, NotFound
 from modelkeep.contracts.snapshot import Scope as KeyScope
 from modelkeep.infra.headers import presented_key
@@ -59,7 +59,7 @@ class Door:
         self._version = version
         self._started = time.monotonic()
         self._draining = False
-        self.confinement: Confinement | None = None
+        self.confinement: Confinement | None = None  # how well runners are locked in, once that is known
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI connection (uvicorn calls this)."""
@@ -101,15 +101,10 @@ class Door:
         self._draining = True
         self._forward.drain()
 
-    def grounded(self, confinement: Confinement) -> None:
-        """Say on the health pages how well runners are locked in on this machine."""
-        self.confinement = confinement
-
     @property
     def accepted(self) -> Level | None:
         """The lower level of the lock-down that is in force: an administrator accepts it, and the settings let them."""
-        accepted = self._router.snapshot.accepted
-        return None if accepted is None or self._acceptable is None or accepted < self._acceptable else accepted
+        return in_force(self._router.snapshot.accepted, self._acceptable)
 
     async def _local(self, parts: list[str], request: Request) -> Response | None:
         """Answer what is served here; None sends the request on."""

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response, status
@@ -16,6 +15,7 @@ from modelkeep.api.routes.models import Name
 from modelkeep.api.schemas.models import Describe, PlannedUpload, VersionAnswer
 from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind, Services
+from modelkeep.contracts.actor import Actor
 from modelkeep.control.models.rules import Version
 
 router = APIRouter(prefix="/models/{name}/versions", tags=["versions"])
@@ -38,8 +38,7 @@ async def upload(
 ) -> VersionAnswer:
     """Upload a file as the next version. The answer comes once it is safely stored; validation follows."""
     await behind.models.expect_upload(actor, name, create=create)
-    may = partial((await behind.switches.safety()).check, actor)
-    received = await uploads.receive(request, behind.blobs, behind.formats, may, behind.settings)
+    received = await uploads.receive(request, behind.blobs, await _choice(behind, actor), behind.settings)
     version = await behind.models.receive(actor, name, received, idempotency_key, create=create)
     response.headers["location"] = f"/api/v1/models/{version.model}/versions/{version.number}"
     return VersionAnswer.model_validate(version)
@@ -49,8 +48,19 @@ async def upload(
 async def check(*, name: Name, body: PlannedUpload, actor: Writer, behind: Behind, create: Create = False) -> None:
     """Say whether an upload would be taken, before gigabytes are sent for nothing. Nothing is made."""
     await behind.models.expect_upload(actor, name, create=create)
-    may = partial((await behind.switches.safety()).check, actor)
-    uploads.check(body.filename, body.format, body.size, behind.formats, behind.settings, may=may)
+    uploads.check(body.filename, body.format, body.size, await _choice(behind, actor), behind.settings)
+
+
+async def _choice(behind: Services, actor: Actor) -> uploads.Choose:
+    """Return how a file's format is found, with what this uploader may bring."""
+    safety = await behind.switches.safety()
+
+    def choose(filename: str, declared: str) -> tuple[str, str]:
+        form, runner = behind.formats.choose(filename, declared)
+        safety.check(actor, form)
+        return form.name, runner
+
+    return choose
 
 
 @router.get("")

@@ -60,6 +60,7 @@ def _converted(steps: list[Any], signature: Signature, *, exact: bool) -> bytes:
     from skl2onnx.sklapi import CastTransformer
     from sklearn.base import is_classifier
     from sklearn.pipeline import make_pipeline
+    from sklearn.svm import LinearSVC  # the one classifier whose converter does not know zipmap
 
     source, last = signature.inputs[0], steps[-1]
     narrow = [CastTransformer(dtype=np.float32)]
@@ -74,7 +75,9 @@ def _converted(steps: list[Any], signature: Signature, *, exact: bool) -> bytes:
         model = convert_sklearn(
             make_pipeline(*chain),
             initial_types=[(source.name, DoubleTensorType([None, source.shape[1]]))],
-            options={id(last): {"zipmap": False}} if is_classifier(last) else None,
+            options={id(last): {"raw_scores": True} if isinstance(last, LinearSVC) else {"zipmap": False}}
+            if is_classifier(last)
+            else None,
             target_opset=_OPSETS,
         )
     if chain is steps and hasattr(last, "_predictors"):
