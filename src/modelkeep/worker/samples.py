@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from modelkeep.contracts.columns import ColumnsDiffer, places
 from modelkeep.contracts.errors import InvalidInput
 from modelkeep.contracts.rejections import Reason, Rejection, reject
 from modelkeep.contracts.runner import Column
@@ -224,26 +225,11 @@ def _wanted(signature: Signature) -> list[tuple[str, Dtype]]:
 
 
 def _order(columns: Sequence[Column], wanted: Sequence[str]) -> list[int]:
-    """Where in the sample each wanted column is: by name where both have names, else by place."""
-    places = {one.name: at for at, one in enumerate(columns)}
-    by_name = "" not in places and "" not in wanted
-    if by_name and len(wanted) > 1:
-        missing = [name for name in wanted if name not in places]
-        extra = [name for name in places if name not in wanted]
-        if missing or extra:
-            parts = [f"missing: {_listed(missing)}"] * bool(missing) + [f"not the model's: {_listed(extra)}"] * bool(extra)
-            raise RefusedError(Reason.SAMPLE_MISMATCH, f"The sample's columns differ; {'; '.join(parts)}.")
-        return [places[name] for name in wanted]
-    if len(columns) != len(wanted):
-        found = _listed([one.name for one in columns if one.name])
-        detail = f"The model takes {len(wanted)} columns; the sample has {len(columns)}{': ' + found if found else ''}."
-        raise RefusedError(Reason.SAMPLE_MISMATCH, detail)
-    return list(range(len(wanted)))
-
-
-def _listed(names: Sequence[str]) -> str:
-    most = 20
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    """Where in the sample each wanted column is; a single one may be called as it likes."""
+    try:
+        return places([one.name for one in columns], wanted, by_name=len(wanted) > 1)
+    except ColumnsDiffer as error:
+        raise RefusedError(Reason.SAMPLE_MISMATCH, str(error)) from error
 
 
 def _cell(value: object, dtype: Dtype) -> object:

@@ -5,9 +5,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from modelkeep.contracts.columns import listed
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import CannotLoad
-from modelkeep.plugins.runners.sklearn.words import kind_of, listed
+from modelkeep.plugins.runners.sklearn.words import kind_of
 
 _PICKLE = re.compile(rb"\x80[\x02-\x05]|c[\w.]+\n\w+\n|\(i?[\w.]*[\n(cl]")
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x5d\x00\x00", b"\x04\x22\x4d\x18", b"ZF")

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from modelkeep.contracts.columns import ColumnsDiffer, places
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import CannotLoad, Column
 from modelkeep.contracts.signature import Dtype, Layout, Signature, TensorSpec
 from modelkeep.plugins.runners.sklearn.anatomy import first_step, parts_of, steps_of
 from modelkeep.plugins.runners.sklearn.answers import answers
-from modelkeep.plugins.runners.sklearn.words import listed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,22 +86,14 @@ def _column(column: Column, place: int, *, is_text: bool) -> TensorSpec:
 
 
 def _matching(sample: Sequence[Column], names: tuple[str, ...], count: int | None) -> list[Column]:
-    """The sample's columns in the model's order; raises `CannotLoad` where they are not the model's."""
-    by_name = {one.name: one for one in sample}
-    if names and "" not in by_name:
-        missing = [name for name in names if name not in by_name]
-        extra = [name for name in by_name if name not in names]
-        if missing or extra:
-            parts = [f"missing: {listed(missing)}"] * bool(missing) + [f"not the model's: {listed(extra)}"] * bool(extra)
-            raise CannotLoad(Reason.SAMPLE_MISMATCH, f"The sample's columns differ; {'; '.join(parts)}.")
-        return [by_name[name] for name in names]
-    if count is not None and len(sample) != count:
-        found = listed([one.name for one in sample if one.name])
-        raise CannotLoad(
-            Reason.SAMPLE_MISMATCH,
-            f"The model takes {count} columns; the sample has {len(sample)}{': ' + found if found else ''}.",
-        )
-    return [Column(name, one.dtype, one.nullable) for name, one in zip(names, sample, strict=True)] if names else list(sample)
+    """The sample's columns in the model's order, with its names; raises `CannotLoad` where they are not the model's."""
+    wanted = names or ("",) * (len(sample) if count is None else count)
+    try:
+        order = places([one.name for one in sample], wanted)
+    except ColumnsDiffer as error:
+        raise CannotLoad(Reason.SAMPLE_MISMATCH, str(error)) from error
+    matched = [sample[at] for at in order]
+    return [Column(name, one.dtype, one.nullable) for name, one in zip(names, matched, strict=True)] if names else matched
 
 
 def _takes_texts(estimator: Any) -> bool:  # noqa: ANN401 - any object

@@ -1,16 +1,7 @@
-"""How this plugin speaks to people: lists, kinds of objects, and the warnings of a framework."""
+"""How this plugin speaks to people: kinds of objects, and the warnings of a framework."""
 
 import warnings
-from collections.abc import Sequence
 from typing import Any
-
-_MAX_NAMES = 20
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return a few names, and how many more there are."""
-    shown = ", ".join(names[:_MAX_NAMES])
-    return f"{shown} and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else shown
 
 
 def kind_of(thing: Any) -> str:  # noqa: ANN401 - any object

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from modelkeep.contracts.columns import ColumnsDiffer, places
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import CannotLoad, Column
 from modelkeep.contracts.signature import Dtype, Layout, Signature, TensorSpec
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     Inputs = Mapping[str, NDArray[np.generic]]
 
 MATRIX = "input"
-_MAX_NAMES = 20
 
 Category = str | int | float | bool
 
@@ -56,19 +56,10 @@ def name_of(feature: Feature, place: int) -> str:
 
 def matching(sample: Sequence[Column], names: Sequence[str]) -> list[Column]:
     """Return the sample's columns in the model's order; raises `CannotLoad` where they are not the model's."""
-    by_name = {one.name: one for one in sample}
-    if all(names) and "" not in by_name:
-        missing = [name for name in names if name not in by_name]
-        extra = [name for name in by_name if name not in names]
-        if missing or extra:
-            parts = [f"missing: {listed(missing)}"] * bool(missing) + [f"not the model's: {listed(extra)}"] * bool(extra)
-            raise CannotLoad(Reason.SAMPLE_MISMATCH, f"The sample's columns differ; {'; '.join(parts)}.")
-        return [by_name[name] for name in names]
-    if len(sample) != len(names):
-        found = listed([one.name for one in sample if one.name])
-        detail = f"The model takes {len(names)} columns; the sample has {len(sample)}{': ' + found if found else ''}."
-        raise CannotLoad(Reason.SAMPLE_MISMATCH, detail)
-    return list(sample)
+    try:
+        return [sample[at] for at in places([one.name for one in sample], names)]
+    except ColumnsDiffer as error:
+        raise CannotLoad(Reason.SAMPLE_MISMATCH, str(error)) from error
 
 
 def feeder(
@@ -125,9 +116,3 @@ def _codes(feature: Feature, unknown_is_missing: bool) -> "Callable[[object], fl
 
 def _is_yes_or_no(column: Column) -> bool:
     return column.dtype is Dtype.BOOL and not column.nullable
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return a few names, and how many more there are."""
-    shown = ", ".join(names[:_MAX_NAMES])
-    return f"{shown} and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else shown
