@@ -14,6 +14,7 @@ from fixtures.installation import Installation, eventually, installed
 
 BACK_S = 5.0
 ROLES = ("server", "api", "courier", "worker")
+WAITING = ("api", "worker", "courier")  # the roles that cannot work without a database
 
 
 @pytest.fixture
@@ -100,6 +101,8 @@ def test_a_start_while_postgresql_is_away_waits_for_it(own_postgres: PostgresSer
             assert (ready.status_code, ready.json()["reasons"]) == (503, ["no news from the control plane yet"])
             eventually(lambda: client.get("/api/v1/health").status_code == 503, "the control plane says that it waits")
             eventually(lambda: all(house.role(name) for name in ROLES), "every process has been started")
+            waiting = [f"{role}: waits_for_the_database" for role in WAITING]
+            eventually(lambda: all(line in house.log.read_text() for line in waiting), "each says that it waits")
             before = processes(house)
             health = client.get("/api/v1/health")
             assert (health.json()["code"], health.headers["retry-after"]) == ("database_unavailable", "1")
@@ -112,7 +115,7 @@ def test_a_start_while_postgresql_is_away_waits_for_it(own_postgres: PostgresSer
         with house.client() as modelkeep:
             assert modelkeep.push(artifact(tmp_path, 3.0), "first").state == "ready"
         said = house.log.read_text()
-        for role in ("api", "worker", "courier"):
+        for role in WAITING:
             assert said.count(f"{role}: waits_for_the_database") == said.count(f"{role}: database_is_back") == 1, role
     finally:
         assert house.stop() == 0
