@@ -4,7 +4,7 @@ A variant (of settings, installations, checkouts) is a name, and what differs: s
 interpreter of another installation, `checkout=` for another folder of source. All variants run at once on core 0, and bursts go
 round them in turn from core 1; what is printed are medians, and ratios to the first variant with their intervals.
 
-    python bench/compare.py closed on off:history.enabled=false --callers 64
+    python bench/compare.py closed on off:deployment.recording.enabled=false --callers 64
     python bench/compare.py open before:checkout=../before after --rate 5000
     python bench/compare.py crowd --models 1000 --busy 10 --mode free --rate 500 2000
     python bench/compare.py overload --work pictures --times 10 --deadline 1

@@ -31,11 +31,15 @@ RATE = "60000000/min"
 _PUSH_S = 120.0
 _REJECTED = 4  # what the command line exits with
 _DURATION = "modelkeep_prediction_duration_seconds"
+_OF_DEPLOYMENTS = "deployment."
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to run Modelkeep: settings by their dotted names, or the interpreter of another installation."""
+    """One way to run Modelkeep: settings by their dotted names, or the interpreter of another installation.
+
+    A name that begins with `deployment.` is a setting of each deployment (`deployment.recording.enabled`), its value JSON.
+    """
 
     name: str
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -43,7 +47,7 @@ class Variant:
 
     @classmethod
     def parse(cls, text: str) -> "Variant":
-        """Read `name` or `name:history.enabled=false,python=PATH,checkout=FOLDER`; raises `ValueError`."""
+        """Read `name` or `name:log.level=info,python=PATH,checkout=FOLDER`; raises `ValueError`."""
         name, _colon, rest = text.partition(":")
         options: dict[str, str] = {}
         for part in filter(None, rest.split(",")):
@@ -71,7 +75,20 @@ class Variant:
 
     def environment(self) -> dict[str, str]:
         """Return the variables that `modelkeep serve` is started with."""
-        return {f"MODELKEEP_{name.replace('.', '__').upper()}": value for name, value in self.settings.items()}
+        installation = {name: value for name, value in self.settings.items() if not name.startswith(_OF_DEPLOYMENTS)}
+        return {f"MODELKEEP_{name.replace('.', '__').upper()}": value for name, value in installation.items()}
+
+    def of_deployments(self) -> dict[str, Any]:
+        """Return the settings of each deployment, nested as the API takes them."""
+        nested: dict[str, Any] = {}
+        for name, value in self.settings.items():
+            if name.startswith(_OF_DEPLOYMENTS):
+                *groups, last = name.removeprefix(_OF_DEPLOYMENTS).split(".")
+                place = nested
+                for group in groups:
+                    place = place.setdefault(group, {})
+                place[last] = json.loads(value)
+        return nested
 
 
 class Modelkeep:
@@ -120,6 +137,8 @@ class Modelkeep:
             return
         with self.client() as client:
             client.push(artifacts.model(self._work), name, **options)
+            if settings := self._variant.of_deployments():
+                client.configure(name, settings)
 
     def register(self, name: str) -> None:
         """Make a model that has no version; raises `OSError`."""
