@@ -12,21 +12,26 @@ from modelkeep.contracts.runner import Column
 from modelkeep.contracts.snapshot import RunnerSpec
 from modelkeep.sandbox import control
 from modelkeep.sandbox.control import Cause, Channel, ChannelClosed
-from modelkeep.sandbox.memory import Memory
+from modelkeep.sandbox.memory import Memory, private_bytes
 
 log = structlog.get_logger(__name__)
 
 _STDERR_TAIL = 4096
+_SOFT = 0.85  # of its memory limit: a runner that has grown so far is replaced before the limit ends it
+_GROWN = 1.25  # of what it held when it was ready: one that needs so much from the start would be replaced for ever
+_DRIFT = 1 / 16
+_LEAST_DRIFT = 4 << 20
 
 
 class RunnerProcess:
     """A runner from before its fork to after its end.
 
     Whoever it is to serve is attached at once, even before it runs, so that none of them can miss its first frame; they are
-    told when there is a process. `ticket` names the validation that it is for.
+    told when there is a process. `ticket` names the validation that it is for. `expected_bytes` is what it counts for until
+    it has loaded.
     """
 
-    def __init__(self, name: str, spec: RunnerSpec, ticket: str = "") -> None:
+    def __init__(self, name: str, spec: RunnerSpec, ticket: str = "", expected_bytes: int = 0) -> None:
         self.name = name
         self.spec = spec
         self.ticket = ticket
@@ -44,6 +49,9 @@ class RunnerProcess:
         self._tail = bytearray()
         self._pidfd = -1
         self._memory: Memory | None = None
+        self._expected = expected_bytes
+        self._private = self._resident = self._resident_then = self._resident_ready = 0
+        self.ready = False
         self._attached: dict[Channel, socket.socket] = {}
         self._left: set[Channel] = set()
 
@@ -200,10 +208,44 @@ class RunnerProcess:
 
     def check_memory(self) -> None:
         """End it when its resident memory passes its limit: RLIMIT_AS does not see every way to hold memory."""
+        if self._memory is None or self.cause is not None:
+            return
         limit = self.spec.limits.memory_mb
-        if self._memory is not None and self.cause is None and self._memory.resident_bytes() > limit << 20:
+        self._resident = self._memory.resident_bytes()
+        if self._resident > limit << 20:
             self.detail = f"it held more than {limit} MiB of memory"
             self.end(Cause.MEMORY)
+
+    def loaded(self) -> None:
+        """It has loaded: from now on it counts for what it holds."""
+        if not self.ready and self._memory is not None:
+            self._resident = self._resident_ready = self._memory.resident_bytes()
+            self.measure()
+            self.ready = True
+
+    def measure(self) -> None:
+        """Have the kernel count the pages that are its own, which takes milliseconds."""
+        self._private, self._resident_then = private_bytes(self.pid), self._resident
+
+    @property
+    def drifted(self) -> bool:
+        """Whether it has changed so much since it was measured that it should be again."""
+        return abs(self._resident - self._resident_then) > max(_LEAST_DRIFT, _DRIFT * self._resident_then)
+
+    @property
+    def held_bytes(self) -> int:
+        """What would be free again without it: as measured, and what its resident memory has changed by since.
+
+        Until it has loaded that is at least what it is expected to be.
+        """
+        held = max(0, self._private + self._resident - self._resident_then) if self._resident_then else 0
+        return held if self.ready else max(held, self._expected)
+
+    @property
+    def overgrown(self) -> bool:
+        """Whether it has grown near its limit since it was ready."""
+        near = _SOFT * (self.spec.limits.memory_mb << 20)
+        return self.ready and self.cause is None and self._resident > max(near, _GROWN * self._resident_ready)
 
 
 def report(server: Channel, message: control.Message, *fds: int) -> None:

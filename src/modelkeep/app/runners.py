@@ -11,12 +11,13 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
 
 import structlog
 from msgspec.structs import replace
 
 from modelkeep.app.children import Child, start
+from modelkeep.app.kept import Kept
+from modelkeep.app.residency import Budget, Residency
 from modelkeep.app.restarts import Restarts
 from modelkeep.app.runner_process import RunnerProcess, report
 from modelkeep.app.wishes import Wishes
@@ -25,6 +26,7 @@ from modelkeep.contracts.snapshot import RunnerSpec
 from modelkeep.sandbox import control
 from modelkeep.sandbox.control import Cause, Channel, ChannelClosed
 from modelkeep.sandbox.lockdown import ENVIRONMENT
+from modelkeep.sandbox.memory import machine_bytes, resident_bytes
 
 log = structlog.get_logger(__name__)
 
@@ -32,36 +34,41 @@ _WATCH_S = 0.25
 _GRACE_S = 10.0  # for a server that ended to be there again and want what it wanted: its longest delay and its start
 _LAST_RUN_S = 1.0  # beyond the run limit, for the runs of a leaving runner to reach it and their answers to get back
 _RUNNERS_A_CORE = 4
+_MEASURED_A_LOOK = 4
+_SHARE_OF_MACHINE = 0.75
+_MIN_IDLE_S = 2.0
 
 Open = Callable[[str], Awaitable[int]]
 """Opens the artifact with a digest, read-only, and returns its descriptor."""
 
 
-@dataclass(eq=False)
-class _Kept:
-    """A version that servers want: how many runners there should be, and the names of those that there are, oldest first."""
-
-    spec: RunnerSpec
-    replicas: int = 1
-    restarts: Restarts = field(default_factory=Restarts)
-    names: list[str] = field(default_factory=list)
-    again: asyncio.TimerHandle | None = None
-    held: str | None = None  # what it died of, too often
+def budget_of_machine(limit_mb: int = 0, min_idle_s: float = _MIN_IDLE_S) -> Budget:
+    """Return a budget for all runners together; without a limit in MiB, three quarters of what the machine has."""
+    return Budget(limit_mb << 20 or int(_SHARE_OF_MACHINE * machine_bytes()), min_idle_s)
 
 
 class Runners:
     """All runner processes of this installation.
 
     `grounded` hears how well runners are locked in here each time that is tried, which is then `confinement`. `acceptable` is
-    the lowest level that administrators may accept here; what they say beyond does not count.
+    the lowest level that administrators may accept here; what they say beyond does not count. `budget` is the memory of all.
     """
 
-    def __init__(self, open_artifact: Open, grounded: Callable[[Confinement], None], acceptable: Level | None = None) -> None:
+    def __init__(
+        self,
+        open_artifact: Open,
+        grounded: Callable[[Confinement], None],
+        acceptable: Level | None = None,
+        budget: Budget | None = None,
+    ) -> None:
         self._open = open_artifact
         self._acceptable = acceptable
         self._template: Child | None = None
         self._runners: dict[str, RunnerProcess] = {}
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, Kept] = {}
+        self._opening: dict[str, int] = {}
+        self._residency: Residency[Kept] = Residency(budget or budget_of_machine(), self, time.monotonic)
+        self._template_bytes = 0
         self._wishes = Wishes(_RUNNERS_A_CORE * len(os.sched_getaffinity(0)))
         self._servers: dict[str, Channel] = {}
         self._graces: dict[str, asyncio.TimerHandle] = {}
@@ -119,13 +126,46 @@ class Runners:
         grace = self._graces.pop(name, None)
         if grace is not None:
             grace.cancel()
-        known = self._servers.get(name) is server
+        known = self._servers.get(name) is server  # a server that has just come wants what nobody waits for yet
         news = {one.spec.version_id for one in wanted if not (known and self._wishes.wants(name, one.spec.version_id))}
         self._servers[name] = server
         self._wishes.take(name, wanted)
-        self._settle()
+        self._settle(urgent=known)
         for version_id in news:
-            self._tell_if_held(self._kept[version_id], server)
+            kept = self._kept[version_id]
+            self._tell_if_held(kept, server)
+            if kept.asleep:
+                report(server, control.Asleep(version_id))
+
+    def ready(self, message: control.Ready) -> None:
+        """A runner has loaded: it counts for what it holds now, and takes the place of one that is to go."""
+        runner = self._runners.get(message.runner)
+        if runner is None or runner.ready:
+            return
+        runner.loaded()
+        kept = self._kept.get(runner.spec.version_id)
+        if kept is None or runner.name not in kept.names:
+            return
+        kept.measured_bytes = runner.held_bytes
+        kept.used = max(kept.used, time.monotonic())
+        for name in kept.retiring - {runner.name}:
+            kept.names.remove(name)
+            self._leave(name)
+        kept.retiring.clear()
+        self._residency.look(self._kept.values())
+
+    def used(self, message: control.Used) -> None:
+        """A server has run these versions in the last second."""
+        now = time.monotonic()
+        for kept in filter(None, map(self._kept.get, message.version_ids)):
+            kept.used = now
+
+    def wake(self, message: control.Wake) -> None:
+        """A request waits for a version that is asleep."""
+        kept = self._kept.get(message.version_id)
+        if kept is not None:
+            self._residency.wake(kept)
+            self._residency.look(self._kept.values())
 
     def inspect(self, owner: Channel, message: control.Inspect) -> None:
         """Start one runner for a validation; it is never started again."""
@@ -156,24 +196,40 @@ class Runners:
         self._wishes.drop(name)
         self._settle()
 
-    def _settle(self) -> None:
-        """Bring what there is to what there should be."""
+    def _settle(self, *, urgent: bool = False) -> None:
+        """Bring what there is to what there should be. `urgent`: what is new is to answer soon, so others make room for it."""
         versions = self._wishes.versions()
         for version_id in self._kept.keys() - versions.keys():
-            self._shrink(self._kept.pop(version_id), 0)
-        for version_id, (spec, replicas) in versions.items():
-            kept = self._kept.setdefault(version_id, _Kept(spec))
-            kept.replicas = replicas
-            self._shrink(kept, replicas)
+            gone = self._kept.pop(version_id)
+            gone.calm()
+            self._residency.forget(gone)
+            self._shrink(gone, 0)
+        fresh: list[Kept] = []
+        for version_id, wish in versions.items():
+            kept = self._kept.get(version_id)
+            if kept is None:
+                kept = self._kept[version_id] = Kept(wish.spec)
+                fresh.append(kept)
+            kept.take(wish)
+            if kept.keep == "always":
+                self._residency.wake(kept)
+        for kept in sorted(fresh, key=lambda one: one.keep != "always"):
+            self._residency.settle(kept, urgent=urgent)
+        for kept in self._kept.values():
+            self._shrink(kept, kept.replicas)
             self._fill(kept)
             self._connect(kept)
+        self._residency.look(self._kept.values())
 
-    def _shrink(self, kept: _Kept, replicas: int) -> None:
-        """Let the youngest go until there are so many. Who starts none any more has no start to wait for."""
-        if replicas == 0 and kept.again is not None:
-            kept.again.cancel()
-        while len(kept.names) > replicas:
-            self._leave(kept.names.pop())
+    def _shrink(self, kept: Kept, replicas: int) -> None:
+        """Let the youngest go until there are so many; one whose replacement is on its way is not counted, unless all go."""
+        spared = kept.retiring if replicas else set()
+        staying = [name for name in kept.names if name not in spared]
+        for name in reversed(staying[replicas:]):
+            kept.names.remove(name)
+            self._leave(name)
+        if not replicas:
+            kept.retiring.clear()
 
     def _leave(self, name: str) -> None:
         """Have a runner finish and end."""
@@ -186,16 +242,20 @@ class Runners:
         last_s = runner.spec.limits.run_timeout_s + _LAST_RUN_S if runner.finishing() else 0.0
         runner.last_moment = asyncio.get_running_loop().call_later(last_s, runner.end, Cause.STOPPED)
 
-    def _fill(self, kept: _Kept) -> None:
-        """Start what is missing, unless this version died and has to wait."""
-        if self._template is None or self._closing or kept.again is not None:
+    def _fill(self, kept: Kept) -> None:
+        """Start what is missing, unless this version is asleep, waits for room, or died and has to wait.
+
+        Its first runner has been let in already; any further one is started only while there is room for it.
+        """
+        if self._template is None or self._closing or kept.again is not None or kept.asleep or self._residency.waits(kept):
             return
-        while len(kept.names) < kept.replicas:
+        while kept.missing > 0 and (not kept.names or self._residency.fits(kept.expected_bytes)):
             name = f"runner-{next(self._numbers)}"
             kept.names.append(name)
+            self._opening[name] = kept.expected_bytes
             self._spawn(self._start(kept, name))
 
-    def _connect(self, kept: _Kept) -> None:
+    def _connect(self, kept: Kept) -> None:
         """Attach to each runner of the version those servers that want it, and no others."""
         for runner in filter(None, map(self._runners.get, kept.names)):
             for name, server in self._servers.items():
@@ -204,7 +264,7 @@ class Runners:
                 elif runner.cause is None:
                     runner.attach(server)
 
-    def _wanting(self, kept: _Kept) -> list[Channel]:
+    def _wanting(self, kept: Kept) -> list[Channel]:
         version_id = kept.spec.version_id
         return [server for name, server in self._servers.items() if self._wishes.wants(name, version_id)]
 
@@ -215,19 +275,22 @@ class Runners:
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
 
-    async def _start(self, kept: _Kept, name: str) -> None:
+    async def _start(self, kept: Kept, name: str) -> None:
+        expected = self._opening[name]
         try:
             artifact = await self._open(kept.spec.digest)
         except OSError as error:
+            del self._opening[name]
             gone = _not_started(name, kept.spec, error)
             for server in self._wanting(kept):
                 report(server, gone)
             self._died(kept, name, gone.detail)
             return
+        del self._opening[name]
         if name not in kept.names:
             os.close(artifact)  # no longer wanted
             return
-        runner = self._runners[name] = RunnerProcess(name, kept.spec)
+        runner = self._runners[name] = RunnerProcess(name, kept.spec, expected_bytes=expected)
         for server in self._wanting(kept):
             runner.attach(server)
         self._fork(runner, artifact)
@@ -239,7 +302,7 @@ class Runners:
         except OSError as error:
             report(owner, _not_started(name, message.spec, error, message.ticket))
             return
-        runner = self._runners[name] = RunnerProcess(name, message.spec, message.ticket)
+        runner = self._runners[name] = RunnerProcess(name, message.spec, message.ticket, message.spec.size)
         runner.attach(owner)
         runner.drain()
         self._fork(runner, artifact, message)
@@ -295,12 +358,14 @@ class Runners:
         kept = self._kept.get(gone.version_id)
         if kept is not None:
             self._died(kept, runner.name, gone.detail, counts=gone.cause is not Cause.STOPPED)
+        self._residency.look(self._kept.values())
 
-    def _died(self, kept: _Kept, name: str, detail: str, *, counts: bool = True) -> None:
+    def _died(self, kept: Kept, name: str, detail: str, *, counts: bool = True) -> None:
         """A kept version has a runner less: start one again, after a while when it dies often. Others go on answering."""
         if name not in kept.names or self._closing:
             return
         kept.names.remove(name)
+        kept.retiring.discard(name)
         if not counts:
             self._fill(kept)
             return
@@ -312,13 +377,13 @@ class Runners:
         for server in self._wanting(kept):
             self._tell_if_held(kept, server)
 
-    def _tell_if_held(self, kept: _Kept, server: Channel) -> None:
+    def _tell_if_held(self, kept: Kept, server: Channel) -> None:
         """Tell a server how long a version is held back, unless it has a runner that may yet answer."""
         if kept.held is not None and kept.again is not None and not kept.names:
             left_s = max(0.0, kept.again.when() - asyncio.get_running_loop().time())
             report(server, control.Held(kept.spec.version_id, left_s, kept.held))
 
-    def _try_again(self, kept: _Kept) -> None:
+    def _try_again(self, kept: Kept) -> None:
         kept.again = kept.held = None
         self._fill(kept)
 
@@ -333,12 +398,64 @@ class Runners:
         kept = self._kept.get(gone.version_id)
         if kept is not None and runner.name in kept.names:
             kept.names.remove(runner.name)
+            kept.retiring.discard(runner.name)
+
+    # ---- memory
 
     async def _watch_memory(self) -> None:
         while True:
             await asyncio.sleep(_WATCH_S)
-            for runner in list(self._runners.values()):
+            self._template_bytes = resident_bytes(self._template.pid) if self._template is not None else 0
+            runners = list(self._runners.values())
+            for runner in runners:
                 runner.check_memory()
+            for runner in itertools.islice((one for one in runners if one.drifted), _MEASURED_A_LOOK):
+                runner.measure()
+            for runner in runners:
+                if runner.overgrown:
+                    self._replace(runner)
+            self._residency.relieve(self._kept.values())
+            self._residency.look(self._kept.values())
+            for kept in self._kept.values():
+                if kept.missing > 0:
+                    self._fill(kept)
+
+    def _replace(self, runner: RunnerProcess) -> None:
+        """Have a runner that has grown near its limit go, once there is another in its place where there is room for both."""
+        kept = self._kept.get(runner.spec.version_id)
+        if kept is None or runner.name not in kept.names or kept.retiring or kept.again is not None:
+            return
+        log.info("a runner is replaced before its memory limit ends it", version=kept.spec.version_id, runner=runner.name)
+        if self._residency.fits(kept.expected_bytes):
+            kept.retiring.add(runner.name)
+        else:
+            kept.names.remove(runner.name)
+            self._leave(runner.name)
+        self._fill(kept)
+
+    def held_bytes(self) -> int:
+        """Return what all runners hold, or are about to, with the template that they are forks of; 0 where there are none."""
+        if not self._runners and not self._opening:
+            return 0
+        return self._template_bytes + sum(self._opening.values()) + sum(one.held_bytes for one in self._runners.values())
+
+    def leaving_bytes(self) -> int:
+        """Return how much of it is about to come free."""
+        return sum(one.held_bytes for one in self._runners.values() if one.last_moment is not None)
+
+    def bytes_of(self, tenant: Kept) -> int:
+        """Return what a version's runners hold; 0 while none of them has loaded."""
+        return sum(one.held_bytes for one in filter(None, map(self._runners.get, tenant.names)) if one.ready)
+
+    def begin(self, tenant: Kept) -> None:
+        """Start a version's runners."""
+        self._fill(tenant)
+
+    def end(self, tenant: Kept) -> None:
+        """Have a version's runners finish and go, until somebody asks for it."""
+        self._shrink(tenant, 0)
+        for server in self._wanting(tenant):
+            report(server, control.Asleep(tenant.spec.version_id))
 
 
 def _not_started(name: str, spec: RunnerSpec, error: OSError, ticket: str = "") -> control.Gone:

@@ -55,6 +55,17 @@ class RunnerSettings:
     """What each model's own process may use. They hold for versions validated from now on."""
 
     memory_mb: Annotated[int, "Memory of a runner, in MiB.", Interval(ge=256, le=16_777_216)] = 4096
+    budget_mb: Annotated[
+        int,
+        "Memory of all runners together, in MiB; models beyond it are loaded when they are asked for, and those that were used "
+        "the longest ago go. 0 is three quarters of the machine's.",
+        Interval(ge=0, le=1_073_741_824),
+    ] = 0
+    min_idle_s: Annotated[
+        float,
+        "How long a model's runners are left alone after it was used, in seconds, before others may have their memory.",
+        Interval(ge=0, le=86_400),
+    ] = 2.0
     load_timeout_s: Annotated[float, "How long loading a model may take, in seconds.", Interval(ge=0.1, le=86_400)] = 60.0
     run_timeout_s: Annotated[
         float, "How long one run of a model may take, in seconds, before its process is ended.", Interval(ge=0.01, le=86_400)

@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 
 from modelkeep.app.children import Child, start
+from modelkeep.app.residency import Budget
 from modelkeep.app.restarts import Restarts
 from modelkeep.app.runners import Open, Runners
 from modelkeep.contracts.confinement import Confinement, Level
@@ -64,10 +65,11 @@ class Supervisor:
         drain_s: float,
         warm: bool,
         acceptable: Level | None = None,
+        budget: Budget | None = None,
         announce: Callable[[], None],
     ) -> None:
         self._roles = {role.name: role for role in roles}
-        self._runners = Runners(open_artifact, self._tell_servers, acceptable)
+        self._runners = Runners(open_artifact, self._tell_servers, acceptable, budget)
         if warm:
             self._runners.warm_up()
         self._environment = environment
@@ -166,6 +168,12 @@ class Supervisor:
                     log.debug("up", role=role.name)
                 case control.Want():
                     self._runners.want(role.name, channel, message.specs)
+                case control.Ready():
+                    self._runners.ready(message)
+                case control.Used():
+                    self._runners.used(message)
+                case control.Wake():
+                    self._runners.wake(message)
                 case control.Inspect():
                     self._runners.inspect(channel, message)
                 case control.Kill():

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from modelkeep.contracts.snapshot import RunnerSpec
+from msgspec.structs import replace
+
 from modelkeep.sandbox.control import Wanted
 
 
@@ -26,11 +27,11 @@ class Wishes:
         """Whether this server wants this version."""
         return version_id in self._by_server.get(server, ())
 
-    def versions(self) -> dict[str, tuple[RunnerSpec, int]]:
-        """Return, for each version that anyone wants, how to start it and how many runners there should be."""
-        found: dict[str, tuple[RunnerSpec, int]] = {}
+    def versions(self) -> dict[str, Wanted]:
+        """Return, for each version that anyone wants, the wish that holds: the largest, by the newest settings."""
+        found: dict[str, Wanted] = {}
         for wishes in self._by_server.values():
             for version_id, one in wishes.items():
-                spec, before = found.get(version_id, (one.spec, 1))
-                found[version_id] = (spec, max(before, min(one.replicas, self.most)))
+                before = found[version_id].replicas if version_id in found else 1
+                found[version_id] = replace(one, replicas=max(before, min(one.replicas, self.most)))
         return found

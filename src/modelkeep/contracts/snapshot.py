@@ -33,6 +33,7 @@ class RunnerSpec(msgspec.Struct, frozen=True):
     """All that is needed to start a runner for one version. `runner` is the plugin's name, `digest` the artifact's SHA-256.
 
     `accepted` is a level of the lock-down that administrators accept for every format, below what the format needs.
+    `memory_bytes` is what loading added to a runner at validation, 0 where that is not known.
     """
 
     version_id: str
@@ -44,6 +45,7 @@ class RunnerSpec(msgspec.Struct, frozen=True):
     image: ImageSpec | None = None
     limits: Limits = Limits()
     accepted: Level | None = None
+    memory_bytes: int = 0
 
 
 class ServedVersion(msgspec.Struct, frozen=True):
@@ -67,6 +69,7 @@ class ServedVersion(msgspec.Struct, frozen=True):
 
 BatchMode = Literal["auto", "off", "cheap", "flat", "compute"]
 Keep = Literal["keep", "hash", "drop"]
+Residency = Literal["auto", "always", "on_demand"]
 
 
 class Batching(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -88,6 +91,17 @@ class Replicas(msgspec.Struct, frozen=True, omit_defaults=True):
 
     min: int = 1
     max: int = 0
+
+
+class Memory(msgspec.Struct, frozen=True, omit_defaults=True):
+    """When the version has runners at all.
+
+    "auto": as long as the memory budget lets it, the least recently used going first. "always": whatever else wants room.
+    "on_demand": from the first request until there was none for `idle_s` seconds.
+    """
+
+    keep: Residency = "auto"
+    idle_s: float = 300.0
 
 
 class Recording(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -117,6 +131,7 @@ class DeploymentSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     replicas: Replicas = Replicas()
     concurrency: int = 0
     recording: Recording = msgspec.field(default_factory=Recording)
+    memory: Memory = Memory()
 
 
 class ServedDeployment(msgspec.Struct, frozen=True):

@@ -1,9 +1,9 @@
 """Messages between the supervisor and the processes around it, and the channel they travel on.
 
-    server -> supervisor   Want (declarative: all versions it serves, and with how many replicas), Kill
+    server -> supervisor   Want (declarative: all versions it serves, and with how many replicas), Ready, Used, Wake, Kill
     worker -> supervisor   Inspect (one runner for one validation), Kill
     supervisor -> both     Configure, Connected (with the runner's socket), Gone, Held, Drain
-    supervisor -> server   Leave (a runner that is to go)
+    supervisor -> server   Leave (a runner that is to go), Asleep (a version that has no runners until it is asked)
     any role -> supervisor Started
     supervisor -> template Fork (with the artifact, the runner's own channel and its stderr)
     template -> supervisor Grounded, Forked (with a pidfd), Exited
@@ -27,7 +27,7 @@ import msgspec
 
 from modelkeep.contracts.confinement import Confinement
 from modelkeep.contracts.runner import Column
-from modelkeep.contracts.snapshot import RunnerSpec
+from modelkeep.contracts.snapshot import Memory, RunnerSpec
 
 MAX_MESSAGE = 64 * 1024 * 1024
 _HEAD = struct.Struct("<IB")
@@ -61,12 +61,31 @@ class Wanted(msgspec.Struct, frozen=True):
 
     spec: RunnerSpec
     replicas: int = 1
+    memory: Memory = Memory()
 
 
 class Want(msgspec.Struct, frozen=True, tag=True):
     """Server: keep runners for each of these versions, and for no others."""
 
     specs: tuple[Wanted, ...]
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """Server: this runner has loaded and answered its first row."""
+
+    runner: str
+
+
+class Used(msgspec.Struct, frozen=True, tag=True):
+    """Server: these versions have run since it last said so."""
+
+    version_ids: tuple[str, ...]
+
+
+class Wake(msgspec.Struct, frozen=True, tag=True):
+    """Server: a request waits for this version, which is asleep."""
+
+    version_id: str
 
 
 class Inspect(msgspec.Struct, frozen=True, tag=True):
@@ -126,6 +145,12 @@ class Held(msgspec.Struct, frozen=True, tag=True):
     detail: str = ""
 
 
+class Asleep(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: this version has no runners, for others need the memory more; a `Wake` brings it back."""
+
+    version_id: str
+
+
 class Drain(msgspec.Struct, frozen=True, tag=True):
     """Supervisor: finish what you have, take nothing new, then end.
 
@@ -170,12 +195,16 @@ Message = (
     Configure
     | Started
     | Want
+    | Ready
+    | Used
+    | Wake
     | Inspect
     | Kill
     | Connected
     | Leave
     | Gone
     | Held
+    | Asleep
     | Drain
     | Attach
     | Fork

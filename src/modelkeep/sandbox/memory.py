@@ -1,9 +1,13 @@
-"""How much memory a process holds, as the kernel counts it."""
+"""How much memory a process holds, as the kernel counts it, and how much the machine has."""
 
 import os
+import re
 import resource
+from pathlib import Path
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_PRIVATE = re.compile(rb"^Private_(?:Clean|Dirty|Hugetlb):\s+(\d+) kB$", re.MULTILINE)
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 class Memory:
@@ -46,6 +50,32 @@ def resident_bytes(pid: int) -> int:
         return memory.resident_bytes()
     finally:
         memory.close()
+
+
+def private_bytes(pid: int) -> int:
+    """Return what would be free again without a process: pages that no other one has; 0 when it has ended.
+
+    Where the kernel does not let us look, all that is no file's counts as its own, with what it shares with the process it was
+    forked from: rather too much than too little. To look takes milliseconds, so it is nothing to do all the time.
+    """
+    process = Path(f"/proc/{pid}")
+    try:
+        return sum(map(int, _PRIVATE.findall((process / "smaps_rollup").read_bytes()))) << 10
+    except PermissionError:
+        _mapped, resident, of_files, *_rest = (process / "statm").read_text().split()
+        return (int(resident) - int(of_files)) * _PAGE
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def machine_bytes() -> int:
+    """Return the memory of this machine, or of the container that this is."""
+    total = os.sysconf("SC_PHYS_PAGES") * _PAGE
+    for place in map(Path, _CGROUP_LIMITS):
+        limit = place.read_text().strip() if place.is_file() else ""
+        if limit.isdigit():
+            total = min(total, int(limit))
+    return total
 
 
 def peak_resident_bytes() -> int:

@@ -80,16 +80,23 @@ class Batcher:
     """The queue in front of one version's runners.
 
     `finish` is handed every answered call of a run at once, before anyone hears of it: what must be written down, is then. It
-    returns the error to answer with instead, or None.
+    returns the error to answer with instead, or None. `missed` hears of each call that finds no runner.
     """
 
     def __init__(
-        self, plan: Plan, *, max_queue: int, run_timeout_s: float, finish: Callable[[Finished, Run], ModelkeepError | None]
+        self,
+        plan: Plan,
+        *,
+        max_queue: int,
+        run_timeout_s: float,
+        finish: Callable[[Finished, Run], ModelkeepError | None],
+        missed: Callable[[], None] = lambda: None,
     ) -> None:
         self._plan = plan
         self._max_queue = max_queue
         self._run_timeout_s = run_timeout_s
         self._finish_all = finish
+        self._missed = missed
         self._loop = asyncio.get_running_loop()
         self._callers: OrderedDict[str, OrderedDict[Call, None]] = OrderedDict()
         self._again: deque[Call] = deque()
@@ -172,6 +179,8 @@ class Batcher:
                 self._next()  # the last run was a lone caller's, and so will this be
                 return
             self._soon()
+        elif not self._members:
+            self._missed()
 
     def _has_room(self, mine: "OrderedDict[Call, None] | None") -> bool:
         """Whether a full queue takes a call yet: one of a caller that holds less than its share, up to twice the bound."""

@@ -213,8 +213,9 @@ class Door:
     def _counts(self) -> dict[str, int]:
         served = list(self._router.routes().values())
         ready = sum(one.ready for one in served)
-        failing = sum(bool(one.failing) and not one.ready for one in served)
-        return {"ready": ready, "loading": len(served) - ready - failing, "failing": failing}
+        asleep = sum(one.asleep for one in served)
+        failing = sum(bool(one.failing) and not one.answers for one in served)
+        return {"ready": ready, "asleep": asleep, "loading": len(served) - ready - asleep - failing, "failing": failing}
 
     def predict_whole(self, request: Request, body: bytes, reply: Callable[[Response], None]) -> None:
         """Answer a prediction that came in one piece, without ASGI: `reply` is called once, now or later."""

@@ -84,6 +84,13 @@ _TURNED_AWAY: Final = Family(
     ("deployment", "reason"),
     folded=("deployment",),
 )
+_COLD: Final = Family(
+    "modelkeep_cold_starts_total",
+    "counter",
+    "Times that a deployment without runners was asked and had to be loaded first.",
+    ("deployment",),
+    folded=("deployment",),
+)
 _INFLIGHT: Final = Family("modelkeep_inflight_requests", "gauge", "Requests being answered now.")
 _HISTORY: Final = Family(
     "modelkeep_prediction_log_records_total", "counter", "Predictions handed to the prediction history, up to a second late."
@@ -131,6 +138,14 @@ _BUSY: Final = Family(
     "Runs under way, by deployment; one runner takes one after the other.",
     ("deployment",),
     folded=("deployment",),
+)
+_ASLEEP: Final = Family(
+    "modelkeep_model_asleep",
+    "gauge",
+    "1 while a deployment has no runners until it is asked, by deployment.",
+    ("deployment",),
+    folded=("deployment",),
+    rule="max",
 )
 _MODEL: Final = Family(
     "modelkeep_model_info",
@@ -189,13 +204,14 @@ _COUNTED: Final = (
     _BATCH_SIZE,
     _BATCH_REQUESTS,
     _TURNED_AWAY,
+    _COLD,
     _INFLIGHT,
     _HISTORY,
     _HISTORY_LOST,
 )
 _SEEN: Final = (
     *(_BUILD, _HISTORY_LAG, _HISTORY_UNREAD, _DEPTH, _READY, _REPLICAS, _BUSY, _MODEL, _LOAD, _MEMORY, _NUMBER, _AGE),
-    *(_CONFINED, _ACCEPTED),
+    *(_ASLEEP, _CONFINED, _ACCEPTED),
 )
 FAMILIES: Final = (*_COUNTED, *_SEEN, DROPPED)
 
@@ -283,6 +299,10 @@ class Meter:
     def turned_away(self, reason: str) -> None:
         """Count one request that was not run, by its reason: queue, deadline, limit or concurrency."""
         self._cells[self._tally.series(_TURNED_AWAY, (self._deployment, reason))] += 1.0
+
+    def cold_start(self) -> None:
+        """Count one load that a request waits for."""
+        self._cells[self._tally.series(_COLD, (self._deployment,))] += 1.0
 
     def _open(self) -> None:
         series, name, version = self._tally.series, self._deployment, self._version
@@ -445,6 +465,7 @@ def _state(router: "Router", keys: "Keys") -> Gauges:
         gauges += [
             (_DEPTH.name, (name,), float(served.batcher.waiting)),
             (_READY.name, (name,), float(served.ready)),
+            (_ASLEEP.name, (name,), float(served.asleep)),
             (_REPLICAS.name, (name,), float(served.batcher.replicas)),
             (_BUSY.name, (name,), float(served.batcher.busy)),
             (_MODEL.name, (name, str(version.number), version.spec.digest, version.framework), 1.0),

@@ -3,14 +3,15 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import numpy as np
 import structlog
 
 from modelkeep.contracts.errors import ModelkeepError, VersionQuarantined
 from modelkeep.contracts.signature import Dtype, Layout, Signature
-from modelkeep.contracts.snapshot import DeploymentSettings, ServedVersion
+from modelkeep.contracts.snapshot import DeploymentSettings, Memory, ServedVersion
 from modelkeep.sandbox import control, frames
 from modelkeep.sandbox.connection import RunnerConnection, RunnerGone
 from modelkeep.sandbox.memory import resident_bytes
@@ -27,6 +28,7 @@ from modelkeep.serving.settings import ServingSettings
 log = structlog.get_logger(__name__)
 
 _LONGEST_REASON = 500
+_AUTO = Memory()
 
 Send = Callable[[control.Message], None]
 
@@ -55,10 +57,13 @@ class Replica:
 class Served:
     """One version on this server: its queue, and whether a warm runner stands behind it."""
 
-    def __init__(self, version: ServedVersion, settings: ServingSettings, recorder: Recorder) -> None:
+    def __init__(self, version: ServedVersion, settings: ServingSettings, recorder: Recorder, wake: Callable[[], None]) -> None:
         self.version = version
+        self._wake = wake
+        self._runs = 0
         self.number = str(version.number).encode()
         self.ready = False
+        self.asleep = False
         self.failing = ""
         self.processes: set[int] = set()
         self.load_s = 0.0
@@ -75,6 +80,7 @@ class Served:
             max_queue=settings.max_queue,
             run_timeout_s=version.spec.limits.run_timeout_s,
             finish=self._finish,
+            missed=self._missed,
         )
 
     def configure(self, settings: DeploymentSettings, meter: Meter) -> None:
@@ -86,9 +92,32 @@ class Served:
         self._scale.configure(settings.replicas)
 
     @property
+    def answers(self) -> bool:
+        """Whether requests are answered: there is a runner, or will be for the first of them."""
+        return self.ready or self.asleep
+
+    @property
     def replicas(self) -> int:
         """How many runners this server wants for the version."""
         return self._scale.wanted
+
+    def rest(self) -> None:
+        """It has no runners until it is asked."""
+        self.asleep = True
+        if self.batcher.waiting:
+            self._missed()
+
+    def used(self) -> bool:
+        """Whether it has run since this was last asked, or runs."""
+        runs, self._runs = self._runs, self.batcher.runs
+        return runs != self._runs or not self.batcher.idle
+
+    def _missed(self) -> None:
+        if self.asleep:
+            self.asleep = False
+            if self._meter is not None:
+                self._meter.cold_start()
+            self._wake()
 
     def memory_bytes(self) -> int:
         """Return what its runners hold now; pages that they share count for each of them."""
@@ -127,15 +156,21 @@ class Pool:
         self._openings: set[asyncio.Task[None]] = set()
         self._connections: dict[str, RunnerConnection] = {}
         self._asked: tuple[control.Wanted, ...] = ()
+        self._memory: Mapping[str, Memory] = {}
 
-    def want(self, versions: Iterable[ServedVersion]) -> None:
-        """Keep runners for these versions and let go of all others. A version is immutable: its id is enough."""
+    def want(self, versions: Iterable[ServedVersion], memory: Mapping[str, Memory]) -> None:
+        """Keep runners for these versions and let go of all others. A version is immutable: its id is enough.
+
+        `memory`: when those that answer for deployments have runners at all, by their ids.
+        """
         wanted = {version.id: version for version in versions}
+        self._memory = memory
         for version_id in self._served.keys() - wanted.keys():
             del self._served[version_id]
         for version_id, version in wanted.items():
             if version_id not in self._served:
-                self._served[version_id] = Served(version, self._settings, self._recorder)
+                wake = partial(self._send, control.Wake(version_id))
+                self._served[version_id] = Served(version, self._settings, self._recorder, wake)
         self._ask()
 
     def balance(self) -> None:
@@ -143,6 +178,9 @@ class Pool:
         changed = [served.balance() for served in self._served.values()]  # all of them look, not only until the first change
         if any(changed):
             self._ask()
+        used = tuple(version_id for version_id, served in self._served.items() if served.used())
+        if used:
+            self._send(control.Used(used))
 
     def get(self, version_id: str) -> Served | None:
         """Return the version, if it is wanted."""
@@ -165,12 +203,17 @@ class Pool:
                 self._leave(message.runner)
             case control.Held():
                 self._held(message)
+            case control.Asleep():
+                self._asleep(message.version_id)
             case _:
                 log.warning("unexpected message from the supervisor", message=type(message).__name__)
 
     def _ask(self) -> None:
         """Tell the supervisor what is wanted, the whole of it, when it has changed."""
-        wanted = tuple(control.Wanted(one.version.spec, one.replicas) for one in self._served.values())
+        wanted = tuple(
+            control.Wanted(one.version.spec, one.replicas, self._memory.get(version_id, _AUTO))
+            for version_id, one in self._served.items()
+        )
         if wanted != self._asked:
             self._asked = wanted
             self._send(control.Want(wanted))
@@ -208,7 +251,9 @@ class Pool:
         self._replicas[replica.name] = (served, replica)
         served.batcher.attach(replica)
         served.ready = True
+        served.asleep = False
         served.failing = ""
+        self._send(control.Ready(message.runner))
         log.info(
             "runner ready", version=served.version.id, model=served.version.model, runner=message.runner, seconds=loaded.seconds
         )
@@ -251,6 +296,13 @@ class Pool:
             log.warning(
                 "runner gone", version=message.version_id, cause=message.cause, detail=message.detail, stderr=message.stderr
             )
+
+    def _asleep(self, version_id: str) -> None:
+        served = self._served.get(version_id)
+        if served is not None:
+            served.rest()
+            log.debug("asleep until it is asked", version=version_id, model=served.version.model)
+            self._changed()
 
     def _held(self, message: control.Held) -> None:
         served = self._served.get(message.version_id)

@@ -6,12 +6,14 @@ import structlog
 
 from modelkeep.contracts.errors import NotFound
 from modelkeep.contracts.prediction import Heartbeat
-from modelkeep.contracts.snapshot import ServedDeployment, ServedVersion, Snapshot
+from modelkeep.contracts.snapshot import Memory, Residency, ServedDeployment, ServedVersion, Snapshot
 from modelkeep.serving.metrics import Meter
 from modelkeep.serving.pool import Pool, Served
 from modelkeep.serving.recorder import is_plain
 
 log = structlog.get_logger(__name__)
+
+_DEMANDS: dict[Residency, int] = {"on_demand": 0, "auto": 1, "always": 2}
 
 
 class DeploymentNotFound(NotFound):
@@ -107,7 +109,7 @@ class Router:
             current = self._routes.get(name)
             if target is None:
                 continue
-            if current is None or (target is not current.served and target.ready):
+            if current is None or (target is not current.served and target.answers):
                 self._point(deployment, target)
                 log.info("deployment answers with", deployment=name, version=target.version.number)
                 if current is not None:
@@ -124,7 +126,7 @@ class Router:
     @property
     def warm(self) -> bool:
         """Whether every deployment has a version that answers, or that has been given up for now."""
-        return all(served.ready or served.failing for served in self.routes().values())
+        return all(served.answers or served.failing for served in self.routes().values())
 
     def heartbeat(self, server: str, at: float) -> Heartbeat:
         """Say what is served now."""
@@ -132,8 +134,8 @@ class Router:
             server=server,
             at=at,
             snapshot=self._snapshot.number,
-            serving={name: served.version.id for name, served in self.routes().items() if served.ready},
-            failing={served.version.id: served.failing for served in self._pool.all() if served.failing and not served.ready},
+            serving={name: served.version.id for name, served in self.routes().items() if served.answers},
+            failing={served.version.id: served.failing for served in self._pool.all() if served.failing and not served.answers},
         )
 
     def _point(self, deployment: ServedDeployment, served: Served) -> None:
@@ -161,4 +163,13 @@ class Router:
             version = self._versions.get(deployment.version_id)
             if version is not None:
                 wanted[version.id] = version
-        self._pool.want(wanted.values())
+        self._pool.want(wanted.values(), self._memory())
+
+    def _memory(self) -> dict[str, Memory]:
+        """When each version has runners at all: where several deployments share one, as the most demanding of them says."""
+        found: dict[str, Memory] = {}
+        for deployment in self._deployments.values():
+            mine, other = deployment.settings.memory, found.get(deployment.version_id)
+            if other is None or _DEMANDS[mine.keep] > _DEMANDS[other.keep]:
+                found[deployment.version_id] = mine
+        return found

@@ -20,6 +20,7 @@ NAMES = {
     "modelkeep_inflight_requests",
     "modelkeep_build_info",
     "modelkeep_queue_depth",
+    "modelkeep_model_asleep",
     "modelkeep_deployment_ready",
     "modelkeep_replicas",
     "modelkeep_replicas_busy",

@@ -60,7 +60,7 @@ class Plane:
         self.changed = asyncio.Event()
         self.pool = Pool(ServingSettings(), self.sent.append, self.changed.set, no_recorder())
         spec = RunnerSpec("v1", "d" * 64, 1, "onnx", "fake", SIGNATURE, limits=limits or Limits())
-        self.pool.want([ServedVersion("v1", "m", 1, spec, SIGNATURE)])
+        self.pool.want([ServedVersion("v1", "m", 1, spec, SIGNATURE)], {})
         self.runners: list[Far] = []
 
     @property
@@ -258,6 +258,54 @@ async def test_nothing_is_kept_of_runners_that_are_gone(plane: Plane) -> None:
         await settled(plane)
     await asyncio.sleep(0)
     assert not plane.pool._connections
+
+
+async def test_a_version_that_is_asleep_is_woken_by_its_first_request_alone(plane: Plane) -> None:
+    plane.pool.take(control.Asleep("v1"), [])
+    assert plane.served.asleep
+    assert plane.served.answers
+    for value in (1.0, 2.0):
+        submit(plane, value)
+    assert [one for one in plane.sent if isinstance(one, control.Wake)] == [control.Wake("v1")]
+    assert not plane.served.asleep
+    await plane.until_changed()
+    await plane.warm()
+    assert control.Ready("r1") in plane.sent
+
+
+async def test_a_request_that_waits_when_its_version_goes_to_sleep_wakes_it_again(plane: Plane) -> None:
+    submit(plane, 1.0)
+    assert not [one for one in plane.sent if isinstance(one, control.Wake)], "it is being started"
+    plane.pool.take(control.Asleep("v1"), [])
+    assert [one for one in plane.sent if isinstance(one, control.Wake)] == [control.Wake("v1")]
+
+
+async def test_a_runner_that_is_ready_ends_the_sleep(plane: Plane) -> None:
+    plane.pool.take(control.Asleep("v1"), [])
+    await plane.until_changed()
+    await plane.warm()
+    assert not plane.served.asleep
+
+
+async def test_what_has_run_or_runs_is_told_and_nothing_else(plane: Plane) -> None:
+    def told() -> list[control.Message]:
+        plane.sent.clear()
+        plane.pool.balance()
+        return [one for one in plane.sent if isinstance(one, control.Used)]
+
+    runner = await plane.warm()
+    assert told() == []
+    waiting = submit(plane, 5.0)
+    assert told() == [control.Used(("v1",))]
+    assert told() == [control.Used(("v1",))], "it still runs"
+    await runner.answer()
+    await waiting.answer
+    assert told() == []
+
+
+async def test_news_of_sleep_for_a_version_that_is_not_wanted_changes_nothing(plane: Plane) -> None:
+    plane.pool.take(control.Asleep("v2"), [])
+    assert plane.served.answers is False
 
 
 async def test_a_message_that_is_not_for_it_is_passed_over(plane: Plane) -> None:

@@ -15,6 +15,7 @@ from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
 from modelkeep.contracts.snapshot import (
     Batching,
     DeploymentSettings,
+    Memory,
     Replicas,
     RunnerSpec,
     ServedDeployment,
@@ -185,6 +186,32 @@ async def test_errors_name_nothing_that_was_asked_for(plane: Plane) -> None:
     with pytest.raises(NotFound) as refused:
         plane.router.find("s3cret")
     assert "s3cret" not in str(refused.value)
+
+
+async def test_a_version_that_sleeps_takes_over_for_there_is_no_memory_to_wait_for(plane: Plane) -> None:
+    plane.news(m="v1")
+    plane.warm("v1")
+    plane.news(m="v2")
+    assert plane.answers("m") == "v1"
+    plane.router.pool.take(control.Asleep("v2"), [])
+    plane.router.settle()
+    assert plane.answers("m") == "v2"
+    assert plane.router.warm
+    assert plane.router.heartbeat("s", 0.0).serving == {"m": "v2"}
+
+
+async def test_a_version_of_several_deployments_is_kept_as_the_most_demanding_says(plane: Plane) -> None:
+    keeps = ("on_demand", "always", "auto")
+    plane.router.apply(
+        Snapshot(
+            1,
+            0.0,
+            tuple(ServedDeployment(keep, "v1", 1, DeploymentSettings(memory=Memory(keep, 5))) for keep in keeps),
+            (version("v1"),),
+        )
+    )
+    wants = [message for message in plane.sent if isinstance(message, control.Want)]
+    assert [one.memory.keep for one in wants[0].specs] == ["always"], "from the first wish on"
 
 
 async def test_warm_is_when_every_deployment_answers_or_has_been_given_up(plane: Plane) -> None:

@@ -8,7 +8,7 @@ import msgspec
 from pydantic import Field
 
 from modelkeep.api.schemas.wire import Answer, Ask, Number
-from modelkeep.contracts.snapshot import BatchMode, Keep
+from modelkeep.contracts.snapshot import BatchMode, Keep, Residency
 from modelkeep.control.deployments.rules import Deployment, Serving
 
 
@@ -43,6 +43,13 @@ class ReplicasAnswer(Answer):
     max: int
 
 
+class MemoryAnswer(Answer):
+    """When there are runners at all."""
+
+    keep: Residency
+    idle_s: float
+
+
 class RecordingAnswer(Answer):
     """What is written down of predictions, and for how long."""
 
@@ -62,6 +69,7 @@ class SettingsAnswer(Answer):
     replicas: ReplicasAnswer
     concurrency: int
     recording: RecordingAnswer
+    memory: MemoryAnswer
 
 
 class ServingAnswer(Answer):

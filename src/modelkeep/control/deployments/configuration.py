@@ -22,6 +22,7 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "batching.latency_target_ms": (0.1, 3_600_000),
     "replicas.min": (1, 256),
     "replicas.max": (1, 256),
+    "memory.idle_s": (1, 2_592_000),
     "concurrency": (1, 1_000_000),
     "recording.sample": (0, 1),
     "recording.keep_days": (1, 36_500),

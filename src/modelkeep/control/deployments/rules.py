@@ -110,7 +110,16 @@ def served_version(
         return None
     file = version.compiled or version
     spec = RunnerSpec(
-        version.id, file.digest, file.size, file.format, file.runner, version.signature, version.image, limits, accepted
+        version.id,
+        file.digest,
+        file.size,
+        file.format,
+        file.runner,
+        version.signature,
+        version.image,
+        limits,
+        accepted,
+        version.report.memory_bytes if version.report else 0,
     )
     return ServedVersion(
         id=version.id,

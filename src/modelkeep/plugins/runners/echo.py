@@ -28,7 +28,8 @@ class Behaviour(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
     """What an echo file may declare. Seconds to take, signals to die of, MiB to allocate; `run_*` happens on each run.
 
     `fail_on`: a run fails while any value of the first input equals this one. `lose_rows`: answers so many rows too few.
-    `noise`: adds a random number to the floats of each answer. `factor` multiplies all numbers, so versions can be told apart.
+    `leak_mb` more are held after each run. `noise`: adds a random number to the floats of each answer. `factor` multiplies all
+    numbers, so versions can be told apart.
     `compiles_to`: the echo file that it compiles to, called one of the format `compiles_as`.
     """
 
@@ -42,6 +43,7 @@ class Behaviour(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
     run_s: float = 0.0
     run_signal: int = 0
     run_mb: int = 0
+    leak_mb: int = 0
     run_error: str = ""
     fail_on: float | str | None = None
     lose_rows: int = 0
@@ -96,6 +98,7 @@ class EchoModel:
         """Behave as declared, then answer."""
         how = self._behaviour
         _behave(how.run_s, how.run_signal, how.run_mb)
+        self._ballast += b"m" * (how.leak_mb << 20)
         if how.print:
             print(how.print, flush=True)  # noqa: T201 - what a model prints goes to its runner's pipe
         first = next(iter(inputs.values()))
@@ -124,4 +127,4 @@ def _behave(seconds: float, number: int, mebibytes: int) -> bytearray:
         signal.raise_signal(signal.Signals(number))
     if seconds:
         time.sleep(seconds)
-    return bytearray(mebibytes * 1024 * 1024)
+    return bytearray(b"m") * (mebibytes * 1024 * 1024)  # written, and so resident

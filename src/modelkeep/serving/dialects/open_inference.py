@@ -134,7 +134,7 @@ def _json(value: object, status: int = 200) -> Response:
 
 
 def _readiness(name: str, served: Served) -> Response:
-    return _json({"name": name, "ready": served.ready}, 200 if served.ready else 503)
+    return _json({"name": name, "ready": served.answers}, 200 if served.answers else 503)
 
 
 def _described(spec: TensorSpec) -> dict[str, object]:

@@ -1,0 +1,159 @@
+"""Which versions have runners when there is not memory for all: the most recently used ones. It starts and ends nothing itself.
+
+A version that is to have runners is admitted, or made to wait until those that were used the longest ago have gone. Bytes are
+memory that would be free again without a runner; times are seconds of a monotonic clock.
+"""
+
+from collections.abc import Callable, Collection
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+
+from modelkeep.contracts.snapshot import Residency as Keep
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """Memory for all runners together, and how long one is left alone after it was used: two shall not chase each other."""
+
+    limit_bytes: int
+    min_idle_s: float
+
+
+class Tenant(Protocol):
+    """A version that servers want."""
+
+    asleep: bool
+    used: float
+
+    @property
+    def keep(self) -> Keep:
+        """Whether it goes for others."""
+        ...
+
+    @property
+    def idle_s(self) -> float:
+        """After how long it goes by itself, if it is kept on demand."""
+        ...
+
+    @property
+    def expected_bytes(self) -> int:
+        """What one more runner of it will hold."""
+        ...
+
+
+T = TypeVar("T", bound=Tenant)
+T_contra = TypeVar("T_contra", bound=Tenant, contravariant=True)
+
+
+class House(Protocol[T_contra]):
+    """Where the runners live."""
+
+    def held_bytes(self) -> int:
+        """Return what all runners hold, or are about to, those that are leaving too."""
+        ...
+
+    def leaving_bytes(self) -> int:
+        """Return how much of it is about to come free."""
+        ...
+
+    def bytes_of(self, tenant: T_contra) -> int:
+        """Return what the tenant's runners hold; 0 while they start, for what is not there yet frees nothing."""
+        ...
+
+    def begin(self, tenant: T_contra) -> None:
+        """Have its runners started."""
+        ...
+
+    def end(self, tenant: T_contra) -> None:
+        """Have its runners finish and go."""
+        ...
+
+
+class Residency(Generic[T]):
+    """Who waits for room, and who goes."""
+
+    def __init__(self, budget: Budget, house: House[T], clock: Callable[[], float]) -> None:
+        self._budget = budget
+        self._house = house
+        self._clock = clock
+        self._waiting: dict[int, T] = {}
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for room."""
+        return len(self._waiting)
+
+    def fits(self, more_bytes: int) -> bool:
+        """Whether there is room for so much more. The first one always has: it could not be smaller later."""
+        held = self._house.held_bytes()
+        return held == 0 or held + more_bytes <= self._budget.limit_bytes
+
+    def settle(self, tenant: T, *, urgent: bool) -> None:
+        """Take a new tenant: at once where it fits. Else an urgent one waits for others to go, and any other sleeps."""
+        tenant.used = self._clock()
+        if tenant.keep == "on_demand" and not urgent:
+            tenant.asleep = True
+        elif self.fits(tenant.expected_bytes):
+            self._house.begin(tenant)
+        elif urgent or tenant.keep == "always":
+            self._waiting[id(tenant)] = tenant
+        else:
+            tenant.asleep = True
+
+    def wake(self, tenant: T) -> None:
+        """Somebody asks for it."""
+        tenant.used = self._clock()
+        if tenant.asleep:
+            tenant.asleep = False
+            self._waiting[id(tenant)] = tenant
+
+    def forget(self, tenant: T) -> None:
+        """It is wanted no more."""
+        self._waiting.pop(id(tenant), None)
+
+    def waits(self, tenant: T) -> bool:
+        """Whether it waits for room."""
+        return id(tenant) in self._waiting
+
+    def look(self, tenants: Collection[T]) -> None:
+        """Let in whom there is room for, first come first, and make room for the next; to be called when anything ends."""
+        for tenant in list(self._waiting.values()):
+            if not self.fits(tenant.expected_bytes):
+                if self._never_fits(tenants, tenant.expected_bytes):
+                    continue  # it is in nobody's way
+                self._make_room(tenants, tenant.expected_bytes)
+                break
+            del self._waiting[id(tenant)]
+            self._house.begin(tenant)
+
+    def relieve(self, tenants: Collection[T]) -> None:
+        """Have those go that nobody has asked for long enough, and, where runners have grown over the budget, some more."""
+        now = self._clock()
+        for tenant in tenants:
+            if tenant.keep == "on_demand" and not tenant.asleep and now - tenant.used >= tenant.idle_s:
+                self._rest(tenant)
+        if self._house.held_bytes() > self._budget.limit_bytes:
+            self._make_room(tenants, 0)
+
+    def _never_fits(self, tenants: Collection[T], more_bytes: int) -> bool:
+        """Whether those who never go leave no room for it."""
+        fixed = sum(self._house.bytes_of(one) for one in tenants if one.keep == "always")
+        return fixed > 0 and fixed + more_bytes > self._budget.limit_bytes
+
+    def _make_room(self, tenants: Collection[T], more_bytes: int) -> None:
+        """Have the least recently used go until so much more fits, or nobody is left who may."""
+        missing = self._house.held_bytes() - self._house.leaving_bytes() + more_bytes - self._budget.limit_bytes
+        if missing <= 0:
+            return
+        latest = self._clock() - self._budget.min_idle_s
+        movable = [one for one in tenants if one.keep != "always" and one.used <= latest and self._house.bytes_of(one)]
+        for tenant in sorted(movable, key=lambda one: one.used):
+            missing -= self._house.bytes_of(tenant)
+            self._rest(tenant)
+            if missing <= 0:
+                return
+
+    def _rest(self, tenant: T) -> None:
+        tenant.asleep = True
+        self._waiting.pop(id(tenant), None)
+        self._house.end(tenant)
