@@ -299,7 +299,8 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
 
     role, places, db, control = _control(told, "worker")
     blobs = blob_store(places)
-    inspector = RunnerInspector(runners.start, compiler=Compiler(runners.start, keep_in(blobs)))
+    keep = keep_in(blobs)
+    inspector = RunnerInspector(runners.start, compiler=Compiler(runners.start, keep), keep=keep)
     validation = Validation(control.models, control.switches, blobs, inspector, role.limits)
     started()
     await Worker(db, control.jobs, {VALIDATE_VERSION: validation}, role.worker, places.run).run(stop)

@@ -27,8 +27,8 @@ class RunnerProcess:
     """A runner from before its fork to after its end.
 
     Whoever it is to serve is attached at once, even before it runs, so that none of them can miss its first frame; they are
-    told when there is a process. `ticket` names the validation that it is for. `expected_bytes` is what it counts for until
-    it has loaded.
+    told when there is a process, and handed `golden`, which is open on its golden rows (-1 for none). `ticket` names the
+    validation that it is for. `expected_bytes` is what it counts for until it has loaded.
     """
 
     def __init__(self, name: str, spec: RunnerSpec, ticket: str = "", expected_bytes: int = 0) -> None:
@@ -52,6 +52,7 @@ class RunnerProcess:
         self._expected = expected_bytes
         self._private = self._resident = self._resident_then = self._resident_ready = 0
         self.ready = False
+        self.golden = -1
         self._attached: dict[Channel, socket.socket] = {}
         self._left: set[Channel] = set()
 
@@ -126,7 +127,8 @@ class RunnerProcess:
 
     def _present(self, server: Channel, near: socket.socket) -> None:
         with near:
-            report(server, control.Connected(self.name, self.pid, self.spec.version_id, self.ticket), near.fileno())
+            fds = (near.fileno(), self.golden) if self.golden >= 0 else (near.fileno(),)
+            report(server, control.Connected(self.name, self.pid, self.spec.version_id, self.ticket), *fds)
 
     # ---- its end
 
@@ -173,6 +175,8 @@ class RunnerProcess:
             os.close(self._stderr_write)
         if self._pidfd >= 0:
             os.close(self._pidfd)
+        if self.golden >= 0:
+            os.close(self.golden)
         if self._memory is not None:
             self._memory.close()
         if self.last_moment is not None:
@@ -270,6 +274,8 @@ def _said(cause: Cause | None, status: int) -> str:
             return f"it was ended by {_signal_name(-status)}"
         case Cause.DEADLINE:
             return "it was ended because it took too long"
+        case Cause.MISMATCH:
+            return "it answers golden rows otherwise than at validation"
         case Cause.EXIT:
             return f"it ended with status {status}"
         case _:

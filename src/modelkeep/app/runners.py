@@ -279,6 +279,7 @@ class Runners:
         expected = self._opening[name]
         try:
             artifact = await self._open(kept.spec.digest)
+            golden = await self._open_golden(kept.spec)
         except OSError as error:
             del self._opening[name]
             gone = _not_started(name, kept.spec, error)
@@ -287,13 +288,26 @@ class Runners:
             self._died(kept, name, gone.detail)
             return
         del self._opening[name]
-        if name not in kept.names:
-            os.close(artifact)  # no longer wanted
+        if name not in kept.names:  # no longer wanted
+            for fd in (artifact, golden):
+                if fd >= 0:
+                    os.close(fd)
             return
         runner = self._runners[name] = RunnerProcess(name, kept.spec, expected_bytes=expected)
+        runner.golden = golden
         for server in self._wanting(kept):
             runner.attach(server)
         self._fork(runner, artifact)
+
+    async def _open_golden(self, spec: RunnerSpec) -> int:
+        """Open a version's golden rows. What cannot be checked is served all the same: the artifact has its own digest."""
+        if not spec.golden:
+            return -1
+        try:
+            return await self._open(spec.golden)
+        except OSError as error:
+            log.error("golden rows cannot be read", version=spec.version_id, error=str(error))  # noqa: TRY400 - it says it all
+            return -1
 
     async def _start_inspection(self, owner: Channel, message: control.Inspect) -> None:
         name = f"runner-{next(self._numbers)}"

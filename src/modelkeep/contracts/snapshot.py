@@ -33,7 +33,8 @@ class RunnerSpec(msgspec.Struct, frozen=True):
     """All that is needed to start a runner for one version. `runner` is the plugin's name, `digest` the artifact's SHA-256.
 
     `accepted` is a level of the lock-down that administrators accept for every format, below what the format needs.
-    `memory_bytes` is what loading added to a runner at validation, 0 where that is not known.
+    `memory_bytes` is what loading added to a runner at validation, 0 where that is not known; `golden` the SHA-256 of the file
+    with the version's golden rows, "" for none.
     """
 
     version_id: str
@@ -46,6 +47,7 @@ class RunnerSpec(msgspec.Struct, frozen=True):
     limits: Limits = Limits()
     accepted: Level | None = None
     memory_bytes: int = 0
+    golden: str = ""
 
 
 class ServedVersion(msgspec.Struct, frozen=True):

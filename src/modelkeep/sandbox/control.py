@@ -43,6 +43,7 @@ class Cause(StrEnum):
     DEADLINE = "deadline"  # a load or a run took too long
     STOPPED = "stopped"  # no longer wanted
     PROTOCOL = "protocol"  # it sent something that is no frame
+    MISMATCH = "mismatch"  # it answered golden rows otherwise than at validation
     NOT_STARTED = "not_started"  # it could not be started at all
 
 
@@ -105,6 +106,8 @@ class Kill(msgspec.Struct, frozen=True, tag=True):
 
 class Connected(msgspec.Struct, frozen=True, tag=True):
     """Supervisor: here is a runner, started for you or running already; your end of a socket to it comes with this.
+
+    A second descriptor, where there is one, is the file with its version's golden rows.
 
     The runner's first frame on it is `Loaded` or `LoadFailed`. `ticket` answers an `Inspect`. After a `Leave` the same runner
     may be connected again, by another socket, when this server wants its version again before it is gone.

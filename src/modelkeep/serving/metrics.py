@@ -91,6 +91,13 @@ _COLD: Final = Family(
     ("deployment",),
     folded=("deployment",),
 )
+_GOLDEN: Final = Family(
+    "modelkeep_golden_mismatches_total",
+    "counter",
+    "Times that a runner answered golden rows otherwise than at validation, and was ended, by deployment.",
+    ("deployment",),
+    folded=("deployment",),
+)
 _INFLIGHT: Final = Family("modelkeep_inflight_requests", "gauge", "Requests being answered now.")
 _HISTORY: Final = Family(
     "modelkeep_prediction_log_records_total", "counter", "Predictions handed to the prediction history, up to a second late."
@@ -205,6 +212,7 @@ _COUNTED: Final = (
     _BATCH_REQUESTS,
     _TURNED_AWAY,
     _COLD,
+    _GOLDEN,
     _INFLIGHT,
     _HISTORY,
     _HISTORY_LOST,
@@ -303,6 +311,10 @@ class Meter:
     def cold_start(self) -> None:
         """Count one load that a request waits for."""
         self._cells[self._tally.series(_COLD, (self._deployment,))] += 1.0
+
+    def golden_mismatch(self) -> None:
+        """Count one runner that answers otherwise than at validation."""
+        self._cells[self._tally.series(_GOLDEN, (self._deployment,))] += 1.0
 
     def _open(self) -> None:
         series, name, version = self._tally.series, self._deployment, self._version

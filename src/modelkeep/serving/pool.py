@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import itertools
+import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 
 import numpy as np
@@ -13,11 +15,13 @@ from modelkeep.contracts.errors import ModelkeepError, VersionQuarantined
 from modelkeep.contracts.signature import Dtype, Layout, Signature
 from modelkeep.contracts.snapshot import DeploymentSettings, Memory, ServedVersion
 from modelkeep.sandbox import control, frames
+from modelkeep.sandbox.agreement import Differs
 from modelkeep.sandbox.connection import RunnerConnection, RunnerGone
 from modelkeep.sandbox.memory import resident_bytes
 from modelkeep.serving.batcher import Batcher, Finished
 from modelkeep.serving.calls import Run
 from modelkeep.serving.codec import Tensors
+from modelkeep.serving.golden import GoldenRows
 from modelkeep.serving.matrix import plain_matrix
 from modelkeep.serving.metrics import Meter
 from modelkeep.serving.modes import cost_from, plan
@@ -29,6 +33,7 @@ log = structlog.get_logger(__name__)
 
 _LONGEST_REASON = 500
 _AUTO = Memory()
+_GOLDEN_A_LOOK = 20
 
 Send = Callable[[control.Message], None]
 
@@ -65,6 +70,7 @@ class Served:
         self.ready = False
         self.asleep = False
         self.failing = ""
+        self.golden = GoldenRows(version)
         self.processes: set[int] = set()
         self.load_s = 0.0
         self.settings = DeploymentSettings()
@@ -106,6 +112,11 @@ class Served:
         self.asleep = True
         if self.batcher.waiting:
             self._missed()
+
+    def count_mismatch(self) -> None:
+        """Count a runner that answers its golden rows otherwise than at validation."""
+        if self._meter is not None:
+            self._meter.golden_mismatch()
 
     def used(self) -> bool:
         """Whether it has run since this was last asked, or runs."""
@@ -178,9 +189,22 @@ class Pool:
         changed = [served.balance() for served in self._served.values()]  # all of them look, not only until the first change
         if any(changed):
             self._ask()
+        self._check_golden_rows()
         used = tuple(version_id for version_id, served in self._served.items() if served.used())
         if used:
             self._send(control.Used(used))
+
+    def _check_golden_rows(self) -> None:
+        """Have those asked again whose turn it is: a few a look, however many there are."""
+        every_s, now = self._settings.golden_check_s, time.monotonic()
+        if not every_s:
+            return
+        due = (one for one in self._served.values() if one.ready and one.golden and now - one.golden.asked_at >= every_s)
+        for served in itertools.islice(due, _GOLDEN_A_LOOK):
+            served.golden.asked_at = now
+            for owner, replica in list(self._replicas.values()):
+                if owner is served and not replica.leaving:
+                    self._spawn(self._ask_again(served, replica))
 
     def get(self, version_id: str) -> Served | None:
         """Return the version, if it is wanted."""
@@ -194,9 +218,7 @@ class Pool:
         """Act on a message of the supervisor about runners."""
         match message:
             case control.Connected():
-                task = asyncio.get_running_loop().create_task(self._open(message, fds[0]))
-                self._openings.add(task)
-                task.add_done_callback(self._openings.discard)
+                self._spawn(self._open(message, *fds))
             case control.Gone():
                 self._gone(message)
             case control.Leave():
@@ -218,14 +240,23 @@ class Pool:
             self._asked = wanted
             self._send(control.Want(wanted))
 
-    async def _open(self, message: control.Connected, fd: int) -> None:
-        """Wait until the runner has loaded, run one made-up row to warm it, then let it answer."""
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._openings.add(task)
+        task.add_done_callback(self._openings.discard)
+
+    async def _open(self, message: control.Connected, fd: int, golden: int = -1) -> None:
+        """Wait until the runner has loaded, have it answer its golden rows or one made-up row, then let it answer anyone."""
         connection = self._connections[message.runner] = await RunnerConnection.open(fd)
         connection.closed.add_done_callback(lambda _closed: self._forget(message.runner, connection))
         served = self._served.get(message.version_id)
         if served is None:
             connection.close()
+            if golden >= 0:
+                os.close(golden)
             return
+        if golden >= 0:
+            served.golden.read(golden)
         replica = Replica(message.runner, connection, self._send)
         limits = served.version.spec.limits
         try:
@@ -235,7 +266,10 @@ class Pool:
                     served.failing = f"{loaded.reason}: {loaded.detail}"[:_LONGEST_REASON]
                     log.error("model cannot be loaded", version=served.version.id, reason=loaded.reason, detail=loaded.detail)
                     return
-                await connection.run(made_up_row(served.version.signature))
+                await served.golden.ask(connection, made_up_row(served.version.signature))
+        except Differs as error:
+            self._differs(served, replica, error)
+            return
         except TimeoutError:
             served.failing = f"loading took longer than {limits.load_timeout_s:g} s"
             replica.kill()
@@ -244,6 +278,7 @@ class Pool:
             if gone.protocol_error:
                 replica.kill(control.Cause.PROTOCOL)
             return
+        served.golden.asked_at = time.monotonic()
         served.load_s = loaded.seconds
         served.processes.add(message.pid)
         connection.closed.add_done_callback(lambda _closed: served.processes.discard(message.pid))
@@ -258,6 +293,24 @@ class Pool:
             "runner ready", version=served.version.id, model=served.version.model, runner=message.runner, seconds=loaded.seconds
         )
         self._changed()
+
+    async def _ask_again(self, served: Served, replica: Replica) -> None:
+        """Have a runner that answers already answer its golden rows; one that does otherwise than at validation is ended."""
+        try:
+            async with asyncio.timeout(served.version.spec.limits.run_timeout_s):
+                await served.golden.ask(replica.connection)
+        except Differs as error:
+            self._differs(served, replica, error)
+        except (TimeoutError, RunnerGone):
+            pass  # it has much to do, or has ended: that is noticed elsewhere
+
+    def _differs(self, served: Served, replica: Replica, error: Differs) -> None:
+        served.failing = f"It answers golden rows otherwise than at validation. {error}"[:_LONGEST_REASON]
+        log.error(
+            "golden rows are answered otherwise", version=served.version.id, model=served.version.model, detail=str(error)
+        )
+        served.count_mismatch()
+        replica.kill(control.Cause.MISMATCH)
 
     def _forget(self, runner: str, connection: RunnerConnection) -> None:
         if self._connections.get(runner) is connection:

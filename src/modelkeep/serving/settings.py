@@ -25,4 +25,9 @@ class ServingSettings:
         "How old the last news from the control plane may be, in seconds, before every request is denied.",
         Interval(ge=5, le=604_800),
     ] = 900.0
+    golden_check_s: Annotated[
+        float,
+        "How often each model is asked its golden rows again, besides at every load, in seconds; 0 is never.",
+        Interval(ge=0, le=604_800),
+    ] = 300.0
     default_model: Annotated[str, "The deployment that answers /predict and /info when the request names none."] = ""

@@ -6,32 +6,29 @@ leaves the original in use, and the report says why: no version is refused over 
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from modelkeep.contracts.errors import ModelkeepError
 from modelkeep.contracts.report import Compilation, CompiledArtifact
-from modelkeep.contracts.signature import Dtype, Layout, Signature, TensorSpec
+from modelkeep.contracts.signature import Dtype, Layout, Signature
 from modelkeep.contracts.snapshot import RunnerSpec
 from modelkeep.contracts.storage import Blob, BlobStore
 from modelkeep.sandbox import frames, loader
+from modelkeep.sandbox.agreement import ABSOLUTE, RELATIVE, Differs, differing
 from modelkeep.worker.drawn import drawn
 from modelkeep.worker.samples import RefusedError
 from modelkeep.worker.trial import StartRunner, Trial, repeated
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from modelkeep.worker.trial import Arrays
 
 Keep = Callable[[bytes], Awaitable[Blob]]
 """Stores a compiled artifact where runners find it."""
 
-RELATIVE, ABSOLUTE = 1e-4, 1e-5
 _FLOATS = frozenset({Dtype.FP16, Dtype.FP32, Dtype.FP64})
 _AT_ONCE = 64
-_LABEL = "label"
 
 
 class NotUsedError(Exception):
@@ -151,7 +148,10 @@ class _Attempt:
         for start in range(0, len(rows), _AT_ONCE):
             piece = {source.name: np.ascontiguousarray(rows[start : start + _AT_ONCE])}
             wanted, given = await self._original.run(piece), await compiled.run(piece)
-            self._largest = max(self._largest, differing(self._signature.outputs, wanted, given))
+            try:
+                self._largest = max(self._largest, differing(wanted, given))
+            except Differs as error:
+                raise NotUsedError(str(error)) from error
             self._compared += len(piece[source.name])
 
     async def time(self, compiled: Trial) -> None:
@@ -162,37 +162,6 @@ class _Attempt:
                 raise NotUsedError(
                     f"It is not faster: {self._latency_ms[count]:g} ms for {count} rows, not {original_ms:g} ms."
                 )
-
-
-def differing(outputs: tuple[TensorSpec, ...], wanted: "Arrays", given: "Arrays") -> float:
-    """Return the largest difference between two answers to the same rows; raises `NotUsedError` where they are not the same.
-
-    Numbers may differ by the tolerances, labels and texts not at all, missing numbers must be missing in both.
-    """
-    if list(wanted) != list(given):
-        raise NotUsedError(f"Its outputs are {', '.join(given)}, not {', '.join(wanted)}.")
-    return max(
-        (_difference(spec.name, wanted[spec.name], given[spec.name]) for spec in outputs if spec.name in wanted), default=0.0
-    )
-
-
-def _difference(name: str, wanted: "NDArray[Any]", given: "NDArray[Any]") -> float:
-    import numpy as np
-
-    if wanted.dtype != given.dtype or wanted.shape != given.shape:
-        seen = f"{given.dtype} {list(given.shape)}, not {wanted.dtype} {list(wanted.shape)}"
-        raise NotUsedError(f"The output {name!r} is {seen}.")
-    if wanted.dtype.kind != "f" or name == _LABEL:
-        if not np.array_equal(wanted, given):
-            rows = (wanted != given).reshape(len(wanted), -1).any(axis=1)
-            raise NotUsedError(f"The output {name!r} differs in {int(rows.sum())} of {len(rows)} rows.")
-        return 0.0
-    with np.errstate(invalid="ignore"):
-        gaps = np.where(wanted == given, 0.0, np.abs(wanted - given))
-    gaps[np.isnan(wanted) & np.isnan(given)] = 0.0
-    if not np.isclose(given, wanted, RELATIVE, ABSOLUTE, equal_nan=True).all():
-        raise NotUsedError(f"The output {name!r} differs by {np.nanmax(gaps):.3g}.")
-    return float(gaps.max(initial=0.0))
 
 
 def _parses_only(message: frames.Compiled) -> bool:

@@ -13,9 +13,9 @@ from modelkeep.contracts.rejections import Reason, Rejection
 from modelkeep.contracts.report import Check, Compilation, CompiledArtifact, Report
 from modelkeep.contracts.signature import Dtype, ImageSpec, Layout, Signature, TensorSpec, dtype_of
 from modelkeep.contracts.snapshot import Limits, RunnerSpec
-from modelkeep.sandbox import frames
-from modelkeep.sandbox.scores import are_probabilities, score_output
-from modelkeep.worker.compilation import Compiler
+from modelkeep.sandbox import frames, golden
+from modelkeep.sandbox.scores import are_probabilities, score_output, softmax
+from modelkeep.worker.compilation import Compiler, Keep
 from modelkeep.worker.samples import RefusedError, Sample, fit, make_up, read_sample
 from modelkeep.worker.trial import StartRunner, Trial, repeated
 
@@ -68,10 +68,21 @@ class Inspector(Protocol):
 
 
 class RunnerInspector:
-    """Inspects uploads in real runners. `limits`, where given, replace those of every request; without `compiler`, none is."""
+    """Inspects uploads in real runners.
 
-    def __init__(self, start_runner: StartRunner, limits: Limits | None = None, compiler: Compiler | None = None) -> None:
+    `limits`, where given, replace those of every request. Without `compiler` nothing is compiled, without `keep` no golden rows
+    are kept.
+    """
+
+    def __init__(
+        self,
+        start_runner: StartRunner,
+        limits: Limits | None = None,
+        compiler: Compiler | None = None,
+        keep: Keep | None = None,
+    ) -> None:
         self._start_runner = start_runner
+        self._keep = keep
         self._limits = limits
         self._compiler = compiler
 
@@ -88,6 +99,9 @@ class RunnerInspector:
                 found = await examination.conduct()
                 compilation, artifact = await self._compiled(request, spec, trial, found, examination.tensors)
                 report = msgspec.structs.replace(found.report, compiled=compilation)
+                if self._keep is not None and examination.golden:
+                    blob = await self._keep(examination.golden)
+                    report = msgspec.structs.replace(report, golden=blob.digest)
                 return msgspec.structs.replace(found, report=report, compiled=artifact)
         except RefusedError as error:
             return error.rejection
@@ -105,7 +119,7 @@ class RunnerInspector:
 
 
 class Examination:
-    """One runner, examined step by step; `tensors` are the rows that it ran.
+    """One runner, examined step by step; `tensors` are the rows that it ran, `golden` is the file of a few with their answers.
 
     Steps that refuse raise `RefusedError`; the others leave a `Check`.
     """
@@ -117,6 +131,7 @@ class Examination:
         self._labels = labels
         self._checks: list[Check] = []
         self.tensors: Arrays = {}
+        self.golden = b""
 
     async def conduct(self) -> Inspection:
         """Take all steps, the ones that may end the process last."""
@@ -131,6 +146,8 @@ class Examination:
         scores = "" if loaded.facts.kind in _NO_CLASSES else score_output(specs)
         image = self._resolved(scores, outputs)
         self._check_labels(scores, specs)
+        if deterministic:
+            self.golden = await self._golden(tensors, scores if image is not None and image.activation == "softmax" else "")
         latency = await self._latency(tensors)
         nullable = await self._missing_values(inputs, tensors, outputs)
         signature = msgspec.structs.replace(inputs, inputs=nullable, outputs=specs)
@@ -210,6 +227,21 @@ class Examination:
             return image
         raw = bool(scores) and not are_probabilities(outputs[scores])
         return msgspec.structs.replace(image, activation="softmax" if raw else "none")
+
+    async def _golden(self, tensors: "Arrays", activated: str) -> bytes:
+        """Have as many of the rows as may be kept answered together, as they will be when the version serves."""
+        count = min(golden.ROWS, len(next(iter(tensors.values()))))
+        while count:
+            rows = {name: array[:count] for name, array in tensors.items()}
+            outputs = dict(await self._trial.run(rows))
+            if activated and self._spec.image is not None and self._spec.image.activation != "softmax":
+                outputs[activated] = softmax(outputs[activated])
+            try:
+                return golden.pack(rows, outputs)
+            except frames.FrameError:
+                count //= 2
+        self._note("rows are kept, to be asked again at every load", ok=False, detail="One alone is larger than may be kept.")
+        return b""
 
     def _check_labels(self, scores: str, specs: tuple[TensorSpec, ...]) -> None:
         if not self._labels:

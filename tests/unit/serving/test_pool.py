@@ -1,12 +1,14 @@
 """The pool: runners that load, fail to, die, or speak nonsense, at the far end of real sockets."""
 
 import asyncio
+import hashlib
 import json
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import ModelFacts
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
 from modelkeep.contracts.snapshot import Limits, RunnerSpec, ServedVersion
-from modelkeep.sandbox import control, frames
+from modelkeep.sandbox import control, frames, golden
 from modelkeep.sandbox.control import Cause
 from modelkeep.serving.calls import Call
 from modelkeep.serving.pool import Pool, Served, made_up_row
@@ -306,6 +308,84 @@ async def test_what_has_run_or_runs_is_told_and_nothing_else(plane: Plane) -> No
 async def test_news_of_sleep_for_a_version_that_is_not_wanted_changes_nothing(plane: Plane) -> None:
     plane.pool.take(control.Asleep("v2"), [])
     assert plane.served.answers is False
+
+
+def golden_plane(make_plane: Callable[..., Plane], answer: float) -> tuple[Plane, int]:
+    """A plane whose version has a golden row, 3.0, answered with `answer` at validation; and the file of it."""
+    data = golden.pack({"x": np.array([[3.0]])}, {"y": np.array([[answer]])})
+    plane = make_plane()
+    fd = os.memfd_create("golden")
+    os.write(fd, data)
+    version = msgspec.structs.replace(plane.served.version, id="v2")
+    version = msgspec.structs.replace(
+        version, spec=msgspec.structs.replace(version.spec, version_id="v2", golden=hashlib.sha256(data).hexdigest())
+    )
+    plane.pool.want([version], {})
+    return plane, fd
+
+
+def connect_golden(plane: Plane, fd: int, name: str = "r1") -> Far:
+    near, far = socket.socketpair()
+    plane.pool.take(control.Connected(name, os.getpid(), "v2"), [near.detach(), fd])
+    plane.runners.append(Far(far))
+    return plane.runners[-1]
+
+
+async def test_a_fresh_runner_answers_its_golden_rows_before_anyone(make_plane: Callable[..., Plane]) -> None:
+    plane, fd = golden_plane(make_plane, 6.0)
+    runner = connect_golden(plane, fd)
+    await runner.send(LOADED)
+    assert (await runner.answer())["x"].tolist() == [[3.0]]  # doubled by the far side
+    await plane.until_changed()
+    served = plane.pool.get("v2")
+    assert served is not None
+    assert served.ready
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(fd)
+
+
+async def test_a_runner_that_answers_otherwise_never_answers_anyone(make_plane: Callable[..., Plane]) -> None:
+    plane, fd = golden_plane(make_plane, 7.0)
+    runner = connect_golden(plane, fd)
+    await runner.send(LOADED)
+    await runner.answer()
+    await settled(plane)
+    assert plane.kills == [("r1", Cause.MISMATCH)]
+    served = plane.pool.get("v2")
+    assert served is not None
+    assert not served.ready
+    assert "otherwise than at validation" in served.failing
+
+
+async def test_golden_rows_that_are_damaged_keep_nobody_from_answering(make_plane: Callable[..., Plane]) -> None:
+    plane, fd = golden_plane(make_plane, 7.0)
+    os.pwrite(fd, b"\0", 20)
+    runner = connect_golden(plane, fd)
+    await runner.send(LOADED)
+    assert (await runner.answer())["x"].tolist() == [[0.0]], "a made-up row"
+    await plane.until_changed()
+    served = plane.pool.get("v2")
+    assert served is not None
+    assert served.ready
+
+
+async def test_golden_rows_are_asked_again_when_it_is_time(make_plane: Callable[..., Plane]) -> None:
+    plane, fd = golden_plane(make_plane, 6.0)
+    runner = connect_golden(plane, fd)
+    await runner.send(LOADED)
+    await runner.answer()
+    await plane.until_changed()
+    served = plane.pool.get("v2")
+    assert served is not None
+    plane.pool.balance()
+    assert not [one for one in plane.pool._openings if not one.done()], "it has just been asked"
+    served.golden.asked_at -= ServingSettings().golden_check_s
+    plane.pool.balance()
+    message, tensors = await runner.receive()
+    assert tensors["x"].tolist() == [[3.0]]
+    await runner.send(frames.Result(message.id, 0.0), {"y": np.array([[6.5]])})  # type: ignore[union-attr]
+    await settled(plane)
+    assert plane.kills[0] == ("r1", Cause.MISMATCH)
 
 
 async def test_a_message_that_is_not_for_it_is_passed_over(plane: Plane) -> None:

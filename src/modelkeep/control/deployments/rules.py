@@ -110,16 +110,17 @@ def served_version(
         return None
     file = version.compiled or version
     spec = RunnerSpec(
-        version.id,
-        file.digest,
-        file.size,
-        file.format,
-        file.runner,
-        version.signature,
-        version.image,
-        limits,
-        accepted,
-        version.report.memory_bytes if version.report else 0,
+        version_id=version.id,
+        digest=file.digest,
+        size=file.size,
+        format=file.format,
+        runner=file.runner,
+        signature=version.signature,
+        image=version.image,
+        limits=limits,
+        accepted=accepted,
+        memory_bytes=version.report.memory_bytes if version.report else 0,
+        golden=version.report.golden if version.report else "",
     )
     return ServedVersion(
         id=version.id,

@@ -29,7 +29,7 @@ class Behaviour(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
 
     `fail_on`: a run fails while any value of the first input equals this one. `lose_rows`: answers so many rows too few.
     `leak_mb` more are held after each run. `noise`: adds a random number to the floats of each answer. `factor` multiplies all
-    numbers, so versions can be told apart.
+    numbers, so versions can be told apart; after `drifts_after` runs they are doubled.
     `compiles_to`: the echo file that it compiles to, called one of the format `compiles_as`.
     """
 
@@ -44,6 +44,7 @@ class Behaviour(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
     run_signal: int = 0
     run_mb: int = 0
     leak_mb: int = 0
+    drifts_after: int = 0
     run_error: str = ""
     fail_on: float | str | None = None
     lose_rows: int = 0
@@ -90,6 +91,7 @@ class EchoModel:
     def __init__(self, behaviour: Behaviour, ballast: bytearray) -> None:
         self._behaviour = behaviour
         self._ballast = ballast
+        self._runs = 0
         outputs = behaviour.outputs or behaviour.inputs
         self._names = dict(zip((one.name for one in behaviour.inputs), (one.name for one in outputs), strict=False))
         self.facts = ModelFacts(Signature(behaviour.inputs, outputs), "echo", str(behaviour.version), "echo")
@@ -99,6 +101,7 @@ class EchoModel:
         how = self._behaviour
         _behave(how.run_s, how.run_signal, how.run_mb)
         self._ballast += b"m" * (how.leak_mb << 20)
+        self._runs += 1
         if how.print:
             print(how.print, flush=True)  # noqa: T201 - what a model prints goes to its runner's pipe
         first = next(iter(inputs.values()))
@@ -119,7 +122,8 @@ class EchoModel:
         if array.dtype.kind not in "fiu":
             return array
         noise = random.random() * self._behaviour.noise if array.dtype.kind == "f" else 0  # noqa: S311 - no secret
-        return (array * self._behaviour.factor + noise).astype(array.dtype)
+        drift = 2.0 if 0 < self._behaviour.drifts_after < self._runs else 1.0
+        return (array * self._behaviour.factor * drift + noise).astype(array.dtype)
 
 
 def _behave(seconds: float, number: int, mebibytes: int) -> bytearray:
