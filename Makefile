@@ -28,9 +28,10 @@ demo: $(READY) ## Set up and serve two real models on PORT (8080), with keys in 
 test: $(READY) ## Set up and run all tests against real servers
 	@$(BIN)/python -m pytest --cov --cov-report=term
 
-soak: $(READY) ## Run the long campaigns: 500 loads and unloads, 100 seeded kills, 200 models on 4 GB
+soak: $(READY) ## Run the long campaigns: 500 loads and unloads, 100 seeded kills, 200 models on 4 GB, all estimators
 	@LOADS=500 KILL_ROUNDS=100 $(BIN)/python -m pytest -s --no-cov tests/e2e/test_loads.py tests/e2e/test_kill.py
 	@MODELS=200 BUDGET_MB=4096 EACH_MB=60 SECONDS=90 $(BIN)/python -m pytest -s --no-cov tests/e2e/test_memory_budget.py -k more_models
+	@ESTIMATORS=1000 $(BIN)/python -m pytest -s --no-cov tests/e2e/test_every_estimator_served.py
 
 check: $(READY) ## Lint, types, import contracts (under a minute)
 	@$(BIN)/ruff check

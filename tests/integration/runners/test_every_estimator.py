@@ -8,89 +8,17 @@ import os
 
 import numpy as np
 import pytest
-from sklearn.datasets import make_classification
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils import all_estimators
 
 from fixtures import artifacts
+from fixtures.estimators import ALL, COLUMNS, MADE_WITH, NOT_SAVED, NOT_SERVED, ONE_COLUMN, ROWS, TAKEN, asked, fitted
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import CannotCompile, CannotLoad, Column
 from modelkeep.contracts.signature import Dtype
 from modelkeep.contracts.snapshot import RunnerSpec
 from modelkeep.sandbox import loader
 
-COLUMNS = 6
-RNG = np.random.default_rng(0)
-ROWS, CLASSES = make_classification(120, COLUMNS, n_informative=4, n_classes=3, random_state=0)
-ROWS = np.abs(ROWS) + 0.1  # some take no negative numbers
-VALUES = ROWS @ np.arange(COLUMNS) + 1.0
-ONE_TO_ONE = ROWS[:, :1]
-ASKED = ROWS[:15]
-
-KINDS = ("classifier", "regressor", "cluster", "transformer")
-ALL = {name: cls for kind in KINDS for name, cls in all_estimators(kind)}
-OTHER_INPUT = {
-    *("DictVectorizer", "FeatureHasher", "HashingVectorizer"),  # records or texts
-    "PatchExtractor",  # pictures
-    "KernelCenterer",  # a square matrix
-    *("LabelBinarizer", "LabelEncoder", "MultiLabelBinarizer"),  # targets
-}
-NOT_SERVED = {
-    **dict.fromkeys(
-        ("AgglomerativeClustering", "DBSCAN", "HDBSCAN", "OPTICS", "SpectralClustering", "TSNE"),
-        "has no predict()",
-    ),
-}
-NOT_SAVED = {"Birch": "skops does not know how to write it"}
-MADE_WITH = {
-    "ClassifierChain": {"estimator": LogisticRegression()},
-    "ColumnTransformer": {"transformers": [("a", PCA(2), [0, 1, 2]), ("b", "passthrough", [3])]},
-    "FeatureUnion": {"transformer_list": [("a", PCA(2))]},
-    "FixedThresholdClassifier": {"estimator": LogisticRegression()},
-    "GaussianRandomProjection": {"n_components": 2},
-    "GridSearchCV": {"estimator": LogisticRegression(), "param_grid": {"C": [1.0, 2.0]}},
-    "MultiOutputClassifier": {"estimator": LogisticRegression()},
-    "MultiOutputRegressor": {"estimator": Ridge()},
-    "OneVsOneClassifier": {"estimator": LogisticRegression()},
-    "OneVsRestClassifier": {"estimator": LogisticRegression()},
-    "OutputCodeClassifier": {"estimator": LogisticRegression()},
-    "Pipeline": {"steps": [("a", PCA(2)), ("b", Ridge())]},
-    "RFE": {"estimator": Ridge()},
-    "RFECV": {"estimator": Ridge()},
-    "RandomizedSearchCV": {"estimator": LogisticRegression(), "param_distributions": {"C": [1.0, 2.0]}, "n_iter": 2},
-    "RegressorChain": {"estimator": Ridge()},
-    "SelectFromModel": {"estimator": Ridge()},
-    "SelfTrainingClassifier": {"estimator": LogisticRegression()},
-    "SequentialFeatureSelector": {"estimator": Ridge()},
-    "SparseCoder": {"dictionary": np.eye(COLUMNS)},
-    "SparseRandomProjection": {"n_components": 2},
-    "StackingClassifier": {"estimators": [("a", LogisticRegression()), ("b", LogisticRegression(C=0.1))]},
-    "StackingRegressor": {"estimators": [("a", Ridge()), ("b", Ridge(2.0))]},
-    "TunedThresholdClassifierCV": {"estimator": LogisticRegression()},
-    "VotingClassifier": {"estimators": [("a", LogisticRegression()), ("b", LogisticRegression(C=0.1))]},
-    "VotingRegressor": {"estimators": [("a", Ridge()), ("b", Ridge(2.0))]},
-}
-BINARY = {"ClassifierChain", "FixedThresholdClassifier", "TunedThresholdClassifierCV"}
-MANY = {"ClassifierChain", "MultiOutputClassifier", "MultiOutputRegressor", "RegressorChain", "CCA", "PLSCanonical", "PLSSVD"}
-MANY |= {name for name in ALL if name.startswith("MultiTask")}
-BY_VALUE = {name for name, _cls in all_estimators("regressor")}
-BY_VALUE |= {"RFE", "RFECV", "SelectFromModel", "SequentialFeatureSelector"}
-ONE_COLUMN = {"IsotonicRegression"}
-
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-def fitted(name):
-    cls = ALL[name]
-    estimator = cls(**MADE_WITH.get(name, {}))
-    if "random_state" in estimator.get_params(deep=False):
-        estimator.set_params(random_state=0)
-    classes = (CLASSES > 0).astype(int) if name in BINARY else CLASSES
-    target = VALUES if name in BY_VALUE else classes
-    if name in MANY:
-        target = np.stack((target, RNG.permutation(target)), axis=1)
-    return estimator.fit(ONE_TO_ONE if name in ONE_COLUMN else ROWS, target)
 
 
 def served(data, form, columns):
@@ -113,10 +41,10 @@ def same(expected, found):
     return np.array_equal(expected.astype(float), found.astype(float), equal_nan=True)
 
 
-@pytest.mark.parametrize("name", sorted(ALL.keys() - OTHER_INPUT - NOT_SERVED.keys()))
+@pytest.mark.parametrize("name", TAKEN)
 def test_it_answers_as_in_process(name):
     estimator = fitted(name)
-    rows = ASKED[:, :1] if name in ONE_COLUMN else ASKED
+    rows = asked(name)
     forms = {"joblib": artifacts.as_joblib} | ({} if name in NOT_SAVED else {"skops": artifacts.as_skops})
     for form, save in forms.items():
         model = served(save(estimator), form, rows.shape[1])
