@@ -1,0 +1,59 @@
+"""Starts a runner that shares no module with the template, for artifacts that bring packages of their own.
+
+A fork has what the template imported, and cannot import another version of it. So the fork becomes a new Python, without
+site hooks and with the template's own `sys.path`, which knows what this package needs and nothing of any framework. That is
+before the lock-down, and before the artifact is read.
+"""
+
+import os
+import sys
+from typing import NoReturn
+
+import msgspec
+
+from modelkeep.sandbox import child
+from modelkeep.sandbox.control import Fork
+from modelkeep.sandbox.lockdown import ENVIRONMENT, Allowance
+from modelkeep.sandbox.memory import Memory
+from modelkeep.sandbox.place import Place
+
+_PROGRAM = "import sys; sys.path[:] = {path!r}; from modelkeep.sandbox import cold; cold.main({number})"
+
+
+class Start(msgspec.Struct, frozen=True):
+    """What the new Python is told: all that `child.main` takes. Numbers are of descriptors, which it inherits."""
+
+    fork: Fork
+    artifact: int
+    channel: int
+    allowance: Allowance
+    place: Place | None
+    seen: tuple[str, ...]
+
+
+def begin(start: Start) -> NoReturn:
+    """Become a new Python that goes on as this runner; raises `OSError` when that cannot be."""
+    told = os.memfd_create("start")
+    with open(told, "wb", closefd=False) as file:  # noqa: PTH123 - a descriptor
+        file.write(msgspec.msgpack.encode(start))
+    passed = {start.artifact, start.channel, start.allowance.output, start.allowance.proc, told}
+    if start.place is not None:
+        passed.add(start.place.folder)
+    for number in passed:
+        os.set_inheritable(number, True)  # noqa: FBT003
+    program = _PROGRAM.format(path=sys.path, number=told)
+    os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", program], ENVIRONMENT)  # noqa: S606 - Python itself
+
+
+def main(told: int) -> NoReturn:
+    """Be the runner that descriptor `told` tells of."""
+    os.lseek(told, 0, os.SEEK_SET)
+    with open(told, "rb") as file:  # noqa: PTH123 - a descriptor
+        start = msgspec.msgpack.decode(file.read(), type=Start)
+    memory = Memory("self", start.allowance.proc)
+    most = memory.mapped_bytes() + (start.fork.spec.limits.memory_mb << 20)
+    memory.close()
+    allowance = msgspec.structs.replace(start.allowance, memory_bytes=most)
+    status = child.main(start.fork, start.artifact, start.channel, allowance, start.place, start.seen)
+    sys.stderr.flush()
+    os._exit(status)
