@@ -11,8 +11,9 @@ from functools import cache
 from modelkeep.contracts import discovery
 from modelkeep.contracts.confinement import NEEDED, Confinement
 from modelkeep.contracts.rejections import Reason
-from modelkeep.contracts.runner import Artifact, CannotLoad, Column, Format, LoadOptions, Model, Runner
+from modelkeep.contracts.runner import Artifact, CannotLoad, Column, Format, LoadOptions, Model, RecognisesFiles, Runner
 from modelkeep.contracts.snapshot import RunnerSpec
+from modelkeep.sandbox import archive
 
 EDGE = 4096
 """How many bytes of either end of an artifact a runner plugin recognises it by."""
@@ -44,11 +45,12 @@ def load(spec: RunnerSpec, sample: tuple[Column, ...], artifact: int, runners: S
     data = read(artifact, spec.size, spec.digest)
     plugins = installed() if runners is None else runners
     runner, declared = _find(plugins, spec.format)
-    _check_content(plugins, declared, data)
+    uploaded = _opened(plugins, declared, data, spec.limits.memory_mb << 20)
+    del data  # an archive's is not needed any more, but for what is a view of it
     known = None if spec.image else spec.signature  # an image version's is of pictures: the model inside never sees them
     options = LoadOptions(signature=known, sample=sample, threads=spec.limits.threads)
     try:
-        model = runner().load(Artifact(data, spec.format), options)
+        model = runner().load(uploaded, options)
     except CannotLoad as error:
         raise CannotLoad(error.reason, for_people(error.detail)) from error
     except Exception as error:
@@ -109,11 +111,42 @@ def _find(plugins: Sequence[type[Runner]], name: str) -> tuple[type[Runner], For
     raise CannotLoad(Reason.LOAD_FAILED, f"No runner for the format {name} is installed here.")
 
 
-def _check_content(plugins: Sequence[type[Runner]], declared: Format, data: bytes) -> None:
+def _opened(plugins: Sequence[type[Runner]], declared: Format, data: bytes, memory: int) -> Artifact:
+    """The artifact as its runner gets it, of the declared format by its content too; an archive unpacks to `memory` bytes."""
     if not data:
         raise CannotLoad(Reason.TRUNCATED, "The file is empty.")
+    if not declared.archive or archive.kind(data) is None:
+        _check_content(declared, _recognised(plugins, data) or _recognised_inside(plugins, data), plugins, data)
+        return Artifact(data, declared.name)
+    files = archive.contents(data, memory)
+    found = _recognised_files(plugins, tuple(files))
+    _check_content(declared, found or _recognised(plugins, data), plugins, data)
+    return Artifact(b"", declared.name, files)
+
+
+def _recognised(plugins: Sequence[type[Runner]], data: bytes) -> set[str]:
     head, tail = data[:EDGE], data[-EDGE:]
-    found = {name for plugin in plugins if (name := plugin.recognise(head, tail)) is not None}
+    return {name for plugin in plugins if (name := plugin.recognise(head, tail)) is not None}
+
+
+def _recognised_inside(plugins: Sequence[type[Runner]], data: bytes) -> set[str]:
+    """The formats that an archive is of, where the file is a whole one and was declared to be something else."""
+    try:
+        return _recognised_files(plugins, tuple(entry.name for entry in archive.listed(data)))
+    except CannotLoad:
+        return set()
+
+
+def _recognised_files(plugins: Sequence[type[Runner]], names: tuple[str, ...]) -> set[str]:
+    asking = [one for one in map(_with_files, plugins) if one is not None]
+    return {name for one in asking if (name := one.recognise_files(names)) is not None}
+
+
+def _with_files(plugin: type) -> type[RecognisesFiles] | None:
+    return plugin if issubclass(plugin, RecognisesFiles) else None
+
+
+def _check_content(declared: Format, found: set[str], plugins: Sequence[type[Runner]], data: bytes) -> None:
     if found & {declared.name, *declared.also}:
         return
     if found:
