@@ -54,6 +54,7 @@ class CannotListen(Invalid):
 def serve(settings: "Settings", *, announce: Callable[[str], None]) -> None:
     """Run everything until SIGTERM or Ctrl-C. Raises before anything is started when the data or the address is taken."""
     from modelkeep.app import bootstrap
+    from modelkeep.app.folders import Folders
     from modelkeep.app.settings import child_environment
     from modelkeep.app.supervisor import Supervisor
     from modelkeep.infra import quotas, tally, telemetry
@@ -82,6 +83,7 @@ def serve(settings: "Settings", *, announce: Callable[[str], None]) -> None:
                 drain_s=settings.server.drain_s + settings.server.notice_s,
                 warm=places.snapshot.exists(),
                 acceptable=level(settings.runners.unsafe_allow_level),
+                folders=Folders(places.folders),
                 announce=lambda: announce(address),
             )
             await supervisor.run()

@@ -3,7 +3,7 @@
 A runner module is cheap to import: its framework is imported in `load`, which only ever happens inside a runner process.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 import msgspec
@@ -41,12 +41,15 @@ class Manifest(msgspec.Struct, frozen=True):
 
     `preload`: modules that the template process imports once, so that a runner forked from it is warm.
     `extra`: the optional dependency that installs the framework ("" for none).
+    `cold`: its runners are no forks of the template but start as a new Python, in which no framework is loaded yet, because
+    artifacts may bring versions of their own.
     """
 
     name: str
     formats: tuple[Format, ...]
     preload: tuple[str, ...] = ()
     extra: str = ""
+    cold: bool = False
 
 
 class Artifact(msgspec.Struct, frozen=True):
@@ -167,4 +170,21 @@ class RecognisesFiles(Protocol):
     @staticmethod
     def recognise_files(names: tuple[str, ...]) -> str | None:
         """Return the format that an archive of files with these relative names is of, or None. No framework, no parsing."""
+        ...
+
+
+class Unpack(Protocol):
+    """Unpacks an archive that was in the artifact, while its folder can still be written."""
+
+    def __call__(self, file: str, into: Callable[[str], str], /) -> None:
+        """Unpack a file of the folder and remove it. Each file in it goes to `into(name)`, within the folder; "" leaves it out."""
+        ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A runner with more to unpack in its artifact's folder before that is closed to writing. A `Runner` need not."""
+
+    def prepare(self, artifact: Artifact, unpack: Unpack) -> None:
+        """Make the folder ready; raises `CannotLoad`. Nothing that came in the artifact may run yet."""
         ...

@@ -77,11 +77,20 @@ def contents(data: bytes, most: int = MOST_BYTES) -> dict[str, memoryview | byte
     return {name: _bytes_of(member) for name, member in _members(data, most)}
 
 
+def unpacked(data: bytes, most: int = MOST_BYTES, *, whole: bool = False) -> Iterator[tuple[str, memoryview | bytes]]:
+    """Yield the files in an archive, name and bytes, one in memory at a time; raises `CannotLoad`.
+
+    `whole`: with the folder that holds all of them, where there is one.
+    """
+    for name, member in _members(data, most, whole=whole):
+        yield name, _bytes_of(member)
+
+
 def _bytes_of(member: _Member) -> memoryview | bytes:
     return member.held.content() if isinstance(member.held, zipped.Member) else member.held or b""
 
 
-def _members(data: bytes, most: int) -> list[tuple[str, _Member]]:
+def _members(data: bytes, most: int, *, whole: bool = False) -> list[tuple[str, _Member]]:
     """The files under their final names, checked as a whole."""
     found = kind(data)
     if found is None:
@@ -95,7 +104,7 @@ def _members(data: bytes, most: int) -> list[tuple[str, _Member]]:
     files = _named(one for one in bounded if not one.name.startswith(_APPLE))
     if not files:
         raise CannotLoad(Reason.ARCHIVE_REFUSED, "The archive holds no file.")
-    return _without_top(files)
+    return files if whole else _without_top(files)
 
 
 def _bound(size: int, most: int) -> int:

@@ -7,15 +7,19 @@ before the lock-down, and before the artifact is read.
 
 import os
 import sys
+import traceback
 from typing import NoReturn
 
 import msgspec
 
-from modelkeep.sandbox import child
+from modelkeep.sandbox import child, landlock, view
 from modelkeep.sandbox.control import Fork
 from modelkeep.sandbox.lockdown import ENVIRONMENT, Allowance
 from modelkeep.sandbox.memory import Memory
 from modelkeep.sandbox.place import Place
+
+BROKEN = 70
+"""Status of a runner that ended by an error of ours, or because its model raised `SystemExit`."""
 
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from modelkeep.sandbox import cold; cold.main({number})"
 
@@ -53,7 +57,19 @@ def main(told: int) -> NoReturn:
     memory = Memory("self", start.allowance.proc)
     most = memory.mapped_bytes() + (start.fork.spec.limits.memory_mb << 20)
     memory.close()
-    allowance = msgspec.structs.replace(start.allowance, memory_bytes=most)
-    status = child.main(start.fork, start.artifact, start.channel, allowance, start.place, start.seen)
-    sys.stderr.flush()
-    os._exit(status)
+    allowance = msgspec.structs.replace(start.allowance, memory_bytes=most, rules=_rules(start.seen))
+    status = BROKEN
+    try:
+        status = child.main(start.fork, start.artifact, start.channel, allowance, start.place, start.seen)
+    except Exception:  # noqa: BLE001 - the last frame of a process: tell the supervisor's pipe, then end
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _rules(seen: tuple[str, ...]) -> int:
+    try:
+        return landlock.rule_set(seen, [view.WRITABLE])
+    except OSError:
+        return -1  # as where the template has none

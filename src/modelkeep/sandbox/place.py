@@ -51,7 +51,9 @@ class Place(msgspec.Struct, frozen=True):
         held = selftest.confinement(self.keep)
         if open_still or held.level < Level.WALLED:
             missing = ", ".join(open_still) or held.missing
-            raise CannotLoad(Reason.NOT_CONFINED, f"The unpacked archive cannot be closed to writing on this machine: {missing}")
+            raise CannotLoad(
+                Reason.NOT_CONFINED, f"The unpacked archive cannot be closed to writing on this machine: {missing}"
+            )
 
 
 def mounted(limits: Limits, uid: int) -> Place:

@@ -30,8 +30,6 @@ from modelkeep.sandbox.place import Place, lent, mounted
 NOT_FORKED = 71
 """Status of an `Exited` for a runner that could not be forked."""
 
-_BROKEN = 70
-
 
 class Running(msgspec.Struct, frozen=True):
     """A runner that has not been reaped: its name, process id and user id (0: ours)."""
@@ -145,7 +143,7 @@ def _preload_for(runner: type[Runner]) -> Iterator[str]:
 
 def _become_runner(fork: Fork, artifact: int, channel: int, allowance: lockdown.Allowance, grant: _Grant) -> None:
     """Never returns. Nothing of the template's own stack may run in the runner."""
-    status = _BROKEN
+    status = cold.BROKEN
     try:
         place = _place(fork, allowance, grant)
         seen = view.readable(tuple(sys.path))

@@ -1,9 +1,9 @@
 """The runner of Python classes: an archive with a class, its files, and the packages that it needs.
 
-    model.py            class Model: load(path), predict(inputs); preprocess(inputs) and postprocess(outputs) where there are
-    requirements.txt    name==version lines
-    wheels/*.whl        what they name, for this Python and machine
-    modelkeep.toml      [model] class = "package.module:Class", where it is not in model.py
+model.py            class Model: load(path), predict(inputs); preprocess(inputs) and postprocess(outputs) where there are
+requirements.txt    name==version lines
+wheels/*.whl        what they name, for this Python and machine
+modelkeep.toml      [model] class = "package.module:Class", where it is not in model.py
 """
 
 import importlib
@@ -84,7 +84,8 @@ class PythonModel:
             signature=Signature(signature.inputs, signature.outputs),
             framework="python",
             framework_version=platform.python_version(),
-            details={"class": f"{chosen.__module__}:{chosen.__qualname__}"} | ({"packages": ", ".join(packages)} if packages else {}),
+            details={"class": f"{chosen.__module__}:{chosen.__qualname__}"}
+            | ({"packages": ", ".join(packages)} if packages else {}),
         )
 
     def run(self, inputs: "Mapping[str, NDArray[np.generic]]") -> "Arrays":

@@ -63,7 +63,9 @@ def _declared(file: Path) -> tuple[str, str]:
     given = model.get("class", f"{MODULE}:{_USUAL_NAME}")
     named = _NAMED.fullmatch(given) if isinstance(given, str) else None
     if named is None:
-        raise CannotLoad(Reason.LOAD_FAILED, f'In {SETTINGS}, class is {given!r}: write "module:Class" or "package.module:Class".')
+        raise CannotLoad(
+            Reason.LOAD_FAILED, f'In {SETTINGS}, class is {given!r}: write "module:Class" or "package.module:Class".'
+        )
     return named["module"], named["name"]
 
 

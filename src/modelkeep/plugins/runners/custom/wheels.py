@@ -73,7 +73,9 @@ def _named(file: str) -> Wheel:
     try:
         name, version, _build, tags = parse_wheel_filename(file)
     except InvalidWheelFilename as error:
-        raise CannotLoad(Reason.LOAD_FAILED, f"{file} is not named as a wheel is: NAME-VERSION-PYTHON-ABI-MACHINE.whl.") from error
+        raise CannotLoad(
+            Reason.LOAD_FAILED, f"{file} is not named as a wheel is: NAME-VERSION-PYTHON-ABI-MACHINE.whl."
+        ) from error
     return Wheel(f"{_WHEELS}/{file}", name, str(version), tags)
 
 
