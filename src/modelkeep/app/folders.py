@@ -1,4 +1,4 @@
-"""Folders that are lent to runners for their archives, where runners cannot have one in memory; each is removed after its end."""
+"""Folders lent to runners to unpack archives in, where they cannot have one in memory; each is removed after its runner's end."""
 
 import asyncio
 import os
@@ -6,6 +6,10 @@ import shutil
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
+
+import structlog
+
+log = structlog.get_logger(__name__)
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -35,10 +39,13 @@ class Folders:
 
     async def remove(self, path: Path) -> None:
         """Remove one with all that is in it, a folder at a time, so that nobody waits long for the loop."""
-        for _folder, folders, files, at in os.fwalk(path, topdown=False):
-            for name in files:
-                os.unlink(name, dir_fd=at)
-            for name in folders:
-                os.rmdir(name, dir_fd=at)
-            await asyncio.sleep(0)
-        path.rmdir()
+        try:
+            for _folder, folders, files, at in os.fwalk(path, topdown=False):
+                for name in files:
+                    os.unlink(name, dir_fd=at)
+                for name in folders:
+                    os.rmdir(name, dir_fd=at)
+                await asyncio.sleep(0)
+            os.rmdir(path)  # noqa: PTH106 - as above: one quick call, in a loop that has no other thread to leave it to
+        except OSError as error:
+            log.warning("a runner's folder is left behind until the next start", error=error.strerror)

@@ -48,9 +48,7 @@ class RunnerProcess:
         self._attached: dict[Channel, socket.socket] = {}
         self._left: set[Channel] = set()
 
-    def fork(
-        self, template: Channel, artifact: int, sample: tuple[Column, ...] = (), folder: Folder | None = None
-    ) -> None:
+    def fork(self, template: Channel, artifact: int, sample: tuple[Column, ...] = (), folder: Folder | None = None) -> None:
         """Ask the template for the process; `artifact` is closed. Raises `ChannelClosed` where there is no template."""
         try:
             fds = (artifact, self._theirs.fileno(), self._stderr_write)

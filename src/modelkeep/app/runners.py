@@ -282,7 +282,7 @@ class Runners:
         try:
             folder = self._folders.make(runner.name)
         except OSError as error:
-            log.error("there is no folder for a runner to unpack its archive in", error=error.strerror)
+            log.warning("there is no folder for a runner to unpack its archive in", error=error.strerror)
             return None
         self._lent[runner.name] = folder.path
         return folder

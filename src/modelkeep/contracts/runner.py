@@ -177,7 +177,7 @@ class Unpack(Protocol):
     """Unpacks an archive that was in the artifact, while its folder can still be written."""
 
     def __call__(self, file: str, into: Callable[[str], str], /) -> None:
-        """Unpack a file of the folder and remove it. Each file in it goes to `into(name)`, within the folder; "" leaves it out."""
+        """Unpack a file of the folder, and remove it: each file in it to `into(name)` in the folder, "" to leave it out."""
         ...
 
 

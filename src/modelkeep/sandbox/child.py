@@ -86,6 +86,7 @@ def main(
     artifact: int,
     channel: int,
     allowance: lockdown.Allowance,
+    *,
     place: Place | None = None,
     seen: tuple[str, ...] = (),
 ) -> int:

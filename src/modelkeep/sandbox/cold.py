@@ -38,13 +38,13 @@ class Start(msgspec.Struct, frozen=True):
 def begin(start: Start) -> NoReturn:
     """Become a new Python that goes on as this runner; raises `OSError` when that cannot be."""
     told = os.memfd_create("start")
-    with open(told, "wb", closefd=False) as file:  # noqa: PTH123 - a descriptor
+    with open(told, "wb", closefd=False) as file:
         file.write(msgspec.msgpack.encode(start))
     passed = {start.artifact, start.channel, start.allowance.output, start.allowance.proc, told}
     if start.place is not None:
         passed.add(start.place.folder)
     for number in passed:
-        os.set_inheritable(number, True)  # noqa: FBT003
+        os.set_inheritable(number, True)
     program = _PROGRAM.format(path=sys.path, number=told)
     os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", program], ENVIRONMENT)  # noqa: S606 - Python itself
 
@@ -52,7 +52,7 @@ def begin(start: Start) -> NoReturn:
 def main(told: int) -> NoReturn:
     """Be the runner that descriptor `told` tells of."""
     os.lseek(told, 0, os.SEEK_SET)
-    with open(told, "rb") as file:  # noqa: PTH123 - a descriptor
+    with open(told, "rb") as file:
         start = msgspec.msgpack.decode(file.read(), type=Start)
     memory = Memory("self", start.allowance.proc)
     most = memory.mapped_bytes() + (start.fork.spec.limits.memory_mb << 20)
@@ -60,7 +60,7 @@ def main(told: int) -> NoReturn:
     allowance = msgspec.structs.replace(start.allowance, memory_bytes=most, rules=_rules(start.seen))
     status = BROKEN
     try:
-        status = child.main(start.fork, start.artifact, start.channel, allowance, start.place, start.seen)
+        status = child.main(start.fork, start.artifact, start.channel, allowance, place=start.place, seen=start.seen)
     except Exception:  # noqa: BLE001 - the last frame of a process: tell the supervisor's pipe, then end
         traceback.print_exc()
     finally:

@@ -149,7 +149,7 @@ def _become_runner(fork: Fork, artifact: int, channel: int, allowance: lockdown.
         seen = view.readable(tuple(sys.path))
         if loader.is_cold(fork.spec):
             cold.begin(cold.Start(fork, artifact, channel, allowance, place, seen))
-        status = child.main(fork, artifact, channel, allowance, place, seen)
+        status = child.main(fork, artifact, channel, allowance, place=place, seen=seen)
     except Exception:  # noqa: BLE001 - the last frame of a process: tell the supervisor's pipe, then end
         traceback.print_exc()
     finally:
