@@ -1,4 +1,4 @@
-"""Folders lent to runners to unpack archives in, where they cannot have one in memory; each is removed after its runner's end."""
+"""Folders lent to runners to unpack archives in, where they cannot have one in memory; each is removed when its runner ends."""
 
 import asyncio
 import os

@@ -1,14 +1,15 @@
 """A folder of a runner's own, on which the archive of its model is unpacked; to the model itself it is read-only.
 
 Where there are namespaces it is in memory, bounded, and has a name in this process alone. Elsewhere the supervisor lends a
-folder in the data directory, which Landlock shows to this runner and to no other. Our code fills it, in the locked-down process;
-then a second Landlock layer takes writing away for good, before anything that came in the archive may run.
+folder in the data directory, which Landlock shows to this runner and to no other. Our code fills it, in the locked-down
+process; then a second Landlock layer takes writing away for good, before anything that came in the archive may run.
 """
 
 import errno
 import os
 import resource
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
@@ -92,8 +93,8 @@ def _attempts(path: str) -> dict[str, Callable[[], object]]:
     """What must fail in a closed folder."""
     return {
         "files can be made": lambda: os.close(os.open(f"{path}/.sealed", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)),
-        "folders can be made": lambda: os.mkdir(f"{path}/.sealed"),
-        "links can be made": lambda: os.symlink("/", f"{path}/.sealed"),
+        "folders can be made": lambda: Path(path, ".sealed").mkdir(),
+        "links can be made": lambda: Path(path, ".sealed").symlink_to("/"),
     }
 
 

@@ -40,7 +40,7 @@ class Running(msgspec.Struct, frozen=True):
 
 
 class _Grant(NamedTuple):
-    """What a runner gets for its archive: whether it unpacks one, whether it can mount, the folder that it is lent (-1: none)."""
+    """What a runner gets for its archive: whether it unpacks one, whether it can mount, the folder it is lent (-1: none)."""
 
     unpacks: bool
     separate: bool

@@ -278,7 +278,11 @@ async def test_a_package_in_another_version_than_the_installed_one_is_the_artifa
 @pytest.mark.parametrize(
     ("files", "reason", "said"),
     [
-        (wheel("numpy", "1.0", {"numpy/__init__.py": ""}), Reason.MISSING_DEPENDENCY, "numpy-1.0-py3-none-any.whl conflicts with numpy"),
+        (
+            wheel("numpy", "1.0", {"numpy/__init__.py": ""}),
+            Reason.MISSING_DEPENDENCY,
+            "numpy-1.0-py3-none-any.whl conflicts with numpy",
+        ),
         (
             wheel("far", "1.0", {"far.py": ""}, tag="cp311-cp311-win_amd64"),
             Reason.MISSING_DEPENDENCY,
@@ -342,7 +346,11 @@ async def test_packages_that_cannot_be_had_are_named(warm_bench, files, reason, 
             Reason.NOT_A_MODEL,
             "Model.predict is a generator",
         ),
-        ({"model.py": "import scipyy\n"}, Reason.MISSING_DEPENDENCY, "scipyy is not installed here and not among the artifact's"),
+        (
+            {"model.py": "import scipyy\n"},
+            Reason.MISSING_DEPENDENCY,
+            "scipyy is not installed here and not among the artifact's",
+        ),
         ({"model.py": "import scipyy.stats\n"}, Reason.MISSING_DEPENDENCY, "scipyy is not installed here (model.py, line 1)"),
         ({"model.py": "\n\ndef f(:\n"}, Reason.LOAD_FAILED, "model.py, line 3: "),
         ({"model.py": "import helper\n", "helper.py": "\n1/0\n"}, Reason.LOAD_FAILED, "division by zero (helper.py, line 2)"),
@@ -352,7 +360,9 @@ async def test_packages_that_cannot_be_had_are_named(warm_bench, files, reason, 
             "FileNotFoundError",
         ),
         (
-            {"model.py": "class Model:\n  def __init__(self, a): pass\n  def load(self, p): pass\n  def predict(self, x): pass\n"},
+            {
+                "model.py": "class Model:\n  def __init__(self, a): pass\n  def load(self, p): pass\n  def predict(self, x): pass\n"
+            },
             Reason.LOAD_FAILED,
             "missing 1 required positional argument",
         ),
@@ -365,7 +375,7 @@ async def test_packages_that_cannot_be_had_are_named(warm_bench, files, reason, 
             Reason.NOT_A_MODEL,
             "has no class C; its classes are D",
         ),
-        ({"modelkeep.toml": "[model]\nclass = 'json:C'\n", "json.py": ""}, Reason.LOAD_FAILED, "call it otherwise"),
+        ({"modelkeep.toml": "[model]\nclass = 'os:C'\n", "os.py": ""}, Reason.LOAD_FAILED, "call it otherwise"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
