@@ -94,7 +94,7 @@ def test_an_empty_folder_is_refused(client, standin, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "format"),
+    ("names", "told"),
     [
         (("MLmodel", "model.ubj"), "mlflow"),
         (("MLmodel", "model.skops"), "mlflow"),
@@ -106,8 +106,8 @@ def test_an_empty_folder_is_refused(client, standin, tmp_path):
         (("readme.txt",), ""),
     ],
 )
-def test_the_names_in_a_folder_tell_its_format(names, format):
-    assert format_of(names) == format
+def test_the_names_in_a_folder_tell_its_format(names, told):
+    assert format_of(names) == told
 
 
 def test_a_folder_is_pushed_with_its_format_and_both_halves_are_told(client, standin, tmp_path):
