@@ -210,7 +210,7 @@ def _check_content(declared: Format, found: set[str], plugins: Sequence[type[Run
     if found:
         seems = " or ".join(sorted(found))
         formats = [one for plugin in plugins for one in plugin.manifest.formats if one.name in found]
-        suffixes = ", ".join(suffix for one in formats for suffix in one.suffixes)
+        suffixes = ", ".join(suffix for one in formats for suffix in one.suffixes or ("an archive",))
         detail = f"The file was declared as {declared.name}; its content seems to be {seems} ({suffixes})."
         raise CannotLoad(Reason.MISMATCH, detail)
     raise CannotLoad(Reason.UNRECOGNISED, f"The file was declared as {declared.name}; its content {_describe(data)}.")
