@@ -32,7 +32,7 @@ class PythonRunner:
 
     manifest: ClassVar[Manifest] = Manifest(
         name="python",
-        formats=(Format("python", (".pymodel",), "code", archive="folder"),),
+        formats=(Format("python", (), "code", archive="folder"),),
         cold=True,
     )
 
