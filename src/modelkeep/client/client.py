@@ -78,7 +78,7 @@ class Client:
         on_progress: Progress | None = None,
         on_state: Callable[[Version], None] | None = None,
     ) -> Version:
-        """Upload an estimator, a file, or a folder that is one model, as the next version of `name`, which is made if it is new.
+        """Upload an estimator, a file, or a folder that is one model, as the next version of `name`, made if it is new.
 
         Waits until the version is ready, and, where it is the one that answers predictions, until it does; raises `Rejected`
         with advice when it is refused. `wait=False` returns as soon as the file is stored.
