@@ -1,4 +1,4 @@
-"""A Python class from a person's folder to its answers, as the how-to says; and what is left of it when everything is killed."""
+"""A Python class from a folder to its answers, as the how-to says; and what is left of it when everything is killed."""
 
 import platform
 import re
@@ -59,13 +59,14 @@ def modelkeep(house: Installation, *arguments: str, cwd: Path) -> str:
 
 def minutes(house: Installation) -> object:
     with house.client() as client:
-        return client.predict("delays", ROWS).outputs["minutes"]
+        return list(client.predict("delays", ROWS).outputs["minutes"])
 
 
 def test_the_how_tos_class_answers_and_does_so_again_after_a_restart(house: Installation, example: Path) -> None:
     shutil.make_archive(str(example / "delays"), "zip", example / "delays")
     modelkeep(house, "push", "delays.zip", "--format", "python", "--name", "delays", "--sample", "rows.csv", cwd=example)
-    assert "4.0" in modelkeep(house, "predict", "delays", "--file", "rows.csv", cwd=example)
+    said = modelkeep(house, "predict", "delays", "--file", "rows.csv", cwd=example)
+    assert [line.split() for line in said.splitlines()] == [["row", "minutes"], ["0", "4"], ["1", "1"]]
     assert minutes(house) == MINUTES
     house.stop()
     house.start().wait(90)
@@ -84,7 +85,7 @@ def test_folders_that_were_lent_are_gone_with_their_runners_and_after_a_kill(hou
         assert _count(folders) == lent, "the control: nobody was left to remove it"
         left = set(folders.iterdir()) if lent else set()
         house.start().wait(90)
-        assert client.predict("doubles", [[2.0]]).outputs["y"] == [4.0]
+        assert list(client.predict("doubles", [[2.0]]).outputs["y"]) == [4.0]
         eventually(lambda: _count(folders) == lent, "as many folders as before")
         assert not left & set(folders.iterdir() if lent else ())
     house.stop()

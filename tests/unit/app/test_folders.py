@@ -29,7 +29,7 @@ async def test_removing_follows_no_link(tmp_path):
     folder = folders.make("runner-1")
     os.close(folder.fd)
     (folder.path / "file").symlink_to(tmp_path / "others" / "file")
-    os.symlink(tmp_path / "others", folder.path / "folder")
+    (folder.path / "folder").symlink_to(tmp_path / "others")
     await folders.remove(folder.path)
     folders.sweep()
     assert (tmp_path / "others" / "file").read_text() == "theirs"

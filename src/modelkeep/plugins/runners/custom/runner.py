@@ -8,6 +8,7 @@ modelkeep.toml      [model] class = "package.module:Class", where it is not in m
 
 import importlib
 import inspect
+import io
 import platform
 import sys
 from collections.abc import Mapping
@@ -43,6 +44,7 @@ class PythonRunner:
     def recognise(head: bytes, tail: bytes) -> str | None:
         """Return None: it is by the names in it that the archive is known."""
         del head, tail
+        return None
 
     @staticmethod
     def recognise_files(names: tuple[str, ...]) -> str | None:
@@ -57,7 +59,8 @@ class PythonRunner:
         """Import the class, make one, and have it load its files."""
         folder = artifact.folder
         sys.dont_write_bytecode = True  # there is nowhere to write it
-        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr] - what it prints shows before it may crash
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(line_buffering=True)  # what it prints shows before it may crash
         packages = Path(folder, wheels.PACKAGES)
         sys.path[:0] = [str(packages), folder] if packages.is_dir() else [folder]
         importlib.invalidate_caches()

@@ -62,8 +62,8 @@ def _spec(where: str, said: object) -> TensorSpec:
 
 def _datatype(where: str, said: object) -> Dtype:
     try:
-        return Dtype(said) if said in set(Dtype) else dtype_of(str(said))
-    except (KeyError, TypeError) as error:
+        return Dtype(str(said)) if str(said) in set(Dtype) else dtype_of(str(said))
+    except KeyError as error:
         raise _wrong(f"{where} has the datatype {said!r}; there are {', '.join(Dtype)}") from error
 
 
