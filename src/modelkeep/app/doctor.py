@@ -109,7 +109,7 @@ def plugins() -> Iterator[Finding]:
         if all(one.for_tests for one in manifest.formats):
             continue
         missing = [module for module in _frameworks(manifest.preload) if not _installed(module)]
-        formats = ", ".join(f"{one.name} ({' '.join(one.suffixes)})" for one in manifest.formats)
+        formats = ", ".join(f"{one.name} ({' '.join(one.suffixes) or 'a folder'})" for one in manifest.formats)
         if missing:
             advice = f"Install it with: pip install 'modelkeep[{manifest.extra}]'" if manifest.extra else ""
             yield Finding(WARN, f"runner {name}", f"{formats}; not installed: {', '.join(missing)}", advice)

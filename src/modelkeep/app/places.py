@@ -32,6 +32,11 @@ class Places:
         return self.run / "quotas"
 
     @property
+    def folders(self) -> Path:
+        """Where runners unpack archives, where they cannot do so in memory."""
+        return self.run / "folders"
+
+    @property
     def snapshot(self) -> Path:
         """The newest snapshot, as serving reads it."""
         return self.data / "serving" / "snapshot"

@@ -54,6 +54,7 @@ class CannotListen(Invalid):
 def serve(settings: "Settings", *, announce: Callable[[str], None]) -> None:
     """Run everything until SIGTERM or Ctrl-C. Raises before anything is started when the data or the address is taken."""
     from modelkeep.app import bootstrap
+    from modelkeep.app.folders import Folders
     from modelkeep.app.runners import budget_of_machine
     from modelkeep.app.settings import child_environment
     from modelkeep.app.supervisor import Supervisor
@@ -84,6 +85,7 @@ def serve(settings: "Settings", *, announce: Callable[[str], None]) -> None:
                 warm=places.snapshot.exists(),
                 acceptable=level(settings.runners.unsafe_allow_level),
                 budget=budget_of_machine(settings.runners.budget_mb, settings.runners.min_idle_s),
+                folders=Folders(places.folders),
                 announce=lambda: announce(address),
             )
             await supervisor.run()

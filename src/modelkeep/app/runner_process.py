@@ -8,6 +8,7 @@ import socket
 
 import structlog
 
+from modelkeep.app.folders import Folder
 from modelkeep.contracts.runner import Column
 from modelkeep.contracts.snapshot import RunnerSpec
 from modelkeep.sandbox import control
@@ -56,11 +57,14 @@ class RunnerProcess:
         self._attached: dict[Channel, socket.socket] = {}
         self._left: set[Channel] = set()
 
-    def fork(self, template: Channel, artifact: int, sample: tuple[Column, ...] = ()) -> None:
+    def fork(self, template: Channel, artifact: int, sample: tuple[Column, ...] = (), folder: Folder | None = None) -> None:
         """Ask the template for the process; `artifact` is closed. Raises `ChannelClosed` where there is no template."""
         try:
             fds = (artifact, self._theirs.fileno(), self._stderr_write)
-            template.send(control.Fork(self.name, self.spec, sample), fds)
+            if folder is None:
+                template.send(control.Fork(self.name, self.spec, sample), fds)
+            else:
+                template.send(control.Fork(self.name, self.spec, sample, str(folder.path)), (*fds, folder.fd))
         finally:
             self._theirs.close()
             os.close(artifact)

@@ -11,11 +11,13 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
 
 import structlog
 from msgspec.structs import replace
 
 from modelkeep.app.children import Child, start
+from modelkeep.app.folders import Folder, Folders
 from modelkeep.app.kept import Kept
 from modelkeep.app.residency import Budget, Residency
 from modelkeep.app.restarts import Restarts
@@ -23,7 +25,7 @@ from modelkeep.app.runner_process import RunnerProcess, report
 from modelkeep.app.wishes import Wishes
 from modelkeep.contracts.confinement import Confinement, Level, in_force
 from modelkeep.contracts.snapshot import RunnerSpec
-from modelkeep.sandbox import control
+from modelkeep.sandbox import control, loader
 from modelkeep.sandbox.control import Cause, Channel, ChannelClosed
 from modelkeep.sandbox.lockdown import ENVIRONMENT
 from modelkeep.sandbox.memory import machine_bytes, resident_bytes
@@ -51,7 +53,8 @@ class Runners:
     """All runner processes of this installation.
 
     `grounded` hears how well runners are locked in here each time that is tried, which is then `confinement`. `acceptable` is
-    the lowest level that administrators may accept here; what they say beyond does not count. `budget` is the memory of all.
+    the lowest level that administrators may accept here; what they say beyond does not count. `folders` are lent to runners
+    that unpack an archive and cannot do so in memory; None where there are none to lend. `budget` is the memory of all.
     """
 
     def __init__(
@@ -59,10 +62,13 @@ class Runners:
         open_artifact: Open,
         grounded: Callable[[Confinement], None],
         acceptable: Level | None = None,
+        folders: Folders | None = None,
         budget: Budget | None = None,
     ) -> None:
         self._open = open_artifact
         self._acceptable = acceptable
+        self._folders = folders
+        self._lent: dict[str, Path] = {}
         self._template: Child | None = None
         self._runners: dict[str, RunnerProcess] = {}
         self._kept: dict[str, Kept] = {}
@@ -82,6 +88,8 @@ class Runners:
     async def run(self) -> None:
         """Keep a template alive, and do what it reports; cancel to end. The runners end with their template."""
         restarts = Restarts(longest_delay_s=5.0, hold_s=5.0)
+        if self._folders is not None:
+            self._folders.sweep()
         watch = asyncio.create_task(self._watch_memory())
         try:
             await self._wanted.wait()
@@ -110,6 +118,8 @@ class Runners:
                 self._template.channel.close()
             for runner in self._runners.values():
                 runner.release()
+            if self._folders is not None:
+                self._folders.sweep()
 
     def warm_up(self) -> None:
         """Start the template. It takes a second of a core, so this is left until it is wanted or nothing else starts."""
@@ -327,10 +337,33 @@ class Runners:
             self._lost(runner)
             return
         runner.spec = replace(runner.spec, accepted=in_force(runner.spec.accepted, self._acceptable))
+        folder = self._lend(runner)
         try:
-            runner.fork(self._template.channel, artifact, inspection.sample if inspection is not None else ())
+            runner.fork(self._template.channel, artifact, inspection.sample if inspection is not None else (), folder)
         except ChannelClosed:
             self._lost(runner)
+        finally:
+            if folder is not None:
+                os.close(folder.fd)
+
+    def _lend(self, runner: RunnerProcess) -> Folder | None:
+        """Make a folder for a runner that needs one, unless runners are known to have theirs in memory here."""
+        in_memory = self.confinement is not None and self.confinement.holds("namespaces")
+        if self._folders is None or in_memory or not loader.unpacks(runner.spec):
+            return None
+        try:
+            folder = self._folders.make(runner.name)
+        except OSError as error:
+            log.warning("there is no folder for a runner to unpack its archive in", error=error.strerror)
+            return None
+        self._lent[runner.name] = folder.path
+        return folder
+
+    def _take_back(self, runner: RunnerProcess) -> None:
+        """Remove what a runner was lent: it has ended."""
+        path = self._lent.pop(runner.name, None)
+        if self._folders is not None and path is not None:
+            self._spawn(self._folders.remove(path))
 
     async def _listen(self, template: Child) -> None:
         while True:
@@ -369,6 +402,7 @@ class Runners:
         if runner is None:
             return
         gone = runner.ended(message)
+        self._take_back(runner)
         kept = self._kept.get(gone.version_id)
         if kept is not None:
             self._died(kept, runner.name, gone.detail, counts=gone.cause is not Cause.STOPPED)
@@ -409,6 +443,7 @@ class Runners:
     def _lost(self, runner: RunnerProcess) -> None:
         self._runners.pop(runner.name, None)
         gone = runner.lost()
+        self._take_back(runner)
         kept = self._kept.get(gone.version_id)
         if kept is not None and runner.name in kept.names:
             kept.names.remove(runner.name)

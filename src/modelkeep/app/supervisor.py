@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 
 from modelkeep.app.children import Child, start
+from modelkeep.app.folders import Folders
 from modelkeep.app.residency import Budget
 from modelkeep.app.restarts import Restarts
 from modelkeep.app.runners import Open, Runners
@@ -64,12 +65,13 @@ class Supervisor:
         environment: Mapping[str, str],
         drain_s: float,
         warm: bool,
+        folders: Folders,
         acceptable: Level | None = None,
         budget: Budget | None = None,
         announce: Callable[[], None],
     ) -> None:
         self._roles = {role.name: role for role in roles}
-        self._runners = Runners(open_artifact, self._tell_servers, acceptable, budget)
+        self._runners = Runners(open_artifact, self._tell_servers, acceptable, folders, budget)
         if warm:
             self._runners.warm_up()
         self._environment = environment

@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime
 from itertools import islice
 from os import PathLike
@@ -73,10 +74,11 @@ class Client:
         wait: bool = True,
         promote: bool = False,
         timeout: float = 600.0,
+        on_packing: Progress | None = None,
         on_progress: Progress | None = None,
         on_state: Callable[[Version], None] | None = None,
     ) -> Version:
-        """Upload a fitted estimator or a model's file as the next version of model `name`, made if it is new.
+        """Upload an estimator, a file, or a folder that is one model, as the next version of `name`, made if it is new.
 
         Waits until the version is ready, and, where it is the one that answers predictions, until it does; raises `Rejected`
         with advice when it is refused. `wait=False` returns as soon as the file is stored.
@@ -85,7 +87,8 @@ class Client:
         plain arrays need it. `labels`: class names in the order of the outputs, or a text file with one a line. `preprocess`:
         for pictures, "imagenet", a dict or a JSON file. `compile`: "off" serves the file as it is, even where a faster form of
         the model was found that agrees with it. `promote`: let the version answer once it is ready; a model's first
-        does so by itself. `on_progress(sent, total)` hears of bytes, `on_state(version)` of the states of validation.
+        does so by itself. `on_packing(done, total)` hears of a folder's bytes, `on_progress(sent, total)` of those that are
+        sent, `on_state(version)` of the states of validation.
         """
         upload = prepare(
             model,
@@ -95,9 +98,11 @@ class Client:
             description=description,
             format=format,
             compile=compile,
+            on_packing=on_packing,
         )
-        self._check(name, upload)
-        version = self._upload(name, upload, on_progress)
+        with closing(upload):
+            self._check(name, upload)
+            version = self._upload(name, upload, on_progress)
         if not wait:
             return version
         version = self.wait_ready(name, version.number, timeout=timeout, on_state=on_state)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from modelkeep.client.errors import Invalid
+from modelkeep.client.folder import Packed, packed
 from modelkeep.client.inputs import encode, pictures_in, rows_in
 
 Progress = Callable[[int, int], None]
@@ -51,7 +52,7 @@ class CountingFile:
 class Upload:
     """Everything of one upload but the open file, so that it can be sent twice."""
 
-    source: Path | bytes
+    source: Path | bytes | Packed
     filename: str
     fields: Mapping[str, str] = field(default_factory=dict)
     attachments: Sequence[Part] = ()
@@ -61,10 +62,17 @@ class Upload:
         """The file's size in bytes."""
         if isinstance(self.source, bytes):
             return len(self.source)
+        if isinstance(self.source, Packed):
+            return self.source.size
         try:
             return self.source.stat().st_size
         except OSError as error:
             raise _unreadable(self.source, error) from error
+
+    def close(self) -> None:
+        """Let go of the file that a folder was packed into."""
+        if isinstance(self.source, Packed):
+            self.source.file.close()
 
     @contextmanager
     def parts(self, on_progress: Progress | None) -> Iterator[list[Part]]:
@@ -78,6 +86,10 @@ class Upload:
     def _open(self) -> Iterator[tuple[IO[bytes], int]]:
         if isinstance(self.source, bytes):
             yield BytesIO(self.source), len(self.source)
+            return
+        if isinstance(self.source, Packed):
+            self.source.file.seek(0)
+            yield self.source.file, self.source.size
             return
         try:
             file = self.source.open("rb")
@@ -96,24 +108,25 @@ def prepare(
     description: str = "",
     format: str | None = None,  # noqa: A002 - the field's word, as in the API
     compile: str = "auto",  # noqa: A002 - the same
+    on_packing: Progress | None = None,
 ) -> Upload:
-    """Return the upload for an estimator or a file and what goes with it."""
-    source, filename = _artifact(model)
+    """Return the upload for an estimator, a file or a folder and what goes with it; it is closed by who asked for it."""
     optional = {
-        "format": format,
         "preprocess": _preprocess(preprocess),
         "description": description,
         "compile": None if compile == "auto" else compile,
     }
     attachments = [part for part in (_sample(sample), _labels(labels)) if part is not None]
+    source, filename = _artifact(model, on_packing)
+    optional["format"] = format or (source.format if isinstance(source, Packed) else None)
     return Upload(source, filename, {name: value for name, value in optional.items() if value}, attachments)
 
 
-def _artifact(model: object) -> tuple[Path | bytes, str]:
+def _artifact(model: object, on_packing: Progress | None) -> tuple[Path | bytes | Packed, str]:
     if isinstance(model, (str, PathLike)):
         path = Path(model)
         if path.is_dir():
-            raise Invalid(f"{path} is a directory; give the model's file.", code="file_is_directory")
+            return packed(path, on_packing), f"{path.resolve().name or 'model'}.zip"
         if not path.exists():
             raise Invalid(f"There is no file {path}.", code="file_missing")
         return path, path.name

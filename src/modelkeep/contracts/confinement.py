@@ -53,3 +53,7 @@ class Confinement(msgspec.Struct, frozen=True):
     def missing(self) -> str:
         """Which layers are not in force, in words; empty where all are."""
         return "; ".join(f"{layer.name}: {layer.detail}" for layer in self.layers if not layer.holds)
+
+    def holds(self, name: str) -> bool:
+        """Whether the layer with this name is in force."""
+        return any(layer.name == name and layer.holds for layer in self.layers)

@@ -12,6 +12,7 @@ class Reason(StrEnum):
     UNRECOGNISED = "content_unrecognised"
     MISMATCH = "format_mismatch"
     CORRUPT = "artifact_corrupt"
+    ARCHIVE_REFUSED = "archive_refused"
     MISSING_DEPENDENCY = "missing_dependency"
     UNTRUSTED_TYPES = "untrusted_types"
     NOT_A_MODEL = "not_a_model"
@@ -39,6 +40,7 @@ ADVICE: dict[Reason, str] = {
     Reason.UNRECOGNISED: "The content is of no format served here. Save it as ONNX, joblib, skops, or as its framework does.",
     Reason.MISMATCH: "The content is of another format than the one declared. Rename the file or name the right format.",
     Reason.CORRUPT: "The stored bytes are not those that were uploaded. Upload the file again.",
+    Reason.ARCHIVE_REFUSED: "The archive holds what no model needs. Push the folder itself: it is packed as it must be.",
     Reason.MISSING_DEPENDENCY: "The model needs a package that is not installed here. Install it, or convert to ONNX.",
     Reason.UNTRUSTED_TYPES: "The skops file holds types that are not trusted here. Use known estimators, or joblib.",
     Reason.NOT_A_MODEL: "The file loads, but what it holds cannot predict. Save the fitted estimator itself.",

@@ -3,7 +3,7 @@
 A runner module is cheap to import: its framework is imported in `load`, which only ever happens inside a runner process.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 import msgspec
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 Safety = Literal["data", "guarded", "code"]
+Archive = Literal["", "memory", "folder"]
 
 
 class Format(msgspec.Struct, frozen=True):
@@ -23,6 +24,8 @@ class Format(msgspec.Struct, frozen=True):
     safety: "data" parses only; "guarded" builds objects from a fixed list of types; "code" may run anything.
     `also`: formats whose content is taken under this name too, because people mix their suffixes (a joblib file as `.pkl`).
     `for_tests`: served like any other, but never offered to people.
+    `archive`: "" for a file that is loaded as it is; "memory" for an archive (ZIP, tar, tar.gz) whose files the runner gets as
+    bytes, nothing written to disk; "folder" for one that is unpacked into a folder of the runner's own.
     """
 
     name: str
@@ -30,6 +33,7 @@ class Format(msgspec.Struct, frozen=True):
     safety: Safety
     also: tuple[str, ...] = ()
     for_tests: bool = False
+    archive: Archive = ""
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -37,19 +41,28 @@ class Manifest(msgspec.Struct, frozen=True):
 
     `preload`: modules that the template process imports once, so that a runner forked from it is warm.
     `extra`: the optional dependency that installs the framework ("" for none).
+    `cold`: its runners are no forks of the template but start as a new Python, in which no framework is loaded yet, because
+    artifacts may bring versions of their own.
     """
 
     name: str
     formats: tuple[Format, ...]
     preload: tuple[str, ...] = ()
     extra: str = ""
+    cold: bool = False
 
 
 class Artifact(msgspec.Struct, frozen=True):
-    """The checked bytes of one uploaded file, and the format it was declared to be."""
+    """The checked bytes of one uploaded file, and the format it was declared to be.
+
+    Of a format that is an archive, `data` is empty: `files` holds what was in it, by relative name with `/` between its parts
+    (a folder that holds all the rest is left out of the names), or `folder` is where it was unpacked, and cannot be written to.
+    """
 
     data: bytes
     format: str
+    files: "Mapping[str, memoryview | bytes]" = {}
+    folder: str = ""
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -147,4 +160,31 @@ class Runner(Protocol):
 
     def load(self, artifact: Artifact, options: LoadOptions) -> Model:
         """Load the artifact; raises `CannotLoad`, or anything else for "load_failed"."""
+        ...
+
+
+@runtime_checkable
+class RecognisesFiles(Protocol):
+    """A runner with formats that are archives tells its own from others by the names of the files. A `Runner` need not."""
+
+    @staticmethod
+    def recognise_files(names: tuple[str, ...]) -> str | None:
+        """Return the format that an archive of files with these relative names is of, or None. No framework, no parsing."""
+        ...
+
+
+class Unpack(Protocol):
+    """Unpacks an archive that was in the artifact, while its folder can still be written."""
+
+    def __call__(self, file: str, into: Callable[[str], str], /) -> None:
+        """Unpack a file of the folder, and remove it: each file in it to `into(name)` in the folder, "" to leave it out."""
+        ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A runner with more to unpack in its artifact's folder before that is closed to writing. A `Runner` need not."""
+
+    def prepare(self, artifact: Artifact, unpack: Unpack) -> None:
+        """Make the folder ready; raises `CannotLoad`. Nothing that came in the artifact may run yet."""
         ...

@@ -21,14 +21,18 @@ _TRIAL_BYTES = 1 << 30
 
 
 class Cells:
-    """The grounds that runners are locked in on. Make it while the process has a single thread; it changes its namespaces."""
+    """The grounds that runners are locked in on. Make it while the process has a single thread; it changes its namespaces.
+
+    `separate`: it could.
+    """
 
     def __init__(self) -> None:
         self.proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._memory = Memory("self", self.proc)
         seen = view.readable(tuple(sys.path))
         apart = _trouble(lambda: namespaces.enter(seen))
-        if not apart:
+        self.separate = not apart
+        if self.separate:
             namespaces.enter(seen)
         self._rules, unwalled = _rules(seen)
         self._first_uid, self._uids, alike = _free_uids(self.proc)
@@ -36,9 +40,12 @@ class Cells:
         self._next = count()
         self.confinement = self._try_out({"namespaces": apart, "landlock": unwalled, "own user": alike})
 
-    def allowance(self, memory_bytes: int, keep: frozenset[int], output: int) -> Allowance:
-        """Return what the next runner of this process may have: a user id that no other has, so much memory of its own."""
-        uid = self._free_uid() if self._uids else 0
+    def allowance(self, memory_bytes: int, keep: frozenset[int], output: int, *, same_user: bool = False) -> Allowance:
+        """Return what the next runner of this process may have: a user id that no other has, so much memory of its own.
+
+        `same_user`: it has to reach what belongs to this very user.
+        """
+        uid = self._free_uid() if self._uids and not same_user else 0
         mapped = self._memory.mapped_bytes()  # a fork begins with all frameworks mapped, which is no fault of its model
         return Allowance(mapped + memory_bytes, os.getpid(), keep, output, self.proc, self._rules, uid)
 

@@ -19,6 +19,7 @@ from modelkeep.sandbox import frames, loader, lockdown, selftest
 from modelkeep.sandbox.control import Fork
 from modelkeep.sandbox.imaging import BadImageError, Pictures
 from modelkeep.sandbox.memory import Memory, peak_resident_bytes
+from modelkeep.sandbox.place import Place, walled
 from modelkeep.sandbox.servers import Arrays, Servers
 
 if TYPE_CHECKING:
@@ -80,20 +81,31 @@ class Served:
             return frames.encode(frames.NotCompiled(loader.for_people(loader.describe(error))))
 
 
-def main(fork: Fork, artifact: int, channel: int, allowance: lockdown.Allowance) -> int:
+def main(
+    fork: Fork,
+    artifact: int,
+    channel: int,
+    allowance: lockdown.Allowance,
+    *,
+    place: Place | None = None,
+    seen: tuple[str, ...] = (),
+) -> int:
     """Be a runner until nobody needs it; returns the exit status. Call it right after the fork.
 
-    `channel` brings the sockets of those whom it serves; at its end of file the runner ends.
+    `channel` brings the sockets of those whom it serves; at its end of file the runner ends. `place` is where its archive is
+    unpacked, in addition to what is `seen`.
     """
     memory = Memory("self", allowance.proc)
     allowance = msgspec.structs.replace(allowance, keep=allowance.keep | {memory.fd})
+    if place is not None:
+        allowance, place = _with(place, allowance, seen)
     lockdown.lock_down(allowance)
-    held = selftest.confinement(allowance.keep)
+    held = selftest.confinement(allowance.keep, allowance.file_bytes)
     _start_afresh()
     servers = Servers(socket.socket(fileno=channel))
     try:
         loader.require(fork.spec, held)
-        served, loaded = _load(fork, artifact, memory)
+        served, loaded = _load(fork, artifact, memory, place)
     except CannotLoad as error:
         servers.greet(frames.encode(frames.LoadFailed(error.reason, error.detail)))
         return CANNOT_LOAD
@@ -111,9 +123,20 @@ def serve(servers: Servers, served: Served) -> int:
     return PROTOCOL_FAULT if servers.fault else 0
 
 
-def _load(fork: Fork, artifact: int, memory: Memory) -> tuple[Served, frames.Loaded]:
+def _with(place: Place, allowance: lockdown.Allowance, seen: tuple[str, ...]) -> tuple[lockdown.Allowance, Place | None]:
+    """Return what a runner with this folder may have, and the folder as it can be sealed; none where it cannot."""
+    try:
+        rules, sealable = walled(place, seen)
+    except OSError:
+        return allowance, None  # no Landlock here: what needs no folder may be loaded all the same
+    sealable = msgspec.structs.replace(sealable, keep=allowance.keep)
+    keep = allowance.keep | {sealable.sealing}
+    return msgspec.structs.replace(allowance, rules=rules, keep=keep, file_bytes=place.size), sealable
+
+
+def _load(fork: Fork, artifact: int, memory: Memory, place: Place | None) -> tuple[Served, frames.Loaded]:
     before, started = memory.resident_bytes(), time.perf_counter()
-    model = loader.load(fork.spec, fork.sample, artifact)
+    model = loader.load(fork.spec, fork.sample, artifact, place=place)
     try:
         served = Served(model, Pictures(fork.spec.image, model.facts.signature) if fork.spec.image else None)
     except MemoryError as error:

@@ -166,11 +166,15 @@ class Attach(msgspec.Struct, frozen=True, tag=True):
 
 
 class Fork(msgspec.Struct, frozen=True, tag=True):
-    """Supervisor to template: start a runner. Descriptors: artifact (read-only), the runner's end of its channel, stderr."""
+    """Supervisor to template: start a runner. Descriptors: artifact (read-only), the runner's end of its channel, stderr.
+
+    Where it is lent a `folder` to unpack its archive in, that is its path, and a descriptor open on it comes fourth.
+    """
 
     runner: str
     spec: RunnerSpec
     sample: tuple[Column, ...] = ()
+    folder: str = ""
 
 
 class Grounded(msgspec.Struct, frozen=True, tag=True):

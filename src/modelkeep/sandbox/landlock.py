@@ -19,6 +19,8 @@ _CREATE, _ADD, _RESTRICT = 444, 445, 446
 _VERSION_FLAG = 1
 _RULE_PATH_BENEATH = 1
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1, 2, 4, 8, 1 << 14
+_REMOVE_FILE, _MAKE_DIR, _MAKE_REG = 1 << 5, 1 << 7, 1 << 8
+_FILL = _READ_FILE | _READ_DIR | _WRITE_FILE | _REMOVE_FILE | _MAKE_DIR | _MAKE_REG  # no links, no programs, no devices
 _RIGHTS_OF = ((9, 17), (5, 16), (3, 15))  # from this version, so many rights on files are known
 _TCP, _TCP_UDP = 0b11, 0b1111
 _SCOPES = 0b11
@@ -43,8 +45,11 @@ def version() -> int:
         return 0
 
 
-def rule_set(readable: Iterable[str], writable: Iterable[str]) -> int:
-    """Return the descriptor of a rule set with these files and folders; raises `OSError` where there is no Landlock for it."""
+def rule_set(readable: Iterable[str | int], writable: Iterable[str], filled: Iterable[int] = ()) -> int:
+    """Return the descriptor of a rule set with these files and folders; raises `OSError` where there is no Landlock for it.
+
+    In folders that are to be `filled`, files and folders can be made and removed, but no links. A number is a descriptor.
+    """
     known = version()
     if known < WALL:
         raise OSError(errno.ENOSYS, f"version {known} of Landlock, where {WALL} is needed" if known else "no Landlock here")
@@ -57,6 +62,8 @@ def rule_set(readable: Iterable[str], writable: Iterable[str]) -> int:
             _allow(rules, path, _READ_FILE | _READ_DIR)
         for path in writable:
             _allow(rules, path, _READ_FILE | _WRITE_FILE | (_TRUNCATE & handled))
+        for folder in filled:
+            _allow(rules, folder, _FILL | (_TRUNCATE & handled))
     except BaseException:
         os.close(rules)
         raise
@@ -68,8 +75,8 @@ def restrict(rules: int) -> None:
     kernel.syscall(_RESTRICT, rules, 0)
 
 
-def _allow(rules: int, path: str, rights: int) -> None:
-    parent = os.open(path, os.O_PATH | os.O_CLOEXEC)
+def _allow(rules: int, path: str | int, rights: int) -> None:
+    parent = os.dup(path) if isinstance(path, int) else os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         if not stat.S_ISDIR(os.fstat(parent).st_mode):
             rights &= _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE

@@ -11,8 +11,21 @@ from functools import cache
 from modelkeep.contracts import discovery
 from modelkeep.contracts.confinement import NEEDED, Confinement
 from modelkeep.contracts.rejections import Reason
-from modelkeep.contracts.runner import Artifact, CannotLoad, Column, Format, LoadOptions, Model, Runner
+from modelkeep.contracts.runner import (
+    Artifact,
+    CannotLoad,
+    Column,
+    Format,
+    LoadOptions,
+    Model,
+    Prepares,
+    RecognisesFiles,
+    Runner,
+)
 from modelkeep.contracts.snapshot import RunnerSpec
+from modelkeep.sandbox import archive
+from modelkeep.sandbox.place import Place
+from modelkeep.sandbox.unpacking import Unpacking
 
 EDGE = 4096
 """How many bytes of either end of an artifact a runner plugin recognises it by."""
@@ -39,16 +52,33 @@ _OTHER_CONTENT = (
 )
 
 
-def load(spec: RunnerSpec, sample: tuple[Column, ...], artifact: int, runners: Sequence[type[Runner]] | None = None) -> Model:
-    """Return the model in the file behind the descriptor; raises `CannotLoad` with the reason for its uploader."""
+def load(
+    spec: RunnerSpec,
+    sample: tuple[Column, ...],
+    artifact: int,
+    runners: Sequence[type[Runner]] | None = None,
+    *,
+    place: Place | None = None,
+) -> Model:
+    """Return the model in the file behind the descriptor; raises `CannotLoad` with the reason for its uploader.
+
+    `place` is for archives that are unpacked; it is sealed before anything of them runs.
+    """
     data = read(artifact, spec.size, spec.digest)
     plugins = installed() if runners is None else runners
     runner, declared = _find(plugins, spec.format)
-    _check_content(plugins, declared, data)
+    unpacking = Unpacking(place) if place is not None else None
+    uploaded = _opened(plugins, declared, data, spec.limits.memory_mb << 20, unpacking)
+    del data  # an archive's is not needed any more, but for what is a view of it
     known = None if spec.image else spec.signature  # an image version's is of pictures: the model inside never sees them
     options = LoadOptions(signature=known, sample=sample, threads=spec.limits.threads)
     try:
-        model = runner().load(Artifact(data, spec.format), options)
+        chosen = runner()
+        if unpacking is not None and isinstance(chosen, Prepares):
+            chosen.prepare(uploaded, unpacking)
+        if place is not None:
+            place.seal()
+        model = chosen.load(uploaded, options)
     except CannotLoad as error:
         raise CannotLoad(error.reason, for_people(error.detail)) from error
     except Exception as error:
@@ -69,6 +99,16 @@ def require(spec: RunnerSpec, held: Confinement, runners: Sequence[type[Runner]]
             Reason.NOT_CONFINED,
             f"{declared.name} needs {needed.short}, and this machine gives {held.level.short}: {held.missing}",
         )
+
+
+def unpacks(spec: RunnerSpec) -> bool:
+    """Whether a runner for this needs a folder of its own."""
+    return any(one.name == spec.format and one.archive == "folder" for plugin in installed() for one in plugin.manifest.formats)
+
+
+def is_cold(spec: RunnerSpec) -> bool:
+    """Whether a runner for this starts as a new Python."""
+    return any(plugin.manifest.cold and plugin.manifest.name == spec.runner for plugin in installed())
 
 
 @cache
@@ -109,17 +149,68 @@ def _find(plugins: Sequence[type[Runner]], name: str) -> tuple[type[Runner], For
     raise CannotLoad(Reason.LOAD_FAILED, f"No runner for the format {name} is installed here.")
 
 
-def _check_content(plugins: Sequence[type[Runner]], declared: Format, data: bytes) -> None:
+def _opened(
+    plugins: Sequence[type[Runner]], declared: Format, data: bytes, memory: int, unpacking: Unpacking | None
+) -> Artifact:
+    """The artifact as its runner gets it, of the declared format by its content too; an archive unpacks to `memory` bytes."""
     if not data:
         raise CannotLoad(Reason.TRUNCATED, "The file is empty.")
+    if not declared.archive or archive.kind(data) is None:
+        _check_content(declared, _recognised(plugins, data) or _recognised_inside(plugins, data), plugins, data)
+        return Artifact(data, declared.name)
+    if declared.archive == "folder":
+        return _unpacked(plugins, declared, data, memory, unpacking)
+    files = archive.contents(data, memory)
+    found = _recognised_files(plugins, tuple(files))
+    _check_content(declared, found or _recognised(plugins, data), plugins, data)
+    return Artifact(b"", declared.name, files)
+
+
+def _unpacked(
+    plugins: Sequence[type[Runner]], declared: Format, data: bytes, memory: int, unpacking: Unpacking | None
+) -> Artifact:
+    """The artifact in the runner's own folder."""
+    found = _recognised_files(plugins, tuple(entry.name for entry in archive.listed(data, memory)))
+    _check_content(declared, found or _recognised(plugins, data), plugins, data)
+    if unpacking is None:
+        raise CannotLoad(
+            Reason.NOT_CONFINED,
+            f"{declared.name} is unpacked into a folder of the runner's own, and this machine gives none that could be closed "
+            "to writing afterwards.",
+        )
+    unpacking.uploaded(data)
+    return Artifact(b"", declared.name, folder=unpacking.folder)
+
+
+def _recognised(plugins: Sequence[type[Runner]], data: bytes) -> set[str]:
     head, tail = data[:EDGE], data[-EDGE:]
-    found = {name for plugin in plugins if (name := plugin.recognise(head, tail)) is not None}
+    return {name for plugin in plugins if (name := plugin.recognise(head, tail)) is not None}
+
+
+def _recognised_inside(plugins: Sequence[type[Runner]], data: bytes) -> set[str]:
+    """The formats that an archive is of, where the file is a whole one and was declared to be something else."""
+    try:
+        return _recognised_files(plugins, tuple(entry.name for entry in archive.listed(data)))
+    except CannotLoad:
+        return set()
+
+
+def _recognised_files(plugins: Sequence[type[Runner]], names: tuple[str, ...]) -> set[str]:
+    asking = [one for one in map(_with_files, plugins) if one is not None]
+    return {name for one in asking if (name := one.recognise_files(names)) is not None}
+
+
+def _with_files(plugin: type) -> type[RecognisesFiles] | None:
+    return plugin if issubclass(plugin, RecognisesFiles) else None
+
+
+def _check_content(declared: Format, found: set[str], plugins: Sequence[type[Runner]], data: bytes) -> None:
     if found & {declared.name, *declared.also}:
         return
     if found:
         seems = " or ".join(sorted(found))
         formats = [one for plugin in plugins for one in plugin.manifest.formats if one.name in found]
-        suffixes = ", ".join(suffix for one in formats for suffix in one.suffixes)
+        suffixes = ", ".join(suffix for one in formats for suffix in one.suffixes or ("an archive",))
         detail = f"The file was declared as {declared.name}; its content seems to be {seems} ({suffixes})."
         raise CannotLoad(Reason.MISMATCH, detail)
     raise CannotLoad(Reason.UNRECOGNISED, f"The file was declared as {declared.name}; its content {_describe(data)}.")

@@ -38,7 +38,8 @@ class Allowance(msgspec.Struct, frozen=True):
     """What one runner may have. `memory_bytes` is of address space, with what is mapped at its start.
 
     `parent` is the process it must not outlive; `keep` are its descriptors; `output` its pipe; `proc` is open on /proc;
-    `rules` is a Landlock rule set (-1: none to be had); `uid` a user id of its own (0: there is none to be had).
+    `rules` is a Landlock rule set (-1: none to be had); `uid` a user id of its own (0: there is none to be had). `file_bytes`
+    is how large a file it may write, until its folder is sealed; 0 where it has none.
     """
 
     memory_bytes: int
@@ -48,6 +49,7 @@ class Allowance(msgspec.Struct, frozen=True):
     proc: int
     rules: int = -1
     uid: int = 0
+    file_bytes: int = 0
 
 
 class NotConfinedError(Exception):
@@ -131,7 +133,7 @@ def _resources(allowance: Allowance) -> None:
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_AS, allowance.memory_bytes),
         (resource.RLIMIT_NOFILE, _OPEN_FILES),
-        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_FSIZE, allowance.file_bytes),
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
     ]

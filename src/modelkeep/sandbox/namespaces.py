@@ -17,6 +17,9 @@ _KEPT = _NOSUID | _NODEV | _NOEXEC | _NOATIME | _NODIRATIME | _RELATIME  # statv
 _DETACH = 2
 _PIVOT_ROOT = 155 if kernel.X86_64 else 41
 _SHARED = "/dev/shm"  # noqa: S108 - joblib looks on import whether semaphores can be made here, and else uses no threads
+PLACE = "/.model"
+"""Where a runner that is given a folder of its own has it. To all others it is empty."""
+
 _STAGE = "/tmp"  # noqa: S108 - only a place that exists everywhere; it is covered, not written to
 
 
@@ -38,11 +41,25 @@ def enter(view: Iterable[str]) -> None:
         os.close(source)
     Path(_STAGE + _SHARED).mkdir(parents=True)
     kernel.mount("modelkeep", _STAGE + _SHARED, "tmpfs", _NOSUID | _NODEV | _NOEXEC, "size=64k,mode=700")
+    Path(_STAGE + PLACE).mkdir(mode=0o700)
     os.chdir(_STAGE)
     kernel.syscall(_PIVOT_ROOT, b".", b".")
     kernel.unmount(".", _DETACH)
     os.chdir("/")
     kernel.mount(None, "/", flags=_REMOUNT | _BIND | _RDONLY | _NOSUID | _NODEV)
+
+
+def mount_place(size: int, files: int, uid: int) -> None:
+    """Give this process alone a folder in memory at `PLACE`: so many bytes and files, for this user (0: who this is).
+
+    Needs a single thread in namespaces that it entered, or a fork of such a process. What it holds ends with the process:
+    nobody else ever has these file names. Programs and libraries in it may be mapped, for packages bring compiled modules.
+    """
+    kernel.unshare(_NEWNS)
+    owner = uid or os.geteuid()
+    group = uid or os.getegid()
+    options = f"size={size},nr_inodes={files},mode=700,uid={owner},gid={group}"
+    kernel.mount("modelkeep", PLACE, "tmpfs", _NOSUID | _NODEV, options)
 
 
 def _own_user_namespace(everything: int) -> None:

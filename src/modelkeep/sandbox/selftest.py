@@ -19,10 +19,13 @@ _AF_INET, _SOCK_DGRAM = 2, 2
 _MOST_DESCRIPTORS = 256
 
 
-def confinement(keep: frozenset[int]) -> Confinement:
-    """Return how well this process is locked in, where `keep` are the descriptors that it may have beside 0 to 2."""
+def confinement(keep: frozenset[int], file_bytes: int = 0) -> Confinement:
+    """Return how well this process is locked in, where `keep` are the descriptors that it may have beside 0 to 2.
+
+    `file_bytes` is how large a file it may write for now.
+    """
     layers = (
-        _layer("hygiene", _unclean(keep)),
+        _layer("hygiene", _unclean(keep, file_bytes)),
         _layer("seccomp", _unfiltered()),
         _layer("landlock", _unwalled()),
         _layer("namespaces", _shared()),
@@ -44,13 +47,14 @@ def _layer(name: str, faults: list[str]) -> Layer:
     return Layer(name, not faults, ", ".join(faults))
 
 
-def _unclean(keep: frozenset[int]) -> list[str]:
+def _unclean(keep: frozenset[int], file_bytes: int) -> list[str]:
     faults = []
     if dict(os.environ) != ENVIRONMENT:  # noqa: TID251 - compared, not read
         faults.append("the environment holds more than it should")
     if any(_open(number) for number in range(3, _MOST_DESCRIPTORS) if number not in keep):
         faults.append("a descriptor is left open")
-    if resource.getrlimit(resource.RLIMIT_FSIZE) != (0, 0) or resource.getrlimit(resource.RLIMIT_CORE) != (0, 0):
+    most = (file_bytes, file_bytes)
+    if resource.getrlimit(resource.RLIMIT_FSIZE) != most or resource.getrlimit(resource.RLIMIT_CORE) != (0, 0):
         faults.append("files can be written")
     if kernel.prctl(kernel.PR_GET_NO_NEW_PRIVS) != 1:
         faults.append("privileges could be gained")

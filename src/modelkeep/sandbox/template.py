@@ -17,18 +17,18 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 
 from modelkeep.contracts.runner import Runner
-from modelkeep.sandbox import child, loader, lockdown
+from modelkeep.sandbox import child, cold, loader, lockdown, view
 from modelkeep.sandbox.cells import Cells
 from modelkeep.sandbox.control import ChannelClosed, Exited, Fork, Forked, Grounded, Inbox, pack
+from modelkeep.sandbox.place import Place, lent, mounted
 
 NOT_FORKED = 71
 """Status of an `Exited` for a runner that could not be forked."""
-
-_BROKEN = 70
 
 
 class Running(msgspec.Struct, frozen=True):
@@ -37,6 +37,14 @@ class Running(msgspec.Struct, frozen=True):
     runner: str
     pid: int
     uid: int
+
+
+class _Grant(NamedTuple):
+    """What a runner gets for its archive: whether it unpacks one, whether it can mount, the folder it is lent (-1: none)."""
+
+    unpacks: bool
+    separate: bool
+    folder: int = -1
 
 
 class Template:
@@ -71,14 +79,18 @@ class Template:
                         self._fork(message, fds)
 
     def _fork(self, fork: Fork, fds: list[int]) -> None:
-        artifact, channel, output = fds
+        artifact, channel, output, *lent = fds
         for runner in loader.installed():
             if runner.manifest.name == fork.spec.runner:
                 # What is asked for first is imported first, and here: done in the fork, it would be done twice at once.
                 deque(_preload_for(runner), maxlen=0)
         if lockdown.count_threads(self._cells.proc) != 1:
             raise RuntimeError("a preloaded module has started a thread: forks of this template would be broken")
-        allowance = self._cells.allowance(fork.spec.limits.memory_mb << 20, frozenset({artifact, channel}), output)
+        unpacks = loader.unpacks(fork.spec)
+        # A folder that is lent belongs to the supervisor's user, as all of the data directory does; another could not reach it.
+        borrows = unpacks and not self._cells.separate
+        memory_bytes = fork.spec.limits.memory_mb << 20
+        allowance = self._cells.allowance(memory_bytes, frozenset({artifact, channel}), output, same_user=borrows)
         gc.freeze()  # runners share these objects' memory as long as no collection touches them
         try:
             pid = os.fork()
@@ -87,7 +99,7 @@ class Template:
             self._channel.sendall(pack(Exited(fork.runner, NOT_FORKED, 0)))
             pid = -1
         if pid == 0:
-            _become_runner(fork, artifact, channel, allowance)
+            _become_runner(fork, artifact, channel, allowance, _Grant(unpacks, self._cells.separate, *lent))
         for fd in fds:
             os.close(fd)
         if pid > 0:
@@ -129,16 +141,29 @@ def _preload_for(runner: type[Runner]) -> Iterator[str]:
         yield name
 
 
-def _become_runner(fork: Fork, artifact: int, channel: int, allowance: lockdown.Allowance) -> None:
+def _become_runner(fork: Fork, artifact: int, channel: int, allowance: lockdown.Allowance, grant: _Grant) -> None:
     """Never returns. Nothing of the template's own stack may run in the runner."""
-    status = _BROKEN
+    status = cold.BROKEN
     try:
-        status = child.main(fork, artifact, channel, allowance)
+        place = _place(fork, allowance, grant)
+        seen = view.readable(tuple(sys.path))
+        if loader.is_cold(fork.spec):
+            cold.begin(cold.Start(fork, artifact, channel, allowance, place, seen))
+        status = child.main(fork, artifact, channel, allowance, place=place, seen=seen)
     except Exception:  # noqa: BLE001 - the last frame of a process: tell the supervisor's pipe, then end
         traceback.print_exc()
     finally:
         sys.stderr.flush()
         os._exit(status)
+
+
+def _place(fork: Fork, allowance: lockdown.Allowance, grant: _Grant) -> Place | None:
+    """Return the runner's own folder, where its format needs one and there is one to be had."""
+    if not grant.unpacks:
+        return None
+    if grant.separate:
+        return mounted(fork.spec.limits, allowance.uid)
+    return lent(fork.spec.limits, fork.folder, grant.folder) if grant.folder >= 0 else None
 
 
 def main(fd: int) -> None:

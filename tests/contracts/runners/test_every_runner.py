@@ -1,4 +1,7 @@
-"""What every runner plugin promises. A new one joins by adding an artifact of each of its formats to `GOOD`."""
+"""What every runner plugin promises. A new one joins by adding an artifact of each of its formats to `GOOD`.
+
+Formats that are unpacked need a runner's own folder, and are tested in real runners alone.
+"""
 
 import contextlib
 import hashlib
@@ -81,7 +84,7 @@ def ends_apart(name, data):
 
 
 def test_every_format_has_a_good_artifact_here():
-    assert set(GOOD) == set(FORMATS)
+    assert set(GOOD) == {name for name, (_runner, one) in FORMATS.items() if one.archive != "folder"}
 
 
 def test_formats_and_suffixes_belong_to_one_runner_only():

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.attacks.bodies import BODIES
+from fixtures.attacks import places
+from fixtures.attacks.bodies import BODIES, ENDING
 
 STAGE = Path(__file__).parents[2] / "fixtures" / "attacks" / "stage.py"
 LEFT_OPEN = {"L2": {"whether a file exists"}, "L3": set()}
@@ -35,6 +36,10 @@ CLOSED_BEFORE["podlike"] = CLOSED_BEFORE["plain"] | {
 }
 """Attacks that a set-up, or this kernel, closes by itself."""
 
+PLACE_CLOSED_BEFORE = {"root": set(), "plain": {"mount over its folder"}}
+PLACE_CLOSED_BEFORE["podlike"] = PLACE_CLOSED_BEFORE["plain"] | {"another model's folder, by its process"}
+"""The same for attacks on the folder that an archive is unpacked in."""
+
 OTHERWISE = {
     "a message over the cap": ("SENT", "SENT: CUT"),
     "a message that is none": ("SENT", "SENT: CUT"),
@@ -47,7 +52,7 @@ OTHERWISE = {
 
 pytestmark = [
     pytest.mark.skipif(platform.machine() != "x86_64", reason="the attacks name system calls by their x86-64 numbers"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(500),
 ]
 
 
@@ -59,7 +64,7 @@ def stage(request):
         [sys.executable, STAGE, request.param],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=480,
         cwd="/",
         env={"PATH": "/usr/bin:/bin"},
     )
@@ -78,6 +83,22 @@ def test_an_attack_works_unprotected_and_not_in_a_runner(stage, name):
         assert confined.startswith("OPEN"), "closed by now: say so in the threat model"
     else:
         assert confined.startswith(ends), confined
+
+
+@pytest.mark.parametrize("name", [name for name in BODIES if name not in ENDING])
+def test_an_attack_works_as_little_from_a_class_whose_runner_is_a_new_python(stage, name):
+    _setup, found = stage
+    expected = "OPEN" if name in LEFT_OPEN[found["level"]] else "BLOCKED"
+    assert found["classes"][name].startswith(expected)
+
+
+@pytest.mark.parametrize("name", places.BODIES)
+def test_an_attack_on_the_folder_of_an_archive_works_unprotected_and_not_in_a_runner(stage, name):
+    setup, found = stage
+    alone, confined = found["places"][name]["unprotected"], found["places"][name]["runner"]
+    if name not in PLACE_CLOSED_BEFORE[setup]:
+        assert alone.startswith("OPEN"), "the control does not show the attack"
+    assert confined.startswith("BLOCKED"), confined
 
 
 def test_runners_are_locked_in_as_well_as_the_set_up_allows(stage):

@@ -67,7 +67,7 @@ def test_a_missing_file_suggests_its_neighbour(command, file):
 
 
 def test_a_directory_is_said_to_be_one(command, tmp_path):
-    assert_calm(command("push", tmp_path, "--name", "churn"), 2, "is a directory")
+    assert_calm(command("push", tmp_path, "--name", "churn"), 4, "holds no file")
     assert_calm(command("predict", "churn", "--file", tmp_path), 2, "is a directory")
 
 

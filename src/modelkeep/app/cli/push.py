@@ -15,18 +15,21 @@ if TYPE_CHECKING:
     from modelkeep.client import Client, Deployment, Version
     from modelkeep.client.upload import Progress
 
+_MODEL = "The model: a file (ONNX, scikit-learn, XGBoost, LightGBM, CatBoost), or a folder (MLflow, OpenVINO, ONNX with data)."
 EXAMPLES = """[bold]Examples[/bold]
 
   modelkeep push model.joblib --name churn --sample rows.csv
 
   modelkeep push net.onnx --name photos --labels names.txt --preprocess imagenet
 
+  modelkeep push mlruns/1/models/m-1/artifacts --name churn
+
   modelkeep push v2.onnx --name photos --promote --json
 """
 
 
 def push(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The model: ONNX, scikit-learn, XGBoost, LightGBM or CatBoost.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help=_MODEL)],
     *,
     name: Annotated[
         str, typer.Option("--name", "-n", metavar="NAME", help="Model that it is a version of; made if it is new.")
@@ -39,7 +42,8 @@ def push(
         str | None, typer.Option(metavar="imagenet|FILE.json", help="How a picture becomes the model's input.")
     ] = None,
     format: Annotated[  # noqa: A002 - the field's word, as in the API
-        str | None, typer.Option("--format", metavar="FORMAT", help="Format, where the file's suffix does not tell.")
+        str | None,
+        typer.Option("--format", metavar="FORMAT", help="Format, where no suffix and no folder tells it."),
     ] = None,
     description: Annotated[str, typer.Option(metavar="TEXT", help="What there is to know about this version.")] = "",
     promote: Annotated[
@@ -53,17 +57,18 @@ def push(
     key: ApiKey = "",
     as_json: AsJson = False,
 ) -> None:
-    """Upload a model file, have it checked, and see it answer."""
+    """Upload a model file or folder, have it checked, and see it answer."""
     if promote and no_wait:
         raise WrongUse("--promote needs to wait until the version is ready.", "Leave out --no-wait, or promote later.")
-    for given in (file, sample, labels):
+    _check_there(file)
+    for given in (sample, labels):
         _check_file(given)
     screen = Screen(as_json=as_json)
     standing = _Standing(name, promote=promote)
     with connected(url, key, model=name, interrupted=standing.sentence) as client:
         with (
             refined("unsupported_format", "" if format else "Here that is --format FORMAT, for example --format onnx."),
-            screen.transfer(f"Uploading {file.name}") as progress,
+            screen.transfer(f"{'Packing and uploading' if file.is_dir() else 'Uploading'} {file.name}") as progress,
         ):
             version = client.push(
                 file,
@@ -75,6 +80,7 @@ def push(
                 description=description,
                 compile="off" if no_compile else "auto",
                 wait=False,
+                on_packing=progress,
                 on_progress=standing.watching(progress),
             )
         standing.number = version.number
@@ -145,6 +151,10 @@ def _check_file(path: Path | None) -> None:
         return
     if path.is_dir():
         raise WrongUse(f"{path} is a directory; the command takes a file.")
+    _check_there(path)
+
+
+def _check_there(path: Path) -> None:
     if not path.exists():
         siblings = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
         near = did_you_mean(path.name, siblings, lambda name: str(path.with_name(name)))

@@ -163,7 +163,7 @@ class Formats:
 
     def _supported(self) -> str:
         offered = sorted((name, form) for name, (form, _runner) in self._by_name.items() if not form.for_tests)
-        listed = (f"{name} ({', '.join(form.suffixes)})" for name, form in offered)
+        listed = (f"{name} ({', '.join(form.suffixes) or 'a folder'})" for name, form in offered)
         return f"Supported: {'; '.join(listed)}."
 
 

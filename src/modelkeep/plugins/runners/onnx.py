@@ -1,8 +1,9 @@
 """Runs ONNX models with ONNX Runtime on the CPU.
 
 The file's structure is walked here first, without a parser: a cut file is told from a damaged one, the classes of a ZipMap are
-known before anything runs, and weights outside the file are refused (ONNX Runtime would read any file they name). Field
-numbers are those of `onnx.proto3` (ONNX, Apache-2.0).
+known before anything runs, and weights outside the file are refused (ONNX Runtime would read any file they name) unless they
+are in the same archive: ONNX Runtime then gets them from memory, and opens nothing. Field numbers are those of `onnx.proto3`
+(ONNX, Apache-2.0).
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,8 @@ from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    Files = Mapping[str, memoryview | bytes]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MODEL_FIELDS = {
@@ -45,7 +48,8 @@ _PARTS = {  # which fields of a message are messages that may hold tensors
     "tensor": {},
 }
 _MAX_DEPTH = 100
-_DATA_LOCATION = 14
+_EXTERNAL_DATA, _DATA_LOCATION = 13, 14
+_EXTERNAL_KEYS = frozenset({"location", "offset", "length", "checksum"})
 _NODE_OUTPUT, _NODE_OP, _NODE_ATTRIBUTE = 2, 4, 5
 _ATTRIBUTE_NAME, _ATTRIBUTE_INTS, _ATTRIBUTE_STRINGS = 1, 8, 9
 _VARINT_BITS = 64
@@ -78,11 +82,11 @@ class NotProtobufError(Exception):
 
 
 class OnnxRunner:
-    """Loads `.onnx` files."""
+    """Loads `.onnx` files, alone or in an archive with the files that hold their weights."""
 
     manifest: ClassVar[Manifest] = Manifest(
         name="onnx",
-        formats=(Format("onnx", (".onnx",), "data"),),
+        formats=(Format("onnx", (".onnx",), "data"), Format("onnx-files", (), "data", archive="memory")),
         preload=("numpy", "onnxruntime"),
     )
 
@@ -104,10 +108,16 @@ class OnnxRunner:
             return None
         return "onnx" if seen and len(head) > 2 else None  # noqa: PLR2004 - a version alone is no model
 
+    @staticmethod
+    def recognise_files(names: tuple[str, ...]) -> str | None:
+        """Return "onnx-files" for an archive with a graph in it that is nobody else's."""
+        return "onnx-files" if "MLmodel" not in names and any(name.endswith(".onnx") for name in names) else None
+
     def load(self, artifact: Artifact, options: LoadOptions) -> "OnnxModel":
         """Load the graph from its bytes."""
-        classes = inspect(artifact.data)
-        session = _open(artifact.data, options)
+        data, beside = _graph(artifact)
+        classes, used = inspect(data, beside)
+        session = _open(data, options, used)
         return OnnxModel(session, options.signature, classes)
 
 
@@ -187,8 +197,24 @@ def walk(data: memoryview) -> Iterator[tuple[int, int, "int | memoryview"]]:
         at += size
 
 
-def inspect(data: bytes) -> dict[str, tuple[str, ...]]:
-    """Check that the file is whole and alone, and return the classes of its ZipMaps by output name; raises `CannotLoad`."""
+def _graph(artifact: Artifact) -> tuple[bytes, "Files | None"]:
+    """The graph's bytes, and the files of its archive by their names as seen from its folder; None where it is alone."""
+    if not artifact.files:
+        return artifact.data, None
+    graphs = [name for name in artifact.files if name.endswith(".onnx")]
+    if len(graphs) != 1:
+        detail = f"The archive holds {len(graphs)} files .onnx, and not one: {', '.join(sorted(graphs)[:5])}"
+        raise CannotLoad(Reason.LOAD_FAILED, detail)
+    folder = graphs[0].removesuffix(graphs[0].rpartition("/")[2])
+    beside = {name.removeprefix(folder): data for name, data in artifact.files.items() if name.startswith(folder)}
+    return bytes(artifact.files[graphs[0]]), beside
+
+
+def inspect(data: bytes, beside: "Files | None" = None) -> "tuple[dict[str, tuple[str, ...]], Files]":
+    """Check that the file is whole, and alone but for what is in the files `beside` it; raises `CannotLoad`.
+
+    Returns the classes of its ZipMaps by output name, and those of the files that its weights are in.
+    """
     model = memoryview(data)
     try:
         fields = {field for field, _kind, _value in walk(model)}
@@ -200,15 +226,40 @@ def inspect(data: bytes) -> dict[str, tuple[str, ...]]:
     if not {_GRAPH, _OPSET} <= fields:
         raise CannotLoad(Reason.TRUNCATED, "The file stops before its graph is complete.")
     classes: dict[str, tuple[str, ...]] = {}
+    used: dict[str, memoryview | bytes] = {}
     try:
         for kind, part in _messages("model", model, 0):
             if kind == "tensor" and _is_elsewhere(part):
-                raise CannotLoad(Reason.LOAD_FAILED, "The model keeps its weights in another file. Save it as one file.")
+                name = _whereabouts(part, beside)
+                used[name] = (beside or {})[name]
             if kind == "node":
                 classes |= _zipmap(part)
     except (EndsEarlyError, NotProtobufError):
         raise CannotLoad(Reason.LOAD_FAILED, _DAMAGED) from None
-    return classes
+    return classes, used
+
+
+def _whereabouts(tensor: memoryview, beside: "Files | None") -> str:
+    """The file that a tensor's bytes are in; raises `CannotLoad` unless it is one of those `beside`, and they are inside it."""
+    if beside is None:
+        advice = "Push the folder that holds both files, or save the model as one file."
+        raise CannotLoad(Reason.LOAD_FAILED, f"The model keeps its weights in another file. {advice}")
+    told: dict[str, str] = {}
+    for field, _kind, value in walk(tensor):
+        if field == _EXTERNAL_DATA and isinstance(value, memoryview):
+            entry = {part: bytes(text).decode(errors="replace") for part, _, text in walk(value) if not isinstance(text, int)}
+            if entry.get(1, "") not in _EXTERNAL_KEYS or entry[1] in told:
+                raise CannotLoad(Reason.LOAD_FAILED, f"A weight has an unknown or repeated property {entry.get(1, '')[:40]!r}.")
+            told[entry[1]] = entry.get(2, "")
+    name = told.get("location", "")
+    if name not in beside or "*" in name:  # ONNX Runtime has names with stars for addresses in memory
+        raise CannotLoad(Reason.LOAD_FAILED, f"The model keeps its weights in {name[:100]!r}, which is no file of the archive.")
+    numbers = [told.get("offset", "0"), told.get("length", "0")]
+    if not all(one.isascii() and one.isdigit() and len(one) < _VARINT_BITS for one in numbers) or sum(map(int, numbers)) > len(
+        beside[name]
+    ):
+        raise CannotLoad(Reason.TRUNCATED, f"A weight lies outside {name[:100]!r}, which has {len(beside[name])} bytes.")
+    return name
 
 
 def _messages(kind: str, message: memoryview, depth: int) -> Iterator[tuple[str, memoryview]]:
@@ -286,7 +337,7 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
             raise NotProtobufError
 
 
-def _open(data: bytes, options: LoadOptions) -> Any:  # noqa: ANN401 - ONNX Runtime carries no types
+def _open(data: bytes, options: LoadOptions, weights: "Files") -> Any:  # noqa: ANN401 - ONNX Runtime carries no types
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
@@ -295,6 +346,9 @@ def _open(data: bytes, options: LoadOptions) -> Any:  # noqa: ANN401 - ONNX Runt
     settings.log_severity_level = 4
     settings.use_deterministic_compute = True
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle models must not burn a core
+    if weights:
+        held = list(weights.values())
+        settings.add_external_initializers_from_files_in_memory(list(weights), held, [len(one) for one in held])
     try:
         return onnxruntime.InferenceSession(data, settings, providers=["CPUExecutionProvider"])
     except Exception as error:
