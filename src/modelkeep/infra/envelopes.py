@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -26,14 +26,14 @@ _KEY_BITS: Final = 256
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,63}")
 
 
-class Envelope(msgspec.Struct, frozen=True):
+class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What opens a sealed file: its digest, the length of what is in it, and the data key under a named master key."""
 
+    form: Literal[1]
     sealed: str
     size: int
     master_key: str
     data_key: bytes
-    form: int = 1
 
 
 class MasterKeys:
@@ -70,7 +70,7 @@ class MasterKeys:
         """Return the envelope of the file with this digest, sealed under the newest master key."""
         nonce = os.urandom(_NONCE)
         kept = nonce + AESGCM(self._keys[self.newest]).encrypt(nonce, data_key, _bound(digest, sealed, size))
-        return Envelope(sealed, size, self.newest, kept)
+        return Envelope(1, sealed, size, self.newest, kept)
 
     def open(self, envelope: Envelope, digest: str) -> bytes:
         """Return the data key; raises `MasterKeyMissing` where it cannot be had with the keys that there are."""

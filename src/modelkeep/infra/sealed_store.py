@@ -193,6 +193,8 @@ async def _cut(chunks: AsyncGenerator[bytes, None], length: int) -> AsyncGenerat
 
 def _in_memory(source: int, opener: Opener, size: int, digest: str) -> int:
     """Return a read-only descriptor of memory that holds the opened file; raises `DamagedFile`."""
+    if os.fstat(source).st_size != envelopes.sealed_size(size):
+        raise DamagedFile
     memory = os.memfd_create("artifact", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         seen = hashlib.sha256()

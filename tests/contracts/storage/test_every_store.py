@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fixtures.stores import Keeping, content, stream
+from fixtures.stores import Keeping, content, flipped, stream
 from modelkeep.contracts.errors import DamagedFile, MasterKeyMissing, NotFound, TooLarge
 
 NEVER = "0" * 64
@@ -137,12 +137,6 @@ async def test_a_damaged_blob_is_healed_by_putting_it_again(place: Keeping):
     place.overwrite(name, flipped(place.bytes_of(name), 3))
     assert await place.store(elsewhere=True).put(stream(data), max_bytes=100) == blob
     assert await content(place.store(elsewhere=True), blob.digest) == data
-
-
-def flipped(data: bytes, bit: int) -> bytes:
-    changed = bytearray(data)
-    changed[bit // 8] ^= 1 << bit % 8
-    return bytes(changed)
 
 
 @pytest.mark.timeout(300)

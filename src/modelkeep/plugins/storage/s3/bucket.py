@@ -5,12 +5,13 @@ Objects are read in pieces of a fixed size, so that a stalled or broken answer c
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import obstore
-from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import BaseError, GenericError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import S3Store
 
 from modelkeep.contracts.errors import Invalid, NotFound, StorageFull, StorageUnavailable
@@ -28,6 +29,7 @@ _AT_ONCE: Final = 4
 _SLOWEST: Final = 1024 * 1024  # bytes a second: an upload that is slower than this, on top of its deadline, is given up
 _TRIES: Final = 3
 _RETRIES: Final = 6
+_PAUSES_S: Final = (0.1, 0.4)
 _FULL: Final = ("QuotaExceeded", "XMinioStorageFull", "StorageFull", "EntityTooLarge", "507 Insufficient Storage")
 
 
@@ -123,6 +125,10 @@ class Bucket:
     async def _step(self, step: Callable[[], Awaitable[T]], timeout_s: float | None = None) -> T:
         try:
             async with asyncio.timeout(timeout_s or self._timeout_s):
+                for pause_s in _PAUSES_S:
+                    with suppress(GenericError):  # the library repeats what was refused, not what broke off half-way
+                        return await step()
+                    await asyncio.sleep(pause_s)
                 return await step()
         except FileNotFoundError as error:
             raise NotFound("There is no stored file with this digest.") from error
