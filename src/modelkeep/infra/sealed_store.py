@@ -123,7 +123,7 @@ class SealedStore:
             return msgspec.json.decode(await self._inner.note(digest), type=Envelope)
         except NotFound:
             return None
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise MasterKeyMissing("This file's envelope is damaged.") from error
 
     async def _has(self, digest: str) -> bool:
