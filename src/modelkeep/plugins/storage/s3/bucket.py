@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import obstore
 from obstore.exceptions import BaseError, GenericError, PermissionDeniedError, UnauthenticatedError
@@ -19,7 +19,7 @@ from modelkeep.contracts.storage import StorageSettings
 from modelkeep.plugins.storage.s3 import credentials
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig
+    from obstore.store import ClientConfig, S3Config
 
 T = TypeVar("T")
 
@@ -53,19 +53,20 @@ class Bucket:
                 options["root_certificate"] = Path(settings.ca_file).read_bytes()
             except OSError as error:
                 raise Invalid(f"The file of storage.ca_file cannot be read: {error.strerror}.") from error
+        configuration = {
+            "region": settings.region,
+            "aws_endpoint_url_s3": settings.endpoint or f"https://s3.{settings.region}.amazonaws.com",
+            "virtual_hosted_style_request": settings.bucket_in == "host",
+            "skip_signature": False,
+            "checksum_algorithm": "SHA256",
+            "disable_bulk_delete": True,
+            **config,
+        }
         try:
             self._store = S3Store(
                 settings.bucket,
                 prefix=settings.prefix.strip("/") or None,
-                config={
-                    "region": settings.region,
-                    "aws_endpoint_url_s3": settings.endpoint or f"https://s3.{settings.region}.amazonaws.com",
-                    "virtual_hosted_style_request": settings.bucket_in == "host",
-                    "skip_signature": False,
-                    "checksum_algorithm": "SHA256",
-                    "disable_bulk_delete": True,
-                    **config,
-                },
+                config=cast("S3Config", configuration),  # its type lacks a name that the library takes
                 client_options=options,
                 retry_config={
                     "max_retries": _RETRIES,

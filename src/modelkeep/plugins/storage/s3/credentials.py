@@ -10,14 +10,14 @@ from modelkeep.contracts.errors import Invalid, StorageUnavailable
 from modelkeep.contracts.storage import StorageSettings
 
 if TYPE_CHECKING:
-    from obstore.store import S3Config, S3Credential
+    from obstore.store import S3Credential
 
     Provider = Callable[[], Coroutine[Any, Any, S3Credential]]
 
 _LOOK_AGAIN: Final = timedelta(minutes=1)
 
 
-def of(settings: StorageSettings) -> "tuple[S3Config, Provider | None]":
+def of(settings: StorageSettings) -> "tuple[dict[str, str], Provider | None]":
     """Return what to configure the client with, and what gives it credentials; raises `Invalid` for what is missing."""
     match settings.sign_in:
         case "keys":
@@ -60,15 +60,14 @@ async def _signed_with_keys(settings: StorageSettings) -> "S3Credential":
     return {"access_key_id": key_id, "secret_access_key": secret, "token": None, "expires_at": expires_at}
 
 
-def _web_identity(settings: StorageSettings) -> "S3Config":
-    config: S3Config = {
+def _web_identity(settings: StorageSettings) -> "dict[str, str]":
+    return {
         "role_arn": settings.role_arn,
         "role_session_name": settings.role_session_name,
         "web_identity_token_file": settings.web_identity_token_file,
+        # obstore's own types call it sts_endpoint, which it refuses
+        "endpoint_url_sts": settings.sts_endpoint or f"https://sts.{settings.region}.amazonaws.com",
     }
-    if settings.sts_endpoint:
-        config["sts_endpoint"] = settings.sts_endpoint
-    return config
 
 
 async def _role(settings: StorageSettings) -> "S3Credential":
@@ -98,5 +97,5 @@ def _assume_role(settings: StorageSettings) -> "S3Credential":
         "access_key_id": given["AccessKeyId"],
         "secret_access_key": given["SecretAccessKey"],
         "token": given["SessionToken"],
-        "expires_at": given["Expiration"],
+        "expires_at": given["Expiration"].astimezone(UTC),
     }
