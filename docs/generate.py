@@ -19,6 +19,7 @@ from modelkeep.app.cli.program import app
 from modelkeep.app.settings import Settings, described
 from modelkeep.contracts.errors import all_errors
 from modelkeep.contracts.rejections import ADVICE
+from modelkeep.contracts.storage import StorageSettings
 from modelkeep.infra.problems import STATUS
 from modelkeep.infra.tally import BUDGET, DROPPED, OTHER
 from modelkeep.serving.metrics import FAMILIES
@@ -193,7 +194,7 @@ def _openapi() -> dict[str, Any]:
             deployments=control.deployments,
             audit=control.audit,
             predictions=Predictions(db, utc_now),
-            blobs=bootstrap.blob_store(places),
+            blobs=bootstrap.blob_store(StorageSettings(), places),
             formats=Formats.of(bootstrap.manifests()),
             settings=Settings.model_construct().api,
         )

@@ -9,4 +9,12 @@ os.putenv("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime starts an uploader on im
 settings.register_profile("untimed", deadline=None)  # a busy machine is no counterexample
 settings.load_profile("untimed")
 
-pytest_plugins = ["fixtures.databases", "fixtures.control", "fixtures.control_api", "fixtures.runners", "fixtures.inspection"]
+pytest_plugins = [
+    "fixtures.databases",
+    "fixtures.control",
+    "fixtures.control_api",
+    "fixtures.runners",
+    "fixtures.inspection",
+    "fixtures.object_store",
+    "fixtures.stores",
+]

@@ -1,6 +1,6 @@
 """Builds the object graph of each process: the only place that knows every class."""
 
-import os
+import errno
 import socket
 from asyncio import Event
 from collections.abc import Awaitable, Callable, Coroutine
@@ -13,8 +13,9 @@ import msgspec
 
 from modelkeep.app.places import Places
 from modelkeep.contracts import discovery
-from modelkeep.contracts.errors import NotFound
+from modelkeep.contracts.errors import Invalid, ModelkeepError, NotFound
 from modelkeep.contracts.snapshot import Limits
+from modelkeep.contracts.storage import StorageSettings
 
 if TYPE_CHECKING:
     from uvicorn import Server
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from modelkeep.app.settings import Settings
     from modelkeep.app.supervisor import Role
     from modelkeep.contracts.runner import Manifest
-    from modelkeep.contracts.storage import BlobStore
+    from modelkeep.contracts.storage import BlobStore, NotingStore
     from modelkeep.control.users.events import SetUpDone
     from modelkeep.infra.db import Database, Transaction
     from modelkeep.worker.runners import Runners
@@ -66,6 +67,7 @@ class ControlRole:
     log: LogSettings
     servers: int = field(default=1, kw_only=True)
     history: HistorySettings
+    storage: StorageSettings = field(default_factory=StorageSettings)
 
 
 def roles(settings: "Settings", places: Places, doors: list[socket.socket], inner: socket.socket) -> "list[Role]":
@@ -94,6 +96,7 @@ def roles(settings: "Settings", places: Places, doors: list[socket.socket], inne
         log=settings.log,
         servers=settings.server.processes,
         history=settings.history,
+        storage=settings.storage,
     )
     told = msgspec.json.encode(control)
     # Started one after the other, for predictions need the server alone, and the api is reached only through it. On a busy
@@ -124,21 +127,38 @@ def database_settings(settings: "Settings", places: Places) -> DatabaseSettings:
     return DatabaseSettings(f"sqlite:///{places.database}", settings.database.pool_size, settings.database.busy_timeout_s)
 
 
-def blob_store(places: Places) -> "BlobStore":
-    """Return the store of artifacts."""
-    store: BlobStore = discovery.find(discovery.STORAGE, "local")(places.blobs)
+def noting_store(storage: StorageSettings, places: Places) -> "NotingStore":
+    """Return the store of files as they lie there; raises `Invalid` for settings that cannot be used."""
+    folder = places.blobs if storage.kind == "local" else places.copies
+    try:
+        store: NotingStore = discovery.find(discovery.STORAGE, storage.kind).create(folder, storage)
+    except ImportError as error:
+        raise Invalid(f"storage.kind = {storage.kind} needs: pip install 'modelkeep[{storage.kind}]'") from error
     return store
 
 
-def artifact_opener(places: Places) -> Callable[[str], Awaitable[int]]:
+def blob_store(storage: StorageSettings, places: Places) -> "BlobStore":
+    """Return the store of artifacts; raises `Invalid` for settings that cannot be used."""
+    store = noting_store(storage, places)
+    if not storage.master_keys_file:
+        return store
+    from modelkeep.infra.envelopes import MasterKeys
+    from modelkeep.infra.sealed_store import SealedStore
+
+    return SealedStore(store, MasterKeys.read(Path(storage.master_keys_file)))
+
+
+def artifact_opener(storage: StorageSettings, places: Places) -> Callable[[str], Awaitable[int]]:
     """Return how the supervisor opens an artifact: read-only, never looking inside."""
-    store = blob_store(places)
+    store = blob_store(storage, places)
 
     async def open_artifact(digest: str) -> int:
         try:
-            return os.open(await store.local_path(digest), os.O_RDONLY | os.O_CLOEXEC)
+            return await store.open(digest)
         except NotFound as error:
-            raise FileNotFoundError(2, "it is not in the store") from error
+            raise FileNotFoundError(errno.ENOENT, "it is not in the store") from error
+        except ModelkeepError as error:
+            raise OSError(errno.EIO, error.message) from error
 
     return open_artifact
 
@@ -164,7 +184,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
     from modelkeep.infra.prediction_log import history_database
 
     role, places, db, control = _control(told, "api")
-    store = blob_store(places)
+    store = blob_store(role.storage, places)
     await store.sweep()
     history = history_database(role.database, places.data)
     opened = Event()
@@ -298,7 +318,7 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
     from modelkeep.worker.validation import Validation
 
     role, places, db, control = _control(told, "worker")
-    blobs = blob_store(places)
+    blobs = blob_store(role.storage, places)
     keep = keep_in(blobs)
     inspector = RunnerInspector(runners.start, compiler=Compiler(runners.start, keep), keep=keep)
     validation = Validation(control.models, control.switches, blobs, inspector, role.limits)

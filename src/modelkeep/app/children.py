@@ -50,7 +50,8 @@ def start(name: str, command: Sequence[str], environment: Mapping[str, str], fds
             pass_fds=(theirs.fileno(), *fds),
             process_group=0,
             # Set before the program starts: one that is killed while a child still imports must not leave it behind. The
-            # supervisor has a single thread, so running Python between fork and exec is safe.
+            # supervisor's only other threads fetch and open model files, and hold nothing that this small function needs, so
+            # running Python between fork and exec is safe.
             preexec_fn=partial(die_with_parent, os.getpid()),  # noqa: PLW1509 - as said above
         )
     loop = asyncio.get_running_loop()

@@ -13,7 +13,8 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,6 +29,7 @@ from modelkeep.app.settings import Explained, InvalidSettings, Settings
 from modelkeep.contracts import discovery
 from modelkeep.contracts.confinement import Confinement, Level
 from modelkeep.contracts.errors import ModelkeepError
+from modelkeep.contracts.storage import BlobStore
 from modelkeep.infra.settings import DatabaseSettings, sqlite_file
 from modelkeep.sandbox.lockdown import ENVIRONMENT
 
@@ -70,7 +72,7 @@ def examine(config: Path | None, overrides: Mapping[str, Any], *, url: str, key:
     except InvalidSettings as error:
         findings.append(Finding(FAIL, "settings", error.message, "Correct it in modelkeep.toml, .env or the environment."))
     else:
-        local = [effective(explained), data_directory(loaded.data), port(loaded), database(loaded)]
+        local = [effective(explained), data_directory(loaded.data), port(loaded), database(loaded), storage(loaded)]
         findings += [finding for group in local for finding in group]
     return [*findings, *server(url, key)]
 
@@ -228,6 +230,54 @@ def database(loaded: Settings) -> Iterator[Finding]:
         yield Finding(OK, "database", f"{path} is sound")
     else:
         yield Finding(FAIL, "database", f"{path}: {answer}", "The file is damaged: restore it from a backup.")
+
+
+def storage(loaded: Settings) -> Iterator[Finding]:
+    """Whether model files can be kept and had back; in an object store by doing so with a few bytes."""
+    from modelkeep.app import bootstrap
+
+    settings, places = loaded.storage, Places(loaded.data)
+    sealed = ", sealed" if settings.master_keys_file else ""
+    if settings.kind != "local":
+        subject = f"storage {settings.kind} {settings.bucket}"
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                took_s = asyncio.run(_probed(bootstrap.blob_store(settings, Places(Path(folder)))))
+            except (ModelkeepError, OSError) as error:
+                yield Finding(FAIL, subject, str(error), "Check the settings storage.*, and that the object store runs.")
+            else:
+                yield Finding(OK, subject, f"a file was kept, read back and removed in {took_s:.2f} s{sealed}")
+        return
+    try:
+        bootstrap.blob_store(settings, places)
+    except ModelkeepError as error:
+        yield Finding(FAIL, "storage", error.message, "Check the settings storage.*.")
+        return
+    usable = not places.blobs.exists() or os.access(places.blobs, os.R_OK | os.W_OK | os.X_OK)
+    said = f"{places.blobs}{sealed}"
+    yield (
+        Finding(OK, "storage", said)
+        if usable
+        else Finding(FAIL, "storage", f"{said} cannot be written", "Give this user the right to.")
+    )
+
+
+async def _probed(store: BlobStore) -> float:
+    """Keep, read and remove a file that nobody else has; returns the seconds that took."""
+    content = b"modelkeep doctor " + os.urandom(16)
+
+    async def once() -> AsyncIterator[bytes]:
+        yield content
+
+    began = time.monotonic()
+    blob = await store.put(once(), max_bytes=len(content))
+    try:
+        os.close(await store.open(blob.digest))
+        async for _piece in store.read(blob.digest):
+            pass
+    finally:
+        await store.remove(blob.digest)
+    return time.monotonic() - began
 
 
 def server(url: str, key: str) -> Iterator[Finding]:

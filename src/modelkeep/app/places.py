@@ -47,6 +47,11 @@ class Places:
         return self.data / "blobs"
 
     @property
+    def copies(self) -> Path:
+        """Copies of artifacts that are kept elsewhere."""
+        return self.data / "copies"
+
+    @property
     def database(self) -> Path:
         """The SQLite database, where no other is configured."""
         return self.data / "modelkeep.db"

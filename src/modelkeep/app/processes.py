@@ -79,7 +79,7 @@ def serve(settings: "Settings", *, announce: Callable[[str], None]) -> None:
         async def run() -> None:
             supervisor = Supervisor(
                 bootstrap.roles(settings, places, doors, inner),
-                open_artifact=bootstrap.artifact_opener(places),
+                open_artifact=bootstrap.artifact_opener(settings.storage, places),
                 environment=child_environment(settings),
                 drain_s=settings.server.drain_s + settings.server.notice_s,
                 warm=places.snapshot.exists(),

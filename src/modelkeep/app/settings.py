@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from modelkeep.api.settings import ApiSettings
 from modelkeep.app import allowed, secrecy
 from modelkeep.app.sources import Given, InvalidSettings, gather
+from modelkeep.contracts.storage import StorageSettings
 from modelkeep.infra.settings import DatabaseSettings, HistorySettings, LogSettings
 from modelkeep.serving.settings import ServingSettings
 from modelkeep.worker.settings import WorkerSettings
@@ -88,6 +89,7 @@ class Settings(BaseModel, frozen=True):
     data: Annotated[Path, "Directory with everything that is kept: database, models, sockets."] = Path(".modelkeep")
     server: ServerSettings = ServerSettings()
     database: DatabaseSettings = DatabaseSettings()
+    storage: StorageSettings = StorageSettings()
     api: ApiSettings = ApiSettings()
     serving: ServingSettings = ServingSettings()
     runners: RunnerSettings = RunnerSettings()

@@ -12,7 +12,7 @@
     ├── TooLarge           make it smaller
     ├── Limited            you asked too often
     ├── Unavailable        we cannot now: come back later
-    │   ├── RunnerLost · VersionLoading · VersionQuarantined · Overloaded
+    │   ├── RunnerLost · VersionLoading · VersionQuarantined · Overloaded · StorageUnavailable · MasterKeyMissing
     ├── StorageFull        the disk is full
     ├── Timeout            it took too long
     └── Internal           our fault
@@ -203,6 +203,21 @@ class StorageFull(ModelkeepError):
     code = "storage_full"
 
 
+class StorageUnavailable(Unavailable):
+    """The store of model files does not answer: try again soon."""
+
+    code = "storage_unavailable"
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message, retry_after_s=5)
+
+
+class MasterKeyMissing(Unavailable):
+    """This file is sealed with a master key that this installation does not have, or has another under the same name."""
+
+    code = "master_key_missing"
+
+
 class Timeout(ModelkeepError):
     """It took longer than the request's deadline."""
 
@@ -215,6 +230,12 @@ class Internal(ModelkeepError):
 
     kind = Kind.INTERNAL
     code = "internal"
+
+
+class DamagedFile(Internal):
+    """The stored file is not what was uploaded: upload it again, which replaces it, or restore it from a backup."""
+
+    code = "file_damaged"
 
 
 class ModelFailed(Internal):

@@ -1,7 +1,8 @@
 """Versions of a model: upload, look, watch, download, archive."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response, status
@@ -137,13 +138,21 @@ async def artifact(
     }
     if part is not None:
         headers["content-range"] = f"bytes {start}-{end - 1}/{version.size}"
-    await behind.blobs.size(version.digest)  # a missing file is an error while there is still a status to say so
+    pieces = behind.blobs.read(version.digest, start=start, end=end)
+    first = await anext(pieces, b"")  # a missing file is an error while there is still a status to say so
     return StreamingResponse(
-        behind.blobs.read(version.digest, start=start, end=end),
+        _with_first(first, pieces),
         status.HTTP_206_PARTIAL_CONTENT if part else status.HTTP_200_OK,
         headers,
         "application/octet-stream",
     )
+
+
+async def _with_first(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    async with aclosing(rest):
+        yield first
+        async for piece in rest:
+            yield piece
 
 
 async def _states(behind: Services, version: Version) -> AsyncIterator[ServerSentEvent]:

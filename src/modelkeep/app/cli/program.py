@@ -12,6 +12,7 @@ from modelkeep.app.cli import deployments as deployments_commands
 from modelkeep.app.cli import keys as keys_commands
 from modelkeep.app.cli import models, predict, predictions, push, server
 from modelkeep.app.cli import safety as safety_commands
+from modelkeep.app.cli import storage as storage_commands
 from modelkeep.app.cli.problems import EXIT_CODES, Code, Interrupted, WrongUse, report
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -54,6 +55,7 @@ _add(server.serve, _THIRD, "modelkeep serve --port 9000 --data /srv/modelkeep")
 _add(keys_commands.setup, _THIRD, "modelkeep setup --token mks_...")
 app.add_typer(keys_commands.keys, name="keys", rich_help_panel=_THIRD)
 app.add_typer(safety_commands.safety, name="safety", rich_help_panel=_THIRD)
+app.add_typer(storage_commands.storage, name="storage", rich_help_panel=_THIRD)
 _add(server.doctor, _THIRD, "modelkeep doctor --data /srv/modelkeep")
 _add(server.version, _THIRD)
 

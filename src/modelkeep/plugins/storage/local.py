@@ -12,19 +12,20 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, Self, TypeVar
 
 from modelkeep.contracts.errors import NotFound, StorageFull, TooLarge
-from modelkeep.contracts.storage import Blob
+from modelkeep.contracts.storage import Blob, StorageSettings, verified
 
 P = ParamSpec("P")
 T = TypeVar("T")
 _PIECE: Final = 1024 * 1024
 _UNSYNCED: Final = 16 * 1024 * 1024
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_NOT_THERE: Final = "There is no stored file with this digest."
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -34,6 +35,13 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._unfinished = root / "unfinished"
+        self._notes = root / "notes"
+
+    @classmethod
+    def create(cls, folder: Path, settings: StorageSettings) -> Self:
+        """Return the store that keeps its blobs in `folder`."""
+        del settings
+        return cls(folder)
 
     async def put(self, chunks: AsyncIterator[bytes], *, max_bytes: int) -> Blob:
         """Store a stream, hashing it on the way; raises `TooLarge` past `max_bytes`, `StorageFull` when the disk is."""
@@ -52,26 +60,48 @@ class LocalStore:
             unfinished.close()
         return blob
 
-    async def read(self, digest: str, *, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        """Yield the blob's bytes from `start` to before `end`; raises `NotFound`."""
+    async def read(self, digest: str, *, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
+        """Yield the blob's bytes from `start` to before `end`; raises `NotFound`, and `DamagedFile` for a whole one."""
         path = self._existing(digest)
-        with path.open("rb") as file:
-            left = (path.stat().st_size if end is None else end) - start
-            file.seek(start)
-            while left > 0:
-                piece = await asyncio.to_thread(file.read, min(_PIECE, left))
-                if not piece:
-                    return
-                left -= len(piece)
-                yield piece
+        size = path.stat().st_size
+        until = size if end is None else end
+        pieces = _pieces(path, start, until)
+        async for piece in verified(pieces, digest) if start == 0 and until >= size else pieces:
+            yield piece
 
     async def size(self, digest: str) -> int:
         """Return the blob's length in bytes; raises `NotFound`."""
         return self._existing(digest).stat().st_size
 
-    async def local_path(self, digest: str) -> str:
-        """Return the path of the blob's file; raises `NotFound`."""
-        return str(self._existing(digest))
+    async def open(self, digest: str) -> int:
+        """Return a descriptor of the blob's file; raises `NotFound`."""
+        try:
+            return os.open(self._path(digest), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise NotFound(_NOT_THERE) from error
+
+    async def remove(self, digest: str) -> None:
+        """Forget a blob and its note."""
+        await asyncio.to_thread(self._remove, digest)
+
+    async def keep_note(self, digest: str, note: bytes) -> None:
+        """Store a note under a digest; replaces an earlier one."""
+        place = self._notes / self._path(digest).name
+        with _storage_full():
+            await _in_thread(self._keep_note, place, note)
+
+    async def note(self, digest: str) -> bytes:
+        """Return the note; raises `NotFound`."""
+        place = self._notes / self._path(digest).name
+        try:
+            return await asyncio.to_thread(place.read_bytes)
+        except FileNotFoundError as error:
+            raise NotFound(_NOT_THERE) from error
+
+    async def notes(self) -> AsyncIterator[str]:
+        """Yield the digests that have a note."""
+        for path in await asyncio.to_thread(lambda: sorted(self._notes.glob("*"))):
+            yield path.name
 
     async def sweep(self) -> int:
         """Remove what killed writers left behind; returns how many files that were."""
@@ -89,16 +119,39 @@ class LocalStore:
                 swept += 1
         return swept
 
+    def _remove(self, digest: str) -> None:
+        path = self._path(digest)
+        for one in (self._notes / path.name, path):
+            if one.is_file():
+                one.unlink(missing_ok=True)
+                _sync_folder(one.parent)
+
+    def _keep_note(self, place: Path, note: bytes) -> None:
+        unfinished = _Unfinished(self._unfinished)
+        try:
+            unfinished.write(note)
+            unfinished.keep_as(place)
+        finally:
+            unfinished.close()
+
     def _path(self, digest: str) -> Path:
         if not _DIGEST.fullmatch(digest):
-            raise NotFound("There is no stored file with this digest.")
+            raise NotFound(_NOT_THERE)
         return self._root / digest[:2] / digest
 
     def _existing(self, digest: str) -> Path:
         path = self._path(digest)
         if not path.is_file():
-            raise NotFound("There is no stored file with this digest.")
+            raise NotFound(_NOT_THERE)
         return path
+
+
+async def _pieces(path: Path, start: int, end: int) -> AsyncGenerator[bytes, None]:
+    with path.open("rb") as file:
+        file.seek(start)
+        while start < end and (piece := await asyncio.to_thread(file.read, min(_PIECE, end - start))):
+            start += len(piece)
+            yield piece
 
 
 class _Unfinished:

@@ -1,0 +1,211 @@
+"""Any blob store, with every file sealed: what it keeps nobody can read who has no master key.
+
+A file's digest is that of its plain bytes, as everywhere; what lies in the store below is the sealed file, under the digest of
+its own, and an envelope beside it, as a note under the plain digest. Rotation writes envelopes anew and touches no file. A
+runner gets its file in sealed memory: no plain byte reaches a disk. Files from before a master key was set stay as they are.
+"""
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
+
+import msgspec
+
+from modelkeep.contracts.errors import DamagedFile, MasterKeyMissing, ModelkeepError, NotFound, TooLarge
+from modelkeep.contracts.storage import Blob, NotingStore, verified
+from modelkeep.infra import envelopes
+from modelkeep.infra.envelopes import PIECE, TAG, Envelope, MasterKeys, Opener
+
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+
+class Rotation(msgspec.Struct, frozen=True):
+    """What a rotation did: envelopes written anew, those that the newest key had sealed already, and all that there are."""
+
+    rewritten: int
+    already: int
+
+
+class SealedStore:
+    """A `BlobStore` that keeps its files sealed in another."""
+
+    def __init__(self, inner: NotingStore, keys: MasterKeys) -> None:
+        self._inner = inner
+        self._keys = keys
+
+    async def put(self, chunks: AsyncIterator[bytes], *, max_bytes: int) -> Blob:
+        """Seal a stream and store it; raises `TooLarge` past `max_bytes`, and what the store below raises."""
+        plain = _Counted(chunks, max_bytes)
+        data_key = envelopes.new_data_key()
+        sealed = await self._inner.put(envelopes.sealing(plain.pieces(), data_key), max_bytes=sys.maxsize)
+        blob = plain.blob()
+        try:
+            if await self._has(blob.digest):
+                await self._inner.remove(sealed.digest)
+            else:
+                envelope = self._keys.seal(data_key, blob.digest, sealed.digest, blob.size)
+                await self._inner.keep_note(blob.digest, msgspec.json.encode(envelope))
+        except BaseException:
+            with suppress(ModelkeepError, OSError):
+                await self._inner.remove(sealed.digest)
+            raise
+        return blob
+
+    async def read(self, digest: str, *, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
+        """Yield the blob's plain bytes from `start` to before `end`."""
+        envelope = await self._envelope(digest)
+        if envelope is None:
+            pieces = self._inner.read(digest, start=start, end=end)
+        else:
+            until = envelope.size if end is None else min(end, envelope.size)
+            opener = Opener(self._keys.open(envelope, digest), envelope.size)
+            pieces = self._opened(envelope, opener, start, until)
+            if start == 0 and until == envelope.size:
+                pieces = verified(pieces, digest)
+        async with aclosing(pieces) as opened:
+            async for piece in opened:
+                yield piece
+
+    async def size(self, digest: str) -> int:
+        """Return the length of the plain bytes."""
+        envelope = await self._envelope(digest)
+        if envelope is None:
+            return await self._inner.size(digest)
+        self._keys.open(envelope, digest)  # whoever asks is about to read, and the length is bound to the key
+        return envelope.size
+
+    async def open(self, digest: str) -> int:
+        """Return a descriptor of sealed memory with the plain bytes."""
+        envelope = await self._envelope(digest)
+        if envelope is None:
+            return await self._inner.open(digest)
+        opener = Opener(self._keys.open(envelope, digest), envelope.size)
+        source = await self._inner.open(envelope.sealed)
+        try:
+            return await asyncio.to_thread(_in_memory, source, opener, envelope.size, digest)
+        finally:
+            os.close(source)
+
+    async def remove(self, digest: str) -> None:
+        """Forget a blob: its envelope first, without which nobody can read it."""
+        envelope = await self._envelope(digest)
+        await self._inner.remove(digest)
+        if envelope is not None:
+            await self._inner.remove(envelope.sealed)
+
+    async def sweep(self) -> int:
+        """Have the store below clean up."""
+        return await self._inner.sweep()
+
+    async def rotate(self) -> Rotation:
+        """Seal every data key with the newest master key. It may be ended and begun again at any time, while files are in use.
+
+        Raises `MasterKeyMissing` at the first envelope that none of the keys opens; those before it are done, it is as it was.
+        """
+        rewritten = already = 0
+        async for digest in self._inner.notes():
+            envelope = await self._envelope(digest)
+            if envelope is None or envelope.master_key == self._keys.newest:
+                already += envelope is not None
+                continue
+            data_key = self._keys.open(envelope, digest)
+            again = self._keys.seal(data_key, digest, envelope.sealed, envelope.size)
+            await self._inner.keep_note(digest, msgspec.json.encode(again))
+            rewritten += 1
+        return Rotation(rewritten, already)
+
+    async def _envelope(self, digest: str) -> Envelope | None:
+        try:
+            return msgspec.json.decode(await self._inner.note(digest), type=Envelope)
+        except NotFound:
+            return None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise MasterKeyMissing("This file's envelope is damaged.") from error
+
+    async def _has(self, digest: str) -> bool:
+        """Whether the blob is there, sealed and sound."""
+        try:
+            if await self._envelope(digest) is None:
+                return False
+            async for _piece in self.read(digest):
+                pass
+        except (NotFound, DamagedFile, MasterKeyMissing):
+            return False
+        return True
+
+    async def _opened(self, envelope: Envelope, opener: Opener, start: int, end: int) -> AsyncGenerator[bytes, None]:
+        """Yield the plain bytes from `start` to before `end`, of the pieces that they lie in."""
+        whole = start == 0 and end == envelope.size
+        if not whole and start >= end:
+            return
+        first, last = start // PIECE, max(0, end - 1) // PIECE
+        size = envelopes.sealed_size(envelope.size)
+        begin, until = first * (PIECE + TAG), min((last + 1) * (PIECE + TAG), size)
+        source = self._inner.read(envelope.sealed, start=begin, end=None if whole else until)
+        number = first
+        async with aclosing(_cut(source, PIECE + TAG)) as cut:
+            async for piece in cut:
+                opened = opener.open(number, piece)
+                at = number * PIECE
+                yield opened[max(0, start - at) : max(0, end - at)]
+                number += 1
+        if number <= last:
+            raise DamagedFile
+
+
+class _Counted:
+    """A stream on its way: hashed, counted and bounded."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], max_bytes: int) -> None:
+        self._chunks = chunks
+        self._max_bytes = max_bytes
+        self._hash = hashlib.sha256()
+        self._size = 0
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        async for chunk in self._chunks:
+            self._size += len(chunk)
+            if self._size > self._max_bytes:
+                raise TooLarge(f"The file is larger than the {self._max_bytes} bytes that may be uploaded here.")
+            self._hash.update(chunk)
+            yield chunk
+
+    def blob(self) -> Blob:
+        return Blob(self._hash.hexdigest(), self._size)
+
+
+async def _cut(chunks: AsyncGenerator[bytes, None], length: int) -> AsyncGenerator[bytes, None]:
+    """Yield the bytes again in pieces of `length`; the last may be shorter."""
+    waiting = bytearray()
+    async with aclosing(chunks) as source:
+        async for chunk in source:
+            waiting += chunk
+            while len(waiting) >= length:
+                yield bytes(waiting[:length])
+                del waiting[:length]
+    if waiting:
+        yield bytes(waiting)
+
+
+def _in_memory(source: int, opener: Opener, size: int, digest: str) -> int:
+    """Return a read-only descriptor of memory that holds the opened file; raises `DamagedFile`."""
+    if os.fstat(source).st_size != envelopes.sealed_size(size):
+        raise DamagedFile
+    memory = os.memfd_create("artifact", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        seen = hashlib.sha256()
+        for number in range(envelopes.pieces(size)):
+            opened = memoryview(opener.open(number, os.pread(source, PIECE + TAG, number * (PIECE + TAG))))
+            seen.update(opened)
+            while opened:
+                opened = opened[os.write(memory, opened) :]
+        if seen.hexdigest() != digest:
+            raise DamagedFile
+        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
+        return os.open(f"/proc/self/fd/{memory}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(memory)

@@ -1,0 +1,200 @@
+"""Blobs in a bucket, under the SHA-256 of their content.
+
+An upload is written to a local file first, and hashed, since its name is known only at its end; then it is stored, which an
+object store does whole or not at all; then it is read back and compared, for not every store checks what it was sent. Only
+then is it acknowledged. Every whole read is compared too, and a part is read from a copy that was: wrong bytes are not served.
+"""
+
+import asyncio
+import errno
+import hashlib
+import os
+import re
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+from typing import Final, ParamSpec, Self, TypeVar
+
+from modelkeep.contracts.errors import DamagedFile, NotFound, StorageFull, StorageUnavailable, TooLarge
+from modelkeep.contracts.storage import Blob, StorageSettings, verified
+from modelkeep.plugins.storage.s3.bucket import PIECE, Bucket
+from modelkeep.plugins.storage.s3.cache import Cache
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_TRIES: Final = 3
+_GIB: Final = 1024**3
+
+
+class S3BlobStore:
+    """Keeps blobs in a bucket, and copies below one folder. Several processes may use the same ones."""
+
+    def __init__(self, bucket: Bucket, cache: Cache) -> None:
+        self._bucket = bucket
+        self._cache = cache
+        self._fetching: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    @classmethod
+    def create(cls, folder: Path, settings: StorageSettings) -> Self:
+        """Return the store whose copies are in `folder`; raises `Invalid`."""
+        return cls(Bucket(settings), Cache(folder, int(settings.cache_gb * _GIB)))
+
+    async def put(self, chunks: AsyncIterator[bytes], *, max_bytes: int) -> Blob:
+        """Store a stream, hashing it on the way; raises `TooLarge`, `StorageFull`, `StorageUnavailable`."""
+        with _storage_full():
+            unfinished = await _in_thread(self._cache.begin)
+        try:
+            async for chunk in chunks:
+                if unfinished.size + len(chunk) > max_bytes:
+                    raise TooLarge(f"The file is larger than the {max_bytes} bytes that may be uploaded here.")
+                with _storage_full():
+                    await _in_thread(unfinished.write, chunk)
+            blob = unfinished.blob()
+            await self._store(_key(blob.digest), unfinished.path, blob)
+            with _storage_full():
+                await _in_thread(self._cache.keep, unfinished)
+        finally:
+            unfinished.close()
+        return blob
+
+    async def read(self, digest: str, *, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
+        """Yield the blob's bytes from `start` to before `end`; raises `NotFound`, `DamagedFile`, `StorageUnavailable`."""
+        key = _key(digest)
+        copy = await _in_thread(self._cache.open, digest)
+        if copy is None:
+            size = await self._bucket.size(key)
+            if start == 0 and (end is None or end >= size):
+                async with aclosing(verified(self._bucket.read(key, 0, size), digest)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                return
+            copy = await self.open(digest)
+        try:
+            until = os.fstat(copy).st_size if end is None else end
+            while start < until and (piece := await asyncio.to_thread(os.pread, copy, min(PIECE, until - start), start)):
+                start += len(piece)
+                yield piece
+        finally:
+            os.close(copy)
+
+    async def size(self, digest: str) -> int:
+        """Return the blob's length in bytes; raises `NotFound`, `StorageUnavailable`."""
+        key = _key(digest)
+        here = await _in_thread(self._cache.size, digest)
+        return await self._bucket.size(key) if here is None else here
+
+    async def open(self, digest: str) -> int:
+        """Return a descriptor of a copy that has the digest, fetched where there is none here yet."""
+        key = _key(digest)
+        async with self._fetching[digest]:
+            copy = await _in_thread(self._cache.open, digest)
+            for _try in range(_TRIES):
+                if copy is not None:
+                    return copy
+                with _storage_full():
+                    await self._fetch(key, digest)
+                    copy = await _in_thread(self._cache.open, digest)
+        if copy is None:
+            raise DamagedFile
+        return copy
+
+    async def remove(self, digest: str) -> None:
+        """Forget a blob and its note."""
+        key = _key(digest)
+        await self._bucket.remove(_note(digest))
+        await self._bucket.remove(key)
+        await _in_thread(self._cache.remove, digest)
+
+    async def sweep(self) -> int:
+        """Remove what killed writers left behind here; returns how many files that were."""
+        return await _in_thread(self._cache.sweep)
+
+    async def keep_note(self, digest: str, note: bytes) -> None:
+        """Store a note under a digest; replaces an earlier one."""
+        await self._store(_note(digest), note, Blob(hashlib.sha256(note).hexdigest(), len(note)))
+        with _storage_full():
+            await _in_thread(self._cache.keep_note, digest, note)
+
+    async def note(self, digest: str) -> bytes:
+        """Return the note, or where the bucket is away the last that was seen of it; raises `NotFound`."""
+        key = _note(digest)
+        try:
+            size = await self._bucket.size(key)
+            note = b"".join([piece async for piece in self._bucket.read(key, 0, size)])
+        except StorageUnavailable:
+            copy = await _in_thread(self._cache.note, digest)
+            if copy is None:
+                raise
+            return copy
+        await _in_thread(self._cache.keep_note, digest, note)
+        return note
+
+    async def notes(self) -> AsyncIterator[str]:
+        """Yield the digests that have a note."""
+        async for name in self._bucket.names("notes"):
+            yield name
+
+    async def _store(self, key: str, source: Path | bytes, blob: Blob) -> None:
+        """Have the bucket hold these bytes, as shown by reading them back."""
+        for _try in range(_TRIES):
+            if await self._holds(key, blob):
+                return
+            await self._bucket.write(key, source, blob.size)
+        if not await self._holds(key, blob):
+            raise StorageUnavailable("The object store gives back other bytes than it was given.")
+
+    async def _holds(self, key: str, blob: Blob) -> bool:
+        seen = hashlib.sha256()
+        try:
+            if await self._bucket.size(key) != blob.size:
+                return False
+            async for piece in self._bucket.read(key, 0, blob.size):
+                seen.update(piece)
+        except NotFound:
+            return False
+        return seen.hexdigest() == blob.digest
+
+    async def _fetch(self, key: str, digest: str) -> None:
+        """Write a copy, if what comes has the digest."""
+        size = await self._bucket.size(key)
+        unfinished = await _in_thread(self._cache.begin)
+        try:
+            async for piece in self._bucket.read(key, 0, size):
+                await _in_thread(unfinished.write, piece)
+            if unfinished.blob().digest == digest:
+                await _in_thread(self._cache.keep, unfinished)
+        finally:
+            unfinished.close()
+
+
+def _key(digest: str) -> str:
+    if not _DIGEST.fullmatch(digest):
+        raise NotFound("There is no stored file with this digest.")
+    return f"{digest[:2]}/{digest}"
+
+
+def _note(digest: str) -> str:
+    return f"notes/{_key(digest)[3:]}"
+
+
+@contextmanager
+def _storage_full() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageFull from error
+        raise
+
+
+async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do blocking work in a thread, and even when cancelled wait for its end: its file is about to be closed."""
+    doing = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    try:
+        return await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await asyncio.wait({doing})
+        raise

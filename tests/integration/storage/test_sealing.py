@@ -1,0 +1,194 @@
+"""Files at rest under a master key: nothing plain lies anywhere, keys change while files are in use, no key is no damage."""
+
+import os
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fixtures.stores import Keeping, content, flipped, keeping, stream
+from modelkeep.app import bootstrap
+from modelkeep.app.cli import program
+from modelkeep.app.places import Places
+from modelkeep.contracts.errors import DamagedFile, Invalid, MasterKeyMissing, NotFound
+from modelkeep.contracts.storage import StorageSettings
+from modelkeep.infra.envelopes import PIECE, TAG, Envelope, MasterKeys, new_master_key
+from modelkeep.infra.sealed_store import Rotation, SealedStore
+
+PLANTED = b"a sentence that must not be found on any disk " * 100_000
+
+
+@pytest.fixture
+def sealed(tmp_path: Path) -> Keeping:
+    return keeping("local, sealed", tmp_path, None)
+
+
+def with_keys(place: Keeping, *lines: str) -> StorageSettings:
+    file = Path(place.settings.master_keys_file)
+    file.write_text("\n".join(lines) + "\n")
+    return place.settings
+
+
+def first_line(place: Keeping) -> str:
+    return Path(place.settings.master_keys_file).read_text().strip()
+
+
+def sealed_store(place: Keeping) -> SealedStore:
+    store = place.store()
+    assert isinstance(store, SealedStore)
+    return store
+
+
+@pytest.mark.parametrize("kind", ["local, sealed", "s3, sealed"])
+async def test_no_plain_byte_lies_anywhere_not_even_while_a_runner_has_the_file(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+):
+    place = keeping(kind, tmp_path, request.getfixturevalue("object_store") if kind.startswith("s3") else None)
+    blob = await place.store().put(stream(PLANTED), max_bytes=len(PLANTED))
+    opened = await place.store(elsewhere=True).open(blob.digest)
+    assert os.pread(opened, len(PLANTED), 0) == PLANTED
+    assert str(Path(f"/proc/self/fd/{opened}").readlink()).startswith("/memfd:")
+    needle = PLANTED[:40]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and needle in path.read_bytes()]
+    assert not [name for name in place.lying() if needle in place.bytes_of(name)]
+    os.close(opened)
+    assert await content(place.store(), blob.digest) == PLANTED
+
+
+async def test_a_key_is_rotated_without_a_file_being_written_anew(sealed: Keeping):
+    blobs = [await sealed.store().put(stream(bytes([number]) * 1000), max_bytes=1000) for number in range(5)]
+    before = {name: sealed.bytes_of(name) for name in sealed.lying()}
+    old, new = first_line(sealed), new_master_key("second")
+    with_keys(sealed, old, new)
+    reading = sealed_store(sealed)
+    assert await sealed_store(sealed).rotate() == Rotation(rewritten=5, already=0)
+    assert await sealed_store(sealed).rotate() == Rotation(rewritten=0, already=5)
+    assert {name: sealed.bytes_of(name) for name in sealed.lying()} == before
+    assert await content(reading, blobs[0].digest) == bytes(1000)
+    with_keys(sealed, new)
+    for number, blob in enumerate(blobs):
+        assert await content(sealed.store(), blob.digest) == bytes([number]) * 1000
+
+
+async def test_a_rotation_that_was_interrupted_goes_on_where_it_was(sealed: Keeping, monkeypatch: pytest.MonkeyPatch):
+    blobs = [await sealed.store().put(stream(bytes([number]) * 10), max_bytes=10) for number in range(4)]
+    old, new = first_line(sealed), new_master_key("second")
+    with_keys(sealed, old, new)
+    inner = bootstrap.noting_store(sealed.settings, Places(sealed.folder))
+    kept = 0
+    keep_note = inner.keep_note
+
+    async def dies(digest: str, note: bytes) -> None:
+        nonlocal kept
+        if kept == 2:
+            raise KeyboardInterrupt
+        kept += 1
+        await keep_note(digest, note)
+
+    monkeypatch.setattr(inner, "keep_note", dies)
+    keys = MasterKeys.read(Path(sealed.settings.master_keys_file))
+    rotating = SealedStore(inner, keys).rotate()
+    with pytest.raises(KeyboardInterrupt):
+        await rotating
+    for number, blob in enumerate(blobs):
+        assert await content(sealed.store(), blob.digest) == bytes([number]) * 10
+    assert await sealed_store(sealed).rotate() == Rotation(rewritten=2, already=2)
+
+
+@pytest.mark.parametrize("other", [new_master_key("other"), new_master_key("first")], ids=["missing", "wrong"])
+async def test_a_missing_or_wrong_master_key_says_so_and_damages_nothing(sealed: Keeping, other: str):
+    blob = await sealed.store().put(stream(b"abc"), max_bytes=3)
+    right = first_line(sealed)
+    kept = {name: sealed.bytes_of(name) for name in sealed._names()}
+    with_keys(sealed, other, new_master_key("newest"))
+    store = sealed_store(sealed)
+    asks: list[Callable] = [store.open, store.size, lambda digest: content(store, digest), lambda _digest: store.rotate()]
+    for ask in asks:
+        with pytest.raises(MasterKeyMissing, match="first"):
+            await ask(blob.digest)
+    assert {name: sealed.bytes_of(name) for name in sealed._names()} == kept
+    with_keys(sealed, right)
+    assert await content(sealed.store(), blob.digest) == b"abc"
+
+
+async def test_pieces_cannot_be_cut_off_moved_or_repeated(sealed: Keeping):
+    """Each of these is written under the right name, and its envelope made to say so: only the pieces themselves can tell."""
+    data = random.Random(4).randbytes(3 * PIECE)
+    blob = await sealed.store().put(stream(data), max_bytes=len(data))
+    inner = bootstrap.noting_store(sealed.settings, Places(sealed.folder))
+    keys = MasterKeys.read(Path(sealed.settings.master_keys_file))
+    envelope = msgspec.json.decode(await inner.note(blob.digest), type=Envelope)
+    data_key = keys.open(envelope, blob.digest)
+    (name,) = sealed.lying()
+    whole, step = sealed.bytes_of(name), PIECE + TAG
+    first, second, third = whole[:step], whole[step : 2 * step], whole[2 * step :]
+    for number, changed in enumerate(
+        [first + second, second + first + third, first + first + third, first + third, whole + third, whole[:-1]]
+    ):
+        put = await inner.put(stream(changed), max_bytes=len(changed))
+        size = len(changed) - TAG * -(-len(changed) // step)
+        for said in {envelope.size, size}:
+            forged = keys.seal(data_key, blob.digest, put.digest, said)
+            await inner.keep_note(blob.digest, msgspec.json.encode(forged))
+            with pytest.raises(DamagedFile):
+                await content(sealed.store(), blob.digest)
+            with pytest.raises(DamagedFile):
+                await sealed.store().open(blob.digest)
+        assert number < 6
+
+
+async def test_an_envelope_opens_no_other_file(sealed: Keeping):
+    mine = await sealed.store().put(stream(b"mine"), max_bytes=4)
+    other = await sealed.store().put(stream(b"other"), max_bytes=5)
+    inner = bootstrap.noting_store(sealed.settings, Places(sealed.folder))
+    await inner.keep_note(mine.digest, await inner.note(other.digest))
+    with pytest.raises(MasterKeyMissing):
+        await content(sealed.store(), mine.digest)
+
+
+async def test_every_flipped_bit_of_an_envelope_is_found(sealed: Keeping):
+    blob = await sealed.store().put(stream(b"abc"), max_bytes=3)
+    inner = bootstrap.noting_store(sealed.settings, Places(sealed.folder))
+    note = await inner.note(blob.digest)
+    drawn = random.Random(5)
+    for _ in range(100):
+        await inner.keep_note(blob.digest, flipped(note, drawn.randrange(8 * len(note))))
+        with pytest.raises((MasterKeyMissing, NotFound, DamagedFile)):
+            await sealed.store().open(blob.digest)
+
+
+async def test_files_from_before_there_was_a_master_key_stay_readable(sealed: Keeping):
+    plain = sealed.store(settings=replace(sealed.settings, master_keys_file=""))
+    blob = await plain.put(stream(b"from before"), max_bytes=100)
+    assert await content(sealed.store(), blob.digest) == b"from before"
+    assert await sealed.store().size(blob.digest) == 11
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "# nothing\n", "name\n", "name abc\n", "a/b " + "A" * 43 + "=\n", f"{new_master_key('x')}\n{new_master_key('x')}\n"],
+)
+def test_a_file_of_keys_that_cannot_be_used_is_refused_without_its_content(tmp_path: Path, text: str):
+    file = tmp_path / "keys"
+    file.write_text(text)
+    with pytest.raises(Invalid) as refused:
+        MasterKeys.read(file)
+    assert "master_keys_file" in refused.value.message
+    assert not any(word in refused.value.message for word in text.split() if len(word) > 4)
+
+
+def test_the_command_rotates_the_keys_of_a_data_directory(sealed: Keeping, capsys: pytest.CaptureFixture, monkeypatch):
+    import asyncio
+
+    asyncio.run(sealed.store().put(stream(b"abc"), max_bytes=3))
+    assert program.run(["storage", "new-key", "--name", "second"]) == 0
+    with_keys(sealed, first_line(sealed), capsys.readouterr().out.strip())
+    monkeypatch.setenv("MODELKEEP_STORAGE__MASTER_KEYS_FILE", sealed.settings.master_keys_file)
+    assert program.run(["storage", "rotate-key", "--data", str(sealed.folder), "--json"]) == 0
+    assert msgspec.json.decode(capsys.readouterr().out) == {"master_key": "second", "rewritten": 1, "already": 0}
+    monkeypatch.delenv("MODELKEEP_STORAGE__MASTER_KEYS_FILE")
+    assert program.run(["storage", "rotate-key", "--data", str(sealed.folder)]) != 0
+    assert "storage.master_keys_file" in capsys.readouterr().err
