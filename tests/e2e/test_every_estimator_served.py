@@ -13,6 +13,7 @@ import pytest
 from fixtures import artifacts
 from fixtures.estimators import NOT_SAVED, TAKEN, asked, fitted
 from fixtures.installation import Installation, installed
+from modelkeep.client import Rejected
 
 COUNT = int(os.environ.get("ESTIMATORS", "8"))
 SEED = int(os.environ.get("SEED", "0"))
@@ -40,7 +41,10 @@ def served_equally(house: Installation, http: httpx.Client, folder: Path, name: 
     path = folder / f"{name}.{form}"
     path.write_bytes(FORMS[form](estimator))
     with house.client() as client:
-        version = client.push(path, model, sample=rows.tolist())
+        try:
+            version = client.push(path, model, sample=rows.tolist())
+        except Rejected as error:
+            raise AssertionError(f"{model}: {error}") from error
         answer = http.post(f"/api/v1/predict/{model}", json={"inputs": rows.tolist()})
         assert answer.status_code == 200, (model, answer.text)
         report = version.report

@@ -52,6 +52,8 @@ def test_it_answers_as_in_process(name):
         assert list(answer) == [one.name for one in model.facts.signature.outputs]
         if not hasattr(estimator, "predict"):
             assert same(estimator.transform(rows), answer["values"])
+            alone = model.run({one.name: rows[:1] for one in model.facts.signature.inputs})["values"]
+            assert alone.shape == (1, *answer["values"].shape[1:]), "a single row is a row"
             continue
         assert same(estimator.predict(rows), answer.get("label", answer.get("value")))
         if "probabilities" in answer:

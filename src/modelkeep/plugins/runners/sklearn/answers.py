@@ -105,7 +105,10 @@ def _scores(model: Any) -> Any:  # noqa: ANN401 - any object
 
 
 def _transform(model: Any, rows: Any) -> "Outputs":  # noqa: ANN401 - any object
-    return {"values": _dense(model.transform(rows))}
+    values = _dense(model.transform(rows))
+    if values.ndim == 1 and len(rows) == 1 and len(values) != 1:
+        values = values.reshape(1, -1)  # SparsePCA drops the axis of a single row
+    return {"values": values}
 
 
 def _dense(answer: Any) -> "NDArray[np.generic]":  # noqa: ANN401 - arrays, tables, sparse matrices
