@@ -73,7 +73,10 @@ class LoadOptions(msgspec.Struct, frozen=True):
 
 
 class ModelFacts(msgspec.Struct, frozen=True):
-    """What is known of a loaded model. `warnings` are for people: they do not stop the version."""
+    """What is known of a loaded model. `warnings` are for people: they do not stop the version.
+
+    `batch`: the number of rows of every run, to which larger requests are cut and smaller ones filled up; 0 for any.
+    """
 
     signature: Signature
     framework: str
@@ -81,6 +84,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     kind: str = ""
     details: dict[str, str] = {}
     warnings: tuple[str, ...] = ()
+    batch: int = 0
 
 
 class CannotLoad(Exception):

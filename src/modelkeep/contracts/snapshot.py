@@ -50,7 +50,8 @@ class ServedVersion(msgspec.Struct, frozen=True):
     """A version as serving sees it. `labels` name the classes of the score output; `scores` names that output ("" for none).
 
     `spec` is of the file that serves, which may be a compiled form of the uploaded one. `cost_ms` is the median time of one of
-    its runs, by the number of rows in it ("1" and "64", as far as measured).
+    its runs, by the number of rows in it ("1" and "64", as far as measured). Where it is not `independent`, a row's answer
+    depends on the rows beside it, so requests must not share a run.
     """
 
     id: str
@@ -63,6 +64,7 @@ class ServedVersion(msgspec.Struct, frozen=True):
     scores: str = ""
     created_at: str = ""
     cost_ms: dict[str, float] = {}
+    independent: bool = True
 
 
 BatchMode = Literal["auto", "off", "cheap", "flat", "compute"]

@@ -4,6 +4,7 @@ Loads? What goes in and comes out? Do rows run, twice with the same answer, one 
 much memory? The answer is an `Inspection`, or the `Rejection` that tells the uploader what to change.
 """
 
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
@@ -116,6 +117,7 @@ class Examination:
         self._sample = sample
         self._labels = labels
         self._checks: list[Check] = []
+        self._depends = False
         self.tensors: Arrays = {}
 
     async def conduct(self) -> Inspection:
@@ -127,6 +129,7 @@ class Examination:
         rows = len(next(iter(tensors.values())))
         deterministic = await self._again(tensors, outputs)
         single = await self._alone(tensors, outputs, comparable=deterministic)
+        await self._check_pieces(loaded.facts.batch, inputs, tensors, single)
         specs = refined(loaded.facts.signature.outputs, outputs, single)
         scores = "" if loaded.facts.kind in _NO_CLASSES else score_output(specs)
         image = self._resolved(scores, outputs)
@@ -149,6 +152,7 @@ class Examination:
             rows_tested=rows,
             latency_ms=latency,
             checks=tuple(self._checks),
+            independent=not self._depends,
         )
         return Inspection(signature, report, image, scores)
 
@@ -196,9 +200,34 @@ class Examination:
         single = [{key: array[at : at + 1] for key, array in tensors.items()} for at in range(min(rows, _ROWS_ALONE))]
         answers = [await self._trial.run(row) for row in single]
         if comparable and rows > 1:
-            differing = [at for at, one in enumerate(answers) if not _close_rows(outputs, one, at)]
+            differing = [at for at, one in enumerate(answers) if not close_rows(outputs, one, at)]
+            self._depends = bool(differing)
             self._note(name, ok=not differing, detail=f"rows {differing} differ" if differing else "")
         return answers[0]
+
+    async def _check_pieces(self, batch: int, signature: Signature, tensors: "Arrays", single: "Arrays") -> None:
+        """Refuse a graph of a fixed batch whose rows are not independent: filled up, it would answer something else.
+
+        The sample may be one row, or have equal ones: so its first row is also run beside made-up ones.
+        """
+        if batch < 2:  # noqa: PLR2004 - a run of one row has no other rows
+            return
+        if not self._depends:
+            import numpy as np
+
+            others = make_up(signature, batch - 1, _LENGTHS[0])
+            alike = all(array.shape[1:] == others[name].shape[1:] for name, array in tensors.items())
+            for place in (0, batch - 1) if alike else ():
+                mixed = {name: np.insert(others[name], place, array[0], axis=0) for name, array in tensors.items()}
+                with contextlib.suppress(RefusedError):  # the model need not take what was made up
+                    beside = await self._trial.run(mixed)
+                    self._depends |= not close_rows(beside, single, place)
+        if self._depends:
+            raise RefusedError(
+                Reason.SIGNATURE_UNSUPPORTED,
+                f"The graph takes exactly {batch} rows, and the answer to one of them depends on the others: "
+                "its first axis is no batch.",
+            )
 
     def _resolved(self, scores: str, outputs: "Arrays") -> ImageSpec | None:
         image = self._spec.image
@@ -281,7 +310,7 @@ def _equal(left: "NDArray[np.generic]", right: "NDArray[np.generic]") -> bool:
     return np.array_equal(left, right, equal_nan=left.dtype.kind == "f" == right.dtype.kind)
 
 
-def _close_rows(together: "Arrays", alone: "Arrays", at: int) -> bool:
+def close_rows(together: "Arrays", alone: "Arrays", at: int) -> bool:
     """Whether a row's own answer is the one it got among others; sums in another order may differ in the last digits."""
     import numpy as np
 

@@ -113,6 +113,7 @@ class ReportAnswer(Answer):
     latency_ms: dict[str, float]
     checks: list[CheckAnswer]
     compiled: CompilationAnswer | None
+    independent: bool
 
 
 class RejectionAnswer(Answer):
