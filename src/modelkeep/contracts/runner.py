@@ -53,11 +53,16 @@ class Artifact(msgspec.Struct, frozen=True):
 
 
 class Column(msgspec.Struct, frozen=True):
-    """A column of the uploader's sample: its name ("" for none), its datatype, and whether values are missing in it."""
+    """A column of the uploader's sample: its name ("" for none), its datatype, and whether values are missing in it.
+
+    `kind` is "datetime" where all its texts are dates, to be taken as such where nothing else is known; "wide" where it has
+    whole numbers beyond 2^53.
+    """
 
     name: str
     dtype: Dtype
     nullable: bool = False
+    kind: str = ""
 
 
 class LoadOptions(msgspec.Struct, frozen=True):

@@ -10,7 +10,8 @@ from modelkeep.serving.codec import check_rows, values_of
 from modelkeep.serving.matrix import Matrix
 
 if TYPE_CHECKING:
-    from modelkeep.serving.codec import Array, Tensors
+    from modelkeep.serving.codec import Tensors
+    from modelkeep.serving.coercion import Array
     from modelkeep.serving.messages import Request, Response
     from modelkeep.serving.router import Route
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from modelkeep.contracts.errors import FieldError, Invalid, InvalidInput, Kind, ModelkeepError, Overloaded, Timeout
 from modelkeep.serving.calls import Call, Share
-from modelkeep.serving.codec import Array
+from modelkeep.serving.coercion import Array
 from modelkeep.serving.deadlines import Deadlines
 from modelkeep.serving.limits import Limits, TooManyAtOnce
 from modelkeep.serving.messages import ClientGone, Request, Response

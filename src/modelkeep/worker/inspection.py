@@ -17,7 +17,7 @@ from modelkeep.contracts.snapshot import Limits, RunnerSpec
 from modelkeep.sandbox import frames
 from modelkeep.sandbox.scores import are_probabilities, score_output
 from modelkeep.worker.compilation import Compiler
-from modelkeep.worker.samples import RefusedError, Sample, fit, make_up, read_sample
+from modelkeep.worker.samples import RefusedError, Sample, as_texts, fit, make_up, read_sample
 from modelkeep.worker.trial import StartRunner, Trial, repeated
 
 if TYPE_CHECKING:
@@ -83,15 +83,24 @@ class RunnerInspector:
             sample = None
             if request.sample is not None:
                 sample = read_sample(request.sample, request.sample_filename, picture=spec.image is not None)
-            async with self._start_runner(spec, sample.columns if sample else ()) as session:
-                trial = Trial(session, spec.limits, given=sample is not None)
-                examination = Examination(spec, trial, sample, request.labels)
-                found = await examination.conduct()
-                compilation, artifact = await self._compiled(request, spec, trial, found, examination.tensors)
-                report = msgspec.structs.replace(found.report, compiled=compilation)
-                return msgspec.structs.replace(found, report=report, compiled=artifact)
+            return await self._inspected(request, spec, sample)
         except RefusedError as error:
-            return error.rejection
+            plain = as_texts(sample) if sample is not None and error.rejection.code is Reason.PREDICT_FAILED else sample
+            if plain is sample:
+                return error.rejection
+            try:  # its dates are not taken as dates: perhaps it was trained on the texts
+                return await self._inspected(request, spec, plain)
+            except RefusedError:
+                return error.rejection
+
+    async def _inspected(self, request: InspectionRequest, spec: RunnerSpec, sample: Sample | None) -> Inspection:
+        async with self._start_runner(spec, sample.columns if sample else ()) as session:
+            trial = Trial(session, spec.limits, given=sample is not None)
+            examination = Examination(spec, trial, sample, request.labels)
+            found = await examination.conduct()
+            compilation, artifact = await self._compiled(request, spec, trial, found, examination.tensors)
+            report = msgspec.structs.replace(found.report, compiled=compilation)
+            return msgspec.structs.replace(found, report=report, compiled=artifact)
 
     async def _compiled(
         self, request: InspectionRequest, spec: RunnerSpec, trial: Trial, found: Inspection, tensors: "Arrays"
