@@ -150,8 +150,8 @@ Missing values are taken where the signature says `nullable`.
 - **Dates** are `BYTES` of the kind `datetime`. Without a zone they stay without; with one, the model sees the hours of that
   offset. A sample's dates are tried as dates first, and as the texts they are where the model does not take dates.
 - **Durations** have no form of their own: send seconds, as a number.
-- **Answers.** Numbers, true and false, and texts are what they are in JSON; whole numbers keep all their digits. NaN and
-  infinity are `null`.
+- **Answers.** Numbers, true and false, and texts are what they are in JSON; whole numbers keep all their digits. Dates are
+  texts in ISO 8601. A sparse answer is made dense, up to 128 MiB. An answer of mixed values is texts. NaN and infinity are `null`.
 """
 
 
