@@ -151,7 +151,8 @@ Missing values are taken where the signature says `nullable`.
   offset. A sample's dates are tried as dates first, and as the texts they are where the model does not take dates.
 - **Durations** have no form of their own: send seconds, as a number.
 - **Answers.** Numbers, true and false, and texts are what they are in JSON; whole numbers keep all their digits. Dates are
-  texts in ISO 8601. A sparse answer is made dense, up to 128 MiB. An answer of mixed values is texts. NaN and infinity are `null`.
+  texts in ISO 8601. A sparse answer is made dense, up to 128 MiB. An answer of mixed values is texts. NaN and infinity are
+  `null`, unless the deployment's `not_finite` says otherwise: [deployments](deployments.md).
 """
 
 

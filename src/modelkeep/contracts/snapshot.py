@@ -69,6 +69,7 @@ class ServedVersion(msgspec.Struct, frozen=True):
 
 BatchMode = Literal["auto", "off", "cheap", "flat", "compute"]
 Keep = Literal["keep", "hash", "drop"]
+NotFinite = Literal["null", "refuse", "text"]
 
 
 class Batching(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -111,7 +112,8 @@ class DeploymentSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is set for one deployment alone.
 
     `deadline_s` is for requests that bring none, 0 is the installation's. `concurrency` is the most requests in flight on
-    all servers together, 0 is the installation's queue bound.
+    all servers together, 0 is the installation's queue bound. `not_finite` says what becomes of NaN and infinity in answers,
+    which JSON has no numbers for: "null", "text" ("NaN", "Infinity", "-Infinity"), or "refuse".
     """
 
     deadline_s: float = 0.0
@@ -119,6 +121,7 @@ class DeploymentSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     replicas: Replicas = Replicas()
     concurrency: int = 0
     recording: Recording = msgspec.field(default_factory=Recording)
+    not_finite: NotFinite = "null"
 
 
 class ServedDeployment(msgspec.Struct, frozen=True):

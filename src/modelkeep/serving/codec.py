@@ -21,8 +21,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from modelkeep.contracts.errors import FieldError, InvalidInput
+from modelkeep.contracts.errors import FieldError, InvalidInput, ModelkeepError
 from modelkeep.contracts.signature import Layout, Signature, TensorSpec
+from modelkeep.contracts.snapshot import NotFinite
 from modelkeep.serving.coercion import Array, EnoughError, Faults, array_of
 
 Tensors = dict[str, Array]
@@ -98,11 +99,32 @@ def check_shape(spec: TensorSpec, shape: tuple[int, ...], path: str) -> None:
         raise InvalidInput("An input has the wrong shape.", fields=(FieldError(path, "shape_mismatch", message),))
 
 
-def values_of(array: Array) -> list[Any]:
-    """Return an output as nested lists for JSON: byte strings as text (base64 where they are not UTF-8); NaN becomes null."""
+class AnswerNotFinite(ModelkeepError):
+    """The model answered NaN or infinity, which its deployment is set to refuse: `not_finite`."""
+
+    code = "answer_not_finite"
+
+
+def values_of(array: Array, not_finite: NotFinite = "null") -> list[Any]:
+    """Return an output as nested lists for JSON: byte strings as text, or base64 where they are not UTF-8.
+
+    NaN and infinity stay as they are to become null, or become texts; raises `AnswerNotFinite` where they are refused.
+    """
     if array.dtype == object:
         return list(_text_values(array.tolist()))
+    if not_finite != "null" and array.dtype.kind == "f" and not np.isfinite(array).all():
+        if not_finite == "refuse":
+            raise AnswerNotFinite
+        return list(_said(array.tolist()))
     return list(array.tolist())
+
+
+def _said(values: object) -> Any:  # noqa: ANN401 - nested lists of any depth
+    if isinstance(values, list):
+        return [_said(value) for value in values]
+    if not isinstance(values, float) or math.isfinite(values):
+        return values
+    return "NaN" if math.isnan(values) else "Infinity" if values > 0 else "-Infinity"
 
 
 def _text_values(values: object) -> Any:  # noqa: ANN401 - nested lists of any depth

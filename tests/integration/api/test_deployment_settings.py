@@ -14,6 +14,7 @@ DEFAULTS = {
     "batching": {"mode": "auto", "max_rows": 0, "max_wait_ms": -1.0, "latency_target_ms": 0.0},
     "replicas": {"min": 1, "max": 0},
     "concurrency": 0,
+    "not_finite": "null",
     "recording": {"enabled": True, "sample": 1.0, "inputs": "keep", "outputs": "keep", "fields": {}, "keep_days": 30},
 }
 

@@ -8,7 +8,7 @@ import msgspec
 from pydantic import Field
 
 from modelkeep.api.schemas.wire import Answer, Ask, Number
-from modelkeep.contracts.snapshot import BatchMode, Keep
+from modelkeep.contracts.snapshot import BatchMode, Keep, NotFinite
 from modelkeep.control.deployments.rules import Deployment, Serving
 
 
@@ -62,6 +62,7 @@ class SettingsAnswer(Answer):
     replicas: ReplicasAnswer
     concurrency: int
     recording: RecordingAnswer
+    not_finite: NotFinite
 
 
 class ServingAnswer(Answer):

@@ -265,7 +265,8 @@ def _written(call: Call, share: Share, request_id: str | None, wanted: list[str]
     outputs = []
     for output in wanted:
         array = share.tensor(output)
-        outputs.append(_Tensor(output, array.shape, dtype_of(array.dtype.name).value, values_of(array.reshape(-1))))
+        values = values_of(array.reshape(-1), call.route.settings.not_finite)
+        outputs.append(_Tensor(output, array.shape, dtype_of(array.dtype.name).value, values))
     answer = _Answer(
         model_name=call.route.name,
         model_version=str(call.route.served.version.number),
