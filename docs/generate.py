@@ -1,4 +1,4 @@
-"""Writes the reference pages that follow from the code: settings, commands, errors, metrics, HTTP.
+"""Writes the reference pages that follow from the code: settings, commands, errors, metrics, HTTP, values.
 
 make docs        (a test fails while a page says something else than the code)
 """
@@ -22,6 +22,7 @@ from modelkeep.contracts.rejections import ADVICE
 from modelkeep.contracts.storage import StorageSettings
 from modelkeep.infra.problems import STATUS
 from modelkeep.infra.tally import BUDGET, DROPPED, OTHER
+from modelkeep.serving.coercion import TABLE, Taken
 from modelkeep.serving.metrics import FAMILIES
 
 HERE = Path(__file__).parent / "reference"
@@ -30,7 +31,7 @@ _MADE = "<!-- made by docs/generate.py: change the code, then `make docs` -->\n"
 
 def pages() -> dict[str, str]:
     """Return each page's text by its file name."""
-    makers = (settings, commands, errors, metrics, http)
+    makers = (settings, commands, errors, metrics, http, values)
     return {f"{maker.__name__}.md": maker() for maker in makers}
 
 
@@ -122,6 +123,42 @@ right, and in `{DROPPED.name}`. The label sets of deployments that are gone stay
 |---|---|---|---|
 {chr(10).join(rows)}
 """
+
+
+def values() -> str:
+    """The one table of values."""
+    rows = [
+        " | ".join(("", one.name, " ".join(f"`{dtype}`" for dtype in one.dtypes), *_columns(one), "")).strip() for one in TABLE
+    ]
+    return f"""{_MADE}
+# Values
+
+What each kind of value takes, through every door: native JSON, the Open Inference Protocol, and samples in JSON or CSV.
+Nothing is changed quietly: what does not fit is refused with the path of the value and a code, never with the value itself.
+Missing values are taken where the signature says `nullable`.
+
+| kind | datatypes | of JSON | of a CSV | missing | refused |
+|---|---|---|---|---|---|
+{chr(10).join(rows)}
+
+- **Which columns a model takes** follows from the artifact and the sample. `modelkeep versions NAME NUMBER`, `/info` and the
+  protocol's metadata show it: datatype, `nullable`, `kind` where texts are dates, and the categories that an encoder was
+  fitted with (up to 100). Another category is handed to the model, which refuses it or not.
+- **Whole numbers** of a sample are floats for a model of scikit-learn, so that the next row may have a fraction. They stay
+  whole, with all their digits, where the sample or the model's categories go beyond 2^53, or where functions of the model's own
+  see them. A column with such numbers and gaps is refused: no datatype holds both.
+- **Digits with a zero before them** (`0100`) are a text in a CSV. So is everything that an encoder was fitted on as texts.
+- **Dates** are `BYTES` of the kind `datetime`. Without a zone they stay without; with one, the model sees the hours of that
+  offset. A sample's dates are tried as dates first, and as the texts they are where the model does not take dates.
+- **Durations** have no form of their own: send seconds, as a number.
+- **Answers.** Numbers, true and false, and texts are what they are in JSON; whole numbers keep all their digits. Dates are
+  texts in ISO 8601. A sparse answer is made dense, up to 128 MiB. An answer of mixed values is texts. NaN and infinity are
+  `null`, unless the deployment's `not_finite` says otherwise: [deployments](deployments.md).
+"""
+
+
+def _columns(one: Taken) -> tuple[str, ...]:
+    return one.json, one.csv, one.missing, one.refused
 
 
 def http() -> str:

@@ -46,7 +46,8 @@ class Report(msgspec.Struct, frozen=True):
     `load_s` is seconds; `memory_bytes` is what the loaded model added to its process, `peak_bytes` the process's highest
     resident memory. `sample` says whose rows were used. `latency_ms` is the median time of one run of the uploaded file, by
     the number of rows in it; `compiled` tells of the faster form, None where none was tried. `golden` is the SHA-256 of the
-    file with golden rows, "" where there are none.
+    file with golden rows, "" where there are none. `independent` is whether the answer to a row is the same whatever rows are
+    beside it; where it is not, requests never share a run.
     """
 
     framework: str
@@ -64,6 +65,7 @@ class Report(msgspec.Struct, frozen=True):
     checks: tuple[Check, ...] = ()
     compiled: Compilation | None = None
     golden: str = ""
+    independent: bool = True
 
     @property
     def cost_ms(self) -> dict[str, float]:

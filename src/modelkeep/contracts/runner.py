@@ -66,11 +66,16 @@ class Artifact(msgspec.Struct, frozen=True):
 
 
 class Column(msgspec.Struct, frozen=True):
-    """A column of the uploader's sample: its name ("" for none), its datatype, and whether values are missing in it."""
+    """A column of the uploader's sample: its name ("" for none), its datatype, and whether values are missing in it.
+
+    `kind` is "datetime" where all its texts are dates, to be taken as such where nothing else is known; "wide" where it has
+    whole numbers beyond 2^53.
+    """
 
     name: str
     dtype: Dtype
     nullable: bool = False
+    kind: str = ""
 
 
 class LoadOptions(msgspec.Struct, frozen=True):
@@ -86,7 +91,10 @@ class LoadOptions(msgspec.Struct, frozen=True):
 
 
 class ModelFacts(msgspec.Struct, frozen=True):
-    """What is known of a loaded model. `warnings` are for people: they do not stop the version."""
+    """What is known of a loaded model. `warnings` are for people: they do not stop the version.
+
+    `batch`: the number of rows of every run, to which larger requests are cut and smaller ones filled up; 0 for any.
+    """
 
     signature: Signature
     framework: str
@@ -94,6 +102,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     kind: str = ""
     details: dict[str, str] = {}
     warnings: tuple[str, ...] = ()
+    batch: int = 0
 
 
 class CannotLoad(Exception):

@@ -56,11 +56,20 @@ class Layout(StrEnum):
     IMAGE = "image"  # one input of encoded pictures
 
 
+DATETIME = "datetime"
+"""The kind of a tensor of BYTES whose texts are dates, or dates with a time, in ISO 8601."""
+
+
+WIDE = "wide"
+"""The kind of a sample's column of whole numbers of which floats would lose digits: some are beyond 2^53."""
+
+
 class TensorSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """One named tensor.
 
     `shape[0]` is the batch axis; -1 is any length. `nullable`: missing values are accepted (NaN for floats, None for BYTES).
-    `columns` names the places of the second axis of a matrix. `classes` names those of a probability output.
+    `columns` names the places of the second axis of a matrix. `classes` names those of a probability output. `kind` is
+    "datetime" where the texts are dates. `categories` are those that the artifact tells; others are the model's affair.
     """
 
     name: str
@@ -69,6 +78,8 @@ class TensorSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     nullable: bool = False
     columns: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    kind: str = ""
+    categories: tuple[str | int | float, ...] = ()
 
 
 class Signature(msgspec.Struct, frozen=True, omit_defaults=True):

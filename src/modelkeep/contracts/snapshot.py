@@ -54,7 +54,8 @@ class ServedVersion(msgspec.Struct, frozen=True):
     """A version as serving sees it. `labels` name the classes of the score output; `scores` names that output ("" for none).
 
     `spec` is of the file that serves, which may be a compiled form of the uploaded one. `cost_ms` is the median time of one of
-    its runs, by the number of rows in it ("1" and "64", as far as measured).
+    its runs, by the number of rows in it ("1" and "64", as far as measured). Where it is not `independent`, a row's answer
+    depends on the rows beside it, so requests must not share a run.
     """
 
     id: str
@@ -67,11 +68,13 @@ class ServedVersion(msgspec.Struct, frozen=True):
     scores: str = ""
     created_at: str = ""
     cost_ms: dict[str, float] = {}
+    independent: bool = True
 
 
 BatchMode = Literal["auto", "off", "cheap", "flat", "compute"]
 Keep = Literal["keep", "hash", "drop"]
 Residency = Literal["auto", "always", "on_demand"]
+NotFinite = Literal["null", "refuse", "text"]
 
 
 class Batching(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -125,7 +128,8 @@ class DeploymentSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is set for one deployment alone.
 
     `deadline_s` is for requests that bring none, 0 is the installation's. `concurrency` is the most requests in flight on
-    all servers together, 0 is the installation's queue bound.
+    all servers together, 0 is the installation's queue bound. `not_finite` says what becomes of NaN and infinity in answers,
+    which JSON has no numbers for: "null", "text" ("NaN", "Infinity", "-Infinity"), or "refuse".
     """
 
     deadline_s: float = 0.0
@@ -134,6 +138,7 @@ class DeploymentSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     concurrency: int = 0
     recording: Recording = msgspec.field(default_factory=Recording)
     memory: Memory = Memory()
+    not_finite: NotFinite = "null"
 
 
 class ServedDeployment(msgspec.Struct, frozen=True):

@@ -10,7 +10,9 @@ from modelkeep.serving.codec import check_rows, values_of
 from modelkeep.serving.matrix import Matrix
 
 if TYPE_CHECKING:
-    from modelkeep.serving.codec import Array, Tensors
+    from modelkeep.contracts.snapshot import NotFinite
+    from modelkeep.serving.codec import Tensors
+    from modelkeep.serving.coercion import Array
     from modelkeep.serving.messages import Request, Response
     from modelkeep.serving.router import Route
 
@@ -53,8 +55,10 @@ class Share:
         """Return this request's rows of an output."""
         return self.run.outputs[name][self._start : self._end]
 
-    def values(self, name: str) -> list[Any]:
-        """Return this request's rows of an output as nested lists."""
+    def values(self, name: str, not_finite: "NotFinite" = "null") -> list[Any]:
+        """Return this request's rows of an output as nested lists; raises `AnswerNotFinite` where that is refused."""
+        if not_finite != "null":
+            return values_of(self.tensor(name), not_finite)
         return self.run.lists(name)[self._start : self._end]
 
 

@@ -7,8 +7,8 @@ Forms of `inputs`, by the signature's layout:
     tensors   {"ids": [[1, 2]], "mask": [[1, 1]]}     [{"ids": [1, 2], "mask": [1, 1]}]     one input: its nested list alone
     image     ["<base64>", ...]    {"image": ["<base64>", ...]}    bytes where the caller has them
 
-What does not fit is refused with the path and a code for each value at fault (the first 20), and never changed quietly: a
-text is no number, 1.5 is no integer, a missing value (null) is taken only where the signature says so.
+What does not fit is refused with the path and a code for each value at fault (the first 20), and never changed quietly:
+`serving/coercion.py` has the table of what is taken.
 """
 
 import base64
@@ -16,20 +16,17 @@ import binascii
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from modelkeep.contracts.errors import FieldError, InvalidInput
-from modelkeep.contracts.signature import Dtype, Layout, Signature, TensorSpec
+from modelkeep.contracts.errors import FieldError, InvalidInput, ModelkeepError
+from modelkeep.contracts.signature import Layout, Signature, TensorSpec
+from modelkeep.contracts.snapshot import NotFinite
+from modelkeep.serving.coercion import Array, EnoughError, Faults, array_of
 
-Array = NDArray[np.generic]
 Tensors = dict[str, Array]
-
-_MAX_FIELDS = 20
-_FLOATS = frozenset({Dtype.FP16, Dtype.FP32, Dtype.FP64})
 
 
 def tensors_from_json(signature: Signature, raw: bytes | memoryview) -> Tensors:
@@ -45,7 +42,7 @@ def tensors_from_json(signature: Signature, raw: bytes | memoryview) -> Tensors:
 
 def tensors_from(signature: Signature, inputs: object) -> Tensors:
     """Return arrays by input name, with one equal first axis; raises `InvalidInput` naming each field at fault."""
-    faults = _Faults()
+    faults = Faults()
     try:
         match signature.layout:
             case Layout.IMAGE:
@@ -56,7 +53,7 @@ def tensors_from(signature: Signature, inputs: object) -> Tensors:
                 tensors = _table(signature, inputs, faults)
             case Layout.TENSORS:
                 tensors = _named(signature, inputs, faults)
-    except _EnoughError:
+    except EnoughError:
         tensors = {}
     faults.settle()
     check_rows(tensors)
@@ -77,7 +74,7 @@ def check_rows(tensors: Mapping[str, Array]) -> int:
 
 def tensor_from_flat(spec: TensorSpec, data: object, shape: tuple[int, ...], path: str) -> Array:
     """Return an array of `shape` from nested or flat row-major lists, as the Open Inference Protocol allows both."""
-    faults = _Faults()
+    faults = Faults()
     try:
         flat = _sequence(data, path, faults)
         nested = _shape_of(data)
@@ -87,8 +84,8 @@ def tensor_from_flat(spec: TensorSpec, data: object, shape: tuple[int, ...], pat
             values = list(flat)
         else:
             faults.stop(path, "shape_mismatch", f"The data has shape {list(nested)}, not {list(shape)}; it may also be flat.")
-        array = _convert(spec, values, lambda at: f"{path}[{at}]", faults)
-    except _EnoughError:
+        array = array_of(spec, values, lambda at: f"{path}[{at}]", faults)
+    except EnoughError:
         array = np.empty(0)
     faults.settle()
     return array.reshape(shape)
@@ -102,11 +99,32 @@ def check_shape(spec: TensorSpec, shape: tuple[int, ...], path: str) -> None:
         raise InvalidInput("An input has the wrong shape.", fields=(FieldError(path, "shape_mismatch", message),))
 
 
-def values_of(array: Array) -> list[Any]:
-    """Return an output as nested lists for JSON: byte strings as text (base64 where they are not UTF-8); NaN becomes null."""
+class AnswerNotFinite(ModelkeepError):
+    """The model answered NaN or infinity, which its deployment is set to refuse: `not_finite`."""
+
+    code = "answer_not_finite"
+
+
+def values_of(array: Array, not_finite: NotFinite = "null") -> list[Any]:
+    """Return an output as nested lists for JSON: byte strings as text, or base64 where they are not UTF-8.
+
+    NaN and infinity stay as they are to become null, or become texts; raises `AnswerNotFinite` where they are refused.
+    """
     if array.dtype == object:
         return list(_text_values(array.tolist()))
+    if not_finite != "null" and array.dtype.kind == "f" and not np.isfinite(array).all():
+        if not_finite == "refuse":
+            raise AnswerNotFinite
+        return list(_said(array.tolist()))
     return list(array.tolist())
+
+
+def _said(values: object) -> Any:  # noqa: ANN401 - nested lists of any depth
+    if isinstance(values, list):
+        return [_said(value) for value in values]
+    if not isinstance(values, float) or math.isfinite(values):
+        return values
+    return "NaN" if math.isnan(values) else "Infinity" if values > 0 else "-Infinity"
 
 
 def _text_values(values: object) -> Any:  # noqa: ANN401 - nested lists of any depth
@@ -120,35 +138,10 @@ def _text_values(values: object) -> Any:  # noqa: ANN401 - nested lists of any d
     return values
 
 
-class _EnoughError(Exception):
-    """As many faults are known as one answer names."""
-
-
-class _Faults:
-    """Collects fields at fault."""
-
-    def __init__(self) -> None:
-        self._fields: list[FieldError] = []
-
-    def add(self, path: str, code: str, message: str) -> None:
-        self._fields.append(FieldError(path, code, message))
-        if len(self._fields) >= _MAX_FIELDS:
-            raise _EnoughError
-
-    def stop(self, path: str, code: str, message: str) -> NoReturn:
-        self._fields.append(FieldError(path, code, message))
-        raise _EnoughError
-
-    def settle(self) -> None:
-        if self._fields:
-            first = self._fields[0]
-            raise InvalidInput(f"{first.path}: {first.message}", fields=tuple(self._fields))
-
-
 # ---- matrix
 
 
-def _matrix(signature: Signature, inputs: object, faults: _Faults) -> Tensors:
+def _matrix(signature: Signature, inputs: object, faults: Faults) -> Tensors:
     spec = signature.inputs[0]
     width = spec.shape[1]
     if isinstance(inputs, Mapping):
@@ -176,7 +169,7 @@ def _matrix(signature: Signature, inputs: object, faults: _Faults) -> Tensors:
     return {spec.name: _rows(spec, rows, "inputs", faults)}
 
 
-def _from_columns(spec: TensorSpec, inputs: Mapping[object, object], faults: _Faults) -> Array:
+def _from_columns(spec: TensorSpec, inputs: Mapping[object, object], faults: Faults) -> Array:
     _only(inputs, spec.columns, faults)
     columns = []
     for name in spec.columns:
@@ -185,7 +178,7 @@ def _from_columns(spec: TensorSpec, inputs: Mapping[object, object], faults: _Fa
             continue
         path = f"inputs.{name}"
         values = _sequence(inputs[name], path, faults)
-        columns.append(_convert(spec, values, partial(_place, path), faults))
+        columns.append(array_of(spec, values, partial(_place, path), faults))
     faults.settle()
     if len({len(column) for column in columns}) > 1:
         faults.stop("inputs", "row_count", "The columns have different lengths.")
@@ -193,7 +186,7 @@ def _from_columns(spec: TensorSpec, inputs: Mapping[object, object], faults: _Fa
 
 
 def _rows(
-    spec: TensorSpec, rows: Sequence[object], path: str, faults: _Faults, where: Callable[[int, int], str] | None = None
+    spec: TensorSpec, rows: Sequence[object], path: str, faults: Faults, where: Callable[[int, int], str] | None = None
 ) -> Array:
     width = spec.shape[1]
     values: list[object] = []
@@ -207,13 +200,13 @@ def _rows(
         values.extend(row)
     faults.settle()
     spot = where or (lambda row, column: f"{path}[{row}][{column}]")
-    return _convert(spec, values, lambda at: spot(at // width, at % width), faults).reshape(len(rows), max(width, 0))
+    return array_of(spec, values, lambda at: spot(at // width, at % width), faults).reshape(len(rows), max(width, 0))
 
 
 # ---- table
 
 
-def _table(signature: Signature, inputs: object, faults: _Faults) -> Tensors:
+def _table(signature: Signature, inputs: object, faults: Faults) -> Tensors:
     names = tuple(spec.name for spec in signature.inputs)
     if isinstance(inputs, Mapping):
         _only(inputs, names, faults)
@@ -236,7 +229,7 @@ def _table(signature: Signature, inputs: object, faults: _Faults) -> Tensors:
         columns = {name: [row[place] for row in table] for place, name in enumerate(names)}
         spots = {name: partial(_cell, f".{name}" if records else f"[{place}]") for place, name in enumerate(names)}
     return {
-        spec.name: _convert(spec, columns[spec.name], spots[spec.name], faults).reshape(-1, *(1 for _ in spec.shape[1:]))
+        spec.name: array_of(spec, columns[spec.name], spots[spec.name], faults).reshape(-1, *(1 for _ in spec.shape[1:]))
         for spec in signature.inputs
     }
 
@@ -249,7 +242,7 @@ def _single(value: object) -> object:
 # ---- named tensors
 
 
-def _named(signature: Signature, inputs: object, faults: _Faults) -> Tensors:
+def _named(signature: Signature, inputs: object, faults: Faults) -> Tensors:
     names = tuple(spec.name for spec in signature.inputs)
     if isinstance(inputs, Mapping):
         _only(inputs, names, faults)
@@ -279,7 +272,7 @@ def _named(signature: Signature, inputs: object, faults: _Faults) -> Tensors:
             continue
         check_shape(spec, shape, path)
         values = _leaves(data, shape, path, faults)
-        tensors[spec.name] = _convert(spec, values, partial(_value_of, path), faults).reshape(shape)
+        tensors[spec.name] = array_of(spec, values, partial(_value_of, path), faults).reshape(shape)
     return tensors
 
 
@@ -293,7 +286,7 @@ def _shape_of(data: object) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _leaves(data: object, shape: tuple[int, ...], path: str, faults: _Faults) -> list[object]:
+def _leaves(data: object, shape: tuple[int, ...], path: str, faults: Faults) -> list[object]:
     """Return the values of nested lists of exactly this shape, row-major. Level by level: deep nesting exhausts no stack."""
     level: list[object] = [data]
     for length in shape:
@@ -309,7 +302,7 @@ def _leaves(data: object, shape: tuple[int, ...], path: str, faults: _Faults) ->
 # ---- images
 
 
-def _images(signature: Signature, inputs: object, faults: _Faults) -> Tensors:
+def _images(signature: Signature, inputs: object, faults: Faults) -> Tensors:
     spec = signature.inputs[0]
     path = "inputs"
     if isinstance(inputs, Mapping):
@@ -333,7 +326,7 @@ def _images(signature: Signature, inputs: object, faults: _Faults) -> Tensors:
     return {spec.name: array}
 
 
-def _base64(text: str, path: str, faults: _Faults) -> bytes:
+def _base64(text: str, path: str, faults: Faults) -> bytes:
     payload = text.partition(",")[2] if text.startswith("data:") else text
     try:
         return base64.b64decode(payload, validate=True)
@@ -345,7 +338,7 @@ def _base64(text: str, path: str, faults: _Faults) -> bytes:
 # ---- values
 
 
-def _sequence(value: object, path: str, faults: _Faults) -> Sequence[object]:
+def _sequence(value: object, path: str, faults: Faults) -> Sequence[object]:
     if not isinstance(value, list | tuple):
         faults.stop(path, "not_a_list", "A list is needed here.")
     return value
@@ -355,7 +348,7 @@ def _miscounted(count: int, width: int) -> str:
     return f"Has {count} value{'' if count == 1 else 's'}; the model takes {width}."
 
 
-def _row(row: object, width: int, path: str, faults: _Faults) -> Sequence[object]:
+def _row(row: object, width: int, path: str, faults: Faults) -> Sequence[object]:
     if not isinstance(row, list | tuple):
         faults.stop(path, "not_a_row", "Each row is a list of values, or an object by column name.")
     if len(row) != width:
@@ -363,7 +356,7 @@ def _row(row: object, width: int, path: str, faults: _Faults) -> Sequence[object
     return row
 
 
-def _record(row: object, names: tuple[str, ...], path: str, faults: _Faults) -> list[object]:
+def _record(row: object, names: tuple[str, ...], path: str, faults: Faults) -> list[object]:
     if not isinstance(row, Mapping):
         faults.stop(path, "not_a_record", "The first row is an object, so each row must be one.")
     known = frozenset(names)
@@ -376,7 +369,7 @@ def _record(row: object, names: tuple[str, ...], path: str, faults: _Faults) -> 
     return [row.get(name) for name in names]
 
 
-def _only(inputs: Mapping[Any, object], names: tuple[str, ...], faults: _Faults) -> None:
+def _only(inputs: Mapping[Any, object], names: tuple[str, ...], faults: Faults) -> None:
     known = frozenset(names)
     for name in inputs:
         if name not in known:
@@ -398,80 +391,3 @@ def _value_of(path: str, at: int) -> str:
 def _shown(name: object) -> str:
     """A name the caller sent, short enough to send back."""
     return str(name)[:63]
-
-
-def _convert(spec: TensorSpec, values: Sequence[object], where: Callable[[int], str], faults: _Faults) -> Array:
-    """Return a flat array of the datatype; each value that does not fit is a fault."""
-    if spec.dtype is Dtype.BYTES:
-        return _texts(spec, values, where, faults)
-    if spec.dtype is Dtype.BOOL:
-        return _booleans(values, where, faults)
-    if spec.dtype in _FLOATS:
-        return _floats(spec, values, where, faults)
-    return _integers(spec, values, where, faults)
-
-
-def _missing(where: str, faults: _Faults) -> None:
-    faults.add(where, "missing_value", "A value is missing, and the model takes none.")
-
-
-def _floats(spec: TensorSpec, values: Sequence[object], where: Callable[[int], str], faults: _Faults) -> Array:
-    numbers = np.zeros(len(values), dtype=np.float64)
-    for at, value in enumerate(values):
-        if value is None:
-            numbers[at] = math.nan
-            if not spec.nullable:
-                _missing(where(at), faults)
-        elif isinstance(value, bool) or not isinstance(value, int | float):
-            faults.add(where(at), "not_a_number", "A number is needed here.")
-        else:
-            try:
-                numbers[at] = value
-            except OverflowError:
-                faults.add(where(at), "out_of_range", f"The number does not fit {spec.dtype}.")
-    with np.errstate(over="ignore"):
-        array = numbers.astype(spec.dtype.numpy)
-    for infinite in np.flatnonzero(np.isinf(array)).tolist():
-        faults.add(where(infinite), "out_of_range", f"The number does not fit {spec.dtype}.")
-    return array
-
-
-def _integers(spec: TensorSpec, values: Sequence[object], where: Callable[[int], str], faults: _Faults) -> Array:
-    limits = np.iinfo(spec.dtype.numpy)
-    array = np.zeros(len(values), dtype=spec.dtype.numpy)
-    for at, value in enumerate(values):
-        number = int(value) if isinstance(value, float) and value.is_integer() else value
-        if number is None:
-            _missing(where(at), faults)
-        elif isinstance(number, bool) or not isinstance(number, int):
-            faults.add(where(at), "not_an_integer", "A whole number is needed here.")
-        elif not limits.min <= number <= limits.max:
-            faults.add(where(at), "out_of_range", f"The number does not fit {spec.dtype}.")
-        else:
-            array[at] = number
-    return array
-
-
-def _booleans(values: Sequence[object], where: Callable[[int], str], faults: _Faults) -> Array:
-    array = np.zeros(len(values), dtype=bool)
-    for at, value in enumerate(values):
-        if value is None:
-            _missing(where(at), faults)
-        elif isinstance(value, bool) or (isinstance(value, int) and value in {0, 1}):
-            array[at] = bool(value)
-        else:
-            faults.add(where(at), "not_a_boolean", "true or false is needed here.")
-    return array
-
-
-def _texts(spec: TensorSpec, values: Sequence[object], where: Callable[[int], str], faults: _Faults) -> Array:
-    array = np.empty(len(values), dtype=object)
-    for at, value in enumerate(values):
-        if value is None:
-            if not spec.nullable:
-                _missing(where(at), faults)
-        elif isinstance(value, str | bytes):
-            array[at] = value
-        else:
-            faults.add(where(at), "not_a_text", "A text is needed here.")
-    return array

@@ -9,7 +9,8 @@ import numpy as np
 
 from modelkeep.contracts.errors import FieldError, Invalid, InvalidInput, Kind, ModelkeepError, Overloaded, Timeout
 from modelkeep.serving.calls import Call, Share
-from modelkeep.serving.codec import Array
+from modelkeep.serving.codec import values_of
+from modelkeep.serving.coercion import Array
 from modelkeep.serving.deadlines import Deadlines
 from modelkeep.serving.limits import Limits, TooManyAtOnce
 from modelkeep.serving.messages import ClientGone, Request, Response
@@ -235,7 +236,7 @@ def top_classes(call: Call, share: Share, top_k: int) -> list[list[dict[str, obj
             {"label": names[index] if index < len(names) else str(index), "index": index, "score": score}
             for index, score in zip(indexes, row, strict=True)
         ]
-        for indexes, row in zip(best.tolist(), values.tolist(), strict=True)
+        for indexes, row in zip(best.tolist(), values_of(values, call.route.settings.not_finite), strict=True)
     ]
 
 

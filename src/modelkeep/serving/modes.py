@@ -5,7 +5,7 @@ A run of n rows is taken to cost `fixed + n * marginal`, from the medians of one
     flat      the fixed part dominates (scikit-learn itself): waiting a little for others is paid back many times
     cheap     a run costs less than to hand it over (compiled trees): wait no longer than that takes, for who will be back
     compute   each row costs as much as the first (vision on a CPU): one request a run, spread over replicas
-    off       one request a run, because the deployment says so
+    off       one request a run, because the deployment says so, or because a row's answer depends on the rows beside it
 """
 
 from collections.abc import Mapping
@@ -60,9 +60,12 @@ def cost_from(measured_ms: Mapping[str, float]) -> Cost | None:
     return Cost(max(0.0, first - few * marginal), marginal)
 
 
-def plan(batching: Batching, cost: Cost | None, max_rows: int) -> Plan:
-    """Return how to form runs. `max_rows` is the installation's bound, which a deployment may only lower."""
-    mode: Mode = suggested(cost) if batching.mode == "auto" else batching.mode
+def plan(batching: Batching, cost: Cost | None, max_rows: int, *, independent: bool = True) -> Plan:
+    """Return how to form runs. `max_rows` is the installation's bound, which a deployment may only lower.
+
+    Unless the rows are `independent` of each other, requests never share a run, whatever the deployment says.
+    """
+    mode: Mode = "off" if not independent else suggested(cost) if batching.mode == "auto" else batching.mode
     together = mode in {"cheap", "flat"}
     most = min(batching.max_rows or max_rows, max_rows)
     wait = 0.0

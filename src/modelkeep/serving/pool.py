@@ -80,7 +80,7 @@ class Served:
         self._recorder = recorder
         self._meter: Meter | None = None
         self._scale = Scale(self.settings.replicas)
-        self.plan = plan(self.settings.batching, self._cost, self._max_rows)
+        self.plan = plan(self.settings.batching, self._cost, self._max_rows, independent=self.version.independent)
         self.batcher = Batcher(
             self.plan,
             max_queue=settings.max_queue,
@@ -93,7 +93,7 @@ class Served:
         """Take the settings of the deployment that this version answers for, and where its runs are counted."""
         self._meter = meter
         self.settings = settings
-        self.plan = plan(settings.batching, self._cost, self._max_rows)
+        self.plan = plan(settings.batching, self._cost, self._max_rows, independent=self.version.independent)
         self.batcher.reconsider(self.plan)
         self._scale.configure(settings.replicas)
 

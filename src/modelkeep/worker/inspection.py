@@ -4,6 +4,7 @@ Loads? What goes in and comes out? Do rows run, twice with the same answer, one 
 much memory? The answer is an `Inspection`, or the `Rejection` that tells the uploader what to change.
 """
 
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,7 +17,7 @@ from modelkeep.contracts.snapshot import Limits, RunnerSpec
 from modelkeep.sandbox import frames, golden
 from modelkeep.sandbox.scores import are_probabilities, score_output, softmax
 from modelkeep.worker.compilation import Compiler, Keep
-from modelkeep.worker.samples import RefusedError, Sample, fit, make_up, read_sample
+from modelkeep.worker.samples import RefusedError, Sample, as_texts, fit, make_up, read_sample
 from modelkeep.worker.trial import StartRunner, Trial, repeated
 
 if TYPE_CHECKING:
@@ -93,18 +94,27 @@ class RunnerInspector:
             sample = None
             if request.sample is not None:
                 sample = read_sample(request.sample, request.sample_filename, picture=spec.image is not None)
-            async with self._start_runner(spec, sample.columns if sample else ()) as session:
-                trial = Trial(session, spec.limits, given=sample is not None)
-                examination = Examination(spec, trial, sample, request.labels)
-                found = await examination.conduct()
-                compilation, artifact = await self._compiled(request, spec, trial, found, examination.tensors)
-                report = msgspec.structs.replace(found.report, compiled=compilation)
-                if self._keep is not None and examination.golden:
-                    blob = await self._keep(examination.golden)
-                    report = msgspec.structs.replace(report, golden=blob.digest)
-                return msgspec.structs.replace(found, report=report, compiled=artifact)
+            return await self._inspected(request, spec, sample)
         except RefusedError as error:
-            return error.rejection
+            plain = as_texts(sample) if sample is not None and error.rejection.code is Reason.PREDICT_FAILED else sample
+            if plain is sample:
+                return error.rejection
+            try:  # its dates are not taken as dates: perhaps it was trained on the texts
+                return await self._inspected(request, spec, plain)
+            except RefusedError:
+                return error.rejection
+
+    async def _inspected(self, request: InspectionRequest, spec: RunnerSpec, sample: Sample | None) -> Inspection:
+        async with self._start_runner(spec, sample.columns if sample else ()) as session:
+            trial = Trial(session, spec.limits, given=sample is not None)
+            examination = Examination(spec, trial, sample, request.labels)
+            found = await examination.conduct()
+            compilation, artifact = await self._compiled(request, spec, trial, found, examination.tensors)
+            report = msgspec.structs.replace(found.report, compiled=compilation)
+            if self._keep is not None and examination.golden:
+                blob = await self._keep(examination.golden)
+                report = msgspec.structs.replace(report, golden=blob.digest)
+            return msgspec.structs.replace(found, report=report, compiled=artifact)
 
     async def _compiled(
         self, request: InspectionRequest, spec: RunnerSpec, trial: Trial, found: Inspection, tensors: "Arrays"
@@ -130,6 +140,7 @@ class Examination:
         self._sample = sample
         self._labels = labels
         self._checks: list[Check] = []
+        self._depends = False
         self.tensors: Arrays = {}
         self.golden = b""
 
@@ -142,6 +153,7 @@ class Examination:
         rows = len(next(iter(tensors.values())))
         deterministic = await self._again(tensors, outputs)
         single = await self._alone(tensors, outputs, comparable=deterministic)
+        await self._check_pieces(loaded.facts.batch, inputs, tensors, single)
         specs = refined(loaded.facts.signature.outputs, outputs, single)
         scores = "" if loaded.facts.kind in _NO_CLASSES else score_output(specs)
         image = self._resolved(scores, outputs)
@@ -166,6 +178,7 @@ class Examination:
             rows_tested=rows,
             latency_ms=latency,
             checks=tuple(self._checks),
+            independent=not self._depends,
         )
         return Inspection(signature, report, image, scores)
 
@@ -213,9 +226,34 @@ class Examination:
         single = [{key: array[at : at + 1] for key, array in tensors.items()} for at in range(min(rows, _ROWS_ALONE))]
         answers = [await self._trial.run(row) for row in single]
         if comparable and rows > 1:
-            differing = [at for at, one in enumerate(answers) if not _close_rows(outputs, one, at)]
+            differing = [at for at, one in enumerate(answers) if not close_rows(outputs, one, at)]
+            self._depends = bool(differing)
             self._note(name, ok=not differing, detail=f"rows {differing} differ" if differing else "")
         return answers[0]
+
+    async def _check_pieces(self, batch: int, signature: Signature, tensors: "Arrays", single: "Arrays") -> None:
+        """Refuse a graph of a fixed batch whose rows are not independent: filled up, it would answer something else.
+
+        The sample may be one row, or have equal ones: so its first row is also run beside made-up ones.
+        """
+        if batch < 2:  # noqa: PLR2004 - a run of one row has no other rows
+            return
+        if not self._depends:
+            import numpy as np
+
+            others = make_up(signature, batch - 1, _LENGTHS[0])
+            alike = all(array.shape[1:] == others[name].shape[1:] for name, array in tensors.items())
+            for place in (0, batch - 1) if alike else ():
+                mixed = {name: np.insert(others[name], place, array[0], axis=0) for name, array in tensors.items()}
+                with contextlib.suppress(RefusedError):  # the model need not take what was made up
+                    beside = await self._trial.run(mixed)
+                    self._depends |= not close_rows(beside, single, place)
+        if self._depends:
+            raise RefusedError(
+                Reason.SIGNATURE_UNSUPPORTED,
+                f"The graph takes exactly {batch} rows, and the answer to one of them depends on the others: "
+                "its first axis is no batch.",
+            )
 
     def _resolved(self, scores: str, outputs: "Arrays") -> ImageSpec | None:
         image = self._spec.image
@@ -313,7 +351,7 @@ def _equal(left: "NDArray[np.generic]", right: "NDArray[np.generic]") -> bool:
     return np.array_equal(left, right, equal_nan=left.dtype.kind == "f" == right.dtype.kind)
 
 
-def _close_rows(together: "Arrays", alone: "Arrays", at: int) -> bool:
+def close_rows(together: "Arrays", alone: "Arrays", at: int) -> bool:
     """Whether a row's own answer is the one it got among others; sums in another order may differ in the last digits."""
     import numpy as np
 

@@ -16,7 +16,8 @@ from modelkeep.contracts.columns import ColumnsDiffer, places
 from modelkeep.contracts.errors import InvalidInput
 from modelkeep.contracts.rejections import Reason, Rejection, reject
 from modelkeep.contracts.runner import Column
-from modelkeep.contracts.signature import Dtype, Layout, Signature, TensorSpec
+from modelkeep.contracts.signature import DATETIME, WIDE, Dtype, Layout, Signature, TensorSpec
+from modelkeep.serving import coercion
 from modelkeep.serving.codec import tensors_from
 
 if TYPE_CHECKING:
@@ -30,10 +31,9 @@ MOST_ROWS = 1000
 
 _SEED = 20
 _DELIMITERS = ",;\t|"
-_NOT_A_NUMBER = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
-_BOOLEANS = {"true": True, "false": False}
 _FLOATS = frozenset({Dtype.FP16, Dtype.FP32, Dtype.FP64})
 _PICTURE = (320, 240)
+_DATES = ("2026-05-17T08:30:00", "2025-12-31T23:59:59", "2024-02-29T00:00:00")
 _WORDS = ("a sample text", "another text", "some words")
 
 
@@ -48,14 +48,15 @@ class RefusedError(Exception):
 class Sample(msgspec.Struct, frozen=True):
     """What the uploader sent, read but not yet fitted to a signature.
 
-    `rows` are cells in the order of `columns`: texts as they stood in a CSV, values as they stood in JSON. `nested` is JSON
-    that is no table. `pictures` are encoded pictures.
+    `rows` are cells in the order of `columns`: texts as they stood in a CSV (`is_csv`), values as they stood in JSON. `nested`
+    is JSON that is no table. `pictures` are encoded pictures.
     """
 
     columns: tuple[Column, ...] = ()
     rows: tuple[tuple[object, ...], ...] = ()
     nested: Any = None
     pictures: tuple[bytes, ...] = ()
+    is_csv: bool = False
 
 
 def read_sample(data: bytes, filename: str, *, picture: bool) -> Sample:
@@ -75,6 +76,14 @@ def fit(sample: Sample, signature: Signature) -> "Arrays":
         return tensors_from(_lenient(signature), _inputs(sample, signature))
     except InvalidInput as error:
         raise RefusedError(Reason.SAMPLE_MISMATCH, error.message) from error
+
+
+def as_texts(sample: Sample) -> Sample:
+    """Return the sample with its columns of dates as the texts they are; itself where it has none."""
+    if not any(one.kind == DATETIME for one in sample.columns):
+        return sample
+    columns = tuple(msgspec.structs.replace(one, kind="") if one.kind == DATETIME else one for one in sample.columns)
+    return msgspec.structs.replace(sample, columns=columns)
 
 
 def make_up(signature: Signature, rows: int, length: int) -> "Arrays":
@@ -109,11 +118,11 @@ def _read_csv(data: bytes) -> Sample:
             raise RefusedError(Reason.SAMPLE_UNREADABLE, f"Line {at} has {len(row)} values; the header has {len(header)}.")
     values = [[cell.strip() for cell in row] for row in cells]
     columns = tuple(_text_column(name, [row[at] for row in values]) for at, name in enumerate(header))
-    return Sample(columns, tuple(map(tuple, values)))
+    return Sample(columns, tuple(map(tuple, values)), is_csv=True)
 
 
 def _check_header(header: Sequence[str]) -> None:
-    if all(_number(name) is not None for name in header):
+    if all(coercion.is_number(name) for name in header):
         raise RefusedError(Reason.SAMPLE_UNREADABLE, "The first line holds numbers. It must name the columns.")
     if "" in header:
         place = header.index("") + 1
@@ -129,12 +138,15 @@ def _check_header(header: Sequence[str]) -> None:
 def _text_column(name: str, cells: Sequence[str]) -> Column:
     """The type of a CSV column, from all its cells."""
     filled = [cell for cell in cells if cell]
-    if filled and all(cell.lower() in _BOOLEANS for cell in filled):
+    if filled and all(map(coercion.is_boolean, filled)):
         return Column(name, Dtype.BOOL, nullable=len(filled) < len(cells))
-    numbers = [cell for cell in cells if cell.lower() not in _NOT_A_NUMBER]
-    if numbers and all(_number(cell) is not None for cell in numbers):
-        whole = all(cell.lstrip("+-").isdecimal() for cell in numbers)
-        return Column(name, Dtype.INT64 if whole else Dtype.FP64, nullable=len(numbers) < len(cells))
+    numbers = [cell for cell in cells if not coercion.is_missing(cell)]
+    if numbers and all(coercion.is_number(cell) and not coercion.is_code(cell) for cell in numbers):
+        whole = [int(cell) for cell in numbers if coercion.is_whole(cell)]
+        return _number_column(name, whole if len(whole) == len(numbers) else [], nullable=len(numbers) < len(cells))
+    dates = [cell for cell in cells if coercion.from_text(cell, Dtype.BYTES, DATETIME) is not None]
+    if dates and all(map(coercion.is_date, dates)):
+        return Column(name, Dtype.BYTES, nullable=len(dates) < len(cells), kind=DATETIME)
     return Column(name, Dtype.BYTES, nullable=len(filled) < len(cells))
 
 
@@ -182,19 +194,25 @@ def _value_column(name: str, cells: Sequence[object]) -> Column:
     """The type of a JSON column, from all its cells."""
     filled = [cell for cell in cells if cell is not None]
     nullable = len(filled) < len(cells)
-    if filled and all(isinstance(cell, bool) for cell in filled):
+    if not filled:
+        return Column(name, Dtype.FP64, nullable=True)
+    if all(isinstance(cell, bool) for cell in filled):
         return Column(name, Dtype.BOOL, nullable)
-    if filled and all(isinstance(cell, int | float) for cell in filled):
-        whole = all(isinstance(cell, int) for cell in filled)
-        return Column(name, Dtype.INT64 if whole else Dtype.FP64, nullable)
-    return Column(name, Dtype.BYTES, nullable) if filled else Column(name, Dtype.FP64, nullable=True)
+    if all(isinstance(cell, int | float) for cell in filled):
+        whole = [cell for cell in filled if isinstance(cell, int)]
+        return _number_column(name, whole if len(whole) == len(filled) else [], nullable=nullable)
+    dates = all(isinstance(cell, str) and coercion.is_date(cell) for cell in filled)
+    return Column(name, Dtype.BYTES, nullable, kind=DATETIME if dates else "")
 
 
-def _number(cell: str) -> float | None:
-    try:
-        return float(cell)
-    except ValueError:
-        return None
+def _number_column(name: str, whole: Sequence[int], *, nullable: bool) -> Column:
+    """A column of numbers; `whole` are its values where all are whole, else none."""
+    if not whole:
+        return Column(name, Dtype.FP64, nullable)
+    low, high = min(whole), max(whole)
+    dtype = coercion.whole_dtype(low, high)
+    wide = dtype is not Dtype.FP64 and max(-low, high) > coercion.EXACT
+    return Column(name, dtype, nullable, kind=WIDE if wide else "")
 
 
 # ---- fitting
@@ -212,16 +230,22 @@ def _inputs(sample: Sample, signature: Signature) -> object:
     if not sample.rows:
         return sample.nested
     wanted = _wanted(signature)
-    order = _order(sample.columns, [name for name, _dtype in wanted])
-    return [[_cell(row[place], dtype) for place, (_name, dtype) in zip(order, wanted, strict=True)] for row in sample.rows]
+    order = _order(sample.columns, [name for name, _spec in wanted])
+    rows = [[row[place] for place in order] for row in sample.rows]
+    if not sample.is_csv:
+        return rows
+    return [
+        [coercion.from_text(str(cell), spec.dtype, spec.kind) for cell, (_name, spec) in zip(row, wanted, strict=True)]
+        for row in rows
+    ]
 
 
-def _wanted(signature: Signature) -> list[tuple[str, Dtype]]:
-    """Name ("" for none) and datatype of each column that the inputs take."""
+def _wanted(signature: Signature) -> list[tuple[str, TensorSpec]]:
+    """Name ("" for none) of each column that the inputs take, and the input that it is or belongs to."""
     if signature.layout is Layout.TABLE:
-        return [(one.name, one.dtype) for one in signature.inputs]
+        return [(one.name, one) for one in signature.inputs]
     spec = signature.inputs[0]
-    return [(name, spec.dtype) for name in spec.columns or [""] * spec.shape[1]]
+    return [(name, spec) for name in spec.columns or [""] * spec.shape[1]]
 
 
 def _order(columns: Sequence[Column], wanted: Sequence[str]) -> list[int]:
@@ -230,26 +254,6 @@ def _order(columns: Sequence[Column], wanted: Sequence[str]) -> list[int]:
         return places([one.name for one in columns], wanted, by_name=len(wanted) > 1)
     except ColumnsDiffer as error:
         raise RefusedError(Reason.SAMPLE_MISMATCH, str(error)) from error
-
-
-def _cell(value: object, dtype: Dtype) -> object:
-    """A cell as a value of the datatype, where it can be read as one; as it is where it cannot, to be refused by name."""
-    if isinstance(value, bool) and dtype is not Dtype.BOOL:
-        return int(value)
-    if not isinstance(value, str):
-        return value
-    if dtype is Dtype.BYTES:
-        return value or None
-    if dtype is Dtype.BOOL:
-        return _BOOLEANS.get(value.lower(), {"0": False, "1": True, "": None}.get(value, value))
-    if value.lower() in _NOT_A_NUMBER:
-        return None
-    if value.lower() in _BOOLEANS:
-        return int(_BOOLEANS[value.lower()])
-    if value.lstrip("+-").isdecimal():
-        return int(value)
-    number = _number(value)
-    return value if number is None or math.isnan(number) else number
 
 
 def _lenient(signature: Signature) -> Signature:
@@ -271,6 +275,8 @@ def _closed(spec: TensorSpec, length: int) -> tuple[int, ...]:
 def _made_up(spec: TensorSpec, shape: tuple[int, ...], random: "np.random.Generator") -> "NDArray[np.generic]":
     if spec.dtype in _FLOATS:
         return random.standard_normal(shape).astype(spec.dtype.numpy)
+    if spec.kind == DATETIME:
+        return _objects([_DATES[at % len(_DATES)] for at in range(math.prod(shape))]).reshape(shape)
     if spec.dtype is Dtype.BYTES:
         return _objects([_WORDS[at % len(_WORDS)] for at in range(math.prod(shape))]).reshape(shape)
     return random.integers(0, 2, shape).astype(spec.dtype.numpy)

@@ -15,6 +15,7 @@ DEFAULTS = {
     "replicas": {"min": 1, "max": 0},
     "concurrency": 0,
     "memory": {"keep": "auto", "idle_s": 300.0},
+    "not_finite": "null",
     "recording": {"enabled": True, "sample": 1.0, "inputs": "keep", "outputs": "keep", "fields": {}, "keep_days": 30},
 }
 

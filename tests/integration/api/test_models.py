@@ -50,7 +50,16 @@ async def test_a_version_tells_all_that_is_known_of_it(
     ready = (await client.get("/api/v1/models/iris/versions/1")).json()
     assert ready["state"] == "ready"
     assert ready["signature"]["inputs"] == [
-        {"name": "x", "dtype": "FP32", "shape": [-1, 4], "nullable": False, "columns": [], "classes": []}
+        {
+            "name": "x",
+            "dtype": "FP32",
+            "shape": [-1, 4],
+            "nullable": False,
+            "columns": [],
+            "classes": [],
+            "kind": "",
+            "categories": [],
+        }
     ]
     assert ready["report"]["latency_ms"] == {"1": 0.1}
     second = await push(client, b"def")

@@ -46,6 +46,26 @@ async def test_a_graph_of_a_fixed_batch_is_served_in_pieces(inspect, warm_bench,
     assert np.allclose(*answers, atol=1e-5)
 
 
+@pytest.mark.parametrize("sample", [None, CSV, b"f0,f1,f2,f3\n1,2,3,4\n", b"a,b,c,d\n" + b"1,2,3,4\n" * 4])
+@pytest.mark.parametrize("operator", ["Softmax", "CumSum", "TopK"])
+async def test_a_graph_whose_first_axis_is_no_batch_is_refused(inspect, operator, sample):
+    found = await refused(inspect, artifacts.onnx_across_rows(operator, 4), "onnx", sample)
+    assert found.code is Reason.SIGNATURE_UNSUPPORTED
+    assert "its first axis is no batch" in found.detail
+
+
+async def test_a_graph_whose_rows_depend_on_each_other_never_shares_a_run(inspect):
+    found = await accepted(inspect, artifacts.onnx_across_rows("Softmax", "n"), "onnx", CSV)
+    assert not found.report.independent
+    assert (await accepted(inspect, artifacts.onnx_scores(), "onnx", CSV)).report.independent
+
+
+async def test_a_graph_of_a_fixed_batch_with_another_number_of_answers_is_refused(inspect):
+    found = await refused(inspect, artifacts.onnx_one_answer_for_all(batch=3), "onnx", b"a,b\n1,2\n")
+    assert found.code is Reason.SIGNATURE_UNSUPPORTED
+    assert "[1, 1]" in found.detail
+
+
 @pytest.mark.parametrize("labels", [("ham", "spam"), (-3, 7)])
 async def test_a_zipmap_becomes_a_matrix_with_its_classes(inspect, labels):
     found = await accepted(inspect, artifacts.onnx_zipmap(labels), "onnx")

@@ -146,3 +146,8 @@ def test_plans_of_the_usual_models() -> None:
     assert plan(Batching(latency_target_ms=0.3), None, MOST).max_wait_s == pytest.approx(0.00015)
     assert plan(Batching(max_wait_ms=0.0), Cost(0.0035, 0.0), MOST).max_wait_s == 0
     assert plan(Batching(latency_target_ms=10.0), Cost(0.001, 0.0004), MOST).max_rows == 10
+
+
+@given(wish=WISHES, cost=st.none() | COSTS)
+def test_rows_that_depend_on_each_other_never_share_a_run_with_another_request_s(wish: Batching, cost: Cost | None) -> None:
+    assert not plan(wish, cost, MOST, independent=False).together

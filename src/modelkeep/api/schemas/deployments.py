@@ -8,7 +8,7 @@ import msgspec
 from pydantic import Field
 
 from modelkeep.api.schemas.wire import Answer, Ask, Number
-from modelkeep.contracts.snapshot import BatchMode, Keep, Residency
+from modelkeep.contracts.snapshot import BatchMode, Keep, NotFinite, Residency
 from modelkeep.control.deployments.rules import Deployment, Serving
 
 
@@ -70,6 +70,7 @@ class SettingsAnswer(Answer):
     concurrency: int
     recording: RecordingAnswer
     memory: MemoryAnswer
+    not_finite: NotFinite
 
 
 class ServingAnswer(Answer):

@@ -46,7 +46,10 @@ class ModelAnswer(Answer):
 
 
 class TensorAnswer(Answer):
-    """One named tensor of a signature; the first axis is the batch, -1 is any length."""
+    """One named tensor of a signature; the first axis is the batch, -1 is any length.
+
+    `kind` is "datetime" where the texts are dates; `categories` are those that the artifact tells.
+    """
 
     name: str
     dtype: str
@@ -54,6 +57,8 @@ class TensorAnswer(Answer):
     nullable: bool
     columns: list[str]
     classes: list[str]
+    kind: str
+    categories: list[int | float | str]
 
 
 class SignatureAnswer(Answer):
@@ -113,6 +118,7 @@ class ReportAnswer(Answer):
     latency_ms: dict[str, float]
     checks: list[CheckAnswer]
     compiled: CompilationAnswer | None
+    independent: bool
 
 
 class RejectionAnswer(Answer):

@@ -204,12 +204,20 @@ def _short(milliseconds: float) -> str:
     return f"{milliseconds:.0f}" if milliseconds >= 10 else f"{milliseconds:.2g}"  # noqa: PLR2004 - two digits tell enough
 
 
+def _categories(spec: dict[str, object]) -> str:
+    """Return the first few categories of a column, where they are known."""
+    known = spec.get("categories")
+    if not isinstance(known, list) or not known:
+        return ""
+    return f" of {', '.join(map(str, known[:3]))}{', ...' if len(known) > 3 else ''}"  # noqa: PLR2004 - as many as fit
+
+
 def _tensors(specs: list[dict[str, object]]) -> str:
-    """Return tensors in short: `x FP32 [n, 30]`; of many, the first few."""
+    """Return tensors in short: `x FP32 [n, 30]`, `since datetime [n]`; of many, the first few."""
     shown = []
     for spec in specs[:4]:
         axes = spec.get("shape")
         sizes = ", ".join("n" if size == -1 else str(size) for size in axes) if isinstance(axes, list) else ""
-        shown.append(f"{spec.get('name')} {spec.get('dtype')} [{sizes}]")
+        shown.append(f"{spec.get('name')} {spec.get('kind') or spec.get('dtype')} [{sizes}]{_categories(spec)}")
     more = [f"and {len(specs) - len(shown)} more"] if len(specs) > len(shown) else []
     return "; ".join(shown + more)

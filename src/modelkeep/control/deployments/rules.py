@@ -133,6 +133,7 @@ def served_version(
         scores=version.scores,
         created_at=version.created_at.isoformat(),
         cost_ms=version.report.cost_ms if version.report else {},
+        independent=version.report.independent if version.report else True,
     )
 
 

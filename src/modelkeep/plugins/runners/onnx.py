@@ -142,6 +142,7 @@ class OnnxModel:
             kind="graph",
             details={name: text for name, text in details.items() if text},
             warnings=(f"The graph takes exactly {self._batch} rows: larger batches run in pieces.",) if self._batch else (),
+            batch=self._batch,
         )
 
     def run(self, inputs: "Mapping[str, np.ndarray]") -> "dict[str, np.ndarray]":
@@ -157,7 +158,7 @@ class OnnxModel:
         pieces = []
         for start in range(0, rows, self._batch):
             piece = self._once({name: _filled(array[start : start + self._batch], self._batch) for name, array in feed.items()})
-            pieces.append({name: _rows_of(array, self._batch, rows - start) for name, array in piece.items()})
+            pieces.append({name: _rows_of(name, array, self._batch)[: rows - start] for name, array in piece.items()})
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
     def _once(self, feed: "Mapping[str, NDArray[np.generic]]") -> "dict[str, NDArray[np.generic]]":
@@ -375,7 +376,12 @@ def _signature(session: Any, classes: Mapping[str, tuple[str, ...]]) -> tuple[Si
         shapes = ", ".join(f"{one.name} {list(one.shape)}" for one in session.get_inputs())
         raise CannotLoad(Reason.SIGNATURE_UNSUPPORTED, f"The first axis of every input must be the batch: {shapes}.")
     outputs = tuple(_output(one, classes) for one in session.get_outputs())
-    return Signature(inputs, outputs), batches.pop() if batches else 0
+    batch = batches.pop() if batches else 0
+    for one in session.get_outputs() if batch else ():
+        if one.shape and isinstance(one.shape[0], int) and one.shape[0] not in {0, batch}:
+            detail = f"The inputs have {batch} rows; the output {one.name!r} has the shape {list(one.shape)}: no answer a row."
+            raise CannotLoad(Reason.SIGNATURE_UNSUPPORTED, detail)
+    return Signature(inputs, outputs), batch
 
 
 def _input(one: Any) -> TensorSpec:  # noqa: ANN401 - as above
@@ -419,6 +425,8 @@ def _filled(rows: "NDArray[np.generic]", batch: int) -> "NDArray[np.generic]":
     return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
 
 
-def _rows_of(array: "NDArray[np.generic]", batch: int, left: int) -> "NDArray[np.generic]":
-    """The answers without those of the filling. An output that does not answer row by row is left as it is, to be refused."""
-    return array[:left] if array.ndim and len(array) == batch else array
+def _rows_of(name: str, array: "NDArray[np.generic]", batch: int) -> "NDArray[np.generic]":
+    """The answers to one piece. One that has another number of them would be cut and joined to something wrong."""
+    if not array.ndim or len(array) != batch:
+        raise RuntimeError(f"the output {name!r} has the shape {list(array.shape)} for {batch} rows: the rows come first")
+    return array

@@ -209,7 +209,8 @@ def _answer(call: Call, share: Share, wish: _Wish) -> _Answer:
         rows = top_classes(call, share, wish.top_k or DEFAULT_TOP_K)
         answer.predictions = list(rows[0] if wish.flat and len(rows) == 1 else rows)
         return answer
-    answer.outputs = {name: share.values(name) for name in wish.outputs or share.names}
+    not_finite = call.route.settings.not_finite
+    answer.outputs = {name: share.values(name, not_finite) for name in wish.outputs or share.names}
     if version.labels:
         answer.labels = _labels(call, share)
     return answer

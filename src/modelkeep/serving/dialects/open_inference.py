@@ -13,7 +13,8 @@ from modelkeep.contracts.errors import FieldError, InvalidInput, ModelkeepError,
 from modelkeep.contracts.signature import Dtype, Layout, Signature, TensorSpec, dtype_of
 from modelkeep.infra.problems import status_and_headers
 from modelkeep.serving.calls import Call, Share
-from modelkeep.serving.codec import Array, Tensors, check_shape, tensor_from_flat, tensors_from, values_of
+from modelkeep.serving.codec import Tensors, check_shape, tensor_from_flat, tensors_from, values_of
+from modelkeep.serving.coercion import Array
 from modelkeep.serving.dialects.native import InvalidJson
 from modelkeep.serving.engine import Engine, Tell, answer_headers
 from modelkeep.serving.messages import Request, Response, encoded
@@ -138,7 +139,16 @@ def _readiness(name: str, served: Served) -> Response:
 
 
 def _described(spec: TensorSpec) -> dict[str, object]:
-    return {"name": spec.name, "datatype": spec.dtype.value, "shape": list(spec.shape)}
+    """A tensor as the protocol has it; what it has no word for are parameters (dates are of MLServer's content type)."""
+    described: dict[str, object] = {"name": spec.name, "datatype": spec.dtype.value, "shape": list(spec.shape)}
+    parameters: dict[str, object] = {}
+    if spec.kind:
+        parameters["content_type"] = spec.kind
+    if spec.nullable:
+        parameters["nullable"] = True
+    if spec.categories:
+        parameters["categories"] = list(spec.categories)
+    return described | {"parameters": parameters} if parameters else described
 
 
 def _read(call: Call) -> None:
@@ -190,7 +200,7 @@ def _array(one: _Input) -> Array:
 def _stacked(spec: TensorSpec, arrays: dict[str, Array]) -> Array:
     """Put one tensor a column together as the matrix that the model takes."""
     _check_names(set(spec.columns), arrays)
-    column = TensorSpec(spec.name, spec.dtype, (-1,), nullable=spec.nullable)
+    column = TensorSpec(spec.name, spec.dtype, (-1,), nullable=spec.nullable, kind=spec.kind)
     columns = [_fitted(column, arrays[name], loose=True) for name in spec.columns]
     if len({len(values) for values in columns}) != 1:
         raise InvalidInput("The inputs have different numbers of rows.")
@@ -220,7 +230,7 @@ def _fitted(spec: TensorSpec, array: Array, *, loose: bool) -> Array:
     given = dtype_of(array.dtype.name)
     if given is not spec.dtype and Dtype.BYTES in {given, spec.dtype}:
         raise _refuse(spec.name, "datatype_mismatch", f"The model takes {spec.dtype}.")
-    if given is spec.dtype and (spec.nullable or not _missing(array)):
+    if given is spec.dtype and not spec.kind and (spec.nullable or not _missing(array)):
         return array
     values = [None if value != value else value for value in array.reshape(-1).tolist()]  # noqa: PLR0124 - only NaN differs from itself
     return tensor_from_flat(spec, values, array.shape, path)
@@ -255,7 +265,8 @@ def _written(call: Call, share: Share, request_id: str | None, wanted: list[str]
     outputs = []
     for output in wanted:
         array = share.tensor(output)
-        outputs.append(_Tensor(output, array.shape, dtype_of(array.dtype.name).value, values_of(array.reshape(-1))))
+        values = values_of(array.reshape(-1), call.route.settings.not_finite)
+        outputs.append(_Tensor(output, array.shape, dtype_of(array.dtype.name).value, values))
     answer = _Answer(
         model_name=call.route.name,
         model_version=str(call.route.served.version.number),

@@ -1,5 +1,6 @@
 """What an estimator answers: its kind, the outputs that this gives, and the function that computes them."""
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Outputs = dict[str, NDArray[np.generic]]
+
+
+MOST_BYTES = 128 << 20
+"""How large a sparse answer may become when it is made dense; what is larger does not fit the way to its caller anyhow."""
 
 
 def answers(estimator: Any) -> "tuple[str, tuple[TensorSpec, ...], Callable[[Any, Any], Outputs]]":  # noqa: ANN401 - any object
@@ -59,6 +64,8 @@ def _probability(name: str, classes: Any) -> TensorSpec:  # noqa: ANN401 - an ar
 
 def _label_dtype(classes: Any) -> Dtype:  # noqa: ANN401 - an array, or None
     kinds = {"i": Dtype.INT64, "u": Dtype.INT64, "b": Dtype.BOOL, "f": Dtype.FP64}
+    if getattr(classes, "dtype", None) == "uint64":
+        return Dtype.UINT64
     return Dtype.INT64 if classes is None else kinds.get(classes.dtype.kind, Dtype.BYTES)
 
 
@@ -112,18 +119,47 @@ def _transform(model: Any, rows: Any) -> "Outputs":  # noqa: ANN401 - any object
 
 
 def _dense(answer: Any) -> "NDArray[np.generic]":  # noqa: ANN401 - arrays, tables, sparse matrices
-    """An answer as an array; floats as FP64."""
+    """An answer as an array; floats as FP64, dates as texts. Raises `ValueError` for a sparse one that is too large."""
     import numpy as np
 
-    array = np.asarray(answer.toarray() if hasattr(answer, "toarray") else answer)
+    if hasattr(answer, "toarray"):
+        size = math.prod(answer.shape) * max(8, answer.dtype.itemsize)
+        if size > MOST_BYTES:
+            raise ValueError(
+                f"the answer is sparse, of the shape {list(answer.shape)}: made dense it takes {size >> 20} MiB, "
+                f"more than {MOST_BYTES >> 20}. Ask for fewer rows"
+            )
+        answer = answer.toarray()
+    array = np.asarray(answer)
+    if array.dtype.kind == "M" or array.dtype == object:
+        return _without_dates(array)
     return array.astype(np.float64, copy=False) if array.dtype.kind == "f" else array
 
 
+def _without_dates(array: "NDArray[Any]") -> "NDArray[np.generic]":
+    """Dates, and objects of which some may be, as texts in ISO 8601; a missing one as None."""
+    import numpy as np
+
+    if array.dtype == object and not any(hasattr(one, "isoformat") for one in array.reshape(-1).tolist()):
+        return array
+    texts = np.empty(array.size, dtype=object)
+    if array.dtype == object:
+        texts[:] = [_iso(one) if hasattr(one, "isoformat") else one for one in array.reshape(-1).tolist()]
+    else:
+        said = np.datetime_as_string(array).reshape(-1).tolist()
+        texts[:] = [None if one == "NaT" else one for one in said]
+    return texts.reshape(array.shape)
+
+
+def _iso(date: Any) -> str | None:  # noqa: ANN401 - dates of Python and of pandas
+    return str(date.isoformat()) if date == date else None  # noqa: PLR0124 - NaT differs from itself
+
+
 def _label(answer: Any) -> "NDArray[np.generic]":  # noqa: ANN401 - as above
-    """Labels as INT64, BOOL, FP64 or texts."""
+    """Labels as INT64 (UINT64 where the model has those, which may be larger), BOOL, FP64 or texts."""
     import numpy as np
 
     array = _dense(answer)
     if array.dtype.kind in "iu":
-        return array.astype(np.int64, copy=False)
+        return array if array.dtype == np.uint64 else array.astype(np.int64, copy=False)
     return array.astype(object) if array.dtype.kind in "US" else array

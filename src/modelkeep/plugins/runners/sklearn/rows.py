@@ -3,12 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from modelkeep.contracts.columns import ColumnsDiffer, places
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import CannotLoad, Column
-from modelkeep.contracts.signature import Dtype, Layout, Signature, TensorSpec
-from modelkeep.plugins.runners.sklearn.anatomy import first_step, parts_of, steps_of
+from modelkeep.contracts.signature import DATETIME, WIDE, Dtype, Layout, Signature, TensorSpec
+from modelkeep.plugins.runners.sklearn import dates
+from modelkeep.plugins.runners.sklearn.anatomy import first_step, parts_of
 from modelkeep.plugins.runners.sklearn.answers import answers
+from modelkeep.plugins.runners.sklearn.features import Feature, features_of, sees_values
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,9 +49,11 @@ def inputs_of(estimator: Any, sample: Sequence[Column]) -> tuple[TensorSpec, ...
     if not sample:
         return _inputs_unseen(estimator, names, count)
     columns = _matching(sample, names, count)
-    texts = _text_columns(estimator)
-    if any(one.dtype is Dtype.BYTES or texts & {one.name, at} for at, one in enumerate(columns)):
-        return tuple(_column(one, at, is_text=bool(texts & {one.name, at})) for at, one in enumerate(columns))
+    features = features_of(estimator, names, len(columns))
+    exact = sees_values(estimator)
+    table = tuple(_column(one, at, features.get(at, Feature()), exact=exact) for at, one in enumerate(columns))
+    if any(one.dtype is not Dtype.FP64 for one in table):
+        return table
     return (_matrix(len(columns), names, nullable=any(one.nullable for one in columns)),)
 
 
@@ -77,12 +83,39 @@ def _matrix(count: int, names: tuple[str, ...], *, nullable: bool) -> TensorSpec
     return TensorSpec(_MATRIX, Dtype.FP64, (-1, count), nullable=nullable, columns=names)
 
 
-def _column(column: Column, place: int, *, is_text: bool) -> TensorSpec:
-    """One column of a table. Whole numbers are taken as floats: the next row may have a fraction, or none at all."""
-    dtype = Dtype.BYTES if is_text else column.dtype
-    if dtype not in {Dtype.BYTES, Dtype.BOOL} or (dtype is Dtype.BOOL and column.nullable):
-        dtype = Dtype.FP64
-    return TensorSpec(column.name or f"column_{place}", dtype, (-1,), nullable=column.nullable)
+def _column(column: Column, place: int, feature: Feature, *, exact: bool) -> TensorSpec:
+    """One column of a table, from what the sample and the artifact tell of it; raises `CannotLoad`.
+
+    Whole numbers are taken as floats: the next row may have a fraction. But not where floats would lose digits, or where code
+    of the model's own may tell 1 from 1.0 (`exact`).
+    """
+    dtype, kind = _type(column, feature)
+    whole = {Dtype.INT64, Dtype.UINT64}
+    wide = column.kind == WIDE or feature.wide
+    if dtype in whole and wide and column.nullable:
+        raise CannotLoad(
+            Reason.SAMPLE_MISMATCH,
+            f"The column {column.name or place!r} has whole numbers beyond 2^53, and gaps: no datatype holds both. "
+            "Fill the gaps, or train on texts.",
+        )
+    keeps = dtype is Dtype.BYTES or (not column.nullable and (dtype is Dtype.BOOL or (dtype in whole and (wide or exact))))
+    return TensorSpec(
+        column.name or f"column_{place}",
+        dtype if keeps else Dtype.FP64,
+        (-1,),
+        nullable=column.nullable,
+        kind=kind,
+        categories=feature.categories,
+    )
+
+
+def _type(column: Column, feature: Feature) -> tuple[Dtype, str]:
+    """The datatype and kind of a column: the artifact's word counts before the sample's."""
+    if feature.is_text:
+        return Dtype.BYTES, ""
+    if feature.is_date:
+        return Dtype.BYTES, DATETIME
+    return column.dtype, DATETIME if column.kind == DATETIME else ""
 
 
 def _matching(sample: Sequence[Column], names: tuple[str, ...], count: int | None) -> list[Column]:
@@ -93,7 +126,7 @@ def _matching(sample: Sequence[Column], names: tuple[str, ...], count: int | Non
     except ColumnsDiffer as error:
         raise CannotLoad(Reason.SAMPLE_MISMATCH, str(error)) from error
     matched = [sample[at] for at in order]
-    return [Column(name, one.dtype, one.nullable) for name, one in zip(names, matched, strict=True)] if names else matched
+    return [msgspec.structs.replace(one, name=name) for name, one in zip(names, matched, strict=True)] if names else matched
 
 
 def _takes_texts(estimator: Any) -> bool:  # noqa: ANN401 - any object
@@ -101,19 +134,6 @@ def _takes_texts(estimator: Any) -> bool:  # noqa: ANN401 - any object
     from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
 
     return isinstance(first_step(estimator), CountVectorizer | HashingVectorizer)
-
-
-def _text_columns(estimator: Any) -> "frozenset[str | int]":  # noqa: ANN401 - any object
-    """Columns whose fitted categories are texts, even where the sample's values look like numbers (postal codes)."""
-    first = first_step(estimator)
-    found: set[str | int] = set()
-    for _name, transformer, columns in getattr(first, "transformers_", ()):
-        categories = next((one.categories_ for one in steps_of(transformer) if hasattr(one, "categories_")), None)
-        if categories is not None and isinstance(columns, list) and len(columns) == len(categories):
-            found.update(column for column, known in zip(columns, categories, strict=True) if known.dtype.kind in "OUS")
-    if hasattr(first, "categories_"):
-        found.update(at for at, known in enumerate(first.categories_) if known.dtype.kind in "OUS")
-    return frozenset(found)
 
 
 def feeder(estimator: Any, signature: Signature) -> "Callable[[Inputs], Any]":  # noqa: ANN401 - any object
@@ -126,10 +146,13 @@ def feeder(estimator: Any, signature: Signature) -> "Callable[[Inputs], Any]":  
     if _takes_texts(estimator):
         only = signature.inputs[0].name
         return lambda inputs: [_text(one) for one in inputs[only].tolist()]
-    order = [one.name for one in signature.inputs]
-    if getattr(estimator, "feature_names_in_", None) is None:
-        return lambda inputs: _frame({name: inputs[name] for name in order}).to_numpy(dtype=object)
-    return lambda inputs: _frame({name: inputs[name] for name in order})
+    features = features_of(estimator, _names(estimator), len(signature.inputs))
+    columns = {one.name: _reader(one, features.get(at, Feature())) for at, one in enumerate(signature.inputs)}
+    if getattr(estimator, "feature_names_in_", None) is not None:
+        return lambda inputs: _frame({name: read(inputs[name]) for name, read in columns.items()})
+    if any(one.dtype is Dtype.BYTES for one in signature.inputs):
+        return lambda inputs: _frame({name: read(inputs[name]) for name, read in columns.items()}).to_numpy(dtype=object)
+    return lambda inputs: _stacked([_flat(inputs[name]) for name in columns])
 
 
 def _needs_names(estimator: Any) -> bool:  # noqa: ANN401 - any object
@@ -141,22 +164,43 @@ def _needs_names(estimator: Any) -> bool:  # noqa: ANN401 - any object
     )
 
 
-def _frame(columns: "Mapping[str, NDArray[np.generic]]") -> Any:  # noqa: ANN401 - pandas carries no types here
+def _frame(columns: Mapping[str, Any]) -> Any:  # noqa: ANN401 - pandas carries no types here
     import pandas as pd
 
-    return pd.DataFrame({name: _pandas(array) for name, array in columns.items()}, copy=False)
+    return pd.DataFrame(dict(columns), copy=False)
 
 
-def _pandas(array: "NDArray[np.generic]") -> Any:  # noqa: ANN401 - as above
-    if array.ndim > 1:
-        array = array.reshape(len(array))
-    if array.dtype != object:
-        return array
+def _stacked(columns: "list[NDArray[np.generic]]") -> "NDArray[np.generic]":
+    import numpy as np
+
+    return np.column_stack(columns)
+
+
+def _reader(spec: TensorSpec, feature: Feature) -> "Callable[[NDArray[np.generic]], Any]":
+    """Return what turns one input into a column as the estimator was fitted on."""
+    if spec.kind == DATETIME:
+        return lambda array: dates.column(_flat(array))
+    if spec.dtype is Dtype.BYTES:
+        return _texts_with_none if feature.none else _texts_with_nan
+    return _flat
+
+
+def _flat(array: "NDArray[np.generic]") -> "NDArray[np.generic]":
+    return array.reshape(len(array)) if array.ndim > 1 else array
+
+
+def _texts_with_nan(array: "NDArray[np.generic]") -> "NDArray[np.generic]":
     import numpy as np
 
     texts = np.empty(len(array), dtype=object)
-    texts[:] = [np.nan if one is None else _text(one) for one in array.tolist()]
+    texts[:] = [np.nan if one is None else _text(one) for one in _flat(array).tolist()]
     return texts
+
+
+def _texts_with_none(array: "NDArray[np.generic]") -> Any:  # noqa: ANN401 - pandas carries no types here
+    import pandas as pd
+
+    return pd.Series([_text(one) for one in _flat(array).tolist()], dtype=object)
 
 
 def _text(value: object) -> object:

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from modelkeep.contracts.runner import Artifact, Compiled, Format, LoadOptions, Manifest, ModelFacts
-from modelkeep.contracts.signature import Signature
+from modelkeep.contracts.signature import DATETIME, Signature
 from modelkeep.plugins.runners.sklearn import artifact as files
+from modelkeep.plugins.runners.sklearn import dates
 from modelkeep.plugins.runners.sklearn.anatomy import origin, shape_of
 from modelkeep.plugins.runners.sklearn.answers import answers
 from modelkeep.plugins.runners.sklearn.rows import feeder, inputs_of
@@ -73,6 +74,7 @@ class SklearnModel:
         inputs = known.inputs if known else inputs_of(estimator, options.sample)
         self._estimator = estimator
         self._rows = feeder(estimator, Signature(inputs))
+        self._dates = [one.name for one in inputs if one.kind == DATETIME]
         package, version = origin(estimator)
         self.facts = ModelFacts(
             signature=Signature(inputs, outputs),
@@ -84,8 +86,15 @@ class SklearnModel:
         )
 
     def run(self, inputs: "Inputs") -> "Outputs":
-        """Answer one micro-batch."""
-        return self._answer(self._estimator, self._rows(inputs))
+        """Answer one micro-batch; rows whose dates are of different zones apart."""
+        groups = dates.alike(inputs, self._dates) if self._dates else None
+        if groups is None:
+            return self._answer(self._estimator, self._rows(inputs))
+        import numpy as np
+
+        pieces = [self.run({name: array[places] for name, array in inputs.items()}) for places in groups]
+        order = np.argsort(np.concatenate(groups))
+        return {name: np.concatenate([piece[name] for piece in pieces])[order] for name in pieces[0]}
 
     def compiled(self) -> Compiled:
         """Return the estimator as ONNX; raises `CannotCompile`."""
