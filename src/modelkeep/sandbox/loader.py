@@ -116,7 +116,10 @@ def _opened(plugins: Sequence[type[Runner]], declared: Format, data: bytes, memo
     if not data:
         raise CannotLoad(Reason.TRUNCATED, "The file is empty.")
     if not declared.archive or archive.kind(data) is None:
-        _check_content(declared, _recognised(plugins, data) or _recognised_inside(plugins, data), plugins, data)
+        found = _recognised(plugins, data)
+        if not found & {declared.name, *declared.also}:
+            found |= _recognised_inside(plugins, data)
+        _check_content(declared, found, plugins, data)
         return Artifact(data, declared.name)
     files = archive.contents(data, memory)
     found = _recognised_files(plugins, tuple(files))
