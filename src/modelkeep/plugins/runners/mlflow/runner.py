@@ -23,6 +23,7 @@ from modelkeep.contracts.runner import (
     Model,
     Runner,
 )
+from modelkeep.contracts.signature import Layout, Signature
 from modelkeep.plugins.runners.mlflow import description
 from modelkeep.plugins.runners.mlflow.description import Description
 
@@ -92,6 +93,7 @@ class MlflowModel:
         note = f"The columns in MLmodel are not used: {told.why}." if told.why else ""
         self.facts = msgspec.structs.replace(
             model.facts,
+            signature=_named(model.facts.signature, told) if flavour == "sklearn" else model.facts.signature,
             details={**model.facts.details, "mlflow": told.version, "flavour": flavour},
             warnings=(*model.facts.warnings, *([note] if note else [])),
         )
@@ -109,6 +111,16 @@ class CompilableModel(MlflowModel):
         if not isinstance(self._model, Compilable):
             raise TypeError
         return self._model.compiled()
+
+
+def _named(signature: Signature, told: Description) -> Signature:
+    """The signature of one matrix without names of columns, with those that MLmodel has for them."""
+    names = tuple(one.name for one in told.columns)
+    matrix = signature.inputs[0]
+    distinct = len({*names, ""}) == len(names) + 1
+    if signature.layout is not Layout.MATRIX or matrix.columns or matrix.shape != (-1, len(names)) or not distinct:
+        return signature
+    return msgspec.structs.replace(signature, inputs=(msgspec.structs.replace(matrix, columns=names),))
 
 
 def _choose(told: Description) -> tuple[str, str]:
