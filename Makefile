@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "On Debian: apt-get install -y python3.11-venv"; exit 2; }
 	@echo "Installing into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	@$(BIN)/uv pip install --quiet --system-certs --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[sklearn,xgboost,lightgbm,catboost,s3,s3-role,demo]' --group test --group lint --group bench
+	@$(BIN)/uv pip install --quiet --system-certs --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[sklearn,xgboost,lightgbm,catboost,openvino,s3,s3-role,demo]' --group test --group lint --group bench
 	@touch $(READY)
 
 demo: $(READY) ## Set up and serve two real models on PORT (8080), with keys in DATA/demo.env

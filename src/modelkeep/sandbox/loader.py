@@ -156,7 +156,10 @@ def _opened(
     if not data:
         raise CannotLoad(Reason.TRUNCATED, "The file is empty.")
     if not declared.archive or archive.kind(data) is None:
-        _check_content(declared, _recognised(plugins, data) or _recognised_inside(plugins, data), plugins, data)
+        found = _recognised(plugins, data)
+        if not found & {declared.name, *declared.also}:
+            found |= _recognised_inside(plugins, data)
+        _check_content(declared, found, plugins, data)
         return Artifact(data, declared.name)
     if declared.archive == "folder":
         return _unpacked(plugins, declared, data, memory, unpacking)

@@ -15,13 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures import artifacts, trees
+from fixtures import archives, artifacts, mlflow_folders, networks, trees
 from modelkeep.contracts import discovery
 from modelkeep.contracts.rejections import Reason
-from modelkeep.contracts.runner import Artifact, CannotLoad, LoadOptions
+from modelkeep.contracts.runner import Artifact, CannotLoad, LoadOptions, RecognisesFiles
 from modelkeep.contracts.signature import dtype_of
 from modelkeep.contracts.snapshot import RunnerSpec
-from modelkeep.sandbox import loader
+from modelkeep.sandbox import archive, loader
 
 GOOD = {
     "echo": artifacts.echo(),
@@ -33,6 +33,10 @@ GOOD = {
     "xgboost-ubj": trees.xgboost_file("ubj"),
     "lightgbm": trees.lightgbm_file(),
     "catboost": trees.catboost_file(),
+    "onnx-files": archives.as_zip(archives.onnx_beside()),
+    "openvino": archives.as_zip(networks.openvino_files()),
+    "mlflow": archives.as_zip(mlflow_folders.folder("skops", mlflow_folders.MATRIX)),
+    "mlflow-code": archives.as_zip(mlflow_folders.folder("sklearn", mlflow_folders.MATRIX)),
 }
 RUNNERS = {name: discovery.find(discovery.RUNNERS, name) for name in discovery.names(discovery.RUNNERS)}
 FORMATS = {one.name: (name, one) for name, runner in RUNNERS.items() for one in runner.manifest.formats}
@@ -49,6 +53,8 @@ OTHER_CONTENT = {
     "text": b"hello world, this is a text of some length",
 }
 
+
+ARCHIVES = {name for name, (_runner, one) in FORMATS.items() if one.archive}
 
 MAY_CRASH = {"catboost"}
 """Formats whose parser a damaged file can crash. A runner process is there for that: here, too, it has one of its own."""
@@ -103,20 +109,30 @@ def test_manifest_is_named_as_its_entry_point(name):
 @pytest.mark.parametrize("name", RUNNERS)
 def test_importing_a_runner_imports_no_framework(name):
     module = RUNNERS[name].__module__
-    heavy = "{'numpy', 'onnxruntime', 'sklearn', 'joblib', 'pandas', 'skops', 'scipy', 'xgboost', 'lightgbm', 'catboost'}"
-    code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
+    heavy = ["numpy", "onnxruntime", "sklearn", "joblib", "pandas", "skops", "scipy"]
+    heavy += ["xgboost", "lightgbm", "catboost", "openvino", "yaml"]
+    code = f"import sys, {module}; print(sorted(set({heavy}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", GOOD)
+@pytest.mark.parametrize("name", sorted(ARCHIVES))
+def test_an_archive_is_recognised_by_its_files_and_by_one_runner_only(name):
+    names = tuple(entry.name for entry in archive.listed(GOOD[name]))
+    asked = {runner: plugin.recognise_files(names) for runner, plugin in RUNNERS.items() if isinstance(plugin, RecognisesFiles)}
+    runner, one = FORMATS[name]
+    assert {runner: found for runner, found in asked.items() if found} == {runner: asked[runner]}
+    assert asked[runner] in {name, *one.also}
+
+
+@pytest.mark.parametrize("name", sorted(set(GOOD) - ARCHIVES))
 def test_recognises_its_own_content_under_its_own_or_an_accepted_name(name):
     runner, one = FORMATS[name]
     data = GOOD[name]
     assert RUNNERS[runner].recognise(data[:4096], data[-4096:]) in {name, *one.also}
 
 
-@pytest.mark.parametrize("name", GOOD)
+@pytest.mark.parametrize("name", sorted(set(GOOD) - ARCHIVES))
 def test_no_other_runner_recognises_its_content(name):
     data = GOOD[name]
     found = {runner for runner, plugin in RUNNERS.items() if plugin.recognise(data[:4096], data[-4096:])}
@@ -192,7 +208,8 @@ def test_a_damaged_file_is_refused_or_loads_but_never_with_another_kind_of_error
 def test_what_was_found_at_validation_holds_when_it_is_served(name):
     first = load(name, GOOD[name])
     runner = RUNNERS[FORMATS[name][0]]
-    again = runner().load(Artifact(GOOD[name], name), LoadOptions(signature=first.facts.signature))
+    held = Artifact(b"", name, archive.contents(GOOD[name])) if name in ARCHIVES else Artifact(GOOD[name], name)
+    again = runner().load(held, LoadOptions(signature=first.facts.signature))
     assert again.facts.signature == first.facts.signature
 
 

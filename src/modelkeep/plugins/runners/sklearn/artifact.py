@@ -65,7 +65,8 @@ def recognise(head: bytes, tail: bytes) -> str | None:
     """Return "skops" for its ZIP, "joblib" for its compressed and array forms, "pickle" for the rest of the family."""
     if head.startswith(b"PK\x03\x04"):
         first = head[30 : 30 + int.from_bytes(head[26:28], "little")]
-        return "skops" if first == b"schema.json" or first.endswith(b".npy") or b"schema.json" in tail else None
+        part = first.endswith((b".npz", b".bin"))  # as skops names what it keeps; a folder may hold a skops file, too
+        return "skops" if first == b"schema.json" or first.endswith(b".npy") or (part and b"schema.json" in tail) else None
     if head.startswith((*_COMPRESSED, *_ZLIB)):
         return "joblib"
     if _PICKLE.match(head):
