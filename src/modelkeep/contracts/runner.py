@@ -35,13 +35,15 @@ class Format(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True):
     """What a runner says of itself without importing its framework.
 
-    `preload`: modules that the template process imports once, so that a runner forked from it is warm.
+    `preload`: modules that the template process imports once, so that a runner forked from it is warm. `preload_when_asked`:
+    those that it imports when the first runner of this plugin is asked for, because they take long and much memory.
     `extra`: the optional dependency that installs the framework ("" for none).
     """
 
     name: str
     formats: tuple[Format, ...]
     preload: tuple[str, ...] = ()
+    preload_when_asked: tuple[str, ...] = ()
     extra: str = ""
 
 
@@ -53,11 +55,15 @@ class Artifact(msgspec.Struct, frozen=True):
 
 
 class Column(msgspec.Struct, frozen=True):
-    """A column of the uploader's sample: its name ("" for none), its datatype, and whether values are missing in it."""
+    """A column of the uploader's sample: its name ("" for none), its datatype, and whether values are missing in it.
+
+    `shape` is that of one row's value, where it is no single value but nested lists.
+    """
 
     name: str
     dtype: Dtype
     nullable: bool = False
+    shape: tuple[int, ...] = ()
 
 
 class LoadOptions(msgspec.Struct, frozen=True):

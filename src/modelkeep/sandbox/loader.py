@@ -12,6 +12,7 @@ from modelkeep.contracts import discovery
 from modelkeep.contracts.confinement import NEEDED, Confinement
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import Artifact, CannotLoad, Column, Format, LoadOptions, Model, Runner
+from modelkeep.contracts.signature import Dtype
 from modelkeep.contracts.snapshot import RunnerSpec
 
 EDGE = 4096
@@ -46,7 +47,7 @@ def load(spec: RunnerSpec, sample: tuple[Column, ...], artifact: int, runners: S
     runner, declared = _find(plugins, spec.format)
     _check_content(plugins, declared, data)
     known = None if spec.image else spec.signature  # an image version's is of pictures: the model inside never sees them
-    options = LoadOptions(signature=known, sample=sample, threads=spec.limits.threads)
+    options = LoadOptions(signature=known, sample=sample or _of_pictures(spec), threads=spec.limits.threads)
     try:
         model = runner().load(Artifact(data, spec.format), options)
     except CannotLoad as error:
@@ -92,6 +93,15 @@ def read(artifact: int, size: int, digest: str) -> bytes:
     if len(data) != size or hashlib.sha256(data).hexdigest() != digest:
         raise CannotLoad(Reason.CORRUPT, f"{len(data)} of {size} bytes were read, with another digest.")
     return data
+
+
+def _of_pictures(spec: RunnerSpec) -> tuple[Column, ...]:
+    """What a model of pictures is given, as the column of a sample: a block of numbers a row."""
+    if spec.image is None:
+        return ()
+    size = spec.image.size
+    shape = (3, size, size) if spec.image.layout == "NCHW" else (size, size, 3)
+    return (Column("", Dtype.FP32, shape=shape),)
 
 
 def _chunks(artifact: int, size: int) -> Iterable[bytes]:

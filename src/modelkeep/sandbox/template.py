@@ -16,11 +16,10 @@ import socket
 import sys
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from modelkeep.contracts.runner import Runner
 from modelkeep.sandbox import child, loader, lockdown
 from modelkeep.sandbox.cells import Cells
 from modelkeep.sandbox.control import ChannelClosed, Exited, Fork, Forked, Grounded, Inbox, pack
@@ -75,7 +74,7 @@ class Template:
         for runner in loader.installed():
             if runner.manifest.name == fork.spec.runner:
                 # What is asked for first is imported first, and here: done in the fork, it would be done twice at once.
-                deque(_preload_for(runner), maxlen=0)
+                deque(_imported((*runner.manifest.preload, *runner.manifest.preload_when_asked)), maxlen=0)
         if lockdown.count_threads(self._cells.proc) != 1:
             raise RuntimeError("a preloaded module has started a thread: forks of this template would be broken")
         allowance = self._cells.allowance(fork.spec.limits.memory_mb << 20, frozenset({artifact, channel}), output)
@@ -117,11 +116,11 @@ def preload() -> Iterator[str]:
     A module that is not installed belongs to an extra that this installation does without: runners that need it say so.
     """
     for runner in loader.installed():
-        yield from _preload_for(runner)
+        yield from _imported(runner.manifest.preload)
 
 
-def _preload_for(runner: type[Runner]) -> Iterator[str]:
-    for name in runner.manifest.preload:
+def _imported(names: Iterable[str]) -> Iterator[str]:
+    for name in names:
         try:
             importlib.import_module(name)
         except ImportError as error:

@@ -9,10 +9,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures import artifacts, trees
+from fixtures import artifacts, networks, trees
 from modelkeep.contracts import discovery
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import Artifact, CannotLoad, LoadOptions
@@ -30,6 +31,8 @@ GOOD = {
     "xgboost-ubj": trees.xgboost_file("ubj"),
     "lightgbm": trees.lightgbm_file(),
     "catboost": trees.catboost_file(),
+    "torchscript": networks.traced(networks.dense(), torch.ones(2, 4)),
+    "torch-export": networks.exported(networks.dense(), torch.ones(2, 4), shapes=({0: torch.export.Dim("batch")},)),
 }
 RUNNERS = {name: discovery.find(discovery.RUNNERS, name) for name in discovery.names(discovery.RUNNERS)}
 FORMATS = {one.name: (name, one) for name, runner in RUNNERS.items() for one in runner.manifest.formats}
@@ -100,7 +103,9 @@ def test_manifest_is_named_as_its_entry_point(name):
 @pytest.mark.parametrize("name", RUNNERS)
 def test_importing_a_runner_imports_no_framework(name):
     module = RUNNERS[name].__module__
-    heavy = "{'numpy', 'onnxruntime', 'sklearn', 'joblib', 'pandas', 'skops', 'scipy', 'xgboost', 'lightgbm', 'catboost'}"
+    heavy = (
+        "{'numpy', 'onnxruntime', 'sklearn', 'joblib', 'pandas', 'skops', 'scipy', 'xgboost', 'lightgbm', 'catboost', 'torch'}"
+    )
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
