@@ -103,10 +103,20 @@ def test_manifest_is_named_as_its_entry_point(name):
 @pytest.mark.parametrize("name", RUNNERS)
 def test_importing_a_runner_imports_no_framework(name):
     module = RUNNERS[name].__module__
-    heavy = (
-        "{'numpy', 'onnxruntime', 'sklearn', 'joblib', 'pandas', 'skops', 'scipy', 'xgboost', 'lightgbm', 'catboost', 'torch'}"
-    )
-    code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
+    heavy = {
+        "numpy",
+        "onnxruntime",
+        "sklearn",
+        "joblib",
+        "pandas",
+        "skops",
+        "scipy",
+        "xgboost",
+        "lightgbm",
+        "catboost",
+        "torch",
+    }
+    code = f"import sys, {module}; print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -30,6 +30,7 @@ _FIRST = (
     b"models/",
     b"version",
 )
+_FOLDER, _SHORT = b"archive/", 64
 _LAST = b"/.data/serialization_id"
 _SAFETENSORS_HEADER_AT = 8
 _MOST_UNPACKED = 256 << 20
@@ -65,7 +66,8 @@ def recognise(head: bytes, tail: bytes) -> str | None:
     if head.startswith(_ZIP):
         name = head[_NAME_AT : _NAME_AT + int.from_bytes(head[_NAME_SIZE_AT : _NAME_SIZE_AT + 2], "little")]
         _folder, slash, first = name.partition(b"/")
-        if not (slash and first.startswith(_FIRST)) and _LAST not in tail:
+        known = slash and first.startswith(_FIRST)
+        if not known and _LAST not in tail and not (len(head) < _SHORT and _FOLDER.startswith(name)):
             return None
         exported = b"/archive_format" in tail or first.startswith((b"models/", b"data/weights/", b"data/constants/"))
         return "torch-export" if exported else "torchscript"
@@ -88,9 +90,7 @@ def look_at(data: bytes) -> Archive:
         return Archive(Kind.MOBILE)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            infos = archive.infolist()
-            if not infos or min(one.header_offset for one in infos):
-                raise zipfile.BadZipFile(_INNER)
+            infos = _alone(archive)
             paths = [one.filename for one in infos]
             names = frozenset(path.partition("/")[2] for path in paths)
             kind = _kind(names)
@@ -107,6 +107,13 @@ def look_at(data: bytes) -> Archive:
     if len(set(paths)) != len(paths) or len({path.partition("/")[0] for path in paths}) != 1:
         raise CannotLoad(Reason.LOAD_FAILED, f"{_DAMAGED}: its records are not in one folder, each once.")
     return Archive(kind, names)
+
+
+def _alone(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    infos = archive.infolist()
+    if not infos or min(one.header_offset for one in infos):
+        raise zipfile.BadZipFile(_INNER)
+    return infos
 
 
 def _kind(names: frozenset[str]) -> Kind:
