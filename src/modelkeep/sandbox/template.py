@@ -14,6 +14,7 @@ import selectors
 import signal
 import socket
 import sys
+import tempfile
 import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -123,7 +124,7 @@ def _imported(names: Iterable[str]) -> Iterator[str]:
     for name in names:
         try:
             importlib.import_module(name)
-        except ImportError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the runners of other plugins need none of it
             sys.stderr.write(f"not preloaded: {name}: {error}\n")
         yield name
 
@@ -145,6 +146,7 @@ def main(fd: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the supervisor decides when runners end; a terminal's Ctrl-C goes to all
     lockdown.clean_environment()
+    tempfile.tempdir = "/"  # torch asks for such a folder on import; looking for one where nothing can be written is an error
     parent = os.getppid()
     template = Template(socket.socket(fileno=fd))
     lockdown.die_with_parent(parent)  # after namespaces were entered, which may clear it

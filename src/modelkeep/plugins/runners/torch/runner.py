@@ -22,7 +22,7 @@ class TorchRunner:
             Format("torchscript", (".pt", ".pth", ".torchscript", ".ptl"), "code", also=("torch-export",)),
             Format("torch-export", (".pt2",), "code", also=("torchscript",)),
         ),
-        preload_when_asked=("numpy", "torch", "torch.export.pt2_archive._package"),
+        preload_when_asked=("numpy", "torch", "torch.export._trace", "torch.export.pt2_archive._package"),
         extra="torch",
     )
 
