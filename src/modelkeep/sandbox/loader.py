@@ -24,12 +24,17 @@ _NO_MEMORY = re.compile(
     r"bad_alloc|MemoryError|failed to allocate|cannot allocate memory|out of memory|unable to allocate", re.IGNORECASE
 )
 _PATHS = re.compile(r"(?<![\w.])(?:/[\w.@+-]+){2,}/?")
+_TO_ONNX = "convert it to ONNX with tf2onnx, where it was made"
+_IN_ARCHIVES = (
+    (b"saved_model.pb", f"a TensorFlow SavedModel: {_TO_ONNX}"),
+    (b"model.weights.h5", f"a Keras model: {_TO_ONNX}"),
+)
 _OTHER_CONTENT = (
     (b"\x89PNG", "a PNG picture"),
     (b"\xff\xd8\xff", "a JPEG picture"),
     (b"GIF8", "a GIF picture"),
     (b"%PDF", "a PDF document"),
-    (b"\x89HDF", "an HDF5 file, as Keras writes"),
+    (b"\x89HDF", f"an HDF5 file, as Keras writes: {_TO_ONNX}"),
     (b"GGUF", "a GGUF file"),
     (b"PAR1", "a Parquet table"),
     (b"\x7fELF", "a program"),
@@ -136,6 +141,10 @@ def _check_content(plugins: Sequence[type[Runner]], declared: Format, data: byte
 
 
 def _describe(data: bytes) -> str:
+    if data.startswith(b"PK\x03\x04") or data[257:262] == b"ustar":
+        for name, words in _IN_ARCHIVES:
+            if name in data[:EDGE] or name in data[-EDGE:]:
+                return f"seems to be {words}"
     start = data[:64].lstrip()
     for magic, words in _OTHER_CONTENT:
         if start.startswith(magic):

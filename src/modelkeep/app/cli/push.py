@@ -26,7 +26,9 @@ EXAMPLES = """[bold]Examples[/bold]
 
 
 def push(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The model: ONNX, scikit-learn, XGBoost, LightGBM or CatBoost.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The model: ONNX, scikit-learn, PyTorch, XGBoost, LightGBM or CatBoost.")
+    ],
     *,
     name: Annotated[
         str, typer.Option("--name", "-n", metavar="NAME", help="Model that it is a version of; made if it is new.")
