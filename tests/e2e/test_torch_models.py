@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from fixtures import networks
-from fixtures.installation import Installation, installed
-from modelkeep.client import Invalid, Rejected
+from fixtures.installation import Installation
+from modelkeep.client import Invalid, ModelkeepError, Rejected
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -47,9 +47,10 @@ def test_weights_alone_are_refused_with_what_is_in_them(house: Installation, tmp
     assert "4 tensors (0.weight, 0.bias, 2.weight, ...)" in rejection.detail
 
 
-@pytest.mark.parametrize(
-    ("filename", "words"), [("m.keras", "tf2onnx"), ("m.pb", "tf2onnx"), ("m.safetensors", "torch.export")]
-)
+ELSEWHERE = {"m.keras": "tf2onnx", "m.pb": "tf2onnx", "m.h5": "tf2onnx", "m.safetensors": "torch.export"}
+
+
+@pytest.mark.parametrize(("filename", "words"), ELSEWHERE.items())
 def test_files_that_no_runner_takes_are_refused_with_what_to_do(
     house: Installation, tmp_path: Path, filename: str, words: str
 ) -> None:
@@ -60,9 +61,9 @@ def test_files_that_no_runner_takes_are_refused_with_what_to_do(
 
 
 @pytest.mark.parametrize("filename", ["traced.pt", "program.pt2"])
-def test_what_may_run_code_needs_an_administrators_word(tmp_path: Path, filename: str) -> None:
+def test_what_may_run_code_needs_an_administrators_word(own_house: Installation, tmp_path: Path, filename: str) -> None:
     (tmp_path / filename).write_bytes(FILES[filename])
-    with installed(tmp_path / "data") as house, house.client() as client:
-        client.refuse_code(reason="a test")
-        with pytest.raises(Exception, match="code"):
+    with own_house.client() as client:
+        client.allow_code(allowed=False, reason="this test")
+        with pytest.raises(ModelkeepError, match="allow-code"):
             client.push(tmp_path / filename, "m")
