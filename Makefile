@@ -18,8 +18,8 @@ $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: apt-get install -y python3.11-venv, or make PYTHON=/path/to/python3.11"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "On Debian: apt-get install -y python3.11-venv"; exit 2; }
 	@echo "Installing into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	@$(BIN)/uv pip install --quiet --system-certs --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[sklearn,xgboost,lightgbm,catboost,openvino,s3,s3-role,demo]' --group test --group lint --group bench
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv torch
+	@$(BIN)/uv pip install --quiet --system-certs --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[sklearn,xgboost,lightgbm,catboost,torch,openvino,s3,s3-role,demo]' --group test --group lint --group bench
 	@touch $(READY)
 
 demo: $(READY) ## Set up and serve two real models on PORT (8080), with keys in DATA/demo.env

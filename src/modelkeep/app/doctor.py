@@ -29,6 +29,7 @@ from modelkeep.app.settings import Explained, InvalidSettings, Settings
 from modelkeep.contracts import discovery
 from modelkeep.contracts.confinement import Confinement, Level
 from modelkeep.contracts.errors import ModelkeepError
+from modelkeep.contracts.runner import Manifest
 from modelkeep.contracts.storage import BlobStore
 from modelkeep.infra.settings import DatabaseSettings, sqlite_file
 from modelkeep.sandbox.lockdown import ENVIRONMENT
@@ -110,7 +111,7 @@ def plugins() -> Iterator[Finding]:
             continue
         if all(one.for_tests for one in manifest.formats):
             continue
-        missing = [module for module in _frameworks(manifest.preload) if not _installed(module)]
+        missing = [module for module in _frameworks(manifest) if not _installed(module)]
         formats = ", ".join(f"{one.name} ({' '.join(one.suffixes) or 'a folder'})" for one in manifest.formats)
         if missing:
             advice = f"Install it with: pip install 'modelkeep[{manifest.extra}]'" if manifest.extra else ""
@@ -342,8 +343,9 @@ async def _postgres(database: DatabaseSettings) -> Finding:
     return Finding(OK, "database", f"{shown} answers, PostgreSQL {row[0] if row else 'of unknown version'}")
 
 
-def _frameworks(preload: Iterable[str]) -> list[str]:
-    return sorted({module.partition(".")[0] for module in preload})
+def _frameworks(manifest: Manifest) -> list[str]:
+    modules = (*manifest.preload, *manifest.preload_when_asked, *manifest.needs)
+    return sorted({module.partition(".")[0] for module in modules})
 
 
 def _installed(module: str) -> bool:

@@ -43,7 +43,7 @@ ADVICE: dict[Reason, str] = {
     Reason.ARCHIVE_REFUSED: "The archive holds what no model needs. Push the folder itself: it is packed as it must be.",
     Reason.MISSING_DEPENDENCY: "The model needs a package that is not installed here. Install it, or convert to ONNX.",
     Reason.UNTRUSTED_TYPES: "The skops file holds types that are not trusted here. Use known estimators, or joblib.",
-    Reason.NOT_A_MODEL: "The file loads, but what it holds cannot predict. Save the fitted estimator itself.",
+    Reason.NOT_A_MODEL: "The file loads, but what it holds cannot predict. Save the fitted model itself.",
     Reason.NOT_FITTED: "The estimator is not fitted. Call fit() before saving it.",
     Reason.LOAD_FAILED: "The file could not be loaded. Load it once where it was made, with the same package versions.",
     Reason.LOAD_TIMEOUT: "Loading took longer than validation allows. Make the model smaller, or raise the time limit.",

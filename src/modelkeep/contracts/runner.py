@@ -39,8 +39,10 @@ class Format(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True):
     """What a runner says of itself without importing its framework.
 
-    `preload`: modules that the template process imports once, so that a runner forked from it is warm.
-    `extra`: the optional dependency that installs the framework ("" for none).
+    `preload`: modules that the template process imports once, so that a runner forked from it is warm. `preload_when_asked`:
+    those that it imports when the first runner of this plugin is asked for, because they take long and much memory.
+    `needs`: further modules, which a runner imports itself, because they start threads. `extra`: the optional dependency that
+    installs the framework ("" for none).
     `cold`: its runners are no forks of the template but start as a new Python, in which no framework is loaded yet, because
     artifacts may bring versions of their own.
     """
@@ -48,6 +50,8 @@ class Manifest(msgspec.Struct, frozen=True):
     name: str
     formats: tuple[Format, ...]
     preload: tuple[str, ...] = ()
+    preload_when_asked: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
     extra: str = ""
     cold: bool = False
 
@@ -69,13 +73,14 @@ class Column(msgspec.Struct, frozen=True):
     """A column of the uploader's sample: its name ("" for none), its datatype, and whether values are missing in it.
 
     `kind` is "datetime" where all its texts are dates, to be taken as such where nothing else is known; "wide" where it has
-    whole numbers beyond 2^53.
+    whole numbers beyond 2^53. `shape` is that of one row's value, where it is no single value but nested lists.
     """
 
     name: str
     dtype: Dtype
     nullable: bool = False
     kind: str = ""
+    shape: tuple[int, ...] = ()
 
 
 class LoadOptions(msgspec.Struct, frozen=True):

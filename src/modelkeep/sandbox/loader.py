@@ -22,6 +22,7 @@ from modelkeep.contracts.runner import (
     RecognisesFiles,
     Runner,
 )
+from modelkeep.contracts.signature import Dtype
 from modelkeep.contracts.snapshot import RunnerSpec
 from modelkeep.sandbox import archive
 from modelkeep.sandbox.place import Place
@@ -36,12 +37,17 @@ _NO_MEMORY = re.compile(
     r"bad_alloc|MemoryError|failed to allocate|cannot allocate memory|out of memory|unable to allocate", re.IGNORECASE
 )
 _PATHS = re.compile(r"(?<![\w.])(?:/[\w.@+-]+){2,}/?")
+_TO_ONNX = "convert it to ONNX with tf2onnx, where it was made"
+_IN_ARCHIVES = (
+    (b"saved_model.pb", f"a TensorFlow SavedModel: {_TO_ONNX}"),
+    (b"model.weights.h5", f"a Keras model: {_TO_ONNX}"),
+)
 _OTHER_CONTENT = (
     (b"\x89PNG", "a PNG picture"),
     (b"\xff\xd8\xff", "a JPEG picture"),
     (b"GIF8", "a GIF picture"),
     (b"%PDF", "a PDF document"),
-    (b"\x89HDF", "an HDF5 file, as Keras writes"),
+    (b"\x89HDF", f"an HDF5 file, as Keras writes: {_TO_ONNX}"),
     (b"GGUF", "a GGUF file"),
     (b"PAR1", "a Parquet table"),
     (b"\x7fELF", "a program"),
@@ -71,7 +77,7 @@ def load(
     uploaded = _opened(plugins, declared, data, spec.limits.memory_mb << 20, unpacking)
     del data  # an archive's is not needed any more, but for what is a view of it
     known = None if spec.image else spec.signature  # an image version's is of pictures: the model inside never sees them
-    options = LoadOptions(signature=known, sample=sample, threads=spec.limits.threads)
+    options = LoadOptions(signature=known, sample=sample or _of_pictures(spec), threads=spec.limits.threads)
     try:
         chosen = runner()
         if unpacking is not None and isinstance(chosen, Prepares):
@@ -132,6 +138,15 @@ def read(artifact: int, size: int, digest: str) -> bytes:
     if len(data) != size or hashlib.sha256(data).hexdigest() != digest:
         raise CannotLoad(Reason.CORRUPT, f"{len(data)} of {size} bytes were read, with another digest.")
     return data
+
+
+def _of_pictures(spec: RunnerSpec) -> tuple[Column, ...]:
+    """What a model of pictures is given, as the column of a sample: a block of numbers a row."""
+    if spec.image is None:
+        return ()
+    size = spec.image.size
+    shape = (3, size, size) if spec.image.layout == "NCHW" else (size, size, 3)
+    return (Column("", Dtype.FP32, shape=shape),)
 
 
 def _chunks(artifact: int, size: int) -> Iterable[bytes]:
@@ -220,6 +235,10 @@ def _check_content(declared: Format, found: set[str], plugins: Sequence[type[Run
 
 
 def _describe(data: bytes) -> str:
+    if data.startswith(b"PK\x03\x04") or data[257:262] == b"ustar":
+        for name, words in _IN_ARCHIVES:
+            if name in data[:EDGE] or name in data[-EDGE:]:
+                return f"seems to be {words}"
     start = data[:64].lstrip()
     for magic, words in _OTHER_CONTENT:
         if start.startswith(magic):

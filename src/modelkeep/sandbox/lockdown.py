@@ -23,6 +23,7 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime starts an uploading thread on import and writes to the home otherwise
+    "TORCHINDUCTOR_CACHE_DIR": "/",  # torch.export makes this folder on import, in one for temporary files that there is not
 }
 """All that a runner, and the template it is forked from, finds in its environment."""
 

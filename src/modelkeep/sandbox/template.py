@@ -14,14 +14,14 @@ import selectors
 import signal
 import socket
 import sys
+import tempfile
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
 
-from modelkeep.contracts.runner import Runner
 from modelkeep.sandbox import child, cold, loader, lockdown, view
 from modelkeep.sandbox.cells import Cells
 from modelkeep.sandbox.control import ChannelClosed, Exited, Fork, Forked, Grounded, Inbox, pack
@@ -83,7 +83,7 @@ class Template:
         for runner in loader.installed():
             if runner.manifest.name == fork.spec.runner:
                 # What is asked for first is imported first, and here: done in the fork, it would be done twice at once.
-                deque(_preload_for(runner), maxlen=0)
+                deque(_imported((*runner.manifest.preload, *runner.manifest.preload_when_asked)), maxlen=0)
         if lockdown.count_threads(self._cells.proc) != 1:
             raise RuntimeError("a preloaded module has started a thread: forks of this template would be broken")
         unpacks = loader.unpacks(fork.spec)
@@ -129,14 +129,14 @@ def preload() -> Iterator[str]:
     A module that is not installed belongs to an extra that this installation does without: runners that need it say so.
     """
     for runner in loader.installed():
-        yield from _preload_for(runner)
+        yield from _imported(runner.manifest.preload)
 
 
-def _preload_for(runner: type[Runner]) -> Iterator[str]:
-    for name in runner.manifest.preload:
+def _imported(names: Iterable[str]) -> Iterator[str]:
+    for name in names:
         try:
             importlib.import_module(name)
-        except ImportError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the runners of other plugins need none of it
             sys.stderr.write(f"not preloaded: {name}: {error}\n")
         yield name
 
@@ -171,6 +171,7 @@ def main(fd: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the supervisor decides when runners end; a terminal's Ctrl-C goes to all
     lockdown.clean_environment()
+    tempfile.tempdir = "/"  # torch asks for such a folder on import; looking for one where nothing can be written is an error
     parent = os.getppid()
     template = Template(socket.socket(fileno=fd))
     lockdown.die_with_parent(parent)  # after namespaces were entered, which may clear it

@@ -161,7 +161,7 @@ def _read_json(data: bytes) -> Sample:
         raise RefusedError(Reason.SAMPLE_UNREADABLE, "The sample holds no rows.")
     names, rows = _as_table(value)
     if not names or not rows or not all(_is_plain(cell) for row in rows for cell in row):
-        return Sample(nested=value)
+        return Sample(_tensor_columns(value), nested=value)
     kept = rows[:MOST_ROWS]
     columns = tuple(_value_column(name, [row[at] for row in kept]) for at, name in enumerate(names))
     return Sample(columns, tuple(map(tuple, kept)), nested=value)
@@ -184,6 +184,37 @@ def _as_table(value: list[Any] | dict[str, Any]) -> tuple[list[str], list[list[o
         width = len(value[0])
         return ([""] * width, value) if all(len(row) == width for row in value) else ([], [])
     return [""], [[cell] for cell in value]
+
+
+def _tensor_columns(value: list[Any] | dict[str, Any]) -> tuple[Column, ...]:
+    """The columns of nested lists, each with the shape of one row's value; none where they are no whole blocks of numbers."""
+    if isinstance(value, dict):
+        given = list(value.items())
+    elif all(isinstance(row, dict) and row.keys() == value[0].keys() for row in value):
+        given = [(name, [row[name] for row in value]) for name in value[0]]
+    else:
+        given = [("", value)]
+    columns = []
+    for name, rows in given:
+        shape = _block(rows)
+        if not shape:
+            return ()
+        cells = rows[:MOST_ROWS]
+        for _axis in shape[1:]:
+            cells = [cell for one in cells for cell in one]
+        columns.append(msgspec.structs.replace(_value_column(name, cells), shape=shape[1:]))
+    return tuple(columns)
+
+
+def _block(value: object) -> tuple[int, ...]:
+    """The shape of nested lists; nothing where they are not of equal lengths, or hold anything but numbers."""
+    if not isinstance(value, list) or not value:
+        return ()
+    if not isinstance(value[0], list):
+        return (len(value),) if all(cell is None or isinstance(cell, int | float) for cell in value) else ()
+    inner = {_block(one) for one in value}
+    shape = inner.pop()
+    return (len(value), *shape) if shape and not inner else ()
 
 
 def _is_plain(cell: object) -> bool:
@@ -229,7 +260,7 @@ def _inputs(sample: Sample, signature: Signature) -> object:
         return sample.nested
     if not sample.rows:
         return sample.nested
-    wanted = _wanted(signature)
+    wanted = _wanted(signature, len(sample.columns))
     order = _order(sample.columns, [name for name, _spec in wanted])
     rows = [[row[place] for place in order] for row in sample.rows]
     if not sample.is_csv:
@@ -240,12 +271,15 @@ def _inputs(sample: Sample, signature: Signature) -> object:
     ]
 
 
-def _wanted(signature: Signature) -> list[tuple[str, TensorSpec]]:
-    """Name ("" for none) of each column that the inputs take, and the input that it is or belongs to."""
+def _wanted(signature: Signature, width: int) -> list[tuple[str, TensorSpec]]:
+    """Name ("" for none) of each column that the inputs take, and the input that it is or belongs to.
+
+    There are `width` of them where any number will do.
+    """
     if signature.layout is Layout.TABLE:
         return [(one.name, one) for one in signature.inputs]
     spec = signature.inputs[0]
-    return [(name, spec) for name in spec.columns or [""] * spec.shape[1]]
+    return [(name, spec) for name in spec.columns or [""] * (width if spec.shape[1] == -1 else spec.shape[1])]
 
 
 def _order(columns: Sequence[Column], wanted: Sequence[str]) -> list[int]:

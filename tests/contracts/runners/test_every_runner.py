@@ -12,10 +12,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures import archives, artifacts, mlflow_folders, networks, trees
+from fixtures import archives, artifacts, mlflow_folders, networks, openvino_networks, trees
 from modelkeep.contracts import discovery
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import Artifact, CannotLoad, LoadOptions, RecognisesFiles
@@ -34,9 +35,11 @@ GOOD = {
     "lightgbm": trees.lightgbm_file(),
     "catboost": trees.catboost_file(),
     "onnx-files": archives.as_zip(archives.onnx_beside()),
-    "openvino": archives.as_zip(networks.openvino_files()),
+    "openvino": archives.as_zip(openvino_networks.openvino_files()),
     "mlflow": archives.as_zip(mlflow_folders.folder("skops", mlflow_folders.MATRIX)),
     "mlflow-code": archives.as_zip(mlflow_folders.folder("sklearn", mlflow_folders.MATRIX)),
+    "torchscript": networks.traced(networks.dense(), torch.ones(2, 4)),
+    "torch-export": networks.exported(networks.dense(), torch.ones(2, 4), shapes=({0: torch.export.Dim("batch")},)),
 }
 RUNNERS = {name: discovery.find(discovery.RUNNERS, name) for name in discovery.names(discovery.RUNNERS)}
 FORMATS = {one.name: (name, one) for name, runner in RUNNERS.items() for one in runner.manifest.formats}
@@ -109,9 +112,22 @@ def test_manifest_is_named_as_its_entry_point(name):
 @pytest.mark.parametrize("name", RUNNERS)
 def test_importing_a_runner_imports_no_framework(name):
     module = RUNNERS[name].__module__
-    heavy = ["numpy", "onnxruntime", "sklearn", "joblib", "pandas", "skops", "scipy"]
-    heavy += ["xgboost", "lightgbm", "catboost", "openvino", "yaml"]
-    code = f"import sys, {module}; print(sorted(set({heavy}) & set(sys.modules)))"
+    heavy = {
+        "numpy",
+        "onnxruntime",
+        "sklearn",
+        "joblib",
+        "pandas",
+        "skops",
+        "scipy",
+        "xgboost",
+        "lightgbm",
+        "catboost",
+        "torch",
+        "openvino",
+        "yaml",
+    }
+    code = f"import sys, {module}; print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

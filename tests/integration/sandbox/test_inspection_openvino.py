@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fixtures import archives, networks
+from fixtures import archives, openvino_networks
 from fixtures.inspection import accepted, refused
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.signature import Dtype
@@ -14,7 +14,7 @@ ROWS = np.arange(28, dtype=np.float32).reshape(7, 4) / 10
 
 @pytest.mark.parametrize("batch", [-1, 1, 3])
 async def test_it_answers_as_the_original(inspect, warm_bench, batch):
-    data = archives.as_zip({f"net/{name}": content for name, content in networks.openvino_files(batch).items()})
+    data = archives.as_zip({f"net/{name}": content for name, content in openvino_networks.openvino_files(batch).items()})
     found = await accepted(inspect, data, "openvino")
     assert (found.signature.inputs[0].name, found.signature.inputs[0].dtype) == ("x", Dtype.FP32)
     assert (found.signature.inputs[0].shape, found.signature.outputs[0].shape) == ((-1, 4), (-1, 3))
@@ -43,7 +43,7 @@ ENTITIES = b'<!DOCTYPE net [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]>'
     ids=["entities", "utf-16", "offset", "size", "negative", "cut", "deep", "html", "extension"],
 )
 async def test_a_file_that_is_not_as_it_must_be_is_refused(inspect, change, code):
-    files = networks.openvino_files()
+    files = openvino_networks.openvino_files()
     changed = change(files["model.xml"])
     assert changed != files["model.xml"]
     found = await refused(inspect, archives.as_zip(files | {"model.xml": changed}), "openvino")
@@ -51,12 +51,12 @@ async def test_a_file_that_is_not_as_it_must_be_is_refused(inspect, change, code
 
 
 async def test_weights_that_are_cut_are_refused(inspect):
-    files = networks.openvino_files()
+    files = openvino_networks.openvino_files()
     found = await refused(inspect, archives.as_zip(files | {"model.bin": files["model.bin"][:40]}), "openvino")
     assert found.code is Reason.TRUNCATED
 
 
 async def test_of_two_networks_none_is_chosen(inspect):
-    files = networks.openvino_files()
+    files = openvino_networks.openvino_files()
     more = {f"other{name[5:]}": content for name, content in files.items()}
     assert "2 networks" in (await refused(inspect, archives.as_zip(files | more), "openvino")).detail

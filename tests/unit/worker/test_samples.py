@@ -190,3 +190,24 @@ def test_made_up_rows_are_always_the_same():
 def test_a_made_up_picture_is_a_picture():
     (data,) = make_up(Signature((TensorSpec("image", Dtype.BYTES, (-1,)),), image=True), 1, 8)["image"]
     assert Image.open(io.BytesIO(data)).size == (320, 240)
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("[[[1, 2], [3, 4]]]", (Column("", Dtype.INT64, shape=(2, 2)),)),
+        ('{"x": [[1.5, 2], [3, 4]], "y": [1, 2]}', (Column("x", Dtype.FP64, shape=(2,)), Column("y", Dtype.INT64))),
+        ('[{"x": [1, 2], "y": true}]', (Column("x", Dtype.INT64, shape=(2,)), Column("y", Dtype.BOOL))),
+        ('{"inputs": {"x": [[[1], [null]]], "y": [2]}}', (Column("x", Dtype.INT64, True, (2, 1)), Column("y", Dtype.INT64))),
+        ("[[[1, 2], [3]]]", ()),
+        ('[[["a"]]]', ()),
+        ('[{"x": [1]}, {"y": [1]}]', ()),
+    ],
+)
+def test_nested_lists_of_numbers_tell_their_shapes(text, columns):
+    assert read(text, "s.json").columns == columns
+
+
+def test_rows_fit_a_matrix_of_any_width():
+    open_width = Signature((TensorSpec("tokens", Dtype.INT64, (-1, -1)),))
+    assert fit(read("[[1, 2, 3], [4, 5, 6]]", "s.json"), open_width)["tokens"].tolist() == [[1, 2, 3], [4, 5, 6]]

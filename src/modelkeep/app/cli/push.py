@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from modelkeep.client import Client, Deployment, Version
     from modelkeep.client.upload import Progress
 
-_MODEL = "The model: a file (ONNX, scikit-learn, XGBoost, LightGBM, CatBoost), or a folder (MLflow, OpenVINO, ONNX with data)."
+_MODEL = (
+    "The model: a file (ONNX, scikit-learn, PyTorch, XGBoost, LightGBM, CatBoost), or a folder (MLflow, OpenVINO, ONNX with "
+    "data, a Python class)."
+)
 EXAMPLES = """[bold]Examples[/bold]
 
   modelkeep push model.joblib --name churn --sample rows.csv

@@ -135,6 +135,18 @@ class Findings(msgspec.Struct, frozen=True):
     compiled: CompiledArtifact | None = None
 
 
+_ELSEWHERE = {
+    (".pb", ".keras", ".h5", ".hdf5", ".tflite"): (
+        "Convert TensorFlow and Keras models to ONNX where they were made: python -m tf2onnx.convert --saved-model FOLDER "
+        "--output model.onnx, or model.export('model.onnx', format='onnx')."
+    ),
+    (".safetensors", ".ckpt"): (
+        "They hold weights without the model they belong to. Save the model itself, with torch.export.save or torch.jit.save."
+    ),
+}
+"""What to do with files of suffixes that models are known by and that no runner takes."""
+
+
 class Formats:
     """The file formats that can be served here, from the manifests of the installed runners."""
 
@@ -156,6 +168,9 @@ class Formats:
         for form, runner in self._by_name.values():
             if suffix and suffix in form.suffixes:
                 return form, runner
+        for suffixes, advice in _ELSEWHERE.items():
+            if suffix in suffixes:
+                raise UnsupportedFormat(f"Files of the suffix {suffix!r} cannot be served as they are. {advice}")
         raise UnsupportedFormat(
             f"The file name's suffix {suffix[:20]!r} tells no format that can be served here. {self._supported()} "
             "Rename the file, or name its format in `format`."

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
+from modelkeep.contracts.pieces import in_pieces
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import Artifact, CannotLoad, Format, LoadOptions, Manifest, ModelFacts
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
@@ -150,16 +151,7 @@ class OnnxModel:
         feed = inputs
         if self._texts:
             feed = {name: _as_texts(array) if name in self._texts else array for name, array in inputs.items()}
-        if not self._batch:
-            return self._once(feed)
-        import numpy as np
-
-        rows = len(next(iter(feed.values())))
-        pieces = []
-        for start in range(0, rows, self._batch):
-            piece = self._once({name: _filled(array[start : start + self._batch], self._batch) for name, array in feed.items()})
-            pieces.append({name: _rows_of(name, array, self._batch)[: rows - start] for name, array in piece.items()})
-        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+        return in_pieces(feed, self._batch, self._batch, self._once) if self._batch else self._once(feed)
 
     def _once(self, feed: "Mapping[str, NDArray[np.generic]]") -> "dict[str, NDArray[np.generic]]":
         answers = zip(self._outputs, self._session.run(self._outputs, feed), strict=True)
@@ -415,18 +407,3 @@ def _as_texts(array: "NDArray[np.generic]") -> "NDArray[np.generic]":
     texts = np.empty(len(values), dtype=object)
     texts[:] = values
     return texts.reshape(array.shape)
-
-
-def _filled(rows: "NDArray[np.generic]", batch: int) -> "NDArray[np.generic]":
-    """The rows, with the last one repeated until there are `batch`."""
-    import numpy as np
-
-    missing = batch - len(rows)
-    return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
-
-
-def _rows_of(name: str, array: "NDArray[np.generic]", batch: int) -> "NDArray[np.generic]":
-    """The answers to one piece. One that has another number of them would be cut and joined to something wrong."""
-    if not array.ndim or len(array) != batch:
-        raise RuntimeError(f"the output {name!r} has the shape {list(array.shape)} for {batch} rows: the rows come first")
-    return array

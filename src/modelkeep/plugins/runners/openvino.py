@@ -50,6 +50,7 @@ class OpenvinoRunner:
         name="openvino",
         formats=(Format("openvino", (), "data", archive="memory"),),
         preload=("numpy",),
+        needs=("openvino",),
         extra="openvino",
     )
 

@@ -32,7 +32,7 @@ class CatboostRunner:
     manifest: ClassVar[Manifest] = Manifest(
         name="catboost",
         formats=(Format("catboost", (".cbm",), "data"),),
-        preload=("numpy", "pandas", "catboost"),
+        preload_when_asked=("numpy", "pandas", "catboost"),
         extra="catboost",
     )
 

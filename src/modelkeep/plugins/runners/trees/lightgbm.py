@@ -28,7 +28,7 @@ class LightgbmRunner:
     manifest: ClassVar[Manifest] = Manifest(
         name="lightgbm",
         formats=(Format("lightgbm", (".lgb", ".lgbm", ".txt"), "data"),),
-        preload=("numpy", "scipy.sparse", "lightgbm"),
+        preload_when_asked=("numpy", "scipy.sparse", "lightgbm"),
         extra="lightgbm",
     )
 

@@ -37,7 +37,7 @@ class XgboostRunner:
             Format(JSON, (".json",), "data", also=(UBJSON,)),
             Format(UBJSON, (".ubj", ".xgb", ".bst", ".model"), "data", also=(JSON,)),
         ),
-        preload=("numpy", "scipy.special", "xgboost"),
+        preload_when_asked=("numpy", "scipy.special", "xgboost"),
         extra="xgboost",
     )
 
