@@ -45,36 +45,37 @@ T = TypeVar("T", bound=Tenant)
 T_contra = TypeVar("T_contra", bound=Tenant, contravariant=True)
 
 
-class House(Protocol[T_contra]):
-    """Where the runners live."""
+class Held(Protocol[T_contra]):
+    """What the runners hold."""
 
     def held_bytes(self) -> int:
-        """Return what all runners hold, or are about to, those that are leaving too."""
+        """Return what all runners hold, or are about to, those that are leaving too; 0 only where there are none."""
         ...
 
     def leaving_bytes(self) -> int:
         """Return how much of it is about to come free."""
         ...
 
-    def bytes_of(self, tenant: T_contra) -> int:
+    def bytes_of(self, tenant: T_contra, /) -> int:
         """Return what the tenant's runners hold; 0 while they start, for what is not there yet frees nothing."""
-        ...
-
-    def begin(self, tenant: T_contra) -> None:
-        """Have its runners started."""
-        ...
-
-    def end(self, tenant: T_contra) -> None:
-        """Have its runners finish and go."""
         ...
 
 
 class Residency(Generic[T]):
-    """Who waits for room, and who goes."""
+    """Who waits for room, and who goes. `begin` has a tenant's runners started, `end` has them finish and go."""
 
-    def __init__(self, budget: Budget, house: House[T], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        held: Held[T],
+        begin: Callable[[T], None],
+        end: Callable[[T], None],
+        clock: Callable[[], float],
+    ) -> None:
         self._budget = budget
-        self._house = house
+        self._held = held
+        self._begin = begin
+        self._end = end
         self._clock = clock
         self._waiting: dict[int, T] = {}
 
@@ -85,7 +86,7 @@ class Residency(Generic[T]):
 
     def fits(self, more_bytes: int) -> bool:
         """Whether there is room for so much more. The first one always has: it could not be smaller later."""
-        held = self._house.held_bytes()
+        held = self._held.held_bytes()
         return held == 0 or held + more_bytes <= self._budget.limit_bytes
 
     def settle(self, tenant: T, *, urgent: bool) -> None:
@@ -94,7 +95,7 @@ class Residency(Generic[T]):
         if tenant.keep == "on_demand" and not urgent:
             tenant.asleep = True
         elif self.fits(tenant.expected_bytes):
-            self._house.begin(tenant)
+            self._begin(tenant)
         elif urgent or tenant.keep == "always":
             self._waiting[id(tenant)] = tenant
         else:
@@ -124,7 +125,7 @@ class Residency(Generic[T]):
                 self._make_room(tenants, tenant.expected_bytes)
                 break
             del self._waiting[id(tenant)]
-            self._house.begin(tenant)
+            self._begin(tenant)
 
     def relieve(self, tenants: Collection[T]) -> None:
         """Have those go that nobody has asked for long enough, and, where runners have grown over the budget, some more."""
@@ -132,23 +133,23 @@ class Residency(Generic[T]):
         for tenant in tenants:
             if tenant.keep == "on_demand" and not tenant.asleep and now - tenant.used >= tenant.idle_s:
                 self._rest(tenant)
-        if self._house.held_bytes() > self._budget.limit_bytes:
+        if self._held.held_bytes() > self._budget.limit_bytes:
             self._make_room(tenants, 0)
 
     def _never_fits(self, tenants: Collection[T], more_bytes: int) -> bool:
         """Whether those who never go leave no room for it."""
-        fixed = sum(self._house.bytes_of(one) for one in tenants if one.keep == "always")
+        fixed = sum(self._held.bytes_of(one) for one in tenants if one.keep == "always")
         return fixed > 0 and fixed + more_bytes > self._budget.limit_bytes
 
     def _make_room(self, tenants: Collection[T], more_bytes: int) -> None:
         """Have the least recently used go until so much more fits, or nobody is left who may."""
-        missing = self._house.held_bytes() - self._house.leaving_bytes() + more_bytes - self._budget.limit_bytes
+        missing = self._held.held_bytes() - self._held.leaving_bytes() + more_bytes - self._budget.limit_bytes
         if missing <= 0:
             return
         latest = self._clock() - self._budget.min_idle_s
-        movable = [one for one in tenants if one.keep != "always" and one.used <= latest and self._house.bytes_of(one)]
+        movable = [one for one in tenants if one.keep != "always" and one.used <= latest and self._held.bytes_of(one)]
         for tenant in sorted(movable, key=lambda one: one.used):
-            missing -= self._house.bytes_of(tenant)
+            missing -= self._held.bytes_of(tenant)
             self._rest(tenant)
             if missing <= 0:
                 return
@@ -156,4 +157,4 @@ class Residency(Generic[T]):
     def _rest(self, tenant: T) -> None:
         tenant.asleep = True
         self._waiting.pop(id(tenant), None)
-        self._house.end(tenant)
+        self._end(tenant)

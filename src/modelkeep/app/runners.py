@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 from msgspec.structs import replace
 
+from modelkeep.app.census import Census
 from modelkeep.app.children import Child, start
 from modelkeep.app.folders import Folder, Folders
 from modelkeep.app.kept import Kept
@@ -28,7 +29,7 @@ from modelkeep.contracts.snapshot import RunnerSpec
 from modelkeep.sandbox import control, loader
 from modelkeep.sandbox.control import Cause, Channel, ChannelClosed
 from modelkeep.sandbox.lockdown import ENVIRONMENT
-from modelkeep.sandbox.memory import machine_bytes, resident_bytes
+from modelkeep.sandbox.memory import machine_bytes
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +37,6 @@ _WATCH_S = 0.25
 _GRACE_S = 10.0  # for a server that ended to be there again and want what it wanted: its longest delay and its start
 _LAST_RUN_S = 1.0  # beyond the run limit, for the runs of a leaving runner to reach it and their answers to get back
 _RUNNERS_A_CORE = 4
-_MEASURED_A_LOOK = 4
 _SHARE_OF_MACHINE = 0.75
 _MIN_IDLE_S = 2.0
 
@@ -70,11 +70,9 @@ class Runners:
         self._folders = folders
         self._lent: dict[str, Path] = {}
         self._template: Child | None = None
-        self._runners: dict[str, RunnerProcess] = {}
+        self._runners = Census()
         self._kept: dict[str, Kept] = {}
-        self._opening: dict[str, int] = {}
-        self._residency: Residency[Kept] = Residency(budget or budget_of_machine(), self, time.monotonic)
-        self._template_bytes = 0
+        self._residency = Residency(budget or budget_of_machine(), self._runners, self._fill, self._rest, time.monotonic)
         self._wishes = Wishes(_RUNNERS_A_CORE * len(os.sched_getaffinity(0)))
         self._servers: dict[str, Channel] = {}
         self._graces: dict[str, asyncio.TimerHandle] = {}
@@ -262,12 +260,12 @@ class Runners:
         while kept.missing > 0 and (not kept.names or self._residency.fits(kept.expected_bytes)):
             name = f"runner-{next(self._numbers)}"
             kept.names.append(name)
-            self._opening[name] = kept.expected_bytes
+            self._runners.opening[name] = kept.expected_bytes
             self._spawn(self._start(kept, name))
 
     def _connect(self, kept: Kept) -> None:
         """Attach to each runner of the version those servers that want it, and no others."""
-        for runner in filter(None, map(self._runners.get, kept.names)):
+        for runner in self._runners.of(kept):
             for name, server in self._servers.items():
                 if not self._wishes.wants(name, kept.spec.version_id):
                     runner.detach(server)
@@ -286,18 +284,18 @@ class Runners:
         task.add_done_callback(self._starting.discard)
 
     async def _start(self, kept: Kept, name: str) -> None:
-        expected = self._opening[name]
+        expected = self._runners.opening[name]
         try:
             artifact = await self._open(kept.spec.digest)
             golden = await self._open_golden(kept.spec)
         except OSError as error:
-            del self._opening[name]
+            del self._runners.opening[name]
             gone = _not_started(name, kept.spec, error)
             for server in self._wanting(kept):
                 report(server, gone)
             self._died(kept, name, gone.detail)
             return
-        del self._opening[name]
+        del self._runners.opening[name]
         if name not in kept.names:  # no longer wanted
             for fd in (artifact, golden):
                 if fd >= 0:
@@ -454,15 +452,8 @@ class Runners:
     async def _watch_memory(self) -> None:
         while True:
             await asyncio.sleep(_WATCH_S)
-            self._template_bytes = resident_bytes(self._template.pid) if self._template is not None else 0
-            runners = list(self._runners.values())
-            for runner in runners:
-                runner.check_memory()
-            for runner in itertools.islice((one for one in runners if one.drifted), _MEASURED_A_LOOK):
-                runner.measure()
-            for runner in runners:
-                if runner.overgrown:
-                    self._replace(runner)
+            for runner in self._runners.look(self._template.pid if self._template is not None else 0):
+                self._replace(runner)
             self._residency.relieve(self._kept.values())
             self._residency.look(self._kept.values())
             for kept in self._kept.values():
@@ -482,29 +473,11 @@ class Runners:
             self._leave(runner.name)
         self._fill(kept)
 
-    def held_bytes(self) -> int:
-        """Return what all runners hold, or are about to, with the template that they are forks of; 0 where there are none."""
-        if not self._runners and not self._opening:
-            return 0
-        return self._template_bytes + sum(self._opening.values()) + sum(one.held_bytes for one in self._runners.values())
-
-    def leaving_bytes(self) -> int:
-        """Return how much of it is about to come free."""
-        return sum(one.held_bytes for one in self._runners.values() if one.last_moment is not None)
-
-    def bytes_of(self, tenant: Kept) -> int:
-        """Return what a version's runners hold; 0 while none of them has loaded."""
-        return sum(one.held_bytes for one in filter(None, map(self._runners.get, tenant.names)) if one.ready)
-
-    def begin(self, tenant: Kept) -> None:
-        """Start a version's runners."""
-        self._fill(tenant)
-
-    def end(self, tenant: Kept) -> None:
+    def _rest(self, kept: Kept) -> None:
         """Have a version's runners finish and go, until somebody asks for it."""
-        self._shrink(tenant, 0)
-        for server in self._wanting(tenant):
-            report(server, control.Asleep(tenant.spec.version_id))
+        self._shrink(kept, 0)
+        for server in self._wanting(kept):
+            report(server, control.Asleep(kept.spec.version_id))
 
 
 def _not_started(name: str, spec: RunnerSpec, error: OSError, ticket: str = "") -> control.Gone:

@@ -132,7 +132,7 @@ def test_importing_a_runner_imports_no_framework(name):
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", sorted(ARCHIVES))
+@pytest.mark.parametrize("name", sorted(ARCHIVES & set(GOOD)))
 def test_an_archive_is_recognised_by_its_files_and_by_one_runner_only(name):
     names = tuple(entry.name for entry in archive.listed(GOOD[name]))
     asked = {runner: plugin.recognise_files(names) for runner, plugin in RUNNERS.items() if isinstance(plugin, RecognisesFiles)}

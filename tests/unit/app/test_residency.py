@@ -34,7 +34,7 @@ class House:
     def __init__(self, limit: int = 100) -> None:
         self.now = 0.0
         self.tenants: list[Tenant] = []
-        self.residency: Residency[Tenant] = Residency(Budget(limit, IDLE_S), self, lambda: self.now)
+        self.residency: Residency[Tenant] = Residency(Budget(limit, IDLE_S), self, self.begin, self.end, lambda: self.now)
 
     def held_bytes(self) -> int:
         return sum(one.size + one.grown for one in self.tenants if one.state != "out")

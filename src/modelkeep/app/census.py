@@ -1,0 +1,47 @@
+"""All runners that there are, by name, and what they hold together."""
+
+import itertools
+from collections.abc import Iterable
+
+from modelkeep.app.kept import Kept
+from modelkeep.app.runner_process import RunnerProcess
+from modelkeep.sandbox.memory import resident_bytes
+
+_MEASURED_A_LOOK = 4
+
+
+class Census(dict[str, RunnerProcess]):
+    """The runners, those whose artifact is still being `opening` (with what they are expected to hold), and their template."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opening: dict[str, int] = {}
+        self._template_bytes = 0
+
+    def of(self, kept: Kept) -> Iterable[RunnerProcess]:
+        """Return a version's runners, as far as they are there."""
+        return filter(None, map(self.get, kept.names))
+
+    def look(self, template: int) -> list[RunnerProcess]:
+        """Look at what each holds, end those over their limit, and return those near it. `template`: its process id."""
+        self._template_bytes = resident_bytes(template) if template else 0
+        runners = list(self.values())
+        for runner in runners:
+            runner.check_memory()
+        for runner in itertools.islice((one for one in runners if one.drifted), _MEASURED_A_LOOK):
+            runner.measure()
+        return [runner for runner in runners if runner.overgrown]
+
+    def held_bytes(self) -> int:
+        """Return what all runners hold or are about to, with the template that they are forks of; 0 where there are none."""
+        if not self and not self.opening:
+            return 0
+        return self._template_bytes + sum(self.opening.values()) + sum(one.held_bytes for one in self.values())
+
+    def leaving_bytes(self) -> int:
+        """Return how much of it is about to come free."""
+        return sum(one.held_bytes for one in self.values() if one.last_moment is not None)
+
+    def bytes_of(self, kept: Kept) -> int:
+        """Return what a version's runners hold; 0 while none of them has loaded."""
+        return sum(one.held_bytes for one in self.of(kept) if one.ready)
