@@ -90,8 +90,8 @@ class Residency(Generic[T]):
         return held == 0 or held + more_bytes <= self._budget.limit_bytes
 
     def settle(self, tenant: T, *, urgent: bool) -> None:
-        """Take a new tenant: at once where it fits. Else an urgent one waits for others to go, and any other sleeps."""
-        tenant.used = self._clock()
+        """Take a tenant in: at once where it fits. Else an urgent one waits for others to go, and any other sleeps."""
+        tenant.used = tenant.used or self._clock()
         if tenant.keep == "on_demand" and not urgent:
             tenant.asleep = True
         elif self.fits(tenant.expected_bytes):

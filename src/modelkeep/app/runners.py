@@ -94,8 +94,7 @@ class Runners:
             while not self._closing:
                 template = start("template", (sys.executable, "-I", "-m", "modelkeep.sandbox.template"), ENVIRONMENT)
                 self._template = template
-                for kept in list(self._kept.values()):
-                    self._fill(kept)
+                self._begin_all()
                 await self._listen(template)
                 template.channel.close()
                 status = await template.finish(1.0)
@@ -221,13 +220,23 @@ class Runners:
             kept.take(wish)
             if kept.keep == "always":
                 self._residency.wake(kept)
-        for kept in sorted(fresh, key=lambda one: one.keep != "always"):
-            self._residency.settle(kept, urgent=urgent)
+        if self._template is not None:
+            for kept in sorted(fresh, key=lambda one: one.keep != "always"):
+                self._residency.settle(kept, urgent=urgent)
         for kept in self._kept.values():
             self._shrink(kept, kept.replicas)
             self._fill(kept)
             self._connect(kept)
         self._residency.look(self._kept.values())
+
+    def _begin_all(self) -> None:
+        """There is a template: have those start that were wanted while there was none, as far as there is room for them."""
+        known = sorted(self._kept.values(), key=lambda one: (one.keep != "always", -one.used))
+        for kept in known:
+            if not kept.asleep and not self._residency.waits(kept):
+                self._residency.settle(kept, urgent=False)
+                if kept.asleep:
+                    self._rest(kept)
 
     def _shrink(self, kept: Kept, replicas: int) -> None:
         """Let the youngest go until there are so many; one whose replacement is on its way is not counted, unless all go."""

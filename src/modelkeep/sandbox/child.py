@@ -136,12 +136,14 @@ def _with(place: Place, allowance: lockdown.Allowance, seen: tuple[str, ...]) ->
 
 def _load(fork: Fork, artifact: int, memory: Memory, place: Place | None) -> tuple[Served, frames.Loaded]:
     before, started = memory.resident_bytes(), time.perf_counter()
-    model = loader.load(fork.spec, fork.sample, artifact, place=place)
+    told: list[str] | None = [] if fork.spec.signature is None else None  # once, at validation
+    model = loader.load(fork.spec, fork.sample, artifact, place=place, told=told)
     try:
         served = Served(model, Pictures(fork.spec.image, model.facts.signature) if fork.spec.image else None)
     except MemoryError as error:
         raise CannotLoad(Reason.MEMORY_LIMIT, str(error)) from error
-    return served, frames.Loaded(served.facts, time.perf_counter() - started, before, memory.resident_bytes())
+    facts = msgspec.structs.replace(served.facts, warnings=(*served.facts.warnings, *(told or ())))
+    return served, frames.Loaded(facts, time.perf_counter() - started, before, memory.resident_bytes())
 
 
 def _start_afresh() -> None:

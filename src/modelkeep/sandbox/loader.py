@@ -25,6 +25,7 @@ from modelkeep.contracts.runner import (
 from modelkeep.contracts.signature import Dtype
 from modelkeep.contracts.snapshot import RunnerSpec
 from modelkeep.sandbox import archive
+from modelkeep.sandbox.advice import advice
 from modelkeep.sandbox.place import Place
 from modelkeep.sandbox.unpacking import Unpacking
 
@@ -65,10 +66,12 @@ def load(
     runners: Sequence[type[Runner]] | None = None,
     *,
     place: Place | None = None,
+    told: list[str] | None = None,
 ) -> Model:
     """Return the model in the file behind the descriptor; raises `CannotLoad` with the reason for its uploader.
 
-    `place` is for archives that are unpacked; it is sealed before anything of them runs.
+    `place` is for archives that are unpacked; it is sealed before anything of them runs. What there is to say to people of a
+    file that may run code is added to `told`, where there is somebody to tell.
     """
     data = read(artifact, spec.size, spec.digest)
     plugins = installed() if runners is None else runners
@@ -76,6 +79,9 @@ def load(
     unpacking = Unpacking(place) if place is not None else None
     uploaded = _opened(plugins, declared, data, spec.limits.memory_mb << 20, unpacking)
     del data  # an archive's is not needed any more, but for what is a view of it
+    warning = advice(uploaded.data, uploaded.files) if told is not None and declared.safety == "code" else ""
+    if told is not None and warning:
+        told.append(warning)
     known = None if spec.image else spec.signature  # an image version's is of pictures: the model inside never sees them
     options = LoadOptions(signature=known, sample=sample or _of_pictures(spec), threads=spec.limits.threads)
     try:
@@ -86,12 +92,17 @@ def load(
             place.seal()
         model = chosen.load(uploaded, options)
     except CannotLoad as error:
-        raise CannotLoad(error.reason, for_people(error.detail)) from error
+        raise CannotLoad(error.reason, _with(warning, for_people(error.detail))) from error
     except Exception as error:
-        raise _explain(error) from error
+        refusal = _explain(error)
+        raise CannotLoad(refusal.reason, _with(warning, refusal.detail)) from error
     gc.collect()
     gc.freeze()
     return model
+
+
+def _with(warning: str, detail: str) -> str:
+    return f"{detail} {warning}".strip() if warning else detail
 
 
 def require(spec: RunnerSpec, held: Confinement, runners: Sequence[type[Runner]] | None = None) -> None:

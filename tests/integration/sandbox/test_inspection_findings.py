@@ -9,7 +9,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 
 from fixtures import artifacts
-from fixtures.inspection import accepted
+from fixtures.inspection import accepted, refused
 from modelkeep.contracts.signature import Dtype
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -108,3 +108,20 @@ async def test_pickles_of_every_protocol_are_loaded_under_either_suffix(inspect,
     data = artifacts.as_pickle(artifacts.classifier(), protocol)
     for name in ("joblib", "pickle"):
         await accepted(inspect, data, name)
+
+
+class Fetches:
+    """Pickled as a call that scanners call dangerous, and that does nothing."""
+
+    def __reduce__(self):
+        return getattr, ("text", "upper")
+
+
+async def test_a_scanners_findings_are_told_and_decide_nothing(inspect):
+    model = artifacts.classifier()
+    model.note = Fetches()
+    found = await accepted(inspect, artifacts.as_pickle(model), "pickle", CSV)
+    assert [one for one in found.report.warnings if "builtins.getattr" in one and "advice only" in one]
+    assert "scanner" not in "".join((await accepted(inspect, GOOD_JOBLIB, "joblib", CSV)).report.warnings)
+    refusal = await refused(inspect, artifacts.as_pickle(Fetches()), "pickle")
+    assert "builtins.getattr" in refusal.detail

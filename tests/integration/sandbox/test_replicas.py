@@ -9,10 +9,12 @@ import socket
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from fixtures import artifacts
 from fixtures.runners import PATIENCE_S
 from modelkeep.app import runners as keeping
+from modelkeep.app.residency import Budget
 from modelkeep.app.runners import Runners
 from modelkeep.contracts.snapshot import Limits, RunnerSpec
 from modelkeep.sandbox import control, frames
@@ -283,3 +285,43 @@ async def test_only_who_is_served_by_a_runner_may_end_it(house):
         server.runners.kill(server.theirs, control.Kill("runner-1", control.Cause.DEADLINE))
         assert (server.runners._runners["runner-1"].cause is None) == (server is stranger)
     await one.until(lambda: any(isinstance(message, control.Gone) for message in one.told))
+
+
+async def test_what_is_wanted_before_there_is_a_template_keeps_within_the_budget(tmp_path):
+    async def open_artifact(digest):
+        return os.open(tmp_path / digest, os.O_RDONLY | os.O_CLOEXEC)
+
+    budget = Budget(900 << 20, 0.5)
+    data = artifacts.echo(load_mb=60)
+    digest = hashlib.sha256(data).hexdigest()
+    (tmp_path / digest).write_bytes(data)
+    spec = RunnerSpec("", digest, len(data), "echo", "echo", limits=Limits(memory_mb=2048), memory_bytes=60 << 20)
+    wanted = tuple(control.Wanted(replace(spec, version_id=f"ver_{at}")) for at in range(20))
+    runners = Runners(open_artifact, lambda confinement: None, budget=budget)
+    running = asyncio.create_task(runners.run())
+    server = FakeServer(runners, "server-1")
+
+    def asleep():
+        return {one.version_id for one in server.told if isinstance(one, control.Asleep)}
+
+    def answers(version_id):
+        mine = {one.name for one in runners._runners.values() if one.spec.version_id == version_id}
+        return mine & server.connections.keys()
+
+    try:
+        runners.want(server.name, server.theirs, wanted)
+        await server.until(lambda: len(server.connections) + len(asleep()) == len(wanted))
+        assert 2 <= len(asleep()) < len(wanted), "more would have been too many, whether or not they were asked for at once"
+        woken = min(asleep())
+        for name in list(server.connections):
+            runners.ready(control.Ready(name))
+        runners.wake(control.Wake(woken))
+        await server.until(lambda: answers(woken))
+        async with asyncio.timeout(PATIENCE_S):
+            while runners._runners.held_bytes() > budget.limit_bytes:
+                await asyncio.sleep(0.05)
+    finally:
+        runners.close()
+        server.die()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

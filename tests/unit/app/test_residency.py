@@ -32,7 +32,7 @@ class House:
     """Runners by hand: they start and leave when a test says so."""
 
     def __init__(self, limit: int = 100) -> None:
-        self.now = 0.0
+        self.now = 1.0
         self.tenants: list[Tenant] = []
         self.residency: Residency[Tenant] = Residency(Budget(limit, IDLE_S), self, self.begin, self.end, lambda: self.now)
 
