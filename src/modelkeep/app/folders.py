@@ -1,6 +1,7 @@
 """Folders lent to runners to unpack archives in, where they cannot have one in memory; each is removed when its runner ends."""
 
 import asyncio
+import errno
 import os
 import shutil
 import tempfile
@@ -11,6 +12,8 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
+_AT_ONCE = 100
+_RESERVE = 1 << 30
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -31,18 +34,23 @@ class Folders:
         """Remove what an earlier life left behind. For when no runner is alive."""
         shutil.rmtree(self._root, ignore_errors=True)
 
-    def make(self, name: str) -> Folder:
-        """Return a new folder that only this user can look into; raises `OSError`."""
+    def make(self, name: str, size: int) -> Folder:
+        """Return a new folder that only this user can look into, for so many bytes; raises `OSError`."""
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        disk = os.statvfs(self._root)
+        if disk.f_bavail * disk.f_frsize < size + _RESERVE:  # the same disk holds the database
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         path = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._root))
         return Folder(path, os.open(path, _FOLDER))
 
     async def remove(self, path: Path) -> None:
-        """Remove one with all that is in it, a folder at a time, so that nobody waits long for the loop."""
+        """Remove one with all that is in it, a few files at a time, so that nobody waits long for the loop."""
         try:
             for _folder, folders, files, at in os.fwalk(path, topdown=False):
-                for name in files:
+                for number, name in enumerate(files):
                     os.unlink(name, dir_fd=at)
+                    if number % _AT_ONCE == 0:
+                        await asyncio.sleep(0)
                 for name in folders:
                     os.rmdir(name, dir_fd=at)
                 await asyncio.sleep(0)

@@ -54,8 +54,8 @@ class CannotListen(Invalid):
 def serve(settings: "Settings", *, announce: Callable[[str], None]) -> None:
     """Run everything until SIGTERM or Ctrl-C. Raises before anything is started when the data or the address is taken."""
     from modelkeep.app import bootstrap
+    from modelkeep.app.census import budget_of_machine
     from modelkeep.app.folders import Folders
-    from modelkeep.app.runners import budget_of_machine
     from modelkeep.app.settings import child_environment
     from modelkeep.app.supervisor import Supervisor
     from modelkeep.infra import quotas, tally, telemetry

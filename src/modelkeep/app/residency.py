@@ -120,9 +120,8 @@ class Residency(Generic[T]):
         """Let in whom there is room for, first come first, and make room for the next; to be called when anything ends."""
         for tenant in list(self._waiting.values()):
             if not self.fits(tenant.expected_bytes):
-                if self._never_fits(tenants, tenant.expected_bytes):
-                    continue  # it is in nobody's way
-                self._make_room(tenants, tenant.expected_bytes)
+                if self._never_fits(tenants, tenant.expected_bytes) or not self._make_room(tenants, tenant.expected_bytes):
+                    continue  # one that there is no room to be made for is in nobody's way
                 break
             del self._waiting[id(tenant)]
             self._begin(tenant)
@@ -131,7 +130,9 @@ class Residency(Generic[T]):
         """Have those go that nobody has asked for long enough, and, where runners have grown over the budget, some more."""
         now = self._clock()
         for tenant in tenants:
-            if tenant.keep == "on_demand" and not tenant.asleep and now - tenant.used >= tenant.idle_s:
+            if tenant.keep != "on_demand" or tenant.asleep or now - tenant.used < tenant.idle_s:
+                continue
+            if self._held.bytes_of(tenant):  # not while it loads, or waits to be tried again
                 self._rest(tenant)
         if self._held.held_bytes() > self._budget.limit_bytes:
             self._make_room(tenants, 0)
@@ -141,18 +142,22 @@ class Residency(Generic[T]):
         fixed = sum(self._held.bytes_of(one) for one in tenants if one.keep == "always")
         return fixed > 0 and fixed + more_bytes > self._budget.limit_bytes
 
-    def _make_room(self, tenants: Collection[T], more_bytes: int) -> None:
-        """Have the least recently used go until so much more fits, or nobody is left who may."""
-        missing = self._held.held_bytes() - self._held.leaving_bytes() + more_bytes - self._budget.limit_bytes
+    def _make_room(self, tenants: Collection[T], more_bytes: int) -> bool:
+        """Have the least recently used go until so much more fits, or nobody is left who may; whether it will fit then."""
+        staying = self._held.held_bytes() - self._held.leaving_bytes()
+        missing = min(staying + more_bytes - self._budget.limit_bytes, staying)  # what is larger than all fits alone
         if missing <= 0:
-            return
+            return True
         latest = self._clock() - self._budget.min_idle_s
         movable = [one for one in tenants if one.keep != "always" and one.used <= latest and self._held.bytes_of(one)]
+        if more_bytes and sum(map(self._held.bytes_of, movable)) < missing:
+            return False  # to send some away would help nobody
         for tenant in sorted(movable, key=lambda one: one.used):
             missing -= self._held.bytes_of(tenant)
             self._rest(tenant)
             if missing <= 0:
-                return
+                break
+        return missing <= 0
 
     def _rest(self, tenant: T) -> None:
         tenant.asleep = True

@@ -264,6 +264,12 @@ def report(server: Channel, message: control.Message, *fds: int) -> None:
         log.debug("nobody left to tell", message=type(message).__name__)
 
 
+def not_started(name: str, spec: RunnerSpec, error: OSError, ticket: str = "") -> control.Gone:
+    """Return the news of a runner that could not be started."""
+    detail = f"it could not be started: {error.strerror}"
+    return control.Gone(name, spec.version_id, Cause.NOT_STARTED, detail, ticket=ticket)
+
+
 def _signal_name(number: int) -> str:
     """Real-time signals have numbers only, and a model may die of any of them."""
     try:

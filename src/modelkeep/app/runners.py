@@ -1,6 +1,6 @@
 """Keeps the runners that are wanted: starts them from the warm template, watches their memory, ends them, starts them again.
 
-It holds no secret and no model: it opens the artifact's file, makes a socketpair for each runner and server, and hands one
+It opens no model: it hands on the artifact's descriptor, makes a socketpair for each runner and server, and hands one
 end to either. Runners belong to no server: a server may end and come back, and finds them warm.
 """
 
@@ -16,20 +16,19 @@ from pathlib import Path
 import structlog
 from msgspec.structs import replace
 
-from modelkeep.app.census import Census
+from modelkeep.app.census import Census, budget_of_machine
 from modelkeep.app.children import Child, start
 from modelkeep.app.folders import Folder, Folders
 from modelkeep.app.kept import Kept
 from modelkeep.app.residency import Budget, Residency
 from modelkeep.app.restarts import Restarts
-from modelkeep.app.runner_process import RunnerProcess, report
+from modelkeep.app.runner_process import RunnerProcess, not_started, report
 from modelkeep.app.wishes import Wishes
 from modelkeep.contracts.confinement import Confinement, Level, in_force
 from modelkeep.contracts.snapshot import RunnerSpec
 from modelkeep.sandbox import control, loader
 from modelkeep.sandbox.control import Cause, Channel, ChannelClosed
 from modelkeep.sandbox.lockdown import ENVIRONMENT
-from modelkeep.sandbox.memory import machine_bytes
 
 log = structlog.get_logger(__name__)
 
@@ -37,16 +36,9 @@ _WATCH_S = 0.25
 _GRACE_S = 10.0  # for a server that ended to be there again and want what it wanted: its longest delay and its start
 _LAST_RUN_S = 1.0  # beyond the run limit, for the runs of a leaving runner to reach it and their answers to get back
 _RUNNERS_A_CORE = 4
-_SHARE_OF_MACHINE = 0.75
-_MIN_IDLE_S = 2.0
 
 Open = Callable[[str], Awaitable[int]]
 """Opens the artifact with a digest, read-only, and returns its descriptor."""
-
-
-def budget_of_machine(limit_mb: int = 0, min_idle_s: float = _MIN_IDLE_S) -> Budget:
-    """Return a budget for all runners together; without a limit in MiB, three quarters of what the machine has."""
-    return Budget(limit_mb << 20 or int(_SHARE_OF_MACHINE * machine_bytes()), min_idle_s)
 
 
 class Runners:
@@ -299,18 +291,21 @@ class Runners:
             golden = await self._open_golden(kept.spec)
         except OSError as error:
             del self._runners.opening[name]
-            gone = _not_started(name, kept.spec, error)
+            gone = not_started(name, kept.spec, error)
             for server in self._wanting(kept):
                 report(server, gone)
             self._died(kept, name, gone.detail)
             return
         del self._runners.opening[name]
         if name not in kept.names:  # no longer wanted
-            for fd in (artifact, golden):
-                if fd >= 0:
-                    os.close(fd)
+            _close(artifact, golden)
             return
-        runner = self._runners[name] = RunnerProcess(name, kept.spec, expected_bytes=expected)
+        try:
+            runner = self._runners[name] = RunnerProcess(name, kept.spec, expected_bytes=expected)
+        except OSError as error:  # there are no descriptors left
+            _close(artifact, golden)
+            self._died(kept, name, not_started(name, kept.spec, error).detail)
+            return
         runner.golden = golden
         for server in self._wanting(kept):
             runner.attach(server)
@@ -331,7 +326,7 @@ class Runners:
         try:
             artifact = await self._open(message.spec.digest)
         except OSError as error:
-            report(owner, _not_started(name, message.spec, error, message.ticket))
+            report(owner, not_started(name, message.spec, error, message.ticket))
             return
         runner = self._runners[name] = RunnerProcess(name, message.spec, message.ticket, message.spec.size)
         runner.attach(owner)
@@ -349,6 +344,9 @@ class Runners:
             runner.fork(self._template.channel, artifact, inspection.sample if inspection is not None else (), folder)
         except ChannelClosed:
             self._lost(runner)
+        except OSError as error:
+            log.warning("a runner cannot be started", runner=runner.name, error=error.strerror)
+            self._lost(runner)
         finally:
             if folder is not None:
                 os.close(folder.fd)
@@ -359,7 +357,7 @@ class Runners:
         if self._folders is None or in_memory or not loader.unpacks(runner.spec):
             return None
         try:
-            folder = self._folders.make(runner.name)
+            folder = self._folders.make(runner.name, runner.spec.limits.memory_mb << 20)
         except OSError as error:
             log.warning("there is no folder for a runner to unpack its archive in", error=error.strerror)
             return None
@@ -461,13 +459,19 @@ class Runners:
     async def _watch_memory(self) -> None:
         while True:
             await asyncio.sleep(_WATCH_S)
-            for runner in self._runners.look(self._template.pid if self._template is not None else 0):
-                self._replace(runner)
-            self._residency.relieve(self._kept.values())
-            self._residency.look(self._kept.values())
-            for kept in self._kept.values():
-                if kept.missing > 0:
-                    self._fill(kept)
+            try:
+                self._look()
+            except OSError:
+                log.exception("what runners hold could not be seen")
+
+    def _look(self) -> None:
+        for runner in self._runners.look(self._template.pid if self._template is not None else 0):
+            self._replace(runner)
+        self._residency.relieve(self._kept.values())
+        self._residency.look(self._kept.values())
+        for kept in self._kept.values():
+            if kept.missing > 0:
+                self._fill(kept)
 
     def _replace(self, runner: RunnerProcess) -> None:
         """Have a runner that has grown near its limit go, once there is another in its place where there is room for both."""
@@ -489,6 +493,7 @@ class Runners:
             report(server, control.Asleep(kept.spec.version_id))
 
 
-def _not_started(name: str, spec: RunnerSpec, error: OSError, ticket: str = "") -> control.Gone:
-    detail = f"it could not be started: {error.strerror}"
-    return control.Gone(name, spec.version_id, Cause.NOT_STARTED, detail, ticket=ticket)
+def _close(*descriptors: int) -> None:
+    for fd in descriptors:
+        if fd >= 0:
+            os.close(fd)

@@ -268,7 +268,7 @@ class Client:
         return dict(self._get("/safety"))
 
     def allow_code(self, *, allowed: bool = True, reason: str) -> Mapping[str, Any]:
-        """Let files that can run code when they are loaded (joblib, pickle) be uploaded, or no more; for administrators."""
+        """Let files that can run code when they are loaded be uploaded, or no more; for administrators."""
         return dict(self._put("/safety/code-formats", {"allowed": allowed, "reason": reason}))
 
     def accept_sandbox(self, level: str | None, *, reason: str) -> Mapping[str, Any]:

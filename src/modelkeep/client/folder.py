@@ -62,10 +62,10 @@ def format_of(names: tuple[str, ...]) -> str:
     suffixes = {PurePosixPath(name).suffix.lower() for name in names}
     if "MLmodel" in names:
         return "mlflow-code" if suffixes & _RUNS_CODE else "mlflow"
-    if ".onnx" in suffixes:
-        return "onnx-files"
     if {"model.py", "modelkeep.toml"} & set(names):
         return "python"
+    if ".onnx" in suffixes:
+        return "onnx-files"
     return "openvino" if {".xml", ".bin"} <= suffixes else ""
 
 

@@ -37,11 +37,17 @@ class Reason(StrEnum):
 
 ADVICE: dict[Reason, str] = {
     Reason.TRUNCATED: "The file ends too early. Save the model again, compare the sizes, and upload it once more.",
-    Reason.UNRECOGNISED: "The content is of no format served here. Save it as ONNX, joblib, skops, or as its framework does.",
+    Reason.UNRECOGNISED: (
+        "The content is of no format served here. Save it as its framework does, or push it with its class: a folder with "
+        "model.py."
+    ),
     Reason.MISMATCH: "The content is of another format than the one declared. Rename the file or name the right format.",
     Reason.CORRUPT: "The stored bytes are not those that were uploaded. Upload the file again.",
     Reason.ARCHIVE_REFUSED: "The archive holds what no model needs. Push the folder itself: it is packed as it must be.",
-    Reason.MISSING_DEPENDENCY: "The model needs a package that is not installed here. Install it, or convert to ONNX.",
+    Reason.MISSING_DEPENDENCY: (
+        "The model needs a package that is not installed here. Install it, bring its wheel with a Python class, or convert to "
+        "ONNX."
+    ),
     Reason.UNTRUSTED_TYPES: "The skops file holds types that are not trusted here. Use known estimators, or joblib.",
     Reason.NOT_A_MODEL: "The file loads, but what it holds cannot predict. Save the fitted model itself.",
     Reason.NOT_FITTED: "The estimator is not fitted. Call fit() before saving it.",
@@ -53,7 +59,7 @@ ADVICE: dict[Reason, str] = {
     Reason.SAMPLE_NEEDED: "The artifact does not say what its inputs are. Upload it with a few sample rows.",
     Reason.SAMPLE_UNREADABLE: "The sample cannot be read. Send CSV with a header line, JSON rows, or a picture.",
     Reason.SAMPLE_MISMATCH: "The sample does not fit the model's inputs. Send rows with exactly the model's columns.",
-    Reason.SIGNATURE_UNSUPPORTED: "The model has inputs or outputs of a type that cannot be served. Change the exported graph.",
+    Reason.SIGNATURE_UNSUPPORTED: "Inputs or outputs are of a type that is not served. Change them where the model was made.",
     Reason.PREPROCESS_MISMATCH: "The picture preprocessing does not fit the model's input. Check size, layout and channels.",
     Reason.LABELS_MISMATCH: "There are not as many labels as the model has classes. Send one label a line, in class order.",
     Reason.PREDICT_FAILED: "The model raised an error on the sample. Predict with it where it was made, on the same rows.",

@@ -1,7 +1,8 @@
 """What is in an uploaded archive: ZIP, tar or gzipped tar. Read in memory, inside a locked-down runner; nothing is extracted.
 
 Only plain files under plain relative names come out. What a header says is never believed: sizes are counted while unpacking,
-and the two places in which a ZIP describes a member must agree. Archives inside an archive stay closed.
+and the two places in which a ZIP describes a member must agree. Archives inside stay
+closed unless a runner asks for one.
 """
 
 import re

@@ -137,7 +137,7 @@ def _with(place: Place, allowance: lockdown.Allowance, seen: tuple[str, ...]) ->
 def _load(fork: Fork, artifact: int, memory: Memory, place: Place | None) -> tuple[Served, frames.Loaded]:
     before, started = memory.resident_bytes(), time.perf_counter()
     told: list[str] | None = [] if fork.spec.signature is None else None  # once, at validation
-    model = loader.load(fork.spec, fork.sample, artifact, place=place, told=told)
+    model = loader.load(fork.spec, fork.sample, artifact, place=place, told=told, close=True)
     try:
         served = Served(model, Pictures(fork.spec.image, model.facts.signature) if fork.spec.image else None)
     except MemoryError as error:

@@ -67,13 +67,19 @@ def load(
     *,
     place: Place | None = None,
     told: list[str] | None = None,
+    close: bool = False,
 ) -> Model:
     """Return the model in the file behind the descriptor; raises `CannotLoad` with the reason for its uploader.
 
     `place` is for archives that are unpacked; it is sealed before anything of them runs. What there is to say to people of a
-    file that may run code is added to `told`, where there is somebody to tell.
+    file that may run code is added to `told`, where there is somebody to tell. `close`: the descriptor is closed once it is
+    read, so that nothing of the file can hold on to it.
     """
-    data = read(artifact, spec.size, spec.digest)
+    try:
+        data = read(artifact, spec.size, spec.digest)
+    finally:
+        if close:
+            os.close(artifact)
     plugins = installed() if runners is None else runners
     runner, declared = _find(plugins, spec.format)
     unpacking = Unpacking(place) if place is not None else None

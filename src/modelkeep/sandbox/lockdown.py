@@ -22,6 +22,7 @@ ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "2",  # each arena reserves 64 MiB of address space, which RLIMIT_AS counts
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
+    "PATH": "",  # there is no program to be found; a library that looks for one tries to make a file on the way
     "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime starts an uploading thread on import and writes to the home otherwise
     "TORCHINDUCTOR_CACHE_DIR": "/",  # torch.export makes this folder on import, in one for temporary files that there is not
 }

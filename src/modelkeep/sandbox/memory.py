@@ -60,10 +60,11 @@ def private_bytes(pid: int) -> int:
     """
     process = Path(f"/proc/{pid}")
     try:
-        return sum(map(int, _PRIVATE.findall((process / "smaps_rollup").read_bytes()))) << 10
-    except PermissionError:
-        _mapped, resident, of_files, *_rest = (process / "statm").read_text().split()
-        return (int(resident) - int(of_files)) * _PAGE
+        try:
+            return sum(map(int, _PRIVATE.findall((process / "smaps_rollup").read_bytes()))) << 10
+        except PermissionError:
+            _mapped, resident, of_files, *_rest = (process / "statm").read_text().split()
+            return (int(resident) - int(of_files)) * _PAGE
     except (FileNotFoundError, ProcessLookupError):
         return 0
 

@@ -222,6 +222,10 @@ class Batcher:
         self._held = error
         self._give_up()
 
+    def unhold(self) -> None:
+        """Let calls wait again: somebody will be asked for a runner."""
+        self._held = None
+
     def _give_up(self) -> None:
         error = self._held
         if error is None or self._members:

@@ -110,6 +110,7 @@ class Served:
     def rest(self) -> None:
         """It has no runners until it is asked."""
         self.asleep = True
+        self.batcher.unhold()
         if self.batcher.waiting:
             self._missed()
 
@@ -166,6 +167,7 @@ class Pool:
         self._served: dict[str, Served] = {}
         self._openings: set[asyncio.Task[None]] = set()
         self._connections: dict[str, RunnerConnection] = {}
+        self._coming: set[str] = set()
         self._asked: tuple[control.Wanted, ...] = ()
         self._memory: Mapping[str, Memory] = {}
 
@@ -218,6 +220,7 @@ class Pool:
         """Act on a message of the supervisor about runners."""
         match message:
             case control.Connected():
+                self._coming.add(message.runner)
                 self._spawn(self._open(message, *fds))
             case control.Gone():
                 self._gone(message)
@@ -250,7 +253,9 @@ class Pool:
         connection = self._connections[message.runner] = await RunnerConnection.open(fd)
         connection.closed.add_done_callback(lambda _closed: self._forget(message.runner, connection))
         served = self._served.get(message.version_id)
-        if served is None:
+        wanted = message.runner in self._coming
+        self._coming.discard(message.runner)
+        if served is None or not wanted:
             connection.close()
             if golden >= 0:
                 os.close(golden)
@@ -323,6 +328,7 @@ class Pool:
             served.batcher.detach(replica)
         elif runner in self._connections:
             self._connections[runner].close()
+        self._coming.discard(runner)  # it may have come only now, in the same breath
 
     def _closed(self, served: Served, replica: Replica, gone: RunnerGone) -> None:
         if self._replicas.get(replica.name, (None, None))[1] is replica:

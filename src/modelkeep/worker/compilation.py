@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from modelkeep.worker.trial import Arrays
 
 Keep = Callable[[bytes], Awaitable[Blob]]
-"""Stores a compiled artifact where runners find it."""
+"""Stores what validation made, a compiled artifact or golden rows, where the supervisor finds it."""
 
 _FLOATS = frozenset({Dtype.FP16, Dtype.FP32, Dtype.FP64})
 _AT_ONCE = 64
@@ -36,7 +36,7 @@ class NotUsedError(Exception):
 
 
 def keep_in(blobs: BlobStore) -> Keep:
-    """Return how to store a compiled artifact among the blobs."""
+    """Return how to store what validation made among the blobs."""
 
     async def keep(data: bytes) -> Blob:
         async def once() -> AsyncIterator[bytes]:

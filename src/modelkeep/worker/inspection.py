@@ -15,6 +15,7 @@ from modelkeep.contracts.report import Check, Compilation, CompiledArtifact, Rep
 from modelkeep.contracts.signature import Dtype, ImageSpec, Layout, Signature, TensorSpec, dtype_of
 from modelkeep.contracts.snapshot import Limits, RunnerSpec
 from modelkeep.sandbox import frames, golden
+from modelkeep.sandbox.agreement import Differs, differing
 from modelkeep.sandbox.scores import are_probabilities, score_output, softmax
 from modelkeep.worker.compilation import Compiler, Keep
 from modelkeep.worker.samples import RefusedError, Sample, as_texts, fit, make_up, read_sample
@@ -30,7 +31,6 @@ _ROWS_MADE_UP = 8
 _LENGTHS = (8, 32, 224)
 _ROWS_ALONE = 8
 _MANY_ROWS = 64
-_RELATIVE, _ABSOLUTE = 1e-4, 1e-5
 _FLOATS = frozenset({Dtype.FP16, Dtype.FP32, Dtype.FP64})
 _MISSING_ALLOWED = _FLOATS | {Dtype.BYTES}
 _MATRIX_AXES = 2
@@ -226,9 +226,9 @@ class Examination:
         single = [{key: array[at : at + 1] for key, array in tensors.items()} for at in range(min(rows, _ROWS_ALONE))]
         answers = [await self._trial.run(row) for row in single]
         if comparable and rows > 1:
-            differing = [at for at, one in enumerate(answers) if not close_rows(outputs, one, at)]
-            self._depends = bool(differing)
-            self._note(name, ok=not differing, detail=f"rows {differing} differ" if differing else "")
+            apart = [at for at, one in enumerate(answers) if not close_rows(outputs, one, at)]
+            self._depends = bool(apart)
+            self._note(name, ok=not apart, detail=f"rows {apart} differ" if apart else "")
         return answers[0]
 
     async def _check_pieces(self, batch: int, signature: Signature, tensors: "Arrays", single: "Arrays") -> None:
@@ -251,7 +251,7 @@ class Examination:
         if self._depends:
             raise RefusedError(
                 Reason.SIGNATURE_UNSUPPORTED,
-                f"The graph takes exactly {batch} rows, and the answer to one of them depends on the others: "
+                f"The model takes exactly {batch} rows, and the answer to one of them depends on the others: "
                 "its first axis is no batch.",
             )
 
@@ -353,17 +353,10 @@ def _equal(left: "NDArray[np.generic]", right: "NDArray[np.generic]") -> bool:
 
 def close_rows(together: "Arrays", alone: "Arrays", at: int) -> bool:
     """Whether a row's own answer is the one it got among others; sums in another order may differ in the last digits."""
-    import numpy as np
-
-    for name, array in together.items():
-        row, other = array[at : at + 1], alone.get(name)
-        if other is None or row.shape != other.shape:
-            return False
-        if row.dtype.kind == "f":
-            if not np.allclose(row, other, _RELATIVE, _ABSOLUTE, equal_nan=True):
-                return False
-        elif not np.array_equal(row, other):
-            return False
+    try:
+        differing(alone, {name: array[at : at + 1] for name, array in together.items()})
+    except Differs:
+        return False
     return True
 
 

@@ -8,7 +8,7 @@ from modelkeep.app.folders import Folders
 
 async def test_a_folder_is_closed_to_others_and_removed_with_what_is_in_it(tmp_path):
     folders = Folders(tmp_path / "lent")
-    kept, removed = folders.make("runner-1"), folders.make("runner-1")
+    kept, removed = folders.make("runner-1", 1), folders.make("runner-1", 1)
     try:
         for one in (kept, removed):
             assert stat.S_IMODE(one.path.stat().st_mode) == 0o700
@@ -26,7 +26,7 @@ async def test_removing_follows_no_link(tmp_path):
     (tmp_path / "others").mkdir()
     (tmp_path / "others" / "file").write_text("theirs")
     folders = Folders(tmp_path / "lent")
-    folder = folders.make("runner-1")
+    folder = folders.make("runner-1", 1)
     os.close(folder.fd)
     (folder.path / "file").symlink_to(tmp_path / "others" / "file")
     (folder.path / "folder").symlink_to(tmp_path / "others")
@@ -38,6 +38,6 @@ async def test_removing_follows_no_link(tmp_path):
 async def test_a_sweep_removes_what_an_earlier_life_left(tmp_path):
     folders = Folders(tmp_path / "lent")
     folders.sweep()
-    os.close(folders.make("runner-7").fd)
+    os.close(folders.make("runner-7", 1).fd)
     folders.sweep()
     assert not (tmp_path / "lent").exists()

@@ -180,6 +180,28 @@ def test_one_that_is_wanted_no_more_waits_no_more() -> None:
     assert "leaving" not in house.states().values()
 
 
+def test_one_that_no_room_can_be_made_for_keeps_nobody_else_waiting() -> None:
+    house = House(120)
+    busy, large, small = house.take("busy", 50), house.take("large", 80), house.take("small", 10)
+    for one in (large, small):
+        one.asleep, one.state = True, "out"
+    house.ready()
+    house.residency.wake(large)
+    house.residency.wake(small)
+    house.residency.wake(busy)
+    house.residency.look(house.tenants)
+    assert house.states() == {"busy": "in", "large": "out", "small": "starting"}
+
+
+def test_what_is_kept_on_demand_is_left_to_load_and_to_be_tried_again() -> None:
+    house = House()
+    one = house.take("a", 10, keep="on_demand")
+    house.residency.wake(one)
+    house.residency.look(house.tenants)
+    house.later(10 * one.idle_s)
+    assert house.states() == {"a": "starting"}
+
+
 class Life(RuleBasedStateMachine):
     """Whatever happens in whatever order."""
 

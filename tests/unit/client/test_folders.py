@@ -103,6 +103,7 @@ def test_an_empty_folder_is_refused(client, standin, tmp_path):
         (("net.onnx", "net.onnx.data"), "onnx-files"),
         (("model.xml", "model.bin"), "openvino"),
         (("model.py",), "python"),
+        (("model.py", "net.onnx"), "python"),
         (("readme.txt",), ""),
     ],
 )

@@ -1,27 +1,44 @@
-"""What a process holds is measured as the kernel counts it."""
+"""What a process holds: pages of its own, nothing once it has ended, whoever may look."""
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
-import psutil
+import pytest
 
-from modelkeep.sandbox.memory import peak_resident_bytes, resident_bytes
-
-
-def test_memory_is_measured():
-    before = resident_bytes(os.getpid())
-    ballast = b"x" * 100_000_000  # written, and too large to come from memory that was freed before
-    assert resident_bytes(os.getpid()) - before > 80_000_000
-    assert peak_resident_bytes() >= resident_bytes(os.getpid()) - 1_000_000
-    assert len(ballast) == 100_000_000
+from modelkeep.sandbox.memory import machine_bytes, private_bytes, resident_bytes
 
 
-def test_that_of_another_process_until_it_ends():
-    script = "print(flush=True); input()"
-    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
-        assert resident_bytes(other.pid) == psutil.Process(other.pid).memory_info().rss
-        other.communicate(b"\n")
-    assert resident_bytes(other.pid) == 0
+def ended() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def forbidden(_path):
+    raise PermissionError
+
+
+def test_what_is_written_counts_as_a_process_s_own():
+    before = private_bytes(os.getpid())
+    ballast = bytearray(b"x") * (50 << 20)
+    assert private_bytes(os.getpid()) - before >= len(ballast)
+    assert private_bytes(os.getpid()) <= resident_bytes(os.getpid())
+
+
+def test_where_nobody_may_look_all_that_is_no_file_counts(monkeypatch):
+    exact = private_bytes(os.getpid())
+    monkeypatch.setattr(Path, "read_bytes", forbidden)
+    assert 0.5 * exact < private_bytes(os.getpid()) <= resident_bytes(os.getpid())
+
+
+@pytest.mark.parametrize("may_look", [True, False])
+def test_a_process_that_has_ended_holds_nothing(monkeypatch, may_look):
+    if not may_look:
+        monkeypatch.setattr(Path, "read_bytes", forbidden)
+    assert private_bytes(ended()) == 0
+
+
+def test_the_machine_has_as_much_as_the_kernel_says_or_less():
+    assert (256 << 20) < machine_bytes() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

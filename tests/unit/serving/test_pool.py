@@ -282,6 +282,26 @@ async def test_a_request_that_waits_when_its_version_goes_to_sleep_wakes_it_agai
     assert [one for one in plane.sent if isinstance(one, control.Wake)] == [control.Wake("v1")]
 
 
+async def test_a_version_that_falls_asleep_while_it_is_held_back_wakes_when_it_is_asked(plane: Plane) -> None:
+    plane.pool.take(control.Held("v1", 60, "it died"), [])
+    plane.pool.take(control.Asleep("v1"), [])
+    submit(plane, 1.0)
+    assert control.Wake("v1") in plane.sent
+
+
+async def test_a_runner_that_is_to_go_as_it_comes_is_let_go(plane: Plane) -> None:
+    runner = plane.connect()
+    plane.pool.take(control.Leave("r1"), [])
+    plane.pool.take(control.Asleep("v1"), [])
+    await settled(plane)
+    with pytest.raises((EOFError, ConnectionError)):
+        await runner.receive()
+    assert plane.served.asleep
+    assert not plane.served.ready
+    submit(plane, 1.0)
+    assert control.Wake("v1") in plane.sent
+
+
 async def test_a_runner_that_is_ready_ends_the_sleep(plane: Plane) -> None:
     plane.pool.take(control.Asleep("v1"), [])
     await plane.until_changed()

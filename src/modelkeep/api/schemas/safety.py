@@ -34,7 +34,7 @@ class SetAnswer(Answer):
 
 
 class CodeFormatsAnswer(SetAnswer):
-    """Whether files that can run code are taken: joblib, pickle and the like."""
+    """Whether files that can run code are taken: joblib, pickle, PyTorch, Python classes."""
 
     allowed: bool
 

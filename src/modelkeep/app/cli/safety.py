@@ -37,7 +37,7 @@ def show(*, url: Url = DEFAULT_URL, key: ApiKey = "", as_json: AsJson = False) -
 
 @safety.command("allow-code", epilog="Example:  modelkeep safety allow-code --reason 'our own team trains them'")
 def allow_code(*, reason: Reason, url: Url = DEFAULT_URL, key: ApiKey = "", as_json: AsJson = False) -> None:
-    """Take files that can run code when they are loaded: joblib, pickle and the like. Runners lock them in."""
+    """Take files that can run code when they are loaded: joblib, pickle, PyTorch, Python classes. Runners lock them in."""
     _allow(True, reason, url, key, Screen(as_json=as_json))
 
 

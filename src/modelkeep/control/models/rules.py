@@ -141,7 +141,8 @@ _ELSEWHERE = {
         "--output model.onnx, or model.export('model.onnx', format='onnx')."
     ),
     (".safetensors", ".ckpt"): (
-        "They hold weights without the model they belong to. Save the model itself, with torch.export.save or torch.jit.save."
+        "They hold weights without the model they belong to. Save the model itself, with torch.export.save or "
+        "torch.jit.script(model).save, or push it with its class: a folder with model.py."
     ),
 }
 """What to do with files of suffixes that models are known by and that no runner takes."""

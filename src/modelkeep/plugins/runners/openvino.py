@@ -111,8 +111,9 @@ class OpenvinoModel:
             framework="openvino",
             framework_version=openvino.__version__.partition("-")[0],
             kind="network",
-            details={"network": network.get_friendly_name(), "fixed_batch": str(self._batch)} if self._batch else {},
+            details={"network": network.get_friendly_name()} | ({"fixed_batch": str(self._batch)} if self._batch else {}),
             warnings=(f"The network takes exactly {self._batch} rows: larger batches run in pieces.",) if self._batch else (),
+            batch=self._batch,
         )
 
     def run(self, inputs: "Arrays") -> "dict[str, NDArray[np.generic]]":

@@ -37,9 +37,7 @@ _PLACES: Final = {  # where each flavour says its file is, and whose formats tha
     "catboost": ("data", ("catboost", "sklearn")),
     "onnx": ("data", ("onnx",)),
     "sklearn": ("pickled_model", ("sklearn",)),
-    "pytorch": ("model_data", ("torch",)),
 }
-_IN_FOLDER: Final = {"pytorch": "/model.pth"}
 
 
 class MlflowRunner:
@@ -128,10 +126,14 @@ def _choose(told: Description) -> tuple[str, str]:
     for flavour, (key, _runners) in _PLACES.items():
         path = told.flavours.get(flavour, {}).get(key)
         if isinstance(path, str):
-            return flavour, path + _IN_FOLDER.get(flavour, "")
+            return flavour, path
     found = ", ".join(sorted(told.flavours))[:200] or "none"
     served = ", ".join(_PLACES)
-    raise CannotLoad(Reason.LOAD_FAILED, f"The folder has the flavours {found}; served are {served}. Save it as one of those.")
+    raise CannotLoad(
+        Reason.LOAD_FAILED,
+        f"The folder has the flavours {found}; served are {served}. Save it as one of those, or push it with a "
+        "class of your own: a folder with model.py.",
+    )
 
 
 def _inner(flavour: str, path: str, files: Mapping[str, memoryview | bytes]) -> tuple[type[Runner], Artifact]:

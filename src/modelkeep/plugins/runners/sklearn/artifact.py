@@ -2,8 +2,10 @@
 
 import io
 import re
+import sys
 from collections.abc import Mapping
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 from modelkeep.contracts.columns import listed
 from modelkeep.contracts.rejections import Reason
@@ -117,6 +119,7 @@ def _ends_early(data: bytes, error: Exception) -> bool:
 def _from_skops(data: bytes) -> Any:  # noqa: ANN401 - any object
     import zipfile
 
+    _import_skops()
     import skops.io
 
     try:
@@ -158,3 +161,15 @@ def _hint(thing: Any) -> str:  # noqa: ANN401 - any object
     parts = thing.items() if isinstance(thing, Mapping) else enumerate(thing) if isinstance(thing, list | tuple) else ()
     models = [repr(key) for key, value in parts if not isinstance(value, type) and _can_predict(value)]
     return f" Its part {' or '.join(models[:3])} has: save that alone, or a pipeline of all steps." if models else ""
+
+
+def _import_skops() -> None:
+    """Import skops without torch: it imports all of scikit-learn to see what there is, its adapter for torch included."""
+    absent = "torch" not in sys.modules
+    if absent:
+        sys.modules["torch"] = cast("ModuleType", None)  # importing it is an ImportError then
+    try:
+        import skops.io  # noqa: F401 - for those who use it
+    finally:
+        if absent:
+            del sys.modules["torch"]

@@ -27,7 +27,8 @@ class TorchModel:
 
         known = options.signature
         found = find_out(network, options.sample, known.inputs if known else ())
-        details = {**network.details, "fixed_batch": str(found.rows.most) if found.rows.most == found.rows.least else ""}
+        fixed = found.rows.most if found.rows.most == found.rows.least else 0
+        details = {**network.details, "fixed_batch": str(fixed or "")}
         self._network = network
         self._wanted = found.wanted
         self._rows = found.rows
@@ -38,6 +39,7 @@ class TorchModel:
             kind=network.kind,
             details={name: text for name, text in details.items() if text},
             warnings=found.warnings,
+            batch=fixed,
         )
 
     def run(self, inputs: "Inputs") -> "Outputs":

@@ -14,7 +14,7 @@ _MOST_HEADER = 100 << 20
 _FEW = 3
 _SAVE = "torch.export.save(torch.export.export(model, inputs), 'model.pt2')"
 _INSTEAD = f"Save the model itself, with {_SAVE} or torch.jit.script(model).save('model.pt')"
-_WITH_CLASS = f"{_INSTEAD}, or push it with its class, as custom Python."
+_WITH_CLASS = f"{_INSTEAD}, or push it with its class: a folder with model.py."
 
 
 def refuse(archive: Archive, data: bytes) -> NoReturn:

@@ -26,6 +26,7 @@ T = TypeVar("T")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TRIES: Final = 3
+_LARGEST_NOTE: Final = 64 * 1024  # a bucket's word for a size is nobody's promise
 _GIB: Final = 1024**3
 
 
@@ -123,6 +124,8 @@ class S3BlobStore:
         key = _note(digest)
         try:
             size = await self._bucket.size(key)
+            if size > _LARGEST_NOTE:
+                raise DamagedFile
             note = b"".join([piece async for piece in self._bucket.read(key, 0, size)])
         except StorageUnavailable:
             copy = await _in_thread(self._cache.note, digest)
