@@ -198,7 +198,10 @@ def test_a_made_up_picture_is_a_picture():
         ("[[[1, 2], [3, 4]]]", (Column("", Dtype.INT64, shape=(2, 2)),)),
         ('{"x": [[1.5, 2], [3, 4]], "y": [1, 2]}', (Column("x", Dtype.FP64, shape=(2,)), Column("y", Dtype.INT64))),
         ('[{"x": [1, 2], "y": true}]', (Column("x", Dtype.INT64, shape=(2,)), Column("y", Dtype.BOOL))),
-        ('{"inputs": {"x": [[[1], [null]]], "y": [2]}}', (Column("x", Dtype.INT64, True, (2, 1)), Column("y", Dtype.INT64))),
+        (
+            '{"inputs": {"x": [[[1], [null]]], "y": [2]}}',
+            (Column("x", Dtype.INT64, nullable=True, shape=(2, 1)), Column("y", Dtype.INT64)),
+        ),
         ("[[[1, 2], [3]]]", ()),
         ('[[["a"]]]', ()),
         ('[{"x": [1]}, {"y": [1]}]', ()),
