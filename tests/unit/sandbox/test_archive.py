@@ -34,6 +34,9 @@ def pack(request):
     return PACKERS[request.param]
 
 
+TRUSTING = {"filter": "fully_trusted"} if hasattr(tarfile, "data_filter") else {}  # older Pythons know nothing else
+
+
 def read(data, **options):
     return {name: bytes(content) for name, content in archive.contents(data, **options).items()}
 
@@ -158,7 +161,7 @@ def test_no_name_ever_leads_out_of_the_archive(parts):
 def test_a_plain_extractor_is_led_out(tmp_path):
     (tmp_path / "in").mkdir()
     with tarfile.open(fileobj=io.BytesIO(as_tar({"../evil": b"x"}))) as opened:
-        opened.extract("../evil", tmp_path / "in", filter="fully_trusted")
+        opened.extract("../evil", tmp_path / "in", **TRUSTING)
     assert (tmp_path / "evil").exists()
 
 
@@ -210,7 +213,7 @@ def test_what_is_no_file_in_a_tar_is_refused(kind):
 def test_a_plain_extractor_makes_the_link(tmp_path):
     data = tar_of((member("b", tarfile.SYMTYPE, linkname="/etc/passwd"), b""))
     with tarfile.open(fileobj=io.BytesIO(data)) as opened:
-        opened.extractall(tmp_path, filter="fully_trusted")
+        opened.extractall(tmp_path, **TRUSTING)
     assert (tmp_path / "b").is_symlink()
 
 
@@ -335,6 +338,7 @@ def test_sizes_that_lie_in_64_bits_are_refused():
     with zipfile.ZipFile(held, "w") as opened, opened.open("a", "w", force_zip64=True) as file:
         file.write(b"abc")
     data = bytearray(held.getvalue())
+    data[18:26] = b"\xff" * 8  # what says that they are there; some Pythons write them in both places
     at = data.index(b"\x01\x00\x10\x00", 30) + 4
     data[at : at + 8] = (2**63).to_bytes(8, "little")
     refused(bytes(data))
