@@ -18,6 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: apt-get install -y python3.11-venv, or make PYTHON=/path/to/python3.11"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "On Debian: apt-get install -y python3.11-venv"; exit 2; }
 	@echo "Installing into $(VENV) ..."
+# torch by pip, whose own configuration may name a folder with the build for processors alone; uv does not read it
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv torch
 	@$(BIN)/uv pip install --quiet --system-certs --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[sklearn,xgboost,lightgbm,catboost,torch,openvino,s3,s3-role,demo]' --group test --group lint --group bench
 	@touch $(READY)

@@ -10,11 +10,10 @@ from modelkeep.sandbox.memory import machine_bytes, resident_bytes
 
 _MEASURED_A_LOOK = 4
 _SHARE_OF_MACHINE = 0.75
-_MIN_IDLE_S = 2.0
 
 
-def budget_of_machine(limit_mb: int = 0, min_idle_s: float = _MIN_IDLE_S) -> Budget:
-    """Return a budget for all runners together; without a limit in MiB, three quarters of what the machine has."""
+def budget_of_machine(limit_mb: int, min_idle_s: float) -> Budget:
+    """Return a budget for all runners together; without a limit in MiB (0), three quarters of what the machine has."""
     return Budget(limit_mb << 20 or int(_SHARE_OF_MACHINE * machine_bytes()), min_idle_s)
 
 

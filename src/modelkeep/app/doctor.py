@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 
 from modelkeep.app import settings as settings_room
+from modelkeep.app.census import budget_of_machine
 from modelkeep.app.places import Places
 from modelkeep.app.secrecy import without_secrets
 from modelkeep.app.settings import Explained, InvalidSettings, Settings
@@ -33,6 +34,7 @@ from modelkeep.contracts.runner import Manifest
 from modelkeep.contracts.storage import BlobStore
 from modelkeep.infra.settings import DatabaseSettings, sqlite_file
 from modelkeep.sandbox.lockdown import ENVIRONMENT
+from modelkeep.sandbox.memory import machine_bytes
 
 OK, INFO, WARN, FAIL = "ok", "info", "warn", "fail"
 GIB = 1024**3
@@ -47,7 +49,10 @@ _CONFINED = {
     Level.FILTERED: (WARN, "only models that are data are loaded, not those that may run code", _NEWER_KERNEL),
     Level.OPEN: (FAIL, "no model is loaded", _NEWER_KERNEL),
 }
-PACKAGES = ("uvicorn", "onnxruntime", "numpy", "scikit-learn", "skops", "pandas", "pillow", "dbos", "sqlalchemy")
+PACKAGES = (
+    *("uvicorn", "msgspec", "sqlalchemy", "dbos", "obstore", "cryptography", "numpy", "pandas", "pillow"),
+    *("onnxruntime", "scikit-learn", "skops", "skl2onnx", "xgboost", "lightgbm", "catboost", "torch", "openvino"),
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,10 @@ def examine(config: Path | None, overrides: Mapping[str, Any], *, url: str, key:
     except InvalidSettings as error:
         findings.append(Finding(FAIL, "settings", error.message, "Correct it in modelkeep.toml, .env or the environment."))
     else:
-        local = [effective(explained), data_directory(loaded.data), port(loaded), database(loaded), storage(loaded)]
+        local = [
+            *(effective(explained), budget(loaded), data_directory(loaded.data), port(loaded)),
+            *(database(loaded), storage(loaded)),
+        ]
         findings += [finding for group in local for finding in group]
     return [*findings, *server(url, key)]
 
@@ -122,18 +130,21 @@ def plugins() -> Iterator[Finding]:
 
 def memory() -> Iterator[Finding]:
     """How much memory there is, and what limits it."""
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     soft, _hard = resource.getrlimit(resource.RLIMIT_AS)
-    parts = [f"{total / GIB:.1f} GiB in this machine"]
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        path = Path(file)
-        text = path.read_text(encoding="ascii").strip() if path.is_file() else ""
-        if text.isdigit() and int(text) < total:
-            parts.append(f"{int(text) / GIB:.1f} GiB in this container")
-            break
+    parts = [f"{machine_bytes() / GIB:.1f} GiB in this machine or container"]
     if soft != resource.RLIM_INFINITY:
         parts.append(f"{soft / GIB:.1f} GiB for a process (ulimit -v)")
     yield Finding(INFO, "memory", ", ".join(parts))
+
+
+def budget(loaded: Settings) -> Iterator[Finding]:
+    """How much of it models may have together, and whether one runner may have more."""
+    together = budget_of_machine(loaded.runners.budget_mb, loaded.runners.min_idle_s).limit_bytes
+    said = f"{together / GIB:.1f} GiB for all runners together, {loaded.runners.memory_mb / 1024:.1f} GiB for one"
+    if together > machine_bytes():
+        yield Finding(WARN, "memory for models", said, "The machine has less: lower runners.budget_mb.")
+    else:
+        yield Finding(OK, "memory for models", said)
 
 
 def isolation() -> Iterator[Finding]:

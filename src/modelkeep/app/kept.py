@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from modelkeep.app.restarts import Restarts
-from modelkeep.contracts.snapshot import Memory, Residency, RunnerSpec
+from modelkeep.contracts.snapshot import KeepLoaded, Memory, RunnerSpec
 from modelkeep.sandbox.control import Wanted
 
 _A_RUNNER = 24 << 20
@@ -46,7 +46,7 @@ class Kept:
         return self.replicas - (len(self.names) - len(self.retiring))
 
     @property
-    def keep(self) -> Residency:
+    def keep(self) -> KeepLoaded:
         """Whether it goes for others."""
         return self.memory.keep
 

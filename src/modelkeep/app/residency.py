@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from modelkeep.contracts.snapshot import Residency as Keep
+from modelkeep.contracts.snapshot import KeepLoaded
 
 
 class Budget(msgspec.Struct, frozen=True):
@@ -26,7 +26,7 @@ class Tenant(Protocol):
     used: float
 
     @property
-    def keep(self) -> Keep:
+    def keep(self) -> KeepLoaded:
         """Whether it goes for others."""
         ...
 
@@ -45,7 +45,7 @@ T = TypeVar("T", bound=Tenant)
 T_contra = TypeVar("T_contra", bound=Tenant, contravariant=True)
 
 
-class Held(Protocol[T_contra]):
+class Holdings(Protocol[T_contra]):
     """What the runners hold."""
 
     def held_bytes(self) -> int:
@@ -67,7 +67,7 @@ class Residency(Generic[T]):
     def __init__(
         self,
         budget: Budget,
-        held: Held[T],
+        held: Holdings[T],
         begin: Callable[[T], None],
         end: Callable[[T], None],
         clock: Callable[[], float],

@@ -16,7 +16,7 @@ from pathlib import Path
 import structlog
 from msgspec.structs import replace
 
-from modelkeep.app.census import Census, budget_of_machine
+from modelkeep.app.census import Census
 from modelkeep.app.children import Child, start
 from modelkeep.app.folders import Folder, Folders
 from modelkeep.app.kept import Kept
@@ -53,9 +53,9 @@ class Runners:
         self,
         open_artifact: Open,
         grounded: Callable[[Confinement], None],
+        budget: Budget,
         acceptable: Level | None = None,
         folders: Folders | None = None,
-        budget: Budget | None = None,
     ) -> None:
         self._open = open_artifact
         self._acceptable = acceptable
@@ -64,7 +64,7 @@ class Runners:
         self._template: Child | None = None
         self._runners = Census()
         self._kept: dict[str, Kept] = {}
-        self._residency = Residency(budget or budget_of_machine(), self._runners, self._fill, self._rest, time.monotonic)
+        self._residency = Residency(budget, self._runners, self._fill, self._rest, time.monotonic)
         self._wishes = Wishes(_RUNNERS_A_CORE * len(os.sched_getaffinity(0)))
         self._servers: dict[str, Channel] = {}
         self._graces: dict[str, asyncio.TimerHandle] = {}

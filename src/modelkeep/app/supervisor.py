@@ -66,12 +66,12 @@ class Supervisor:
         drain_s: float,
         warm: bool,
         folders: Folders,
+        budget: Budget,
         acceptable: Level | None = None,
-        budget: Budget | None = None,
         announce: Callable[[], None],
     ) -> None:
         self._roles = {role.name: role for role in roles}
-        self._runners = Runners(open_artifact, self._tell_servers, acceptable, folders, budget)
+        self._runners = Runners(open_artifact, self._tell_servers, budget, acceptable, folders)
         if warm:
             self._runners.warm_up()
         self._environment = environment

@@ -37,6 +37,10 @@ class Dtype(StrEnum):
         return member
 
 
+FLOATS = frozenset({Dtype.FP16, Dtype.FP32, Dtype.FP64})
+EXACT = 2**53
+"""Up to here every whole number is a float; beyond, a float stands for several."""
+
 _FROM_NUMPY = {dtype.numpy: dtype for dtype in Dtype if dtype is not Dtype.BYTES}
 
 

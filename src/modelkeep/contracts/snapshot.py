@@ -73,7 +73,7 @@ class ServedVersion(msgspec.Struct, frozen=True):
 
 BatchMode = Literal["auto", "off", "cheap", "flat", "compute"]
 Keep = Literal["keep", "hash", "drop"]
-Residency = Literal["auto", "always", "on_demand"]
+KeepLoaded = Literal["auto", "always", "on_demand"]
 NotFinite = Literal["null", "refuse", "text"]
 
 
@@ -105,7 +105,7 @@ class Memory(msgspec.Struct, frozen=True, omit_defaults=True):
     "on_demand": from the first request until there was none for `idle_s` seconds.
     """
 
-    keep: Residency = "auto"
+    keep: KeepLoaded = "auto"
     idle_s: float = 300.0
 
 

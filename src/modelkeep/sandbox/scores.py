@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from modelkeep.contracts.signature import Dtype, TensorSpec
+from modelkeep.contracts.signature import FLOATS, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_FLOATS = frozenset({Dtype.FP16, Dtype.FP32, Dtype.FP64})
 _NAMES = ("probabilities", "scores", "logits")
 _AXES = 2
 _CLOSE = 1e-3
@@ -17,7 +16,7 @@ _CLOSE = 1e-3
 
 def score_output(outputs: Sequence[TensorSpec]) -> str:
     """Return the name of the output with one score a class: one of the usual names, or the only matrix of floats; else ""."""
-    matrices = [one for one in outputs if one.dtype in _FLOATS and len(one.shape) == _AXES and one.shape[1] != 1]
+    matrices = [one for one in outputs if one.dtype in FLOATS and len(one.shape) == _AXES and one.shape[1] != 1]
     for name in _NAMES:
         if any(one.name == name for one in matrices):
             return name

@@ -16,16 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelkeep.contracts.errors import FieldError, InvalidInput
-from modelkeep.contracts.signature import DATETIME, Dtype, TensorSpec
+from modelkeep.contracts.signature import DATETIME, EXACT, FLOATS, Dtype, TensorSpec
 
 Array = NDArray[np.generic]
 Where = Callable[[int], str]
 
 _MAX_FIELDS = 20
-_FLOATS = frozenset({Dtype.FP16, Dtype.FP32, Dtype.FP64})
-EXACT = 2**53
-"""Up to here every whole number is a float; beyond, a float stands for several."""
-
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?inf(?:inity)?", re.ASCII | re.IGNORECASE)
 _WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 _CODE = re.compile(r"[+-]?0\d+", re.ASCII)
@@ -75,7 +71,7 @@ def array_of(spec: TensorSpec, values: Sequence[object], where: Where, faults: F
         return _dates(spec, values, where, faults) if spec.kind == DATETIME else _texts(spec, values, where, faults)
     if spec.dtype is Dtype.BOOL:
         return _booleans(values, where, faults)
-    if spec.dtype in _FLOATS:
+    if spec.dtype in FLOATS:
         return _floats(spec, values, where, faults)
     return _integers(spec, values, where, faults)
 

@@ -2,10 +2,9 @@
 
 import msgspec
 
-from modelkeep.contracts.signature import Dtype, Layout, Signature, TensorSpec
+from modelkeep.contracts.signature import FLOATS, Layout, Signature, TensorSpec
 from modelkeep.serving.codec import tensors_from
 
-_FLOATS = frozenset({Dtype.FP16, Dtype.FP32, Dtype.FP64})
 _matrix_of_floats = msgspec.json.Decoder(list[list[float]]).decode
 
 
@@ -26,7 +25,7 @@ class Matrix:
 
 def plain_matrix(signature: Signature) -> TensorSpec | None:
     """Return the input whose rows `plain_rows` reads: the one matrix of floats, if that is what the model takes."""
-    if signature.layout is Layout.MATRIX and signature.inputs[0].dtype in _FLOATS:
+    if signature.layout is Layout.MATRIX and signature.inputs[0].dtype in FLOATS:
         return signature.inputs[0]
     return None
 

@@ -6,14 +6,14 @@ import structlog
 
 from modelkeep.contracts.errors import NotFound
 from modelkeep.contracts.prediction import Heartbeat
-from modelkeep.contracts.snapshot import Memory, Residency, ServedDeployment, ServedVersion, Snapshot
+from modelkeep.contracts.snapshot import KeepLoaded, Memory, ServedDeployment, ServedVersion, Snapshot
 from modelkeep.serving.metrics import Meter
 from modelkeep.serving.pool import Pool, Served
 from modelkeep.serving.recorder import is_plain
 
 log = structlog.get_logger(__name__)
 
-_DEMANDS: dict[Residency, int] = {"on_demand": 0, "auto": 1, "always": 2}
+_DEMANDS: dict[KeepLoaded, int] = {"on_demand": 0, "auto": 1, "always": 2}
 
 
 class DeploymentNotFound(NotFound):

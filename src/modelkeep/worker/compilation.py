@@ -12,7 +12,7 @@ import msgspec
 
 from modelkeep.contracts.errors import ModelkeepError
 from modelkeep.contracts.report import Compilation, CompiledArtifact
-from modelkeep.contracts.signature import Dtype, Layout, Signature
+from modelkeep.contracts.signature import FLOATS, Dtype, Layout, Signature
 from modelkeep.contracts.snapshot import RunnerSpec
 from modelkeep.contracts.storage import Blob, BlobStore
 from modelkeep.sandbox import frames, loader
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 Keep = Callable[[bytes], Awaitable[Blob]]
 """Stores what validation made, a compiled artifact or golden rows, where the supervisor finds it."""
 
-_FLOATS = frozenset({Dtype.FP16, Dtype.FP32, Dtype.FP64})
 _AT_ONCE = 64
 
 
@@ -124,7 +123,7 @@ class _Attempt:
     async def convert(self, within_s: float) -> tuple[frames.Compiled, bytes]:
         """Have the original's runner convert it."""
         source = self._signature.inputs[0]
-        if self._signature.layout is not Layout.MATRIX or source.dtype not in _FLOATS or -1 in source.shape[1:]:
+        if self._signature.layout is not Layout.MATRIX or source.dtype not in FLOATS or -1 in source.shape[1:]:
             raise NotUsedError("Only models of one matrix of numbers are compiled.")
         if self._original.lost:
             raise NotUsedError("The runner was lost before, over a row with missing values.")

@@ -12,7 +12,7 @@ import msgspec
 
 from modelkeep.contracts.rejections import Reason, Rejection
 from modelkeep.contracts.report import Check, Compilation, CompiledArtifact, Report
-from modelkeep.contracts.signature import Dtype, ImageSpec, Layout, Signature, TensorSpec, dtype_of
+from modelkeep.contracts.signature import FLOATS, Dtype, ImageSpec, Layout, Signature, TensorSpec, dtype_of
 from modelkeep.contracts.snapshot import Limits, RunnerSpec
 from modelkeep.sandbox import frames, golden
 from modelkeep.sandbox.agreement import Differs, differing
@@ -31,8 +31,7 @@ _ROWS_MADE_UP = 8
 _LENGTHS = (8, 32, 224)
 _ROWS_ALONE = 8
 _MANY_ROWS = 64
-_FLOATS = frozenset({Dtype.FP16, Dtype.FP32, Dtype.FP64})
-_MISSING_ALLOWED = _FLOATS | {Dtype.BYTES}
+_MISSING_ALLOWED = FLOATS | {Dtype.BYTES}
 _MATRIX_AXES = 2
 _NO_CLASSES = frozenset({"regressor", "transformer", "clusterer", "outlier detector"})
 

@@ -16,7 +16,7 @@ from modelkeep.contracts.columns import ColumnsDiffer, places
 from modelkeep.contracts.errors import InvalidInput
 from modelkeep.contracts.rejections import Reason, Rejection, reject
 from modelkeep.contracts.runner import Column
-from modelkeep.contracts.signature import DATETIME, WIDE, Dtype, Layout, Signature, TensorSpec
+from modelkeep.contracts.signature import DATETIME, EXACT, FLOATS, WIDE, Dtype, Layout, Signature, TensorSpec
 from modelkeep.serving import coercion
 from modelkeep.serving.codec import tensors_from
 
@@ -31,7 +31,6 @@ MOST_ROWS = 1000
 
 _SEED = 20
 _DELIMITERS = ",;\t|"
-_FLOATS = frozenset({Dtype.FP16, Dtype.FP32, Dtype.FP64})
 _PICTURE = (320, 240)
 _DATES = ("2026-05-17T08:30:00", "2025-12-31T23:59:59", "2024-02-29T00:00:00")
 _WORDS = ("a sample text", "another text", "some words")
@@ -242,7 +241,7 @@ def _number_column(name: str, whole: Sequence[int], *, nullable: bool) -> Column
         return Column(name, Dtype.FP64, nullable)
     low, high = min(whole), max(whole)
     dtype = coercion.whole_dtype(low, high)
-    wide = dtype is not Dtype.FP64 and max(-low, high) > coercion.EXACT
+    wide = dtype is not Dtype.FP64 and max(-low, high) > EXACT
     return Column(name, dtype, nullable, kind=WIDE if wide else "")
 
 
@@ -293,7 +292,7 @@ def _order(columns: Sequence[Column], wanted: Sequence[str]) -> list[int]:
 def _lenient(signature: Signature) -> Signature:
     """The same inputs with missing values allowed: whether the model takes them is what the run will show."""
     inputs = tuple(
-        msgspec.structs.replace(one, nullable=one.nullable or one.dtype in _FLOATS or one.dtype is Dtype.BYTES)
+        msgspec.structs.replace(one, nullable=one.nullable or one.dtype in FLOATS or one.dtype is Dtype.BYTES)
         for one in signature.inputs
     )
     return msgspec.structs.replace(signature, inputs=inputs)
@@ -307,7 +306,7 @@ def _closed(spec: TensorSpec, length: int) -> tuple[int, ...]:
 
 
 def _made_up(spec: TensorSpec, shape: tuple[int, ...], random: "np.random.Generator") -> "NDArray[np.generic]":
-    if spec.dtype in _FLOATS:
+    if spec.dtype in FLOATS:
         return random.standard_normal(shape).astype(spec.dtype.numpy)
     if spec.kind == DATETIME:
         return _objects([_DATES[at % len(_DATES)] for at in range(math.prod(shape))]).reshape(shape)

@@ -117,7 +117,7 @@ async def house(tmp_path):
     async def open_artifact(digest):
         return os.open(tmp_path / digest, os.O_RDONLY | os.O_CLOEXEC)
 
-    runners = Runners(open_artifact, lambda confinement: None)
+    runners = Runners(open_artifact, lambda confinement: None, Budget(4 << 30, 2.0))
     running = asyncio.create_task(runners.run())
     servers = []
 
@@ -297,7 +297,7 @@ async def test_what_is_wanted_before_there_is_a_template_keeps_within_the_budget
     (tmp_path / digest).write_bytes(data)
     spec = RunnerSpec("", digest, len(data), "echo", "echo", limits=Limits(memory_mb=2048), memory_bytes=60 << 20)
     wanted = tuple(control.Wanted(replace(spec, version_id=f"ver_{at}")) for at in range(20))
-    runners = Runners(open_artifact, lambda confinement: None, budget=budget)
+    runners = Runners(open_artifact, lambda confinement: None, budget)
     running = asyncio.create_task(runners.run())
     server = FakeServer(runners, "server-1")
 

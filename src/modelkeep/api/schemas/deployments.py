@@ -8,7 +8,7 @@ import msgspec
 from pydantic import Field
 
 from modelkeep.api.schemas.wire import Answer, Ask, Number
-from modelkeep.contracts.snapshot import BatchMode, Keep, NotFinite, Residency
+from modelkeep.contracts.snapshot import BatchMode, Keep, KeepLoaded, NotFinite
 from modelkeep.control.deployments.rules import Deployment, Serving
 
 
@@ -46,7 +46,7 @@ class ReplicasAnswer(Answer):
 class MemoryAnswer(Answer):
     """When there are runners at all."""
 
-    keep: Residency
+    keep: KeepLoaded
     idle_s: float
 
 

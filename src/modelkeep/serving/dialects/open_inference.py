@@ -21,7 +21,6 @@ from modelkeep.serving.messages import Request, Response, encoded
 from modelkeep.serving.pool import Served
 from modelkeep.serving.router import Router
 
-_FLOATS = frozenset({Dtype.FP16, Dtype.FP32, Dtype.FP64})
 _MAX_AXES = 16
 _MAX_VALUES = 2**31
 

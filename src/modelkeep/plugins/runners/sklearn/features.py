@@ -5,13 +5,11 @@ from typing import Any
 
 import msgspec
 
+from modelkeep.contracts.signature import EXACT
 from modelkeep.plugins.runners.sklearn.anatomy import first_step, parts_of, steps_of
 
 MOST_CATEGORIES = 100
 """How many categories of a column a signature shows; where there are more, it shows none."""
-
-EXACT = 2**53
-"""Whole numbers beyond this lose digits as floats."""
 
 Category = str | int | float
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from modelkeep.contracts.columns import ColumnsDiffer, listed, places
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import CannotLoad, Column
-from modelkeep.contracts.signature import Dtype, TensorSpec
+from modelkeep.contracts.signature import FLOATS, Dtype, TensorSpec
 from modelkeep.plugins.runners.torch.answers import NotTensorsError, is_widened, named
 from modelkeep.plugins.runners.torch.network import Argument, Network, Rows, served_as
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _MOST_CHOICES = 64
 _SOME_ROWS = 3
 _LENGTHS = (8, 32, 224)
-_FLOATS = frozenset({Dtype.FP16, Dtype.FP32, Dtype.FP64})
 
 
 class Want(NamedTuple):
@@ -117,7 +116,7 @@ def _of_column(column: Column, network: Network, shapes: Sequence[tuple[int, ...
     import torch
 
     kinds = [network.floating, torch.float32, torch.float64]
-    if column.dtype not in _FLOATS and not column.nullable:
+    if column.dtype not in FLOATS and not column.nullable:
         kinds = [getattr(torch, column.dtype.numpy), network.floating]
     return [Want(kind, shape, may_open) for shape in shapes for kind in dict.fromkeys(kinds)]
 

@@ -8,13 +8,10 @@ in use is not evicted, and what is being written is not swept.
 import fcntl
 import hashlib
 import os
-import secrets
 from pathlib import Path
-from typing import Final
 
 from modelkeep.contracts.storage import Blob
-
-_UNSYNCED: Final = 16 * 1024 * 1024
+from modelkeep.plugins.storage.files import Unfinished, sweep, unlinked_unless_in_use
 
 
 class Cache:
@@ -26,7 +23,7 @@ class Cache:
         self._unfinished = folder / "unfinished"
         self._max_bytes = max_bytes
 
-    def begin(self) -> "Unfinished":
+    def begin(self) -> Unfinished:
         """Return a file to write a copy into."""
         return Unfinished(self._unfinished)
 
@@ -54,7 +51,7 @@ class Cache:
         except FileNotFoundError:
             return None
 
-    def keep(self, unfinished: "Unfinished") -> Blob:
+    def keep(self, unfinished: Unfinished) -> Blob:
         """Make what was written a copy under its digest, and let go of the oldest ones where there is too much."""
         blob = unfinished.blob()
         unfinished.move(self._copies / blob.digest)
@@ -84,7 +81,7 @@ class Cache:
 
     def sweep(self) -> int:
         """Remove what killed writers left behind; returns how many files that were."""
-        return sum(_unlinked_unless_in_use(path) for path in self._unfinished.glob("*"))
+        return sweep(self._unfinished)
 
     def _evict(self, newest: str) -> None:
         found = sorted((path.stat().st_mtime_ns, path) for path in self._copies.glob("*"))
@@ -93,61 +90,5 @@ class Cache:
             if too_much <= 0:
                 return
             size = path.stat().st_size
-            if path.name != newest and _unlinked_unless_in_use(path):
+            if path.name != newest and unlinked_unless_in_use(path):
                 too_much -= size
-
-
-class Unfinished:
-    """A file that is being written, gone when it is closed unless it was moved to its place."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._hash = hashlib.sha256()
-        self.size = self._synced = 0
-        while True:
-            self.path = folder / secrets.token_hex(16)
-            self._fd = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
-            if self.path.exists():
-                return
-            os.close(self._fd)  # a sweeper was quicker than our lock
-
-    def write(self, chunk: bytes) -> None:
-        """Append."""
-        self._hash.update(chunk)
-        view = memoryview(chunk)
-        while view:
-            view = view[os.write(self._fd, view) :]
-        self.size += len(chunk)
-        if self.size - self._synced >= _UNSYNCED:
-            os.fdatasync(self._fd)  # gigabytes synced at once, at the end, would hold up every other writer to the disk
-            self._synced = self.size
-
-    def blob(self) -> Blob:
-        """Return what has been written so far."""
-        return Blob(self._hash.hexdigest(), self.size)
-
-    def move(self, place: Path) -> None:
-        """Move the file to its place."""
-        os.fsync(self._fd)
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.path.rename(place)
-
-    def close(self) -> None:
-        """Remove the file if it was not moved."""
-        self.path.unlink(missing_ok=True)
-        os.close(self._fd)
-
-
-def _unlinked_unless_in_use(path: Path) -> bool:
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        return False  # another process was quicker
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        path.unlink(missing_ok=True)
-    return True

@@ -6,25 +6,20 @@ then is it acknowledged. Every whole read is compared too, and a part is read fr
 """
 
 import asyncio
-import errno
 import hashlib
 import os
-import re
-from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
-from typing import Final, ParamSpec, Self, TypeVar
+from typing import Final, Self
+from weakref import WeakValueDictionary
 
-from modelkeep.contracts.errors import DamagedFile, NotFound, StorageFull, StorageUnavailable, TooLarge
+from modelkeep.contracts.errors import DamagedFile, NotFound, StorageUnavailable
 from modelkeep.contracts.storage import Blob, StorageSettings, verified
+from modelkeep.plugins.storage.files import in_thread, place_of, storage_full, written
 from modelkeep.plugins.storage.s3.bucket import PIECE, Bucket
 from modelkeep.plugins.storage.s3.cache import Cache
 
-P = ParamSpec("P")
-T = TypeVar("T")
-_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-_FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TRIES: Final = 3
 _LARGEST_NOTE: Final = 64 * 1024  # a bucket's word for a size is nobody's promise
 _GIB: Final = 1024**3
@@ -36,7 +31,7 @@ class S3BlobStore:
     def __init__(self, bucket: Bucket, cache: Cache) -> None:
         self._bucket = bucket
         self._cache = cache
-        self._fetching: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._fetching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @classmethod
     def create(cls, folder: Path, settings: StorageSettings) -> Self:
@@ -45,26 +40,21 @@ class S3BlobStore:
 
     async def put(self, chunks: AsyncIterator[bytes], *, max_bytes: int) -> Blob:
         """Store a stream, hashing it on the way; raises `TooLarge`, `StorageFull`, `StorageUnavailable`."""
-        with _storage_full():
-            unfinished = await _in_thread(self._cache.begin)
+        with storage_full():
+            unfinished = await in_thread(self._cache.begin)
         try:
-            async for chunk in chunks:
-                if unfinished.size + len(chunk) > max_bytes:
-                    raise TooLarge(f"The file is larger than the {max_bytes} bytes that may be uploaded here.")
-                with _storage_full():
-                    await _in_thread(unfinished.write, chunk)
-            blob = unfinished.blob()
-            await self._store(_key(blob.digest), unfinished.path, blob)
-            with _storage_full():
-                await _in_thread(self._cache.keep, unfinished)
+            blob = await written(unfinished, chunks, max_bytes)
+            await self._store(place_of(blob.digest), unfinished.path, blob)
+            with storage_full():
+                await in_thread(self._cache.keep, unfinished)
         finally:
             unfinished.close()
         return blob
 
     async def read(self, digest: str, *, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         """Yield the blob's bytes from `start` to before `end`; raises `NotFound`, `DamagedFile`, `StorageUnavailable`."""
-        key = _key(digest)
-        copy = await _in_thread(self._cache.open, digest)
+        key = place_of(digest)
+        copy = await in_thread(self._cache.open, digest)
         if copy is None:
             size = await self._bucket.size(key)
             if start == 0 and (end is None or end >= size):
@@ -83,41 +73,41 @@ class S3BlobStore:
 
     async def size(self, digest: str) -> int:
         """Return the blob's length in bytes; raises `NotFound`, `StorageUnavailable`."""
-        key = _key(digest)
-        here = await _in_thread(self._cache.size, digest)
+        key = place_of(digest)
+        here = await in_thread(self._cache.size, digest)
         return await self._bucket.size(key) if here is None else here
 
     async def open(self, digest: str) -> int:
         """Return a descriptor of a copy that has the digest, fetched where there is none here yet."""
-        key = _key(digest)
-        async with self._fetching[digest]:
-            copy = await _in_thread(self._cache.open, digest)
+        key = place_of(digest)
+        async with self._fetching.setdefault(digest, asyncio.Lock()):
+            copy = await in_thread(self._cache.open, digest)
             for _try in range(_TRIES):
                 if copy is not None:
                     return copy
-                with _storage_full():
+                with storage_full():
                     await self._fetch(key, digest)
-                    copy = await _in_thread(self._cache.open, digest)
+                    copy = await in_thread(self._cache.open, digest)
         if copy is None:
             raise DamagedFile
         return copy
 
     async def remove(self, digest: str) -> None:
         """Forget a blob and its note."""
-        key = _key(digest)
+        key = place_of(digest)
         await self._bucket.remove(_note(digest))
         await self._bucket.remove(key)
-        await _in_thread(self._cache.remove, digest)
+        await in_thread(self._cache.remove, digest)
 
     async def sweep(self) -> int:
         """Remove what killed writers left behind here; returns how many files that were."""
-        return await _in_thread(self._cache.sweep)
+        return await in_thread(self._cache.sweep)
 
     async def keep_note(self, digest: str, note: bytes) -> None:
         """Store a note under a digest; replaces an earlier one."""
         await self._store(_note(digest), note, Blob(hashlib.sha256(note).hexdigest(), len(note)))
-        with _storage_full():
-            await _in_thread(self._cache.keep_note, digest, note)
+        with storage_full():
+            await in_thread(self._cache.keep_note, digest, note)
 
     async def note(self, digest: str) -> bytes:
         """Return the note, or where the bucket is away the last that was seen of it; raises `NotFound`."""
@@ -128,11 +118,11 @@ class S3BlobStore:
                 raise DamagedFile
             note = b"".join([piece async for piece in self._bucket.read(key, 0, size)])
         except StorageUnavailable:
-            copy = await _in_thread(self._cache.note, digest)
+            copy = await in_thread(self._cache.note, digest)
             if copy is None:
                 raise
             return copy
-        await _in_thread(self._cache.keep_note, digest, note)
+        await in_thread(self._cache.keep_note, digest, note)
         return note
 
     async def notes(self) -> AsyncIterator[str]:
@@ -163,41 +153,15 @@ class S3BlobStore:
     async def _fetch(self, key: str, digest: str) -> None:
         """Write a copy, if what comes has the digest."""
         size = await self._bucket.size(key)
-        unfinished = await _in_thread(self._cache.begin)
+        unfinished = await in_thread(self._cache.begin)
         try:
             async for piece in self._bucket.read(key, 0, size):
-                await _in_thread(unfinished.write, piece)
+                await in_thread(unfinished.write, piece)
             if unfinished.blob().digest == digest:
-                await _in_thread(self._cache.keep, unfinished)
+                await in_thread(self._cache.keep, unfinished)
         finally:
             unfinished.close()
 
 
-def _key(digest: str) -> str:
-    if not _DIGEST.fullmatch(digest):
-        raise NotFound("There is no stored file with this digest.")
-    return f"{digest[:2]}/{digest}"
-
-
 def _note(digest: str) -> str:
-    return f"notes/{_key(digest)[3:]}"
-
-
-@contextmanager
-def _storage_full() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise StorageFull from error
-        raise
-
-
-async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Do blocking work in a thread, and even when cancelled wait for its end: its file is about to be closed."""
-    doing = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
-    try:
-        return await asyncio.shield(doing)
-    except asyncio.CancelledError:
-        await asyncio.wait({doing})
-        raise
+    return f"notes/{place_of(digest)[3:]}"
