@@ -1,6 +1,7 @@
 """What the template prepares once for all its runners: namespaces, a rule set, user ids; and a trial of the whole lock-down."""
 
 import os
+import resource
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -40,14 +41,15 @@ class Cells:
         self._next = count()
         self.confinement = self._try_out({"namespaces": apart, "landlock": unwalled, "own user": alike})
 
-    def allowance(self, memory_bytes: int, keep: frozenset[int], output: int, *, same_user: bool = False) -> Allowance:
+    def allowance(self, memory_bytes: int | None, keep: frozenset[int], output: int, *, same_user: bool = False) -> Allowance:
         """Return what the next runner of this process may have: a user id that no other has, so much memory of its own.
 
-        `same_user`: it has to reach what belongs to this very user.
+        `same_user`: it has to reach what belongs to this very user. Without a number, its memory is bounded later.
         """
         uid = self._free_uid() if self._uids and not same_user else 0
         mapped = self._memory.mapped_bytes()  # a fork begins with all frameworks mapped, which is no fault of its model
-        return Allowance(mapped + memory_bytes, os.getpid(), keep, output, self.proc, self._rules, uid)
+        most = resource.RLIM_INFINITY if memory_bytes is None else mapped + memory_bytes
+        return Allowance(most, os.getpid(), keep, output, self.proc, self._rules, uid)
 
     def release(self, uid: int) -> None:
         """Take a user id back: its runner has ended."""

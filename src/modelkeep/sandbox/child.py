@@ -1,6 +1,7 @@
 """The runner itself: locked down first, then loads one model, then answers runs until nobody is left to ask."""
 
 import gc
+import os
 import socket
 import sys
 import time
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from modelkeep.contracts.confinement import Confinement
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import CannotCompile, CannotLoad, Compilable, Model
 from modelkeep.contracts.signature import Dtype
 from modelkeep.sandbox import frames, loader, lockdown, selftest
-from modelkeep.sandbox.control import Fork
+from modelkeep.sandbox.control import ChannelClosed, Fork, Inbox
 from modelkeep.sandbox.imaging import BadImageError, Pictures
 from modelkeep.sandbox.memory import Memory, peak_resident_bytes
 from modelkeep.sandbox.place import Place, walled
@@ -100,8 +102,42 @@ def main(
     if place is not None:
         allowance, place = _with(place, allowance, seen)
     lockdown.lock_down(allowance)
-    held = selftest.confinement(allowance.keep, allowance.file_bytes)
     _start_afresh()
+    return _work(
+        fork, artifact, channel, selftest.confinement(allowance.keep, allowance.file_bytes), memory=memory, place=place
+    )
+
+
+def stand_by(orders: socket.socket, allowance: lockdown.Allowance) -> int:
+    """Be a runner that is locked down before anybody needs it, and hears from `orders` what to load; returns the exit status.
+
+    What comes is a `Fork` with the artifact, the runner's channel and its pipe. The end of `orders` is the runner's.
+    """
+    memory = Memory("self", allowance.proc)
+    lockdown.lock_down(msgspec.structs.replace(allowance, keep=frozenset({memory.fd, orders.fileno()})))
+    _start_afresh()
+    try:
+        fork, (artifact, channel, output) = _ordered(orders)
+    except ChannelClosed:
+        return 0
+    finally:
+        orders.close()
+    lockdown.limit_memory(memory.mapped_bytes() + (fork.spec.limits.memory_mb << 20))
+    lockdown.write_to(output)
+    os.close(output)
+    return _work(fork, artifact, channel, selftest.confinement(frozenset({memory.fd, artifact, channel})), memory=memory)
+
+
+def _ordered(orders: socket.socket) -> tuple[Fork, list[int]]:
+    inbox = Inbox()
+    while True:
+        for message, fds in inbox.receive(orders):
+            if isinstance(message, Fork):
+                return message, fds
+
+
+def _work(fork: Fork, artifact: int, channel: int, held: Confinement, *, memory: Memory, place: Place | None = None) -> int:
+    """Load, and serve; `held` is how well this process was seen to be locked in."""
     servers = Servers(socket.socket(fileno=channel))
     try:
         loader.require(fork.spec, held)

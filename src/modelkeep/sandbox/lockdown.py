@@ -96,6 +96,17 @@ def clean_environment() -> None:
     os.environ.update(ENVIRONMENT)  # noqa: TID251 - constants of this module
 
 
+def limit_memory(most: int) -> None:
+    """Bound this process's address space, in bytes, for good; possible after the lock-down, too."""
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def write_to(output: int) -> None:
+    """Have what this process writes go to this pipe."""
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+
+
 def count_threads(proc: int) -> int:
     """Return how many threads this process has, whoever started them; `proc` is open on /proc."""
     return len(_listed(proc, "self/task"))
@@ -104,8 +115,7 @@ def count_threads(proc: int) -> int:
 def _descriptors(allowance: Allowance) -> None:
     nothing = os.open("/dev/null", os.O_RDONLY)
     os.dup2(nothing, 0)
-    os.dup2(allowance.output, 1)
-    os.dup2(allowance.output, 2)
+    write_to(allowance.output)
     keep = {*_STDIO, *allowance.keep, allowance.rules}
     for name in _listed(allowance.proc, "self/fd"):
         number = int(name)
@@ -131,9 +141,9 @@ def _identity(uid: int) -> None:
 
 
 def _resources(allowance: Allowance) -> None:
+    limit_memory(allowance.memory_bytes)
     limits = [
         (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_AS, allowance.memory_bytes),
         (resource.RLIMIT_NOFILE, _OPEN_FILES),
         (resource.RLIMIT_FSIZE, allowance.file_bytes),
         (resource.RLIMIT_MEMLOCK, 0),

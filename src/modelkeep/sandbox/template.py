@@ -4,6 +4,10 @@ Started by the supervisor as `python -I -m modelkeep.sandbox.template FD`, where
 environment is `lockdown.ENVIRONMENT`. It says first how well runners are locked in here (`Grounded`). Then it answers each
 `Fork` with `Forked` and, when that runner has ended, with `Exited`. A runner that could not even be forked is `Exited` without
 having been `Forked`. It ends at the channel's end of file, and its runners end with it.
+
+A fork of so many frameworks takes ten milliseconds, and its lock-down three: once nothing has been asked for a while, one
+runner is forked ahead, and waits, locked in, for what it is to load. One that unpacks an archive is forked when it is asked
+for, since what it is given comes before the lock-down.
 """
 
 import contextlib
@@ -17,22 +21,25 @@ import sys
 import tempfile
 import traceback
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, NoReturn
 
 import msgspec
 
+from modelkeep.contracts.runner import Runner
 from modelkeep.sandbox import child, cold, loader, lockdown, view
 from modelkeep.sandbox.cells import Cells
 from modelkeep.sandbox.control import ChannelClosed, Exited, Fork, Forked, Grounded, Inbox, pack
 from modelkeep.sandbox.place import Place, lent, mounted
+
+_QUIET_S = 0.05
 
 NOT_FORKED = 71
 """Status of an `Exited` for a runner that could not be forked."""
 
 
 class Running(msgspec.Struct, frozen=True):
-    """A runner that has not been reaped: its name, process id and user id (0: ours)."""
+    """A runner that has not been reaped: its name ("": it waits for one), process id and user id (0: ours)."""
 
     runner: str
     pid: int
@@ -47,6 +54,14 @@ class _Grant(NamedTuple):
     folder: int = -1
 
 
+class _Spare(NamedTuple):
+    """The runner that was forked ahead: what is known of it, its pidfd, and the socket that tells it what to load."""
+
+    running: Running
+    pidfd: int
+    orders: socket.socket
+
+
 class Template:
     """Forks runners, reaps them, and imports what they will need in the meantime."""
 
@@ -56,6 +71,9 @@ class Template:
         self._inbox = Inbox()
         self._selector = selectors.DefaultSelector()
         self._selector.register(channel, selectors.EVENT_READ)
+        self._spare: _Spare | None = None
+        self._ahead = True
+        self._prepared: set[type[Runner]] = set()
 
     def run(self) -> None:
         """Work until the supervisor closes the channel."""
@@ -67,58 +85,128 @@ class Template:
             gc.enable()
             gc.collect()
             while True:
-                self._turn(None)
+                wanting = self._ahead and self._spare is None
+                if not self._turn(_QUIET_S if wanting else None):
+                    self._fork_ahead()
 
-    def _turn(self, timeout: float | None) -> None:
-        for key, _events in self._selector.select(timeout):
+    def _turn(self, timeout: float | None) -> bool:
+        """Do what there is to do; whether there was anything before the time was over."""
+        ready = self._selector.select(timeout)
+        for key, _events in ready:
             if isinstance(key.data, Running):
                 self._reap(key.fd, key.data)
             else:
                 for message, fds in self._inbox.receive(self._channel):
                     if isinstance(message, Fork):
-                        self._fork(message, fds)
+                        self._start(message, fds)
+        return bool(ready)
 
-    def _fork(self, fork: Fork, fds: list[int]) -> None:
-        artifact, channel, output, *lent = fds
+    def _start(self, fork: Fork, fds: list[int]) -> None:
         for runner in loader.installed():
-            if runner.manifest.name == fork.spec.runner:
+            if runner.manifest.name == fork.spec.runner and runner not in self._prepared:
                 # What is asked for first is imported first, and here: done in the fork, it would be done twice at once.
                 deque(_imported((*runner.manifest.preload, *runner.manifest.preload_when_asked)), maxlen=0)
-        if lockdown.count_threads(self._cells.proc) != 1:
-            raise RuntimeError("a preloaded module has started a thread: forks of this template would be broken")
+                self._prepared.add(runner)
+                self._dismiss()
         unpacks = loader.unpacks(fork.spec)
+        if unpacks or loader.is_cold(fork.spec) or not self._order(fork, fds):
+            self._fork(fork, fds, unpacks=unpacks)
+        for fd in fds:
+            os.close(fd)
+
+    def _order(self, fork: Fork, fds: list[int]) -> bool:
+        """Have the runner that waits load this; whether there was one."""
+        if self._spare is None:
+            return False
+        (waiting, pidfd, orders), self._spare = self._spare, None
+        message = pack(fork, fds)
+        try:
+            with orders:
+                sent = socket.send_fds(orders, [message], fds)
+                if sent < len(message):  # it may have closed its end already, having read the whole
+                    orders.sendall(message[sent:])
+        except ConnectionError:
+            return False
+        self._watch(Running(fork.runner, waiting.pid, waiting.uid), pidfd)
+        return True
+
+    def _dismiss(self) -> None:
+        """Let the runner that waits end: it has not what was imported since."""
+        if self._spare is not None:
+            self._spare.orders.close()
+            self._spare = None
+
+    def _fork_ahead(self) -> None:
+        """Fork a runner that waits. Should it end before it is asked, none is forked ahead until one was forked otherwise."""
+        self._check_threads()
+        orders, theirs = socket.socketpair()
+        allowance = self._cells.allowance(None, frozenset(), 2)
+        pid = self._forked()
+        if pid == 0:
+            _be_runner(lambda: child.stand_by(theirs, allowance))
+        theirs.close()
+        self._ahead = pid > 0
+        if pid < 0:
+            orders.close()
+            self._cells.release(allowance.uid)
+            return
+        pidfd = os.pidfd_open(pid)
+        waiting = Running("", pid, allowance.uid)
+        self._selector.register(pidfd, selectors.EVENT_READ, waiting)
+        self._spare = _Spare(waiting, pidfd, orders)
+
+    def _fork(self, fork: Fork, fds: list[int], *, unpacks: bool) -> None:
+        self._check_threads()
+        artifact, channel, output, *lent = fds
         # A folder that is lent belongs to the supervisor's user, as all of the data directory does; another could not reach it.
         borrows = unpacks and not self._cells.separate
         memory_bytes = fork.spec.limits.memory_mb << 20
         allowance = self._cells.allowance(memory_bytes, frozenset({artifact, channel}), output, same_user=borrows)
+        pid = self._forked()
+        if pid == 0:
+            grant = _Grant(unpacks, self._cells.separate, *lent)
+            _be_runner(lambda: _runner(fork, artifact, channel, allowance, grant))
+        self._ahead = pid > 0
+        if pid < 0:
+            self._channel.sendall(pack(Exited(fork.runner, NOT_FORKED, 0)))
+            self._cells.release(allowance.uid)
+            return
+        pidfd = os.pidfd_open(pid)
+        running = Running(fork.runner, pid, allowance.uid)
+        self._selector.register(pidfd, selectors.EVENT_READ, running)
+        self._watch(running, pidfd)
+
+    def _check_threads(self) -> None:
+        if lockdown.count_threads(self._cells.proc) != 1:
+            raise RuntimeError("a preloaded module has started a thread: forks of this template would be broken")
+
+    @staticmethod
+    def _forked() -> int:
+        """Fork; returns the process id, 0 in the child, -1 where there can be no more processes."""
         gc.freeze()  # runners share these objects' memory as long as no collection touches them
         try:
-            pid = os.fork()
+            return os.fork()
         except OSError as error:
             sys.stderr.write(f"cannot fork a runner: {error}\n")
-            self._channel.sendall(pack(Exited(fork.runner, NOT_FORKED, 0)))
-            pid = -1
-        if pid == 0:
-            _become_runner(fork, artifact, channel, allowance, _Grant(unpacks, self._cells.separate, *lent))
-        for fd in fds:
-            os.close(fd)
-        if pid > 0:
-            self._watch(Running(fork.runner, pid, allowance.uid))
-        else:
-            self._cells.release(allowance.uid)
+            return -1
 
-    def _watch(self, running: Running) -> None:
-        pidfd = os.pidfd_open(running.pid)
+    def _watch(self, running: Running, pidfd: int) -> None:
+        """Tell the supervisor of a runner that has got its name, and of its end when that comes."""
+        self._selector.modify(pidfd, selectors.EVENT_READ, running)
         message = pack(Forked(running.runner, running.pid), [pidfd])
         sent = socket.send_fds(self._channel, [message], [pidfd])
         self._channel.sendall(message[sent:])
-        self._selector.register(pidfd, selectors.EVENT_READ, running)
 
     def _reap(self, pidfd: int, running: Running) -> None:
         self._selector.unregister(pidfd)
         os.close(pidfd)
         _pid, status, usage = os.wait4(running.pid, 0)
         self._cells.release(running.uid)
+        if not running.runner:
+            if self._spare is not None and self._spare.running == running:
+                self._dismiss()
+                self._ahead = False
+            return
         exited = Exited(running.runner, os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024)
         self._channel.sendall(pack(exited))
 
@@ -141,15 +229,19 @@ def _imported(names: Iterable[str]) -> Iterator[str]:
         yield name
 
 
-def _become_runner(fork: Fork, artifact: int, channel: int, allowance: lockdown.Allowance, grant: _Grant) -> None:
-    """Never returns. Nothing of the template's own stack may run in the runner."""
+def _runner(fork: Fork, artifact: int, channel: int, allowance: lockdown.Allowance, grant: _Grant) -> int:
+    place = _place(fork, allowance, grant)
+    seen = view.readable(tuple(sys.path))
+    if loader.is_cold(fork.spec):
+        cold.begin(cold.Start(fork, artifact, channel, allowance, place, seen))
+    return child.main(fork, artifact, channel, allowance, place=place, seen=seen)
+
+
+def _be_runner(work: Callable[[], int]) -> NoReturn:
+    """Nothing of the template's own stack may run in the runner."""
     status = cold.BROKEN
     try:
-        place = _place(fork, allowance, grant)
-        seen = view.readable(tuple(sys.path))
-        if loader.is_cold(fork.spec):
-            cold.begin(cold.Start(fork, artifact, channel, allowance, place, seen))
-        status = child.main(fork, artifact, channel, allowance, place=place, seen=seen)
+        status = work()
     except Exception:  # noqa: BLE001 - the last frame of a process: tell the supervisor's pipe, then end
         traceback.print_exc()
     finally:

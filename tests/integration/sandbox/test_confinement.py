@@ -1,5 +1,6 @@
 """What a hostile model finds around itself. Each attack is carried by a pickle and shown to work where nothing confines it."""
 
+import asyncio
 import json
 import os
 import stat
@@ -104,11 +105,18 @@ def unconfined():
     return {**json.loads(done.stdout), "oom": Path("/proc/self/oom_score_adj").read_text(encoding="ascii").strip()}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def confined(warm_bench):
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["forked ahead", "forked when asked"])
+async def confined(warm_bench, request):
     spec = warm_bench.spec(artifacts.pickle_running(SOURCE), "pickle", limits=Limits(memory_mb=MEMORY_MB))
+    async with warm_bench.start(spec) as runner:  # what it needs is imported for the first
+        await runner.load()
+    waiting = await warm_bench.waiting()
+    if request.param == "forked when asked":
+        waiting.kill()
+        await asyncio.to_thread(waiting.wait)
     async with warm_bench.start(spec) as runner:
         await runner.load()
+        assert (runner.pid == waiting.pid) == (request.param == "forked ahead")
         _result, outputs = await runner.run(input=np.ones((1, 1)))
         oom = Path(f"/proc/{runner.pid}/oom_score_adj").read_text(encoding="ascii").strip()
         return {**json.loads(outputs["output"][0]), "oom": oom}

@@ -7,6 +7,7 @@ import socket
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -26,6 +27,62 @@ async def test_a_runner_is_forked_while_the_template_still_imports_frameworks(be
         await runner.load()
     # all imports together take seconds; a request waits for one of them at most
     assert time.monotonic() - started < 10
+
+
+async def test_a_runner_is_forked_ahead_and_is_the_next_that_is_asked_for(bench):
+    spec = bench.spec(artifacts.echo(), "echo")
+    async with bench.start(spec) as first:
+        await first.load()
+    for _turn in range(3):
+        waiting = await bench.waiting()
+        async with bench.start(spec) as runner:
+            await runner.load()
+            assert runner.pid == waiting.pid
+            _result, outputs = await runner.run(input=ROWS)
+            assert outputs["input"].tolist() == ROWS.tolist()
+
+
+async def test_what_is_forked_ahead_is_locked_in_before_it_is_asked(bench):
+    waiting = await bench.waiting()
+    status, of_template = (Path(f"/proc/{pid}/status").read_text() for pid in (waiting.pid, bench.process.pid))
+    assert "\nNoNewPrivs:\t1\n" in status
+    assert "\nNoNewPrivs:\t0\n" in of_template
+    assert "\nSeccomp:\t0\n" in of_template
+    if os.geteuid() == 0:
+        assert waiting.uids().real not in {0, psutil.Process(bench.process.pid).uids().real}
+        assert "\nCapEff:\t0000000000000000\n" in status
+
+
+async def test_one_that_waits_and_is_killed_costs_nobody_a_runner(bench):
+    spec = bench.spec(artifacts.echo(), "echo")
+    async with bench.start(spec) as first:
+        await first.load()
+    for _turn in range(3):
+        waiting = await bench.waiting()
+        bench.process.send_signal(signal.SIGSTOP)
+        waiting.kill()
+        while waiting.status() != psutil.STATUS_ZOMBIE:
+            await asyncio.sleep(0.01)
+        asyncio.get_running_loop().call_later(0.1, bench.process.send_signal, signal.SIGCONT)
+        async with bench.start(spec) as runner:  # asked for while the template has not yet seen that it ended
+            await runner.load()
+            assert runner.pid != waiting.pid
+
+
+async def test_what_is_imported_for_a_model_is_there_in_the_runner_that_loads_it(bench):
+    async with bench.start(bench.spec(artifacts.echo(), "echo")) as first:
+        await first.load()
+    old = await bench.waiting()
+    async with bench.start(bench.spec(artifacts.as_joblib(artifacts.classifier()), "joblib")) as runner:
+        await runner.load()
+        assert runner.pid != old.pid  # it was forked before what this one needs was sure to be there
+    await asyncio.to_thread(old.wait, PATIENCE_S)
+
+
+async def test_one_that_waits_ends_with_its_template(bench):
+    waiting = await bench.waiting()
+    bench.process.kill()
+    await asyncio.to_thread(waiting.wait, PATIENCE_S)
 
 
 async def test_runners_die_with_their_template(bench):

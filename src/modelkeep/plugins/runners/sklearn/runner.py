@@ -32,6 +32,7 @@ class SklearnRunner:
             Format("skops", (".skops",), "guarded"),
         ),
         preload=(
+            "email.parser",  # importlib.metadata reads versions with it
             "numpy",
             "scipy",
             "scipy.linalg",
@@ -43,7 +44,9 @@ class SklearnRunner:
             "joblib",
             "sklearn.base",
             "sklearn.compose",
+            "sklearn.feature_extraction",
             "sklearn.linear_model",
+            "sklearn.multioutput",
             "sklearn.ensemble",
             "sklearn.pipeline",
             "sklearn.preprocessing",
