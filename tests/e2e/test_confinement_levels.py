@@ -44,6 +44,12 @@ def level(house: Installation) -> object:
     return sandbox["level"] if isinstance(sandbox, dict) else None
 
 
+def may_not_run(house: Installation, name: str) -> bool:
+    """Whether the deployment's model may not run."""
+    with house.http() as http:
+        return http.post(f"/api/v1/predict/{name}", json={"inputs": [[0.0] * 4]}).status_code != 200
+
+
 @pytest.fixture
 def forest(tmp_path: Path) -> Path:
     path = tmp_path / "m.joblib"
@@ -95,17 +101,22 @@ def test_without_landlock_only_data_is_loaded_until_somebody_accepts_less(tmp_pa
         assert refused.value.code == "not_confined"
         assert status(house)["sandbox"]["accepted"] is None  # type: ignore[index]
         client.accept_sandbox("L1", reason="an old kernel, until May")
-        assert client.push(forest, "code").state == "ready"
+        assert client.push(forest, "code", compile="off").state == "ready"  # its compiled form would be data
         for page in ("/readyz", "/health"):
             assert status(house, page)["sandbox"]["accepted"] == "L1"  # type: ignore[index]
         with house.http() as http:
             metrics = http.get("/metrics").text
         assert "modelkeep_sandbox_level 1" in metrics
         assert "modelkeep_sandbox_accepted 1" in metrics
+        assert not may_not_run(house, "code")
         client.accept_sandbox(None, reason="a new kernel")
         eventually(lambda: status(house)["sandbox"]["accepted"] is None, "taken back")  # type: ignore[index]
         with pytest.raises(Rejected):
             client.push(forest, "again")
+        eventually(lambda: may_not_run(house, "code"), "an end of what may not run any more")
+        assert not may_not_run(house, "data")
+        client.accept_sandbox("L1", reason="the old kernel again")
+        eventually(lambda: not may_not_run(house, "code"), "its return")
 
 
 def test_nobody_can_accept_what_the_settings_do_not_allow(tmp_path: Path, forest: Path) -> None:

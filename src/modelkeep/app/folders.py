@@ -29,10 +29,27 @@ class Folders:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._lent: dict[str, Path] = {}
 
     def sweep(self) -> None:
         """Remove what an earlier life left behind. For when no runner is alive."""
         shutil.rmtree(self._root, ignore_errors=True)
+
+    def lend(self, runner: str, size: int) -> Folder | None:
+        """Return a new folder for a runner, for so many bytes; None where none can be made."""
+        try:
+            folder = self.make(runner, size)
+        except OSError as error:
+            log.warning("there is no folder for a runner to unpack its archive in", error=error.strerror)
+            return None
+        self._lent[runner] = folder.path
+        return folder
+
+    async def take_back(self, runner: str) -> None:
+        """Remove what a runner was lent, if anything: it has ended."""
+        path = self._lent.pop(runner, None)
+        if path is not None:
+            await self.remove(path)
 
     def make(self, name: str, size: int) -> Folder:
         """Return a new folder that only this user can look into, for so many bytes; raises `OSError`."""

@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import socket
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -16,6 +17,9 @@ from modelkeep.sandbox.control import Cause, Channel, ChannelClosed
 from modelkeep.sandbox.memory import Memory, private_bytes
 
 log = structlog.get_logger(__name__)
+
+Open = Callable[[str], Awaitable[int]]
+"""Opens the artifact with a digest, read-only, and returns its descriptor."""
 
 _STDERR_TAIL = 4096
 _SOFT = 0.85  # of its memory limit: a runner that has grown so far is replaced before the limit ends it
@@ -262,6 +266,17 @@ def report(server: Channel, message: control.Message, *fds: int) -> None:
         server.send(message, fds)
     except ChannelClosed:
         log.debug("nobody left to tell", message=type(message).__name__)
+
+
+async def open_golden(opener: Open, spec: RunnerSpec) -> int:
+    """Open a version's golden rows (-1: none). What cannot be checked is served all the same: the artifact has a digest."""
+    if not spec.golden:
+        return -1
+    try:
+        return await opener(spec.golden)
+    except OSError as error:
+        log.error("golden rows cannot be read", version=spec.version_id, error=str(error))  # noqa: TRY400 - it says it all
+        return -1
 
 
 def not_started(name: str, spec: RunnerSpec, error: OSError, ticket: str = "") -> control.Gone:

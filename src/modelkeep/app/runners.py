@@ -10,8 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from pathlib import Path
+from collections.abc import Callable, Coroutine
 
 import structlog
 from msgspec.structs import replace
@@ -22,10 +21,9 @@ from modelkeep.app.folders import Folder, Folders
 from modelkeep.app.kept import Kept
 from modelkeep.app.residency import Budget, Residency
 from modelkeep.app.restarts import Restarts
-from modelkeep.app.runner_process import RunnerProcess, not_started, report
+from modelkeep.app.runner_process import Open, RunnerProcess, not_started, open_golden, report
 from modelkeep.app.wishes import Wishes
 from modelkeep.contracts.confinement import Confinement, Level, in_force
-from modelkeep.contracts.snapshot import RunnerSpec
 from modelkeep.sandbox import control, loader
 from modelkeep.sandbox.control import Cause, Channel, ChannelClosed
 from modelkeep.sandbox.lockdown import ENVIRONMENT
@@ -36,9 +34,6 @@ _WATCH_S = 0.25
 _GRACE_S = 10.0  # for a server that ended to be there again and want what it wanted: its longest delay and its start
 _LAST_RUN_S = 1.0  # beyond the run limit, for the runs of a leaving runner to reach it and their answers to get back
 _RUNNERS_A_CORE = 4
-
-Open = Callable[[str], Awaitable[int]]
-"""Opens the artifact with a digest, read-only, and returns its descriptor."""
 
 
 class Runners:
@@ -60,7 +55,6 @@ class Runners:
         self._open = open_artifact
         self._acceptable = acceptable
         self._folders = folders
-        self._lent: dict[str, Path] = {}
         self._template: Child | None = None
         self._runners = Census()
         self._kept: dict[str, Kept] = {}
@@ -72,6 +66,7 @@ class Runners:
         self._starting: set[asyncio.Task[None]] = set()
         self._grounded = grounded
         self.confinement: Confinement | None = None
+        self._accepted: Level | None = None
         self._closing = False
         self._wanted = asyncio.Event()
 
@@ -118,8 +113,9 @@ class Runners:
         """Start nothing any more."""
         self._closing = True
 
-    def want(self, name: str, server: Channel, wanted: tuple[control.Wanted, ...]) -> None:
+    def want(self, name: str, server: Channel, message: control.Want) -> None:
         """Keep runners for each of these versions, and attach this server to them; let go of what nobody wants."""
+        wanted = message.specs
         if wanted:
             self.warm_up()
         grace = self._graces.pop(name, None)
@@ -129,6 +125,7 @@ class Runners:
         news = {one.spec.version_id for one in wanted if not (known and self._wishes.wants(name, one.spec.version_id))}
         self._servers[name] = server
         self._wishes.take(name, wanted)
+        self._accept(in_force(message.accepted, self._acceptable))
         self._settle(urgent=known)
         for version_id in news:
             kept = self._kept[version_id]
@@ -194,6 +191,17 @@ class Runners:
         del self._graces[name]
         self._wishes.drop(name)
         self._settle()
+
+    def _accept(self, level: Level | None) -> None:
+        """From now on this lower level of the lock-down is accepted: what may not run any more ends, the rest may try."""
+        if level == self._accepted:
+            return
+        self._accepted = level
+        for kept in self._kept.values():
+            kept.calm()
+            if self.confinement is not None and not loader.may_load(replace(kept.spec, accepted=level), self.confinement):
+                log.warning("runners end: a lower lock-down is no longer accepted", version=kept.spec.version_id)
+                self._shrink(kept, 0)
 
     def _settle(self, *, urgent: bool = False) -> None:
         """Bring what there is to what there should be. `urgent`: what is new is to answer soon, so others make room for it."""
@@ -288,7 +296,7 @@ class Runners:
         expected = self._runners.opening[name]
         try:
             artifact = await self._open(kept.spec.digest)
-            golden = await self._open_golden(kept.spec)
+            golden = await open_golden(self._open, kept.spec)
         except OSError as error:
             del self._runners.opening[name]
             gone = not_started(name, kept.spec, error)
@@ -311,16 +319,6 @@ class Runners:
             runner.attach(server)
         self._fork(runner, artifact)
 
-    async def _open_golden(self, spec: RunnerSpec) -> int:
-        """Open a version's golden rows. What cannot be checked is served all the same: the artifact has its own digest."""
-        if not spec.golden:
-            return -1
-        try:
-            return await self._open(spec.golden)
-        except OSError as error:
-            log.error("golden rows cannot be read", version=spec.version_id, error=str(error))  # noqa: TRY400 - it says it all
-            return -1
-
     async def _start_inspection(self, owner: Channel, message: control.Inspect) -> None:
         name = f"runner-{next(self._numbers)}"
         try:
@@ -338,7 +336,8 @@ class Runners:
             os.close(artifact)
             self._lost(runner)
             return
-        runner.spec = replace(runner.spec, accepted=in_force(runner.spec.accepted, self._acceptable))
+        accepted = in_force(inspection.spec.accepted, self._acceptable) if inspection is not None else self._accepted
+        runner.spec = replace(runner.spec, accepted=accepted)
         folder = self._lend(runner)
         try:
             runner.fork(self._template.channel, artifact, inspection.sample if inspection is not None else (), folder)
@@ -356,19 +355,11 @@ class Runners:
         in_memory = self.confinement is not None and self.confinement.holds("namespaces")
         if self._folders is None or in_memory or not loader.unpacks(runner.spec):
             return None
-        try:
-            folder = self._folders.make(runner.name, runner.spec.limits.memory_mb << 20)
-        except OSError as error:
-            log.warning("there is no folder for a runner to unpack its archive in", error=error.strerror)
-            return None
-        self._lent[runner.name] = folder.path
-        return folder
+        return self._folders.lend(runner.name, runner.spec.limits.memory_mb << 20)
 
     def _take_back(self, runner: RunnerProcess) -> None:
-        """Remove what a runner was lent: it has ended."""
-        path = self._lent.pop(runner.name, None)
-        if self._folders is not None and path is not None:
-            self._spawn(self._folders.remove(path))
+        if self._folders is not None:
+            self._spawn(self._folders.take_back(runner.name))
 
     async def _listen(self, template: Child) -> None:
         while True:

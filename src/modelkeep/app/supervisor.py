@@ -20,7 +20,8 @@ from modelkeep.app.children import Child, start
 from modelkeep.app.folders import Folders
 from modelkeep.app.residency import Budget
 from modelkeep.app.restarts import Restarts
-from modelkeep.app.runners import Open, Runners
+from modelkeep.app.runner_process import Open
+from modelkeep.app.runners import Runners
 from modelkeep.contracts.confinement import Confinement, Level
 from modelkeep.sandbox import control
 from modelkeep.sandbox.control import Channel, ChannelClosed
@@ -169,7 +170,7 @@ class Supervisor:
                     role.up.set()
                     log.debug("up", role=role.name)
                 case control.Want():
-                    self._runners.want(role.name, channel, message.specs)
+                    self._runners.want(role.name, channel, message)
                 case control.Ready():
                     self._runners.ready(message)
                 case control.Used():

@@ -32,7 +32,8 @@ class Limits(msgspec.Struct, frozen=True):
 class RunnerSpec(msgspec.Struct, frozen=True):
     """All that is needed to start a runner for one version. `runner` is the plugin's name, `digest` the artifact's SHA-256.
 
-    `accepted` is a level of the lock-down that administrators accept for every format, below what the format needs.
+    `accepted` is a level of the lock-down that administrators accept for every format, below what the format needs; of what
+    serves the supervisor says so at each start, since it may be taken back.
     `memory_bytes` is what loading added to a runner at validation, 0 where that is not known; `golden` the SHA-256 of the file
     with the version's golden rows, "" for none.
     """
@@ -178,7 +179,7 @@ class ServedKey(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """News for serving. A higher number replaces a lower one whole. `accepted` is as in each version's `RunnerSpec`."""
+    """News for serving. A higher number replaces a lower one whole. `accepted` is as in a `RunnerSpec`."""
 
     number: int
     made_at: float

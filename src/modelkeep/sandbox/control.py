@@ -25,7 +25,7 @@ from enum import StrEnum
 
 import msgspec
 
-from modelkeep.contracts.confinement import Confinement
+from modelkeep.contracts.confinement import Confinement, Level
 from modelkeep.contracts.runner import Column
 from modelkeep.contracts.snapshot import Memory, RunnerSpec
 
@@ -66,9 +66,13 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 class Want(msgspec.Struct, frozen=True, tag=True):
-    """Server: keep runners for each of these versions, and for no others."""
+    """Server: keep runners for each of these versions, and for no others.
+
+    `accepted` is the level of the lock-down that administrators accept, below what formats need.
+    """
 
     specs: tuple[Wanted, ...]
+    accepted: Level | None = None
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):

@@ -111,6 +111,15 @@ def _with(warning: str, detail: str) -> str:
     return f"{detail} {warning}".strip() if warning else detail
 
 
+def may_load(spec: RunnerSpec, held: Confinement) -> bool:
+    """Whether a process that is locked in so well may load a file of this format."""
+    try:
+        require(spec, held)
+    except CannotLoad:
+        return False
+    return True
+
+
 def require(spec: RunnerSpec, held: Confinement, runners: Sequence[type[Runner]] | None = None) -> None:
     """Raise `CannotLoad` unless this process is locked in well enough for a file of this format."""
     _runner, declared = _find(installed() if runners is None else runners, spec.format)

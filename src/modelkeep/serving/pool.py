@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import structlog
 
+from modelkeep.contracts.confinement import Level
 from modelkeep.contracts.errors import ModelkeepError, VersionQuarantined
 from modelkeep.contracts.signature import Dtype, Layout, Signature
 from modelkeep.contracts.snapshot import DeploymentSettings, Memory, ServedVersion
@@ -168,16 +169,18 @@ class Pool:
         self._openings: set[asyncio.Task[None]] = set()
         self._connections: dict[str, RunnerConnection] = {}
         self._coming: set[str] = set()
-        self._asked: tuple[control.Wanted, ...] = ()
+        self._asked = control.Want(())
+        self._accepted: Level | None = None
         self._memory: Mapping[str, Memory] = {}
 
-    def want(self, versions: Iterable[ServedVersion], memory: Mapping[str, Memory]) -> None:
+    def want(self, versions: Iterable[ServedVersion], memory: Mapping[str, Memory], accepted: Level | None = None) -> None:
         """Keep runners for these versions and let go of all others. A version is immutable: its id is enough.
 
-        `memory`: when those that answer for deployments have runners at all, by their ids.
+        `memory`: when those that answer for deployments have runners at all, by their ids. `accepted`: the level of the
+        lock-down that administrators accept, below what formats need.
         """
         wanted = {version.id: version for version in versions}
-        self._memory = memory
+        self._memory, self._accepted = memory, accepted
         for version_id in self._served.keys() - wanted.keys():
             del self._served[version_id]
         for version_id, version in wanted.items():
@@ -239,9 +242,10 @@ class Pool:
             control.Wanted(one.version.spec, one.replicas, self._memory.get(version_id, _AUTO))
             for version_id, one in self._served.items()
         )
-        if wanted != self._asked:
-            self._asked = wanted
-            self._send(control.Want(wanted))
+        want = control.Want(wanted, self._accepted)
+        if want != self._asked:
+            self._asked = want
+            self._send(want)
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -163,7 +163,7 @@ class Router:
             version = self._versions.get(deployment.version_id)
             if version is not None:
                 wanted[version.id] = version
-        self._pool.want(wanted.values(), self._memory())
+        self._pool.want(wanted.values(), self._memory(), self._snapshot.accepted)
 
     def _memory(self) -> dict[str, Memory]:
         """When each version has runners at all: where several deployments share one, as the most demanding of them says."""

@@ -37,7 +37,7 @@ class FakeServer:
         self._listening = asyncio.create_task(self._listen())
 
     def want(self, spec, replicas=1):
-        self.runners.want(self.name, self.theirs, (control.Wanted(spec, replicas),) if spec else ())
+        self.runners.want(self.name, self.theirs, control.Want((control.Wanted(spec, replicas),) if spec else ()))
 
     async def _listen(self):
         opening = set()
@@ -89,9 +89,9 @@ class FakeServer:
                 continue
             turn += 1
             connection, running = list(self.connections.values())[turn % len(self.connections)]
-            run = connection.run({"input": ROWS})
-            running.append(run)
             try:
+                run = connection.run({"input": ROWS})
+                running.append(run)
                 result, outputs = await run
                 assert isinstance(result, frames.Result)
                 assert outputs["input"].tolist() == ROWS.tolist()
@@ -309,7 +309,7 @@ async def test_what_is_wanted_before_there_is_a_template_keeps_within_the_budget
         return mine & server.connections.keys()
 
     try:
-        runners.want(server.name, server.theirs, wanted)
+        runners.want(server.name, server.theirs, control.Want(wanted))
         await server.until(lambda: len(server.connections) + len(asleep()) == len(wanted))
         assert 2 <= len(asleep()) < len(wanted), "more would have been too many, whether or not they were asked for at once"
         woken = min(asleep())

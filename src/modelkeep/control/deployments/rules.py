@@ -102,9 +102,7 @@ def serving(deployment: Deployment, heartbeats: Iterable[Heartbeat], numbers: di
     ]
 
 
-def served_version(
-    version: Version, labels: tuple[str, ...], limits: Limits, accepted: Level | None = None
-) -> ServedVersion | None:
+def served_version(version: Version, labels: tuple[str, ...], limits: Limits) -> ServedVersion | None:
     """Return a version as serving sees it; None while it has no signature, and so cannot serve."""
     if version.signature is None:
         return None
@@ -118,7 +116,6 @@ def served_version(
         signature=version.signature,
         image=version.image,
         limits=limits,
-        accepted=accepted,
         memory_bytes=version.report.memory_bytes if version.report else 0,
         golden=version.report.golden if version.report else "",
     )

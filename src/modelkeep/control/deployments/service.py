@@ -145,9 +145,7 @@ class Deployments:
         deployments = [one for one in await store.answering(tx) if one.model_id in open_models]
         ids = {one.version_id for one in deployments if one.version_id is not None}
         accepted = (await self._switches.safety_in(tx)).accepted
-        served = [
-            served_version(version, labels, self._limits, accepted) for version, labels in await self._models.served(tx, ids)
-        ]
+        served = [served_version(version, labels, self._limits) for version, labels in await self._models.served(tx, ids)]
         versions = [version for version in served if version is not None]
         now = self._clock()
         keys = await self._users.served_keys(tx)
