@@ -6,6 +6,8 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -141,28 +143,36 @@ def test_a_compiled_file_that_is_another_models_is_found_out(house: Installation
     assert f"{len(apart)} of 20 rows differ" in done.stdout
 
 
-def test_a_history_that_was_changed_is_found_out(house: Installation, forest: str) -> None:
-    """The control: exactly the changed row is named, and it is what was recorded that differs from both."""
-    with house.client() as client:
-        victim = client.predictions(deployment=forest, limit=5)[4].id
-        db = sqlite3.connect(house.data / "predictions.db", timeout=20)
+@contextmanager
+def another_label_recorded(house: Installation, victim: str, row: int) -> Iterator[None]:
+    """Within the block, the history has another label for one row of a prediction."""
+    with closing(sqlite3.connect(house.data / "predictions.db", timeout=20, isolation_level=None)) as db:
+        of_it = "first_id <= ? AND last_id >= ?"
+        blocks = db.execute(f"SELECT id, payload FROM prediction_blocks WHERE {of_it}", (victim, victim)).fetchall()
         changed = 0
-        for block, payload in db.execute(
-            "SELECT id, payload FROM prediction_blocks WHERE deployment = ?", (forest,)
-        ).fetchall():
+        for block, payload in blocks:
             records = msgspec.msgpack.decode(zstandard.decompress(payload), type=list[PredictionRecord])
             for at, record in enumerate(records):
                 if record.id == victim:
                     answer = json.loads(record.outputs or b"")
-                    answer["outputs"]["label"][1] = 1 - answer["outputs"]["label"][1]
+                    answer["outputs"]["label"][row] = 1 - answer["outputs"]["label"][row]
                     records[at] = msgspec.structs.replace(record, outputs=json.dumps(answer).encode())
                     changed += 1
             fresh = zstandard.compress(msgspec.msgpack.encode(records))
             db.execute("UPDATE prediction_blocks SET payload = ? WHERE id = ?", (fresh, block))
-        db.commit()
-        db.close()
         assert changed == 1
-        replay = client.replay(forest, last=10)
+        yield
+        for block, payload in blocks:
+            db.execute("UPDATE prediction_blocks SET payload = ? WHERE id = ?", (payload, block))
+
+
+def test_a_history_that_was_changed_is_found_out(house: Installation, forest: str) -> None:
+    """The control: exactly the changed row is named, and it is what was recorded that differs from both."""
+    with house.client() as client:
+        victim = client.predictions(deployment=forest, limit=5)[4].id
+        with another_label_recorded(house, victim, 1):
+            replay = client.replay(forest, last=10)
+        after = client.replay(forest, last=10)
     assert replay.summary is not None
     assert replay.details is not None
     assert (replay.summary["rows"], replay.summary["rows_equal"]) == (30, 29)
@@ -171,6 +181,7 @@ def test_a_history_that_was_changed_is_found_out(house: Installation, forest: st
     assert row["differs"] == ["recorded_serving", "recorded_original"]
     labels = [row[side]["outputs"]["label"] for side in ("recorded", "serving", "original")]
     assert labels[0] == 1 - labels[1] == 1 - labels[2]
+    assert after.agrees
 
 
 def test_a_worker_that_is_killed_does_the_replay_again_and_ends_it_once(house: Installation, tmp_path: Path) -> None:
