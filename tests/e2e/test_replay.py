@@ -204,3 +204,24 @@ def test_a_worker_that_is_killed_does_the_replay_again_and_ends_it_once(house: I
     (job,) = db.execute("SELECT state, attempts FROM jobs WHERE subject = ?", (asked.id,)).fetchall()
     db.close()
     assert job == ("done", 2)
+
+
+def test_a_table_of_texts_and_gaps_that_serves_as_it_was_uploaded_is_replayed(house: Installation, tmp_path: Path) -> None:
+    file = tmp_path / "people.joblib"
+    file.write_bytes(artifacts.as_joblib(artifacts.people_classifier()))
+    with house.client() as client:
+        client.push(file, "people", sample=artifacts.PEOPLE)
+        client.predict("people", artifacts.PEOPLE)
+        client.predict("people", artifacts.PEOPLE.head(2))
+        eventually(lambda: len(client.predictions(deployment="people")) == 2, "the history")
+        replay = client.replay("people")
+        own = client.replay("people", rows=artifacts.PEOPLE)
+    assert replay.agrees, replay.raw
+    assert own.agrees, own.raw
+    assert replay.summary is not None
+    assert (replay.summary["rows"], replay.summary["replayed"]) == (8, 2)
+    assert replay.summary["serving"] == replay.summary["original"]
+    assert replay.summary["recorded_original"]["rows"] == 8
+    done = run(house, "replay", "people")
+    assert done.returncode == 0, done.stderr
+    assert "the same file" in done.stdout
