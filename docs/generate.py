@@ -231,6 +231,7 @@ def _openapi() -> dict[str, Any]:
             deployments=control.deployments,
             audit=control.audit,
             predictions=Predictions(db, utc_now),
+            replays=control.replays,
             blobs=bootstrap.blob_store(StorageSettings(), places),
             formats=Formats.of(bootstrap.manifests()),
             settings=Settings.model_construct().api,

@@ -9,7 +9,7 @@ from fastapi_offline import FastAPIOffline
 from modelkeep.api import errors
 from modelkeep.api.middleware import Guard, Requests
 from modelkeep.api.opening import Opening
-from modelkeep.api.routes import audit, deployments, health, models, predictions, safety, users, versions
+from modelkeep.api.routes import audit, deployments, health, models, predictions, replays, safety, users, versions
 from modelkeep.api.services import Services
 
 
@@ -23,7 +23,7 @@ def create_app(services: Services, opened: asyncio.Event | None = None) -> FastA
     )
     app.state.services = services
     api = APIRouter(prefix="/api/v1")
-    for noun in (health, users, models, versions, deployments, predictions, safety, audit):
+    for noun in (health, users, models, versions, deployments, predictions, replays, safety, audit):
         api.include_router(noun.router)
     app.include_router(api)
     errors.install(app)

@@ -12,6 +12,7 @@ from modelkeep.control.deployments.service import Deployments
 from modelkeep.control.models.rules import Formats
 from modelkeep.control.models.service import Models
 from modelkeep.control.predictions.service import Predictions
+from modelkeep.control.replays.service import Replays
 from modelkeep.control.safety.service import Switches
 from modelkeep.control.users.service import Users
 
@@ -26,6 +27,7 @@ class Services:
     deployments: Deployments
     audit: Audit
     predictions: Predictions
+    replays: Replays
     blobs: BlobStore
     formats: Formats
     settings: ApiSettings

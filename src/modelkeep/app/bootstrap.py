@@ -201,6 +201,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
         deployments=control.deployments,
         audit=control.audit,
         predictions=Predictions(history, utc_now),
+        replays=control.replays,
         blobs=store,
         formats=Formats.of(manifests()),
         settings=role.api,
@@ -312,9 +313,14 @@ async def courier(told: bytes, stop: Event, started: Callable[[], None]) -> None
 async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable[[], None]) -> None:
     """Do the jobs until `stop`."""
     from modelkeep.control.models.service import VALIDATE_VERSION
+    from modelkeep.control.predictions.service import Predictions
+    from modelkeep.control.replays.service import REPLAY_PREDICTIONS
+    from modelkeep.infra.clock import utc_now
+    from modelkeep.infra.prediction_log import history_database
     from modelkeep.worker.compilation import Compiler, keep_in
     from modelkeep.worker.inspection import RunnerInspector
-    from modelkeep.worker.loop import Worker
+    from modelkeep.worker.loop import Handler, Worker
+    from modelkeep.worker.replay import Replaying
     from modelkeep.worker.validation import Validation
 
     role, places, db, control = _control(told, "worker")
@@ -322,8 +328,21 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
     keep = keep_in(blobs)
     inspector = RunnerInspector(runners.start, compiler=Compiler(runners.start, keep), keep=keep)
     validation = Validation(control.models, control.switches, blobs, inspector, role.limits)
+    history = history_database(role.database, places.data)
+    replaying = Replaying(
+        replays=control.replays,
+        models=control.models,
+        deployments=control.deployments,
+        predictions=Predictions(history, utc_now),
+        switches=control.switches,
+        start_runner=runners.start,
+        limits=role.limits,
+        clock=utc_now,
+    )
     started()
-    await Worker(db, control.jobs, {VALIDATE_VERSION: validation}, role.worker, places.run).run(stop)
+    handlers: dict[str, Handler] = {VALIDATE_VERSION: validation, REPLAY_PREDICTIONS: replaying}
+    await Worker(db, control.jobs, handlers, role.worker, places.run).run(stop)
+    await history.close()
     await db.close()
 
 

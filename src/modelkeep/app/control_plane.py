@@ -8,6 +8,7 @@ from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments import tasks
 from modelkeep.control.deployments.service import Deployments
 from modelkeep.control.models.service import Models
+from modelkeep.control.replays.service import Replays
 from modelkeep.control.safety.service import Switches
 from modelkeep.control.users.service import Users
 from modelkeep.infra.broadcast import Broadcast
@@ -26,6 +27,7 @@ class ControlPlane:
     switches: Switches
     models: Models
     deployments: Deployments
+    replays: Replays
     jobs: Jobs
     events: Events
 
@@ -60,5 +62,6 @@ def control_plane(
         clock=clock,
         limits=limits,
     )
+    replays = Replays(db=db, audit=audit, models=models, deployments=deployments, jobs=jobs, clock=clock)
     tasks.subscribe(events, deployments)
-    return ControlPlane(audit, users, switches, models, deployments, jobs, events)
+    return ControlPlane(audit, users, switches, models, deployments, replays, jobs, events)

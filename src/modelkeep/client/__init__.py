@@ -27,7 +27,18 @@ from modelkeep.client.errors import (
     TooLarge,
     Unavailable,
 )
-from modelkeep.client.results import Deployment, Key, Label, Model, Prediction, RecordedPrediction, Rejection, Side, Version
+from modelkeep.client.results import (
+    Deployment,
+    Key,
+    Label,
+    Model,
+    Prediction,
+    RecordedPrediction,
+    Rejection,
+    Replay,
+    Side,
+    Version,
+)
 
 __all__ = [
     "Client",
@@ -47,6 +58,7 @@ __all__ = [
     "RecordedPrediction",
     "Rejected",
     "Rejection",
+    "Replay",
     "ServerFailed",
     "ServerUnreachable",
     "Side",

@@ -1,5 +1,6 @@
 """The client itself: one method for each thing that Modelkeep does."""
 
+import base64
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ import httpx
 from modelkeep.client.connection import Connection
 from modelkeep.client.errors import Invalid, NotAllowed, Rejected, ServerUnreachable, TimedOut
 from modelkeep.client.inputs import encode, pictures_in, rows_in
-from modelkeep.client.results import Deployment, Key, Model, Prediction, RecordedPrediction, Version
+from modelkeep.client.results import Deployment, Key, Model, Prediction, RecordedPrediction, Replay, Version
 from modelkeep.client.upload import Progress, Upload, prepare
 
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -339,6 +340,64 @@ class Client:
         finally:
             unfinished.unlink(missing_ok=True)
         return target
+
+    # Answering again
+
+    def replay(
+        self,
+        name: str,
+        version: int | None = None,
+        *,
+        last: int | None = None,
+        predictions: Sequence[str] | None = None,
+        rows: object = None,
+        wait: bool = True,
+        timeout: float = 600.0,
+        on_state: Callable[[Replay], None] | None = None,
+    ) -> Replay:
+        """Have the uploaded file of a version answer again, beside the one that serves, and return how the answers compare.
+
+        One of: the `last` recorded predictions (100 where nothing is said), `predictions` by id, or `rows` as `predict` takes
+        them. `version`: the one that serves, or else the newest. `on_state(replay)` hears how far it is.
+        """
+        number = version
+        if number is None:
+            model = self.model(name)
+            number = model.serving_version or model.latest_version or 1
+        if rows is not None:
+            pictures = [base64.b64encode(one.data).decode() for one in pictures_in(rows)]
+            rows = pictures or rows_in(rows)
+        body: dict[str, Any] = {"last": last, "predictions": None if predictions is None else list(predictions), "rows": rows}
+        if all(one is None for one in body.values()):
+            body["last"] = 100
+        path, headers = f"{_API}{_version_path(name, number)}/replays", {"content-type": "application/json"}
+        asked = Replay.read(self._connection.document("POST", path, content=encode(body), headers=headers))
+        return self.wait_replay(asked.id, timeout=timeout, on_state=on_state) if wait else asked
+
+    def wait_replay(
+        self, replay_id: str, *, timeout: float = 600.0, on_state: Callable[[Replay], None] | None = None
+    ) -> Replay:
+        """Wait until a replay has ended and return it, failed ones too; raises `TimedOut` when late."""
+        deadline, pause = time.monotonic() + timeout, 0.05
+        while True:
+            replay = self.replay_result(replay_id)
+            if on_state is not None:
+                on_state(replay)
+            if replay.settled:
+                return replay
+            if time.monotonic() >= deadline:
+                raise TimedOut(f"The replay {replay_id} is still {replay.state} after {timeout:g} s. It goes on by itself.")
+            time.sleep(pause)
+            pause = min(pause * 1.5, 1.0)
+
+    def replay_result(self, replay_id: str) -> Replay:
+        """Return one replay: how far it is, and what came of it."""
+        return Replay.read(self._get(f"/replays/{_part(replay_id)}"))
+
+    def replays(self, name: str, version: int, *, limit: int = 50) -> list[Replay]:
+        """Return the newest replays of a version, without their rows."""
+        items = self._items(f"{_version_path(name, version)}/replays", limit=min(limit, 500))
+        return [Replay.read(one) for one in islice(items, limit)]
 
     def _check(self, name: str, upload: Upload) -> None:
         """Have the upload refused, if it will be, before its file is sent."""

@@ -158,6 +158,38 @@ class Prediction:
         return list(self.raw.get("labels") or [])
 
 
+@dataclass(frozen=True)
+class Replay(_FromDocument):
+    """Predictions, or rows, answered again: `waiting`, `running`, then `done` or `failed`.
+
+    `summary` says how the answers compare, `details` has the rows that differ and the predictions that were skipped, `failure`
+    says why it came to nothing. `progress` counts predictions.
+    """
+
+    id: str
+    model: str = ""
+    version: int = 0
+    state: str = ""
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    created_at: str = ""
+    created_by: str | None = None
+    finished_at: str | None = None
+    progress: int = 0
+    summary: Mapping[str, Any] | None = None
+    failure: Mapping[str, Any] | None = None
+    details: Mapping[str, Any] | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether it has come to an end."""
+        return self.state in {"done", "failed"}
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all rows were answered the same by the uploaded file, by the one that serves, and then."""
+        return self.state == "done" and self.summary is not None and self.summary["rows_equal"] == self.summary["rows"]
+
+
 def _array(values: list[Any]) -> Any:  # noqa: ANN401 - a numpy array, and numpy may not be installed
     import numpy as np
 

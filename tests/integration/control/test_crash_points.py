@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from fixtures.control import ADMIN, FINDINGS, ready_version, upload
 from modelkeep.app.control_plane import control_plane
 from modelkeep.contracts.snapshot import Limits, Scope
+from modelkeep.control.replays.rules import Asked
 from modelkeep.infra.db import Database
 from modelkeep.infra.migrations import migrate
 from modelkeep.infra.settings import DatabaseSettings
@@ -46,6 +47,8 @@ async def do(control):
         await control.models.accept(version.id, FINDINGS, "job_x")
     elif change == "archive":
         await control.models.archive(ADMIN, "m")
+    elif change == "replay":
+        await control.replays.ask(ADMIN, "m", 1, Asked(rows=True), "[[1]]")
     elif change == "set up":
         _user, _key = await control.users.set_up(await control.users.ensure_setup_token(control.models._clock()), "ada")
 
@@ -93,6 +96,7 @@ def state(file: Path) -> dict[str, object]:
                 ("jobs", "kind, subject, state", "jobs"),
                 ("news", "number, length(payload)", "broadcasts"),
                 ("uploads", "key", "upload_keys"),
+                ("replays", "state, rows", "replays"),
                 ("users", "name", "users"),
                 ("keys", "name, revoked_at IS NULL", "api_keys"),
                 ("tokens used", "used_at IS NULL", "setup_tokens"),
@@ -110,6 +114,7 @@ def state(file: Path) -> dict[str, object]:
         ("promote", {"models", "deployments", "audit", "news"}),
         ("accept", {"models", "versions", "deployments", "audit", "news"}),
         ("archive", {"models", "audit", "news"}),
+        ("replay", {"replays", "audit", "jobs"}),
         ("set up", {"audit", "news", "users", "keys", "tokens used"}),
     ],
 )

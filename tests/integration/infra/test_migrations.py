@@ -14,6 +14,7 @@ from alembic.script import ScriptDirectory
 import modelkeep.control.audit.tables
 import modelkeep.control.deployments.tables
 import modelkeep.control.models.tables
+import modelkeep.control.replays.tables
 import modelkeep.control.users.tables
 import modelkeep.infra.broadcast
 import modelkeep.infra.jobs  # noqa: F401 - each registers its tables

@@ -10,7 +10,7 @@ import typer
 
 from modelkeep.app.cli import deployments as deployments_commands
 from modelkeep.app.cli import keys as keys_commands
-from modelkeep.app.cli import models, predict, predictions, push, server
+from modelkeep.app.cli import models, predict, predictions, push, replay, server
 from modelkeep.app.cli import safety as safety_commands
 from modelkeep.app.cli import storage as storage_commands
 from modelkeep.app.cli.problems import EXIT_CODES, Code, Interrupted, WrongUse, report
@@ -43,6 +43,8 @@ def _add(command: Any, panel: str, example: str = "") -> None:  # noqa: ANN401 -
 _add(push.push, _FIRST, push.EXAMPLES)
 _add(predict.predict, _FIRST, predict.EXAMPLES)
 app.add_typer(predictions.predictions, name="predictions", rich_help_panel=_FIRST)
+_add(replay.replay, _FIRST, replay.EXAMPLES)
+_add(replay.replays, _FIRST, "modelkeep replays churn")
 _add(models.models, _SECOND, "modelkeep models churn --json")
 _add(models.versions, _SECOND, "modelkeep versions churn 2")
 _add(models.promote, _SECOND, "modelkeep promote churn 2")

@@ -152,6 +152,23 @@ class Native:
             call.ask(Matrix(version.signature, rows), wish.write)
 
 
+def tensors_of(signature: Signature, content_type: str, body: bytes) -> Tensors:
+    """Return the inputs of a request that came before, read as a new one would be; raises what reading it raises."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if signature.layout is Layout.IMAGE:
+        if kind == "multipart/form-data":
+            return _read_form(signature, multipart.parse(content_type.encode("latin-1"), body), _Wish(flat=False))
+        if kind.startswith("image/") or kind == "application/octet-stream":
+            return tensors_from(signature, [body])
+    try:
+        asked = _decode(body)
+    except msgspec.ValidationError as error:
+        raise _unfit(error) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidJson from error
+    return tensors_from_json(signature, asked.inputs)
+
+
 def _check_wish(version: ServedVersion, wish: _Wish) -> None:
     """Refuse what the version cannot answer before it is run."""
     known = {spec.name for spec in version.signature.outputs}

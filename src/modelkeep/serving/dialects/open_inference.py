@@ -123,6 +123,11 @@ class OpenInference:
         return await self._engine.predict(name, version, request, "v2", _read)
 
 
+def tensors_of(signature: Signature, body: bytes) -> Tensors:
+    """Return the inputs of a request that came before, read as a new one would be; raises what reading it raises."""
+    return _tensors(signature, _asked(body).inputs)
+
+
 def refusal(error: ModelkeepError) -> Response:
     """Return an error in the protocol's own shape."""
     status, headers = status_and_headers(error)

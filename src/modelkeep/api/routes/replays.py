@@ -1,0 +1,48 @@
+"""Replays: predictions of a version, answered again by its uploaded file. Whoever may read predictions may ask for one."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response, status
+
+from modelkeep.api.auth import Reader
+from modelkeep.api.paging import Cursor, Limit, read_cursor, split
+from modelkeep.api.routes.models import Name
+from modelkeep.api.routes.versions import Number
+from modelkeep.api.schemas.replays import NewReplay, ReplayAnswer, ReplayFacts
+from modelkeep.api.schemas.wire import Page
+from modelkeep.api.services import Behind
+from modelkeep.control.replays.rules import encode_rows, read_asked
+
+router = APIRouter(tags=["replays"])
+
+
+@router.post("/models/{name}/versions/{number}/replays", status_code=status.HTTP_202_ACCEPTED)
+async def ask(
+    *, name: Name, number: Number, body: NewReplay, actor: Reader, behind: Behind, response: Response
+) -> ReplayAnswer:
+    """Have the uploaded file answer `predictions` by id, the `last` ones, or `rows` (which need `predict` too) again."""
+    asked = read_asked(body.predictions, body.last, body.rows)
+    rows = encode_rows(body.rows) if asked.rows else None
+    replay = await behind.replays.ask(actor, name, number, asked, rows)
+    response.headers["location"] = f"/api/v1/replays/{replay.id}"
+    return ReplayAnswer.model_validate(replay)
+
+
+@router.get("/models/{name}/versions/{number}/replays")
+async def list_replays(
+    *, name: Name, number: Number, actor: Reader, behind: Behind, limit: Limit = 50, cursor: Cursor = None
+) -> Page[ReplayFacts]:
+    """List replays of a version, newest first."""
+    del actor
+    found = await behind.replays.replays(name, number, limit=limit + 1, before=read_cursor(cursor))
+    page, next_cursor = split(found, limit, lambda replay: replay.id)
+    return Page(items=[ReplayFacts.model_validate(replay) for replay in page], next_cursor=next_cursor)
+
+
+@router.get("/replays/{replay_id}")
+async def get(
+    replay_id: Annotated[str, Path(max_length=200, description="The replay's id.")], actor: Reader, behind: Behind
+) -> ReplayAnswer:
+    """Return a replay: how far it is, and what came of it."""
+    del actor
+    return ReplayAnswer.model_validate(await behind.replays.replay(replay_id))

@@ -1,0 +1,264 @@
+"""Replays as values: what is to be answered again, and how three answers to a row compare.
+
+    recorded   what was answered then, as the history has it
+    serving    what the file that serves (it may be a compiled form) answers now
+    original   what the uploaded file answers now
+
+Where recorded and serving differ, the machine or its packages have changed; where serving and original do, the compiled form
+is at fault.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+
+from modelkeep.contracts.errors import FieldError
+from modelkeep.contracts.snapshot import Recording
+from modelkeep.control.predictions.rules import day_of, made_at
+from modelkeep.control.replays.errors import InvalidReplay, RowsNotKept
+
+MOST: Final = 1000
+"""Most predictions of one replay."""
+
+MOST_SHOWN: Final = 20
+"""Most differing rows that are shown."""
+
+MOST_OPEN: Final = 10
+"""Most replays that wait or run at once: the worker has other jobs."""
+
+LONGEST_ID: Final = 200
+_KEPT: Final = timedelta(days=30)
+_AT_LEAST: Final = timedelta(hours=1)
+_PREFIX: Final = "prd"
+
+
+class State(StrEnum):
+    """Where a replay stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+    @property
+    def final(self) -> bool:
+        """Whether it stays so."""
+        return self in {State.DONE, State.FAILED}
+
+
+OPEN: Final = (State.WAITING, State.RUNNING)
+
+
+class Skip(StrEnum):
+    """Why a prediction is not answered again."""
+
+    NOT_FOUND = "not_found"
+    OTHER_VERSION = "other_version"
+    NOT_ANSWERED = "not_answered"
+    HASHED = "hashed"
+    DROPPED = "dropped"
+    SAMPLED_OUT = "sampled_out"
+    TOO_LARGE = "too_large"
+    NOT_KEPT = "not_kept"
+    FIELDS_NOT_KEPT = "fields_not_kept"
+    UNREADABLE = "unreadable"
+
+
+class Pair(StrEnum):
+    """Two of the three answers to a row."""
+
+    RECORDED_SERVING = "recorded_serving"
+    SERVING_ORIGINAL = "serving_original"
+    RECORDED_ORIGINAL = "recorded_original"
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What is to be answered again: these predictions, the newest `last` ones, or rows of the caller's own."""
+
+    predictions: tuple[str, ...] = ()
+    last: int = 0
+    rows: bool = False
+
+
+class File(msgspec.Struct, frozen=True):
+    """The file that a side ran: its SHA-256, its format, and the runner plugin that loaded it."""
+
+    digest: str
+    format: str
+    runner: str
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """Two answers to each of `rows` rows: how many differ, and the largest finite difference between numbers."""
+
+    rows: int = 0
+    differ: int = 0
+    largest_difference: float = 0.0
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """How a replay came out.
+
+    `predictions` were looked at: `replayed` of them were answered again, the others were `skipped`, by reason. `rows_refused`
+    are rows that a file could not answer. Numbers may differ by `absolute_tolerance + relative_tolerance * |number|`.
+    """
+
+    original: File
+    serving: File
+    predictions: int
+    replayed: int
+    skipped: dict[str, int]
+    rows: int
+    rows_equal: int
+    rows_refused: int
+    recorded_serving: Comparison
+    serving_original: Comparison
+    recorded_original: Comparison
+    relative_tolerance: float
+    absolute_tolerance: float
+
+    @property
+    def largest_difference(self) -> float:
+        """The largest finite difference between numbers of any two answers."""
+        pairs = (self.recorded_serving, self.serving_original, self.recorded_original)
+        return max(pair.largest_difference for pair in pairs)
+
+
+class Side(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One answer to one row: values by output, or the code of the error that came instead. `note` says what is not there."""
+
+    outputs: dict[str, Any] = {}
+    error: str = ""
+    note: str = ""
+
+
+class DifferingRow(msgspec.Struct, frozen=True):
+    """A row whose answers are not all the same. `prediction` is None for the caller's own rows; `row` counts from 0.
+
+    `hidden` are outputs that policy keeps out of what is written down; they were compared all the same.
+    """
+
+    prediction: str | None
+    row: int
+    differs: tuple[Pair, ...]
+    recorded: Side | None
+    serving: Side
+    original: Side
+    hidden: tuple[str, ...] = ()
+
+
+class SkippedPrediction(msgspec.Struct, frozen=True):
+    """A prediction that was not answered again, and why."""
+
+    id: str
+    reason: Skip
+    detail: str = ""
+
+
+class Details(msgspec.Struct, frozen=True):
+    """The first rows that differ, and the predictions that were skipped (the first thousand)."""
+
+    differing: tuple[DifferingRow, ...] = ()
+    skipped: tuple[SkippedPrediction, ...] = ()
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why a replay came to nothing."""
+
+    code: str
+    message: str
+
+
+class Replay(msgspec.Struct, frozen=True):
+    """One replay. `progress` counts the predictions that have been answered again so far."""
+
+    id: str
+    model: str
+    version_id: str
+    version: int
+    state: State
+    asked: Asked
+    created_at: datetime
+    created_by: str
+    expires_at: datetime
+    progress: int = 0
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    summary: Summary | None = None
+    failure: Failure | None = None
+    details: Details | None = None
+
+
+def read_asked(predictions: Sequence[str] | None, last: int | None, rows: object) -> Asked:
+    """Return what is asked for; raises `InvalidReplay` unless it is one thing, and names ids that can be none.
+
+    An id that is given twice counts once.
+    """
+    if sum(one is not None for one in (predictions, last, rows)) != 1:
+        raise InvalidReplay
+    if rows is not None:
+        return Asked(rows=True)
+    if last is not None:
+        if not 1 <= last <= MOST:
+            raise InvalidReplay(f"`last` is a whole number from 1 to {MOST}.")
+        return Asked(last=last)
+    ids = tuple(dict.fromkeys(predictions or ()))
+    if not 1 <= len(ids) <= MOST:
+        raise InvalidReplay(f"`predictions` has 1 to {MOST} ids.")
+    text = "This is no id of a prediction: prd_ and 26 characters."
+    wrong = [FieldError(f"predictions[{at}]", "not_an_id", text) for at, one in enumerate(predictions or ()) if not _is_id(one)]
+    if wrong:
+        raise InvalidReplay(f"{wrong[0].path}: {text}", fields=tuple(wrong[:20]))
+    return Asked(predictions=ids)
+
+
+def encode_rows(rows: object) -> str:
+    """Return the caller's rows as JSON text; raises `InvalidReplay` for values that cannot be kept."""
+    try:
+        return msgspec.json.encode(rows).decode()
+    except (UnicodeEncodeError, OverflowError, RecursionError, TypeError, ValueError) as error:
+        raise InvalidReplay("The rows hold numbers or characters that cannot be kept.") from error
+
+
+def check_rows_may_wait(recording: Recording) -> None:
+    """Refuse the caller's own rows where policy lets no inputs touch a disk."""
+    keeps = (recording.inputs, *recording.fields.values())
+    if not recording.enabled or any(keep != "keep" for keep in keeps):
+        raise RowsNotKept
+
+
+def may_show(output: str, recording: Recording | None) -> bool:
+    """Whether answers of this output may be written down; of a deployment that is no more, none may."""
+    if recording is None or not recording.enabled:
+        return False
+    return recording.fields.get(output, recording.outputs) == "keep"
+
+
+def first_expiry(created_at: datetime) -> datetime:
+    """Return when a replay goes that shows nothing of the history."""
+    return created_at + _KEPT
+
+
+def expiry(now: datetime, created_at: datetime, shown: Iterable[tuple[float, int]]) -> datetime:
+    """Return when a replay goes: with the first of the predictions that it shows.
+
+    `shown` are their times (Unix seconds) and the days for which their deployments keep them.
+    """
+    gone = [datetime.combine(day_of(at) + timedelta(days=days), datetime.min.time(), UTC) for at, days in shown]
+    return max(now + _AT_LEAST, min([first_expiry(created_at), *gone]))
+
+
+def counted(skipped: Iterable[SkippedPrediction]) -> Mapping[str, int]:
+    """Return how many were skipped, by reason."""
+    counts: dict[str, int] = {}
+    for one in skipped:
+        counts[one.reason.value] = counts.get(one.reason.value, 0) + 1
+    return counts
+
+
+def _is_id(text: str) -> bool:
+    prefix, _mark, ulid = text.partition("_")
+    return prefix == _PREFIX and "_" not in ulid and made_at(text) is not None

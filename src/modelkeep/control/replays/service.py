@@ -1,0 +1,129 @@
+"""Replays: asked for here, done by the worker, and kept no longer than the predictions that they show."""
+
+from datetime import datetime
+from typing import Final
+
+from modelkeep.contracts.actor import Actor
+from modelkeep.contracts.ids import new_id
+from modelkeep.contracts.snapshot import Scope
+from modelkeep.control.audit.service import Audit
+from modelkeep.control.deployments.service import Deployments
+from modelkeep.control.models.service import Models
+from modelkeep.control.replays import store
+from modelkeep.control.replays.errors import ReplayNotFound, TooManyReplays
+from modelkeep.control.replays.rules import (
+    MOST_OPEN,
+    Asked,
+    Details,
+    Failure,
+    Replay,
+    State,
+    Summary,
+    check_rows_may_wait,
+    first_expiry,
+)
+from modelkeep.infra.clock import Clock
+from modelkeep.infra.db import Database
+from modelkeep.infra.jobs import Jobs
+
+REPLAY_PREDICTIONS: Final = "replay_predictions"
+
+
+class Replays:
+    """What was answered again, and what came of it."""
+
+    def __init__(
+        self, *, db: Database, audit: Audit, models: Models, deployments: Deployments, jobs: Jobs, clock: Clock
+    ) -> None:
+        self._db = db
+        self._audit = audit
+        self._models = models
+        self._deployments = deployments
+        self._jobs = jobs
+        self._clock = clock
+
+    async def ask(self, actor: Actor, name: str, number: int, asked: Asked, rows: str | None = None) -> Replay:
+        """Have predictions of a version answered again. `rows` are the caller's own, as JSON; they need `predict` too.
+
+        Raises `RowsNotKept`, `TooManyReplays`, or what speaks against the version: archived, or never ready.
+        """
+        actor.need(Scope.MODELS_READ)
+        if asked.rows:
+            actor.need(Scope.PREDICT)
+            await self._models.model(name)
+            deployment, _serving = await self._deployments.deployment(name)
+            check_rows_may_wait(deployment.settings.recording)
+        now = self._clock()
+        async with self._db.begin() as tx:
+            await store.forget(tx, now)
+            version = await self._models.promotable(tx, name, number)
+            if await store.count_open(tx) >= MOST_OPEN:
+                raise TooManyReplays(retry_after_s=10)
+            replay = Replay(
+                id=new_id("rpl"),
+                model=name,
+                version_id=version.id,
+                version=number,
+                state=State.WAITING,
+                asked=asked,
+                created_at=now,
+                created_by=actor.name,
+                expires_at=first_expiry(now),
+            )
+            await store.add(tx, replay, rows)
+            await self._jobs.enqueue(tx, REPLAY_PREDICTIONS, replay.id)
+            await self._audit.note(tx, actor, "replay.ask", replay.id, version=version.id, number=str(number))
+        return replay
+
+    async def replay(self, replay_id: str) -> Replay:
+        """Return one replay, whole; raises `ReplayNotFound`."""
+        async with self._db.read() as tx:
+            found = await store.replay(tx, replay_id, self._clock())
+        if found is None:
+            raise ReplayNotFound
+        return found
+
+    async def replays(self, name: str, number: int, *, limit: int, before: str | None = None) -> list[Replay]:
+        """List replays of a version, newest first, without their details."""
+        version = await self._models.version(name, number)
+        async with self._db.read() as tx:
+            return await store.page(tx, version.id, self._clock(), limit=limit, before=before)
+
+    async def begin(self, replay_id: str) -> tuple[Replay, str | None] | None:
+        """Note that a replay begins (again, and from its start); return it with the caller's own rows, None when it is over."""
+        async with self._db.begin() as tx:
+            await store.forget(tx, self._clock())
+            return await store.begin(tx, replay_id, self._clock())
+
+    async def note_progress(self, replay_id: str, progress: int) -> None:
+        """Note how many predictions have been answered again."""
+        async with self._db.begin() as tx:
+            await store.note_progress(tx, replay_id, progress)
+
+    async def finish(self, replay_id: str, summary: Summary, details: Details, expires_at: datetime, job_id: str) -> None:
+        """Write down what came of it; its job is done in the same moment."""
+        async with self._db.begin() as tx:
+            await store.end(
+                tx,
+                replay_id,
+                state=State.DONE,
+                finished_at=self._clock(),
+                progress=summary.replayed,
+                summary=summary,
+                details=details,
+                expires_at=expires_at,
+            )
+            await self._jobs.finish(tx, job_id)
+
+    async def fail(
+        self, replay_id: str, failure: Failure, job_id: str, *, details: Details | None = None, failed: bool = False
+    ) -> None:
+        """Write down that it came to nothing; `failed` says that the job itself was given up."""
+        async with self._db.begin() as tx:
+            await store.end(tx, replay_id, state=State.FAILED, finished_at=self._clock(), failure=failure, details=details)
+            await self._jobs.finish(tx, job_id, failed=failed, detail=failure.message if failed else "")
+
+    async def finish_job(self, job_id: str) -> None:
+        """Note that there is nothing left to do for a job."""
+        async with self._db.begin() as tx:
+            await self._jobs.finish(tx, job_id)

@@ -1,0 +1,88 @@
+"""The two files of a version, each in a fresh runner: the uploaded one, and the one that serves. Often they are the same."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Final, Self
+
+from modelkeep.contracts.snapshot import ServedVersion
+from modelkeep.sandbox import frames
+from modelkeep.serving.codec import Tensors
+from modelkeep.worker.comparing import Answer, Part
+from modelkeep.worker.recorded import Question
+from modelkeep.worker.samples import RefusedError
+from modelkeep.worker.trial import StartRunner, Trial
+
+AT_ONCE: Final = 64
+_ORIGINAL, _SERVING = "The uploaded file", "The compiled form"
+
+
+class FormsFailedError(Exception):
+    """A runner could not be loaded, or was lost over a row; the code says how, the sentence of which file."""
+
+    def __init__(self, which: str, error: RefusedError) -> None:
+        self.code: str = error.rejection.code.value
+        super().__init__(f"{which}: {error.rejection.detail or error.rejection.advice}")
+
+
+class Forms:
+    """Answers questions by both files, the rows of one request together where the model needs that."""
+
+    def __init__(self, serving: Trial, original: Trial, *, independent: bool) -> None:
+        self._serving = serving
+        self._original = original
+        self._independent = independent
+
+    @classmethod
+    async def start(
+        cls, stack: AsyncExitStack, start_runner: StartRunner, serving: ServedVersion, original: ServedVersion
+    ) -> Self:
+        """Start and load the runners, which end with `stack`; raises `FormsFailedError`."""
+        trials: dict[str, Trial] = {}
+        for which, version in ((_ORIGINAL, original), (_SERVING, serving)):
+            if version.spec.digest in trials:
+                continue
+            session = await stack.enter_async_context(start_runner(version.spec, ()))
+            trial = trials[version.spec.digest] = Trial(session, version.spec.limits)
+            try:
+                await trial.load()
+            except RefusedError as error:
+                raise FormsFailedError(which, error) from error
+        return cls(trials[serving.spec.digest], trials[original.spec.digest], independent=serving.independent)
+
+    async def ask(self, question: Question) -> AsyncIterator[Part]:
+        """Yield the answers of both; raises `FormsFailedError` when a runner is lost over them."""
+        step = AT_ONCE if self._independent else question.rows
+        for start in range(0, question.rows, step):
+            rows = min(step, question.rows - start)
+            part = await self._answered(question, start, rows)
+            refused = isinstance(part.serving, str) or isinstance(part.original, str)
+            if not refused or rows == 1 or not self._independent:
+                yield part
+                continue
+            for at in range(start, start + rows):  # one bad row fails alone
+                yield await self._answered(question, at, 1)
+
+    async def _answered(self, question: Question, start: int, rows: int) -> Part:
+        tensors = {name: array[start : start + rows] for name, array in question.tensors.items()}
+        if self._serving is self._original:
+            answer = await _run(_ORIGINAL, self._original, tensors)
+            return Part(question, start, rows, answer, answer)
+        both = (_run(_SERVING, self._serving, tensors), _run(_ORIGINAL, self._original, tensors))
+        serving, original = await asyncio.gather(*both, return_exceptions=True)
+        for one in (serving, original):
+            if isinstance(one, BaseException):
+                raise one
+        return Part(question, start, rows, serving, original)  # type: ignore[arg-type]
+
+
+async def _run(which: str, trial: Trial, tensors: Tensors) -> Answer:
+    """Return the outputs, or the code of the error that the model answered instead."""
+    try:
+        return dict(await trial.run(tensors))
+    except frames.FrameError:
+        return "too_large"
+    except RefusedError as error:
+        if trial.lost:
+            raise FormsFailedError(which, error) from error
+        return error.rejection.code.value

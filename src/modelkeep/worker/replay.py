@@ -1,0 +1,254 @@
+"""The job `replay_predictions`: recorded predictions, or rows of somebody's own, answered again by both files of a version.
+
+Both files get fresh runners, locked in as those of a validation are, with the same limits. All it needs is the replay's row
+and the history, so it can be done again from the start whenever a worker dies over it; a replay that has ended stays as it is.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing
+from typing import Final
+
+import msgspec
+
+from modelkeep.contracts.confinement import Level
+from modelkeep.contracts.errors import ModelkeepError, NotFound
+from modelkeep.contracts.prediction import PredictionRecord
+from modelkeep.contracts.snapshot import Limits, Recording, ServedVersion
+from modelkeep.control.deployments.rules import served_version
+from modelkeep.control.deployments.service import Deployments
+from modelkeep.control.models.rules import Version
+from modelkeep.control.models.service import Models
+from modelkeep.control.predictions.errors import PredictionNotFound
+from modelkeep.control.predictions.rules import Wanted
+from modelkeep.control.predictions.service import Predictions
+from modelkeep.control.replays.rules import (
+    MOST,
+    Details,
+    Failure,
+    File,
+    Pair,
+    Replay,
+    Skip,
+    SkippedPrediction,
+    Summary,
+    counted,
+    expiry,
+    may_show,
+)
+from modelkeep.control.replays.service import Replays
+from modelkeep.control.safety.service import Switches
+from modelkeep.infra.clock import Clock
+from modelkeep.infra.jobs import Job
+from modelkeep.sandbox.agreement import ABSOLUTE, RELATIVE
+from modelkeep.serving.codec import tensors_from_json
+from modelkeep.worker.comparing import Tally
+from modelkeep.worker.forms import Forms, FormsFailedError
+from modelkeep.worker.recorded import Question, SkippedError, question_of
+from modelkeep.worker.trial import StartRunner
+
+WITHIN_S: Final = 300.0
+_PAGE: Final = 200
+_MOST_LOOKED_AT: Final = 20_000
+_TELL_EVERY_S: Final = 1.0
+
+
+class CameToNothingError(Exception):
+    """The replay cannot be done; the failure says why."""
+
+    def __init__(self, code: str, message: str) -> None:
+        self.failure = Failure(code, message)
+        super().__init__(message)
+
+
+class Replaying:
+    """Does replays. `within_s` bounds each of them, runners bound the memory."""
+
+    def __init__(
+        self,
+        *,
+        replays: Replays,
+        models: Models,
+        deployments: Deployments,
+        predictions: Predictions,
+        switches: Switches,
+        start_runner: StartRunner,
+        limits: Limits,
+        clock: Clock,
+        within_s: float = WITHIN_S,
+    ) -> None:
+        self._replays = replays
+        self._models = models
+        self._deployments = deployments
+        self._predictions = predictions
+        self._switches = switches
+        self._start_runner = start_runner
+        self._limits = limits
+        self._clock = clock
+        self._within_s = within_s
+
+    async def run(self, job: Job) -> None:
+        """Do the replay that the job is about."""
+        begun = await self._replays.begin(job.subject)
+        if begun is None:
+            await self._replays.finish_job(job.id)
+            return
+        replay, rows = begun
+        attempt = _Attempt(replay, await self._models.version(replay.model, replay.version))
+        try:
+            async with asyncio.timeout(self._within_s):
+                await self._answer_again(attempt, rows)
+        except TimeoutError:
+            text = f"It was not done after {self._within_s:g} s, at {attempt.replayed} predictions. Ask for fewer."
+            await self._replays.fail(replay.id, Failure("replay_timeout", text), job.id)
+        except CameToNothingError as error:
+            await self._replays.fail(replay.id, error.failure, job.id, details=attempt.details())
+        except FormsFailedError as error:
+            await self._replays.fail(replay.id, Failure(error.code, str(error)), job.id, details=attempt.details())
+        else:
+            expires_at = expiry(self._clock(), replay.created_at, attempt.shown())
+            await self._replays.finish(replay.id, attempt.summary(), attempt.details(), expires_at, job.id)
+
+    async def give_up(self, job: Job) -> None:
+        """Write down that it failed, and that this was nobody's fault who asked."""
+        text = f"It was begun {job.attempts - 1} times and never came to an end. The worker's log says more."
+        await self._replays.fail(job.subject, Failure("replay_failed", text), job.id, failed=True)
+
+    async def _answer_again(self, attempt: "_Attempt", rows: str | None) -> None:
+        questions = self._questions(attempt, rows)
+        async with aclosing(questions), AsyncExitStack() as stack:
+            forms: Forms | None = None
+            told = time.monotonic()
+            async for question in questions:
+                forms = forms or await self._forms(stack, attempt.version)
+                await attempt.know(question.deployment, self._deployments)
+                async for part in forms.ask(question):
+                    attempt.tally.take(part)
+                attempt.replayed += 1
+                if time.monotonic() - told >= _TELL_EVERY_S:
+                    await self._replays.note_progress(attempt.replay.id, attempt.replayed)
+                    told = time.monotonic()
+            if forms is None:
+                raise CameToNothingError("nothing_to_replay", attempt.why_nothing())
+
+    async def _forms(self, stack: AsyncExitStack, version: Version) -> Forms:
+        accepted = (await self._switches.safety()).accepted
+        serving = self._served(version, accepted)
+        original = self._served(msgspec.structs.replace(version, compiled=None), accepted)
+        return await Forms.start(stack, self._start_runner, serving, original)
+
+    def _served(self, version: Version, accepted: Level | None) -> ServedVersion:
+        served = served_version(version, (), self._limits)
+        assert served is not None  # noqa: S101 - a ready version has a signature
+        return msgspec.structs.replace(served, spec=msgspec.structs.replace(served.spec, accepted=accepted))
+
+    async def _questions(self, attempt: "_Attempt", rows: str | None) -> AsyncGenerator[Question, None]:
+        """Yield what is to be asked again; what cannot be is noted."""
+        asked, version = attempt.replay.asked, attempt.version
+        signature = version.signature
+        if signature is None:
+            return
+        if asked.rows:
+            try:
+                yield Question(tensors_from_json(signature, (rows or "[]").encode()), deployment=version.model)
+            except ModelkeepError as error:
+                raise CameToNothingError(error.code, error.message) from error
+            return
+        records = self._newest(version, attempt) if asked.last else self._named(asked.predictions, attempt)
+        async with aclosing(records):
+            async for record in records:
+                try:
+                    question = question_of(record, version.id, signature)
+                except SkippedError as error:
+                    attempt.skip(error.skipped)
+                    continue
+                yield question
+                if asked.last and attempt.replayed >= asked.last:
+                    return
+
+    async def _named(self, ids: tuple[str, ...], attempt: "_Attempt") -> AsyncGenerator[PredictionRecord, None]:
+        for prediction_id in ids:
+            try:
+                yield await self._predictions.prediction(prediction_id)
+            except PredictionNotFound:
+                attempt.skip(SkippedPrediction(prediction_id, Skip.NOT_FOUND))
+
+    async def _newest(self, version: Version, attempt: "_Attempt") -> AsyncGenerator[PredictionRecord, None]:
+        before: str | None = None
+        while True:
+            page = await self._predictions.page(Wanted(version=version.id), limit=_PAGE, before=before)
+            for record in page.records:
+                yield record
+            if page.before is None or attempt.looked_at >= _MOST_LOOKED_AT:
+                return
+            before = page.before
+
+
+class _Attempt:
+    """One replay on its way: what has been answered again, and what was skipped."""
+
+    def __init__(self, replay: Replay, version: Version) -> None:
+        self.replay = replay
+        self.version = version
+        self.tally = Tally(version.scores, lambda deployment, output: may_show(output, self._recordings.get(deployment)))
+        self.replayed = 0
+        self._skipped: list[SkippedPrediction] = []
+        self._counts: dict[str, int] = {}
+        self._recordings: dict[str, Recording | None] = {}
+
+    @property
+    def looked_at(self) -> int:
+        """How many predictions were looked at."""
+        return self.replayed + sum(self._counts.values())
+
+    def skip(self, skipped: SkippedPrediction) -> None:
+        """Note a prediction that is not answered again."""
+        for reason, count in counted([skipped]).items():
+            self._counts[reason] = self._counts.get(reason, 0) + count
+        if len(self._skipped) < MOST:
+            self._skipped.append(skipped)
+
+    async def know(self, deployment: str, deployments: Deployments) -> None:
+        """Learn the policy of a deployment as it is now."""
+        if deployment not in self._recordings:
+            try:
+                found, _serving = await deployments.deployment(deployment)
+                self._recordings[deployment] = found.settings.recording
+            except NotFound:
+                self._recordings[deployment] = None
+
+    def why_nothing(self) -> str:
+        """Return why there was nothing to answer again."""
+        if not self._counts:
+            return "The history holds no predictions of this version."
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self._counts.items()))
+        return f"None of {self.looked_at} predictions can be answered again: {reasons}."
+
+    def shown(self) -> list[tuple[float, int]]:
+        """Return the times of the predictions that are shown, and the days for which they are kept."""
+        kept = ((one.at, self._recordings.get(one.deployment)) for one in self.tally.shown_of if one.prediction is not None)
+        return [(at, recording.keep_days) for at, recording in kept if recording is not None]
+
+    def details(self) -> Details:
+        """Return the rows that differ, and the predictions that were skipped."""
+        return Details(tuple(self.tally.shown), tuple(self._skipped))
+
+    def summary(self) -> Summary:
+        """Return how it came out."""
+        version, serving = self.version, self.version.compiled or self.version
+        return Summary(
+            original=File(version.digest, version.format, version.runner),
+            serving=File(serving.digest, serving.format, serving.runner),
+            predictions=0 if self.replay.asked.rows else self.looked_at,
+            replayed=0 if self.replay.asked.rows else self.replayed,
+            skipped=dict(self._counts),
+            rows=self.tally.rows,
+            rows_equal=self.tally.equal,
+            rows_refused=self.tally.refused,
+            recorded_serving=self.tally.pair(Pair.RECORDED_SERVING),
+            serving_original=self.tally.pair(Pair.SERVING_ORIGINAL),
+            recorded_original=self.tally.pair(Pair.RECORDED_ORIGINAL),
+            relative_tolerance=RELATIVE,
+            absolute_tolerance=ABSOLUTE,
+        )

@@ -1,0 +1,107 @@
+"""Three answers to a row are counted as what they are, for any mix of them."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelkeep.control.replays.rules import MOST_SHOWN, Pair
+from modelkeep.sandbox.agreement import ABSOLUTE, RELATIVE, largest_gap
+from modelkeep.worker.comparing import LONGEST_SHOWN, Part, Tally
+from modelkeep.worker.recorded import Answered, Question
+
+VALUES = st.sampled_from([0.0, 1.0, 1.00001, 1.5, -3.0, float("nan"), float("inf"), float("-inf")])
+
+
+def question(rows: int, answered: Answered | None = None) -> Question:
+    return Question({"x": np.zeros((rows, 1))}, answered or Answered(), "prd_1", "d", 0.0)
+
+
+def take(tally: Tally, recorded: object, serving: object, original: object) -> None:
+    answered = Answered() if recorded is None else Answered({"y": recorded})
+    rows = len(original) if not isinstance(original, str) else 1
+    sides = [one if isinstance(one, str) else {"y": np.array(one)} for one in (serving, original)]
+    tally.take(Part(question(rows, answered), 0, rows, *sides))
+
+
+def tally() -> Tally:
+    return Tally("", lambda _deployment, _output: True)
+
+
+def in_json(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def same(one: float, other: float) -> bool:
+    return bool(np.isclose(one, other, RELATIVE, ABSOLUTE, equal_nan=True))
+
+
+@given(st.lists(st.tuples(VALUES, VALUES, VALUES), min_size=1, max_size=50), st.booleans())
+def test_counts_are_those_of_each_row_by_itself(rows: list[tuple[float, float, float]], kept: bool) -> None:
+    seen = tally()
+    then, now, original = (list(column) for column in zip(*rows, strict=True))
+    take(seen, [in_json(one) for one in then] if kept else None, now, original)
+    finite = {one: float("nan") for one in (float("inf"), float("-inf"))}
+    told = [tuple(finite.get(one, one) for one in row) for row in rows]
+    apart = [not same(o, s) for _r, s, o in rows]
+    wrong = [kept and not (same(r, s) and same(r, o)) for r, s, o in told]
+    assert seen.rows == len(rows)
+    assert seen.equal == sum(not (one or other) for one, other in zip(apart, wrong, strict=True))
+    assert seen.pair(Pair.SERVING_ORIGINAL).differ == sum(apart)
+    assert seen.pair(Pair.RECORDED_SERVING).rows == (len(rows) if kept else 0)
+    assert seen.pair(Pair.RECORDED_SERVING).differ == sum(kept and not same(r, s) for r, s, _o in told)
+    assert len(seen.shown) == min(MOST_SHOWN, seen.rows - seen.equal)
+    for pair in Pair:
+        assert np.isfinite(seen.pair(pair).largest_difference)
+
+
+def test_what_a_file_refuses_is_an_answer_too() -> None:
+    seen = tally()
+    take(seen, [1.0], "predict_failed", [1.0])
+    take(seen, None, "predict_failed", "predict_failed")
+    take(seen, None, "memory_limit", "predict_failed")
+    assert (seen.rows, seen.equal, seen.refused) == (3, 1, 3)
+    assert [one.differs for one in seen.shown] == [(Pair.RECORDED_SERVING, Pair.SERVING_ORIGINAL), (Pair.SERVING_ORIGINAL,)]
+    assert (seen.shown[0].serving.error, seen.shown[0].original.outputs) == ("predict_failed", {"y": 1.0})
+
+
+@pytest.mark.parametrize("recorded", [["a"], [[1.0]], [[1.0, 2.0]], [True, 2], [{"a": 1}], ["NaN"]])
+def test_a_record_of_another_shape_or_kind_differs_and_breaks_nothing(recorded: list[object]) -> None:
+    seen = tally()
+    answered = Answered({"y": recorded[:1], "gone": [1]})
+    seen.take(Part(question(1, answered), 0, 1, {"y": np.array([7.0])}, {"y": np.array([7.0])}))
+    assert (seen.rows, seen.equal) == (1, 0)
+    assert seen.pair(Pair.SERVING_ORIGINAL).differ == 0
+
+
+@pytest.mark.parametrize(
+    "top", [[], [{"index": 9, "score": 1.0}], [{"index": "x", "score": 1.0}], [{"score": 1.0}], [{"index": 0}]]
+)
+def test_best_classes_that_the_model_does_not_have_differ_and_break_nothing(top: list[dict[str, object]]) -> None:
+    seen = Tally("y", lambda _deployment, _output: True)
+    now = {"y": np.array([[0.5, 0.5]])}
+    seen.take(Part(question(1, Answered(top=[top])), 0, 1, now, now))
+    assert seen.pair(Pair.RECORDED_SERVING).differ == 1
+
+
+def test_texts_are_compared_as_texts_and_bytes_as_json_has_them() -> None:
+    seen = tally()
+    now = np.array(["ham", b"eggs", b"\xff"], dtype=object)
+    answered = Answered({"y": ["ham", "eggs", "/w=="]})
+    seen.take(Part(question(3, answered), 0, 3, {"y": now}, {"y": now}))
+    assert (seen.rows, seen.equal) == (3, 3)
+
+
+def test_a_large_answer_is_not_written_down() -> None:
+    seen = tally()
+    wide = [[0.5] * LONGEST_SHOWN]
+    take(seen, None, wide, [[0.25] * LONGEST_SHOWN])
+    (row,) = seen.shown
+    assert "too large to be shown" in row.original.outputs["y"]
+
+
+def test_a_gap_is_finite_whatever_is_compared() -> None:
+    nan, inf = float("nan"), float("inf")
+    one, other = np.array([nan, nan, inf, 1.0, inf]), np.array([nan, 1.0, 1.0, 3.0, inf])
+    assert largest_gap({"y": one, "z": one, "t": one}, {"y": other, "z": other[:2], "t": np.array(["a"] * 5)}) == 2.0
+    assert largest_gap({"y": one[:2]}, {"y": other[1:3]}) == 0.0
