@@ -312,15 +312,19 @@ async def courier(told: bytes, stop: Event, started: Callable[[], None]) -> None
 async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable[[], None]) -> None:
     """Do the jobs until `stop`."""
     from modelkeep.control.models.service import VALIDATE_VERSION
+    from modelkeep.sandbox import loader
     from modelkeep.worker.compilation import Compiler, keep_in
     from modelkeep.worker.inspection import RunnerInspector
     from modelkeep.worker.loop import Worker
+    from modelkeep.worker.optimisation import Optimiser
+    from modelkeep.worker.processor import Processor
     from modelkeep.worker.validation import Validation
 
     role, places, db, control = _control(told, "worker")
     blobs = blob_store(role.storage, places)
     keep = keep_in(blobs)
-    inspector = RunnerInspector(runners.start, compiler=Compiler(runners.start, keep), keep=keep)
+    optimiser = Optimiser(runners.start, keep, frozenset(loader.able()), Processor.here())
+    inspector = RunnerInspector(runners.start, compiler=Compiler(runners.start, keep), keep=keep, optimiser=optimiser)
     validation = Validation(control.models, control.switches, blobs, inspector, role.limits)
     started()
     await Worker(db, control.jobs, {VALIDATE_VERSION: validation}, role.worker, places.run).run(stop)

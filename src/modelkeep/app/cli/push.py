@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,6 +26,8 @@ EXAMPLES = """[bold]Examples[/bold]
   modelkeep push net.onnx --name photos --labels names.txt --preprocess imagenet
 
   modelkeep push mlruns/1/models/m-1/artifacts --name churn
+
+  modelkeep push net.onnx --name photos --preprocess imagenet --calibration pictures.zip --accuracy-budget 1%
 
   modelkeep push v2.onnx --name photos --promote --json
 """
@@ -55,6 +57,16 @@ def push(
     no_compile: Annotated[
         bool, typer.Option("--no-compile", metavar="", help="Serve the file as it is, even where a faster form of it agrees.")
     ] = False,
+    optimise: Annotated[
+        str, typer.Option(metavar="auto|off|openvino|bf16|int8", help="How to make it faster for the server's host.")
+    ] = "auto",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="At least 40 rows (CSV or JSON), or pictures in a ZIP, to measure int8 and bf16 on."),
+    ] = None,
+    accuracy_budget: Annotated[
+        str, typer.Option(metavar="SHARE", help="Share of answers that may change for speed: 1% or 0.01.")
+    ] = "0",
     no_wait: Annotated[bool, typer.Option("--no-wait", metavar="", help="Return as soon as the file is stored.")] = False,
     url: Url = DEFAULT_URL,
     key: ApiKey = "",
@@ -64,7 +76,7 @@ def push(
     if promote and no_wait:
         raise WrongUse("--promote needs to wait until the version is ready.", "Leave out --no-wait, or promote later.")
     _check_there(file)
-    for given in (sample, labels):
+    for given in (sample, labels, calibration):
         _check_file(given)
     screen = Screen(as_json=as_json)
     standing = _Standing(name, promote=promote)
@@ -82,6 +94,9 @@ def push(
                 format=format,
                 description=description,
                 compile="off" if no_compile else "auto",
+                optimise=optimise,
+                calibration=calibration,
+                accuracy_budget=accuracy_budget,
                 wait=False,
                 on_packing=progress,
                 on_progress=standing.watching(progress),
@@ -182,7 +197,9 @@ def facts_of(version: "Version") -> dict[str, str | int | None]:
     """Return what is known of a version, as names and texts."""
     report, signature = version.report or {}, version.signature or {}
     compiled = report.get("compiled") or {}
-    cost = (compiled if compiled.get("used") else report).get("latency_ms") or {}
+    optimised = report.get("optimised") or {}
+    serving = next((one for one in (optimised, compiled) if one.get("used")), report)
+    cost = serving.get("latency_ms") or {}
     speed = ", ".join(f"{_short(cost[rows])} ms for {rows} row{'s' if rows != '1' else ''}" for rows in cost)
     memory = report.get("memory_bytes")
     return {
@@ -192,6 +209,8 @@ def facts_of(version: "Version") -> dict[str, str | int | None]:
         "labels": version.labels,
         "speed": speed,
         "compiled": _compiled(compiled),
+        "optimised": _optimised(optimised),
+        **{f"  {one['name']} by {one['provider']}": _candidate(one) for one in optimised.get("candidates", ())},
         "memory": f"{memory / MEGABYTE:.0f} MB" if memory else None,
     }
 
@@ -201,6 +220,24 @@ def _compiled(compiled: dict[str, object]) -> str | None:
     if not compiled:
         return None
     return f"yes; the same on {compiled['rows_compared']} rows" if compiled["used"] else f"no: {compiled['reason']}"
+
+
+def _optimised(optimised: dict[str, Any]) -> str | None:
+    """Return what was made of the model for the host, in a few words."""
+    if not optimised:
+        return None
+    if not optimised["used"]:
+        return f"no: {optimised['reason']}"
+    chosen = next(one for one in optimised["candidates"] if one["used"])
+    return f"yes: {chosen['name']} by {chosen['provider']}, {chosen['speed']:.1f} times as fast"
+
+
+def _candidate(one: dict[str, Any]) -> str:
+    """Return what was measured of one candidate, and why it does not serve."""
+    seen = [f"{one['speed']:.2g} times as fast"] if one["speed"] else []
+    if one["measure"] is not None:
+        seen.append(f"measures {one['measure']:.2%} on {one['rows']} rows")
+    return "; ".join([*seen, *([one["reason"]] if one["reason"] else [])]) or "serves"
 
 
 def _short(milliseconds: float) -> str:

@@ -119,8 +119,9 @@ def served_version(
         image=version.image,
         limits=limits,
         accepted=accepted,
-        memory_bytes=version.report.memory_bytes if version.report else 0,
+        memory_bytes=version.report.served_bytes if version.report else 0,
         golden=version.report.golden if version.report else "",
+        precision=version.compiled.precision if version.compiled else "f32",
     )
     return ServedVersion(
         id=version.id,
