@@ -181,7 +181,8 @@ def _zipped(pictures: Sequence[Picture]) -> bytes:
     file = BytesIO()
     with ZipFile(file, "w") as archive:  # stored: pictures are compressed already
         for number, picture in enumerate(pictures):
-            archive.writestr(f"{number:04d}{Path(picture.name).suffix}", picture.data)
+            suffix = Path(picture.name).suffix or ".jpg"  # the server looks at suffixes, and decodes by content
+            archive.writestr(f"{number:04d}{suffix}", picture.data)
     return file.getvalue()
 
 
