@@ -64,13 +64,13 @@ def test_pictures_calibrate_and_a_restart_serves_the_same(own_house: Installatio
     with own_house.client() as client:
         version = client.push(model, "photos", preprocess=PREPROCESS, optimise="int8", calibration=shown, accuracy_budget="10%")
         assert version.report["optimised"]["rows_held_out"] == 30
-        before = client.predict("photos", shown[0]).outputs["scores"]
+        before = client.predict("photos", shown[0]).predictions[0]
     own_house.stop()
-    own_house.start()
+    own_house.start().wait()
     with own_house.client() as client:
         eventually(lambda: client.deployment("photos").version == 1, "the version to be back")
-        after = client.predict("photos", shown[0]).outputs["scores"]
-    np.testing.assert_allclose(before, after, rtol=1e-6)
+        after = client.predict("photos", shown[0]).predictions[0]
+    assert before == after
 
 
 @pytest.mark.parametrize(
