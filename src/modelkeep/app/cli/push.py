@@ -19,6 +19,14 @@ _MODEL = (
     "The model: a file (ONNX, scikit-learn, PyTorch, XGBoost, LightGBM, CatBoost), or a folder (MLflow, OpenVINO, ONNX with "
     "data, a Python class)."
 )
+Optimise = Annotated[
+    str, typer.Option(metavar="auto|off|openvino|bf16|int8", help="How to make it faster for the server's host.")
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="At least 40 rows (CSV or JSON), or pictures in a ZIP, to measure int8 and bf16 on."),
+]
+Budget = Annotated[str, typer.Option(metavar="SHARE", help="Share of answers that may change for speed: 1% or 0.01.")]
 EXAMPLES = """[bold]Examples[/bold]
 
   modelkeep push model.joblib --name churn --sample rows.csv
@@ -57,16 +65,9 @@ def push(
     no_compile: Annotated[
         bool, typer.Option("--no-compile", metavar="", help="Serve the file as it is, even where a faster form of it agrees.")
     ] = False,
-    optimise: Annotated[
-        str, typer.Option(metavar="auto|off|openvino|bf16|int8", help="How to make it faster for the server's host.")
-    ] = "auto",
-    calibration: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="At least 40 rows (CSV or JSON), or pictures in a ZIP, to measure int8 and bf16 on."),
-    ] = None,
-    accuracy_budget: Annotated[
-        str, typer.Option(metavar="SHARE", help="Share of answers that may change for speed: 1% or 0.01.")
-    ] = "0",
+    optimise: Optimise = "auto",
+    calibration: Calibration = None,
+    accuracy_budget: Budget = "0",
     no_wait: Annotated[bool, typer.Option("--no-wait", metavar="", help="Return as soon as the file is stored.")] = False,
     url: Url = DEFAULT_URL,
     key: ApiKey = "",
