@@ -19,6 +19,16 @@ _MODEL = (
     "The model: a file (ONNX, scikit-learn, PyTorch, XGBoost, LightGBM, CatBoost), or a folder (MLflow, OpenVINO, ONNX with "
     "data, a Python class)."
 )
+Preprocess = Annotated[str | None, typer.Option(metavar="imagenet|FILE.json", help="How a picture becomes the model's input.")]
+Format = Annotated[
+    str | None, typer.Option("--format", metavar="FORMAT", help="Format, where no suffix and no folder tells it.")
+]
+Promote = Annotated[
+    bool, typer.Option("--promote", metavar="", help="Let it answer once it is ready (a first version always does).")
+]
+NoCompile = Annotated[
+    bool, typer.Option("--no-compile", metavar="", help="Serve the file as it is, even where a faster form of it agrees.")
+]
 Optimise = Annotated[
     str, typer.Option(metavar="auto|off|openvino|bf16|int8", help="How to make it faster for the server's host.")
 ]
@@ -51,20 +61,11 @@ def push(
         Path | None, typer.Option(metavar="FILE", help="A few rows as the model takes them (CSV or JSON), or a picture.")
     ] = None,
     labels: Annotated[Path | None, typer.Option(metavar="FILE", help="Names of the classes, one a line.")] = None,
-    preprocess: Annotated[
-        str | None, typer.Option(metavar="imagenet|FILE.json", help="How a picture becomes the model's input.")
-    ] = None,
-    format: Annotated[  # noqa: A002 - the field's word, as in the API
-        str | None,
-        typer.Option("--format", metavar="FORMAT", help="Format, where no suffix and no folder tells it."),
-    ] = None,
+    preprocess: Preprocess = None,
+    format: Format = None,  # noqa: A002 - the field's word, as in the API
     description: Annotated[str, typer.Option(metavar="TEXT", help="What there is to know about this version.")] = "",
-    promote: Annotated[
-        bool, typer.Option("--promote", metavar="", help="Let it answer once it is ready (a first version always does).")
-    ] = False,
-    no_compile: Annotated[
-        bool, typer.Option("--no-compile", metavar="", help="Serve the file as it is, even where a faster form of it agrees.")
-    ] = False,
+    promote: Promote = False,
+    no_compile: NoCompile = False,
     optimise: Optimise = "auto",
     calibration: Calibration = None,
     accuracy_budget: Budget = "0",
