@@ -16,6 +16,9 @@ class ApiSettings:
     max_sample_mb: Annotated[
         int, "Largest sample or labels file that may come with a model, in MiB.", Interval(ge=1, le=1024)
     ] = 16
+    max_calibration_mb: Annotated[
+        int, "Largest file of calibration rows that may come with a model, in MiB.", Interval(ge=1, le=1024)
+    ] = 128
     events_poll_s: Annotated[
         float, "How often the events of a version look for a change, in seconds.", Interval(ge=0.01, le=60)
     ] = 0.25

@@ -13,6 +13,7 @@ from starlette.requests import Request
 
 from modelkeep.api.settings import ApiSettings
 from modelkeep.contracts.errors import Invalid, TooLarge
+from modelkeep.contracts.report import Optimise
 from modelkeep.contracts.signature import ImageSpec
 from modelkeep.contracts.storage import BlobStore
 from modelkeep.control.models.rules import (
@@ -21,9 +22,12 @@ from modelkeep.control.models.rules import (
     Sample,
     Upload,
     check_description,
+    check_goal,
     plain_filename,
+    read_budget,
     read_compile,
     read_labels,
+    read_optimise,
     read_preprocess,
 )
 from modelkeep.infra.multipart import MultipartReader, Take
@@ -31,8 +35,16 @@ from modelkeep.infra.multipart import MultipartReader, Take
 _MIB: Final = 1024 * 1024
 _PIECE: Final = _MIB
 _EMPTY: Final = "The file is empty."
-_SMALL: Final = {"format": 100, "compile": 100, "preprocess": 64 * 1024, "description": 4 * LONGEST_DESCRIPTION}
-_SAMPLES: Final = {".csv", ".json", ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+_SMALL: Final = {
+    "format": 100,
+    "compile": 100,
+    "optimise": 100,
+    "accuracy_budget": 100,
+    "preprocess": 64 * 1024,
+    "description": 4 * LONGEST_DESCRIPTION,
+}
+_SAMPLES: Final = {".csv", ".json", ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".zip"}
+_ROWS: Final = {"sample": "sample", "calibration": "calibration file"}
 _OVERHEAD: Final = 256 * 1024
 
 OPENAPI: Final[dict[str, Any]] = {
@@ -54,13 +66,29 @@ OPENAPI: Final[dict[str, Any]] = {
                             "format": "binary",
                             "description": "The model. Its suffix tells the format.",
                         },
-                        "sample": {"type": "string", "format": "binary", "description": "Rows as .csv or .json, or a picture."},
+                        "sample": {"type": "string", "format": "binary", "description": "Rows as .csv or .json, or pictures."},
                         "labels": {"type": "string", "format": "binary", "description": "One label a line, in class order."},
                         "preprocess": {"type": "string", "description": "`imagenet`, or an image specification as JSON."},
                         "compile": {
                             "type": "string",
                             "enum": ["auto", "off"],
                             "description": "Whether a faster form of the model may serve, where one agrees with it.",
+                        },
+                        "optimise": {
+                            "type": "string",
+                            "enum": ["auto", "off", "openvino", "bf16", "int8"],
+                            "description": "How it is made faster for the host: the best way, not at all, or this way or not "
+                            "at all.",
+                        },
+                        "calibration": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "At least 40 different rows as .csv or .json, or pictures in a .zip: half of them "
+                            "calibrate 8-bit integers, the others measure what that costs.",
+                        },
+                        "accuracy_budget": {
+                            "type": "string",
+                            "description": "The share of answers that may change for speed: `0.01` or `1%`; 0 without it.",
                         },
                         "description": {"type": "string"},
                     },
@@ -85,17 +113,32 @@ async def receive(request: Request, blobs: BlobStore, choose: Choose, settings: 
     """Read an upload from a request and store its files; raises before anything is stored when it cannot be accepted."""
     form = _Form(request.headers.get("content-type", "").encode("latin-1"), choose, settings)
     limit = settings.max_upload_mb * _MIB
-    total = limit + 2 * settings.max_sample_mb * _MIB + sum(_SMALL.values()) + _OVERHEAD
+    total = limit + (2 * settings.max_sample_mb + settings.max_calibration_mb) * _MIB + sum(_SMALL.values()) + _OVERHEAD
     if int(request.headers.get("content-length", 0)) > total:
         raise _too_large(settings)
     blob = await blobs.put(_file(request.stream(), form, total, settings), max_bytes=limit)
-    sample = None
-    if form.sample:
-        stored = await blobs.put(_once(form.sample), max_bytes=len(form.sample))
-        sample = Sample(stored.digest, form.sample_filename)
     return Upload(
-        blob, form.filename, form.format, form.runner, form.description, form.labels, form.image, sample, form.compile
+        blob,
+        form.filename,
+        form.format,
+        form.runner,
+        form.description,
+        form.labels,
+        form.image,
+        await _kept(form, "sample", blobs),
+        form.compile,
+        form.optimise,
+        await _kept(form, "calibration", blobs),
+        form.accuracy_budget,
     )
+
+
+async def _kept(form: "_Form", part: str, blobs: BlobStore) -> Sample | None:
+    data = form.rows(part)
+    if not data:
+        return None
+    stored = await blobs.put(_once(data), max_bytes=len(data))
+    return Sample(stored.digest, form.filenames[part])
 
 
 def check(filename: str, form: str, size: int, choose: Choose, settings: ApiSettings) -> None:
@@ -142,20 +185,23 @@ class _Form:
 
     def __init__(self, content_type: bytes, choose: Choose, settings: ApiSettings) -> None:
         self.waiting = bytearray()
-        self.filename = self.format = self.runner = self.description = self.sample_filename = ""
+        self.filename = self.format = self.runner = self.description = ""
+        self.filenames: dict[str, str] = {}
         self.labels: tuple[str, ...] | None = None
         self.image: ImageSpec | None = None
         self.compile: Compile = "auto"
+        self.optimise: Optimise = "auto"
+        self.accuracy_budget = 0.0
         self.size = 0
         self._choose = choose
         self._limits = _SMALL | dict.fromkeys(("sample", "labels"), settings.max_sample_mb * _MIB)
+        self._limits["calibration"] = settings.max_calibration_mb * _MIB
         self._parts: dict[str, bytearray] = {}
         self._reader = MultipartReader(content_type, self._begin)
 
-    @property
-    def sample(self) -> bytearray:
-        """The bytes of the sample; empty for none."""
-        return self._parts.get("sample", bytearray())
+    def rows(self, part: str) -> bytearray:
+        """Return the bytes of the sample or the calibration rows; empty for none."""
+        return self._parts.get(part, bytearray())
 
     def feed(self, chunk: bytes) -> None:
         """Take in a piece of the body."""
@@ -177,6 +223,11 @@ class _Form:
         self.format, self.runner = self._choose(self.filename, self._text("format"))
         self.description = check_description(self._text("description"))
         self.compile = read_compile(self._text("compile"))
+        self.optimise = read_optimise(self._text("optimise"))
+        self.accuracy_budget = read_budget(self._text("accuracy_budget"))
+        if "calibration" in self._parts and not self._parts["calibration"]:
+            raise InvalidUpload("The part `calibration` is empty.")
+        check_goal(self.optimise, self.accuracy_budget, calibrated="calibration" in self._parts)
         if "preprocess" in self._parts:
             self.image = read_preprocess(self._text("preprocess"))
         if "labels" in self._parts:
@@ -198,10 +249,10 @@ class _Form:
             self.filename = plain_filename(filename)
             self._choose(self.filename, self._text("format"))  # refused here, before its first byte is kept
             return self._take_file
-        if name == "sample":
-            self.sample_filename = plain_filename(filename)
-            if PurePosixPath(self.sample_filename.lower()).suffix not in _SAMPLES:
-                raise InvalidUpload("The sample is a .csv or .json file with rows, or a picture.")
+        if name in _ROWS:
+            self.filenames[name] = plain_filename(filename)
+            if PurePosixPath(self.filenames[name].lower()).suffix not in _SAMPLES:
+                raise InvalidUpload(f"The {_ROWS[name]} is a .csv or .json file with rows, a picture, or a .zip of pictures.")
         return lambda data: self._take_small(name, kept, data)
 
     def _take_file(self, data: bytes) -> None:

@@ -317,16 +317,20 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
     from modelkeep.control.replays.service import REPLAY_PREDICTIONS
     from modelkeep.infra.clock import utc_now
     from modelkeep.infra.prediction_log import history_database
+    from modelkeep.sandbox import loader
     from modelkeep.worker.compilation import Compiler, keep_in
     from modelkeep.worker.inspection import RunnerInspector
     from modelkeep.worker.loop import Handler, Worker
+    from modelkeep.worker.optimisation import Optimiser
+    from modelkeep.worker.processor import Processor
     from modelkeep.worker.replay import Replaying
     from modelkeep.worker.validation import Validation
 
     role, places, db, control = _control(told, "worker")
     blobs = blob_store(role.storage, places)
     keep = keep_in(blobs)
-    inspector = RunnerInspector(runners.start, compiler=Compiler(runners.start, keep), keep=keep)
+    optimiser = Optimiser(runners.start, keep, frozenset(loader.able()), Processor.here())
+    inspector = RunnerInspector(runners.start, compiler=Compiler(runners.start, keep), keep=keep, optimiser=optimiser)
     validation = Validation(control.models, control.switches, blobs, inspector, role.limits)
     history = history_database(role.database, places.data)
     replaying = Replaying(

@@ -72,6 +72,9 @@ class Client:
         description: str = "",
         format: str | None = None,  # noqa: A002 - the field's word, as in the API
         compile: str = "auto",  # noqa: A002 - the same
+        optimise: str = "auto",
+        calibration: object = None,
+        accuracy_budget: float | str = 0,
         wait: bool = True,
         promote: bool = False,
         timeout: float = 600.0,
@@ -87,9 +90,12 @@ class Client:
         `sample`: a few rows as the model takes them (DataFrame, array, lists, or a file), or a picture; estimators fitted on
         plain arrays need it. `labels`: class names in the order of the outputs, or a text file with one a line. `preprocess`:
         for pictures, "imagenet", a dict or a JSON file. `compile`: "off" serves the file as it is, even where a faster form of
-        the model was found that agrees with it. `promote`: let the version answer once it is ready; a model's first
-        does so by itself. `on_packing(done, total)` hears of a folder's bytes, `on_progress(sent, total)` of those that are
-        sent, `on_state(version)` of the states of validation.
+        the model was found that agrees with it. `optimise`: how it is made faster for the server's host: "auto" takes what is
+        fastest and agrees, "off" nothing, "openvino", "bf16" or "int8" this or nothing. `calibration`: at least 40 different
+        rows or pictures, as for `sample`; `accuracy_budget`: the share of answers that may change for speed, as 0.01 or "1%";
+        both are needed for "bf16", and "int8" is tried by "auto" where both are given. `promote`: let the version answer once
+        it is ready; a model's first does so by itself. `on_packing(done, total)` hears of a folder's bytes,
+        `on_progress(sent, total)` of those that are sent, `on_state(version)` of the states of validation.
         """
         upload = prepare(
             model,
@@ -99,6 +105,9 @@ class Client:
             description=description,
             format=format,
             compile=compile,
+            optimise=optimise,
+            calibration=calibration,
+            accuracy_budget=accuracy_budget,
             on_packing=on_packing,
         )
         with closing(upload):

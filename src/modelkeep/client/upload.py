@@ -8,14 +8,16 @@ from io import BytesIO, StringIO
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any
+from zipfile import ZipFile
 
 from modelkeep.client.errors import Invalid
 from modelkeep.client.folder import Packed, packed
-from modelkeep.client.inputs import encode, pictures_in, rows_in
+from modelkeep.client.inputs import Picture, encode, pictures_in, rows_in
 
 Progress = Callable[[int, int], None]
 Part = tuple[str, tuple[str | None, Any, str]]
 
+CALIBRATION_ROWS = 1000  # as many as a server uses
 SAMPLE_ROWS = 256  # a sample shows what rows look like; a whole training set shows no more
 
 
@@ -108,6 +110,9 @@ def prepare(
     description: str = "",
     format: str | None = None,  # noqa: A002 - the field's word, as in the API
     compile: str = "auto",  # noqa: A002 - the same
+    optimise: str = "auto",
+    calibration: object = None,
+    accuracy_budget: float | str = 0,
     on_packing: Progress | None = None,
 ) -> Upload:
     """Return the upload for an estimator, a file or a folder and what goes with it; it is closed by who asked for it."""
@@ -115,8 +120,11 @@ def prepare(
         "preprocess": _preprocess(preprocess),
         "description": description,
         "compile": None if compile == "auto" else compile,
+        "optimise": None if optimise == "auto" else optimise,
+        "accuracy_budget": None if accuracy_budget in {0, "", "0"} else str(accuracy_budget),
     }
-    attachments = [part for part in (_sample(sample), _labels(labels)) if part is not None]
+    rows = _rows("calibration", calibration, CALIBRATION_ROWS)
+    attachments = [part for part in (_rows("sample", sample, SAMPLE_ROWS), _labels(labels), rows) if part is not None]
     source, filename = _artifact(model, on_packing)
     optional["format"] = format or (source.format if isinstance(source, Packed) else None)
     return Upload(source, filename, {name: value for name, value in optional.items() if value}, attachments)
@@ -148,23 +156,34 @@ def _joblib(estimator: object) -> bytes:
     return file.getvalue()
 
 
-def _sample(sample: Any) -> Part | None:  # noqa: ANN401 - what `push` takes
-    """Return the sample as a part: files as they are, DataFrames as CSV, everything else as JSON rows."""
-    if sample is None:
+def _rows(name: str, given: Any, most: int) -> Part | None:  # noqa: ANN401 - what `push` takes
+    """Return rows as a part: files as they are, DataFrames as CSV, several pictures as a ZIP, everything else as JSON rows."""
+    if given is None:
         return None
-    if isinstance(sample, (str, PathLike)):
-        path = Path(sample)
-        return "sample", (path.name, _read(path), "application/octet-stream")
-    pictures = pictures_in(sample)
+    if isinstance(given, (str, PathLike)):
+        path = Path(given)
+        return name, (path.name, _read(path), "application/octet-stream")
+    pictures = pictures_in(given)
+    if len(pictures or ()) == 1:
+        return name, (pictures[0].name, pictures[0].data, "application/octet-stream")
     if pictures:
-        return "sample", (pictures[0].name, pictures[0].data, "application/octet-stream")
-    if hasattr(sample, "to_csv"):
+        return name, (f"{name}.zip", _zipped(pictures[:most]), "application/zip")
+    if hasattr(given, "to_csv"):
         text = StringIO()
-        sample[:SAMPLE_ROWS].to_csv(text, index=False)
-        return "sample", ("sample.csv", text.getvalue().encode(), "text/csv")
-    rows = rows_in(sample)
-    few = rows[:SAMPLE_ROWS] if isinstance(rows, list) else rows
-    return "sample", ("sample.json", encode(few), "application/json")
+        given[:most].to_csv(text, index=False)
+        return name, (f"{name}.csv", text.getvalue().encode(), "text/csv")
+    rows = rows_in(given)
+    few = rows[:most] if isinstance(rows, list) else rows
+    return name, (f"{name}.json", encode(few), "application/json")
+
+
+def _zipped(pictures: Sequence[Picture]) -> bytes:
+    file = BytesIO()
+    with ZipFile(file, "w") as archive:  # stored: pictures are compressed already
+        for number, picture in enumerate(pictures):
+            suffix = Path(picture.name).suffix or ".jpg"  # the server looks at suffixes, and decodes by content
+            archive.writestr(f"{number:04d}{suffix}", picture.data)
+    return file.getvalue()
 
 
 def _labels(labels: object) -> Part | None:

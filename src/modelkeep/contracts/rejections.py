@@ -33,6 +33,9 @@ class Reason(StrEnum):
     PREDICT_CRASHED = "predict_crashed"
     OUTPUT_INVALID = "output_invalid"
     VALIDATION_FAILED = "validation_failed"
+    PROVIDER_MISMATCH = "provider_mismatch"
+    CALIBRATION_UNUSABLE = "calibration_unusable"
+    OPTIMISATION_MISSED = "optimisation_missed"
 
 
 ADVICE: dict[Reason, str] = {
@@ -66,6 +69,15 @@ ADVICE: dict[Reason, str] = {
     Reason.PREDICT_TIMEOUT: "The model did not answer the sample in time. Look for an endless loop, or raise the time limit.",
     Reason.PREDICT_CRASHED: "The process died while the model worked on the sample. Try the model where it was made.",
     Reason.VALIDATION_FAILED: "Validation itself failed, not the model. Upload again; if it recurs, see the worker's log.",
+    Reason.PROVIDER_MISMATCH: ("This machine does not run the model as was asked for. Name another way in `optimise`."),
+    Reason.CALIBRATION_UNUSABLE: (
+        "Send calibration rows as the sample is sent: the model's columns, finite numbers, 40 different rows or more; pictures "
+        "in a ZIP."
+    ),
+    Reason.OPTIMISATION_MISSED: (
+        "What `optimise` names cannot be had within the accuracy budget. Raise the budget, send more typical calibration rows, "
+        "or leave the choice to `auto`."
+    ),
     Reason.OUTPUT_INVALID: "The model's answer cannot be served: it needs one numeric or text value, or a list of them, a row.",
 }
 

@@ -4,6 +4,8 @@ from typing import Literal
 
 import msgspec
 
+from modelkeep.contracts.runner import Precision
+
 
 class Check(msgspec.Struct, frozen=True):
     """One thing that was tried. `ok` is False where people should know, though the version may still serve."""
@@ -14,12 +16,16 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class CompiledArtifact(msgspec.Struct, frozen=True):
-    """The file that serves instead of the uploaded one: SHA-256, bytes, and the format and runner plugin that load it."""
+    """What serves instead of the uploaded file as it is: SHA-256, bytes, and the format and runner plugin that load it.
+
+    `precision` is what it computes in. The file may be the uploaded one, run by another plugin or in another precision.
+    """
 
     digest: str
     size: int
     format: str
     runner: str
+    precision: Precision = "f32"
 
 
 class Compilation(msgspec.Struct, frozen=True):
@@ -40,12 +46,61 @@ class Compilation(msgspec.Struct, frozen=True):
     latency_ms: dict[str, float] = {}
 
 
+Optimise = Literal["auto", "off", "openvino", "bf16", "int8"]
+"""How a version is made faster for the host: whichever way is best ("auto"), not at all, or this way or not at all."""
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """One way to run a model that was tried for speed.
+
+    `name` is as in `Optimise`, with "-ends" where the first and last layers stayed in floats; `provider` is the runner plugin.
+    `rows` were answered by it and by the original. `measure` is how far the answers are apart, as `worker.heldout.measure` has
+    it (a share), None where it was not measured; `largest_difference` is between numbers. `latency_ms` is the median time of
+    one run by the number of rows in it, `speed` how many times faster a row is than otherwise. `reason` says why it does not
+    serve.
+    """
+
+    name: str
+    provider: str
+    precision: Precision
+    used: bool = False
+    reason: str = ""
+    rows: int = 0
+    measure: float | None = None
+    largest_difference: float = 0.0
+    latency_ms: dict[str, float] = {}
+    speed: float = 0.0
+
+
+class Optimisation(msgspec.Struct, frozen=True):
+    """What came of making a model faster for the host.
+
+    `budget` is the user's, a share from 0 to 1. `measured` says in words what `measure` of the candidates is. Of the
+    calibration rows, `rows_calibrated` gave the ranges of integers and `rows_held_out` others were compared on. `before_ms` is
+    the median time of one run of what would serve otherwise, `latency_ms` of what serves, by the number of rows in it;
+    `memory_bytes` is what loading that added to a runner.
+    """
+
+    asked: Optimise
+    used: bool
+    reason: str = ""
+    budget: float = 0.0
+    measured: str = ""
+    rows_calibrated: int = 0
+    rows_held_out: int = 0
+    before_ms: dict[str, float] = {}
+    latency_ms: dict[str, float] = {}
+    memory_bytes: int = 0
+    candidates: tuple[Candidate, ...] = ()
+
+
 class Report(msgspec.Struct, frozen=True):
     """Origin, cost and behaviour of a model, measured in a runner.
 
     `load_s` is seconds; `memory_bytes` is what the loaded model added to its process, `peak_bytes` the process's highest
     resident memory. `sample` says whose rows were used. `latency_ms` is the median time of one run of the uploaded file, by
-    the number of rows in it; `compiled` tells of the faster form, None where none was tried. `golden` is the SHA-256 of the
+    the number of rows in it; `compiled` tells of the faster form and `optimised` of what was tried for this host, None where
+    nothing was. `golden` is the SHA-256 of the
     file with golden rows, "" where there are none. `independent` is whether the answer to a row is the same whatever rows are
     beside it; where it is not, requests never share a run.
     """
@@ -66,8 +121,16 @@ class Report(msgspec.Struct, frozen=True):
     compiled: Compilation | None = None
     golden: str = ""
     independent: bool = True
+    optimised: Optimisation | None = None
 
     @property
     def cost_ms(self) -> dict[str, float]:
         """The median time of one run of what serves, by the number of rows in it."""
+        if self.optimised is not None and self.optimised.used:
+            return self.optimised.latency_ms
         return self.compiled.latency_ms if self.compiled is not None and self.compiled.used else self.latency_ms
+
+    @property
+    def served_bytes(self) -> int:
+        """What loading what serves adds to a runner, 0 where that is not known."""
+        return self.optimised.memory_bytes if self.optimised is not None and self.optimised.used else self.memory_bytes

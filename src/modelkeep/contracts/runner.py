@@ -3,7 +3,7 @@
 A runner module is cheap to import: its framework is imported in `load`, which only ever happens inside a runner process.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 import msgspec
@@ -13,6 +13,9 @@ from modelkeep.contracts.signature import Dtype, Signature
 
 if TYPE_CHECKING:
     import numpy as np
+
+Precision = Literal["f32", "bf16", "int8"]
+"""In what a model computes: as its file says ("f32"), in bfloat16, or in 8-bit integers that stand for numbers."""
 
 Safety = Literal["data", "guarded", "code"]
 Archive = Literal["", "memory", "folder"]
@@ -45,6 +48,8 @@ class Manifest(msgspec.Struct, frozen=True):
     installs the framework ("" for none).
     `cold`: its runners are no forks of the template but start as a new Python, in which no framework is loaded yet, because
     artifacts may bring versions of their own.
+    `also_runs`: formats of other runners that this one can run too, where it is named for it. `precisions`: what it can compute
+    in; whichever is asked for, a runner proves after loading that it is so.
     """
 
     name: str
@@ -54,6 +59,8 @@ class Manifest(msgspec.Struct, frozen=True):
     needs: tuple[str, ...] = ()
     extra: str = ""
     cold: bool = False
+    also_runs: tuple[str, ...] = ()
+    precisions: tuple[Precision, ...] = ("f32",)
 
 
 class Artifact(msgspec.Struct, frozen=True):
@@ -87,12 +94,15 @@ class LoadOptions(msgspec.Struct, frozen=True):
     """How to load.
 
     `signature`: the one found at validation (None while validating). `sample`: columns of the sample, when there was one.
-    `threads`: how many threads the framework may use.
+    `threads`: how many threads the framework may use. `precision`: what it computes in, or does not load. `quantises`: it will
+    be asked for its form in 8-bit integers, so it keeps what it needs for that.
     """
 
     signature: Signature | None = None
     sample: tuple[Column, ...] = ()
     threads: int = 1
+    precision: Precision = "f32"
+    quantises: bool = False
 
 
 class ModelFacts(msgspec.Struct, frozen=True):
@@ -158,6 +168,20 @@ class Compilable(Protocol):
 
         It is asked for once, after validation, in the same locked-down process. What it returns is not trusted: it is run
         beside the original, and serves only where both agree and it is the faster one.
+        """
+        ...
+
+
+@runtime_checkable
+class Quantisable(Protocol):
+    """A model that may have a form in 8-bit integers. A `Model` need not have this method."""
+
+    def quantised(self, chunks: "Iterable[Mapping[str, np.ndarray]]", *, narrow: bool, spare_ends: bool) -> Compiled:
+        """Return the form in integers; raises `CannotCompile`, or anything else for the same.
+
+        `chunks` are calibration rows by input name, a few at a time, which show how large numbers get. `narrow`: weights take
+        7 of their 8 bits, for processors that add products of 8 bits up in 16. `spare_ends`: the first and the last operator
+        with weights stay as they are. What it returns is not trusted, as with `Compilable`.
         """
         ...
 

@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 
 from modelkeep.contracts.confinement import Level
+from modelkeep.contracts.runner import Precision
 from modelkeep.contracts.signature import ImageSpec, Signature
 
 
@@ -35,7 +36,8 @@ class RunnerSpec(msgspec.Struct, frozen=True):
     `accepted` is a level of the lock-down that administrators accept for every format, below what the format needs; of what
     serves the supervisor says so at each start, since it may be taken back.
     `memory_bytes` is what loading added to a runner at validation, 0 where that is not known; `golden` the SHA-256 of the file
-    with the version's golden rows, "" for none.
+    with the version's golden rows, "" for none. `precision` is what the model computes in: a runner that finds it otherwise
+    does not load. `quantises`: validation will ask the runner for a form in 8-bit integers.
     """
 
     version_id: str
@@ -49,6 +51,8 @@ class RunnerSpec(msgspec.Struct, frozen=True):
     accepted: Level | None = None
     memory_bytes: int = 0
     golden: str = ""
+    precision: Precision = "f32"
+    quantises: bool = False
 
 
 class ServedVersion(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ import sys
 import time
 import types
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,7 +15,7 @@ import numpy as np
 
 from modelkeep.contracts.confinement import Confinement
 from modelkeep.contracts.rejections import Reason
-from modelkeep.contracts.runner import CannotCompile, CannotLoad, Compilable, Model
+from modelkeep.contracts.runner import CannotCompile, CannotLoad, Compilable, Compiled, Model, Quantisable
 from modelkeep.contracts.signature import Dtype
 from modelkeep.sandbox import frames, loader, lockdown, selftest
 from modelkeep.sandbox.control import ChannelClosed, Fork, Inbox
@@ -32,6 +32,9 @@ PROTOCOL_FAULT = 65
 
 CANNOT_LOAD = 3
 """Exit status: the artifact was refused; `LoadFailed` said why."""
+
+_CALIBRATED_AT_ONCE = 4
+"""Rows of one run while ranges are collected: what lies between the layers of a few pictures takes some hundred megabytes."""
 
 _PLAIN = (str, bytes, bool, int, float, type(None))
 
@@ -73,14 +76,21 @@ class Served:
         """Return the frame with a faster form of the model, or with why there is none, whatever the model raises."""
         if self._pictures or not isinstance(self._model, Compilable):
             return frames.encode(frames.NotCompiled("Models of this kind are not compiled."))
-        try:
-            found = self._model.compiled()
-            data = np.frombuffer(found.data, np.uint8)
-            return frames.encode(frames.Compiled(found.format, found.runner, found.edges), {frames.ARTIFACT: data})
-        except CannotCompile as error:
-            return frames.encode(frames.NotCompiled(loader.for_people(str(error))))
-        except Exception as error:  # noqa: BLE001 - a converter may raise anything
-            return frames.encode(frames.NotCompiled(loader.for_people(loader.describe(error))))
+        return _converted(self._model.compiled)
+
+    def quantised(self, message: frames.Quantise, inputs: Arrays) -> "list[bytes | memoryview]":
+        """Return the frame with the model in 8-bit integers, or with why there is none, whatever the model raises."""
+        model = self._model
+        if not isinstance(model, Quantisable):
+            return frames.encode(frames.NotCompiled("Models of this kind have no form in 8-bit integers."))
+        chunks = self._chunks(inputs)
+        return _converted(lambda: model.quantised(chunks, narrow=message.narrow, spare_ends=message.spare_ends))
+
+    def _chunks(self, inputs: Arrays) -> Iterator[Arrays]:
+        """The rows a few at a time, pictures as the tensors that they become."""
+        for start in range(0, len(next(iter(inputs.values()))), _CALIBRATED_AT_ONCE):
+            chunk = {name: array[start : start + _CALIBRATED_AT_ONCE] for name, array in inputs.items()}
+            yield self._pictures.tensors(chunk) if self._pictures else chunk
 
 
 def main(
@@ -154,6 +164,8 @@ def serve(servers: Servers, served: Served) -> int:
     while (turn := servers.next()) is not None:
         if isinstance(turn.message, frames.Compile):
             servers.send(turn.server, served.compiled())
+        elif isinstance(turn.message, frames.Quantise):
+            servers.send(turn.server, served.quantised(turn.message, turn.inputs))
         else:
             servers.send(turn.server, _encoded(*served.answer(turn.message, turn.inputs)))
     return PROTOCOL_FAULT if servers.fault else 0
@@ -189,6 +201,19 @@ def _start_afresh() -> None:
     np.random.seed()  # noqa: NPY002 - the shared legacy state is what models use; Python's own seeds itself
     warnings.resetwarnings()
     warnings.simplefilter("ignore")
+
+
+def _converted(convert: Callable[[], Compiled]) -> "list[bytes | memoryview]":
+    try:
+        found = convert()
+        data = np.frombuffer(found.data, np.uint8)
+        return frames.encode(frames.Compiled(found.format, found.runner, found.edges), {frames.ARTIFACT: data})
+    except CannotCompile as error:
+        return frames.encode(frames.NotCompiled(loader.for_people(str(error))))
+    except BadImageError as error:
+        return frames.encode(frames.NotCompiled(f"A calibration picture cannot be used: {error.detail}"))
+    except Exception as error:  # noqa: BLE001 - a converter may raise anything
+        return frames.encode(frames.NotCompiled(loader.for_people(loader.describe(error))))
 
 
 def _encoded(message: frames.Result | frames.RunFailed, outputs: Arrays) -> "list[bytes | memoryview]":

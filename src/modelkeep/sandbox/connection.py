@@ -125,6 +125,17 @@ class RunnerConnection:
         self._send(frames.encode(frames.Compile()))
         return self._compiled
 
+    def quantise(
+        self, tensors: frames.Tensors, *, narrow: bool, spare_ends: bool
+    ) -> "asyncio.Future[tuple[frames.Compiled | frames.NotCompiled, Arrays]]":
+        """Ask for the model in 8-bit integers, when nothing like it is being waited for; as `compile`, and like `run`."""
+        if not self._open:
+            raise RunnerGone
+        pieces = frames.encode(frames.Quantise(narrow, spare_ends), tensors)
+        self._compiled = self._loop.create_future()
+        self._send(pieces)
+        return self._compiled
+
     def close(self) -> None:
         """Close the socket; the runner ends when it reads the end of file. Who waits for an answer gets `RunnerGone`."""
         self._end("")
@@ -190,7 +201,7 @@ class RunnerConnection:
                 if self._compiled is None or self._compiled.done():
                     raise frames.FrameError("a compiled model that was not asked for")
                 self._compiled.set_result((message, tensors))
-            case frames.Run() | frames.Compile():
+            case frames.Run() | frames.Compile() | frames.Quantise():
                 raise frames.FrameError("a runner does not ask for runs")
 
     def _end(self, protocol_error: str) -> None:

@@ -113,6 +113,14 @@ class Compile(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True)
     """Worker: return a faster form of the model, if it has one."""
 
 
+class Quantise(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Worker: return the model in 8-bit integers, by these calibration rows. As in `contracts.runner.Quantisable`."""
+
+    narrow: bool
+    spare_ends: bool
+    tensors: tuple[TensorHead, ...] = ()
+
+
 class Compiled(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Runner: the faster form. Its bytes are the tensor `ARTIFACT`; the rest is as in `contracts.runner.Compiled`."""
 
@@ -128,7 +136,10 @@ class NotCompiled(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=T
     reason: str
 
 
-Message = Loaded | LoadFailed | Run | Result | RunFailed | Compile | Compiled | NotCompiled
+Message = Loaded | LoadFailed | Run | Result | RunFailed | Compile | Quantise | Compiled | NotCompiled
+Asked = Run | Compile | Quantise
+"""What a runner is asked for."""
+
 Tensors = Mapping[str, "NDArray[np.generic]"]
 _DATATYPES = {np.dtype(dtype.numpy): dtype for dtype in Dtype}
 _encode = msgspec.msgpack.Encoder().encode

@@ -2,10 +2,11 @@
 
 import gc
 import hashlib
+import importlib.util
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 
 from modelkeep.contracts import discovery
@@ -81,7 +82,8 @@ def load(
         if close:
             os.close(artifact)
     plugins = installed() if runners is None else runners
-    runner, declared = _find(plugins, spec.format)
+    owner, declared = _find(plugins, spec.format)
+    runner = _named(plugins, owner, spec)
     unpacking = Unpacking(place) if place is not None else None
     uploaded = _opened(plugins, declared, data, spec.limits.memory_mb << 20, unpacking)
     del data  # an archive's is not needed any more, but for what is a view of it
@@ -89,7 +91,7 @@ def load(
     if told is not None and warning:
         told.append(warning)
     known = None if spec.image else spec.signature  # an image version's is of pictures: the model inside never sees them
-    options = LoadOptions(signature=known, sample=sample or _of_pictures(spec), threads=spec.limits.threads)
+    options = LoadOptions(known, sample or _of_pictures(spec), spec.limits.threads, spec.precision, spec.quantises)
     try:
         chosen = runner()
         if unpacking is not None and isinstance(chosen, Prepares):
@@ -155,6 +157,14 @@ def installed() -> tuple[type[Runner], ...]:
     return tuple(found)
 
 
+def able() -> Iterator[str]:
+    """Yield the names of the runner plugins whose frameworks are installed here."""
+    for plugin in installed():
+        modules = (*plugin.manifest.preload, *plugin.manifest.preload_when_asked, *plugin.manifest.needs)
+        if all(importlib.util.find_spec(module.partition(".")[0]) is not None for module in modules):
+            yield plugin.manifest.name
+
+
 def read(artifact: int, size: int, digest: str) -> bytes:
     """Return the file's bytes; raises `CannotLoad` unless they have this size and this SHA-256."""
     try:
@@ -188,6 +198,19 @@ def _find(plugins: Sequence[type[Runner]], name: str) -> tuple[type[Runner], For
             if one.name == name:
                 return plugin, one
     raise CannotLoad(Reason.LOAD_FAILED, f"No runner for the format {name} is installed here.")
+
+
+def _named(plugins: Sequence[type[Runner]], owner: type[Runner], spec: RunnerSpec) -> type[Runner]:
+    """The plugin that is to run it, in the precision that is asked for; raises `CannotLoad` rather than take another."""
+    found = owner
+    if spec.runner != owner.manifest.name:
+        able = [one for one in plugins if one.manifest.name == spec.runner and spec.format in one.manifest.also_runs]
+        if not able:
+            raise CannotLoad(Reason.PROVIDER_MISMATCH, f"The runner {spec.runner} does not run the format {spec.format} here.")
+        found = able[0]
+    if spec.precision not in found.manifest.precisions:
+        raise CannotLoad(Reason.PROVIDER_MISMATCH, f"The runner {spec.runner} does not compute in {spec.precision}.")
+    return found
 
 
 def _opened(

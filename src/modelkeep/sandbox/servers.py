@@ -31,7 +31,7 @@ class Server:
         sock.setblocking(False)
         self.sock = sock
         self.inbox = Inbox(sock)
-        self.asked: deque[tuple[frames.Run | frames.Compile, Arrays]] = deque()
+        self.asked: deque[tuple[frames.Asked, Arrays]] = deque()
         self.unsent: deque[memoryview] = deque()
         self.attached = True
 
@@ -40,7 +40,7 @@ class Turn(NamedTuple):
     """What to do next, and whom to answer with `Servers.send`."""
 
     server: Server
-    message: frames.Run | frames.Compile
+    message: frames.Asked
     inputs: Arrays
 
 
@@ -167,7 +167,7 @@ class Servers:
             self._drop(server)
 
 
-def _asked(message: frames.Message) -> frames.Run | frames.Compile:
-    if not isinstance(message, frames.Run | frames.Compile):
+def _asked(message: frames.Message) -> frames.Asked:
+    if not isinstance(message, frames.Asked):
         raise frames.FrameError("neither a run nor a compilation")
     return message

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from modelkeep.contracts.rejections import Reason, Rejection
-from modelkeep.contracts.report import Check, Compilation, CompiledArtifact, Report
+from modelkeep.contracts.report import Check, Compilation, CompiledArtifact, Optimise, Report
 from modelkeep.contracts.signature import FLOATS, Dtype, ImageSpec, Layout, Signature, TensorSpec, dtype_of
 from modelkeep.contracts.snapshot import Limits, RunnerSpec
 from modelkeep.sandbox import frames, golden
 from modelkeep.sandbox.agreement import Differs, differing
 from modelkeep.sandbox.scores import are_probabilities, score_output, softmax
+from modelkeep.worker.calibration import fit_calibration, read_calibration
 from modelkeep.worker.compilation import Compiler, Keep
+from modelkeep.worker.optimisation import Goal, Optimiser, Subject
 from modelkeep.worker.samples import RefusedError, Sample, as_texts, fit, make_up, read_sample
 from modelkeep.worker.trial import StartRunner, Trial, repeated
 
@@ -37,13 +39,20 @@ _NO_CLASSES = frozenset({"regressor", "transformer", "clusterer", "outlier detec
 
 
 class InspectionRequest(msgspec.Struct, frozen=True):
-    """One upload to inspect: how to run it, what came with it, and whether to compile it. `labels` are in class order."""
+    """One upload to inspect: how to run it, what came with it, whether to compile it and how to optimise it.
+
+    `labels` are in class order; `budget` is the share of accuracy that optimising may cost.
+    """
 
     spec: RunnerSpec
     sample: bytes | None = None
     sample_filename: str = ""
     labels: tuple[str, ...] = ()
     compile: bool = True
+    optimise: Optimise = "auto"
+    calibration: bytes | None = None
+    calibration_filename: str = ""
+    budget: float = 0.0
 
 
 class Inspection(msgspec.Struct, frozen=True):
@@ -70,8 +79,8 @@ class Inspector(Protocol):
 class RunnerInspector:
     """Inspects uploads in real runners.
 
-    `limits`, where given, replace those of every request. Without `compiler` nothing is compiled, without `keep` no golden rows
-    are kept.
+    `limits`, where given, replace those of every request. Without `compiler` nothing is compiled, without `optimiser` nothing
+    is optimised, without `keep` no golden rows are kept.
     """
 
     def __init__(
@@ -80,11 +89,13 @@ class RunnerInspector:
         limits: Limits | None = None,
         compiler: Compiler | None = None,
         keep: Keep | None = None,
+        optimiser: Optimiser | None = None,
     ) -> None:
         self._start_runner = start_runner
         self._keep = keep
         self._limits = limits
         self._compiler = compiler
+        self._optimiser = optimiser
 
     async def inspect(self, request: InspectionRequest) -> Inspection | Rejection:
         """Return the findings, or why the version is refused. Raises `Unavailable` when it could not be tried at all."""
@@ -104,16 +115,62 @@ class RunnerInspector:
                 return error.rejection
 
     async def _inspected(self, request: InspectionRequest, spec: RunnerSpec, sample: Sample | None) -> Inspection:
+        calibration = None
+        if request.calibration is not None:
+            calibration = read_calibration(request.calibration, request.calibration_filename, picture=spec.image is not None)
         async with self._start_runner(spec, sample.columns if sample else ()) as session:
             trial = Trial(session, spec.limits, given=sample is not None)
             examination = Examination(spec, trial, sample, request.labels)
             found = await examination.conduct()
+            rows = None if calibration is None else fit_calibration(calibration, found.signature)
             compilation, artifact = await self._compiled(request, spec, trial, found, examination.tensors)
             report = msgspec.structs.replace(found.report, compiled=compilation)
-            if self._keep is not None and examination.golden:
-                blob = await self._keep(examination.golden)
-                report = msgspec.structs.replace(report, golden=blob.digest)
-            return msgspec.structs.replace(found, report=report, compiled=artifact)
+            found = msgspec.structs.replace(found, report=report, compiled=artifact)
+            answers = examination.golden
+            if self._optimiser is not None:
+                goal = Goal(request.optimise, request.budget, rows)
+                found = await self._optimised(goal, spec, trial, found, examination.tensors)
+                if found.report.optimised is not None and found.report.optimised.used:
+                    found, answers = await self._proven(spec, found, examination.tensors)
+            return await self._with_golden(found, answers)
+
+    async def _with_golden(self, found: Inspection, answers: bytes) -> Inspection:
+        if self._keep is None or not answers:
+            return found
+        blob = await self._keep(answers)
+        return msgspec.structs.replace(found, report=msgspec.structs.replace(found.report, golden=blob.digest))
+
+    async def _optimised(self, goal: Goal, spec: RunnerSpec, trial: Trial, found: Inspection, tensors: "Arrays") -> Inspection:
+        """Have what would serve made faster for this host; raises `RefusedError` where the goal is missed."""
+        if self._optimiser is None:
+            return found
+        lacks = "" if found.report.deterministic else "The model gives the same rows different answers."
+        compiled = found.compiled
+        served = spec
+        if compiled is not None:
+            served = msgspec.structs.replace(spec, signature=found.signature, **msgspec.structs.asdict(compiled))
+        subject = Subject(served, trial, found.signature, tensors, found.scores, compiled is not None, lacks)
+        optimisation, artifact = await self._optimiser.optimise(goal, subject)
+        report = msgspec.structs.replace(found.report, optimised=optimisation)
+        return msgspec.structs.replace(found, report=report, compiled=artifact or compiled)
+
+    async def _proven(self, spec: RunnerSpec, found: Inspection, tensors: "Arrays") -> tuple[Inspection, bytes]:
+        """Load what is to serve as it will be loaded then, and have it answer the golden rows: a fresh runner answers as it."""
+        if found.compiled is None or found.report.optimised is None:
+            return found, b""
+        form = msgspec.structs.asdict(found.compiled)
+        served = msgspec.structs.replace(spec, signature=found.signature, image=found.image, **form)
+        async with self._start_runner(served, ()) as session:
+            trial = Trial(session, served.limits)
+            loaded = await trial.load()
+            answers = await packed(trial, tensors)
+        optimised = msgspec.structs.replace(found.report.optimised, memory_bytes=max(0, loaded.rss_after - loaded.rss_before))
+        details = found.report.details | {
+            "served_by": loaded.facts.details.get("provider", ""),
+            "served_in": loaded.facts.details.get("precision", ""),
+        }
+        report = msgspec.structs.replace(found.report, optimised=optimised, details=details)
+        return msgspec.structs.replace(found, report=report), answers
 
     async def _compiled(
         self, request: InspectionRequest, spec: RunnerSpec, trial: Trial, found: Inspection, tensors: "Arrays"
@@ -267,18 +324,12 @@ class Examination:
 
     async def _golden(self, tensors: "Arrays", activated: str) -> bytes:
         """Have as many of the rows as may be kept answered together, as they will be when the version serves."""
-        count = min(golden.ROWS, len(next(iter(tensors.values()))))
-        while count:
-            rows = {name: array[:count] for name, array in tensors.items()}
-            outputs = dict(await self._trial.run(rows))
-            if activated and self._spec.image is not None and self._spec.image.activation != "softmax":
-                outputs[activated] = softmax(outputs[activated])
-            try:
-                return golden.pack(rows, outputs)
-            except frames.FrameError:
-                count //= 2
-        self._note("rows are kept, to be asked again at every load", ok=False, detail="One alone is larger than may be kept.")
-        return b""
+        softened = activated and self._spec.image is not None and self._spec.image.activation != "softmax"
+        answers = await packed(self._trial, tensors, activated if softened else "")
+        if not answers:
+            detail = "One alone is larger than may be kept."
+            self._note("rows are kept, to be asked again at every load", ok=False, detail=detail)
+        return answers
 
     def _check_labels(self, scores: str, specs: tuple[TensorSpec, ...]) -> None:
         if not self._labels:
@@ -327,6 +378,24 @@ class Examination:
 
     def _note(self, name: str, *, ok: bool, detail: str = "") -> None:
         self._checks.append(Check(name, ok, detail))
+
+
+async def packed(trial: Trial, tensors: "Arrays", softened: str = "") -> bytes:
+    """Have as many of the rows as may be kept answered together; nothing where not even one may be.
+
+    The output `softened` becomes probabilities. Raises `RefusedError`.
+    """
+    count = min(golden.ROWS, len(next(iter(tensors.values()))))
+    while count:
+        rows = {name: array[:count] for name, array in tensors.items()}
+        outputs = dict(await trial.run(rows))
+        if softened:
+            outputs[softened] = softmax(outputs[softened])
+        try:
+            return golden.pack(rows, outputs)
+        except frames.FrameError:
+            count //= 2
+    return b""
 
 
 def refined(declared: tuple[TensorSpec, ...], many: "Arrays", one: "Arrays") -> tuple[TensorSpec, ...]:

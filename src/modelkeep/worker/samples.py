@@ -1,13 +1,14 @@
 """Sample rows for a validation: read from what the uploader sent, or made up to fit a signature.
 
-A sample is CSV with a header line, JSON (rows, records or columns), or one picture for an image version. Its columns tell a
-runner what the model takes where the artifact itself does not say.
+A sample is CSV with a header line, JSON (rows, records or columns), or for an image version one picture, or many in a ZIP. Its
+columns tell a runner what the model takes where the artifact itself does not say.
 """
 
 import csv
 import io
 import math
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,8 +16,9 @@ import msgspec
 from modelkeep.contracts.columns import ColumnsDiffer, places
 from modelkeep.contracts.errors import InvalidInput
 from modelkeep.contracts.rejections import Reason, Rejection, reject
-from modelkeep.contracts.runner import Column
+from modelkeep.contracts.runner import CannotLoad, Column
 from modelkeep.contracts.signature import DATETIME, EXACT, FLOATS, WIDE, Dtype, Layout, Signature, TensorSpec
+from modelkeep.sandbox import archive
 from modelkeep.serving import coercion
 from modelkeep.serving.codec import tensors_from
 
@@ -29,7 +31,11 @@ if TYPE_CHECKING:
 MOST_ROWS = 1000
 """How many rows of a sample are read; the rest is left alone."""
 
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
+"""Suffixes of the pictures in a ZIP; whatever else is in it is left alone."""
+
 _SEED = 20
+_MOST_UNPACKED = 256 << 20
 _DELIMITERS = ",;\t|"
 _PICTURE = (320, 240)
 _DATES = ("2026-05-17T08:30:00", "2025-12-31T23:59:59", "2024-02-29T00:00:00")
@@ -63,7 +69,7 @@ def read_sample(data: bytes, filename: str, *, picture: bool) -> Sample:
     if not data:
         raise RefusedError(Reason.SAMPLE_UNREADABLE, "The sample is empty.")
     if picture:
-        return Sample(pictures=(data,))
+        return Sample(pictures=_pictures(data))
     if filename.lower().endswith(".json") or data.lstrip()[:1] in {b"[", b"{"}:
         return _read_json(data)
     return _read_csv(data)
@@ -96,6 +102,20 @@ def make_up(signature: Signature, rows: int, length: int) -> "Arrays":
 
 
 # ---- reading
+
+
+def _pictures(data: bytes) -> tuple[bytes, ...]:
+    """One picture, or those of a ZIP in the order of their names; they are decoded in the runner alone."""
+    if archive.kind(data) != "zip":
+        return (data,)
+    try:
+        files = archive.contents(data, _MOST_UNPACKED)
+    except CannotLoad as error:
+        raise RefusedError(Reason.SAMPLE_UNREADABLE, f"The ZIP of pictures cannot be read: {error.detail}") from error
+    names = sorted(name for name in files if PurePosixPath(name.lower()).suffix in PICTURES)
+    if not names:
+        raise RefusedError(Reason.SAMPLE_UNREADABLE, f"The ZIP holds no picture ({', '.join(sorted(PICTURES))}).")
+    return tuple(bytes(files[name]) for name in names[:MOST_ROWS])
 
 
 def _read_csv(data: bytes) -> Sample:

@@ -3,8 +3,9 @@
 import asyncio
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from modelkeep.contracts.errors import Unavailable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Arrays = Mapping[str, NDArray[np.generic]]
+    Conversion = tuple[frames.Compiled | frames.NotCompiled, dict[str, NDArray[np.generic]]]
 
 _TIMING_S = 0.5
 _TIMING_RUNS = 20
@@ -114,8 +116,20 @@ class Trial:
 
     async def compile(self, within_s: float) -> "tuple[frames.Compiled | frames.NotCompiled, Arrays]":
         """Ask for a faster form of the model; raises `RefusedError` when the process is lost over it."""
+        return await self._converted(self._session.connection.compile, within_s)
+
+    async def quantise(
+        self, rows: "Arrays", within_s: float, *, narrow: bool, spare_ends: bool
+    ) -> "tuple[frames.Compiled | frames.NotCompiled, Arrays]":
+        """Ask for the model in 8-bit integers, by these calibration rows; raises as `compile`, or `frames.FrameError`."""
+        ask = partial(self._session.connection.quantise, rows, narrow=narrow, spare_ends=spare_ends)
+        return await self._converted(ask, within_s)
+
+    async def _converted(
+        self, ask: "Callable[[], asyncio.Future[Conversion]]", within_s: float
+    ) -> "tuple[frames.Compiled | frames.NotCompiled, Arrays]":
         try:
-            return await asyncio.wait_for(self._session.connection.compile(), within_s)
+            return await asyncio.wait_for(ask(), within_s)
         except TimeoutError:
             self.lost = True
             self._session.kill(Cause.DEADLINE)

@@ -7,7 +7,7 @@ been decided stays as it is.
 from modelkeep.contracts.rejections import Reason, Rejection, reject
 from modelkeep.contracts.snapshot import Limits, RunnerSpec
 from modelkeep.contracts.storage import BlobStore
-from modelkeep.control.models.rules import Findings, Version
+from modelkeep.control.models.rules import Findings, Sample, Version
 from modelkeep.control.models.service import Models
 from modelkeep.control.safety.service import Switches
 from modelkeep.infra.jobs import Job
@@ -53,8 +53,17 @@ class Validation:
             limits=self._limits,
             accepted=(await self._switches.safety()).accepted,
         )
-        labels, compiles = await self._models.labels(version.id), version.compile != "off"
-        if version.sample is None:
-            return InspectionRequest(spec, labels=labels, compile=compiles)
-        sample = b"".join([piece async for piece in self._blobs.read(version.sample.digest)])
-        return InspectionRequest(spec, sample, version.sample.filename, labels, compile=compiles)
+        return InspectionRequest(
+            spec,
+            await self._bytes(version.sample),
+            version.sample.filename if version.sample else "",
+            await self._models.labels(version.id),
+            compile=version.compile != "off",
+            optimise=version.optimise,
+            calibration=await self._bytes(version.calibration),
+            calibration_filename=version.calibration.filename if version.calibration else "",
+            budget=version.accuracy_budget,
+        )
+
+    async def _bytes(self, kept: Sample | None) -> bytes | None:
+        return None if kept is None else b"".join([piece async for piece in self._blobs.read(kept.digest)])

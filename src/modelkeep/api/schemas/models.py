@@ -101,6 +101,37 @@ class CompilationAnswer(Answer):
     latency_ms: dict[str, float]
 
 
+class CandidateAnswer(Answer):
+    """One way to run a model that was tried for speed. `measure` is a share, to compare with the budget."""
+
+    name: str
+    provider: str
+    precision: str
+    used: bool
+    reason: str
+    rows: int
+    measure: float | None
+    largest_difference: float
+    latency_ms: dict[str, float]
+    speed: float
+
+
+class OptimisationAnswer(Answer):
+    """What came of making a model faster for the host. `measured` says in words what the candidates' measures are."""
+
+    asked: str
+    used: bool
+    reason: str
+    budget: float
+    measured: str
+    rows_calibrated: int
+    rows_held_out: int
+    before_ms: dict[str, float]
+    latency_ms: dict[str, float]
+    memory_bytes: int
+    candidates: list[CandidateAnswer]
+
+
 class ReportAnswer(Answer):
     """What validation measured."""
 
@@ -119,6 +150,7 @@ class ReportAnswer(Answer):
     checks: list[CheckAnswer]
     compiled: CompilationAnswer | None
     independent: bool
+    optimised: OptimisationAnswer | None
 
 
 class RejectionAnswer(Answer):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,24 @@ _MODEL = (
     "The model: a file (ONNX, scikit-learn, PyTorch, XGBoost, LightGBM, CatBoost), or a folder (MLflow, OpenVINO, ONNX with "
     "data, a Python class)."
 )
+Preprocess = Annotated[str | None, typer.Option(metavar="imagenet|FILE.json", help="How a picture becomes the model's input.")]
+Format = Annotated[
+    str | None, typer.Option("--format", metavar="FORMAT", help="Format, where no suffix and no folder tells it.")
+]
+Promote = Annotated[
+    bool, typer.Option("--promote", metavar="", help="Let it answer once it is ready (a first version always does).")
+]
+NoCompile = Annotated[
+    bool, typer.Option("--no-compile", metavar="", help="Serve the file as it is, even where a faster form of it agrees.")
+]
+Optimise = Annotated[
+    str, typer.Option(metavar="auto|off|openvino|bf16|int8", help="How to make it faster for the server's host.")
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="At least 40 rows (CSV or JSON), or pictures in a ZIP, to measure int8 and bf16 on."),
+]
+Budget = Annotated[str, typer.Option(metavar="SHARE", help="Share of answers that may change for speed: 1% or 0.01.")]
 EXAMPLES = """[bold]Examples[/bold]
 
   modelkeep push model.joblib --name churn --sample rows.csv
@@ -26,6 +44,8 @@ EXAMPLES = """[bold]Examples[/bold]
   modelkeep push net.onnx --name photos --labels names.txt --preprocess imagenet
 
   modelkeep push mlruns/1/models/m-1/artifacts --name churn
+
+  modelkeep push net.onnx --name photos --preprocess imagenet --calibration pictures.zip --accuracy-budget 1%
 
   modelkeep push v2.onnx --name photos --promote --json
 """
@@ -41,20 +61,14 @@ def push(
         Path | None, typer.Option(metavar="FILE", help="A few rows as the model takes them (CSV or JSON), or a picture.")
     ] = None,
     labels: Annotated[Path | None, typer.Option(metavar="FILE", help="Names of the classes, one a line.")] = None,
-    preprocess: Annotated[
-        str | None, typer.Option(metavar="imagenet|FILE.json", help="How a picture becomes the model's input.")
-    ] = None,
-    format: Annotated[  # noqa: A002 - the field's word, as in the API
-        str | None,
-        typer.Option("--format", metavar="FORMAT", help="Format, where no suffix and no folder tells it."),
-    ] = None,
+    preprocess: Preprocess = None,
+    format: Format = None,  # noqa: A002 - the field's word, as in the API
     description: Annotated[str, typer.Option(metavar="TEXT", help="What there is to know about this version.")] = "",
-    promote: Annotated[
-        bool, typer.Option("--promote", metavar="", help="Let it answer once it is ready (a first version always does).")
-    ] = False,
-    no_compile: Annotated[
-        bool, typer.Option("--no-compile", metavar="", help="Serve the file as it is, even where a faster form of it agrees.")
-    ] = False,
+    promote: Promote = False,
+    no_compile: NoCompile = False,
+    optimise: Optimise = "auto",
+    calibration: Calibration = None,
+    accuracy_budget: Budget = "0",
     no_wait: Annotated[bool, typer.Option("--no-wait", metavar="", help="Return as soon as the file is stored.")] = False,
     url: Url = DEFAULT_URL,
     key: ApiKey = "",
@@ -64,7 +78,7 @@ def push(
     if promote and no_wait:
         raise WrongUse("--promote needs to wait until the version is ready.", "Leave out --no-wait, or promote later.")
     _check_there(file)
-    for given in (sample, labels):
+    for given in (sample, labels, calibration):
         _check_file(given)
     screen = Screen(as_json=as_json)
     standing = _Standing(name, promote=promote)
@@ -82,6 +96,9 @@ def push(
                 format=format,
                 description=description,
                 compile="off" if no_compile else "auto",
+                optimise=optimise,
+                calibration=calibration,
+                accuracy_budget=accuracy_budget,
                 wait=False,
                 on_packing=progress,
                 on_progress=standing.watching(progress),
@@ -182,7 +199,9 @@ def facts_of(version: "Version") -> dict[str, str | int | None]:
     """Return what is known of a version, as names and texts."""
     report, signature = version.report or {}, version.signature or {}
     compiled = report.get("compiled") or {}
-    cost = (compiled if compiled.get("used") else report).get("latency_ms") or {}
+    optimised = report.get("optimised") or {}
+    serving = next((one for one in (optimised, compiled) if one.get("used")), report)
+    cost = serving.get("latency_ms") or {}
     speed = ", ".join(f"{_short(cost[rows])} ms for {rows} row{'s' if rows != '1' else ''}" for rows in cost)
     memory = report.get("memory_bytes")
     return {
@@ -192,6 +211,8 @@ def facts_of(version: "Version") -> dict[str, str | int | None]:
         "labels": version.labels,
         "speed": speed,
         "compiled": _compiled(compiled),
+        "optimised": _optimised(optimised),
+        **{f"  {one['name']} by {one['provider']}": _candidate(one) for one in optimised.get("candidates", ())},
         "memory": f"{memory / MEGABYTE:.0f} MB" if memory else None,
     }
 
@@ -201,6 +222,24 @@ def _compiled(compiled: dict[str, object]) -> str | None:
     if not compiled:
         return None
     return f"yes; the same on {compiled['rows_compared']} rows" if compiled["used"] else f"no: {compiled['reason']}"
+
+
+def _optimised(optimised: dict[str, Any]) -> str | None:
+    """Return what was made of the model for the host, in a few words."""
+    if not optimised:
+        return None
+    if not optimised["used"]:
+        return f"no: {optimised['reason']}"
+    chosen = next(one for one in optimised["candidates"] if one["used"])
+    return f"yes: {chosen['name']} by {chosen['provider']}, {chosen['speed']:.1f} times as fast"
+
+
+def _candidate(one: dict[str, Any]) -> str:
+    """Return what was measured of one candidate, and why it does not serve."""
+    seen = [f"{one['speed']:.2g} times as fast"] if one["speed"] else []
+    if one["measure"] is not None:
+        seen.append(f"measures {one['measure']:.2%} on {one['rows']} rows")
+    return "; ".join([*seen, *([one["reason"]] if one["reason"] else [])]) or "serves"
 
 
 def _short(milliseconds: float) -> str:

@@ -116,8 +116,9 @@ def served_version(version: Version, labels: tuple[str, ...], limits: Limits) ->
         signature=version.signature,
         image=version.image,
         limits=limits,
-        memory_bytes=version.report.memory_bytes if version.report else 0,
+        memory_bytes=version.report.served_bytes if version.report else 0,
         golden=version.report.golden if version.report else "",
+        precision=version.compiled.precision if version.compiled else "f32",
     )
     return ServedVersion(
         id=version.id,

@@ -15,7 +15,7 @@ import msgspec
 
 from modelkeep.contracts.errors import Invalid, UnsupportedFormat
 from modelkeep.contracts.rejections import Rejection
-from modelkeep.contracts.report import CompiledArtifact, Report
+from modelkeep.contracts.report import CompiledArtifact, Optimise, Report
 from modelkeep.contracts.runner import Format, Manifest
 from modelkeep.contracts.signature import ImageSpec, Signature
 from modelkeep.contracts.storage import Blob
@@ -71,7 +71,8 @@ class Model(msgspec.Struct, frozen=True):
 class Version(msgspec.Struct, frozen=True):
     """One numbered release of a model. `labels` is their count; the labels themselves stay in the store.
 
-    `compiled` is the file that serves instead of the uploaded one, where validation found one that is the same and faster.
+    `compiled` is what serves instead of the uploaded file as it is, where validation found a faster form that is the same, or
+    within the `accuracy_budget`: a share from 0 to 1. `calibration` are the rows that this is measured on.
     """
 
     id: str
@@ -96,6 +97,9 @@ class Version(msgspec.Struct, frozen=True):
     sample: "Sample | None" = None
     compile: Compile = "auto"
     compiled: CompiledArtifact | None = None
+    optimise: Optimise = "auto"
+    calibration: "Sample | None" = None
+    accuracy_budget: float = 0.0
     validated_at: datetime | None = None
     archived_at: datetime | None = None
 
@@ -119,6 +123,9 @@ class Upload(msgspec.Struct, frozen=True):
     image: ImageSpec | None = None
     sample: Sample | None = None
     compile: Compile = "auto"
+    optimise: Optimise = "auto"
+    calibration: Sample | None = None
+    accuracy_budget: float = 0.0
 
     def fingerprint(self, model: str) -> str:
         """Return a digest that is equal for equal uploads to the same model."""
@@ -237,6 +244,41 @@ def read_compile(text: str) -> Compile:
         if one == (text.strip() or "auto"):
             return one  # type: ignore[no-any-return]
     raise Invalid(f"`compile` is one of: {', '.join(get_args(Compile))}.")
+
+
+def read_optimise(text: str) -> Optimise:
+    """Return the way that `text` stands for; nothing stands for "auto"."""
+    for one in get_args(Optimise):
+        if one == (text.strip() or "auto"):
+            return one  # type: ignore[no-any-return]
+    raise Invalid(f"`optimise` is one of: {', '.join(get_args(Optimise))}.")
+
+
+def read_budget(text: str) -> float:
+    """Return the share that `text` stands for: `0.01` or `1%`; nothing stands for 0."""
+    plain = text.strip()
+    percent = plain.endswith("%")
+    try:
+        share = float(plain.removesuffix("%") or "0") / (100 if percent else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1 or (percent and plain == "%"):
+        raise Invalid("`accuracy_budget` is a share from 0 to 1, as 0.01 or 1%.")
+    return share
+
+
+def check_goal(optimise: Optimise, budget: float, *, calibrated: bool) -> None:
+    """Refuse an optimisation that could not be judged, or rows and budgets that nothing would be done with."""
+    if optimise in {"int8", "bf16"} and not calibrated:
+        raise Invalid(f"`optimise` {optimise} needs calibration rows: send them as `calibration`.")
+    if optimise == "bf16" and budget == 0:
+        raise Invalid("`optimise` bf16 needs an `accuracy_budget` above 0.")
+    if optimise in {"off", "openvino"} and budget > 0:
+        raise Invalid(f"`optimise` {optimise} changes no answers, so there is no `accuracy_budget` to give.")
+    if budget > 0 and not calibrated:
+        raise Invalid("An `accuracy_budget` needs calibration rows to be measured on: send them as `calibration`.")
+    if optimise == "off" and calibrated:
+        raise Invalid("`optimise` off uses no calibration rows.")
 
 
 def check_description(text: str) -> str:

@@ -253,6 +253,9 @@ class Models:
             image=upload.image,
             sample=upload.sample,
             compile=upload.compile,
+            optimise=upload.optimise,
+            calibration=upload.calibration,
+            accuracy_budget=upload.accuracy_budget,
         )
 
     async def _set_archived(self, actor: Actor, name: str, *, archived: bool) -> Model:

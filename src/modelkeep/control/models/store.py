@@ -60,6 +60,7 @@ async def add_version(tx: Transaction, version: Version, upload: Upload) -> None
         "label_count": version.labels,
         "image": upload.image,
         "sample": upload.sample,
+        "calibration": upload.calibration,
     }
     del row["model"]
     await tx.execute(sa.insert(versions).values(**row))

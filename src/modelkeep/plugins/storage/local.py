@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from modelkeep.contracts.errors import NotFound
-from modelkeep.contracts.storage import Blob, StorageSettings, verified
-from modelkeep.plugins.storage.files import (
+from modelkeep.contracts.files import (
     NOT_THERE,
     Unfinished,
     in_thread,
@@ -22,6 +21,7 @@ from modelkeep.plugins.storage.files import (
     sync_folder,
     written,
 )
+from modelkeep.contracts.storage import Blob, StorageSettings, verified
 
 _PIECE: Final = 1024 * 1024
 
