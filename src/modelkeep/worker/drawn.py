@@ -103,11 +103,10 @@ def _others(spec: TensorSpec, known: "Rows", count: int, random: "np.random.Gene
 
 
 def _scatter(rows: "Rows", values: Sequence[object], share: float, random: "np.random.Generator") -> None:
-    """Put these values at about this share of the places, and at one at least."""
-    at = random.random(len(rows)) < share
-    at[random.integers(0, len(rows))] = True
-    for place in at.nonzero()[0].tolist():
-        rows[place] = values[int(random.integers(0, len(values)))]
+    """Put these values in turn at this share of the places, each at one at least."""
+    count = max(len(values), int(share * len(rows)))
+    for turn, place in enumerate(random.permutation(len(rows))[:count].tolist()):
+        rows[place] = values[turn % len(values)]
 
 
 def drawn(spec: TensorSpec, sample: "Rows", edges: Sequence[Sequence[float]] = ()) -> "Rows":

@@ -18,7 +18,15 @@ from modelkeep.plugins.runners.sklearn.anatomy import fitted_parts
 from modelkeep.plugins.runners.sklearn.blocks import Block, Column, Origin, block_of, matrix
 from modelkeep.plugins.runners.sklearn.features import features_of
 from modelkeep.plugins.runners.sklearn.nodes import TABLES, Nodes
-from modelkeep.plugins.runners.sklearn.steps import OPSETS, guarded, passed, sees_columns, written_here
+from modelkeep.plugins.runners.sklearn.steps import (
+    OPSETS,
+    NotConvertedError,
+    file_of,
+    guarded,
+    passed,
+    sees_columns,
+    written_here,
+)
 from modelkeep.plugins.runners.sklearn.votes import count_exactly, in_double, lead_missing
 
 _MOST_EDGES = 64
@@ -35,21 +43,16 @@ def compiled(estimator: Any, signature: Signature) -> Compiled:  # noqa: ANN401 
     steps = _steps(estimator)
     by_column = signature.layout is Layout.TABLE or any(map(sees_columns, steps))
     convert = partial(_table, estimator) if by_column else _matrix
-    failed: Exception | None = None
+    failed: NotConvertedError | None = None
     for exact in (True, False):
         try:
             model, edges = convert(steps, signature, exact=exact)
-            return Compiled(_finished(model, signature), "onnx", "onnx", edges)
+            return Compiled(_finished(model, steps, signature), "onnx", "onnx", edges)
         except CannotCompile:
             raise
-        except Exception as error:  # noqa: BLE001 - the converter raises anything for what it does not know
+        except NotConvertedError as error:
             failed = failed or error
-    words = " ".join(str(failed).split())[:300]
-    raise CannotCompile(f"{_named(steps)} cannot be converted to ONNX: {type(failed).__name__}: {words}") from failed
-
-
-def _named(steps: list[Any]) -> str:
-    return ", ".join(dict.fromkeys(type(step).__name__ for step in steps)) or "It"
+    raise CannotCompile(str(failed)) from failed
 
 
 def _steps(estimator: Any) -> list[Any]:  # noqa: ANN401 - any object
@@ -92,7 +95,7 @@ def _table(estimator: Any, steps: list[Any], signature: Signature, *, exact: boo
     if behind:
         rows = guarded(nodes, behind[0], matrix(nodes, block, behind[0]))
         _check_precision(block, behind[-1])
-        model = _of_numbers(behind, "rows", rows.width, exact=exact)
+        model = _of_numbers(behind, "rows", rows.width, exact=exact or _has_trees(behind[-1]))
         outputs = nodes.graft(model, {"rows": rows.tensor})
     else:
         rows = matrix(nodes, block, steps[-1])
@@ -123,7 +126,7 @@ def _check_precision(block: Block, last: Any) -> None:  # noqa: ANN401 - any obj
 
 
 def _of_numbers(steps: list[Any], name: str, width: int, *, exact: bool) -> Any:  # noqa: ANN401 - an ONNX model
-    """Steps over a matrix of FP64 as ONNX, in FP32 altogether unless `exact`."""
+    """Steps over a matrix of FP64 as ONNX, in FP32 altogether unless `exact`; raises `NotConvertedError`."""
     import numpy as np
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import DoubleTensorType
@@ -140,33 +143,35 @@ def _of_numbers(steps: list[Any], name: str, width: int, *, exact: bool) -> Any:
         chain = [*steps[:-1], *narrow, last]
     else:
         chain = steps
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = convert_sklearn(
-            make_pipeline(*chain),
-            initial_types=[(name, DoubleTensorType([None, width]))],
-            options={id(last): {"raw_scores": True} if isinstance(last, LinearSVC) else {"zipmap": False}}
-            if is_classifier(last)
-            else None,
-            target_opset=OPSETS,
-        )
-    if chain is steps and hasattr(last, "_predictors"):
-        in_double(model, last)
-    lead_missing(model, last)
-    count_exactly(model, last)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = convert_sklearn(
+                make_pipeline(*chain),
+                initial_types=[(name, DoubleTensorType([None, width]))],
+                options={id(last): {"raw_scores": True} if isinstance(last, LinearSVC) else {"zipmap": False}}
+                if is_classifier(last)
+                else None,
+                target_opset=OPSETS,
+            )
+        if chain is steps and hasattr(last, "_predictors"):
+            in_double(model, last)
+        lead_missing(model, last)
+        count_exactly(model, last)
+    except CannotCompile:
+        raise
+    except Exception as error:
+        raise NotConvertedError(steps, error) from error
     return model
 
 
-def _finished(model: Any, signature: Signature) -> bytes:  # noqa: ANN401 - an ONNX model
-    """The model's file with the declared outputs; raises where ONNX Runtime cannot load it."""
-    import onnxruntime
-
+def _finished(model: Any, steps: list[Any], signature: Signature) -> bytes:  # noqa: ANN401 - an ONNX model
+    """The model's file with the declared outputs; raises `NotConvertedError` where ONNX Runtime cannot load it."""
     graph.declare_outputs(model.graph, signature.outputs)
-    data: bytes = model.SerializeToString()
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 4
-    onnxruntime.InferenceSession(data, settings, providers=["CPUExecutionProvider"])  # a graph that does not load is none
-    return data
+    try:
+        return file_of(model)
+    except Exception as error:  # a graph that does not load is none
+        raise NotConvertedError(steps[-1:], error) from error
 
 
 def _has_trees(estimator: Any) -> bool:  # noqa: ANN401 - any object

@@ -23,6 +23,26 @@ _BY_COLUMN = frozenset({"ColumnTransformer", "FeatureUnion"})
 _ALIKE = frozenset({"FunctionTransformer", "MaxAbsScaler", "MinMaxScaler", "RobustScaler", "SimpleImputer", "StandardScaler"})
 
 
+class NotConvertedError(Exception):
+    """A converter does not know an estimator, or fails over it; the sentence names it."""
+
+    def __init__(self, estimators: Sequence[object], error: Exception) -> None:
+        names = ", ".join(dict.fromkeys(type(one).__name__ for one in estimators))
+        words = " ".join(str(error).split())[:300]
+        super().__init__(f"{names} cannot be converted to ONNX: {type(error).__name__}: {words}")
+
+
+def file_of(model: Any) -> bytes:  # noqa: ANN401 - an ONNX model
+    """Return the model's file; raises whatever ONNX Runtime does where it cannot load it."""
+    import onnxruntime
+
+    data: bytes = model.SerializeToString()
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 4
+    onnxruntime.InferenceSession(data, settings, providers=["CPUExecutionProvider"])
+    return data
+
+
 def sees_columns(step: Any) -> bool:  # noqa: ANN401 - any object
     """Whether a step treats columns apart, so that it needs a table or makes a matrix of one."""
     return type(step).__name__ in _BY_COLUMN | ENCODERS
@@ -219,23 +239,22 @@ def _scaled(nodes: Nodes, step: Any, block: Block) -> Block:  # noqa: ANN401 - a
 
 
 def _converted(nodes: Nodes, step: Any, block: Block) -> Block:  # noqa: ANN401 - any object
-    """Leave a transformer of numbers to its converter."""
+    """Leave a transformer of numbers to its converter; raises `NotConvertedError`."""
     import numpy as np
     from onnx import TensorProto
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import DoubleTensorType
 
     rows = guarded(nodes, step, matrix(nodes, block, step))
-    name = type(step).__name__
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             width = step.transform(np.ones((1, rows.width))).shape[1]
             model = convert_sklearn(step, initial_types=[("rows", DoubleTensorType([None, rows.width]))], target_opset=OPSETS)
+            file_of(model)
         (made,) = nodes.graft(model, {"rows": rows.tensor})
     except Exception as error:
-        words = " ".join(str(error).split())[:200]
-        raise CannotCompile(f"{name} cannot be converted to ONNX: {type(error).__name__}: {words}") from error
+        raise NotConvertedError([step], error) from error
     double = made.type.tensor_type.elem_type == TensorProto.DOUBLE
     return [Matrix(made.name if double else nodes.cast(made.name, "DOUBLE"), (None,) * width)]
 
