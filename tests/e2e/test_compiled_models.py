@@ -53,7 +53,7 @@ def mixed() -> Pipeline:
 def test_records_of_a_table_are_answered_by_the_compiled_form_as_in_process(house: Installation) -> None:
     model, rows = mixed(), tables.ASKED[COLUMNS]
     records = json.loads(rows.to_json(orient="records", double_precision=15))
-    stranger = rows.head(1).assign(city="Atlantis", shop=np.nan)
+    stranger = rows.head(1).assign(city="Atlantis", shop=np.array([np.nan], dtype=object))
     with house.client() as client:
         version = client.push(model, "table", sample=rows)
         assert version.report["compiled"]["used"], version.report["compiled"]
