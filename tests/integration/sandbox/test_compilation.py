@@ -228,3 +228,14 @@ async def test_a_difference_on_one_drawn_row_is_enough(inspect):
     found = await accepted(inspect, echo(compiles_to=other(fail_on=0.0)), "echo")
     assert "fail on" in unused(found)
     assert found.report.compiled.rows_compared > 0
+
+
+async def test_a_row_that_is_answered_though_the_model_refuses_it_is_enough(inspect):
+    found = await accepted(inspect, echo(fail_on=0.0, compiles_to=other()), "echo")
+    assert "answers a row that the model refuses" in unused(found)
+
+
+async def test_a_row_that_both_refuse_is_no_difference(inspect):
+    found = await accepted(inspect, echo(fail_on=0.0, compiles_to=other(fail_on=0.0)), "echo")
+    assert found.report.compiled.used, found.report.compiled.reason
+    assert found.report.compiled.rows_compared > 256
