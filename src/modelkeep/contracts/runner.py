@@ -132,8 +132,8 @@ class CannotLoad(Exception):
 class Compiled(msgspec.Struct, frozen=True):
     """The same model in a form that answers faster: a file, and the runner plugin and format that load it.
 
-    It takes the same inputs and gives the same outputs, by name, datatype and shape. `edges` are, for each column of a matrix,
-    values at which the answer may jump (thresholds of trees): there both forms are compared, besides elsewhere.
+    It takes the same inputs and gives the same outputs, by name, datatype and shape. `edges` are, for each column of a matrix
+    or input of a table, values at which the answer may jump (thresholds of trees): there both forms are compared, too.
     """
 
     data: bytes

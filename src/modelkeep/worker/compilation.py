@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from modelkeep.contracts.errors import ModelkeepError
+from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.report import Compilation, CompiledArtifact
-from modelkeep.contracts.signature import FLOATS, Dtype, Layout, Signature
+from modelkeep.contracts.signature import Dtype, Layout, Signature
 from modelkeep.contracts.snapshot import RunnerSpec
 from modelkeep.contracts.storage import Blob, BlobStore
 from modelkeep.sandbox import frames, loader
 from modelkeep.sandbox.agreement import ABSOLUTE, RELATIVE, Differs, differing
-from modelkeep.worker.drawn import drawn
+from modelkeep.worker.drawn import drawn_rows
 from modelkeep.worker.samples import RefusedError
 from modelkeep.worker.trial import StartRunner, Trial, repeated
 
@@ -122,9 +123,8 @@ class _Attempt:
 
     async def convert(self, within_s: float) -> tuple[frames.Compiled, bytes]:
         """Have the original's runner convert it."""
-        source = self._signature.inputs[0]
-        if self._signature.layout is not Layout.MATRIX or source.dtype not in FLOATS or -1 in source.shape[1:]:
-            raise NotUsedError("Only models of one matrix of numbers are compiled.")
+        if not _is_tabular(self._signature):
+            raise NotUsedError("Only models of one matrix of numbers or of a table are compiled.")
         if self._original.lost:
             raise NotUsedError("The runner was lost before, over a row with missing values.")
         message, tensors = await self._original.compile(within_s)
@@ -141,17 +141,37 @@ class _Attempt:
         """Run the sample and drawn rows through both; raises `NotUsedError` at the first difference."""
         import numpy as np
 
-        (source,) = self._signature.inputs
-        sample = self._rows[source.name]
-        rows = np.concatenate([sample, drawn(source, sample, edges)])
-        for start in range(0, len(rows), _AT_ONCE):
-            piece = {source.name: np.ascontiguousarray(rows[start : start + _AT_ONCE])}
-            wanted, given = await self._original.run(piece), await compiled.run(piece)
+        drawn = drawn_rows(self._signature, self._rows, edges)
+        rows = {
+            name: np.concatenate([sample.reshape(-1, *drawn[name].shape[1:]), drawn[name]])
+            for name, sample in self._rows.items()
+        }
+        count = len(next(iter(rows.values())))
+        for start in range(0, count, _AT_ONCE):
+            await self._compare(compiled, {name: array[start : start + _AT_ONCE] for name, array in rows.items()})
+
+    async def _compare(self, compiled: Trial, rows: "Arrays") -> None:
+        """Compare the answers to some rows. Where one is refused, each is asked by itself: both must refuse the same."""
+        import numpy as np
+
+        rows = {name: np.ascontiguousarray(array) for name, array in rows.items()}
+        count = len(next(iter(rows.values())))
+        wanted, given = await _answered(self._original, rows), await _answered(compiled, rows)
+        if isinstance(wanted, RefusedError) or isinstance(given, RefusedError):
+            if count > 1:
+                for half in (slice(0, count // 2), slice(count // 2, count)):
+                    await self._compare(compiled, {name: array[half] for name, array in rows.items()})
+                return
+            if not isinstance(wanted, RefusedError) and isinstance(given, RefusedError):
+                raise given
+            if isinstance(wanted, RefusedError) and not isinstance(given, RefusedError):
+                raise NotUsedError(f"It answers a row that the model refuses: {wanted.rejection.detail}")
+        else:
             try:
                 self._largest = max(self._largest, differing(wanted, given))
             except Differs as error:
                 raise NotUsedError(str(error)) from error
-            self._compared += len(piece[source.name])
+        self._compared += count
 
     async def time(self, compiled: Trial) -> None:
         """Measure the compiled form; raises `NotUsedError` unless it is faster with every number of rows."""
@@ -161,6 +181,24 @@ class _Attempt:
                 raise NotUsedError(
                     f"It is not faster: {self._latency_ms[count]:g} ms for {count} rows, not {original_ms:g} ms."
                 )
+
+
+def _is_tabular(signature: Signature) -> bool:
+    """Whether the inputs are one matrix of floats of a known width, or columns."""
+    source = signature.inputs[0]
+    if signature.layout is Layout.MATRIX:
+        return source.dtype in FLOATS and -1 not in source.shape[1:]
+    return signature.layout is Layout.TABLE
+
+
+async def _answered(trial: Trial, rows: "Arrays") -> "Arrays | RefusedError":
+    """The answers to these rows, or the refusal; raises `RefusedError` where it is not about the rows."""
+    try:
+        return await trial.run(rows)
+    except RefusedError as error:
+        if trial.lost or error.rejection.code is not Reason.PREDICT_FAILED:
+            raise
+        return error
 
 
 def _parses_only(message: frames.Compiled) -> bool:

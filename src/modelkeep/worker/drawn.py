@@ -1,9 +1,10 @@
 """Rows on which two forms of a model are compared: drawn around the sample, far from it, and where the answer may jump."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from modelkeep.contracts.signature import TensorSpec
+from modelkeep.contracts.missing import MARK
+from modelkeep.contracts.signature import DATETIME, FLOATS, Dtype, Layout, Signature, TensorSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,6 +15,97 @@ if TYPE_CHECKING:
 _SEED = 22
 _MIXED, _AROUND, _WIDE, _ENDS, _AT_EDGES, _MISSING = 96, 96, 64, 64, 256, 64
 _FAR = 1000.0
+_UNSEEN, _UTMOST = 64, 32
+_GAP, _RARE = 0.25, 0.1
+_UNHEARD_OF = ("", " ", "never seen", "żółw-Ångström-日本", "a\x00b", "x" * 5000, "nan", "None", "0", MARK, MARK * 2)
+_LARGE = (1e39, -1e39, 1.7e308, -1.7e308, 2.0**53 + 2, -0.0, 5e-324)
+"""Numbers beyond FP32, beyond whole numbers, and at both ends of zero."""
+
+
+def drawn_rows(signature: Signature, sample: "Mapping[str, Rows]", edges: Sequence[Sequence[float]] = ()) -> "dict[str, Rows]":
+    """Return at least 256 rows by input name, always the same for the same sample.
+
+    Those of a matrix are `drawn`. Those of a table are it for its columns of floats together, and for the others: the sample's
+    values mixed; then rows with unseen texts, with gaps in nullable columns, and with numbers at the ends of their datatypes.
+    `edges` are by column of the matrix, or by input of the table.
+    """
+    if signature.layout is Layout.MATRIX:
+        (source,) = signature.inputs
+        return {source.name: drawn(source, sample[source.name], edges)}
+    import numpy as np
+
+    random = np.random.default_rng(_SEED + 1)
+    floats = [at for at, one in enumerate(signature.inputs) if one.dtype in FLOATS]
+    known = {one.name: sample[one.name].reshape(-1) for one in signature.inputs}
+    usual = _floats(signature, known, floats, edges)
+    count = len(usual) + _UNSEEN + _MISSING + _UTMOST
+    table: dict[str, Rows] = {}
+    for at, one in enumerate(signature.inputs):
+        if at in floats:
+            column = np.concatenate([usual[:, floats.index(at)], random.choice(usual[:, floats.index(at)], count - len(usual))])
+            table[one.name] = column.astype(one.dtype.numpy)
+        else:
+            table[one.name] = _others(one, known[one.name], count, random)
+    start = len(usual)
+    unseen, lacking, utmost = (
+        slice(start, start + _UNSEEN),
+        slice(start + _UNSEEN, count - _UTMOST),
+        slice(count - _UTMOST, count),
+    )
+    for one in signature.inputs:
+        column = table[one.name]
+        if one.dtype is Dtype.BYTES and one.kind != DATETIME:
+            _scatter(column[unseen], _UNHEARD_OF, _GAP, random)
+        if one.nullable:
+            _scatter(column[lacking], (None,) if one.dtype is Dtype.BYTES else (np.nan,), _GAP, random)
+        if one.dtype in FLOATS:
+            largest = float(np.finfo(one.dtype.numpy).max)
+            _scatter(column[utmost], [value for value in _LARGE if abs(value) <= largest], _RARE, random)
+        elif one.dtype not in {Dtype.BYTES, Dtype.BOOL}:
+            limits = np.iinfo(one.dtype.numpy)
+            _scatter(column[utmost], (limits.min, limits.max, limits.max // 2), _RARE, random)
+    return table
+
+
+def _floats(
+    signature: Signature, known: "Mapping[str, Rows]", floats: Sequence[int], edges: Sequence[Sequence[float]]
+) -> "Rows":
+    """Rows of all columns of floats, as of one matrix."""
+    import numpy as np
+
+    columns = [signature.inputs[at] for at in floats]
+    base = np.empty((len(next(iter(known.values()))), len(columns)))
+    for place, one in enumerate(columns):
+        base[:, place] = known[one.name]
+    if not columns:
+        return np.empty((_MIXED + _AROUND + _WIDE + _ENDS, 0))
+    spec = TensorSpec("", Dtype.FP64, (-1, len(columns)))
+    return drawn(spec, base, [edges[at] if at < len(edges) else () for at in floats])
+
+
+def _others(spec: TensorSpec, known: "Rows", count: int, random: "np.random.Generator") -> "Rows":
+    """A column that is no float: the sample's values, mixed; whole numbers around them, too; booleans of both kinds."""
+    import numpy as np
+
+    if spec.dtype is Dtype.BOOL:
+        return random.integers(0, 2, count).astype(bool)
+    if spec.dtype is Dtype.BYTES:
+        whole = np.empty(len(known), dtype=object)
+        whole[:] = known.tolist()
+        filled = whole[[one is not None for one in whole.tolist()]]
+        usual = filled if len(filled) else whole
+        return usual[random.integers(0, len(usual), count)]
+    limits = np.iinfo(spec.dtype.numpy)
+    around = {min(max(int(one) + step, limits.min), limits.max) for one in known.tolist() for step in (-1, 0, 0, 1)}
+    values = np.array([*known.tolist(), *sorted(around), 0, 1], dtype=spec.dtype.numpy)
+    return values[random.integers(0, len(values), count)]
+
+
+def _scatter(rows: "Rows", values: Sequence[object], share: float, random: "np.random.Generator") -> None:
+    """Put these values in turn at this share of the places, each at one at least."""
+    count = max(len(values), int(share * len(rows)))
+    for turn, place in enumerate(random.permutation(len(rows))[:count].tolist()):
+        rows[place] = values[turn % len(values)]
 
 
 def drawn(spec: TensorSpec, sample: "Rows", edges: Sequence[Sequence[float]] = ()) -> "Rows":

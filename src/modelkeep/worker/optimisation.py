@@ -84,8 +84,10 @@ WAYS = (
 )
 
 
-def objection(way: Way, goal: Goal, processor: Processor, installed: frozenset[str]) -> str:
-    """Return why a way need not even be tried, "" where it is to be."""
+def objection(way: Way, goal: Goal, processor: Processor, installed: frozenset[str], *, pointed: bool = True) -> str:
+    """Return why a way need not even be tried, "" where it is to be. `pointed`: pictures or floats are all that it takes."""
+    if goal.asked == "auto" and not pointed and way.provider != _FORMAT:
+        return "Whole numbers and texts that one library refuses another may answer: it is tried where it is named."
     if way.provider not in installed:
         return f"The extra {way.provider} is not installed here."
     if way.precision == "bf16" and not processor.bfloat16:
@@ -156,8 +158,8 @@ def missed(outcome: Optimisation) -> str:
 
 
 def _unfit(subject: Subject) -> str:
-    if subject.spec.format != _FORMAT:
-        return "Only graphs in one ONNX file are optimised, uploaded as such or compiled to one."
+    if subject.spec.format != _FORMAT or subject.compiled:
+        return "Only graphs that were uploaded as one ONNX file are optimised."
     if subject.original.lost:
         return "The runner was lost before, over a row with missing values."
     return subject.lacks
@@ -178,8 +180,10 @@ class _Search:
 
     async def through(self, processor: Processor, installed: frozenset[str]) -> str:
         """Try every way that is asked for; returns why none could be tried, "" where that was not in the way."""
+        signature = self._subject.signature
+        pointed = signature.layout is Layout.IMAGE or all(one.dtype in FLOATS for one in signature.inputs)
         ways = [way for way in WAYS if self._goal.asked in {"auto", way.name}]
-        against = {way: objection(way, self._goal, processor, installed) for way in ways}
+        against = {way: objection(way, self._goal, processor, installed, pointed=pointed) for way in ways}
         self._found += [(_named(way, reason=reason), None) for way, reason in against.items() if reason]
         able = [way for way in ways if not against[way]]
         if not able:
@@ -221,12 +225,7 @@ class _Search:
 
     async def _time_before(self) -> dict[str, float]:
         """Time what would serve otherwise, now: the machine may have been busier when its rows were validated."""
-        if not self._subject.compiled:
-            return await self._timed(self._subject.original)
-        async with self._start_runner(self._subject.spec, ()) as session:
-            trial = Trial(session, self._subject.spec.limits)
-            await trial.load()
-            return await self._timed(trial)
+        return await self._timed(self._subject.original)
 
     async def _timed(self, trial: Trial) -> dict[str, float]:
         latency = {}

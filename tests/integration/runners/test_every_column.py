@@ -8,13 +8,18 @@ import json
 import os
 
 import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from fixtures import artifacts, tables
+from fixtures.table_models import NOT_COMPILED_OF_TABLES
 from modelkeep.client.inputs import encode, rows_in
-from modelkeep.contracts.runner import CannotLoad
+from modelkeep.contracts.runner import Artifact, CannotCompile, CannotLoad, LoadOptions
 from modelkeep.contracts.snapshot import RunnerSpec
+from modelkeep.plugins.runners.onnx import OnnxRunner
 from modelkeep.sandbox import loader
+from modelkeep.sandbox.agreement import Differs, differing
 from modelkeep.serving.codec import tensors_from_json, values_of
+from modelkeep.worker.drawn import drawn_rows
 from modelkeep.worker.samples import fit, read_sample
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -53,6 +58,24 @@ def forms(frame):
     return {"columns": columns, "rows": rows, "records": [dict(zip(columns, row, strict=True)) for row in rows]}
 
 
+def compiled_of(model):
+    """The model as its runner has it, and its compiled form in the runner of that."""
+    columns = read_sample(samples(tables.asked(model))["CSV"], "sample", picture=False)
+    runner = load(artifacts.as_joblib(model), "joblib", columns.columns)
+    signature = runner.facts.signature
+    found = runner.compiled()
+    compiled = OnnxRunner().load(Artifact(found.data, found.format), LoadOptions(signature=signature))
+    return runner, compiled, drawn_rows(signature, fit(columns, signature), found.edges)
+
+
+def asked_alone(model, rows, at):
+    """The answer to one row, or None where it is refused."""
+    try:
+        return model.run({name: array[at : at + 1] for name, array in rows.items()})
+    except (ValueError, InvalidArgument):
+        return None
+
+
 def equal(expected, answer):
     assert list(expected) == list(answer)
     for name, array in expected.items():
@@ -88,3 +111,20 @@ def test_saved_by_skops_it_answers_the_same_or_names_the_types_that_are_not_trus
         {key: array[:SAMPLE_ROWS] for key, array in tables.expected(model, frame).items()},
         runner.run(fit(sample, runner.facts.signature)),
     )
+
+
+@pytest.mark.parametrize("name", [name for name in tables.PIPELINES if name not in NOT_COMPILED_OF_TABLES])
+def test_its_compiled_form_answers_and_refuses_the_same_rows(name):
+    runner, compiled, rows = compiled_of(tables.PIPELINES[name]())
+    for at in range(0, len(next(iter(rows.values()))), 3):
+        wanted, given = asked_alone(runner, rows, at), asked_alone(compiled, rows, at)
+        assert (wanted is None) == (given is None), at
+        if wanted is not None:
+            differing(wanted, given)
+
+
+@pytest.mark.parametrize("name", NOT_COMPILED_OF_TABLES)
+def test_what_is_not_compiled_says_which_step_or_column_is_why(name):
+    with pytest.raises((CannotCompile, Differs), match=NOT_COMPILED_OF_TABLES[name]):
+        runner, compiled, rows = compiled_of(tables.PIPELINES[name]())
+        differing(runner.run(rows), compiled.run(rows))

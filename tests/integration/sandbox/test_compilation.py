@@ -161,14 +161,17 @@ async def test_missing_values_take_the_same_way_through_trees(inspect):
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (NearestCentroid().fit(ROWS, SIDE), "cannot be converted"),
-        (artifacts.people_classifier(), "matrix"),
+        (NearestCentroid().fit(ROWS, SIDE), "NearestCentroid cannot be converted"),
     ],
-    ids=["no converter", "table"],
+    ids=["no converter"],
 )
 async def test_what_cannot_be_converted_is_served_as_it_is(inspect, model, reason):
-    sample = artifacts.PEOPLE.to_csv(index=False).encode() if reason == "matrix" else CSV
-    assert reason in unused(await accepted(inspect, artifacts.as_joblib(model), "joblib", sample))
+    assert reason in unused(await accepted(inspect, artifacts.as_joblib(model), "joblib", CSV))
+
+
+async def test_a_table_of_gaps_and_texts_is_compiled(inspect):
+    sample = artifacts.PEOPLE.to_csv(index=False).encode()
+    used(await accepted(inspect, artifacts.as_joblib(artifacts.people_classifier()), "joblib", sample))
 
 
 async def test_it_can_be_switched_off(inspect):
@@ -225,3 +228,14 @@ async def test_a_difference_on_one_drawn_row_is_enough(inspect):
     found = await accepted(inspect, echo(compiles_to=other(fail_on=0.0)), "echo")
     assert "fail on" in unused(found)
     assert found.report.compiled.rows_compared > 0
+
+
+async def test_a_row_that_is_answered_though_the_model_refuses_it_is_enough(inspect):
+    found = await accepted(inspect, echo(fail_on=0.0, compiles_to=other()), "echo")
+    assert "answers a row that the model refuses" in unused(found)
+
+
+async def test_a_row_that_both_refuse_is_no_difference(inspect):
+    found = await accepted(inspect, echo(fail_on=0.0, compiles_to=other(fail_on=0.0)), "echo")
+    assert found.report.compiled.used, found.report.compiled.reason
+    assert found.report.compiled.rows_compared > 256

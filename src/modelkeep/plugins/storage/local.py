@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from modelkeep.contracts.errors import NotFound
-from modelkeep.contracts.files import (
+from modelkeep.contracts.storage import Blob, StorageSettings, verified
+from modelkeep.plugins.on_disk import (
     NOT_THERE,
     Unfinished,
     in_thread,
@@ -21,7 +22,6 @@ from modelkeep.contracts.files import (
     sync_folder,
     written,
 )
-from modelkeep.contracts.storage import Blob, StorageSettings, verified
 
 _PIECE: Final = 1024 * 1024
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from modelkeep.contracts import onnx_file
+from modelkeep.contracts.missing import MARK, PROPERTY, marked
 from modelkeep.contracts.pieces import in_pieces
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import (
@@ -114,6 +115,7 @@ class OnnxModel:
         self._session = session
         self._classes = classes
         self._texts = frozenset(one.name for one in inputs if one.dtype is Dtype.BYTES)
+        self._marked = meta.custom_metadata_map.get(PROPERTY) == MARK
         self._outputs = [one.name for one in session.get_outputs()]
         details = {"producer": meta.producer_name, "graph": meta.graph_name, "fixed_batch": str(self._batch or "")}
         self.facts = ModelFacts(
@@ -130,7 +132,9 @@ class OnnxModel:
         """Answer one micro-batch; a graph of a fixed batch runs as often as needed, the last piece filled up."""
         feed = inputs
         if self._texts:
-            feed = {name: _as_texts(array) if name in self._texts else array for name, array in inputs.items()}
+            feed = {
+                name: _as_texts(array, marks=self._marked) if name in self._texts else array for name, array in inputs.items()
+            }
         return in_pieces(feed, self._batch, self._batch, self._once) if self._batch else self._once(feed)
 
     def quantised(self, chunks: "Iterable[Arrays]", *, narrow: bool, spare_ends: bool) -> Compiled:
@@ -249,12 +253,14 @@ def _open_shape(shape: "list[int | str | None]") -> tuple[int, ...]:
     return (-1, *(axis if isinstance(axis, int) and axis > 0 else -1 for axis in shape[1:]))
 
 
-def _as_texts(array: "NDArray[np.generic]") -> "NDArray[np.generic]":
-    """Texts as ONNX Runtime takes them; it knows no missing text."""
+def _as_texts(array: "NDArray[np.generic]", *, marks: bool) -> "NDArray[np.generic]":
+    """Texts as ONNX Runtime takes them; it knows no missing text, but the graph may know one by its mark."""
     import numpy as np
 
     values = [one.decode() if isinstance(one, bytes) else one for one in array.reshape(-1).tolist()]
-    if None in values:
+    if marks:
+        values = [marked(one) for one in values]
+    elif None in values:
         message = "a text is missing, and ONNX has no missing texts"
         raise ValueError(message)
     texts = np.empty(len(values), dtype=object)

@@ -75,3 +75,17 @@ def shape_of(estimator: Any) -> str:  # noqa: ANN401 - any object
         return f"{name}({', '.join(shape_of(step) for _name, step in steps)})"
     inner = getattr(estimator, "best_estimator_", None)
     return f"{name}({shape_of(inner)})" if inner is not None else name
+
+
+def refuses(estimator: Any, rows: Any) -> bool:  # noqa: ANN401 - any object, an array
+    """Whether a fitted estimator will not have these rows."""
+    import warnings
+
+    ask = getattr(estimator, "transform", None) or estimator.predict
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            ask(rows)
+        except ValueError:
+            return True
+    return False

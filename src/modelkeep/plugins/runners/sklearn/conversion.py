@@ -6,37 +6,53 @@ computes in FP64: so does the graph, and only where that cannot be converted is 
 
 import importlib.util
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
+from modelkeep.contracts.missing import MARK, PROPERTY
 from modelkeep.contracts.runner import CannotCompile, Compiled
-from modelkeep.contracts.signature import Layout, Signature, TensorSpec
+from modelkeep.contracts.signature import Layout, Signature
 from modelkeep.plugins.runners.sklearn import graph
 from modelkeep.plugins.runners.sklearn.anatomy import fitted_parts
+from modelkeep.plugins.runners.sklearn.blocks import Block, Column, Origin, block_of, matrix
+from modelkeep.plugins.runners.sklearn.features import features_of
+from modelkeep.plugins.runners.sklearn.nodes import TABLES, Nodes
+from modelkeep.plugins.runners.sklearn.steps import (
+    OPSETS,
+    NotConvertedError,
+    file_of,
+    guarded,
+    passed,
+    sees_columns,
+    written_here,
+)
 from modelkeep.plugins.runners.sklearn.votes import count_exactly, in_double, lead_missing
 
-_OPSETS = {"": 18, "ai.onnx.ml": 3}
 _MOST_EDGES = 64
+_RESULTS = "table/"
+"""What the names of tensors begin with that are no inputs."""
 
 
 def compiled(estimator: Any, signature: Signature) -> Compiled:  # noqa: ANN401 - any object
     """Return the estimator as ONNX with the names, datatypes and ranks of `signature`; raises `CannotCompile`."""
-    if signature.layout is not Layout.MATRIX:
-        raise CannotCompile("Only models of one matrix of numbers are compiled; this one takes a table or texts.")
+    if signature.layout not in {Layout.MATRIX, Layout.TABLE}:
+        raise CannotCompile("Only models of one matrix of numbers or of a table are compiled.")
     if importlib.util.find_spec("skl2onnx") is None:
         raise CannotCompile("The package skl2onnx, which converts scikit-learn models, is not installed here.")
     steps = _steps(estimator)
-    failed: Exception | None = None
+    by_column = signature.layout is Layout.TABLE or any(map(sees_columns, steps))
+    convert = partial(_table, estimator) if by_column else _matrix
+    failed: NotConvertedError | None = None
     for exact in (True, False):
         try:
-            model = _converted(steps, signature, exact=exact)
-            return Compiled(model, "onnx", "onnx", _edges(steps, signature.inputs[0]))
+            model, edges = convert(steps, signature, exact=exact)
+            return Compiled(_finished(model, steps, signature), "onnx", "onnx", edges)
         except CannotCompile:
             raise
-        except Exception as error:  # noqa: BLE001 - the converter raises anything for what it does not know
+        except NotConvertedError as error:
             failed = failed or error
-    words = " ".join(str(failed).split())[:300]
-    raise CannotCompile(f"It cannot be converted to ONNX: {type(failed).__name__}: {words}") from failed
+    raise CannotCompile(str(failed)) from failed
 
 
 def _steps(estimator: Any) -> list[Any]:  # noqa: ANN401 - any object
@@ -52,9 +68,66 @@ def _steps(estimator: Any) -> list[Any]:  # noqa: ANN401 - any object
     return [estimator]
 
 
-def _converted(steps: list[Any], signature: Signature, *, exact: bool) -> bytes:
+Edges = tuple[tuple[float, ...], ...]
+
+
+def _matrix(steps: list[Any], signature: Signature, *, exact: bool) -> tuple[Any, Edges]:
+    """The model over one matrix, whose steps all take numbers."""
+    source = signature.inputs[0]
+    width = source.shape[1]
+    origins = tuple(map(Origin, range(width))) if len(steps) == 1 else (None,) * width
+    return _of_numbers(steps, source.name, width, exact=exact), _edges(steps, origins, width)
+
+
+def _table(estimator: Any, steps: list[Any], signature: Signature, *, exact: bool) -> tuple[Any, Edges]:  # noqa: ANN401 - any object
+    """The model over columns: steps that see them node by node, and all that is behind them by its converter."""
     import numpy as np
-    import onnxruntime
+    from onnx import helper
+
+    _check_names(signature)
+    nodes = Nodes(_RESULTS)
+    names = [str(one) for one in getattr(estimator, "feature_names_in_", ())]
+    block = block_of(signature, features_of(estimator, names, sum(one.width for one in block_of(signature, {}))))
+    ahead = max((at for at, step in enumerate(steps) if written_here(step)), default=-1) + 1
+    for step in steps[:ahead]:
+        block = passed(nodes, step, block)
+    behind = steps[ahead:]
+    if behind:
+        rows = guarded(nodes, behind[0], matrix(nodes, block, behind[0]))
+        _check_precision(block, behind[-1])
+        model = _of_numbers(behind, "rows", rows.width, exact=exact or _has_trees(behind[-1]))
+        outputs = nodes.graft(model, {"rows": rows.tensor})
+    else:
+        rows = matrix(nodes, block, steps[-1])
+        model = helper.make_model(helper.make_graph([], "table", [], []), ir_version=8)
+        outputs = [
+            helper.make_tensor_value_info(rows.tensor, helper.np_dtype_to_tensor_dtype(np.dtype(float)), [None, rows.width])
+        ]
+    whole = helper.make_graph(nodes.nodes, "table", list(map(graph.declared_input, signature.inputs)), outputs, nodes.constants)
+    opsets = [helper.make_opsetid(domain, at) for domain, at in {**OPSETS, TABLES: 4}.items()]  # 4 looks up FP64
+    made = helper.make_model(whole, opset_imports=opsets, ir_version=model.ir_version, producer_name="modelkeep")
+    helper.set_model_props(made, {PROPERTY: MARK})
+    return made, _edges(behind, rows.origins if len(behind) == 1 else (), max(len(signature.inputs), rows.width))
+
+
+def _check_names(signature: Signature) -> None:
+    outputs = {one.name for one in signature.outputs}
+    for one in signature.inputs:
+        if one.name in outputs or one.name.startswith(_RESULTS):
+            raise CannotCompile(f"The column {one.name!r} is called as something in the graph is.")
+
+
+def _check_precision(block: Block, last: Any) -> None:  # noqa: ANN401 - any object
+    """Trees read whole numbers as FP32 at once, where a table without floats hands them over as they are."""
+    if all(isinstance(one, Column) and one.kind in {"whole", "wider", "boolean"} for one in block) and _has_trees(last):
+        wide = [one.label for one in block if isinstance(one, Column) and one.kind != "boolean"]
+        if wide:
+            raise CannotCompile(f"The whole numbers of the column {wide[0]!r} reach trees, which would read them otherwise.")
+
+
+def _of_numbers(steps: list[Any], name: str, width: int, *, exact: bool) -> Any:  # noqa: ANN401 - an ONNX model
+    """Steps over a matrix of FP64 as ONNX, in FP32 altogether unless `exact`; raises `NotConvertedError`."""
+    import numpy as np
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import DoubleTensorType
     from skl2onnx.sklapi import CastTransformer
@@ -62,7 +135,7 @@ def _converted(steps: list[Any], signature: Signature, *, exact: bool) -> bytes:
     from sklearn.pipeline import make_pipeline
     from sklearn.svm import LinearSVC  # the one classifier whose converter does not know zipmap
 
-    source, last = signature.inputs[0], steps[-1]
+    last = steps[-1]
     narrow = [CastTransformer(dtype=np.float32)]
     if not exact:
         chain = [*narrow, *steps]
@@ -70,26 +143,35 @@ def _converted(steps: list[Any], signature: Signature, *, exact: bool) -> bytes:
         chain = [*steps[:-1], *narrow, last]
     else:
         chain = steps
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = convert_sklearn(
-            make_pipeline(*chain),
-            initial_types=[(source.name, DoubleTensorType([None, source.shape[1]]))],
-            options={id(last): {"raw_scores": True} if isinstance(last, LinearSVC) else {"zipmap": False}}
-            if is_classifier(last)
-            else None,
-            target_opset=_OPSETS,
-        )
-    if chain is steps and hasattr(last, "_predictors"):
-        in_double(model, last)
-    lead_missing(model, last)
-    count_exactly(model, last)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = convert_sklearn(
+                make_pipeline(*chain),
+                initial_types=[(name, DoubleTensorType([None, width]))],
+                options={id(last): {"raw_scores": True} if isinstance(last, LinearSVC) else {"zipmap": False}}
+                if is_classifier(last)
+                else None,
+                target_opset=OPSETS,
+            )
+        if chain is steps and hasattr(last, "_predictors"):
+            in_double(model, last)
+        lead_missing(model, last)
+        count_exactly(model, last)
+    except CannotCompile:
+        raise
+    except Exception as error:
+        raise NotConvertedError(steps, error) from error
+    return model
+
+
+def _finished(model: Any, steps: list[Any], signature: Signature) -> bytes:  # noqa: ANN401 - an ONNX model
+    """The model's file with the declared outputs; raises `NotConvertedError` where ONNX Runtime cannot load it."""
     graph.declare_outputs(model.graph, signature.outputs)
-    data: bytes = model.SerializeToString()
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 4
-    onnxruntime.InferenceSession(data, settings, providers=["CPUExecutionProvider"])  # a graph that does not load is none
-    return data
+    try:
+        return file_of(model)
+    except Exception as error:  # a graph that does not load is none
+        raise NotConvertedError(steps[-1:], error) from error
 
 
 def _has_trees(estimator: Any) -> bool:  # noqa: ANN401 - any object
@@ -97,15 +179,17 @@ def _has_trees(estimator: Any) -> bool:  # noqa: ANN401 - any object
     return any(hasattr(one, "tree_") for one in fitted_parts(estimator))
 
 
-def _edges(steps: list[Any], source: TensorSpec) -> tuple[tuple[float, ...], ...]:
-    """Thresholds by column, evenly chosen; none behind steps that change the columns."""
+def _edges(steps: list[Any], origins: Sequence[Origin | None], count: int) -> Edges:
+    """Thresholds of the last step by the input that they are compared with, evenly chosen; none where no input is known."""
     import numpy as np
 
-    if len(steps) > 1:
+    if not any(origins):
         return ()
-    found: list[list[float]] = [[] for _ in range(source.shape[1])]
-    for column, threshold in _thresholds(steps[0]):
-        found[column].append(threshold)
+    found: list[list[float]] = [[] for _ in range(count)]
+    for column, threshold in _thresholds(steps[-1]):
+        origin = origins[column]
+        if origin is not None and origin.scale:
+            found[origin.place].append((threshold - origin.shift) / origin.scale)
     edges = []
     for values in found:
         unique = np.unique(values)

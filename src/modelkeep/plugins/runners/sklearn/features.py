@@ -52,7 +52,7 @@ def _told(step: Any, names: list[str], at: list[int]) -> Iterator[tuple[int, Fea
         yield from _leaf(step, at)
         return
     for _name, part, wanted in parts:
-        chosen = _places(wanted, names, len(at))
+        chosen = chosen_places(wanted, names, len(at))
         below = [at[place] for place in chosen]
         first = first_step(part)
         if hasattr(first, "transformers_") or hasattr(first, "transformer_list"):
@@ -94,8 +94,8 @@ def _of(categories: Any, *, none: bool) -> Feature:  # noqa: ANN401 - an array
     )
 
 
-def _places(wanted: Any, names: list[str], count: int) -> list[int]:  # noqa: ANN401 - as scikit-learn takes columns
-    """The places that a ColumnTransformer's choice of columns means: a name or place, several, a slice, or a mask."""
+def chosen_places(wanted: Any, names: list[str], count: int) -> list[int]:  # noqa: ANN401 - as scikit-learn takes columns
+    """Return the places that a ColumnTransformer's choice of columns means: a name or place, several, a slice, or a mask."""
     if isinstance(wanted, slice):
         ends = [names.index(one) if isinstance(one, str) else one for one in (wanted.start, wanted.stop)]
         if isinstance(wanted.stop, str):

@@ -10,6 +10,7 @@ _ONNX_NAMES = {
     Dtype.INT64: "INT64",
     Dtype.FP32: "FLOAT",
     Dtype.FP64: "DOUBLE",
+    Dtype.UINT64: "UINT64",
     Dtype.BYTES: "STRING",
 }
 
@@ -22,6 +23,14 @@ def declare_outputs(graph: Any, declared: tuple[TensorSpec, ...]) -> None:  # no
     del graph.output[:]
     for value, spec in zip(found, declared, strict=True):
         graph.output.append(_declared(graph, value, spec))
+
+
+def declared_input(spec: TensorSpec) -> Any:  # noqa: ANN401 - as above
+    """Return the graph's input of this name, datatype and shape."""
+    from onnx import TensorProto, helper
+
+    shape = [axis if axis > 0 else None for axis in spec.shape]
+    return helper.make_tensor_value_info(spec.name, getattr(TensorProto, _ONNX_NAMES[spec.dtype]), shape)
 
 
 def after(graph: Any, name: str, *steps: "tuple[str, Any]") -> None:  # noqa: ANN401 - as above

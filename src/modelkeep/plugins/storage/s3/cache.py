@@ -10,8 +10,8 @@ import hashlib
 import os
 from pathlib import Path
 
-from modelkeep.contracts.files import Unfinished, sweep, unlinked_unless_in_use
 from modelkeep.contracts.storage import Blob
+from modelkeep.plugins.on_disk import Unfinished, sweep, unlinked_unless_in_use
 
 
 class Cache:

@@ -15,8 +15,8 @@ from typing import Final, Self
 from weakref import WeakValueDictionary
 
 from modelkeep.contracts.errors import DamagedFile, NotFound, StorageUnavailable
-from modelkeep.contracts.files import in_thread, place_of, storage_full, written
 from modelkeep.contracts.storage import Blob, StorageSettings, verified
+from modelkeep.plugins.on_disk import in_thread, place_of, storage_full, written
 from modelkeep.plugins.storage.s3.bucket import PIECE, Bucket
 from modelkeep.plugins.storage.s3.cache import Cache
 
