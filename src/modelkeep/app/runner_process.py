@@ -13,6 +13,7 @@ from modelkeep.contracts.runner import Column
 from modelkeep.contracts.snapshot import RunnerSpec
 from modelkeep.sandbox import control
 from modelkeep.sandbox.control import Cause, Channel, ChannelClosed
+from modelkeep.sandbox.golden import INSTEAD
 from modelkeep.sandbox.memory import Memory, private_bytes
 
 log = structlog.get_logger(__name__)
@@ -285,7 +286,7 @@ def _said(cause: Cause | None, status: int) -> str:
         case Cause.DEADLINE:
             return "it was ended because it took too long"
         case Cause.MISMATCH:
-            return "it answers golden rows otherwise than at validation"
+            return f"it answers golden rows otherwise than at validation; {INSTEAD}"
         case Cause.EXIT:
             return f"it ended with status {status}"
         case _:
