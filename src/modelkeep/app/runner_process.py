@@ -53,6 +53,7 @@ class RunnerProcess:
         self._memory: Memory | None = None
         self._expected = expected_bytes
         self._private = self._resident = self._resident_then = self._resident_ready = 0
+        self._placed = 0
         self.ready = False
         self.golden = -1
         self._attached: dict[Channel, socket.socket] = {}
@@ -225,9 +226,13 @@ class RunnerProcess:
             self.detail = f"it held more than {limit} MiB of memory"
             self.end(Cause.MEMORY)
 
-    def loaded(self) -> None:
-        """It has loaded: from now on it counts for what it holds."""
+    def loaded(self, placed: int = 0) -> None:
+        """It has loaded: from now on it counts for what it holds, with the bytes of its unpacked files, if that is in memory.
+
+        Those it tells itself, for they are in file names of its own: so no more is believed than its limit.
+        """
         if not self.ready and self._memory is not None:
+            self._placed = min(max(0, placed), self.spec.limits.memory_mb << 20)
             self._resident = self._resident_ready = self._memory.resident_bytes()
             self.measure()
             self.ready = True
@@ -243,12 +248,12 @@ class RunnerProcess:
 
     @property
     def held_bytes(self) -> int:
-        """What would be free again without it: as measured, and what its resident memory has changed by since.
+        """What would be free again without it: as measured, what its resident memory has changed by since, and its files.
 
         Until it has loaded that is at least what it is expected to be.
         """
         held = max(0, self._private + self._resident - self._resident_then) if self._resident_then else 0
-        return held if self.ready else max(held, self._expected)
+        return held + self._placed if self.ready else max(held, self._expected)
 
     @property
     def overgrown(self) -> bool:

@@ -43,7 +43,8 @@ class Compilation(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True):
     """Origin, cost and behaviour of a model, measured in a runner.
 
-    `load_s` is seconds; `memory_bytes` is what the loaded model added to its process, `peak_bytes` the process's highest
+    `load_s` is seconds; `memory_bytes` is what the loaded model added to its process, with its unpacked
+    files where they lie in memory, `peak_bytes` the process's highest
     resident memory. `sample` says whose rows were used: the uploader's, those that the
     artifact brought, or made-up ones. `latency_ms` is the median time of one run of the uploaded file, by
     the number of rows in it; `compiled` tells of the faster form, None where none was tried. `golden` is the SHA-256 of the

@@ -72,7 +72,8 @@ class Served:
         self.asleep = False
         self.failing = ""
         self.golden = GoldenRows(version)
-        self.processes: set[int] = set()
+        self.processes: dict[int, int] = {}
+        """Bytes of memory that unpacked files take, by the process of the runner that they are for."""
         self.load_s = 0.0
         self.settings = DeploymentSettings()
         self.matrix = plain_matrix(version.signature)
@@ -133,8 +134,8 @@ class Served:
             self._wake()
 
     def memory_bytes(self) -> int:
-        """Return what its runners hold now; pages that they share count for each of them."""
-        return sum(map(resident_bytes, self.processes))
+        """Return what its runners hold now, unpacked files included; pages that they share count for each of them."""
+        return sum(resident_bytes(pid) + placed for pid, placed in list(self.processes.items()))
 
     def balance(self) -> bool:
         """Look at the load since the last look; whether another number of runners is wanted now."""
@@ -291,15 +292,15 @@ class Pool:
             return
         served.golden.asked_at = time.monotonic()
         served.load_s = loaded.seconds
-        served.processes.add(message.pid)
-        connection.closed.add_done_callback(lambda _closed: served.processes.discard(message.pid))
+        served.processes[message.pid] = loaded.placed
+        connection.closed.add_done_callback(lambda _closed: served.processes.pop(message.pid, None))
         connection.closed.add_done_callback(lambda closed: self._closed(served, replica, closed.result()))
         self._replicas[replica.name] = (served, replica)
         served.batcher.attach(replica)
         served.ready = True
         served.asleep = False
         served.failing = ""
-        self._send(control.Ready(message.runner))
+        self._send(control.Ready(message.runner, loaded.placed))
         log.info(
             "runner ready", version=served.version.id, model=served.version.model, runner=message.runner, seconds=loaded.seconds
         )

@@ -176,7 +176,7 @@ class Examination:
             details=facts.details,
             warnings=(*facts.warnings, *self._warnings),
             load_s=round(loaded.seconds, 4),
-            memory_bytes=max(0, loaded.rss_after - loaded.rss_before),
+            memory_bytes=max(0, loaded.rss_after - loaded.rss_before) + loaded.placed,
             peak_bytes=self._trial.peak,
             deterministic=deterministic,
             sample="made up" if self._sample is None else "brought" if self._brought else "given",

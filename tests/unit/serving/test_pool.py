@@ -482,3 +482,18 @@ async def test_a_check_that_is_set_anew_holds_from_the_next_answer(make_plane: C
     await settled(plane)
     assert plane.kills[0] == ("r1", Cause.MISMATCH)
     assert "golden=warn" in served.failing
+
+
+async def test_what_a_runner_has_unpacked_is_told_and_counted(make_plane: Callable[..., Plane]) -> None:
+    plane, fd = golden_plane(make_plane, 6.0)
+    runner = connect_golden(plane, fd)
+    await runner.send(msgspec.structs.replace(LOADED, placed=50 << 20))
+    await runner.answer()
+    await plane.until_changed()
+    served = plane.pool.get("v2")
+    assert served is not None
+    assert control.Ready("r1", 50 << 20) in plane.sent
+    assert served.memory_bytes() > 50 << 20
+    held = served.memory_bytes()
+    served.processes = dict.fromkeys(served.processes, 0)
+    assert held - served.memory_bytes() > 40 << 20
