@@ -14,6 +14,7 @@ from modelkeep.contracts.runner import Column
 from modelkeep.contracts.snapshot import RunnerSpec
 from modelkeep.sandbox import control
 from modelkeep.sandbox.control import Cause, Channel, ChannelClosed
+from modelkeep.sandbox.golden import INSTEAD
 from modelkeep.sandbox.memory import Memory, private_bytes
 
 log = structlog.get_logger(__name__)
@@ -56,6 +57,7 @@ class RunnerProcess:
         self._memory: Memory | None = None
         self._expected = expected_bytes
         self._private = self._resident = self._resident_then = self._resident_ready = 0
+        self._placed = 0
         self.ready = False
         self.golden = -1
         self._attached: dict[Channel, socket.socket] = {}
@@ -228,9 +230,13 @@ class RunnerProcess:
             self.detail = f"it held more than {limit} MiB of memory"
             self.end(Cause.MEMORY)
 
-    def loaded(self) -> None:
-        """It has loaded: from now on it counts for what it holds."""
+    def loaded(self, placed: int = 0) -> None:
+        """It has loaded: from now on it counts for what it holds, with the bytes of its unpacked files, if that is in memory.
+
+        Those it tells itself, for they are in file names of its own: so no more is believed than its limit.
+        """
         if not self.ready and self._memory is not None:
+            self._placed = min(max(0, placed), self.spec.limits.memory_mb << 20)
             self._resident = self._resident_ready = self._memory.resident_bytes()
             self.measure()
             self.ready = True
@@ -246,12 +252,12 @@ class RunnerProcess:
 
     @property
     def held_bytes(self) -> int:
-        """What would be free again without it: as measured, and what its resident memory has changed by since.
+        """What would be free again without it: as measured, what its resident memory has changed by since, and its files.
 
         Until it has loaded that is at least what it is expected to be.
         """
         held = max(0, self._private + self._resident - self._resident_then) if self._resident_then else 0
-        return held if self.ready else max(held, self._expected)
+        return held + self._placed if self.ready else max(held, self._expected)
 
     @property
     def overgrown(self) -> bool:
@@ -300,7 +306,7 @@ def _said(cause: Cause | None, status: int) -> str:
         case Cause.DEADLINE:
             return "it was ended because it took too long"
         case Cause.MISMATCH:
-            return "it answers golden rows otherwise than at validation"
+            return f"it answers golden rows otherwise than at validation; {INSTEAD}"
         case Cause.EXIT:
             return f"it ended with status {status}"
         case _:

@@ -138,7 +138,7 @@ class Runners:
         runner = self._runners.get(message.runner)
         if runner is None or runner.ready:
             return
-        runner.loaded()
+        runner.loaded(message.placed)
         kept = self._kept.get(runner.spec.version_id)
         if kept is None or runner.name not in kept.names:
             return

@@ -3,6 +3,7 @@
 What does not shrink, as weights do not, is stored as it is: the server then uses it where it lies.
 """
 
+import ast
 import stat
 import zipfile
 import zlib
@@ -27,6 +28,8 @@ _PIECE: Final = 1 << 20
 _WORTHWHILE: Final = 0.7
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the first day that a ZIP knows
 _LEVEL: Final = 1
+_MODULE: Final = "model.py"
+_WEIGHTS: Final = frozenset({".pt", ".pth", ".bin", ".safetensors"})
 _RUNS_CODE: Final = frozenset({".pkl", ".pickle", ".joblib", ".cloudpickle", ".pth", ".pt", ".pt2", ".py"})
 
 
@@ -54,7 +57,10 @@ def packed(folder: Path, on_packing: Progress | None = None) -> Packed:
             stack.pop_all()
     except OSError as error:
         raise Invalid(f"{folder} cannot be packed: {error.strerror}.", code="file_unreadable") from error
-    return Packed(file, file.seek(0, SEEK_END), format_of(tuple(files)))
+    told = format_of(tuple(files))
+    if told == "torch-state" and _predicts(folder / _MODULE):
+        told = "python"
+    return Packed(file, file.seek(0, SEEK_END), told)
 
 
 def format_of(names: tuple[str, ...]) -> str:
@@ -62,11 +68,22 @@ def format_of(names: tuple[str, ...]) -> str:
     suffixes = {PurePosixPath(name).suffix.lower() for name in names}
     if "MLmodel" in names:
         return "mlflow-code" if suffixes & _RUNS_CODE else "mlflow"
-    if {"model.py", "modelkeep.toml"} & set(names):
-        return "python"
+    if {_MODULE, "modelkeep.toml"} & set(names):
+        return "torch-state" if suffixes & _WEIGHTS else "python"
     if ".onnx" in suffixes:
         return "onnx-files"
     return "openvino" if {".xml", ".bin"} <= suffixes else ""
+
+
+def _predicts(file: Path) -> bool:
+    """Whether this file has a class with `predict` that is no network: then it is served as it is, weights and all."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return True  # what is wrong with it is for the server to say
+    classes = (one for one in ast.walk(tree) if isinstance(one, ast.ClassDef))
+    methods = ({part.name for part in one.body if isinstance(part, ast.FunctionDef)} for one in classes)
+    return any("predict" in names and "forward" not in names for names in methods)
 
 
 def _files(folder: Path, top: Path) -> Iterator[tuple[str, tuple[Path, int]]]:

@@ -97,12 +97,12 @@ class Optimisation(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True):
     """Origin, cost and behaviour of a model, measured in a runner.
 
-    `load_s` is seconds; `memory_bytes` is what the loaded model added to its process, `peak_bytes` the process's highest
-    resident memory. `sample` says whose rows were used. `latency_ms` is the median time of one run of the uploaded file, by
-    the number of rows in it; `compiled` tells of the faster form and `optimised` of what was tried for this host, None where
-    nothing was. `golden` is the SHA-256 of the
-    file with golden rows, "" where there are none. `independent` is whether the answer to a row is the same whatever rows are
-    beside it; where it is not, requests never share a run.
+    `load_s` is seconds; `memory_bytes` is what the loaded model added to its process, with its unpacked files where they lie
+    in memory, `peak_bytes` the process's highest resident memory. `sample` says whose rows were used: the uploader's, those
+    that the artifact brought, or made-up ones. `latency_ms` is the median time of one run of the uploaded file, by the number
+    of rows in it; `compiled` tells of the faster form and `optimised` of what was tried for this host, None where nothing was.
+    `golden` is the SHA-256 of the file with golden rows, "" where there are none. `independent` is whether the answer to a row
+    is the same whatever rows are beside it; where it is not, requests never share a run.
     """
 
     framework: str
@@ -114,7 +114,7 @@ class Report(msgspec.Struct, frozen=True):
     memory_bytes: int = 0
     peak_bytes: int = 0
     deterministic: bool = True
-    sample: Literal["given", "made up"] = "made up"
+    sample: Literal["given", "brought", "made up"] = "made up"
     rows_tested: int = 0
     latency_ms: dict[str, float] = {}
     checks: tuple[Check, ...] = ()

@@ -108,7 +108,8 @@ class LoadOptions(msgspec.Struct, frozen=True):
 class ModelFacts(msgspec.Struct, frozen=True):
     """What is known of a loaded model. `warnings` are for people: they do not stop the version.
 
-    `batch`: the number of rows of every run, to which larger requests are cut and smaller ones filled up; 0 for any.
+    `batch`: the number of rows of every run, to which larger requests are cut and smaller ones filled up; 0 for any. `example`:
+    rows that the artifact brings, as a sample in JSON ("" for none), told at validation where there is no other sample.
     """
 
     signature: Signature
@@ -118,6 +119,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     details: dict[str, str] = {}
     warnings: tuple[str, ...] = ()
     batch: int = 0
+    example: bytes = b""
 
 
 class CannotLoad(Exception):

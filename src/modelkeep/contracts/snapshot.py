@@ -80,6 +80,7 @@ BatchMode = Literal["auto", "off", "cheap", "flat", "compute"]
 Keep = Literal["keep", "hash", "drop"]
 KeepLoaded = Literal["auto", "always", "on_demand"]
 NotFinite = Literal["null", "refuse", "text"]
+GoldenCheck = Literal["enforce", "warn", "off"]
 
 
 class Batching(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -134,7 +135,9 @@ class DeploymentSettings(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `deadline_s` is for requests that bring none, 0 is the installation's. `concurrency` is the most requests in flight on
     all servers together, 0 is the installation's queue bound. `not_finite` says what becomes of NaN and infinity in answers,
-    which JSON has no numbers for: "null", "text" ("NaN", "Infinity", "-Infinity"), or "refuse".
+    which JSON has no numbers for: "null", "text" ("NaN", "Infinity", "-Infinity"), or "refuse". `golden` says what becomes of
+    a runner that answers golden rows otherwise than at validation: it is ended ("enforce"), it is counted and told of and goes
+    on ("warn"), or it is not asked ("off").
     """
 
     deadline_s: float = 0.0
@@ -144,6 +147,7 @@ class DeploymentSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     recording: Recording = msgspec.field(default_factory=Recording)
     memory: Memory = Memory()
     not_finite: NotFinite = "null"
+    golden: GoldenCheck = "enforce"
 
 
 class ServedDeployment(msgspec.Struct, frozen=True):

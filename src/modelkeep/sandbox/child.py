@@ -191,7 +191,8 @@ def _load(fork: Fork, artifact: int, memory: Memory, place: Place | None) -> tup
     except MemoryError as error:
         raise CannotLoad(Reason.MEMORY_LIMIT, str(error)) from error
     facts = msgspec.structs.replace(served.facts, warnings=(*served.facts.warnings, *(told or ())))
-    return served, frames.Loaded(facts, time.perf_counter() - started, before, memory.resident_bytes())
+    placed = place.held_bytes() if place is not None else 0
+    return served, frames.Loaded(facts, time.perf_counter() - started, before, memory.resident_bytes(), placed)
 
 
 def _start_afresh() -> None:

@@ -76,9 +76,10 @@ class Want(msgspec.Struct, frozen=True, tag=True):
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
-    """Server: this runner has loaded and answered its first row."""
+    """Server: this runner has loaded and answered its first row. `placed`: bytes of memory that its unpacked files take."""
 
     runner: str
+    placed: int = 0
 
 
 class Used(msgspec.Struct, frozen=True, tag=True):

@@ -63,12 +63,16 @@ class TensorHead(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 
 
 class Loaded(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Runner: the model is ready. Seconds it took, and resident memory in bytes before and after."""
+    """Runner: the model is ready. Seconds it took, and resident memory in bytes before and after.
+
+    `placed` is how many bytes of unpacked files lie in memory beside that, which belong to no process.
+    """
 
     facts: ModelFacts
     seconds: float
     rss_before: int
     rss_after: int
+    placed: int = 0
 
 
 class LoadFailed(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):

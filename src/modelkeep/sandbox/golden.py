@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 ROWS = 8
 MAX_BYTES = 1 << 20
+INSTEAD = "where its answers change with the day, or are to change, set golden=warn for the deployment"
+"""What to do about a version whose runners answer otherwise than at validation and are meant to."""
 
 _FRAMES, _PREFIX = 2, 4
 

@@ -42,8 +42,7 @@ class Place(msgspec.Struct, frozen=True):
 
     def seal(self) -> None:
         """Take writing away for good, see that it is gone, and count what is there; raises `CannotLoad`."""
-        if self.in_memory:
-            _charge(self.path)
+        _charge(self.held_bytes())
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
         if self.sealing >= 0:
             landlock.restrict(self.sealing)
@@ -55,6 +54,13 @@ class Place(msgspec.Struct, frozen=True):
             raise CannotLoad(
                 Reason.NOT_CONFINED, f"The unpacked archive cannot be closed to writing on this machine: {missing}"
             )
+
+    def held_bytes(self) -> int:
+        """Return how many bytes of memory lie in it: none where it is on a disk."""
+        if not self.in_memory:
+            return 0
+        held = os.statvfs(self.path)
+        return (held.f_blocks - held.f_bfree) * held.f_frsize
 
 
 def mounted(limits: Limits, uid: int) -> Place:
@@ -80,10 +86,10 @@ def walled(place: Place, seen: tuple[str, ...]) -> tuple[int, Place]:
     return rules, msgspec.structs.replace(place, sealing=sealing)
 
 
-def _charge(path: str) -> None:
-    """Take the bytes that lie in memory here from what the process may still map."""
-    held = os.statvfs(path)
-    used = (held.f_blocks - held.f_bfree) * held.f_frsize
+def _charge(used: int) -> None:
+    """Take these bytes from what the process may still map."""
+    if not used:
+        return
     _soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     left = max(0, hard - used)
     resource.setrlimit(resource.RLIMIT_AS, (left, left))

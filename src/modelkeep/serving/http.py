@@ -215,7 +215,9 @@ class Door:
         ready = sum(one.ready for one in served)
         asleep = sum(one.asleep for one in served)
         failing = sum(bool(one.failing) and not one.answers for one in served)
-        return {"ready": ready, "asleep": asleep, "loading": len(served) - ready - asleep - failing, "failing": failing}
+        differing = sum(one.ready and bool(one.golden.differs) for one in served)
+        loading = len(served) - ready - asleep - failing
+        return {"ready": ready, "asleep": asleep, "loading": loading, "failing": failing, "differing": differing}
 
     def predict_whole(self, request: Request, body: bytes, reply: Callable[[Response], None]) -> None:
         """Answer a prediction that came in one piece, without ASGI: `reply` is called once, now or later."""

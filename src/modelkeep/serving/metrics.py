@@ -94,7 +94,7 @@ _COLD: Final = Family(
 _GOLDEN: Final = Family(
     "modelkeep_golden_mismatches_total",
     "counter",
-    "Times that a runner answered golden rows otherwise than at validation, and was ended, by deployment.",
+    "Times that a runner answered golden rows otherwise than at validation; it is ended, unless `golden` is warn.",
     ("deployment",),
     folded=("deployment",),
 )
@@ -154,6 +154,8 @@ _ASLEEP: Final = Family(
     folded=("deployment",),
     rule="max",
 )
+_OTHERWISE: Final = "1 while a deployment serves though it answers golden rows otherwise than at validation."
+_DIFFERS: Final = Family("modelkeep_golden_differs", "gauge", _OTHERWISE, ("deployment",), folded=("deployment",), rule="max")
 _MODEL: Final = Family(
     "modelkeep_model_info",
     "info",
@@ -219,7 +221,7 @@ _COUNTED: Final = (
 )
 _SEEN: Final = (
     *(_BUILD, _HISTORY_LAG, _HISTORY_UNREAD, _DEPTH, _READY, _REPLICAS, _BUSY, _MODEL, _LOAD, _MEMORY, _NUMBER, _AGE),
-    *(_ASLEEP, _CONFINED, _ACCEPTED),
+    *(_ASLEEP, _DIFFERS, _CONFINED, _ACCEPTED),
 )
 FAMILIES: Final = (*_COUNTED, *_SEEN, DROPPED)
 
@@ -478,6 +480,7 @@ def _state(router: "Router", keys: "Keys") -> Gauges:
             (_DEPTH.name, (name,), float(served.batcher.waiting)),
             (_READY.name, (name,), float(served.ready)),
             (_ASLEEP.name, (name,), float(served.asleep)),
+            (_DIFFERS.name, (name,), float(served.ready and bool(served.golden.differs))),
             (_REPLICAS.name, (name,), float(served.batcher.replicas)),
             (_BUSY.name, (name,), float(served.batcher.busy)),
             (_MODEL.name, (name, str(version.number), version.spec.digest, version.framework), 1.0),

@@ -14,10 +14,11 @@ import structlog
 from modelkeep.contracts.confinement import Level
 from modelkeep.contracts.errors import ModelkeepError, VersionQuarantined
 from modelkeep.contracts.signature import Dtype, Layout, Signature
-from modelkeep.contracts.snapshot import DeploymentSettings, Memory, ServedVersion
+from modelkeep.contracts.snapshot import DeploymentSettings, GoldenCheck, Memory, ServedVersion
 from modelkeep.sandbox import control, frames
 from modelkeep.sandbox.agreement import Differs
 from modelkeep.sandbox.connection import RunnerConnection, RunnerGone
+from modelkeep.sandbox.golden import INSTEAD
 from modelkeep.sandbox.memory import resident_bytes
 from modelkeep.serving.batcher import Batcher, Finished
 from modelkeep.serving.calls import Run
@@ -72,7 +73,8 @@ class Served:
         self.asleep = False
         self.failing = ""
         self.golden = GoldenRows(version)
-        self.processes: set[int] = set()
+        self.processes: dict[int, int] = {}
+        """Bytes of memory that unpacked files take, by the process of the runner that they are for."""
         self.load_s = 0.0
         self.settings = DeploymentSettings()
         self.matrix = plain_matrix(version.signature)
@@ -133,8 +135,8 @@ class Served:
             self._wake()
 
     def memory_bytes(self) -> int:
-        """Return what its runners hold now; pages that they share count for each of them."""
-        return sum(map(resident_bytes, self.processes))
+        """Return what its runners hold now, unpacked files included; pages that they share count for each of them."""
+        return sum(resident_bytes(pid) + placed for pid, placed in list(self.processes.items()))
 
     def balance(self) -> bool:
         """Look at the load since the last look; whether another number of runners is wanted now."""
@@ -172,21 +174,31 @@ class Pool:
         self._asked = control.Want(())
         self._accepted: Level | None = None
         self._memory: Mapping[str, Memory] = {}
+        self._golden: Mapping[str, GoldenCheck] = {}
 
-    def want(self, versions: Iterable[ServedVersion], memory: Mapping[str, Memory], accepted: Level | None = None) -> None:
+    def want(
+        self,
+        versions: Iterable[ServedVersion],
+        memory: Mapping[str, Memory],
+        golden: Mapping[str, GoldenCheck] | None = None,
+        accepted: Level | None = None,
+    ) -> None:
         """Keep runners for these versions and let go of all others. A version is immutable: its id is enough.
 
-        `memory`: when those that answer for deployments have runners at all, by their ids. `accepted`: the level of the
+        `memory`: when those that answer for deployments have runners at all, by their ids. `golden`: what becomes of runners
+        that answer golden rows otherwise than at validation ("enforce" where nothing is said). `accepted`: the level of the
         lock-down that administrators accept, below what formats need.
         """
         wanted = {version.id: version for version in versions}
-        self._memory, self._accepted = memory, accepted
+        self._memory, self._golden, self._accepted = memory, golden or {}, accepted
         for version_id in self._served.keys() - wanted.keys():
             del self._served[version_id]
         for version_id, version in wanted.items():
             if version_id not in self._served:
                 wake = partial(self._send, control.Wake(version_id))
                 self._served[version_id] = Served(version, self._settings, self._recorder, wake)
+            if self._golden.get(version_id) == "off":
+                self._served[version_id].golden.differs = ""
         self._ask()
 
     def balance(self) -> None:
@@ -204,7 +216,8 @@ class Pool:
         every_s, now = self._settings.golden_check_s, time.monotonic()
         if not every_s:
             return
-        due = (one for one in self._served.values() if one.ready and one.golden and now - one.golden.asked_at >= every_s)
+        asked = (one for one in self._served.values() if one.ready and one.golden and self._check_of(one) != "off")
+        due = (one for one in asked if now - one.golden.asked_at >= every_s)
         for served in itertools.islice(due, _GOLDEN_A_LOOK):
             served.golden.asked_at = now
             for owner, replica in list(self._replicas.values()):
@@ -275,10 +288,8 @@ class Pool:
                     served.failing = f"{loaded.reason}: {loaded.detail}"[:_LONGEST_REASON]
                     log.error("model cannot be loaded", version=served.version.id, reason=loaded.reason, detail=loaded.detail)
                     return
-                await served.golden.ask(connection, made_up_row(served.version.signature))
-        except Differs as error:
-            self._differs(served, replica, error)
-            return
+                if not await self._answers_as_then(served, replica):
+                    return
         except TimeoutError:
             served.failing = f"loading took longer than {limits.load_timeout_s:g} s"
             replica.kill()
@@ -289,15 +300,15 @@ class Pool:
             return
         served.golden.asked_at = time.monotonic()
         served.load_s = loaded.seconds
-        served.processes.add(message.pid)
-        connection.closed.add_done_callback(lambda _closed: served.processes.discard(message.pid))
+        served.processes[message.pid] = loaded.placed
+        connection.closed.add_done_callback(lambda _closed: served.processes.pop(message.pid, None))
         connection.closed.add_done_callback(lambda closed: self._closed(served, replica, closed.result()))
         self._replicas[replica.name] = (served, replica)
         served.batcher.attach(replica)
         served.ready = True
         served.asleep = False
         served.failing = ""
-        self._send(control.Ready(message.runner))
+        self._send(control.Ready(message.runner, loaded.placed))
         log.info(
             "runner ready", version=served.version.id, model=served.version.model, runner=message.runner, seconds=loaded.seconds
         )
@@ -307,19 +318,42 @@ class Pool:
         """Have a runner that answers already answer its golden rows; one that does otherwise than at validation is ended."""
         try:
             async with asyncio.timeout(served.version.spec.limits.run_timeout_s):
-                await served.golden.ask(replica.connection)
-        except Differs as error:
-            self._differs(served, replica, error)
+                await self._answers_as_then(served, replica)
         except (TimeoutError, RunnerGone):
             pass  # it has much to do, or has ended: that is noticed elsewhere
 
-    def _differs(self, served: Served, replica: Replica, error: Differs) -> None:
-        served.failing = f"It answers golden rows otherwise than at validation. {error}"[:_LONGEST_REASON]
-        log.error(
-            "golden rows are answered otherwise", version=served.version.id, model=served.version.model, detail=str(error)
+    def _check_of(self, served: Served) -> GoldenCheck:
+        return self._golden.get(served.version.id, "enforce")
+
+    async def _answers_as_then(self, served: Served, replica: Replica) -> bool:
+        """Have a runner answer its golden rows, or a made-up one; whether it may serve, which it may not if it was ended."""
+        check = self._check_of(served) != "off"
+        try:
+            await served.golden.ask(replica.connection, made_up_row(served.version.signature), check=check)
+        except Differs as error:
+            return self._differs(served, replica, error)
+        served.golden.differs = ""
+        return True
+
+    def _differs(self, served: Served, replica: Replica, error: Differs) -> bool:
+        """Count and tell that a runner answers otherwise, and end it unless it is to go on; whether it may serve."""
+        said = f"It answers golden rows otherwise than at validation; {INSTEAD}. {error}"[:_LONGEST_REASON]
+        check = self._check_of(served)
+        ends = check == "enforce"
+        (log.error if ends else log.warning)(
+            "golden rows are answered otherwise",
+            version=served.version.id,
+            model=served.version.model,
+            detail=str(error),
+            golden=check,
         )
         served.count_mismatch()
+        if not ends:
+            served.golden.differs = said
+            return True
+        served.failing = said
         replica.kill(control.Cause.MISMATCH)
+        return False
 
     def _forget(self, runner: str, connection: RunnerConnection) -> None:
         if self._connections.get(runner) is connection:

@@ -6,13 +6,14 @@ import structlog
 
 from modelkeep.contracts.errors import NotFound
 from modelkeep.contracts.prediction import Heartbeat
-from modelkeep.contracts.snapshot import KeepLoaded, Memory, ServedDeployment, ServedVersion, Snapshot
+from modelkeep.contracts.snapshot import GoldenCheck, KeepLoaded, Memory, ServedDeployment, ServedVersion, Snapshot
 from modelkeep.serving.metrics import Meter
 from modelkeep.serving.pool import Pool, Served
 from modelkeep.serving.recorder import is_plain
 
 log = structlog.get_logger(__name__)
 
+_STRICTNESS: dict[GoldenCheck, int] = {"off": 0, "warn": 1, "enforce": 2}
 _DEMANDS: dict[KeepLoaded, int] = {"on_demand": 0, "auto": 1, "always": 2}
 
 
@@ -163,7 +164,16 @@ class Router:
             version = self._versions.get(deployment.version_id)
             if version is not None:
                 wanted[version.id] = version
-        self._pool.want(wanted.values(), self._memory(), self._snapshot.accepted)
+        self._pool.want(wanted.values(), self._memory(), self._golden(), self._snapshot.accepted)
+
+    def _golden(self) -> dict[str, GoldenCheck]:
+        """What becomes of a version's runners that answer otherwise than at validation: as the strictest deployment says."""
+        found: dict[str, GoldenCheck] = {}
+        for deployment in self._deployments.values():
+            mine, other = deployment.settings.golden, found.get(deployment.version_id)
+            if other is None or _STRICTNESS[mine] > _STRICTNESS[other]:
+                found[deployment.version_id] = mine
+        return found
 
     def _memory(self) -> dict[str, Memory]:
         """When each version has runners at all: where several deployments share one, as the most demanding of them says."""

@@ -13,7 +13,7 @@ import msgspec
 from modelkeep.contracts.errors import ModelkeepError
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.report import Compilation, CompiledArtifact
-from modelkeep.contracts.signature import Dtype, Layout, Signature
+from modelkeep.contracts.signature import FLOATS, Dtype, Layout, Signature
 from modelkeep.contracts.snapshot import RunnerSpec
 from modelkeep.contracts.storage import Blob, BlobStore
 from modelkeep.sandbox import frames, loader

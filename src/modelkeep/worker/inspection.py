@@ -12,6 +12,7 @@ import msgspec
 
 from modelkeep.contracts.rejections import Reason, Rejection
 from modelkeep.contracts.report import Check, Compilation, CompiledArtifact, Optimise, Report
+from modelkeep.contracts.runner import ModelFacts
 from modelkeep.contracts.signature import FLOATS, Dtype, ImageSpec, Layout, Signature, TensorSpec, dtype_of
 from modelkeep.contracts.snapshot import Limits, RunnerSpec
 from modelkeep.sandbox import frames, golden
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     Arrays = Mapping[str, NDArray[np.generic]]
 
+_EXAMPLE = "example.json"
 _ROWS_MADE_UP = 8
 _LENGTHS = (8, 32, 224)
 _ROWS_ALONE = 8
@@ -197,12 +199,15 @@ class Examination:
         self._labels = labels
         self._checks: list[Check] = []
         self._depends = False
+        self._brought = False
+        self._warnings: list[str] = []
         self.tensors: Arrays = {}
         self.golden = b""
 
     async def conduct(self) -> Inspection:
         """Take all steps, the ones that may end the process last."""
         loaded = await self._trial.load()
+        self._take_example(loaded.facts)
         inputs = self._named(loaded.facts.signature)
         tensors, outputs = await self._first_run(inputs)
         self.tensors = tensors
@@ -225,12 +230,12 @@ class Examination:
             framework_version=facts.framework_version,
             kind=facts.kind,
             details=facts.details,
-            warnings=facts.warnings,
+            warnings=(*facts.warnings, *self._warnings),
             load_s=round(loaded.seconds, 4),
-            memory_bytes=max(0, loaded.rss_after - loaded.rss_before),
+            memory_bytes=max(0, loaded.rss_after - loaded.rss_before) + loaded.placed,
             peak_bytes=self._trial.peak,
             deterministic=deterministic,
-            sample="made up" if self._sample is None else "given",
+            sample="made up" if self._sample is None else "brought" if self._brought else "given",
             rows_tested=rows,
             latency_ms=latency,
             checks=tuple(self._checks),
@@ -239,6 +244,21 @@ class Examination:
         return Inspection(signature, report, image, scores)
 
     # ---- steps
+
+    def _take_example(self, facts: ModelFacts) -> None:
+        """Take the rows that the artifact brings for a sample, where the uploader gave none and they can be one."""
+        if self._sample is not None or not facts.example or self._spec.image is not None:
+            return
+        try:
+            sample = read_sample(facts.example, _EXAMPLE, picture=False)
+            fit(sample, facts.signature)
+        except RefusedError as error:
+            self._leave_example(error)
+        else:
+            self._sample, self._brought = sample, True
+
+    def _leave_example(self, error: RefusedError) -> None:
+        self._warnings.append(f"The example that came in the folder is not used. {error.rejection.detail}"[:500])
 
     def _named(self, signature: Signature) -> Signature:
         """The signature, with the sample's column names for a matrix whose columns have none: rows may come as records."""
@@ -255,7 +275,13 @@ class Examination:
     async def _first_run(self, signature: Signature) -> "tuple[Arrays, Arrays]":
         if self._sample is not None:
             tensors: Arrays = fit(self._sample, signature)
-            return tensors, await self._trial.run(tensors)
+            try:
+                return tensors, await self._trial.run(tensors)
+            except RefusedError as error:
+                if not self._brought or self._trial.lost:
+                    raise
+                self._leave_example(error)
+                self._sample, self._brought = None, False
         refused: RefusedError | None = None
         open_axes = any(-1 in one.shape[1:] for one in signature.inputs)
         for length in _LENGTHS if open_axes else _LENGTHS[:1]:

@@ -16,6 +16,7 @@ DEFAULTS = {
     "concurrency": 0,
     "memory": {"keep": "auto", "idle_s": 300.0},
     "not_finite": "null",
+    "golden": "enforce",
     "recording": {"enabled": True, "sample": 1.0, "inputs": "keep", "outputs": "keep", "fields": {}, "keep_days": 30},
 }
 

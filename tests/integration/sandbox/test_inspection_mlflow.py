@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 
-from fixtures import archives, artifacts, mlflow_folders, trees
+from fixtures import archives, artifacts, mlflow_folders, networks, trees
 from fixtures.inspection import accepted, refused
-from fixtures.mlflow_folders import COLUMNS, MATRIX, folder, mlmodel
+from fixtures.mlflow_folders import COLUMNS, MATRIX, folder, mlmodel, network, with_example
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.signature import Dtype
+from modelkeep.contracts.snapshot import Limits
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ROWS = artifacts.numbers(6)
@@ -114,3 +116,133 @@ async def test_a_description_that_is_no_plain_one_is_refused(inspect, text):
 async def test_a_file_is_looked_for_in_the_folder_alone(inspect, path):
     files = folder("onnx") | {"MLmodel": mlmodel({"onnx": {"data": path}})}
     assert "not in the folder" in (await refused(inspect, archives.as_zip(files), "mlflow")).detail
+
+
+# ---- examples
+
+NAMES = [one["name"] for one in COLUMNS]
+ROWS_OF_EXAMPLE = [[1.5, 2.0, 0.5, 1.0], [0.5, 1.0, 2.5, 3.0], [9.5, 1.0, 2.5, 3.0]]
+SPLIT = {"columns": NAMES, "data": ROWS_OF_EXAMPLE}
+EXAMPLES = {
+    "a table": (COLUMNS, SPLIT, None),
+    "a table with an index": (COLUMNS, {**SPLIT, "index": [0, 1, 2]}, None),
+    "columns in another order": (
+        COLUMNS,
+        {"columns": NAMES[::-1], "data": [row[::-1] for row in ROWS_OF_EXAMPLE]},
+        None,
+    ),
+    "an array": (MATRIX, ROWS_OF_EXAMPLE, None),
+    "a table for serving": (COLUMNS, None, {"dataframe_split": SPLIT}),
+    "an array for serving": (MATRIX, None, {"inputs": ROWS_OF_EXAMPLE}),
+    "only the second can be read": (MATRIX, b"{", {"inputs": ROWS_OF_EXAMPLE}),
+}
+
+
+@pytest.mark.parametrize("what", EXAMPLES)
+async def test_the_example_of_the_folder_is_the_sample_where_none_was_given(inspect, what):
+    inputs, example, serving = EXAMPLES[what]
+    files = with_example(folder("skops"), inputs, example, serving)
+    found = await accepted(inspect, archives.as_zip(files), "mlflow")
+    assert (found.report.sample, found.report.rows_tested, found.report.warnings) == ("brought", 3, ())
+    (matrix,) = found.signature.inputs
+    assert matrix.columns == (() if inputs is MATRIX else tuple(NAMES))
+
+
+async def test_one_row_in_an_object_is_one_row(inspect):
+    files = with_example(folder("sklearn"), COLUMNS, dict(zip(NAMES, ROWS_OF_EXAMPLE[0], strict=True)))
+    found = await accepted(inspect, archives.as_zip(files), "mlflow-code")
+    assert (found.report.sample, found.report.rows_tested) == ("brought", 1)
+
+
+async def test_a_sample_of_the_uploader_s_wins(inspect):
+    files = with_example(folder("skops"), COLUMNS, SPLIT)
+    found = await accepted(inspect, archives.as_zip(files), "mlflow", SAMPLE)
+    assert (found.report.sample, found.report.rows_tested) == ("given", len(ROWS))
+
+
+async def test_without_an_example_rows_are_made_up(inspect):
+    found = await accepted(inspect, archives.as_zip(folder("skops", MATRIX)), "mlflow")
+    assert (found.report.sample, found.report.warnings) == ("made up", ())
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        b"", b"{", b"\xff\xfe", b"[" * 100_000, b"null", b"3", b"[]", b"{}", b"[[1, 2], [3]]", b'[["a", "b", "c", "d"]]',
+        b'{"columns": ["a"], "data": [[1, 2]]}', b'{"columns": ["f0", "f0"], "data": [[1, 2]]}',
+        b'{"columns": 3, "data": [[1]]}',
+        b'{"data": {}}', b'{"columns": ["f0", "f1"], "data": [[1.0, 2.0]]}', b'{"inputs": {"inputs": {"inputs": 3}}}',
+        b"[[1, 2, 3, 1e999]]", b" " * (2 << 20) + b"[[1, 2, 3, 4]]",
+    ],
+)  # fmt: skip
+async def test_a_damaged_example_is_left_out_and_said(inspect, example):
+    files = with_example(folder("skops"), COLUMNS, example)
+    found = await accepted(inspect, archives.as_zip(files), "mlflow")
+    assert found.report.sample == "made up"
+    (warning,) = found.report.warnings
+    assert "example" in warning
+    assert "not used" in warning
+
+
+async def test_an_example_that_the_model_cannot_answer_is_left_out_and_said(inspect):
+    files = network("model.pth", networks.scripted(Picky()), MATRIX)
+    files = with_example(files, MATRIX, [[-1.0, 1.0, 1.0, 1.0]])
+    found = await accepted(inspect, archives.as_zip(files), "mlflow-code", limits=NETWORK)
+    assert found.report.sample == "made up"
+    assert any("not used" in one for one in found.report.warnings), found.report.warnings
+    again = with_example(files, MATRIX, [[5.0, 1.0, 1.0, 1.0]])
+    found = await accepted(inspect, archives.as_zip(again), "mlflow-code", limits=NETWORK)
+    assert found.report.sample == "brought"
+
+
+class Picky(torch.nn.Module):
+    """Will not have minus one."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if bool((x == -1.0).any()):
+            raise ValueError("no minus one")
+        return x * 2
+
+
+# ---- PyTorch
+
+NETWORK = Limits(memory_mb=2048, load_timeout_s=60, run_timeout_s=20)
+DENSE = networks.dense()
+NETWORKS = {
+    "a program": ("model.pt2", networks.exported(DENSE, torch.ones(2, 4), shapes=({0: torch.export.Dim("batch")},))),
+    "traced": ("model.pth", networks.traced(DENSE, torch.ones(2, 4))),
+    "scripted": ("model.pth", networks.scripted(DENSE)),
+}
+
+
+@pytest.mark.parametrize("what", NETWORKS)
+async def test_a_network_of_pytorch_answers_what_it_answers_here(inspect, warm_bench, what):
+    files = network(*NETWORKS[what], [{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 4]}}])
+    data = archives.as_zip(files)
+    found = await accepted(inspect, data, "mlflow-code", limits=NETWORK)
+    assert found.report.details["flavour"] == "pytorch"
+    rows = np.random.default_rng(1).standard_normal((6, 4)).astype(np.float32)
+    with torch.inference_mode():
+        expected = DENSE(torch.from_numpy(rows)).numpy()
+    async with warm_bench.start(warm_bench.spec(data, "mlflow-code", limits=NETWORK, signature=found.signature)) as runner:
+        await runner.load()
+        _result, outputs = await runner.run(**{found.signature.inputs[0].name: rows})
+        np.testing.assert_array_equal(outputs["output"], expected)
+
+
+async def test_a_pickled_network_is_refused_with_how_to_save_it(inspect):
+    files = network("model.pth", networks.saved(DENSE))
+    found = await refused(inspect, archives.as_zip(files), "mlflow-code", limits=NETWORK)
+    assert found.code is Reason.UNRECOGNISED
+    assert "pickled Sequential" in found.detail
+    assert "serialization_format='pt2'" in found.detail
+
+
+async def test_a_network_in_a_folder_of_data_is_refused(inspect):
+    found = await refused(inspect, archives.as_zip(network(*NETWORKS["traced"])), "mlflow", limits=NETWORK)
+    assert found.code is Reason.MISMATCH
+
+
+async def test_a_folder_without_its_network_is_refused(inspect):
+    found = await refused(inspect, archives.as_zip(network("other.pth", b"x")), "mlflow-code", limits=NETWORK)
+    assert "data/model.pt2" in found.detail

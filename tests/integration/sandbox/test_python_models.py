@@ -425,6 +425,14 @@ async def test_what_is_unpacked_counts_against_the_memory_of_the_version(warm_be
         assert found.reason is Reason.MEMORY_LIMIT
 
 
+async def test_the_report_tells_what_is_unpacked_as_memory(inspect, warm_bench):
+    light = await accepted(inspect, archive(model=python_models.DOUBLES), "python", b"x\n1\n2\n")
+    heavy = await accepted(inspect, archive({"ballast": bytes(50 << 20)}, model=python_models.DOUBLES), "python", b"x\n1\n2\n")
+    more = heavy.report.memory_bytes - light.report.memory_bytes
+    unpacked = 50 << 20 if (await warm_bench.confinement).holds("namespaces") else 0
+    assert abs(more - unpacked) < 12 << 20
+
+
 @pytest.mark.parametrize("files", [{"a": bytes(70 << 20)}, {f"{at}.bin": bytes(1 << 20) for at in range(70)}])
 async def test_an_archive_that_unpacks_to_more_than_its_memory_is_refused(warm_bench, files):
     limits = Limits(memory_mb=64, load_timeout_s=20, run_timeout_s=20)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from fixtures import artifacts
+from fixtures import artifacts, python_models
 from fixtures.runners import PATIENCE_S
 from modelkeep.app import runners as keeping
 from modelkeep.app.residency import Budget
@@ -320,6 +320,45 @@ async def test_what_is_wanted_before_there_is_a_template_keeps_within_the_budget
         async with asyncio.timeout(PATIENCE_S):
             while runners._runners.held_bytes() > budget.limit_bytes:
                 await asyncio.sleep(0.05)
+    finally:
+        runners.close()
+        server.die()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_what_a_class_unpacks_counts_in_what_its_runner_holds(tmp_path):
+    async def open_artifact(digest):
+        return os.open(tmp_path / digest, os.O_RDONLY | os.O_CLOEXEC)
+
+    def version(name, **files):
+        data = python_models.archive(files, model=python_models.DOUBLES)
+        digest = hashlib.sha256(data).hexdigest()
+        (tmp_path / digest).write_bytes(data)
+        return control.Wanted(RunnerSpec(name, digest, len(data), "python", "python", limits=Limits(memory_mb=512)))
+
+    wanted = (version("ver_light"), version("ver_heavy", ballast=os.urandom(50 << 20)))
+    runners = Runners(open_artifact, lambda confinement: None)
+    running = asyncio.create_task(runners.run())
+    server = FakeServer(runners, "server-1")
+    try:
+        runners.want(server.name, server.theirs, wanted)
+        await server.until(lambda: len(server.connections) == len(wanted))
+        held, placed = {}, {}
+        for name, runner in runners._runners.items():
+            version_id = runner.spec.version_id
+            placed[version_id] = server.connections[name][0].loaded.result().placed
+            runners.ready(control.Ready(name, placed[version_id]))
+            held[version_id] = runner.held_bytes
+        in_memory = runners.confinement.holds("namespaces")
+        assert placed["ver_light"] < 1 << 20
+        assert 50 << 20 <= placed["ver_heavy"] < 52 << 20 if in_memory else placed["ver_heavy"] == 0
+        assert abs(held["ver_heavy"] - held["ver_light"] - placed["ver_heavy"]) < 12 << 20, (held, placed)
+        assert runners._runners.held_bytes() >= sum(held.values())
+        boasting = runners._runners[name]
+        boasting.ready = False
+        boasting.loaded(1 << 50)
+        assert boasting.held_bytes < 2 * (512 << 20), "what it says of itself is not believed beyond its limit"
     finally:
         runners.close()
         server.die()

@@ -104,11 +104,29 @@ def test_an_empty_folder_is_refused(client, standin, tmp_path):
         (("model.xml", "model.bin"), "openvino"),
         (("model.py",), "python"),
         (("model.py", "net.onnx"), "python"),
+        (("model.py", "weights.pt"), "torch-state"),
+        (("model.py", "net/pytorch_model.bin"), "torch-state"),
+        (("modelkeep.toml", "weights.safetensors"), "torch-state"),
         (("readme.txt",), ""),
     ],
 )
 def test_the_names_in_a_folder_tell_its_format(names, told):
     assert format_of(names) == told
+
+
+NETWORK = b"class Net(nn.Module):\n    def forward(self, x): ...\n    def predict(self, x): ...\n"
+PREDICTS = b"class Model:\n    def load(self, path): ...\n    def predict(self, inputs): ...\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [(NETWORK, "torch-state"), (b"def build(): ...\n", "torch-state"), (PREDICTS, "python"), (NETWORK + PREDICTS, "python"),
+     (b"class Net(:\n", "python"), (b"\0", "python"), (b"(" * 100_000, "python")],
+)  # fmt: skip
+def test_weights_beside_a_class_that_predicts_are_the_class_s_own(source, told, tmp_path):
+    done = packed(fill(tmp_path, {"model.py": source, "weights.pt": b"x"}))
+    done.file.close()
+    assert done.format == told
 
 
 def test_a_folder_is_pushed_with_its_format_and_both_halves_are_told(client, standin, tmp_path):

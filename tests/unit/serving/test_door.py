@@ -119,7 +119,12 @@ async def test_health_counts_models_that_answer_load_and_fail(house) -> None:
     assert (await house.client.get("/health")).json()["status"] == "healthy"
     house.router.pool.take(control.Held(version, 60, "it ended with status 3"), [])
     health = (await house.client.get("/health")).json()
-    assert (health["status"], health["models"]) == ("degraded", {"ready": 1, "asleep": 0, "loading": 1, "failing": 1})
+    counted = {"ready": 1, "asleep": 0, "loading": 1, "failing": 1, "differing": 0}
+    assert (health["status"], health["models"]) == ("degraded", counted)
+    found = house.router.routes()["m"]
+    found.golden.differs = "it answers otherwise"
+    assert (await house.client.get("/health")).json()["models"]["differing"] == 1
+    assert 'modelkeep_golden_differs{deployment="m"} 1' in (await house.client.get("/metrics")).text
 
 
 async def test_a_version_held_back_refuses_at_once(house) -> None:

@@ -21,6 +21,7 @@ NAMES = {
     "modelkeep_build_info",
     "modelkeep_queue_depth",
     "modelkeep_model_asleep",
+    "modelkeep_golden_differs",
     "modelkeep_deployment_ready",
     "modelkeep_replicas",
     "modelkeep_replicas_busy",

@@ -16,7 +16,7 @@ from fixtures.calling import make_call, no_recorder
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import ModelFacts
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
-from modelkeep.contracts.snapshot import Limits, RunnerSpec, ServedVersion
+from modelkeep.contracts.snapshot import GoldenCheck, Limits, RunnerSpec, ServedVersion
 from modelkeep.sandbox import control, frames, golden
 from modelkeep.sandbox.control import Cause
 from modelkeep.serving.calls import Call
@@ -330,7 +330,7 @@ async def test_news_of_sleep_for_a_version_that_is_not_wanted_changes_nothing(pl
     assert plane.served.answers is False
 
 
-def golden_plane(make_plane: Callable[..., Plane], answer: float) -> tuple[Plane, int]:
+def golden_plane(make_plane: Callable[..., Plane], answer: float, check: GoldenCheck = "enforce") -> tuple[Plane, int]:
     """A plane whose version has a golden row, 3.0, answered with `answer` at validation; and the file of it."""
     data = golden.pack({"x": np.array([[3.0]])}, {"y": np.array([[answer]])})
     plane = make_plane()
@@ -340,7 +340,7 @@ def golden_plane(make_plane: Callable[..., Plane], answer: float) -> tuple[Plane
     version = msgspec.structs.replace(
         version, spec=msgspec.structs.replace(version.spec, version_id="v2", golden=hashlib.sha256(data).hexdigest())
     )
-    plane.pool.want([version], {})
+    plane.pool.want([version], {}, {"v2": check})
     return plane, fd
 
 
@@ -430,3 +430,70 @@ def test_a_made_up_row_fits_its_signature(signature: Signature, expected: object
 def test_a_made_up_picture_is_a_picture() -> None:
     signature = Signature((TensorSpec("image", Dtype.BYTES, (-1,)),), image=True)
     assert made_up_row(signature)["image"][0].startswith(b"\x89PNG\r\n")
+
+
+async def test_a_runner_that_answers_otherwise_goes_on_where_that_is_only_told(make_plane: Callable[..., Plane]) -> None:
+    plane, fd = golden_plane(make_plane, 7.0, "warn")
+    runner = connect_golden(plane, fd)
+    await runner.send(LOADED)
+    assert (await runner.answer())["x"].tolist() == [[3.0]]
+    await plane.until_changed()
+    served = plane.pool.get("v2")
+    assert served is not None
+    assert served.ready
+    assert (served.failing, plane.kills) == ("", [])
+    assert "golden=warn" in served.golden.differs
+    served.golden.asked_at -= ServingSettings().golden_check_s
+    plane.pool.balance()
+    message, _tensors = await runner.receive()
+    await runner.send(frames.Result(message.id, 0.0), {"y": np.array([[7.0]])})  # type: ignore[union-attr]
+    await settled(plane)
+    assert (served.ready, served.golden.differs, plane.kills) == (True, "", [])
+
+
+async def test_a_runner_is_not_asked_golden_rows_where_they_are_off(make_plane: Callable[..., Plane]) -> None:
+    plane, fd = golden_plane(make_plane, 7.0, "off")
+    runner = connect_golden(plane, fd)
+    await runner.send(LOADED)
+    assert (await runner.answer())["x"].tolist() == [[0.0]], "a made-up row"
+    await plane.until_changed()
+    served = plane.pool.get("v2")
+    assert served is not None
+    assert served.ready
+    served.golden.asked_at -= ServingSettings().golden_check_s
+    plane.pool.balance()
+    assert not [one for one in plane.pool._openings if not one.done()], "nobody is asked"
+
+
+async def test_a_check_that_is_set_anew_holds_from_the_next_answer(make_plane: Callable[..., Plane]) -> None:
+    plane, fd = golden_plane(make_plane, 7.0, "warn")
+    runner = connect_golden(plane, fd)
+    await runner.send(LOADED)
+    await runner.answer()
+    await plane.until_changed()
+    served = plane.pool.get("v2")
+    assert served is not None
+    plane.pool.want([served.version], {}, {"v2": "off"})
+    assert served.golden.differs == ""
+    plane.pool.want([served.version], {}, {"v2": "enforce"})
+    served.golden.asked_at -= ServingSettings().golden_check_s
+    plane.pool.balance()
+    await runner.answer()
+    await settled(plane)
+    assert plane.kills[0] == ("r1", Cause.MISMATCH)
+    assert "golden=warn" in served.failing
+
+
+async def test_what_a_runner_has_unpacked_is_told_and_counted(make_plane: Callable[..., Plane]) -> None:
+    plane, fd = golden_plane(make_plane, 6.0)
+    runner = connect_golden(plane, fd)
+    await runner.send(msgspec.structs.replace(LOADED, placed=50 << 20))
+    await runner.answer()
+    await plane.until_changed()
+    served = plane.pool.get("v2")
+    assert served is not None
+    assert control.Ready("r1", 50 << 20) in plane.sent
+    assert served.memory_bytes() > 50 << 20
+    held = served.memory_bytes()
+    served.processes = dict.fromkeys(served.processes, 0)
+    assert held - served.memory_bytes() > 40 << 20

@@ -357,3 +357,11 @@ class Routing(RuleBasedStateMachine):
 
 Routing.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
 TestRouting = Routing.TestCase
+
+
+async def test_the_strictest_deployment_says_what_becomes_of_a_versions_golden_rows(plane: Plane) -> None:
+    checks = ("off", "enforce", "warn")
+    for count, expected in ((1, "off"), (2, "enforce"), (3, "enforce")):
+        found = tuple(ServedDeployment(one, "v1", 1, DeploymentSettings(golden=one)) for one in checks[:count])
+        plane.router.apply(Snapshot(count, 0.0, found, (version("v1"),)))
+        assert plane.router.pool._golden == {"v1": expected}

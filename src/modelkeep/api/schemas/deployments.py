@@ -8,7 +8,7 @@ import msgspec
 from pydantic import Field
 
 from modelkeep.api.schemas.wire import Answer, Ask, Number
-from modelkeep.contracts.snapshot import BatchMode, Keep, KeepLoaded, NotFinite
+from modelkeep.contracts.snapshot import BatchMode, GoldenCheck, Keep, KeepLoaded, NotFinite
 from modelkeep.control.deployments.rules import Deployment, Serving
 
 
@@ -71,6 +71,7 @@ class SettingsAnswer(Answer):
     recording: RecordingAnswer
     memory: MemoryAnswer
     not_finite: NotFinite
+    golden: GoldenCheck
 
 
 class ServingAnswer(Answer):

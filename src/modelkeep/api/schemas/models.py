@@ -144,7 +144,7 @@ class ReportAnswer(Answer):
     memory_bytes: int
     peak_bytes: int
     deterministic: bool
-    sample: Literal["given", "made up"]
+    sample: Literal["given", "brought", "made up"]
     rows_tested: int
     latency_ms: dict[str, float]
     checks: list[CheckAnswer]

@@ -149,7 +149,7 @@ _ELSEWHERE = {
     ),
     (".safetensors", ".ckpt"): (
         "They hold weights without the model they belong to. Save the model itself, with torch.export.save or "
-        "torch.jit.script(model).save, or push it with its class: a folder with model.py."
+        "torch.jit.script(model).save, or push the weights in a folder with their class: model.py."
     ),
 }
 """What to do with files of suffixes that models are known by and that no runner takes."""

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from modelkeep.contracts import imports
 from modelkeep.contracts.runner import Artifact, CannotLoad, Format, LoadOptions, Manifest, ModelFacts, Unpack
 from modelkeep.contracts.signature import Signature
 from modelkeep.plugins.runners.custom import source, specs, wheels
@@ -49,7 +50,7 @@ class PythonRunner:
     @staticmethod
     def recognise_files(names: tuple[str, ...]) -> str | None:
         """Return "python" for an archive with `model.py` or `modelkeep.toml`."""
-        return "python" if {f"{source.MODULE}.py", source.SETTINGS} & set(names) else None
+        return "python" if {f"{imports.MODULE}.py", imports.SETTINGS} & set(names) else None
 
     def prepare(self, artifact: Artifact, unpack: Unpack) -> None:
         """Install the wheels, while the folder can still be written."""
@@ -69,7 +70,7 @@ class PythonRunner:
         except (CannotLoad, MemoryError):
             raise
         except Exception as error:
-            raise source.failed(error, folder) from error
+            raise imports.failed(error, folder) from error
 
 
 class PythonModel:

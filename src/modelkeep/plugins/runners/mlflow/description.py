@@ -1,4 +1,4 @@
-"""Reads `MLmodel`, the file in which MLflow says what a folder holds: its flavours, and the columns that the model takes."""
+"""Reads `MLmodel`, the file in which MLflow says what a folder holds: its flavours, the columns it takes, and an example."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -10,6 +10,7 @@ from modelkeep.contracts.runner import CannotLoad, Column
 from modelkeep.contracts.signature import Dtype
 
 NAME: Final = "MLmodel"
+_EXAMPLE: Final = "saved_input_example_info"
 LARGEST: Final = 1 << 20
 DEEPEST: Final = 32
 MOST_EVENTS: Final = 50_000
@@ -37,12 +38,16 @@ _TENSOR_TYPES: Final = {
 
 
 class Description(msgspec.Struct, frozen=True):
-    """What `MLmodel` says. `columns` is empty where none can be served, and `why` says what stands against it."""
+    """What `MLmodel` says. `columns` is empty where none can be served, and `why` says what stands against it.
+
+    `examples` are the files in which an input example may be, the best one first.
+    """
 
     flavours: dict[str, dict[str, Any]]
     version: str = ""
     columns: tuple[Column, ...] = ()
     why: str = ""
+    examples: tuple[str, ...] = ()
 
 
 def read(data: bytes) -> Description:
@@ -56,7 +61,15 @@ def read(data: bytes) -> Description:
     except (RecursionError, ValueError) as error:
         raise _unreadable(" ".join(str(error).split())[:200]) from error
     named = {str(name): options for name, options in flavours.items()}
-    return Description(named, str(tree.get("mlflow_version", ""))[:40], columns, why)
+    return Description(named, str(tree.get("mlflow_version", ""))[:40], columns, why, _examples(tree))
+
+
+def _examples(tree: dict[str, Any]) -> tuple[str, ...]:
+    told = tree.get(_EXAMPLE)
+    if not isinstance(told, dict):
+        return ()
+    paths = (told.get("artifact_path"), told.get("serving_input_path"))
+    return tuple(one for one in paths if isinstance(one, str))
 
 
 def _unreadable(why: str) -> CannotLoad:

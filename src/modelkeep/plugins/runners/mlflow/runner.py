@@ -24,7 +24,7 @@ from modelkeep.contracts.runner import (
     Runner,
 )
 from modelkeep.contracts.signature import Layout, Signature
-from modelkeep.plugins.runners.mlflow import description
+from modelkeep.plugins.runners.mlflow import description, example
 from modelkeep.plugins.runners.mlflow.description import Description
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ _PLACES: Final = {  # where each flavour says its file is, and whose formats tha
     "catboost": ("data", ("catboost", "sklearn")),
     "onnx": ("data", ("onnx",)),
     "sklearn": ("pickled_model", ("sklearn",)),
+    "pytorch": ("model_data", ("torch",)),
 }
+_NETWORKS: Final = ("model.pt2", "model.pth")  # in the folder that the flavour pytorch names
 
 
 class MlflowRunner:
@@ -65,7 +67,7 @@ class MlflowRunner:
     def load(self, artifact: Artifact, options: LoadOptions) -> "MlflowModel":
         """Load the file in the folder with the runner of its format."""
         told = description.read(bytes(artifact.files[description.NAME]))
-        flavour, path = _choose(told)
+        flavour, path = _choose(told, artifact.files)
         if path not in artifact.files:
             raise CannotLoad(
                 Reason.LOAD_FAILED, f"MLmodel names {path[:100]!r} for its {flavour} model, which is not in the folder."
@@ -74,13 +76,19 @@ class MlflowRunner:
         _check_safety(runner, inner, artifact.format)
         assumed = not options.sample and options.signature is None
         known = msgspec.structs.replace(options, sample=told.columns) if assumed else options
+        rows, unusable = example.sample(told, artifact.files) if assumed else (b"", "")
         try:
             model = runner().load(inner, known)
         except CannotLoad as error:
+            if flavour == "pytorch" and error.reason is Reason.UNRECOGNISED:
+                detail = f"{error.detail} mlflow.pytorch.save_model does so with serialization_format='pt2'."
+                raise CannotLoad(error.reason, detail) from error
             if assumed and told.columns and error.reason is Reason.SAMPLE_MISMATCH:
                 raise CannotLoad(Reason.LOAD_FAILED, f"MLmodel's signature is not the model's own: {error.detail}") from error
             raise
-        return (CompilableModel if isinstance(model, Compilable) else MlflowModel)(model, told, flavour)
+        found = (CompilableModel if isinstance(model, Compilable) else MlflowModel)(model, told, flavour)
+        found.bring(rows, unusable)
+        return found
 
 
 class MlflowModel:
@@ -95,6 +103,11 @@ class MlflowModel:
             details={**model.facts.details, "mlflow": told.version, "flavour": flavour},
             warnings=(*model.facts.warnings, *([note] if note else [])),
         )
+
+    def bring(self, rows: bytes, unusable: str) -> None:
+        """Say what the folder's own example is, or why it is not used."""
+        warnings = (*self.facts.warnings, unusable) if unusable else self.facts.warnings
+        self.facts = msgspec.structs.replace(self.facts, example=rows, warnings=warnings)
 
     def run(self, inputs: "Mapping[str, np.ndarray[Any, Any]]") -> "dict[str, np.ndarray[Any, Any]]":
         """Answer one micro-batch."""
@@ -121,12 +134,16 @@ def _named(signature: Signature, told: Description) -> Signature:
     return msgspec.structs.replace(signature, inputs=(msgspec.structs.replace(matrix, columns=names),))
 
 
-def _choose(told: Description) -> tuple[str, str]:
+def _choose(told: Description, files: Mapping[str, memoryview | bytes]) -> tuple[str, str]:
     """The flavour that is served here, and its file's name in the folder."""
     for flavour, (key, _runners) in _PLACES.items():
         path = told.flavours.get(flavour, {}).get(key)
-        if isinstance(path, str):
-            return flavour, path
+        if not isinstance(path, str):
+            continue
+        if flavour == "pytorch":
+            inside = [f"{path}/{name}" for name in _NETWORKS]
+            path = next((one for one in inside if one in files), inside[0])
+        return flavour, path
     found = ", ".join(sorted(told.flavours))[:200] or "none"
     served = ", ".join(_PLACES)
     raise CannotLoad(

@@ -4,8 +4,7 @@ import io
 import re
 import sys
 from collections.abc import Mapping
-from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 from modelkeep.contracts.columns import listed
 from modelkeep.contracts.rejections import Reason
@@ -165,11 +164,24 @@ def _hint(thing: Any) -> str:  # noqa: ANN401 - any object
 
 def _import_skops() -> None:
     """Import skops without torch: it imports all of scikit-learn to see what there is, its adapter for torch included."""
-    absent = "torch" not in sys.modules
-    if absent:
-        sys.modules["torch"] = cast("ModuleType", None)  # importing it is an ImportError then
+    if "torch" in sys.modules:
+        import skops.io
+
+        return
+    absent = _Absent()
+    sys.meta_path.insert(0, absent)
     try:
         import skops.io  # noqa: F401 - for those who use it
     finally:
-        if absent:
-            del sys.modules["torch"]
+        sys.meta_path.remove(absent)
+
+
+class _Absent:
+    """Lets nobody find torch. A None among the modules would not do: whoever looks there for torch takes that for it."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        """Raise `ModuleNotFoundError` for torch, and leave all else to others."""
+        del path, target
+        if name == "torch":
+            raise ModuleNotFoundError(name, name=name)

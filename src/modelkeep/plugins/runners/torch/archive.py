@@ -36,6 +36,7 @@ _SAFETENSORS_HEADER_AT = 8
 _MOST_UNPACKED = 256 << 20
 _CHUNK = 1 << 20
 _ENCRYPTED = 1
+_MARKED_FOLDER = 0x10
 _INNER = "the last table of contents is that of an archive within the archive"
 _DAMAGED = "The file begins like one of PyTorch's, and is damaged further on"
 
@@ -80,8 +81,8 @@ def is_safetensors(head: bytes) -> bool:
     return 1 < length < 1 << 27 and head[_SAFETENSORS_HEADER_AT:].startswith((b'{"', b"{}"))
 
 
-def look_at(data: bytes) -> Archive:
-    """Return what the file is; raises `CannotLoad` where it is cut or damaged."""
+def look_at(data: bytes, *, weights: bool = False) -> Archive:
+    """Return what the file is; raises `CannotLoad` where it is cut or damaged. `weights`: they are to be read."""
     if is_safetensors(data[:16]):
         return Archive(Kind.SAFETENSORS)
     if data.startswith(LEGACY):
@@ -94,7 +95,7 @@ def look_at(data: bytes) -> Archive:
             paths = [one.filename for one in infos]
             names = frozenset(path.partition("/")[2] for path in paths)
             kind = _kind(names)
-            if kind in {Kind.SCRIPT, Kind.PROGRAM}:
+            if kind in {Kind.SCRIPT, Kind.PROGRAM} or (weights and kind is Kind.SAVED):
                 _check_sizes(infos, len(data))
                 _check_content(archive, infos)
     except zipfile.BadZipFile as error:
@@ -134,6 +135,8 @@ def _check_sizes(infos: list[zipfile.ZipInfo], size: int) -> None:
     if sum(one.compress_size for one in infos) > size:
         raise zipfile.BadZipFile("its records overlap")
     for one in infos:
+        if one.external_attr & _MARKED_FOLDER:  # PyTorch leaves such a record out, and answers with what lay in the memory
+            raise zipfile.BadZipFile("a record is marked as a folder")
         if one.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED} or one.flag_bits & _ENCRYPTED:
             raise zipfile.BadZipFile("a record is packed in a way that PyTorch has not")
         if one.compress_type == zipfile.ZIP_STORED and one.compress_size != one.file_size:

@@ -14,7 +14,8 @@ _MOST_HEADER = 100 << 20
 _FEW = 3
 _SAVE = "torch.export.save(torch.export.export(model, inputs), 'model.pt2')"
 _INSTEAD = f"Save the model itself, with {_SAVE} or torch.jit.script(model).save('model.pt')"
-_WITH_CLASS = f"{_INSTEAD}, or push it with its class: a folder with model.py."
+_WITH_CLASS = f"{_INSTEAD}, or push it in a folder with its class: the weights beside a model.py."
+_STATE = "Save its weights alone, with torch.save(model.state_dict(), 'weights.pt'), beside its class"
 
 
 def refuse(archive: Archive, data: bytes) -> NoReturn:
@@ -37,24 +38,29 @@ def refuse(archive: Archive, data: bytes) -> NoReturn:
 
 def _saved(data: bytes) -> CannotLoad:
     """Why what `torch.save` wrote is refused. Only tensors and plain values are unpickled, and no tensor is read."""
-    import pickle
-
     import torch
 
     try:
         thing = torch.load(io.BytesIO(data), map_location="meta", weights_only=True)
-    except pickle.UnpicklingError as error:
-        named = _global_in(str(error))
-        if named:
-            detail = f"torch.save wrote a pickled {named}, which only its own Python code can read. {_WITH_CLASS}"
-            return CannotLoad(Reason.UNRECOGNISED, detail)
-        return CannotLoad(Reason.LOAD_FAILED, f"torch.save wrote this file, and it is damaged. {_INSTEAD}.")
     except Exception as error:  # noqa: BLE001 - a damaged pickle may raise anything; the file is refused in any case
-        return CannotLoad(Reason.LOAD_FAILED, f"torch.save wrote this file, and it cannot be read: {type(error).__name__}.")
+        return not_read(error, _WITH_CLASS)
     names = _tensors_in(thing)
     if names:
         return _only_weights(names)
     return CannotLoad(Reason.NOT_A_MODEL, f"torch.save wrote a {type(thing).__name__} without a model. {_WITH_CLASS}")
+
+
+def not_read(error: Exception, instead: str = "") -> CannotLoad:
+    """Return why `torch.load` would not read this as tensors and plain values; `instead` says what to do."""
+    import pickle
+
+    named = _global_in(str(error)) if isinstance(error, pickle.UnpicklingError) else ""
+    if named:
+        detail = f"torch.save wrote a pickled {named}, which only its own Python code can read. {instead or _STATE + '.'}"
+        return CannotLoad(Reason.UNRECOGNISED, detail)
+    if isinstance(error, pickle.UnpicklingError):
+        return CannotLoad(Reason.LOAD_FAILED, f"torch.save wrote this file, and it is damaged. {instead}".rstrip())
+    return CannotLoad(Reason.LOAD_FAILED, f"torch.save wrote this file, and it cannot be read: {type(error).__name__}.")
 
 
 def _global_in(message: str) -> str:
@@ -77,11 +83,17 @@ def _tensors_in(thing: Any, depth: int = 0) -> list[str]:  # noqa: ANN401 - any 
     return [f"{key}.{name}".rstrip(".") for key, value in thing.items() for name in _tensors_in(value, depth + 1)]
 
 
-def _safetensors(data: bytes) -> list[str]:
+def check_header(data: bytes | bytearray) -> None:
+    """Raise `CannotLoad` where a file of safetensors does not hold its whole header."""
     length = int.from_bytes(data[:8], "little")
     if length > min(_MOST_HEADER, len(data) - 8):
         detail = f"The file has {len(data)} bytes and stops within a header of {length}."
         raise CannotLoad(Reason.TRUNCATED, detail)
+
+
+def _safetensors(data: bytes) -> list[str]:
+    check_header(data)
+    length = int.from_bytes(data[:8], "little")
     try:
         header = msgspec.json.decode(data[8 : 8 + length], type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
