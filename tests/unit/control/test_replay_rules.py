@@ -20,7 +20,7 @@ from modelkeep.control.replays.rules import (
 )
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-ID = new_id("prd")
+ID = "prd_01M7Z10Y8G1PNBFRTZJ2MPQQK5"
 
 
 def test_one_thing_is_asked_for() -> None:
@@ -54,7 +54,7 @@ def test_more_than_a_thousand_are_refused() -> None:
         ID.lower(),
         f"{ID}\0",
         f" {ID}",
-        new_id("ver"),
+        "ver_01M7Z10Y8G1PNBFRTZJ2MPQQK5",
         f"a_{ID}",
         "prd_" + "9" * 27,
         "../" + ID,

@@ -296,7 +296,7 @@ async def test_answers_that_nobody_reads_wait_in_order_and_whole(line: Line) -> 
     body = json.dumps({"inputs": rows}).encode()
     assert len(body) < protocol._LARGEST
     sock = line.writer.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 17)  # with less than a segment, each answer takes a second
     line.reader._transport.pause_reading()  # type: ignore[attr-defined]
     count = 60
     for _ in range(count):
@@ -305,7 +305,6 @@ async def test_answers_that_nobody_reads_wait_in_order_and_whole(line: Line) -> 
     async with asyncio.timeout(20):
         while not any(one.transport.get_write_buffer_size() for one in line.state.connections):
             await asyncio.sleep(0.001)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)  # with so little room each answer would take a second
     line.reader._transport.resume_reading()  # type: ignore[attr-defined]
     for _ in range(count):
         status, _headers, answer = await line.answer()
