@@ -24,6 +24,7 @@ from modelkeep.app.restarts import Restarts
 from modelkeep.app.runner_process import Open, RunnerProcess, not_started, open_golden, report
 from modelkeep.app.wishes import Wishes
 from modelkeep.contracts.confinement import Confinement, Level, in_force
+from modelkeep.contracts.snapshot import RunnerSpec
 from modelkeep.sandbox import control, loader
 from modelkeep.sandbox.control import Cause, Channel, ChannelClosed
 from modelkeep.sandbox.lockdown import ENVIRONMENT
@@ -67,6 +68,7 @@ class Runners:
         self._grounded = grounded
         self.confinement: Confinement | None = None
         self._accepted: Level | None = None
+        self._heard = 0
         self._closing = False
         self._wanted = asyncio.Event()
 
@@ -125,7 +127,9 @@ class Runners:
         news = {one.spec.version_id for one in wanted if not (known and self._wishes.wants(name, one.spec.version_id))}
         self._servers[name] = server
         self._wishes.take(name, wanted)
-        self._accept(in_force(message.accepted, self._acceptable))
+        if message.snapshot >= self._heard:  # a server that lags behind, or has just started, tells of what was
+            self._heard = message.snapshot
+            self._accept(in_force(message.accepted, self._acceptable))
         self._settle(urgent=known)
         for version_id in news:
             kept = self._kept[version_id]
@@ -199,9 +203,15 @@ class Runners:
         self._accepted = level
         for kept in self._kept.values():
             kept.calm()
-            if self.confinement is not None and not loader.may_load(replace(kept.spec, accepted=level), self.confinement):
+            if not self._may_load(kept.spec):
                 log.warning("runners end: a lower lock-down is no longer accepted", version=kept.spec.version_id)
                 self._shrink(kept, 0)
+        for runner in self._runners.values():
+            if runner.ticket and not self._may_load(runner.spec):
+                runner.end(Cause.STOPPED)  # its job tries again, by what then is accepted
+
+    def _may_load(self, spec: RunnerSpec) -> bool:
+        return self.confinement is None or loader.may_load(replace(spec, accepted=self._accepted), self.confinement)
 
     def _settle(self, *, urgent: bool = False) -> None:
         """Bring what there is to what there should be. `urgent`: what is new is to answer soon, so others make room for it."""

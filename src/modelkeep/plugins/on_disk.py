@@ -12,14 +12,14 @@ import os
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, TypeVar, TypeVarTuple
 
 from modelkeep.contracts.errors import NotFound, StorageFull, TooLarge
 from modelkeep.contracts.storage import Blob
 
-P = ParamSpec("P")
+Args = TypeVarTuple("Args")
 T = TypeVar("T")
 _UNSYNCED: Final = 16 * 1024 * 1024
 NOT_THERE: Final = "There is no stored file with this digest."
@@ -63,6 +63,7 @@ class Unfinished:
         make_folder(place.parent)
         self.path.rename(place)  # over what is there: the same bytes, or a copy that the disk has damaged
         sync_folder(place.parent)
+        sync_folder(place.parent.parent)  # whoever made the folder may not have come to that yet
 
     def close(self) -> None:
         """Remove the file if it was not moved."""
@@ -101,10 +102,14 @@ def unlinked_unless_in_use(path: Path) -> bool:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder that only this user can look into, safe from power cuts."""
-    if not folder.is_dir():
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        sync_folder(folder.parent)
+    """Make a folder, and those that it lies in, that only this user can look into, safe from power cuts."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for one in reversed(missing):
+        one.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(one.parent)
 
 
 def place_of(digest: str) -> str:
@@ -125,13 +130,20 @@ def storage_full() -> Iterator[None]:
         raise
 
 
-async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Do blocking work in a thread, and even when cancelled wait for its end: its file is about to be closed."""
-    doing = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+async def in_thread(work: Callable[[*Args], T], *args: *Args, let_go: Callable[[T], object] | None = None) -> T:
+    """Do blocking work in a thread, and even when cancelled, however often, wait for its end: its file is about to be closed.
+
+    What it then returned, and nobody gets, is `let_go`.
+    """
+    doing = asyncio.ensure_future(asyncio.to_thread(work, *args))
     try:
         return await asyncio.shield(doing)
     except asyncio.CancelledError:
-        await asyncio.wait({doing})
+        while not doing.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({doing})
+        if let_go is not None and doing.exception() is None:
+            let_go(doing.result())
         raise
 
 

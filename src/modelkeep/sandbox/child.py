@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 PROTOCOL_FAULT = 65
 """Exit status: what arrived on a socket was no frame."""
 
+TAKEN = b"+"
+"""What a runner that was forked ahead says once it has its order."""
+
 CANNOT_LOAD = 3
 """Exit status: the artifact was refused; `LoadFailed` said why."""
 
@@ -121,17 +124,18 @@ def main(
 def stand_by(orders: socket.socket, allowance: lockdown.Allowance) -> int:
     """Be a runner that is locked down before anybody needs it, and hears from `orders` what to load; returns the exit status.
 
-    What comes is a `Fork` with the artifact, the runner's channel and its pipe. The end of `orders` is the runner's.
+    What comes is a `Fork` with the artifact, the runner's channel and its pipe; it answers `TAKEN`. The end of `orders` is the
+    runner's.
     """
     memory = Memory("self", allowance.proc)
     lockdown.lock_down(msgspec.structs.replace(allowance, keep=frozenset({memory.fd, orders.fileno()})))
     _start_afresh()
-    try:
-        fork, (artifact, channel, output) = _ordered(orders)
-    except ChannelClosed:
-        return 0
-    finally:
-        orders.close()
+    with orders:
+        try:
+            fork, (artifact, channel, output) = _ordered(orders)
+            orders.sendall(TAKEN)
+        except (ChannelClosed, ConnectionError):
+            return 0
     lockdown.limit_memory(memory.mapped_bytes() + (fork.spec.limits.memory_mb << 20))
     lockdown.write_to(output)
     os.close(output)

@@ -68,11 +68,13 @@ class Wanted(msgspec.Struct, frozen=True):
 class Want(msgspec.Struct, frozen=True, tag=True):
     """Server: keep runners for each of these versions, and for no others.
 
-    `accepted` is the level of the lock-down that administrators accept, below what formats need.
+    `accepted` is the level of the lock-down that administrators accept, below what formats need, by `snapshot`: the word of a
+    higher one holds.
     """
 
     specs: tuple[Wanted, ...]
     accepted: Level | None = None
+    snapshot: int = 0
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):

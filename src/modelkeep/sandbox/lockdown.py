@@ -97,8 +97,10 @@ def clean_environment() -> None:
 
 
 def limit_memory(most: int) -> None:
-    """Bound this process's address space, in bytes, for good; possible after the lock-down, too."""
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    """Bound this process's address space, in bytes, for good; possible after the lock-down, too. A tighter bound stays."""
+    _soft, bound = resource.getrlimit(resource.RLIMIT_AS)
+    least = min((one for one in (most, bound) if one != resource.RLIM_INFINITY), default=resource.RLIM_INFINITY)
+    resource.setrlimit(resource.RLIMIT_AS, (least, least))
 
 
 def write_to(output: int) -> None:

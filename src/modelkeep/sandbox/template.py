@@ -33,6 +33,7 @@ from modelkeep.sandbox.control import ChannelClosed, Exited, Fork, Forked, Groun
 from modelkeep.sandbox.place import Place, lent, mounted
 
 _QUIET_S = 0.05
+_ANSWER_S = 1.0
 
 NOT_FORKED = 71
 """Status of an `Exited` for a runner that could not be forked."""
@@ -115,17 +116,23 @@ class Template:
             os.close(fd)
 
     def _order(self, fork: Fork, fds: list[int]) -> bool:
-        """Have the runner that waits load this; whether there was one."""
+        """Have the runner that waits load this; whether there was one, and it has said that it will."""
         if self._spare is None:
             return False
         (waiting, pidfd, orders), self._spare = self._spare, None
         message = pack(fork, fds)
+        orders.settimeout(_ANSWER_S)
         try:
             with orders:
                 sent = socket.send_fds(orders, [message], fds)
-                if sent < len(message):  # it may have closed its end already, having read the whole
+                if sent < len(message):
                     orders.sendall(message[sent:])
-        except ConnectionError:
+                taken = orders.recv(1)
+        except OSError:
+            taken = b""
+        if not taken:  # it was about to end, as those are the first to do when memory runs out
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             return False
         self._watch(Running(fork.runner, waiting.pid, waiting.uid), pidfd)
         return True

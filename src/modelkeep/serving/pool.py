@@ -173,6 +173,7 @@ class Pool:
         self._coming: set[str] = set()
         self._asked = control.Want(())
         self._accepted: Level | None = None
+        self._snapshot = 0
         self._memory: Mapping[str, Memory] = {}
         self._golden: Mapping[str, GoldenCheck] = {}
 
@@ -182,15 +183,16 @@ class Pool:
         memory: Mapping[str, Memory],
         golden: Mapping[str, GoldenCheck] | None = None,
         accepted: Level | None = None,
+        snapshot: int = 0,
     ) -> None:
         """Keep runners for these versions and let go of all others. A version is immutable: its id is enough.
 
         `memory`: when those that answer for deployments have runners at all, by their ids. `golden`: what becomes of runners
         that answer golden rows otherwise than at validation ("enforce" where nothing is said). `accepted`: the level of the
-        lock-down that administrators accept, below what formats need.
+        lock-down that administrators accept, below what formats need, by this `snapshot`.
         """
         wanted = {version.id: version for version in versions}
-        self._memory, self._golden, self._accepted = memory, golden or {}, accepted
+        self._memory, self._golden, self._accepted, self._snapshot = memory, golden or {}, accepted, snapshot
         for version_id in self._served.keys() - wanted.keys():
             del self._served[version_id]
         for version_id, version in wanted.items():
@@ -255,7 +257,7 @@ class Pool:
             control.Wanted(one.version.spec, one.replicas, self._memory.get(version_id, _AUTO))
             for version_id, one in self._served.items()
         )
-        want = control.Want(wanted, self._accepted)
+        want = control.Want(wanted, self._accepted, self._snapshot)
         if want != self._asked:
             self._asked = want
             self._send(want)

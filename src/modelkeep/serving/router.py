@@ -164,7 +164,7 @@ class Router:
             version = self._versions.get(deployment.version_id)
             if version is not None:
                 wanted[version.id] = version
-        self._pool.want(wanted.values(), self._memory(), self._golden(), self._snapshot.accepted)
+        self._pool.want(wanted.values(), self._memory(), self._golden(), self._snapshot.accepted, self._snapshot.number)
 
     def _golden(self) -> dict[str, GoldenCheck]:
         """What becomes of a version's runners that answer otherwise than at validation: as the strictest deployment says."""

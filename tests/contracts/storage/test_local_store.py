@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ import pytest
 from modelkeep.contracts import discovery
 from modelkeep.contracts.errors import StorageFull
 from modelkeep.contracts.storage import StorageSettings
+from modelkeep.plugins import on_disk
+from modelkeep.plugins.on_disk import in_thread
 from modelkeep.plugins.storage.local import LocalStore
 
 
@@ -35,6 +38,53 @@ def files(root: Path) -> list[Path]:
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
     return discovery.find(discovery.STORAGE, "local").create(tmp_path / "blobs", StorageSettings())
+
+
+async def test_a_put_that_is_cancelled_before_its_file_is_there_leaves_nothing_either(store: LocalStore, tmp_path: Path):
+    gate = threading.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    busy = loop.run_in_executor(None, gate.wait)
+    open_before = len(list(Path("/proc/self/fd").iterdir()))
+    putting = [asyncio.create_task(store.put(stream(b"x"), max_bytes=10)) for _ in range(5)]
+    await asyncio.sleep(0)
+    for one in putting:
+        one.cancel()
+    await asyncio.sleep(0)
+    for one in putting:  # again, as a shutdown does it to those that an impatient caller has left
+        one.cancel()
+    gate.set()
+    await busy
+    assert all(isinstance(one, asyncio.CancelledError) for one in await asyncio.gather(*putting, return_exceptions=True))
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_before
+    assert files(tmp_path) == []
+
+
+async def test_what_is_done_in_a_thread_has_ended_when_its_cancellation_is_told_however_often_it_came():
+    gate, done = threading.Event(), []
+
+    def work() -> None:
+        gate.wait()
+        done.append(True)
+
+    doing = asyncio.create_task(in_thread(work))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        doing.cancel()
+    await asyncio.sleep(0)
+    assert not doing.done()
+    gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await doing
+    assert done == [True]
+
+
+def test_every_folder_on_the_way_is_this_users_alone_and_known_to_the_one_above(tmp_path: Path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(on_disk, "sync_folder", synced.append)
+    on_disk.make_folder(tmp_path / "a" / "b" / "c")
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "a", tmp_path / "a/b", tmp_path / "a/b/c")] == [0o700] * 3
+    assert synced == [tmp_path, tmp_path / "a", tmp_path / "a/b"]
 
 
 async def test_a_put_that_is_cancelled_leaves_nothing(store: LocalStore, tmp_path: Path):
@@ -141,7 +191,7 @@ async def test_a_blob_is_synced_before_it_is_moved_and_its_folder_after(
     monkeypatch.setattr(os, "fsync", telling_fsync)
     monkeypatch.setattr(Path, "rename", telling_rename)
     await store.put(stream(b"makes the folders"), max_bytes=100)
-    assert told == ["file", "move", "folder"]
+    assert told == ["file", "move", "folder", "folder"]
 
 
 _WRITE_AND_HANG = """

@@ -231,7 +231,7 @@ async def test_a_full_disk_is_507_and_leaves_no_version(
     client: httpx.AsyncClient, blobs: LocalStore, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(blobs, "_unfinished", Path("/dev/full/x"))
-    monkeypatch.setattr("modelkeep.plugins.storage.local._FULL", {20})  # the path above is no folder, which stands for "full"
+    monkeypatch.setattr("modelkeep.plugins.on_disk._FULL", {17})  # the path above is no folder, which stands for "full"
     answer = await client.post(PATH, files={"file": ("m.onnx", b"x")})
     assert (answer.status_code, answer.json()["code"]) == (507, "storage_full")
     assert (await client.get(PATH)).json()["items"] == []

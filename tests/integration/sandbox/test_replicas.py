@@ -16,6 +16,7 @@ from fixtures.runners import PATIENCE_S
 from modelkeep.app import runners as keeping
 from modelkeep.app.residency import Budget
 from modelkeep.app.runners import Runners
+from modelkeep.contracts.confinement import Level
 from modelkeep.contracts.snapshot import Limits, RunnerSpec
 from modelkeep.sandbox import control, frames
 from modelkeep.sandbox.connection import RunnerConnection, RunnerGone
@@ -338,11 +339,11 @@ async def test_what_a_class_unpacks_counts_in_what_its_runner_holds(tmp_path):
         return control.Wanted(RunnerSpec(name, digest, len(data), "python", "python", limits=Limits(memory_mb=512)))
 
     wanted = (version("ver_light"), version("ver_heavy", ballast=os.urandom(50 << 20)))
-    runners = Runners(open_artifact, lambda confinement: None)
+    runners = Runners(open_artifact, lambda confinement: None, Budget(4 << 30, 2.0))
     running = asyncio.create_task(runners.run())
     server = FakeServer(runners, "server-1")
     try:
-        runners.want(server.name, server.theirs, wanted)
+        runners.want(server.name, server.theirs, control.Want(wanted))
         await server.until(lambda: len(server.connections) == len(wanted))
         held, placed = {}, {}
         for name, runner in runners._runners.items():
@@ -364,3 +365,22 @@ async def test_what_a_class_unpacks_counts_in_what_its_runner_holds(tmp_path):
         server.die()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_the_word_of_the_newest_snapshot_about_the_lock_down_holds_whoever_brings_it_last(house):
+    runners = Runners(lambda digest: None, lambda confinement: None, Budget(4 << 30, 2.0), Level.FILTERED)
+    one, other = FakeServer(runners, "server-1"), FakeServer(runners, "server-2")
+
+    def says(server, accepted, snapshot):
+        runners.want(server.name, server.theirs, control.Want((), accepted, snapshot))
+        return runners._accepted
+
+    assert says(one, Level.FILTERED, 7) is Level.FILTERED
+    assert says(one, None, 10) is None
+    assert says(other, Level.FILTERED, 9) is None
+    assert says(other, None, 10) is None
+    assert says(other, Level.FILTERED, 11) is Level.FILTERED
+    assert says(one, None, 10) is Level.FILTERED
+    assert says(one, Level.OPEN, 12) is None, "the machine's own settings do not let them"
+    for server in (one, other):
+        server.die()

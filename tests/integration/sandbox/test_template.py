@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import sys
@@ -14,7 +15,7 @@ import psutil
 
 from fixtures import artifacts
 from fixtures.runners import PATIENCE_S
-from modelkeep.contracts.snapshot import RunnerSpec
+from modelkeep.contracts.snapshot import Limits, RunnerSpec
 from modelkeep.sandbox import control
 from modelkeep.sandbox.lockdown import ENVIRONMENT
 
@@ -67,6 +68,45 @@ async def test_one_that_waits_and_is_killed_costs_nobody_a_runner(bench):
         async with bench.start(spec) as runner:  # asked for while the template has not yet seen that it ended
             await runner.load()
             assert runner.pid != waiting.pid
+
+
+async def test_one_that_is_killed_over_its_order_costs_nobody_a_runner(bench):
+    spec = bench.spec(artifacts.echo(), "echo")
+    async with bench.start(spec) as first:
+        await first.load()
+    for _turn in range(3):
+        waiting = await bench.waiting()
+        waiting.suspend()
+        asyncio.get_running_loop().call_later(0.1, waiting.kill)  # the order has arrived by then, and was not read
+        async with bench.start(spec) as runner:
+            await runner.load()
+            assert runner.pid != waiting.pid
+
+
+async def test_a_limit_that_the_service_was_given_is_kept_and_stands_in_nobodys_way(bench):
+    most = 64 << 30
+    resource.prlimit(bench.process.pid, resource.RLIMIT_AS, (most, most))
+    source = (
+        "import resource\nanswer = float(resource.getrlimit(resource.RLIMIT_AS)[1])\n"
+        "class Model:\n"
+        "    n_features_in_ = 1\n"
+        "    def predict(self, rows):\n"
+        "        return [answer] * len(rows)\n"
+        "model = Model()\n"
+    )
+    for memory_mb in (1500, 1 << 20):
+        spec = bench.spec(artifacts.pickle_running(source), "pickle", limits=Limits(memory_mb=memory_mb))
+        async with bench.start(spec) as first:  # the first imports what it needs, and is forked when it is asked for
+            await first.load()
+        for waiting in (await bench.waiting(), None):
+            if waiting is None:
+                (await bench.waiting()).kill()
+            async with bench.start(spec) as runner:
+                await runner.load()
+                assert waiting is None or runner.pid == waiting.pid
+                _result, outputs = await runner.run(input=np.ones((1, 1)))
+                limit = float(next(iter(outputs.values()))[0])
+                assert limit == most if memory_mb == 1 << 20 else limit < most
 
 
 async def test_what_is_imported_for_a_model_is_there_in_the_runner_that_loads_it(bench):

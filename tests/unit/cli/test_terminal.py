@@ -4,10 +4,13 @@ import os
 import pty
 import subprocess
 import sys
+import unicodedata
 
 import pytest
 
 from fixtures.standin import KEY
+from modelkeep.app.cli.problems import WrongUse, report
+from modelkeep.app.cli.screen import Screen
 
 COMMAND = [sys.executable, "-m", "modelkeep.app.cli"]
 
@@ -84,3 +87,16 @@ def test_help_does_not_load_the_client_or_the_server(tmp_path):
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path)
+
+
+def test_nothing_that_is_shown_commands_the_terminal(capsys):
+    hostile = "fine \x1b]0;pwned\x07\x1b[2J\x9b31m\x08\r\x7f text"
+    screen = Screen(as_json=False)
+    screen.say(hostile)
+    screen.news(hostile)
+    screen.table(["name"], [[hostile]])
+    screen.facts({"name": hostile})
+    report(WrongUse(hostile, hostile), as_json=False)
+    shown = "".join(capsys.readouterr())
+    assert shown.count("fine") >= 4
+    assert not [one for one in shown if unicodedata.category(one) == "Cc" and one not in "\n\t"]

@@ -9,6 +9,7 @@ import sys
 from enum import IntEnum
 from typing import Any
 
+from modelkeep.app.cli.screen import plain
 from modelkeep.contracts.errors import Kind
 from modelkeep.contracts.errors import ModelkeepError as OwnError
 
@@ -79,7 +80,7 @@ def report(error: Exception, *, as_json: bool) -> Code:
         lines.append(f"  {problem['advice']}")
     trail += [problem["request_id"]] if problem.get("request_id") else []
     lines[0] += f" [{', '.join(trail)}]" if trail else ""
-    sys.stderr.write("\n".join(lines) + "\n")
+    sys.stderr.write(plain("\n".join(lines)) + "\n")
     return code
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Cell = str | int | float | None
+_CONTROLS = dict.fromkeys({*range(0x20), 0x7F, *range(0x80, 0xA0)} - {ord("\n"), ord("\t")}, "\N{REPLACEMENT CHARACTER}")
 MEGABYTE = 1_000_000
 
 
@@ -48,16 +49,16 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Print a line of the result."""
-        self.out.print(text, markup=False)
+        self.out.print(plain(text), markup=False)
 
     def news(self, text: str) -> None:
         """Print a line that is not part of the result."""
         if not self.as_json:
-            self.err.print(text, markup=False, style="dim")
+            self.err.print(plain(text), markup=False, style="dim")
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, empty: str = "") -> None:
         """Print rows: a table on a terminal, tab-separated lines elsewhere."""
-        texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+        texts = [["" if cell is None else plain(str(cell)) for cell in row] for row in rows]
         if not sys.stdout.isatty():
             sys.stdout.writelines("\t".join(line).replace("\n", " ") + "\n" for line in [list(columns), *texts])
         elif not rows:
@@ -102,7 +103,7 @@ class Screen:
             yield self.news
             return
         with self.err.status(what) as status:
-            yield status.update
+            yield lambda text: status.update(plain(text))
 
     def _draw(self, columns: Sequence[str], texts: Sequence[Sequence[str]]) -> None:
         from rich import box
@@ -120,6 +121,11 @@ class Screen:
 
 def _is_number(text: str) -> bool:
     return text.replace(".", "", 1).replace("-", "", 1).isdigit() or not text
+
+
+def plain(text: str) -> str:
+    """Return the text without what would command a terminal: models, files and servers have a say in what is shown."""
+    return text.translate(_CONTROLS)
 
 
 def file_size(size: int) -> str:

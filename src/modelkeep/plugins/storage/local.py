@@ -43,7 +43,7 @@ class LocalStore:
     async def put(self, chunks: AsyncIterator[bytes], *, max_bytes: int) -> Blob:
         """Store a stream, hashing it on the way; raises `TooLarge` past `max_bytes`, `StorageFull` when the disk is."""
         with storage_full():
-            unfinished = await in_thread(Unfinished, self._unfinished)
+            unfinished = await in_thread(Unfinished, self._unfinished, let_go=Unfinished.close)
         try:
             blob = await written(unfinished, chunks, max_bytes)
             with storage_full():

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 
 from modelkeep.contracts.errors import DamagedFile, NotFound, StorageUnavailable
 from modelkeep.contracts.storage import Blob, StorageSettings, verified
-from modelkeep.plugins.on_disk import in_thread, place_of, storage_full, written
+from modelkeep.plugins.on_disk import Unfinished, in_thread, place_of, storage_full, written
 from modelkeep.plugins.storage.s3.bucket import PIECE, Bucket
 from modelkeep.plugins.storage.s3.cache import Cache
 
@@ -41,7 +41,7 @@ class S3BlobStore:
     async def put(self, chunks: AsyncIterator[bytes], *, max_bytes: int) -> Blob:
         """Store a stream, hashing it on the way; raises `TooLarge`, `StorageFull`, `StorageUnavailable`."""
         with storage_full():
-            unfinished = await in_thread(self._cache.begin)
+            unfinished = await in_thread(self._cache.begin, let_go=Unfinished.close)
         try:
             blob = await written(unfinished, chunks, max_bytes)
             await self._store(place_of(blob.digest), unfinished.path, blob)
@@ -54,7 +54,7 @@ class S3BlobStore:
     async def read(self, digest: str, *, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         """Yield the blob's bytes from `start` to before `end`; raises `NotFound`, `DamagedFile`, `StorageUnavailable`."""
         key = place_of(digest)
-        copy = await in_thread(self._cache.open, digest)
+        copy = await in_thread(self._cache.open, digest, let_go=_let_go)
         if copy is None:
             size = await self._bucket.size(key)
             if start == 0 and (end is None or end >= size):
@@ -81,13 +81,13 @@ class S3BlobStore:
         """Return a descriptor of a copy that has the digest, fetched where there is none here yet."""
         key = place_of(digest)
         async with self._fetching.setdefault(digest, asyncio.Lock()):
-            copy = await in_thread(self._cache.open, digest)
+            copy = await in_thread(self._cache.open, digest, let_go=_let_go)
             for _try in range(_TRIES):
                 if copy is not None:
                     return copy
                 with storage_full():
                     await self._fetch(key, digest)
-                    copy = await in_thread(self._cache.open, digest)
+                    copy = await in_thread(self._cache.open, digest, let_go=_let_go)
         if copy is None:
             raise DamagedFile
         return copy
@@ -153,7 +153,7 @@ class S3BlobStore:
     async def _fetch(self, key: str, digest: str) -> None:
         """Write a copy, if what comes has the digest."""
         size = await self._bucket.size(key)
-        unfinished = await in_thread(self._cache.begin)
+        unfinished = await in_thread(self._cache.begin, let_go=Unfinished.close)
         try:
             async for piece in self._bucket.read(key, 0, size):
                 await in_thread(unfinished.write, piece)
@@ -165,3 +165,8 @@ class S3BlobStore:
 
 def _note(digest: str) -> str:
     return f"notes/{place_of(digest)[3:]}"
+
+
+def _let_go(copy: int | None) -> None:
+    if copy is not None:
+        os.close(copy)
