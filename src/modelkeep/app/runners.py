@@ -115,9 +115,8 @@ class Runners:
         """Start nothing any more."""
         self._closing = True
 
-    def want(self, name: str, server: Channel, message: control.Want) -> None:
+    def want(self, name: str, server: Channel, wanted: tuple[control.Wanted, ...]) -> None:
         """Keep runners for each of these versions, and attach this server to them; let go of what nobody wants."""
-        wanted = message.specs
         if wanted:
             self.warm_up()
         grace = self._graces.pop(name, None)
@@ -127,9 +126,6 @@ class Runners:
         news = {one.spec.version_id for one in wanted if not (known and self._wishes.wants(name, one.spec.version_id))}
         self._servers[name] = server
         self._wishes.take(name, wanted)
-        if message.snapshot >= self._heard:  # a server that lags behind, or has just started, tells of what was
-            self._heard = message.snapshot
-            self._accept(in_force(message.accepted, self._acceptable))
         self._settle(urgent=known)
         for version_id in news:
             kept = self._kept[version_id]
@@ -196,9 +192,12 @@ class Runners:
         self._wishes.drop(name)
         self._settle()
 
-    def _accept(self, level: Level | None) -> None:
+    def accept(self, message: control.Accept) -> None:
         """From now on this lower level of the lock-down is accepted: what may not run any more ends, the rest may try."""
-        if level == self._accepted:
+        level = in_force(message.level, self._acceptable)
+        stale = message.snapshot < self._heard  # a server that lags behind, or has just started, tells of what was
+        self._heard = max(self._heard, message.snapshot)
+        if stale or level == self._accepted:
             return
         self._accepted = level
         for kept in self._kept.values():
@@ -206,6 +205,7 @@ class Runners:
             if not self._may_load(kept.spec):
                 log.warning("runners end: a lower lock-down is no longer accepted", version=kept.spec.version_id)
                 self._shrink(kept, 0)
+            self._fill(kept)
         for runner in self._runners.values():
             if runner.ticket and not self._may_load(runner.spec):
                 runner.end(Cause.STOPPED)  # its job tries again, by what then is accepted

@@ -165,24 +165,29 @@ class Supervisor:
                 message, _fds = await channel.receive()
             except ChannelClosed:
                 return
-            match message:
-                case control.Started():
-                    role.up.set()
-                    log.debug("up", role=role.name)
-                case control.Want():
-                    self._runners.want(role.name, channel, message)
-                case control.Ready():
-                    self._runners.ready(message)
-                case control.Used():
-                    self._runners.used(message)
-                case control.Wake():
-                    self._runners.wake(message)
-                case control.Inspect():
-                    self._runners.inspect(channel, message)
-                case control.Kill():
-                    self._runners.kill(channel, message)
-                case _:
-                    log.warning("unexpected message", role=role.name, message=type(message).__name__)
+            self._take(role, channel, message)
+
+    def _take(self, role: Role, channel: Channel, message: control.Message) -> None:
+        match message:
+            case control.Started():
+                role.up.set()
+                log.debug("up", role=role.name)
+            case control.Want():
+                self._runners.want(role.name, channel, message.specs)
+            case control.Accept():
+                self._runners.accept(message)
+            case control.Ready():
+                self._runners.ready(message)
+            case control.Used():
+                self._runners.used(message)
+            case control.Wake():
+                self._runners.wake(message)
+            case control.Inspect():
+                self._runners.inspect(channel, message)
+            case control.Kill():
+                self._runners.kill(channel, message)
+            case _:
+                log.warning("unexpected message", role=role.name, message=type(message).__name__)
 
     async def _drain(self, role: Role) -> None:
         child = role.child

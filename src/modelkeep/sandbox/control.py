@@ -1,6 +1,7 @@
 """Messages between the supervisor and the processes around it, and the channel they travel on.
 
-    server -> supervisor   Want (declarative: all versions it serves, and with how many replicas), Ready, Used, Wake, Kill
+    server -> supervisor   Want (declarative: all versions it serves, and with how many replicas), Accept, Ready, Used, Wake,
+                           Kill
     worker -> supervisor   Inspect (one runner for one validation), Kill
     supervisor -> both     Configure, Connected (with the runner's socket), Gone, Held, Drain
     supervisor -> server   Leave (a runner that is to go), Asleep (a version that has no runners until it is asked)
@@ -66,15 +67,16 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 class Want(msgspec.Struct, frozen=True, tag=True):
-    """Server: keep runners for each of these versions, and for no others.
-
-    `accepted` is the level of the lock-down that administrators accept, below what formats need, by `snapshot`: the word of a
-    higher one holds.
-    """
+    """Server: keep runners for each of these versions, and for no others."""
 
     specs: tuple[Wanted, ...]
-    accepted: Level | None = None
-    snapshot: int = 0
+
+
+class Accept(msgspec.Struct, frozen=True, tag=True):
+    """Server: the level of the lock-down that administrators accept below what formats need, by a snapshot of this number."""
+
+    level: Level | None
+    snapshot: int
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -209,6 +211,7 @@ Message = (
     Configure
     | Started
     | Want
+    | Accept
     | Ready
     | Used
     | Wake

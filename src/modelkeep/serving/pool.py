@@ -171,9 +171,7 @@ class Pool:
         self._openings: set[asyncio.Task[None]] = set()
         self._connections: dict[str, RunnerConnection] = {}
         self._coming: set[str] = set()
-        self._asked = control.Want(())
-        self._accepted: Level | None = None
-        self._snapshot = 0
+        self._asked: tuple[control.Wanted, ...] = ()
         self._memory: Mapping[str, Memory] = {}
         self._golden: Mapping[str, GoldenCheck] = {}
 
@@ -182,17 +180,14 @@ class Pool:
         versions: Iterable[ServedVersion],
         memory: Mapping[str, Memory],
         golden: Mapping[str, GoldenCheck] | None = None,
-        accepted: Level | None = None,
-        snapshot: int = 0,
     ) -> None:
         """Keep runners for these versions and let go of all others. A version is immutable: its id is enough.
 
         `memory`: when those that answer for deployments have runners at all, by their ids. `golden`: what becomes of runners
-        that answer golden rows otherwise than at validation ("enforce" where nothing is said). `accepted`: the level of the
-        lock-down that administrators accept, below what formats need, by this `snapshot`.
+        that answer golden rows otherwise than at validation ("enforce" where nothing is said).
         """
         wanted = {version.id: version for version in versions}
-        self._memory, self._golden, self._accepted, self._snapshot = memory, golden or {}, accepted, snapshot
+        self._memory, self._golden = memory, golden or {}
         for version_id in self._served.keys() - wanted.keys():
             del self._served[version_id]
         for version_id, version in wanted.items():
@@ -202,6 +197,10 @@ class Pool:
             if self._golden.get(version_id) == "off":
                 self._served[version_id].golden.differs = ""
         self._ask()
+
+    def accept(self, level: Level | None, snapshot: int) -> None:
+        """Tell the supervisor what administrators accept of the lock-down, by the snapshot of this number."""
+        self._send(control.Accept(level, snapshot))
 
     def balance(self) -> None:
         """Let the number of each version's runners follow its load; to be called about once a second."""
@@ -257,10 +256,9 @@ class Pool:
             control.Wanted(one.version.spec, one.replicas, self._memory.get(version_id, _AUTO))
             for version_id, one in self._served.items()
         )
-        want = control.Want(wanted, self._accepted, self._snapshot)
-        if want != self._asked:
-            self._asked = want
-            self._send(want)
+        if wanted != self._asked:
+            self._asked = wanted
+            self._send(control.Want(wanted))
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

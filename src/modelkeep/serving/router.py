@@ -96,6 +96,7 @@ class Router:
         if snapshot.number <= self._snapshot.number:
             return
         self._snapshot = snapshot
+        self._pool.accept(snapshot.accepted, snapshot.number)
         self._versions = {version.id: version for version in snapshot.versions}
         self._deployments = {deployment.name: deployment for deployment in snapshot.deployments}
         self.settle()
@@ -164,7 +165,7 @@ class Router:
             version = self._versions.get(deployment.version_id)
             if version is not None:
                 wanted[version.id] = version
-        self._pool.want(wanted.values(), self._memory(), self._golden(), self._snapshot.accepted, self._snapshot.number)
+        self._pool.want(wanted.values(), self._memory(), self._golden())
 
     def _golden(self) -> dict[str, GoldenCheck]:
         """What becomes of a version's runners that answer otherwise than at validation: as the strictest deployment says."""

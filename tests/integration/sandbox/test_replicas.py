@@ -38,7 +38,7 @@ class FakeServer:
         self._listening = asyncio.create_task(self._listen())
 
     def want(self, spec, replicas=1):
-        self.runners.want(self.name, self.theirs, control.Want((control.Wanted(spec, replicas),) if spec else ()))
+        self.runners.want(self.name, self.theirs, (control.Wanted(spec, replicas),) if spec else ())
 
     async def _listen(self):
         opening = set()
@@ -310,7 +310,7 @@ async def test_what_is_wanted_before_there_is_a_template_keeps_within_the_budget
         return mine & server.connections.keys()
 
     try:
-        runners.want(server.name, server.theirs, control.Want(wanted))
+        runners.want(server.name, server.theirs, wanted)
         await server.until(lambda: len(server.connections) + len(asleep()) == len(wanted))
         assert 2 <= len(asleep()) < len(wanted), "more would have been too many, whether or not they were asked for at once"
         woken = min(asleep())
@@ -343,7 +343,7 @@ async def test_what_a_class_unpacks_counts_in_what_its_runner_holds(tmp_path):
     running = asyncio.create_task(runners.run())
     server = FakeServer(runners, "server-1")
     try:
-        runners.want(server.name, server.theirs, control.Want(wanted))
+        runners.want(server.name, server.theirs, wanted)
         await server.until(lambda: len(server.connections) == len(wanted))
         held, placed = {}, {}
         for name, runner in runners._runners.items():
@@ -367,20 +367,17 @@ async def test_what_a_class_unpacks_counts_in_what_its_runner_holds(tmp_path):
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_the_word_of_the_newest_snapshot_about_the_lock_down_holds_whoever_brings_it_last(house):
+async def test_the_word_of_the_newest_snapshot_about_the_lock_down_holds_whoever_brings_it_last():
     runners = Runners(lambda digest: None, lambda confinement: None, Budget(4 << 30, 2.0), Level.FILTERED)
-    one, other = FakeServer(runners, "server-1"), FakeServer(runners, "server-2")
 
-    def says(server, accepted, snapshot):
-        runners.want(server.name, server.theirs, control.Want((), accepted, snapshot))
+    def says(level, snapshot):
+        runners.accept(control.Accept(level, snapshot))
         return runners._accepted
 
-    assert says(one, Level.FILTERED, 7) is Level.FILTERED
-    assert says(one, None, 10) is None
-    assert says(other, Level.FILTERED, 9) is None
-    assert says(other, None, 10) is None
-    assert says(other, Level.FILTERED, 11) is Level.FILTERED
-    assert says(one, None, 10) is Level.FILTERED
-    assert says(one, Level.OPEN, 12) is None, "the machine's own settings do not let them"
-    for server in (one, other):
-        server.die()
+    assert says(Level.FILTERED, 7) is Level.FILTERED
+    assert says(None, 10) is None
+    assert says(Level.FILTERED, 9) is None
+    assert says(None, 10) is None
+    assert says(Level.FILTERED, 11) is Level.FILTERED
+    assert says(None, 10) is Level.FILTERED
+    assert says(Level.OPEN, 12) is None, "the machine's own settings do not let them"
