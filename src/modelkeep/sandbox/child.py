@@ -17,7 +17,7 @@ from modelkeep.contracts.confinement import Confinement
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import CannotCompile, CannotLoad, Compilable, Compiled, Model, Quantisable
 from modelkeep.contracts.signature import Dtype
-from modelkeep.sandbox import frames, loader, lockdown, selftest
+from modelkeep.sandbox import frames, kernel, loader, lockdown, selftest
 from modelkeep.sandbox.control import ChannelClosed, Fork, Inbox
 from modelkeep.sandbox.imaging import BadImageError, Pictures
 from modelkeep.sandbox.memory import Memory, peak_resident_bytes
@@ -32,6 +32,9 @@ PROTOCOL_FAULT = 65
 
 TAKEN = b"+"
 """What a runner that was forked ahead says once it has its order."""
+
+RUNNER, WAITING = "modelkeep-run", "modelkeep-spare"
+"""What a runner's process is called, and one that was forked ahead until it has its order."""
 
 CANNOT_LOAD = 3
 """Exit status: the artifact was refused; `LoadFailed` said why."""
@@ -127,6 +130,7 @@ def stand_by(orders: socket.socket, allowance: lockdown.Allowance) -> int:
     What comes is a `Fork` with the artifact, the runner's channel and its pipe; it answers `TAKEN`. The end of `orders` is the
     runner's.
     """
+    kernel.name_process(WAITING)
     memory = Memory("self", allowance.proc)
     lockdown.lock_down(msgspec.structs.replace(allowance, keep=frozenset({memory.fd, orders.fileno()})))
     _start_afresh()
@@ -152,6 +156,7 @@ def _ordered(orders: socket.socket) -> tuple[Fork, list[int]]:
 
 def _work(fork: Fork, artifact: int, channel: int, held: Confinement, *, memory: Memory, place: Place | None = None) -> int:
     """Load, and serve; `held` is how well this process was seen to be locked in."""
+    kernel.name_process(RUNNER)
     servers = Servers(socket.socket(fileno=channel))
     try:
         loader.require(fork.spec, held)

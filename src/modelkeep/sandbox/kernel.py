@@ -3,7 +3,7 @@
 import ctypes
 import os
 
-PR_SET_PDEATHSIG, PR_GET_DUMPABLE, PR_SET_DUMPABLE = 1, 3, 4
+PR_SET_PDEATHSIG, PR_GET_DUMPABLE, PR_SET_DUMPABLE, _PR_SET_NAME = 1, 3, 4, 15
 PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS = 38, 39
 
 X86_64 = os.uname().machine == "x86_64"
@@ -23,6 +23,11 @@ def prctl(option: int, value: int = 0) -> int:
     """Change or ask for an attribute of this process; raises `OSError`."""
     rest = (ctypes.c_ulong(0),) * 3
     return _checked(_libc.prctl(option, ctypes.c_ulong(value), *rest), f"prctl {option}")
+
+
+def name_process(name: str) -> None:
+    """Let tools such as `ps` show this name, of 15 letters at most."""
+    _checked(_libc.prctl(_PR_SET_NAME, name.encode("ascii")), "prctl PR_SET_NAME")
 
 
 class _Program(ctypes.Structure):
