@@ -171,10 +171,15 @@ _READ: Final[Mapping[str, Callable[[bytes], Answered]]] = {
 }
 
 
-def comparable(answered: Answered, start: int, now: Tensors, scores: str) -> tuple[Tensors, Tensors]:
+_BEST: Final = "\0best"
+"""Stands beside the outputs for whether the best class of then is the best now; no output is called so."""
+
+
+def comparable(answered: Answered, start: int, now: Tensors, scores: str, *, best: bool = False) -> tuple[Tensors, Tensors]:
     """Return what was answered from row `start` on, and the same part of what is answered `now`, as arrays to compare.
 
     `scores` names the output that the best classes were taken from. What is not finite is one thing in JSON, and so here.
+    With `best`, a best class of then must be one of now, among all classes and not only those that were told.
     """
     wanted: Tensors = {}
     given: Tensors = {}
@@ -188,6 +193,10 @@ def comparable(answered: Answered, start: int, now: Tensors, scores: str) -> tup
         index = np.array([[one["index"] for one in line] for line in lines])
         given[scores] = _as_told(np.take_along_axis(now[scores], index, axis=1))
         wanted[scores] = _as_array([[one["score"] for one in line] for line in lines], now[scores])
+        if best:
+            told = np.where(wanted[scores] == np.nanmax(wanted[scores], axis=1, keepdims=True), given[scores], -np.inf)
+            given[_BEST] = (told == np.nanmax(_as_told(now[scores]), axis=1, keepdims=True)).any(axis=1)
+            wanted[_BEST] = np.ones(rows, dtype=bool)
     return wanted, given
 
 

@@ -6,7 +6,7 @@ and the history, so it can be done again from the start whenever a worker dies o
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, aclosing
 from typing import Final
 
@@ -25,6 +25,7 @@ from modelkeep.control.predictions.rules import Wanted
 from modelkeep.control.predictions.service import Predictions
 from modelkeep.control.replays.rules import (
     MOST,
+    Compared,
     Details,
     Failure,
     File,
@@ -33,6 +34,7 @@ from modelkeep.control.replays.rules import (
     Skip,
     SkippedPrediction,
     Summary,
+    compared_as,
     counted,
     expiry,
     may_show,
@@ -41,7 +43,7 @@ from modelkeep.control.replays.service import Replays
 from modelkeep.control.safety.service import Switches
 from modelkeep.infra.clock import Clock
 from modelkeep.infra.jobs import Job
-from modelkeep.sandbox.agreement import ABSOLUTE, RELATIVE
+from modelkeep.sandbox.agreement import ABSOLUTE, RELATIVE, RELATIVE_TO_ROW
 from modelkeep.serving.codec import tensors_from_json
 from modelkeep.worker.comparing import Tally
 from modelkeep.worker.forms import Forms, FormsFailedError
@@ -52,6 +54,12 @@ WITHIN_S: Final = 300.0
 _PAGE: Final = 200
 _MOST_LOOKED_AT: Final = 20_000
 _TELL_EVERY_S: Final = 1.0
+_TOLERANCES: Final[Mapping[Compared, tuple[float | None, float | None]]] = {
+    Compared.NUMBERS: (RELATIVE, ABSOLUTE),
+    Compared.NUMBERS_BY_ROW: (RELATIVE_TO_ROW, ABSOLUTE),
+    Compared.CLASSES: (None, None),
+}
+"""Relative and absolute tolerance, by what is compared."""
 
 
 class CameToNothingError(Exception):
@@ -124,7 +132,7 @@ class Replaying:
                 forms = forms or await self._forms(stack, attempt.version)
                 await attempt.know(question.deployment, self._deployments)
                 async for part in forms.ask(question):
-                    attempt.tally.take(part)
+                    await asyncio.to_thread(attempt.tally.take, part)  # many rows take long, and others have jobs
                 attempt.replayed += 1
                 if time.monotonic() - told >= _TELL_EVERY_S:
                     await self._replays.note_progress(attempt.replay.id, attempt.replayed)
@@ -191,11 +199,20 @@ class _Attempt:
     def __init__(self, replay: Replay, version: Version) -> None:
         self.replay = replay
         self.version = version
-        self.tally = Tally(version.scores, lambda deployment, output: may_show(output, self._recordings.get(deployment)))
+        serving = version.compiled
+        self._original = File(version.digest, version.format, version.runner)
+        self._serving = (
+            self._original if serving is None else File(serving.digest, serving.format, serving.runner, serving.precision)
+        )
+        self._compared = compared_as(self._original, self._serving)
+        self.tally = Tally(version.scores, self._may_show, self._compared)
         self.replayed = 0
         self._skipped: list[SkippedPrediction] = []
         self._counts: dict[str, int] = {}
         self._recordings: dict[str, Recording | None] = {}
+
+    def _may_show(self, deployment: str, output: str) -> bool:
+        return may_show(output, self._recordings.get(deployment))
 
     @property
     def looked_at(self) -> int:
@@ -236,10 +253,10 @@ class _Attempt:
 
     def summary(self) -> Summary:
         """Return how it came out."""
-        version, serving = self.version, self.version.compiled or self.version
+        relative, absolute = _TOLERANCES[self._compared]
         return Summary(
-            original=File(version.digest, version.format, version.runner),
-            serving=File(serving.digest, serving.format, serving.runner),
+            original=self._original,
+            serving=self._serving,
             predictions=0 if self.replay.asked.rows else self.looked_at,
             replayed=0 if self.replay.asked.rows else self.replayed,
             skipped=dict(self._counts),
@@ -249,6 +266,7 @@ class _Attempt:
             recorded_serving=self.tally.pair(Pair.RECORDED_SERVING),
             serving_original=self.tally.pair(Pair.SERVING_ORIGINAL),
             recorded_original=self.tally.pair(Pair.RECORDED_ORIGINAL),
-            relative_tolerance=RELATIVE,
-            absolute_tolerance=ABSOLUTE,
+            relative_tolerance=relative,
+            absolute_tolerance=absolute,
+            compared=self._compared,
         )

@@ -7,6 +7,7 @@ import random
 import re
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import numpy as np
 import pytest
 import sqlalchemy as sa
@@ -23,10 +24,11 @@ from modelkeep.contracts.snapshot import Limits
 from modelkeep.control.models.rules import Version
 from modelkeep.control.predictions.service import Predictions
 from modelkeep.control.replays.errors import ReplayNotFound
-from modelkeep.control.replays.rules import Asked, Pair, Replay, Skip, State
+from modelkeep.control.replays.rules import Asked, Compared, Pair, Replay, Skip, State
 from modelkeep.control.replays.tables import replays
 from modelkeep.infra.db import Database
 from modelkeep.infra.jobs import JobState, jobs
+from modelkeep.sandbox.agreement import RELATIVE_TO_ROW
 
 LAST = Asked(last=1000)
 SHORT = Limits(memory_mb=2048, load_timeout_s=20, run_timeout_s=1)
@@ -113,6 +115,27 @@ async def test_where_the_uploaded_file_serves_there_is_one_runner(place: Place):
     assert replay.summary.serving_original.differ == 0
     assert replay.summary.recorded_original.differ == 1
     assert len(place.bench.sessions) == 1
+
+
+async def test_the_same_file_in_another_library_is_another_form(place: Place):
+    pytest.importorskip("openvino")
+    output = (TensorSpec("scores", Dtype.FP32, (-1, 3)),)
+    signature = Signature((TensorSpec("x", Dtype.FP32, (-1, 4)),), output)
+    version = await place.version(artifacts.onnx_scores(), form="onnx", signature=signature, serves_by="openvino")
+    replay = done(await place.replay(version, Asked(rows=True), [[1.0, 2.0, 3.0, 4.0]]))
+    found = replay.summary
+    assert len(place.bench.sessions) == 2
+    assert found.serving == msgspec.structs.replace(found.original, runner="openvino")
+    assert (found.compared, found.relative_tolerance) == (Compared.NUMBERS_BY_ROW, RELATIVE_TO_ROW)
+    assert found.rows_equal == 1
+
+
+async def test_the_same_file_in_another_precision_is_another_form(place: Place):
+    version = await place.version(echo(), serves_by="echo", precision="bf16")
+    replay = await place.replay(version, Asked(rows=True), [[1.0, 2.0]])
+    assert replay.failure.code == "provider_mismatch"  # it was asked for, and echoes compute in nothing else
+    assert replay.failure.message.startswith("The compiled form: ")
+    assert len(place.bench.sessions) == 2
 
 
 def _hashed(rows: object) -> bytes:
