@@ -83,8 +83,8 @@ def classes_apart(wanted: "Arrays", given: "Arrays", rows: int, scores: str) -> 
         apart |= (np.isfinite(array) != np.isfinite(other)).reshape(rows, -1).any(axis=1)
         if name == scores:
             best, others = _best(array), _best(other)
-            shared = np.any(best & others, axis=1)
-            apart |= ~shared & np.any(best | others, axis=1)
+            shared, there = (best & others).sum(axis=1), (best | others).sum(axis=1)
+            apart |= (shared == 0) & (there > 0)
     return apart
 
 
@@ -110,8 +110,8 @@ def _apart(name: str, wanted: "NDArray[Any]", given: "NDArray[Any]", *, by_row: 
             far &= ~(np.isnan(wanted) & np.isnan(given))
     else:
         far = ~_close(wanted, given, _gaps(wanted, given), by_row=by_row)
-    apart: NDArray[np.bool_] = np.asarray(far, dtype=bool).reshape(len(wanted), -1).any(axis=1)
-    return apart
+    by_rows: NDArray[np.bool_] = np.asarray(far, dtype=bool).reshape(len(wanted), -1)
+    return by_rows.sum(axis=1) > 0
 
 
 def _close(wanted: "NDArray[Any]", given: "NDArray[Any]", gaps: "NDArray[Any]", *, by_row: bool) -> "NDArray[np.bool_]":

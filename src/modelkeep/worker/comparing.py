@@ -20,8 +20,8 @@ LONGEST_SHOWN: Final = 4096
 Answer = Tensors | str
 """Outputs by name, or the code of the error that came instead."""
 
-MayShow = Callable[[str, str], bool]
-"""Whether answers of a deployment's output may be written down."""
+MayShow = Callable[[Question, str], bool]
+"""Whether answers of this output to a question may be written down."""
 
 _Apart = tuple["NDArray[np.bool_]", float]
 
@@ -123,7 +123,9 @@ class Tally:
         question = part.question
         known = [list(answer) for answer in (part.serving, part.original) if not isinstance(answer, str)]
         names = list(dict.fromkeys(name for one in (*known, list(question.answered.outputs)) for name in one))
-        hidden = {name for name in names if not self._may_show(question.deployment, name)}
+        if question.answered.top and self._scores and self._scores not in names:
+            names.append(self._scores)
+        hidden = {name for name in names if not self._may_show(question, name)}
         return DifferingRow(
             prediction=question.prediction,
             row=part.start,
@@ -138,7 +140,7 @@ class Tally:
         if not answered:
             return Side(note=answered.note)
         outputs = {name: _bounded(values[at]) for name, values in answered.outputs.items() if name not in hidden}
-        if answered.top and self._scores not in hidden:
+        if answered.top and self._scores and self._scores not in hidden:
             outputs["predictions"] = _bounded(answered.top[at])
         return Side(outputs)
 

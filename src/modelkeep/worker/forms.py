@@ -21,10 +21,14 @@ _ORIGINAL, _SERVING = "The uploaded file", "The compiled form"
 
 
 class FormsFailedError(Exception):
-    """A runner could not be loaded, or was lost over a row; the code says how, the sentence of which file."""
+    """A runner could not be loaded, or was lost over a row; the code says how, the sentence of which file.
+
+    `unquoted` is the sentence without what the model said last.
+    """
 
     def __init__(self, which: str, error: RefusedError) -> None:
         self.code: str = error.rejection.code.value
+        self.unquoted = f"{which}: {error.rejection.advice}"
         super().__init__(f"{which}: {error.rejection.detail or error.rejection.advice}")
 
 

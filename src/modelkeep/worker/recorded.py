@@ -31,12 +31,13 @@ _NOT_FINITE: Final = frozenset({None, "NaN", "Infinity", "-Infinity"})
 class Answered(msgspec.Struct, frozen=True):
     """What was answered then: values by output, a row each, or the best classes of each row in `top`.
 
-    `note` says why there is nothing.
+    `note` says why there is nothing. Where `partly`, something was left out then, and outputs that are not here are not shown.
     """
 
     outputs: dict[str, list[Any]] = {}
     top: list[list[dict[str, Any]]] = []
     note: str = ""
+    partly: bool = False
 
     def __bool__(self) -> bool:
         """Whether there is anything to compare with."""
@@ -120,14 +121,15 @@ def _answer_of(record: PredictionRecord, rows: int) -> Answered:
     """Return what was answered, as far as it is kept and can be compared."""
     note = record.output_note
     if record.outputs is None or (note and note != _BY_FIELD):
-        return Answered(note=note or "not kept")
+        return Answered(note=note or "not kept", partly=True)
+    partly = bool(note)
     try:
         answer = _READ[_BY_FIELD if note else record.dialect](record.outputs)
     except (msgspec.DecodeError, RecursionError, KeyError, ValueError, TypeError):
-        return Answered(note="unreadable")
+        return Answered(note="unreadable", partly=partly)
     if any(len(values) != rows for values in answer.outputs.values()) or (answer.top and len(answer.top) != rows):
-        return Answered(note="unreadable")
-    return answer or Answered(note=note or "not kept")
+        return Answered(note="unreadable", partly=partly)
+    return msgspec.structs.replace(answer, note="" if answer else note or "not kept", partly=partly)
 
 
 class _Native(msgspec.Struct):

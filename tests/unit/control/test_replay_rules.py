@@ -98,7 +98,13 @@ def test_rows_that_cannot_be_kept_are_refused() -> None:
 def test_rows_do_not_wait_where_no_inputs_are_kept() -> None:
     check_rows_may_wait(Recording())
     check_rows_may_wait(Recording(outputs="drop"))
-    forbids = (Recording(enabled=False), Recording(inputs="hash"), Recording(inputs="drop"), Recording(fields={"x": "hash"}))
+    forbids = (
+        Recording(enabled=False),
+        Recording(inputs="hash"),
+        Recording(inputs="drop"),
+        Recording(fields={"x": "hash"}),
+        Recording(sample=0.99),
+    )
     for recording in forbids:
         with pytest.raises(RowsNotKept):
             check_rows_may_wait(recording)

@@ -159,6 +159,16 @@ def test_best_classes_that_the_model_does_not_have_differ_and_break_nothing(top:
     assert seen.pair(Pair.RECORDED_SERVING).differ == 1
 
 
+def test_best_classes_are_hidden_with_the_output_that_they_were_taken_from() -> None:
+    seen = Tally("y", lambda _question, output: output != "y")
+    answered = Answered(top=[[{"index": 0, "score": 0.5}]])
+    seen.take(Part(question(1, answered), 0, 1, "predict_failed", "predict_failed"))
+    (row,) = seen.shown
+    assert row.hidden == ("y",)
+    assert row.recorded is not None
+    assert row.recorded.outputs == {}
+
+
 def test_texts_are_compared_as_texts_and_bytes_as_json_has_them() -> None:
     seen = tally()
     now = np.array(["ham", b"eggs", b"\xff"], dtype=object)

@@ -251,17 +251,26 @@ def encode_rows(rows: object) -> str:
 
 
 def check_rows_may_wait(recording: Recording) -> None:
-    """Refuse the caller's own rows where policy lets no inputs touch a disk."""
+    """Refuse the caller's own rows where policy lets no inputs, or not all, touch a disk."""
     keeps = (recording.inputs, *recording.fields.values())
-    if not recording.enabled or any(keep != "keep" for keep in keeps):
+    if not recording.enabled or recording.sample < 1 or any(keep != "keep" for keep in keeps):
         raise RowsNotKept
 
 
-def may_show(output: str, recording: Recording | None) -> bool:
-    """Whether answers of this output may be written down; of a deployment that is no more, none may."""
-    if recording is None or not recording.enabled:
+def may_show(output: str, recording: Recording | None, *, recorded: bool = True) -> bool:
+    """Whether answers of this output may be written down; of a deployment that is no more, none may.
+
+    Rows that are not `recorded` have not been chosen by `sample`: where it leaves any out, their answers are not shown.
+    """
+    if recording is None or not recording.enabled or not (recorded or recording.sample >= 1):
         return False
     return recording.fields.get(output, recording.outputs) == "keep"
+
+
+def may_quote(recording: Recording | None, *, recorded: bool) -> bool:
+    """Whether what a model said over a row may be written down: its last words may hold any input or output."""
+    keeps = () if recording is None else (recording.inputs, recording.outputs, *recording.fields.values())
+    return may_show("", recording, recorded=recorded) and all(keep == "keep" for keep in keeps)
 
 
 def first_expiry(created_at: datetime) -> datetime:
