@@ -111,7 +111,8 @@ def _apart(name: str, wanted: "NDArray[Any]", given: "NDArray[Any]", *, by_row: 
     else:
         far = ~_close(wanted, given, _gaps(wanted, given), by_row=by_row)
     by_rows: NDArray[np.bool_] = np.asarray(far, dtype=bool).reshape(len(wanted), -1)
-    return by_rows.sum(axis=1) > 0
+    apart: NDArray[np.bool_] = by_rows.sum(axis=1) > 0
+    return apart
 
 
 def _close(wanted: "NDArray[Any]", given: "NDArray[Any]", gaps: "NDArray[Any]", *, by_row: bool) -> "NDArray[np.bool_]":
