@@ -1,11 +1,14 @@
-"""The two files of a version, each in a fresh runner: the uploaded one, and the one that serves. Often they are the same."""
+"""The two forms of a version, each in a fresh runner: the uploaded file, and what serves. Often they are the same.
+
+They are where file, runner plugin and precision are: an optimised version serves the uploaded file by another library.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Final, Self
 
-from modelkeep.contracts.snapshot import ServedVersion
+from modelkeep.contracts.snapshot import RunnerSpec, ServedVersion
 from modelkeep.sandbox import frames
 from modelkeep.serving.codec import Tensors
 from modelkeep.worker.comparing import Answer, Part
@@ -18,10 +21,14 @@ _ORIGINAL, _SERVING = "The uploaded file", "The compiled form"
 
 
 class FormsFailedError(Exception):
-    """A runner could not be loaded, or was lost over a row; the code says how, the sentence of which file."""
+    """A runner could not be loaded, or was lost over a row; the code says how, the sentence of which file.
+
+    `unquoted` is the sentence without what the model said last.
+    """
 
     def __init__(self, which: str, error: RefusedError) -> None:
         self.code: str = error.rejection.code.value
+        self.unquoted = f"{which}: {error.rejection.advice}"
         super().__init__(f"{which}: {error.rejection.detail or error.rejection.advice}")
 
 
@@ -38,17 +45,18 @@ class Forms:
         cls, stack: AsyncExitStack, start_runner: StartRunner, serving: ServedVersion, original: ServedVersion
     ) -> Self:
         """Start and load the runners, which end with `stack`; raises `FormsFailedError`."""
-        trials: dict[str, Trial] = {}
+        trials: dict[tuple[str, str, str], Trial] = {}
         for which, version in ((_ORIGINAL, original), (_SERVING, serving)):
-            if version.spec.digest in trials:
+            form = _form(version.spec)
+            if form in trials:
                 continue
             session = await stack.enter_async_context(start_runner(version.spec, ()))
-            trial = trials[version.spec.digest] = Trial(session, version.spec.limits)
+            trial = trials[form] = Trial(session, version.spec.limits)
             try:
                 await trial.load()
             except RefusedError as error:
                 raise FormsFailedError(which, error) from error
-        return cls(trials[serving.spec.digest], trials[original.spec.digest], independent=serving.independent)
+        return cls(trials[_form(serving.spec)], trials[_form(original.spec)], independent=serving.independent)
 
     async def ask(self, question: Question) -> AsyncIterator[Part]:
         """Yield the answers of both; raises `FormsFailedError` when a runner is lost over them."""
@@ -74,6 +82,10 @@ class Forms:
             if isinstance(one, BaseException):
                 raise one
         return Part(question, start, rows, serving, original)  # type: ignore[arg-type]
+
+
+def _form(spec: RunnerSpec) -> tuple[str, str, str]:
+    return spec.digest, spec.runner, spec.precision
 
 
 async def _run(which: str, trial: Trial, tensors: Tensors) -> Answer:

@@ -31,12 +31,13 @@ _NOT_FINITE: Final = frozenset({None, "NaN", "Infinity", "-Infinity"})
 class Answered(msgspec.Struct, frozen=True):
     """What was answered then: values by output, a row each, or the best classes of each row in `top`.
 
-    `note` says why there is nothing.
+    `note` says why there is nothing. Where `partly`, something was left out then, and outputs that are not here are not shown.
     """
 
     outputs: dict[str, list[Any]] = {}
     top: list[list[dict[str, Any]]] = []
     note: str = ""
+    partly: bool = False
 
     def __bool__(self) -> bool:
         """Whether there is anything to compare with."""
@@ -120,14 +121,15 @@ def _answer_of(record: PredictionRecord, rows: int) -> Answered:
     """Return what was answered, as far as it is kept and can be compared."""
     note = record.output_note
     if record.outputs is None or (note and note != _BY_FIELD):
-        return Answered(note=note or "not kept")
+        return Answered(note=note or "not kept", partly=True)
+    partly = bool(note)
     try:
         answer = _READ[_BY_FIELD if note else record.dialect](record.outputs)
     except (msgspec.DecodeError, RecursionError, KeyError, ValueError, TypeError):
-        return Answered(note="unreadable")
+        return Answered(note="unreadable", partly=partly)
     if any(len(values) != rows for values in answer.outputs.values()) or (answer.top and len(answer.top) != rows):
-        return Answered(note="unreadable")
-    return answer or Answered(note=note or "not kept")
+        return Answered(note="unreadable", partly=partly)
+    return msgspec.structs.replace(answer, note="" if answer else note or "not kept", partly=partly)
 
 
 class _Native(msgspec.Struct):
@@ -171,10 +173,15 @@ _READ: Final[Mapping[str, Callable[[bytes], Answered]]] = {
 }
 
 
-def comparable(answered: Answered, start: int, now: Tensors, scores: str) -> tuple[Tensors, Tensors]:
+_BEST: Final = "\0best"
+"""Stands beside the outputs for whether the best class of then is the best now; no output is called so."""
+
+
+def comparable(answered: Answered, start: int, now: Tensors, scores: str, *, best: bool = False) -> tuple[Tensors, Tensors]:
     """Return what was answered from row `start` on, and the same part of what is answered `now`, as arrays to compare.
 
     `scores` names the output that the best classes were taken from. What is not finite is one thing in JSON, and so here.
+    With `best`, a best class of then must be one of now, among all classes and not only those that were told.
     """
     wanted: Tensors = {}
     given: Tensors = {}
@@ -188,6 +195,10 @@ def comparable(answered: Answered, start: int, now: Tensors, scores: str) -> tup
         index = np.array([[one["index"] for one in line] for line in lines])
         given[scores] = _as_told(np.take_along_axis(now[scores], index, axis=1))
         wanted[scores] = _as_array([[one["score"] for one in line] for line in lines], now[scores])
+        if best:
+            told = np.where(wanted[scores] == np.nanmax(wanted[scores], axis=1, keepdims=True), given[scores], -np.inf)
+            given[_BEST] = (told == np.nanmax(_as_told(now[scores]), axis=1, keepdims=True)).any(axis=1)
+            wanted[_BEST] = np.ones(rows, dtype=bool)
     return wanted, given
 
 

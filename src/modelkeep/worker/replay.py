@@ -6,14 +6,15 @@ and the history, so it can be done again from the start whenever a worker dies o
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, aclosing
+from datetime import datetime
 from typing import Final
 
 import msgspec
 
 from modelkeep.contracts.confinement import Level
-from modelkeep.contracts.errors import ModelkeepError, NotFound
+from modelkeep.contracts.errors import ModelkeepError, NotFound, Unavailable
 from modelkeep.contracts.prediction import PredictionRecord
 from modelkeep.contracts.snapshot import Limits, Recording, ServedVersion
 from modelkeep.control.deployments.rules import served_version
@@ -25,6 +26,7 @@ from modelkeep.control.predictions.rules import Wanted
 from modelkeep.control.predictions.service import Predictions
 from modelkeep.control.replays.rules import (
     MOST,
+    Compared,
     Details,
     Failure,
     File,
@@ -33,15 +35,17 @@ from modelkeep.control.replays.rules import (
     Skip,
     SkippedPrediction,
     Summary,
+    compared_as,
     counted,
     expiry,
+    may_quote,
     may_show,
 )
 from modelkeep.control.replays.service import Replays
 from modelkeep.control.safety.service import Switches
 from modelkeep.infra.clock import Clock
 from modelkeep.infra.jobs import Job
-from modelkeep.sandbox.agreement import ABSOLUTE, RELATIVE
+from modelkeep.sandbox.agreement import ABSOLUTE, RELATIVE, RELATIVE_TO_ROW
 from modelkeep.serving.codec import tensors_from_json
 from modelkeep.worker.comparing import Tally
 from modelkeep.worker.forms import Forms, FormsFailedError
@@ -52,6 +56,12 @@ WITHIN_S: Final = 300.0
 _PAGE: Final = 200
 _MOST_LOOKED_AT: Final = 20_000
 _TELL_EVERY_S: Final = 1.0
+_TOLERANCES: Final[Mapping[Compared, tuple[float | None, float | None]]] = {
+    Compared.NUMBERS: (RELATIVE, ABSOLUTE),
+    Compared.NUMBERS_BY_ROW: (RELATIVE_TO_ROW, ABSOLUTE),
+    Compared.CLASSES: (None, None),
+}
+"""Relative and absolute tolerance, by what is compared."""
 
 
 class CameToNothingError(Exception):
@@ -103,17 +113,25 @@ class Replaying:
             text = f"It was not done after {self._within_s:g} s, at {attempt.replayed} predictions. Ask for fewer."
             await self._replays.fail(replay.id, Failure("replay_timeout", text), job.id)
         except CameToNothingError as error:
-            await self._replays.fail(replay.id, error.failure, job.id, details=attempt.details())
+            await self._fail(attempt, error.failure, job)
         except FormsFailedError as error:
-            await self._replays.fail(replay.id, Failure(error.code, str(error)), job.id, details=attempt.details())
+            words = str(error) if attempt.may_quote() else error.unquoted
+            await self._fail(attempt, Failure(error.code, words), job)
         else:
-            expires_at = expiry(self._clock(), replay.created_at, attempt.shown())
-            await self._replays.finish(replay.id, attempt.summary(), attempt.details(), expires_at, job.id)
+            await self._replays.finish(replay.id, attempt.summary(), attempt.details(), self._expiry(attempt), job.id)
 
     async def give_up(self, job: Job) -> None:
         """Write down that it failed, and that this was nobody's fault who asked."""
         text = f"It was begun {job.attempts - 1} times and never came to an end. The worker's log says more."
         await self._replays.fail(job.subject, Failure("replay_failed", text), job.id, failed=True)
+
+    async def _fail(self, attempt: "_Attempt", failure: Failure, job: Job) -> None:
+        """Write down that it came to nothing, for as long as what it shows may be kept."""
+        shown = attempt.details()
+        await self._replays.fail(attempt.replay.id, failure, job.id, details=shown, expires_at=self._expiry(attempt))
+
+    def _expiry(self, attempt: "_Attempt") -> datetime:
+        return expiry(self._clock(), attempt.replay.created_at, attempt.shown())
 
     async def _answer_again(self, attempt: "_Attempt", rows: str | None) -> None:
         questions = self._questions(attempt, rows)
@@ -123,8 +141,10 @@ class Replaying:
             async for question in questions:
                 forms = forms or await self._forms(stack, attempt.version)
                 await attempt.know(question.deployment, self._deployments)
+                attempt.asking = question
                 async for part in forms.ask(question):
-                    attempt.tally.take(part)
+                    await asyncio.to_thread(attempt.tally.take, part)  # many rows take long, and others have jobs
+                attempt.asking = None
                 attempt.replayed += 1
                 if time.monotonic() - told >= _TELL_EVERY_S:
                     await self._replays.note_progress(attempt.replay.id, attempt.replayed)
@@ -136,7 +156,10 @@ class Replaying:
         accepted = (await self._switches.safety()).accepted
         serving = self._served(version, accepted)
         original = self._served(msgspec.structs.replace(version, compiled=None), accepted)
-        return await Forms.start(stack, self._start_runner, serving, original)
+        try:
+            return await Forms.start(stack, self._start_runner, serving, original)
+        except (Unavailable, NotFound) as error:
+            raise CameToNothingError(error.code, f"The replay could not begin: {error.message}") from error
 
     def _served(self, version: Version, accepted: Level | None) -> ServedVersion:
         served = served_version(version, (), self._limits)
@@ -191,11 +214,32 @@ class _Attempt:
     def __init__(self, replay: Replay, version: Version) -> None:
         self.replay = replay
         self.version = version
-        self.tally = Tally(version.scores, lambda deployment, output: may_show(output, self._recordings.get(deployment)))
+        serving = version.compiled
+        self._original = File(version.digest, version.format, version.runner)
+        self._serving = (
+            self._original if serving is None else File(serving.digest, serving.format, serving.runner, serving.precision)
+        )
+        self._compared = compared_as(self._original, self._serving)
+        self.tally = Tally(version.scores, self._may_show, self._compared)
+        self.asking: Question | None = None
         self.replayed = 0
         self._skipped: list[SkippedPrediction] = []
         self._counts: dict[str, int] = {}
         self._recordings: dict[str, Recording | None] = {}
+
+    def _may_show(self, question: Question, output: str) -> bool:
+        """Whether policy keeps an output, now and when it was answered."""
+        if question.answered.partly and output not in question.answered.outputs:
+            return False
+        return may_show(output, self._recordings.get(question.deployment), recorded=question.prediction is not None)
+
+    def may_quote(self) -> bool:
+        """Whether what a model said over the question in hand may be written down."""
+        asking = self.asking
+        if asking is None:  # it was not asked anything yet
+            return True
+        recorded = asking.prediction is not None
+        return not asking.answered.partly and may_quote(self._recordings.get(asking.deployment), recorded=recorded)
 
     @property
     def looked_at(self) -> int:
@@ -227,7 +271,9 @@ class _Attempt:
 
     def shown(self) -> list[tuple[float, int]]:
         """Return the times of the predictions that are shown, and the days for which they are kept."""
-        kept = ((one.at, self._recordings.get(one.deployment)) for one in self.tally.shown_of if one.prediction is not None)
+        asking = [] if self.asking is None else [self.asking]  # whose words a failure may hold
+        shown = [one for one in (*self.tally.shown_of, *asking) if one.prediction is not None]
+        kept = ((one.at, self._recordings.get(one.deployment)) for one in shown)
         return [(at, recording.keep_days) for at, recording in kept if recording is not None]
 
     def details(self) -> Details:
@@ -236,10 +282,10 @@ class _Attempt:
 
     def summary(self) -> Summary:
         """Return how it came out."""
-        version, serving = self.version, self.version.compiled or self.version
+        relative, absolute = _TOLERANCES[self._compared]
         return Summary(
-            original=File(version.digest, version.format, version.runner),
-            serving=File(serving.digest, serving.format, serving.runner),
+            original=self._original,
+            serving=self._serving,
             predictions=0 if self.replay.asked.rows else self.looked_at,
             replayed=0 if self.replay.asked.rows else self.replayed,
             skipped=dict(self._counts),
@@ -249,6 +295,7 @@ class _Attempt:
             recorded_serving=self.tally.pair(Pair.RECORDED_SERVING),
             serving_original=self.tally.pair(Pair.SERVING_ORIGINAL),
             recorded_original=self.tally.pair(Pair.RECORDED_ORIGINAL),
-            relative_tolerance=RELATIVE,
-            absolute_tolerance=ABSOLUTE,
+            relative_tolerance=relative,
+            absolute_tolerance=absolute,
+            compared=self._compared,
         )

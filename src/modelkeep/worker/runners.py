@@ -1,4 +1,4 @@
-"""Runners for validations: each is asked of the supervisor by a ticket, used once, and ended."""
+"""Runners for validations and replays: each is asked of the supervisor by a ticket, used once, and ended."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from modelkeep.sandbox.control import Cause, Channel, Gone
 
 
 class RunnerUnavailable(Unavailable):
-    """No runner process could be started for the validation."""
+    """No runner process could be started."""
 
     code = "runner_unavailable"
 

@@ -147,7 +147,7 @@ class Trial:
             self._session.kill(Cause.PROTOCOL)
             gone = await self._session.gone()
         if gone.cause in {Cause.NOT_STARTED, Cause.STOPPED}:
-            raise Unavailable(f"The runner of the validation was ended: {gone.detail or gone.cause}.") from error
+            raise Unavailable(f"The runner was ended: {gone.detail or gone.cause}.") from error
         last_words = for_people(gone.stderr.strip().rpartition("\n")[2])
         detail = "; ".join(part for part in (error.protocol_error, gone.detail, last_words) if part)
         if gone.cause is Cause.MEMORY or says_out_of_memory(gone.stderr):

@@ -5,8 +5,11 @@ import hashlib
 import json
 import random
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import numpy as np
 import pytest
 import sqlalchemy as sa
@@ -19,14 +22,16 @@ from fixtures.runners import Bench
 from modelkeep.app.control_plane import ControlPlane
 from modelkeep.contracts.prediction import PredictionRecord
 from modelkeep.contracts.signature import Dtype, ImageSpec, Signature, TensorSpec
-from modelkeep.contracts.snapshot import Limits
+from modelkeep.contracts.snapshot import Limits, RunnerSpec
 from modelkeep.control.models.rules import Version
 from modelkeep.control.predictions.service import Predictions
-from modelkeep.control.replays.errors import ReplayNotFound
-from modelkeep.control.replays.rules import Asked, Pair, Replay, Skip, State
+from modelkeep.control.replays.errors import ReplayNotFound, RowsNotKept
+from modelkeep.control.replays.rules import Asked, Compared, Pair, Replay, Skip, State
 from modelkeep.control.replays.tables import replays
 from modelkeep.infra.db import Database
 from modelkeep.infra.jobs import JobState, jobs
+from modelkeep.sandbox.agreement import RELATIVE_TO_ROW
+from modelkeep.worker.runners import RunnerUnavailable
 
 LAST = Asked(last=1000)
 SHORT = Limits(memory_mb=2048, load_timeout_s=20, run_timeout_s=1)
@@ -115,6 +120,27 @@ async def test_where_the_uploaded_file_serves_there_is_one_runner(place: Place):
     assert len(place.bench.sessions) == 1
 
 
+async def test_the_same_file_in_another_library_is_another_form(place: Place):
+    pytest.importorskip("openvino")
+    output = (TensorSpec("scores", Dtype.FP32, (-1, 3)),)
+    signature = Signature((TensorSpec("x", Dtype.FP32, (-1, 4)),), output)
+    version = await place.version(artifacts.onnx_scores(), form="onnx", signature=signature, serves_by="openvino")
+    replay = done(await place.replay(version, Asked(rows=True), [[1.0, 2.0, 3.0, 4.0]]))
+    found = replay.summary
+    assert len(place.bench.sessions) == 2
+    assert found.serving == msgspec.structs.replace(found.original, runner="openvino")
+    assert (found.compared, found.relative_tolerance) == (Compared.NUMBERS_BY_ROW, RELATIVE_TO_ROW)
+    assert found.rows_equal == 1
+
+
+async def test_the_same_file_in_another_precision_is_another_form(place: Place):
+    version = await place.version(echo(), serves_by="echo", precision="bf16")
+    replay = await place.replay(version, Asked(rows=True), [[1.0, 2.0]])
+    assert replay.failure.code == "provider_mismatch"  # it was asked for, and echoes compute in nothing else
+    assert replay.failure.message.startswith("The compiled form: ")
+    assert len(place.bench.sessions) == 2
+
+
 def _hashed(rows: object) -> bytes:
     return json.dumps(hashlib.sha256(str(rows).encode()).hexdigest()).encode()
 
@@ -193,7 +219,7 @@ async def test_what_policy_leaves_out_is_compared_and_not_shown(place: Place):
     then = answered(version, [[4321.5, 1.0]], outputs=_hashed("x"), output_note="hashed")
     await place.load([secret, then])
     shown = done(await place.replay(version, LAST))
-    assert {one.prediction: one.hidden for one in shown.details.differing} == {secret.id: (), then.id: ()}
+    assert {one.prediction: one.hidden for one in shown.details.differing} == {secret.id: (), then.id: ("input",)}
     assert shown.summary.recorded_serving.rows == 1  # a hash is not compared
     await place.control.deployments.configure(ADMIN, "forest", {"recording": {"outputs": "drop"}})
     hidden = done(await place.replay(version, LAST))
@@ -203,6 +229,80 @@ async def test_what_policy_leaves_out_is_compared_and_not_shown(place: Place):
         row = await tx.one(sa.select(sa.cast(replays.c.details, sa.Text)).where(replays.c.id == hidden.id))
     assert row is not None
     assert not re.search(r"1234\.5|3703\.5|4321\.5|12964\.5", str(row[0]))
+
+
+async def test_what_policy_hashed_then_stays_out_of_sight_when_policy_is_relaxed(place: Place):
+    version = await place.version(echo(), echo(factor=3.0))
+    then = answered(version, [[4321.5, 1.0]], outputs=_hashed("x"), output_note="hashed")
+    await place.load([then])
+    (row,) = done(await place.replay(version, LAST)).details.differing
+    assert (row.hidden, row.serving.outputs, row.original.outputs) == (("input",), {}, {})
+
+
+async def test_where_a_sample_is_kept_rows_of_ones_own_are_answered_out_of_sight(place: Place):
+    version = await place.version(echo(), echo(factor=3.0))
+    await place.load([answered(version, [[1234.5, 1.0]])])
+    waiting = await place.control.replays.ask(ADMIN, "forest", 1, Asked(rows=True), "[[1, 2]]")
+    await place.control.deployments.configure(ADMIN, "forest", {"recording": {"sample": 0.0}})
+    await place.worker().run(await place.job())
+    (own,) = (await place.control.replays.replay(waiting.id)).details.differing
+    assert (own.hidden, own.original.outputs) == (("input",), {})
+    with pytest.raises(RowsNotKept):
+        await place.control.replays.ask(ADMIN, "forest", 1, Asked(rows=True), "[[1, 2]]")
+    (chosen,) = done(await place.replay(version, LAST)).details.differing  # it was recorded: it may be shown
+    assert chosen.original.outputs == {"input": [1234.5, 1.0]}
+
+
+LAST_WORDS = (
+    "print('saw', rows[0, 1], file=sys.stderr, flush=True)\nif rows[0, 0] == 13: signal.raise_signal(9)\nreturn rows[:, 0]"
+)
+
+
+async def _failing(place: Place) -> Replay:
+    """A replay of a row whose answer differs, and then of one that its model dies of."""
+    output = (TensorSpec("output", Dtype.FP64, (-1,)),)
+    signature = Signature((TensorSpec("input", Dtype.FP64, (-1, 2)),), output)
+    data = artifacts.pickle_answering(LAST_WORDS)
+    version = await place.version(data, form="pickle", runner="sklearn", signature=signature)
+    body = json.dumps({"outputs": {"output": [7.0]}}).encode()
+    rows = ([1.0, 2.0], [13.0, 4321.5])
+    kept = [answered(version, [row], outputs=body, at=NOON - 20 * 86_400) for row in rows]
+    await place.load(kept)
+    replay = await place.replay(version, Asked(predictions=tuple(one.id for one in kept)))
+    assert (replay.state, replay.failure.code, len(replay.details.differing)) == (State.FAILED, "predict_crashed", 1)
+    return replay
+
+
+async def test_a_replay_that_fails_goes_with_what_it_shows(place: Place):
+    await place.control.models.create(ADMIN, "forest")
+    await place.control.deployments.configure(ADMIN, "forest", {"recording": {"keep_days": 25}})
+    replay = await _failing(place)
+    assert "4321.5" in replay.failure.message
+    assert replay.expires_at == datetime(2026, 1, 7, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("policy", [{"outputs": "drop"}, {"inputs": "hash"}, {"enabled": False}])
+async def test_last_words_of_a_model_are_left_out_where_policy_does_not_keep_all(place: Place, policy: dict):
+    await place.control.models.create(ADMIN, "forest")
+    await place.control.deployments.configure(ADMIN, "forest", {"recording": policy})
+    replay = await _failing(place)
+    assert replay.failure.message.startswith("The uploaded file: ")
+    assert "4321.5" not in replay.failure.message
+
+
+async def test_a_start_that_fails_ends_the_replay_at_once_with_its_words(place: Place):
+    version = await place.version(echo())
+
+    @asynccontextmanager
+    async def refuses(spec: RunnerSpec, sample: object) -> AsyncIterator[None]:
+        del spec, sample
+        raise RunnerUnavailable("its file is gone")
+        yield
+
+    place.bench.start = refuses  # type: ignore[method-assign, assignment]
+    replay = await place.replay(version, Asked(rows=True), [[1.0, 2.0]])
+    assert (replay.state, replay.failure.code) == (State.FAILED, "runner_unavailable")
+    assert replay.failure.message == "The replay could not begin: its file is gone"
 
 
 async def test_outputs_that_were_kept_by_field_are_compared_where_they_are_in_the_clear(place: Place):

@@ -11,7 +11,10 @@ from modelkeep.contracts.snapshot import Recording
 from modelkeep.control.replays.errors import InvalidReplay, RowsNotKept
 from modelkeep.control.replays.rules import (
     Asked,
+    Compared,
+    File,
     check_rows_may_wait,
+    compared_as,
     encode_rows,
     expiry,
     first_expiry,
@@ -77,6 +80,15 @@ def test_any_texts_are_ids_or_refused_as_such(texts: list[str]) -> None:
     assert 1 <= len(asked.predictions) <= len(texts)
 
 
+def test_a_form_is_held_to_the_rule_that_it_was_accepted_by() -> None:
+    original = File("a", "onnx", "onnx")
+    assert compared_as(original, original) is Compared.NUMBERS
+    assert compared_as(File("a", "pickle", "sklearn"), File("b", "onnx", "onnx")) is Compared.NUMBERS
+    assert compared_as(original, File("a", "onnx", "openvino")) is Compared.NUMBERS_BY_ROW
+    for precision in ("bf16", "int8"):
+        assert compared_as(original, File("b", "onnx", "onnx", precision)) is Compared.CLASSES
+
+
 def test_rows_that_cannot_be_kept_are_refused() -> None:
     with pytest.raises(InvalidReplay):
         encode_rows([["\ud800"]])
@@ -86,7 +98,13 @@ def test_rows_that_cannot_be_kept_are_refused() -> None:
 def test_rows_do_not_wait_where_no_inputs_are_kept() -> None:
     check_rows_may_wait(Recording())
     check_rows_may_wait(Recording(outputs="drop"))
-    forbids = (Recording(enabled=False), Recording(inputs="hash"), Recording(inputs="drop"), Recording(fields={"x": "hash"}))
+    forbids = (
+        Recording(enabled=False),
+        Recording(inputs="hash"),
+        Recording(inputs="drop"),
+        Recording(fields={"x": "hash"}),
+        Recording(sample=0.99),
+    )
     for recording in forbids:
         with pytest.raises(RowsNotKept):
             check_rows_may_wait(recording)

@@ -1,12 +1,14 @@
 """Three answers to a row are counted as what they are, for any mix of them."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelkeep.control.replays.rules import MOST_SHOWN, Pair
-from modelkeep.sandbox.agreement import ABSOLUTE, RELATIVE, largest_gap
+from modelkeep.control.replays.rules import MOST_SHOWN, Compared, Pair
+from modelkeep.sandbox.agreement import ABSOLUTE, RELATIVE, Differs, agreeing, largest_gap
 from modelkeep.worker.comparing import LONGEST_SHOWN, Part, Tally
 from modelkeep.worker.recorded import Answered, Question
 
@@ -55,6 +57,79 @@ def test_counts_are_those_of_each_row_by_itself(rows: list[tuple[float, float, f
         assert np.isfinite(seen.pair(pair).largest_difference)
 
 
+@given(st.lists(st.tuples(VALUES, VALUES, VALUES, VALUES), min_size=1, max_size=30))
+def test_numbers_of_another_library_are_allowed_a_share_of_the_largest_in_their_row(rows: list[tuple[float, ...]]) -> None:
+    wanted, given_ = [np.array([row[at : at + 2] for row in rows]) * 1000 for at in (0, 2)]
+    seen = Tally("", lambda _question, _output: True, Compared.NUMBERS_BY_ROW)
+    other = np.array(["a"] * len(rows), dtype=object)
+    seen.take(Part(question(len(rows)), 0, len(rows), {"y": given_, "z": other}, {"z": other, "y": wanted}))
+    apart = 0
+    for one, two in zip(wanted, given_, strict=True):
+        try:
+            agreeing({"y": one[None]}, {"y": two[None]})
+        except Differs:
+            apart += 1
+    assert seen.rows - seen.equal == apart
+
+
+@given(st.lists(st.tuples(VALUES, VALUES, VALUES, VALUES), min_size=1, max_size=30))
+def test_where_classes_are_compared_one_of_the_best_must_be_the_same(rows: list[tuple[float, ...]]) -> None:
+    wanted, given_ = [np.array([row[at : at + 2] for row in rows]) for at in (0, 2)]
+    seen = Tally("y", lambda _question, _output: True, Compared.CLASSES)
+    seen.take(Part(question(len(rows)), 0, len(rows), {"y": given_, "z": given_}, {"z": given_ * 2, "y": wanted}))
+
+    def best(row: np.ndarray) -> set[int]:
+        there = {at: value for at, value in enumerate(row.tolist()) if not np.isnan(value)}
+        return {at for at, value in there.items() if value == max(there.values())}
+
+    apart = [
+        bool((np.isfinite(one) != np.isfinite(two)).any()) or not (best(one) & best(two) or not (best(one) or best(two)))
+        for one, two in zip(wanted, given_, strict=True)
+    ]
+    assert seen.rows - seen.equal == sum(apart)
+
+
+def test_where_classes_are_compared_what_is_no_number_must_be_equal() -> None:
+    seen = Tally("y", lambda _question, _output: True, Compared.CLASSES)
+    scores = np.array([[0.1, 0.9], [0.9, 0.1]])
+    labels = [np.array(["a", last], dtype=object) for last in ("b", "c")]
+    seen.take(Part(question(2), 0, 2, {"y": scores, "t": labels[0]}, {"y": scores / 2, "t": labels[1]}))
+    assert (seen.equal, [one.row for one in seen.shown]) == (1, [1])
+
+
+def test_a_best_class_of_then_is_sought_among_all_classes_of_now() -> None:
+    seen = Tally("y", lambda _question, _output: True, Compared.CLASSES)
+    told = [[{"index": 1, "score": 0.4}, {"index": 0, "score": 0.3}]] * 2
+    now = np.array([[0.2, 0.5, 0.3], [0.2, 0.3, 0.5]])
+    seen.take(Part(question(2, Answered(top=told)), 0, 2, {"y": now}, {"y": now}))
+    assert [one.row for one in seen.shown] == [1]
+    assert seen.pair(Pair.RECORDED_ORIGINAL).differ == 1
+
+
+def test_many_rows_that_differ_are_counted_together() -> None:
+    """Row by row this took ten seconds."""
+    rows = 60_000
+    seen = tally()
+    now = np.arange(2.0 * rows).reshape(rows, 2)
+    recorded = Answered({"y": (2 * now + 9).tolist()})
+    began = time.process_time()
+    seen.take(Part(question(rows, recorded), 0, rows, {"y": -now - 2}, {"y": now + 3}))
+    assert time.process_time() - began < 2
+    assert (seen.rows, seen.equal) == (rows, 0)
+    assert [one.row for one in seen.shown] == list(range(MOST_SHOWN))
+    assert seen.shown[19].original.outputs == {"y": [41.0, 42.0]}
+
+
+def test_one_record_of_another_shape_differs_alone() -> None:
+    seen = tally()
+    now = np.arange(200.0).reshape(100, 2)
+    told: list[object] = now.tolist()
+    told[37], told[61] = [1.0], "?"
+    seen.take(Part(question(100, Answered({"y": told})), 0, 100, {"y": now}, {"y": now}))
+    assert [one.row for one in seen.shown] == [37, 61]
+    assert seen.equal == 98
+
+
 def test_what_a_file_refuses_is_an_answer_too() -> None:
     seen = tally()
     take(seen, [1.0], "predict_failed", [1.0])
@@ -82,6 +157,16 @@ def test_best_classes_that_the_model_does_not_have_differ_and_break_nothing(top:
     now = {"y": np.array([[0.5, 0.5]])}
     seen.take(Part(question(1, Answered(top=[top])), 0, 1, now, now))
     assert seen.pair(Pair.RECORDED_SERVING).differ == 1
+
+
+def test_best_classes_are_hidden_with_the_output_that_they_were_taken_from() -> None:
+    seen = Tally("y", lambda _question, output: output != "y")
+    answered = Answered(top=[[{"index": 0, "score": 0.5}]])
+    seen.take(Part(question(1, answered), 0, 1, "predict_failed", "predict_failed"))
+    (row,) = seen.shown
+    assert row.hidden == ("y",)
+    assert row.recorded is not None
+    assert row.recorded.outputs == {}
 
 
 def test_texts_are_compared_as_texts_and_bytes_as_json_has_them() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from modelkeep.api.schemas.wire import Answer, Ask
-from modelkeep.control.replays.rules import LONGEST_ID, MOST, Pair, Skip, State
+from modelkeep.control.replays.rules import LONGEST_ID, MOST, Compared, Pair, Skip, State
 
 
 class NewReplay(Ask):
@@ -36,6 +36,7 @@ class FileAnswer(Answer):
     digest: str
     format: str
     runner: str
+    precision: str
 
 
 class ComparisonAnswer(Answer):
@@ -47,7 +48,11 @@ class ComparisonAnswer(Answer):
 
 
 class SummaryAnswer(Answer):
-    """How it came out. `predictions` were looked at: `replayed` were answered again, the others `skipped`, by reason."""
+    """How it came out. `predictions` were looked at: `replayed` were answered again, the others `skipped`, by reason.
+
+    `compared` says what must be the same: `numbers` within the tolerances, of each number or (`numbers_by_row`) of the largest
+    of its row, or `classes` alone, where the form that serves was accepted within the version's accuracy budget.
+    """
 
     original: FileAnswer
     serving: FileAnswer
@@ -61,8 +66,9 @@ class SummaryAnswer(Answer):
     serving_original: ComparisonAnswer
     recorded_original: ComparisonAnswer
     largest_difference: float
-    relative_tolerance: float
-    absolute_tolerance: float
+    relative_tolerance: float | None
+    absolute_tolerance: float | None
+    compared: Compared
 
 
 class FailureAnswer(Answer):

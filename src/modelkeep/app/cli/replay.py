@@ -180,19 +180,32 @@ def _show(screen: Screen, one: "Replay") -> None:
 
 def _facts(summary: Mapping[str, Any]) -> dict[str, Cell]:
     serving, original = summary["serving"], summary["original"]
-    same = serving["digest"] == original["digest"]
+    same = serving == original
     skipped = ", ".join(f"{count} {reason}" for reason, count in summary["skipped"].items())
     return {
-        "original": f"{original['format']}, {original['digest'][:12]}",
-        "serving": "the same file" if same else f"{serving['format']}, {serving['digest'][:12]}",
+        "original": _file(original),
+        "serving": "the same file" if same else _file(serving),
         "predictions": f"{summary['replayed']} of {summary['predictions']}" if summary["predictions"] else None,
         "skipped": skipped,
         "recorded and serving": _compared(summary["recorded_serving"]),
         "serving and original": None if same else _compared(summary["serving_original"]),
         "recorded and original": None if same else _compared(summary["recorded_original"]),
         "not answered": f"{summary['rows_refused']} rows" if summary["rows_refused"] else None,
-        "tolerance": f"{summary['absolute_tolerance']:g} + {summary['relative_tolerance']:g} x the number",
+        **_rule(summary),
     }
+
+
+def _file(one: Mapping[str, Any]) -> str:
+    return f"{one['format']} by {one['runner']}, {one['precision']}, {one['digest'][:12]}"
+
+
+def _rule(summary: Mapping[str, Any]) -> dict[str, Cell]:
+    """Return by what rule answers were the same, in words."""
+    if summary["compared"] == "classes":
+        accepted = "it serves within the accuracy budget of the version, so numbers differ"
+        return {"compared": f"best classes, and what is no number: {accepted}"}
+    of = "the largest number of the row" if summary["compared"] == "numbers_by_row" else "the number"
+    return {"tolerance": f"{summary['absolute_tolerance']:g} + {summary['relative_tolerance']:g} x {of}"}
 
 
 def _compared(pair: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from modelkeep.contracts.errors import FieldError
+from modelkeep.contracts.runner import Precision
 from modelkeep.contracts.snapshot import Recording
 from modelkeep.control.predictions.rules import day_of, made_at
 from modelkeep.control.replays.errors import InvalidReplay, RowsNotKept
@@ -75,6 +76,20 @@ class Pair(StrEnum):
     RECORDED_ORIGINAL = "recorded_original"
 
 
+class Compared(StrEnum):
+    """What must be the same for two answers to agree.
+
+    numbers          numbers, within a share of each of them
+    numbers_by_row   numbers, within a share of the largest in the row's answer: another library made them
+    classes          the best class of each row, and all that are no numbers: the serving form was accepted within the accuracy
+                     budget of the version, so its numbers are others
+    """
+
+    NUMBERS = "numbers"
+    NUMBERS_BY_ROW = "numbers_by_row"
+    CLASSES = "classes"
+
+
 class Asked(msgspec.Struct, frozen=True):
     """What is to be answered again: these predictions, the newest `last` ones, or rows of the caller's own."""
 
@@ -84,11 +99,12 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class File(msgspec.Struct, frozen=True):
-    """The file that a side ran: its SHA-256, its format, and the runner plugin that loaded it."""
+    """The file that a side ran: its SHA-256, its format, the runner plugin that loaded it, and what that computed in."""
 
     digest: str
     format: str
     runner: str
+    precision: Precision = "f32"
 
 
 class Comparison(msgspec.Struct, frozen=True):
@@ -103,7 +119,8 @@ class Summary(msgspec.Struct, frozen=True):
     """How a replay came out.
 
     `predictions` were looked at: `replayed` of them were answered again, the others were `skipped`, by reason. `rows_refused`
-    are rows that a file could not answer. Numbers may differ by `absolute_tolerance + relative_tolerance * |number|`.
+    are rows that a file could not answer. Numbers may differ by `absolute_tolerance + relative_tolerance * |number|`, of the
+    number itself or of the largest in its row, as `compared` says; there are no tolerances where classes are compared.
     """
 
     original: File
@@ -117,8 +134,9 @@ class Summary(msgspec.Struct, frozen=True):
     recorded_serving: Comparison
     serving_original: Comparison
     recorded_original: Comparison
-    relative_tolerance: float
-    absolute_tolerance: float
+    relative_tolerance: float | None
+    absolute_tolerance: float | None
+    compared: Compared = Compared.NUMBERS
 
     @property
     def largest_difference(self) -> float:
@@ -215,6 +233,15 @@ def read_asked(predictions: Sequence[str] | None, last: int | None, rows: object
     return Asked(predictions=ids)
 
 
+def compared_as(original: File, serving: File) -> Compared:
+    """Return by which rule the serving form was accepted: its answers can be held to no other."""
+    if serving.precision != "f32":
+        return Compared.CLASSES
+    if serving.format == original.format and serving.runner != original.runner:
+        return Compared.NUMBERS_BY_ROW
+    return Compared.NUMBERS
+
+
 def encode_rows(rows: object) -> str:
     """Return the caller's rows as JSON text; raises `InvalidReplay` for values that cannot be kept."""
     try:
@@ -224,17 +251,26 @@ def encode_rows(rows: object) -> str:
 
 
 def check_rows_may_wait(recording: Recording) -> None:
-    """Refuse the caller's own rows where policy lets no inputs touch a disk."""
+    """Refuse the caller's own rows where policy lets no inputs, or not all, touch a disk."""
     keeps = (recording.inputs, *recording.fields.values())
-    if not recording.enabled or any(keep != "keep" for keep in keeps):
+    if not recording.enabled or recording.sample < 1 or any(keep != "keep" for keep in keeps):
         raise RowsNotKept
 
 
-def may_show(output: str, recording: Recording | None) -> bool:
-    """Whether answers of this output may be written down; of a deployment that is no more, none may."""
-    if recording is None or not recording.enabled:
+def may_show(output: str, recording: Recording | None, *, recorded: bool = True) -> bool:
+    """Whether answers of this output may be written down; of a deployment that is no more, none may.
+
+    Rows that are not `recorded` have not been chosen by `sample`: where it leaves any out, their answers are not shown.
+    """
+    if recording is None or not recording.enabled or not (recorded or recording.sample >= 1):
         return False
     return recording.fields.get(output, recording.outputs) == "keep"
+
+
+def may_quote(recording: Recording | None, *, recorded: bool) -> bool:
+    """Whether what a model said over a row may be written down: its last words may hold any input or output."""
+    keeps = () if recording is None else (recording.inputs, recording.outputs, *recording.fields.values())
+    return may_show("", recording, recorded=recorded) and all(keep == "keep" for keep in keeps)
 
 
 def first_expiry(created_at: datetime) -> datetime:

@@ -116,11 +116,20 @@ class Replays:
             await self._jobs.finish(tx, job_id)
 
     async def fail(
-        self, replay_id: str, failure: Failure, job_id: str, *, details: Details | None = None, failed: bool = False
+        self,
+        replay_id: str,
+        failure: Failure,
+        job_id: str,
+        *,
+        details: Details | None = None,
+        expires_at: datetime | None = None,
+        failed: bool = False,
     ) -> None:
         """Write down that it came to nothing; `failed` says that the job itself was given up."""
+        goes = {} if expires_at is None else {"expires_at": expires_at}
         async with self._db.begin() as tx:
-            await store.end(tx, replay_id, state=State.FAILED, finished_at=self._clock(), failure=failure, details=details)
+            values = {"finished_at": self._clock(), "failure": failure, "details": details, **goes}
+            await store.end(tx, replay_id, state=State.FAILED, **values)
             await self._jobs.finish(tx, job_id, failed=failed, detail=failure.message if failed else "")
 
     async def finish_job(self, job_id: str) -> None:
