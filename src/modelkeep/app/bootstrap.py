@@ -345,7 +345,9 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
     )
     started()
     handlers: dict[str, Handler] = {VALIDATE_VERSION: validation, REPLAY_PREDICTIONS: replaying}
-    await Worker(db, control.jobs, handlers, role.worker, places.run).run(stop)
+    patient = frozenset({REPLAY_PREDICTIONS})
+    worker = Worker(db, control.jobs, handlers, role.worker, places.run, patient=patient, tidy=control.replays.forget)
+    await worker.run(stop)
     await history.close()
     await db.close()
 

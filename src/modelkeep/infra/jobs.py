@@ -79,6 +79,11 @@ class Jobs:
         oldest = sa.select(jobs).where(jobs.c.state.in_(_UNFINISHED)).order_by(jobs.c.id).limit(limit)
         return [_job(row) for row in await tx.all(oldest)]
 
+    async def kind(self, tx: Transaction, job_id: str) -> str:
+        """Return what kind of job this is; "" where it is not known."""
+        row = await tx.one(sa.select(jobs.c.kind).where(jobs.c.id == job_id))
+        return "" if row is None else str(row.kind)
+
     async def begin(self, tx: Transaction, job_id: str, worker: str) -> Job | None:
         """Note that `worker` begins (again); None when the job has ended, or is not known."""
         running = sa.update(jobs).where(jobs.c.id == job_id, jobs.c.state.in_(_UNFINISHED))

@@ -6,7 +6,8 @@ counted in the row before the work begins, so that a job which kills its worker 
 
 import asyncio
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -27,6 +28,7 @@ _log = structlog.get_logger(__name__)
 _AT_ONCE: Final = 100
 _START_AGAIN_S: Final = 60.0
 _KEPT: Final = timedelta(days=30)
+_TIDY_EVERY_S: Final = 3600.0
 
 T = TypeVar("T")
 
@@ -44,7 +46,11 @@ class Handler(Protocol):
 
 
 class Worker:
-    """Works on jobs until it is told to stop."""
+    """Works on jobs until it is told to stop.
+
+    Jobs of `patient` kinds, which hold a place for long and are asked for often, leave one place to the others, if there are
+    two. `tidy` is done at the start and every hour.
+    """
 
     def __init__(
         self,
@@ -54,6 +60,8 @@ class Worker:
         settings: WorkerSettings,
         run_dir: Path,
         *,
+        patient: frozenset[str] = frozenset(),
+        tidy: Callable[[], Awaitable[None]] | None = None,
         clock: Clock = utc_now,
     ) -> None:
         self._db = db
@@ -64,6 +72,10 @@ class Worker:
         self._listener = Listener(run_dir / "worker.sock")
         self._engine = JobEngine(_engine_url(db), settings.name, self._perform)
         self._places = asyncio.Semaphore(settings.jobs)
+        self._places_of_patient = asyncio.Semaphore(max(1, settings.jobs - 1))
+        self._patient = patient
+        self._tidy = tidy
+        self._tidied = float("-inf")
         self._started: dict[str, float] = {}
         self._renewed = float("-inf")
         self._troubled = False
@@ -89,8 +101,8 @@ class Worker:
             await self._listener.wait(self._settings.quiet_start_s)
         while not await self._quietly(self._launched()):
             await self._listener.wait(self._settings.poll_s)
-        await self._quietly(self._sweep())
         while True:
+            await self._quietly(self._sweep())
             await self._quietly(self._reconcile())
             await self._listener.wait(self._settings.poll_s)
 
@@ -141,15 +153,17 @@ class Worker:
 
     async def _perform(self, job_id: str) -> bool:
         """Work on a job once; whether it has ended."""
-        async with self._places:
-            try:
+        try:
+            async with self._db.read() as tx:
+                kind = await self._jobs.kind(tx, job_id)
+            async with self._places_of_patient if kind in self._patient else nullcontext(), self._places:
                 return await self._attempt(job_id)
-            except DatabaseUnavailable as error:
-                _log.warning("job_attempt_failed", job=job_id, reason=error.message)
-                return False
-            except Exception:  # noqa: BLE001 - whatever it is, the row stays unfinished, is logged, and is tried again
-                _log.exception("job_attempt_failed", job=job_id)
-                return False
+        except DatabaseUnavailable as error:
+            _log.warning("job_attempt_failed", job=job_id, reason=error.message)
+            return False
+        except Exception:  # noqa: BLE001 - whatever it is, the row stays unfinished, is logged, and is tried again
+            _log.exception("job_attempt_failed", job=job_id)
+            return False
 
     async def _attempt(self, job_id: str) -> bool:
         async with self._db.begin() as tx:
@@ -169,8 +183,14 @@ class Worker:
         return True
 
     async def _sweep(self) -> None:
+        now = time.monotonic()
+        if now - self._tidied < _TIDY_EVERY_S:
+            return
         async with self._db.begin() as tx:
             await self._jobs.sweep(tx, self._clock() - _KEPT)
+        if self._tidy is not None:
+            await self._tidy()
+        self._tidied = now
 
 
 def _engine_url(db: Database) -> sa.URL:

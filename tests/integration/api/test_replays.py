@@ -4,6 +4,8 @@ import json
 
 import httpx
 import pytest
+import sqlalchemy as sa
+from msgspec.structs import replace
 
 from fixtures.control import ADMIN, FINDINGS, TestClock, ready_version, upload
 from fixtures.control_api import key_with
@@ -11,7 +13,9 @@ from fixtures.history import record
 from modelkeep.app.control_plane import ControlPlane
 from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.snapshot import Scope
-from modelkeep.control.replays.rules import MOST_OPEN, Asked, Failure
+from modelkeep.control.replays.errors import TooManyReplays
+from modelkeep.control.replays.rules import MOST_LISTED, MOST_OPEN, MOST_OPEN_OF_ONE, Asked, Failure
+from modelkeep.control.replays.tables import replays
 
 URL = "/api/v1/models/iris/versions/1/replays"
 
@@ -141,13 +145,37 @@ async def test_rows_do_not_wait_where_policy_keeps_no_inputs(client: httpx.Async
 
 
 async def test_no_more_wait_than_may(client: httpx.AsyncClient, control: ControlPlane, clock: TestClock, version: str) -> None:
-    ids = [(await client.post(URL, json={"last": 1})).json()["id"] for _ in range(MOST_OPEN)]
+    ids = [(await client.post(URL, json={"last": 1})).json()["id"] for _ in range(MOST_OPEN_OF_ONE)]
     refused = await client.post(URL, json={"last": 1})
     assert (refused.status_code, refused.json()["code"]) == (429, "too_many_replays")
     assert int(refused.headers["retry-after"]) > 0
     await control.replays.fail(ids[0], Failure("x", "y"), "job_none")
     assert (await client.post(URL, json={"last": 1})).status_code == 202
+    for number in range(MOST_OPEN - MOST_OPEN_OF_ONE):
+        other = replace(ADMIN, name=f"other {number // MOST_OPEN_OF_ONE}")
+        await control.replays.ask(other, "iris", 1, Asked(last=1))
+    with pytest.raises(TooManyReplays):
+        await control.replays.ask(replace(ADMIN, name="one more"), "iris", 1, Asked(last=1))
     clock.advance(days=31)
     assert (await client.get(URL)).json()["items"] == []
     assert json.loads((await client.get(f"/api/v1/replays/{ids[0]}")).text)["code"] == "replay_not_found"
     await control.replays.ask(ADMIN, "iris", 1, Asked(last=1))
+
+
+async def test_lists_name_a_few_of_the_ids_and_one_replay_all(client: httpx.AsyncClient, version: str) -> None:
+    ids = [new_id("prd") for _ in range(1000)]
+    asked = (await client.post(URL, json={"predictions": ids})).json()
+    assert asked["asked"]["predictions"] == ids
+    assert (await client.get(f"/api/v1/replays/{asked['id']}")).json()["asked"]["predictions"] == ids
+    (listed,) = (await client.get(URL)).json()["items"]
+    assert listed["asked"]["predictions"] == ids[:MOST_LISTED]
+
+
+async def test_what_a_replay_shows_is_gone_from_the_database_when_its_time_is_over(
+    control: ControlPlane, clock: TestClock, version: str
+) -> None:
+    replay = await control.replays.ask(ADMIN, "iris", 1, Asked(last=1))
+    clock.advance(days=31)
+    await control.replays.forget()
+    async with control.replays._db.read() as tx:
+        assert await tx.all(sa.select(replays.c.id).where(replays.c.id == replay.id)) == []

@@ -82,6 +82,45 @@ async def working(
         await asyncio.wait_for(running, 20)
 
 
+async def test_jobs_that_take_long_leave_a_place_to_others_and_what_is_over_is_tidied_away(
+    db: Database, live: ControlPlane, tmp_path: Path
+):
+    done, gate, tidied = [], asyncio.Event(), asyncio.Event()
+
+    class Handler:
+        async def run(self, job: Job) -> None:
+            if job.kind == "long":
+                await gate.wait()
+            done.append(job.subject)
+            async with db.begin() as tx:
+                await live.jobs.finish(tx, job.id)
+
+        async def give_up(self, job: Job) -> None:
+            raise AssertionError
+
+    async def tidy() -> None:
+        tidied.set()
+
+    stop = asyncio.Event()
+    assert QUICK.jobs == 2
+    handlers = {"long": Handler(), "short": Handler()}
+    worker = Worker(db, live.jobs, handlers, QUICK, tmp_path, patient=frozenset({"long"}), tidy=tidy)
+    async with db.begin() as tx:
+        for at in range(3):
+            await live.jobs.enqueue(tx, "long", f"long {at}")
+        await live.jobs.enqueue(tx, "short", "short")
+    running = asyncio.create_task(worker.run(stop))
+    async with asyncio.timeout(15):
+        while done != ["short"]:
+            await asyncio.sleep(0.02)
+        gate.set()
+        while len(done) < 4:
+            await asyncio.sleep(0.02)
+        await tidied.wait()
+    stop.set()
+    await asyncio.wait_for(running, 20)
+
+
 async def decided(live: ControlPlane, number: int, within_s: float = 15) -> Version:
     async with asyncio.timeout(within_s):
         while True:

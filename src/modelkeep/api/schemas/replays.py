@@ -23,7 +23,7 @@ class NewReplay(Ask):
 
 
 class AskedAnswer(Answer):
-    """What was asked for."""
+    """What was asked for. In lists the first twenty ids are named."""
 
     predictions: list[str]
     last: int

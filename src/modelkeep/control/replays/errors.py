@@ -22,6 +22,6 @@ class RowsNotKept(Conflict):
 
 
 class TooManyReplays(Limited):
-    """As many replays wait already as may: try again when one has ended."""
+    """As many replays wait already as may, of yours or in all: try again when one has ended."""
 
     code = "too_many_replays"

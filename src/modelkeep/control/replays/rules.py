@@ -30,6 +30,12 @@ MOST_SHOWN: Final = 20
 MOST_OPEN: Final = 10
 """Most replays that wait or run at once: the worker has other jobs."""
 
+MOST_OPEN_OF_ONE: Final = 2
+"""Most of them that one caller has asked for."""
+
+MOST_LISTED: Final = 20
+"""Most ids of a replay that a list of replays names."""
+
 LONGEST_ID: Final = 200
 _KEPT: Final = timedelta(days=30)
 _AT_LEAST: Final = timedelta(hours=1)

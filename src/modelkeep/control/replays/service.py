@@ -13,6 +13,7 @@ from modelkeep.control.replays import store
 from modelkeep.control.replays.errors import ReplayNotFound, TooManyReplays
 from modelkeep.control.replays.rules import (
     MOST_OPEN,
+    MOST_OPEN_OF_ONE,
     Asked,
     Details,
     Failure,
@@ -57,7 +58,8 @@ class Replays:
         async with self._db.begin() as tx:
             await store.forget(tx, now)
             version = await self._models.promotable(tx, name, number)
-            if await store.count_open(tx) >= MOST_OPEN:
+            mine, all_open = await store.count_open(tx, actor.name)
+            if mine >= MOST_OPEN_OF_ONE or all_open >= MOST_OPEN:
                 raise TooManyReplays(retry_after_s=10)
             replay = Replay(
                 id=new_id("rpl"),
@@ -74,6 +76,11 @@ class Replays:
             await self._jobs.enqueue(tx, REPLAY_PREDICTIONS, replay.id)
             await self._audit.note(tx, actor, "replay.ask", replay.id, version=version.id, number=str(number))
         return replay
+
+    async def forget(self) -> None:
+        """Forget replays whose time is over, with what they show."""
+        async with self._db.begin() as tx:
+            await store.forget(tx, self._clock())
 
     async def replay(self, replay_id: str) -> Replay:
         """Return one replay, whole; raises `ReplayNotFound`."""

@@ -5,7 +5,7 @@ from datetime import datetime
 import msgspec
 import sqlalchemy as sa
 
-from modelkeep.control.replays.rules import OPEN, Replay, State
+from modelkeep.control.replays.rules import MOST_LISTED, OPEN, Replay, State
 from modelkeep.control.replays.tables import replays
 from modelkeep.infra.db import Transaction
 
@@ -25,17 +25,17 @@ async def replay(tx: Transaction, replay_id: str, now: datetime) -> Replay | Non
 
 
 async def page(tx: Transaction, version_id: str, now: datetime, *, limit: int, before: str | None) -> list[Replay]:
-    """Return replays of a version, newest first, with ids below `before`; without their details."""
+    """Return replays of a version, newest first, with ids below `before`; without their details, and with few of the ids."""
     newest = sa.select(*_FACTS).where(replays.c.version_id == version_id, replays.c.expires_at > now)
     if before is not None:
         newest = newest.where(replays.c.id < before)
-    return [_replay(row) for row in await tx.all(newest.order_by(replays.c.id.desc()).limit(limit))]
+    return [_listed(_replay(row)) for row in await tx.all(newest.order_by(replays.c.id.desc()).limit(limit))]
 
 
-async def count_open(tx: Transaction) -> int:
-    """Return how many wait or run."""
-    row = await tx.one(sa.select(sa.func.count()).where(replays.c.state.in_(OPEN)))
-    return 0 if row is None else int(row[0])
+async def count_open(tx: Transaction, asker: str) -> tuple[int, int]:
+    """Return how many wait or run that this one has asked for, and how many in all."""
+    still_open = await tx.all(sa.select(replays.c.created_by).where(replays.c.state.in_(OPEN)))
+    return sum(row.created_by == asker for row in still_open), len(still_open)
 
 
 async def begin(tx: Transaction, replay_id: str, now: datetime) -> tuple[Replay, str | None] | None:
@@ -64,6 +64,12 @@ async def forget(tx: Transaction, now: datetime) -> None:
 async def _change_open(tx: Transaction, replay_id: str, **values: object) -> sa.Row[tuple[object, ...]] | None:
     still_open = sa.update(replays).where(replays.c.id == replay_id, replays.c.state.in_(OPEN))
     return await tx.one(still_open.values(**values).returning(*replays.c))
+
+
+def _listed(one: Replay) -> Replay:
+    """A replay as lists have it: a page of them must not hold half a million ids."""
+    asked = msgspec.structs.replace(one.asked, predictions=one.asked.predictions[:MOST_LISTED])
+    return msgspec.structs.replace(one, asked=asked)
 
 
 def _replay(row: sa.Row[tuple[object, ...]]) -> Replay:
