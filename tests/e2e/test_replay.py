@@ -188,18 +188,18 @@ def test_a_worker_that_is_killed_does_the_replay_again_and_ends_it_once(house: I
     slow = tmp_path / "slow.pkl"
     slow.write_bytes(artifacts.pickle_answering("time.sleep(0.1)\nreturn rows[:, 0]"))
     with house.client() as client:
-        client.push(slow, "slow", sample=[[1.0, 2.0], [3.0, 4.0]])
+        client.push(slow, "replayed-slowly", sample=[[1.0, 2.0], [3.0, 4.0]])
         for at in range(30):
-            client.predict("slow", [[at, 0.0]])
-        eventually(lambda: len(client.predictions(deployment="slow", limit=100)) == 30, "the history")
-        asked = client.replay("slow", last=30, wait=False)
+            client.predict("replayed-slowly", [[at, 0.0]])
+        eventually(lambda: len(client.predictions(deployment="replayed-slowly", limit=100)) == 30, "the history")
+        asked = client.replay("replayed-slowly", last=30, wait=False)
         eventually(lambda: client.replay_result(asked.id).progress > 0, "some progress")
         worker = house.role("worker")
         assert worker is not None
         worker.kill()
         done = client.wait_replay(asked.id, timeout=60)
         assert done.agrees, done.raw
-        assert len(client.replays("slow", 1)) == 1
+        assert len(client.replays("replayed-slowly", 1)) == 1
     db = sqlite3.connect(house.data / "modelkeep.db", timeout=20)
     (job,) = db.execute("SELECT state, attempts FROM jobs WHERE subject = ?", (asked.id,)).fetchall()
     db.close()
