@@ -1,15 +1,26 @@
 """From a deployment's name to the version that answers. A version takes over only once it is warm; the old one drains."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import structlog
 
 from modelkeep.contracts.errors import NotFound
 from modelkeep.contracts.prediction import Heartbeat
-from modelkeep.contracts.snapshot import GoldenCheck, KeepLoaded, Memory, ServedDeployment, ServedVersion, Snapshot
+from modelkeep.contracts.snapshot import (
+    DeploymentSettings,
+    GoldenCheck,
+    KeepLoaded,
+    Memory,
+    ServedDeployment,
+    ServedVersion,
+    Snapshot,
+)
 from modelkeep.serving.metrics import Meter
 from modelkeep.serving.pool import Pool, Served
 from modelkeep.serving.recorder import is_plain
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -169,18 +180,17 @@ class Router:
 
     def _golden(self) -> dict[str, GoldenCheck]:
         """What becomes of a version's runners that answer otherwise than at validation: as the strictest deployment says."""
-        found: dict[str, GoldenCheck] = {}
-        for deployment in self._deployments.values():
-            mine, other = deployment.settings.golden, found.get(deployment.version_id)
-            if other is None or _STRICTNESS[mine] > _STRICTNESS[other]:
-                found[deployment.version_id] = mine
-        return found
+        return self._by_version(lambda settings: settings.golden, _STRICTNESS.__getitem__)
 
     def _memory(self) -> dict[str, Memory]:
-        """When each version has runners at all: where several deployments share one, as the most demanding of them says."""
-        found: dict[str, Memory] = {}
+        """When each version has runners at all: as the most demanding deployment says."""
+        return self._by_version(lambda settings: settings.memory, lambda memory: _DEMANDS[memory.keep])
+
+    def _by_version(self, part: Callable[[DeploymentSettings], T], rank: Callable[[T], int]) -> dict[str, T]:
+        """Return one part of the settings for each version: that of the highest rank, where several deployments share it."""
+        found: dict[str, T] = {}
         for deployment in self._deployments.values():
-            mine, other = deployment.settings.memory, found.get(deployment.version_id)
-            if other is None or _DEMANDS[mine.keep] > _DEMANDS[other.keep]:
+            mine, other = part(deployment.settings), found.get(deployment.version_id)
+            if other is None or rank(mine) > rank(other):
                 found[deployment.version_id] = mine
         return found

@@ -147,14 +147,10 @@ class RunnerInspector:
         if self._optimiser is None:
             return found
         lacks = "" if found.report.deterministic else "The model gives the same rows different answers."
-        compiled = found.compiled
-        served = spec
-        if compiled is not None:
-            served = msgspec.structs.replace(spec, signature=found.signature, **msgspec.structs.asdict(compiled))
-        subject = Subject(served, trial, found.signature, tensors, found.scores, compiled is not None, lacks)
+        subject = Subject(spec, trial, found.signature, tensors, found.scores, lacks)
         optimisation, artifact = await self._optimiser.optimise(goal, subject)
         report = msgspec.structs.replace(found.report, optimised=optimisation)
-        return msgspec.structs.replace(found, report=report, compiled=artifact or compiled)
+        return msgspec.structs.replace(found, report=report, compiled=artifact or found.compiled)
 
     async def _proven(self, spec: RunnerSpec, found: Inspection, tensors: "Arrays") -> tuple[Inspection, bytes]:
         """Load what is to serve as it will be loaded then, and have it answer the golden rows: a fresh runner answers as it."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, NDArray[np.generic]]
 
 WORTH_IT = 1.1
-"""How many times faster than what would serve otherwise a candidate must be, where the choice is left to us."""
+"""How many times faster than the uploaded file a candidate must be, where the choice is left to us."""
 
 _FORMAT = "onnx"
 _AT_ONCE = 64
@@ -53,10 +53,10 @@ class Goal(msgspec.Struct, frozen=True):
 
 
 class Subject(msgspec.Struct, frozen=True):
-    """The model: how to run what would serve otherwise, and the trial of the uploaded file, which has the right answers.
+    """The model: how to run the uploaded file, and the trial of it, which has the right answers.
 
-    `rows` are the sample by input name; `scores` names the output with one score a class; `compiled` is whether what would
-    serve is another file than the trial's; `lacks` says why the answers cannot be compared, "" where they can.
+    `rows` are the sample by input name; `scores` names the output with one score a class; `lacks` says why nothing else may
+    serve in its place, "" where something may.
     """
 
     spec: RunnerSpec
@@ -64,7 +64,6 @@ class Subject(msgspec.Struct, frozen=True):
     signature: Signature
     rows: "Arrays"
     scores: str = ""
-    compiled: bool = False
     lacks: str = ""
 
 
@@ -158,7 +157,7 @@ def missed(outcome: Optimisation) -> str:
 
 
 def _unfit(subject: Subject) -> str:
-    if subject.spec.format != _FORMAT or subject.compiled:
+    if subject.spec.format != _FORMAT:
         return "Only graphs that were uploaded as one ONNX file are optimised."
     if subject.original.lost:
         return "The runner was lost before, over a row with missing values."
@@ -189,9 +188,9 @@ class _Search:
         if not able:
             return "Nothing could be tried here."
         try:
-            self._before_ms = await self._time_before()
+            self._before_ms = await self._timed(self._subject.original)  # the machine may have been busier before
         except (RefusedError, ModelkeepError, frames.FrameError, OSError) as error:
-            return f"What would serve otherwise could not be timed: {error}"
+            return f"The uploaded file could not be timed: {error}"
         spec = self._subject.spec
         for way in able:
             if way.precision != "int8":
@@ -222,10 +221,6 @@ class _Search:
         ), None if chosen is None else self._found[chosen][1]
 
     # ---- steps
-
-    async def _time_before(self) -> dict[str, float]:
-        """Time what would serve otherwise, now: the machine may have been busier when its rows were validated."""
-        return await self._timed(self._subject.original)
 
     async def _timed(self, trial: Trial) -> dict[str, float]:
         latency = {}
@@ -270,7 +265,7 @@ class _Search:
             await self._try(way, CompiledArtifact(blob.digest, blob.size, _FORMAT, way.provider, way.precision), name)
 
     async def _integers(self, *, narrow: bool, spare_ends: bool) -> bytes:
-        """Have a runner of what would serve make its form in integers; raises `NotUsedError`."""
+        """Have a runner of the uploaded file make its form in integers; raises `NotUsedError`."""
         rows = self._rows(self._calibrating)
         spec = msgspec.structs.replace(self._subject.spec, quantises=True)
         try:
