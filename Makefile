@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) ..."
 # torch by pip, whose own configuration may name a folder with the build for processors alone; uv does not read it
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv torch
-	@$(BIN)/uv pip install --quiet --system-certs --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[sklearn,xgboost,lightgbm,catboost,torch,openvino,s3,s3-role,demo]' --group test --group lint --group bench
+	@$(BIN)/uv pip install --quiet --system-certs --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[server,sklearn,xgboost,lightgbm,catboost,torch,openvino,s3,s3-role,grpc,demo]' --group test --group lint --group bench
 	@touch $(READY)
 
 demo: $(READY) ## Set up and serve two real models on PORT (8080), with keys in DATA/demo.env
@@ -32,10 +32,14 @@ test: $(READY) ## Set up and run all tests against real servers
 	@$(BIN)/python -m pytest --cov --cov-report= --cov-fail-under=0 -n $(JOBS) --dist loadfile tests/unit tests/contracts tests/architecture tests/integration
 	@$(BIN)/python -m pytest --cov --cov-append --cov-report=term tests/e2e
 
-soak: $(READY) ## Run the long campaigns: 500 loads and unloads, 100 seeded kills, 200 models on 4 GB, all estimators
+soak: $(READY) ## Run the long campaigns: 500 loads and unloads, 100 seeded kills, 200 models on 4 GB, 300 node tests, all estimators
 	@LOADS=500 KILL_ROUNDS=100 $(BIN)/python -m pytest -s --no-cov tests/e2e/test_loads.py tests/e2e/test_kill.py
 	@MODELS=200 BUDGET_MB=4096 EACH_MB=60 SECONDS=90 $(BIN)/python -m pytest -s --no-cov tests/e2e/test_memory_budget.py -k more_models
+	@PAIRS=300 $(BIN)/python -m pytest -s --no-cov tests/e2e/test_onnx_pairs.py
 	@ESTIMATORS=1000 $(BIN)/python -m pytest -s --no-cov tests/e2e/test_every_estimator_served.py
+
+fuzz: $(READY) ## Ask every address of the OpenAPI document at random, as every kind of key, for EXAMPLES (200) each
+	@EXAMPLES=$${EXAMPLES:-200} $(BIN)/python -m pytest -s --no-cov --timeout 7200 tests/e2e/test_description.py -k fuzz
 
 check: $(READY) ## Lint, types, import contracts (under a minute)
 	@$(BIN)/ruff check
@@ -50,6 +54,15 @@ fix: $(READY) ## Format, and mend what can be mended by itself
 docs: $(READY) ## Write the reference pages anew from the code
 	@$(BIN)/python docs/generate.py
 
+protos: $(READY) ## Make the messages of gRPC anew from their description
+	@$(MAKE) --no-print-directory messages PROTOC="$(BIN)/python -m grpc_tools.protoc" OUT=$(PROTOS)
+
+PROTOS := src/modelkeep/serving/protos
+messages:
+	@$(PROTOC) --proto_path=$(PROTOS) --python_out=$(OUT) --pyi_out=$(OUT) $(PROTOS)/open_inference.proto
+# a pool of their own: see the package's docstring
+	@sed -i 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' $(OUT)/open_inference_pb2.py
+
 bench: $(READY) ## Measure the predict path on this machine
 	@$(BIN)/python bench/predict.py
 
@@ -61,4 +74,4 @@ bench-peers: $(READY) ## Measure side by side with PEERS (the first time install
 clean: ## Remove what setup made; data in DATA stays
 	rm -rf $(VENV) .cache dist build
 
-.PHONY: help setup demo test soak check fix docs bench bench-peers clean
+.PHONY: help setup demo test soak fuzz check fix docs protos messages bench bench-peers clean

@@ -1,4 +1,4 @@
-"""Writes the reference pages that follow from the code: settings, commands, errors, metrics, HTTP, values.
+"""Writes the reference pages that follow from the code: settings, commands, errors, metrics, HTTP, values, OpenAPI.
 
 make docs        (a test fails while a page says something else than the code)
 """
@@ -7,19 +7,18 @@ import importlib
 import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import typer
 from click import Command, Parameter
 
 import modelkeep
+from modelkeep.api import asgi
+from modelkeep.app import description
 from modelkeep.app.cli.problems import EXIT_CODES
 from modelkeep.app.cli.program import app
 from modelkeep.app.settings import Settings, described
 from modelkeep.contracts.errors import all_errors
 from modelkeep.contracts.rejections import ADVICE
-from modelkeep.contracts.storage import StorageSettings
 from modelkeep.infra.problems import STATUS
 from modelkeep.infra.tally import BUDGET, DROPPED, OTHER
 from modelkeep.serving.coercion import TABLE, Taken
@@ -32,7 +31,7 @@ _MADE = "<!-- made by docs/generate.py: change the code, then `make docs` -->\n"
 def pages() -> dict[str, str]:
     """Return each page's text by its file name."""
     makers = (settings, commands, errors, metrics, http, values)
-    return {f"{maker.__name__}.md": maker() for maker in makers}
+    return {f"{maker.__name__}.md": maker() for maker in makers} | {"openapi.json": description.text()}
 
 
 def settings() -> str:
@@ -164,16 +163,19 @@ def _columns(one: Taken) -> tuple[str, ...]:
 def http() -> str:
     """Every route of the control plane, from its OpenAPI document, and those of the predict path."""
     rows = []
-    for path, methods in _openapi()["paths"].items():
+    for path, methods in asgi.document(tuple)["paths"].items():
         for method, operation in methods.items():
             about = operation.get("description", operation.get("summary", "")).split("\n")[0]
             rows.append(f"| `{method.upper()} {path}` | {about} |")
     return f"""{_MADE}
 # HTTP
 
-Every route but health needs an API key: `X-API-Key: mk_...` or `Authorization: Bearer mk_...`. The interactive description is
-at `/docs` and `/redoc` (a browser may give the key as the password of HTTP Basic). Lists take `limit` and `cursor`. Each answer
-has `X-Request-ID`; send your own, or a W3C `traceparent`, to find it again in the log.
+Every route but health needs an API key: `X-API-Key: mk_...` or `Authorization: Bearer mk_...`, or it is the access
+key id of an AWS signature; for a platform that has none to send, [one may stand in](../how-to/vertex.md#callers-without-keys).
+The interactive description is at `/docs` and `/redoc` (a browser may give the key as the password of HTTP Basic), and as a file
+in [openapi.json](openapi.json): see [how to use it](../how-to/api-description.md). Which scope each route needs:
+[access](access.md). Lists take `limit` and `cursor`. Each answer has `X-Request-ID`; send your own, or a W3C `traceparent`, to
+find it again in the log.
 
 ## Predictions
 
@@ -183,16 +185,28 @@ has `X-Request-ID`; send your own, or a W3C `traceparent`, to find it again in t
 | `POST /predict`, `GET /info` | The same, and a description, for `?model=NAME`, the default model, or the only one. |
 | `GET /v2`, `GET /v2/models/{{m}}[/versions/{{v}}]` | Open Inference: what the server and a model are. |
 | `GET /v2/models/{{m}}[/versions/{{v}}]/ready` | Open Inference: whether a model answers. |
-| `POST /v2/models/{{m}}[/versions/{{v}}]/infer` | Open Inference: predict. |
+| `POST /v2/models/{{m}}[/versions/{{v}}]/infer` | Open Inference: predict. See [how](../how-to/open-inference.md). |
+| `GET /v2/models[/{{m}}[/versions/{{v}}]]/stats`, `.../config` | Open Inference: statistics, configuration. |
+| `POST /v2/repository/index` | Open Inference: what is served, loading, or cannot be served. |
+| `POST /v2/repository/models/{{m}}/load`, `.../unload` | Open Inference: restore or archive a model, and wait for it. |
 | `GET /v2/health/live`, `GET /v2/health/ready` | Open Inference: health; no key needed. |
+| `POST /invocations`, `POST /serving-endpoints/{{deployment}}/invocations` | [MLflow](../how-to/mlflow.md): predict. |
+| `GET /ping`, `GET /version` | MLflow, SageMaker: whether the chosen model answers; the version; no key needed. |
+| `POST /endpoints/{{deployment}}/invocations` | [SageMaker's runtime](../how-to/sagemaker.md), boto3: predict. |
+| `POST /v1/models/{{m}}[/versions/{{v}}\\|/labels/{{l}}]:predict` | TensorFlow Serving: also `:classify`, `:regress`. |
+| `GET /v1/models`, `GET /v1/models/{{m}}[/versions/{{v}}\\|/labels/{{l}}][/metadata]` | The same: models, status, signature. |
+| `serving.predict_route`, `serving.health_route` | Vertex AI: predict; health, no key needed. None by default. |
 | `GET /health`, `GET /healthz`, `GET /readyz` | Health, liveness, readiness with its reasons; no key needed. |
 | `GET /metrics` | Prometheus metrics. |
 
 `inputs` is a list of rows (`[[1, 2], [3, 4]]`), of records (`[{{"a": 1, "b": 2}}]`), or an object of columns
 (`{{"a": [1, 3], "b": [2, 4]}}`); for a model with several inputs an object of nested lists by input name; for pictures a list
 of base64 texts. Missing values are `null`, where the signature says `nullable`. `top_k` asks for the best classes of each row,
-`outputs` for some outputs only, `version` for an answer by that version or none. `X-Request-Timeout: 0.5` sets a deadline in
-seconds. The answer names the prediction (`id`, also `X-Prediction-ID`) and the version that gave it:
+`outputs` for some outputs only, `version` for the version of this number or [alias](../how-to/aliases.md) and not the promoted
+one; the query takes it too, and a header in every dialect: `X-Modelkeep-Version`. `include` adds `metadata` about the answer:
+`["timings", "version"]` says how long its parts took and which file answered. Beside a picture, `top_k` and `include` come in
+the query or as fields of the form. `X-Request-Timeout: 0.5` sets a deadline in seconds. The answer names the prediction (`id`,
+also `X-Prediction-ID`) and the version that gave it:
 
 ```json
 {{"id": "prd_01J...", "deployment": "churn", "model": "churn", "version": 3,
@@ -205,38 +219,6 @@ seconds. The answer names the prediction (`id`, also `X-Prediction-ID`) and the 
 |---|---|
 {chr(10).join(rows)}
 """
-
-
-def _openapi() -> dict[str, Any]:
-    from modelkeep.api.asgi import create_app
-    from modelkeep.api.services import Services
-    from modelkeep.app import bootstrap
-    from modelkeep.app.control_plane import control_plane
-    from modelkeep.app.places import Places
-    from modelkeep.contracts.snapshot import Limits
-    from modelkeep.control.models.rules import Formats
-    from modelkeep.control.predictions.service import Predictions
-    from modelkeep.infra.clock import utc_now
-    from modelkeep.infra.db import Database
-    from modelkeep.infra.settings import DatabaseSettings
-
-    with TemporaryDirectory() as folder:
-        places = Places(Path(folder))
-        db = Database(DatabaseSettings(f"sqlite:///{places.database}"))
-        control = control_plane(db, ring_worker=bool, ring_courier=bool, limits=Limits())
-        services = Services(
-            users=control.users,
-            switches=control.switches,
-            models=control.models,
-            deployments=control.deployments,
-            audit=control.audit,
-            predictions=Predictions(db, utc_now),
-            replays=control.replays,
-            blobs=bootstrap.blob_store(StorageSettings(), places),
-            formats=Formats.of(bootstrap.manifests()),
-            settings=Settings.model_construct().api,
-        )
-        return create_app(services).openapi()
 
 
 def _walk(command: Command, name: str) -> Iterator[tuple[str, Command]]:

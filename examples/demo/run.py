@@ -22,14 +22,15 @@ CACHE = Path(__file__).resolve().parents[2] / ".cache" / "demo"
 def main() -> int:
     """Run the demo until it is told to end; return the exit code."""
     arguments = _arguments()
-    if not _free(arguments.port):
-        print(f"Port {arguments.port} is in use by another program. Choose another: make demo PORT=8090", file=sys.stderr)
-        return 1
+    for port, example in ((arguments.port, "PORT=8090"), (arguments.grpc_port, "GRPC_PORT=8091")):
+        if not _free(port):
+            print(f"Port {port} is in use by another program. Choose another: make demo {example}", file=sys.stderr)
+            return 1
     env, aside = arguments.data / "demo.env", arguments.data / "demo.env.aside"
     if env.exists():
         env.replace(aside)
     print("Starting Modelkeep ...", flush=True)
-    server = _start(arguments.port, arguments.data)
+    server = _start(arguments)
     told_to_end = _pass_signals_on(server)
 
     def has_ended(seconds: float) -> bool:
@@ -76,7 +77,7 @@ def _free(port: int) -> bool:
     return True
 
 
-def _start(port: int, data: Path) -> "subprocess.Popen[bytes]":
+def _start(arguments: argparse.Namespace) -> "subprocess.Popen[bytes]":
     """Start the server in a process group of its own, so that Ctrl-C reaches it once, through us.
 
     Its stdout is left out: what it says to a newcomer there is done for them. Problems go to stderr.
@@ -87,8 +88,8 @@ def _start(port: int, data: Path) -> "subprocess.Popen[bytes]":
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it, and so would it while it starts
 
-    command = [sys.executable, "-m", "modelkeep.app.cli", "serve", "--host", HOST, "--port", str(port), "--data", str(data)]
-    command += ["--log-level", "warning"]
+    command = [sys.executable, "-m", "modelkeep.app.cli", "serve", "--host", HOST, "--port", str(arguments.port)]
+    command += ["--grpc-port", str(arguments.grpc_port), "--data", str(arguments.data), "--log-level", "warning"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, process_group=0, preexec_fn=end_with_us)  # noqa: PLW1509 - no threads here
 
 

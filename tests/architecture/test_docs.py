@@ -24,7 +24,9 @@ def generated() -> dict[str, str]:
     return _generated()
 
 
-@pytest.mark.parametrize("name", ["settings.md", "commands.md", "errors.md", "metrics.md", "http.md", "values.md"])
+@pytest.mark.parametrize(
+    "name", ["settings.md", "commands.md", "errors.md", "metrics.md", "http.md", "values.md", "openapi.json"]
+)
 def test_a_reference_page_is_as_the_code_makes_it(generated: dict[str, str], name: str) -> None:
     assert (ROOT / "docs/reference" / name).read_text() == generated[name], "run `make docs`"
 

@@ -1,16 +1,50 @@
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
-from fixtures.installation import Installation, installed
+from fixtures.artifacts import onnx_identity
+from fixtures.installation import NO_NAMESPACES, Installation, free_port, installed
+from modelkeep.contracts.signature import Dtype
+
+_BY_NUMBER = pytest.mark.skipif(platform.machine() != "x86_64", reason="calls are refused by their x86-64 numbers")
 
 
 @pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """One installation that all walks share; tests make models of their own in it."""
-    with installed(tmp_path_factory.mktemp("house") / "data") as installation:
+    """One installation that all walks share, over HTTP and gRPC; tests make models of their own in it."""
+    port = str(free_port())
+    with installed(tmp_path_factory.mktemp("house") / "data", MODELKEEP_SERVER__GRPC_PORT=port) as installation:
         yield installation
+
+
+@pytest.fixture(scope="session")
+def echoes(house: Installation, tmp_path_factory: pytest.TempPathFactory) -> dict[Dtype, str]:
+    """A deployment in the shared installation for each datatype, which answers `y` = `x`, of shape [n, 2]."""
+    folder = tmp_path_factory.mktemp("echoes")
+    names = {}
+    with house.client() as client:
+        for dtype in Dtype:
+            file = folder / f"{dtype.value.lower()}.onnx"
+            file.write_bytes(onnx_identity(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype.numpy))))
+            names[dtype] = f"echo-{dtype.value.lower()}"
+            client.push(file, names[dtype])
+    return names
+
+
+@pytest.fixture(params=["", pytest.param(NO_NAMESPACES, marks=_BY_NUMBER)])
+def house_of_folders(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installation]:
+    """Where runners have their folders in memory, and where they are lent them."""
+    house = Installation(tmp_path / "data")
+    house.without_calls = request.param
+    house.start()
+    try:
+        yield house.wait(90).set_up()
+    finally:
+        house.stop()
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ def test_a_forest_is_compiled_unless_it_must_not_be(house: Installation, compile
     joblib.dump(model, file)
     name = f"forest-{compile_}"
     with house.client() as client:
-        version = client.push(model, name, sample=data.data.head(), compile=compile_)
+        version = client.push(model, name, sample=data.data.head(), compile=compile_, format="joblib")
         answer = client.predict(name, rows)
     assert version.report["compiled"]["used"] is used, version.report["compiled"]
     assert list(answer.outputs["label"]) == list(model.predict(rows))

@@ -13,12 +13,11 @@ import pytest
 
 from fixtures import artifacts
 from fixtures.attacks.setups import PLAIN_USER
-from fixtures.installation import Installation, eventually
+from fixtures.installation import NO_NAMESPACES, Installation, eventually
 from modelkeep.client import Conflict, Rejected
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="calls are refused by their x86-64 numbers")
 
-NO_NAMESPACES = "unshare,mount"
 NO_LANDLOCK = f"{NO_NAMESPACES},landlock_create_ruleset"
 NO_FILTER = f"{NO_LANDLOCK},seccomp"
 

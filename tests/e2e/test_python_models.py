@@ -1,11 +1,7 @@
 """A Python class from a folder to its answers, as the how-to says; and what is left of it when everything is killed."""
 
-import platform
 import re
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +10,6 @@ from fixtures import python_models
 from fixtures.installation import Installation, eventually
 
 HOW_TO = Path(__file__).parents[2] / "docs" / "how-to" / "custom-python.md"
-NO_NAMESPACES = "unshare,mount"
 ROWS = {"distance": [100.0, 25.0], "line": ["S1", "U6"]}
 MINUTES = [4.0, 1.0]
 
@@ -34,27 +29,9 @@ def example(tmp_path: Path) -> Path:
     return tmp_path / "person"
 
 
-_BY_NUMBER = pytest.mark.skipif(platform.machine() != "x86_64", reason="calls are refused by their x86-64 numbers")
-
-
-@pytest.fixture(params=["", pytest.param(NO_NAMESPACES, marks=_BY_NUMBER)])
-def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installation]:
-    """Where runners have their folders in memory, and where they are lent them."""
-    house = Installation(tmp_path / "data")
-    house.without_calls = request.param
-    house.start()
-    try:
-        yield house.wait(90).set_up()
-    finally:
-        house.stop()
-
-
-def modelkeep(house: Installation, *arguments: str, cwd: Path) -> str:
-    environment = {"PATH": "/usr/bin:/bin", "MODELKEEP_URL": house.url, "MODELKEEP_API_KEY": house.key}
-    command = [sys.executable, "-m", "modelkeep.app.cli", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, cwd=cwd, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+@pytest.fixture
+def house(house_of_folders: Installation) -> Installation:
+    return house_of_folders
 
 
 def minutes(house: Installation) -> object:
@@ -64,8 +41,8 @@ def minutes(house: Installation) -> object:
 
 def test_the_how_tos_class_answers_and_does_so_again_after_a_restart(house: Installation, example: Path) -> None:
     shutil.make_archive(str(example / "delays"), "zip", example / "delays")
-    modelkeep(house, "push", "delays.zip", "--format", "python", "--name", "delays", "--sample", "rows.csv", cwd=example)
-    said = modelkeep(house, "predict", "delays", "--file", "rows.csv", cwd=example)
+    house.command("push", "delays.zip", "--format", "python", "--name", "delays", "--sample", "rows.csv", cwd=example)
+    said = house.command("predict", "delays", "--file", "rows.csv", cwd=example)
     assert [line.split() for line in said.splitlines()] == [["row", "minutes"], ["0", "4"], ["1", "1"]]
     assert minutes(house) == MINUTES
     house.stop()

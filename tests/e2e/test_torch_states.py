@@ -1,10 +1,6 @@
 """A state dict from a folder to its answers, as the how-to says."""
 
-import platform
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,22 +12,13 @@ from fixtures.installation import Installation
 
 HOW_TO = Path(__file__).parents[2] / "docs" / "how-to" / "state-dicts.md"
 
-NO_NAMESPACES = "unshare,mount"
 
 pytestmark = pytest.mark.timeout(300)
-_BY_NUMBER = pytest.mark.skipif(platform.machine() != "x86_64", reason="calls are refused by their x86-64 numbers")
 
 
-@pytest.fixture(params=["", pytest.param(NO_NAMESPACES, marks=_BY_NUMBER)])
-def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installation]:
-    """Where runners have their folders in memory, and where they are lent them."""
-    house = Installation(tmp_path / "data")
-    house.without_calls = request.param
-    house.start()
-    try:
-        yield house.wait(90).set_up()
-    finally:
-        house.stop()
+@pytest.fixture
+def house(house_of_folders: Installation) -> Installation:
+    return house_of_folders
 
 
 @pytest.fixture
@@ -53,17 +40,9 @@ def _made() -> torch.nn.Module:
     return torch.nn.ModuleDict({"layers": layers}).eval()
 
 
-def modelkeep(house: Installation, *arguments: str, cwd: Path) -> str:
-    environment = {"PATH": "/usr/bin:/bin", "MODELKEEP_URL": house.url, "MODELKEEP_API_KEY": house.key}
-    command = [sys.executable, "-m", "modelkeep.app.cli", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, cwd=cwd, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def test_the_how_tos_folder_answers_what_the_network_answers_here(house: Installation, example: Path) -> None:
-    modelkeep(house, "push", "digits", "--name", "digits", "--sample", "rows.json", cwd=example)
-    said = modelkeep(house, "predict", "digits", "--file", "rows.json", cwd=example)
+    house.command("push", "digits", "--name", "digits", "--sample", "rows.json", cwd=example)
+    said = house.command("predict", "digits", "--file", "rows.json", cwd=example)
     assert len(said.splitlines()) == 3
     rows = np.random.default_rng(1).standard_normal((5, 4)).astype(np.float32)
     with house.client() as client:

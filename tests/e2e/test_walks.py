@@ -80,7 +80,7 @@ def test_open_inference_answers_the_same(house: Installation, pushed: str, cance
     rows, model = cancer
     data = rows.head(2).to_numpy()
     with house.http() as http:
-        assert http.get("/v2/health/live").json() == {"live": True}
+        assert http.get("/v2/health/live").json() == {"live": True, "ready": True}
         about = http.get(f"/v2/models/{pushed}").json()
         assert about["inputs"] == [{"name": "input", "datatype": "FP64", "shape": [-1, 30]}]
         body = {"id": "ü", "inputs": [{"name": "input", "shape": [2, 30], "datatype": "FP64", "data": data.ravel().tolist()}]}
@@ -336,9 +336,11 @@ def test_events_tell_of_each_state_and_end(house: Installation, tmp_path: Path) 
 
 
 def test_an_artifact_comes_back_byte_for_byte(house: Installation, pushed: str, tmp_path: Path) -> None:
+    import skops.io
+
     with house.client() as client:
         path = client.download(pushed, 1, tmp_path)
-    restored = joblib.load(path)
+    restored = skops.io.load(path)
     assert restored.predict(pd.DataFrame(np.ones((1, 30)), columns=load_breast_cancer().feature_names)).shape == (1,)
 
 

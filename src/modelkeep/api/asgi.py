@@ -2,33 +2,87 @@
 
 import asyncio
 from importlib.metadata import version
+from typing import Final
 
 from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 
 from modelkeep.api import errors
+from modelkeep.api.description import ABOUT, Describe, camel, complete
 from modelkeep.api.middleware import Guard, Requests
 from modelkeep.api.opening import Opening
-from modelkeep.api.routes import audit, deployments, health, models, predictions, replays, safety, users, versions
+from modelkeep.api.routes import (
+    aliases,
+    audit,
+    deployments,
+    health,
+    models,
+    predictions,
+    replays,
+    repository,
+    safety,
+    users,
+    versions,
+)
 from modelkeep.api.services import Services
+from modelkeep.infra.description import Document
+
+_ROUTERS: Final = tuple(
+    noun.router for noun in (health, users, models, versions, aliases, deployments, predictions, replays, safety, audit)
+)
 
 
-def create_app(services: Services, opened: asyncio.Event | None = None) -> FastAPI:
-    """Build the app over these services; with `opened`, it refuses every request until that is set."""
-    app: FastAPI = FastAPIOffline(
-        title="Modelkeep",
-        version=version("modelkeep"),
-        redirect_slashes=False,  # a redirect would be built from the caller's own Host header
-        description="Keeps, serves and watches machine-learning models inside your own walls.",
-    )
+def create_app(services: Services, opened: asyncio.Event | None = None, *, door: Describe = tuple) -> FastAPI:
+    """Build the app over these services; with `opened`, it refuses every request until that is set.
+
+    `door` returns what the predict door answers by itself, for the document; it is called when somebody asks for that.
+    """
+    app = _routes(door)
     app.state.services = services
-    api = APIRouter(prefix="/api/v1")
-    for noun in (health, users, models, versions, deployments, predictions, replays, safety, audit):
-        api.include_router(noun.router)
-    app.include_router(api)
     errors.install(app)
     app.add_middleware(Guard, users=services.users)
     if opened is not None:
         app.add_middleware(Opening, opened=opened)
     app.add_middleware(Requests)
+    return app
+
+
+def document(door: Describe) -> Document:
+    """Return the OpenAPI document of the whole installation; `door` as for an app."""
+    made: Document = _routes(door).openapi()
+    return made
+
+
+def _routes(door: Describe) -> FastAPI:
+    """Build an app that has all routes and describes itself, and nothing behind them."""
+    app: FastAPI = FastAPIOffline(
+        title="Modelkeep",
+        version=version("modelkeep"),
+        redirect_slashes=False,  # a redirect would be built from the caller's own Host header
+        description=ABOUT,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        generate_unique_id_function=camel,
+        swagger_ui_parameters={"validatorUrl": None},  # which is somebody else's server
+    )
+    api = APIRouter(prefix="/api/v1")
+    for router in _ROUTERS:
+        api.include_router(router)
+    app.include_router(api)
+    app.include_router(repository.router)
+
+    def openapi() -> Document:
+        if app.openapi_schema is None:
+            made = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                license_info=app.license_info,
+                routes=app.routes,
+                separate_input_output_schemas=False,
+            )
+            app.openapi_schema = complete(made, (*_ROUTERS, repository.router), door())
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign] # as FastAPI's manual has it
     return app

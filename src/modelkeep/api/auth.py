@@ -15,8 +15,8 @@ from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Unauthenticated
 from modelkeep.contracts.snapshot import Scope
 
-_key_header = APIKeyHeader(name="X-API-Key", auto_error=False, description="An API key.")
-_bearer = HTTPBearer(auto_error=False, description="An API key.")
+_key_header = APIKeyHeader(name="X-API-Key", scheme_name="ApiKey", auto_error=False)
+_bearer = HTTPBearer(scheme_name="Bearer", auto_error=False)
 
 
 async def _caller(
@@ -40,6 +40,6 @@ def _may(scope: Scope) -> Callable[[Actor], Awaitable[Actor]]:
 
 
 AnyKey = Annotated[Actor, Security(_caller)]
-Reader = Annotated[Actor, Security(_may(Scope.MODELS_READ))]
-Writer = Annotated[Actor, Security(_may(Scope.MODELS_WRITE))]
-Admin = Annotated[Actor, Security(_may(Scope.ADMIN))]
+Reader = Annotated[Actor, Security(_may(Scope.MODELS_READ), scopes=[Scope.MODELS_READ.value])]
+Writer = Annotated[Actor, Security(_may(Scope.MODELS_WRITE), scopes=[Scope.MODELS_WRITE.value])]
+Admin = Annotated[Actor, Security(_may(Scope.ADMIN), scopes=[Scope.ADMIN.value])]

@@ -1,7 +1,12 @@
-"""Errors at this door: each becomes an RFC 9457 problem document. No stack, path or submitted value is in it."""
+"""Errors at this door: each becomes an RFC 9457 problem document. No stack, path or submitted value is in it.
+
+Below `/v2` they have the Open Inference Protocol's shape.
+"""
 
 from http import HTTPStatus
+from typing import Final
 
+import msgspec
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -9,7 +14,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from modelkeep.contracts.errors import FieldError, Invalid, MethodNotAllowed, ModelkeepError, NotFound, TooLarge
-from modelkeep.infra.problems import problem
+from modelkeep.infra.problems import problem, status_and_headers
+
+OPEN_INFERENCE: Final = "/v2/"
 
 
 class NoSuchRoute(NotFound):
@@ -18,8 +25,11 @@ class NoSuchRoute(NotFound):
     code = "no_such_route"
 
 
-def respond(error: ModelkeepError, request_id: str) -> Response:
-    """Return the problem document for an error."""
+def respond(error: ModelkeepError, request_id: str, path: str) -> Response:
+    """Return the answer to a request for `path` that failed."""
+    if path.startswith(OPEN_INFERENCE):
+        status, headers = status_and_headers(error)
+        return Response(msgspec.json.encode({"error": error.message}), status, headers, "application/json")
     status, headers, body = problem(error, request_id)
     return Response(body, status, headers)
 
@@ -34,13 +44,13 @@ def install(app: FastAPI) -> None:
 
 async def _known(request: Request, error: Exception) -> Response:
     assert isinstance(error, ModelkeepError)  # noqa: S101 - Starlette calls this for nothing else
-    return respond(error, request.state.request_id)
+    return respond(error, request.state.request_id, request.url.path)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - Starlette calls this for nothing else
     fields = tuple(FieldError(_path(one["loc"]), one["type"], one["msg"]) for one in error.errors())
-    return respond(Invalid(fields=fields), request.state.request_id)
+    return respond(Invalid(fields=fields), request.state.request_id, request.url.path)
 
 
 async def _http(request: Request, error: Exception) -> Response:
@@ -50,14 +60,14 @@ async def _http(request: Request, error: Exception) -> Response:
         HTTPStatus.METHOD_NOT_ALLOWED: MethodNotAllowed(),
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE: TooLarge(),
     }
-    answer = respond(kinds.get(error.status_code, Invalid()), request.state.request_id)
+    answer = respond(kinds.get(error.status_code, Invalid()), request.state.request_id, request.url.path)
     answer.headers.update(error.headers or {})
     return answer
 
 
 async def _gone(request: Request, error: Exception) -> Response:
     del error
-    return respond(Invalid("The request ended before its body did."), request.state.request_id)
+    return respond(Invalid("The request ended before its body did."), request.state.request_id, request.url.path)
 
 
 def _path(location: tuple[str | int, ...]) -> str:

@@ -8,13 +8,19 @@ import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from modelkeep.api.errors import respond
+from modelkeep.api.errors import OPEN_INFERENCE, respond
 from modelkeep.contracts.errors import Internal, ModelkeepError, TooLarge, Unauthenticated
 from modelkeep.control.users.service import Users
 from modelkeep.infra import headers, telemetry
 
 _log = structlog.get_logger(__name__)
-_ROOT: Final = "/api/"
+_PROGRAMS: Final = ("/api/", OPEN_INFERENCE)
+_PAGES: Final = frozenset({"/docs", "/redoc"})
+_ALL_FROM_HERE: Final = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "font-src 'self' data:; worker-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+"""What a browser may fetch for the pages of the documentation, whose scripts name other people's servers: nothing of theirs."""
 _OPEN: Final = frozenset({"/api/v1/setup", "/api/v1/health"})
 _UPLOAD: Final = re.compile(r"/api/v1/models/[^/]+/versions")
 _LARGEST_BODY: Final = 1024 * 1024
@@ -43,6 +49,8 @@ class Requests:
                 answer = MutableHeaders(scope=message)
                 answer["x-request-id"] = request_id
                 answer["x-content-type-options"] = "nosniff"
+                if scope["path"] in _PAGES:
+                    answer["content-security-policy"] = _ALL_FROM_HERE
             await send(message)
 
         began = time.perf_counter()
@@ -53,7 +61,7 @@ class Requests:
                 _log.exception("request_failed", method=scope["method"], path=scope["path"])
                 if status:
                     raise  # half an answer is out: closing the connection is all that can still be said
-                await respond(Internal(), request_id)(scope, receive, send_with_id)
+                await respond(Internal(), request_id, scope["path"])(scope, receive, send_with_id)
             took_ms = round((time.perf_counter() - began) * 1000, 1)
             _log.info("request", method=scope["method"], path=scope["path"], status=status, ms=took_ms)
 
@@ -91,8 +99,8 @@ class Guard:
         await self._app(scope, _Limited(receive), send)
 
     async def _refuse(self, error: ModelkeepError, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = respond(error, scope["state"]["request_id"])
-        if isinstance(error, Unauthenticated) and not scope["path"].startswith(_ROOT):
+        answer = respond(error, scope["state"]["request_id"], scope["path"])
+        if isinstance(error, Unauthenticated) and not scope["path"].startswith(_PROGRAMS):
             answer.headers["www-authenticate"] = _BASIC
         await answer(scope, receive, send)
 
@@ -119,7 +127,7 @@ def _too_large() -> TooLarge:
 def _secret(given: headers.Headers, path: str) -> str:
     """Return the key that came with a request; raises `Unauthenticated` when there is none."""
     key = headers.presented_key(given)
-    if key is None and not path.startswith(_ROOT):
+    if key is None and not path.startswith(_PROGRAMS):
         key = headers.presented_password(given)
     if key is None:
         raise Unauthenticated

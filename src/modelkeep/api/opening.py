@@ -24,6 +24,7 @@ class Opening:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one request."""
         if scope["type"] == "http" and not self._opened.is_set():
-            await respond(NotOpenYet(retry_after_s=1), scope["state"]["request_id"])(scope, receive, send)
+            refusal = respond(NotOpenYet(retry_after_s=1), scope["state"]["request_id"], scope["path"])
+            await refusal(scope, receive, send)
             return
         await self._app(scope, receive, send)

@@ -1,6 +1,7 @@
 """Builds the object graph of each process: the only place that knows every class."""
 
 import errno
+import hashlib
 import socket
 from asyncio import Event
 from collections.abc import Awaitable, Callable, Coroutine
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 from modelkeep.api.settings import ApiSettings
 from modelkeep.infra.settings import DatabaseSettings, HistorySettings, LogSettings
+from modelkeep.serving.grpc.settings import GrpcAddress
 from modelkeep.serving.settings import ServingSettings
 from modelkeep.worker.settings import WorkerSettings
 
@@ -39,7 +41,10 @@ _DATABASE_POLL_S = 0.5
 
 @dataclass(frozen=True)
 class ServerRole:
-    """What a server process is told: it is number `slot`, from 0, of `slots`. There is no credential in it."""
+    """What a server process is told: it is number `slot`, from 0, of `slots`. There is no credential in it.
+
+    `stand_in` is the SHA-256, in hexadecimal digits, of the key that stands for callers without one; "" for none.
+    """
 
     data: str
     name: str
@@ -50,8 +55,10 @@ class ServerRole:
     notice_s: float
     drain_s: float
     acceptable: str = ""
+    stand_in: str = ""
     slot: int = 0
     slots: int = 1
+    grpc: GrpcAddress | None = None
 
 
 @dataclass(frozen=True)
@@ -70,8 +77,10 @@ class ControlRole:
     storage: StorageSettings = field(default_factory=StorageSettings)
 
 
-def roles(settings: "Settings", places: Places, doors: list[socket.socket], inner: socket.socket) -> "list[Role]":
-    """Return the processes of an installation, each with its own settings."""
+def roles(
+    settings: "Settings", places: Places, doors: list[socket.socket], inner: socket.socket, grpc: GrpcAddress | None = None
+) -> "list[Role]":
+    """Return the processes of an installation, each with its own settings; raises `Invalid` for a file that holds no key."""
     from modelkeep.app.supervisor import Role
 
     server = ServerRole(
@@ -84,7 +93,9 @@ def roles(settings: "Settings", places: Places, doors: list[socket.socket], inne
         notice_s=settings.server.notice_s,
         drain_s=settings.server.drain_s,
         acceptable=settings.runners.unsafe_allow_level,
+        stand_in=key_digest(settings.serving.stand_in_key_file),
         slots=settings.server.processes,
+        grpc=grpc,
     )
     control = ControlRole(
         data=str(places.data),
@@ -107,6 +118,19 @@ def roles(settings: "Settings", places: Places, doors: list[socket.socket], inne
         Role("courier", told, after="api"),
         Role("worker", told, after="api"),
     ]
+
+
+def key_digest(file: str) -> str:
+    """Return the SHA-256 of the API key in a file, in hexadecimal digits, "" for no file; raises `Invalid`."""
+    if not file:
+        return ""
+    try:
+        key = Path(file).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid("The file of serving.stand_in_key_file cannot be read.") from error
+    if not key or len(key.split()) > 1:
+        raise Invalid("The file of serving.stand_in_key_file must hold one API key and nothing else.")
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def server_bell(slot: int) -> str:
@@ -177,6 +201,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
 
     from modelkeep.api.asgi import create_app
     from modelkeep.api.services import Services
+    from modelkeep.app import description
     from modelkeep.control.models.rules import Formats
     from modelkeep.control.predictions.service import Predictions
     from modelkeep.control.users.events import SetUpDone
@@ -207,7 +232,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
         settings=role.api,
     )
     config = uvicorn.Config(
-        create_app(services, opened),
+        create_app(services, opened, door=description.door),
         loop="asyncio",
         http="httptools",
         ws="none",

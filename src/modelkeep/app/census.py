@@ -1,7 +1,7 @@
 """All runners that there are, by name, and what they hold together."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 from modelkeep.app.kept import Kept
 from modelkeep.app.residency import Budget
@@ -9,6 +9,7 @@ from modelkeep.app.runner_process import RunnerProcess
 from modelkeep.sandbox.memory import machine_bytes, resident_bytes
 
 _MEASURED_A_LOOK = 4
+_RESTING_A_LOOK = 50
 _SHARE_OF_MACHINE = 0.75
 
 
@@ -24,20 +25,34 @@ class Census(dict[str, RunnerProcess]):
         super().__init__()
         self.opening: dict[str, int] = {}
         self._template_bytes = 0
+        self._turns: Iterator[str] = iter(())
 
     def of(self, kept: Kept) -> Iterable[RunnerProcess]:
         """Return a version's runners, as far as they are there."""
         return filter(None, map(self.get, kept.names))
 
-    def look(self, template: int) -> list[RunnerProcess]:
-        """Look at what each holds, end those over their limit, and return those near it. `template`: its process id."""
+    def look(self, template: int, resting: Collection[str]) -> list[RunnerProcess]:
+        """Look at what each holds, end those over their limit, and return those near it. `template`: its process id.
+
+        Those that are `resting` take turns, a few a look: what nobody asks anything hardly grows, and of a thousand files one
+        after another the kernel makes a tenth of a core's work.
+        """
         self._template_bytes = resident_bytes(template) if template else 0
-        runners = list(self.values())
+        runners = [runner for name, runner in self.items() if name not in resting]
+        runners += [runner for name, runner in self._in_turn() if name in resting]
         for runner in runners:
             runner.check_memory()
         for runner in itertools.islice((one for one in runners if one.drifted), _MEASURED_A_LOOK):
             runner.measure()
         return [runner for runner in runners if runner.overgrown]
+
+    def _in_turn(self) -> list[tuple[str, RunnerProcess]]:
+        """Return the next few, and begin again after the last."""
+        names = list(itertools.islice(self._turns, _RESTING_A_LOOK))
+        if len(names) < _RESTING_A_LOOK:
+            self._turns = iter(tuple(self))
+            names += itertools.islice(self._turns, _RESTING_A_LOOK - len(names))
+        return [(name, self[name]) for name in dict.fromkeys(names) if name in self]
 
     def held_bytes(self) -> int:
         """Return what all runners hold or are about to, with the template that they are forks of; 0 where there are none."""

@@ -22,11 +22,12 @@ from typing import Any
 
 import msgspec
 
+from modelkeep.app import grpc_port
 from modelkeep.app import settings as settings_room
 from modelkeep.app.census import budget_of_machine
 from modelkeep.app.places import Places
 from modelkeep.app.secrecy import without_secrets
-from modelkeep.app.settings import Explained, InvalidSettings, Settings
+from modelkeep.app.settings import Explained, InvalidSettings, ServerSettings, Settings
 from modelkeep.contracts import discovery
 from modelkeep.contracts.confinement import Confinement, Level
 from modelkeep.contracts.errors import ModelkeepError
@@ -79,7 +80,7 @@ def examine(config: Path | None, overrides: Mapping[str, Any], *, url: str, key:
         findings.append(Finding(FAIL, "settings", error.message, "Correct it in modelkeep.toml, .env or the environment."))
     else:
         local = [
-            *(effective(explained), budget(loaded), data_directory(loaded.data), port(loaded)),
+            *(effective(explained), budget(loaded), data_directory(loaded.data), port(loaded), grpc(loaded)),
             *(database(loaded), storage(loaded)),
         ]
         findings += [finding for group in local for finding in group]
@@ -204,22 +205,39 @@ def data_directory(data: Path) -> Iterator[Finding]:
 
 def port(loaded: Settings) -> Iterator[Finding]:
     """Whether the port is free, or else who answers there."""
-    host, number = loaded.server.host, loaded.server.port
-    subject = f"port {number} on {host}"
+    yield _address(loaded.server, loaded.server.port, "", "--port or MODELKEEP_SERVER__PORT")
+
+
+def grpc(loaded: Settings) -> Iterator[Finding]:
+    """Whether gRPC can be served, where it is to be."""
+    server = loaded.server
+    if not server.grpc_port:
+        return
     try:
-        family, _kind, _protocol, _name, address = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0]
+        grpc_port.check(server)
+    except ModelkeepError as error:
+        yield Finding(FAIL, "gRPC", error.message, "Correct it, or set server.grpc_port to 0.")
+        return
+    tls = "with TLS" if server.grpc_tls_certificate else "without TLS"
+    yield _address(server, server.grpc_port, f" for gRPC {tls}", "--grpc-port or MODELKEEP_SERVER__GRPC_PORT")
+
+
+def _address(server: ServerSettings, number: int, what_for: str, options: str) -> Finding:
+    """Say whether a port is free; one that is not may be our own, which answers over HTTP."""
+    subject = f"port {number} on {server.host}{what_for}"
+    try:
+        family, _kind, _protocol, _name, address = socket.getaddrinfo(server.host, number, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, socket.SOCK_STREAM) as door:
             door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             door.bind(address)
     except OSError as error:
-        who = _who_answers(f"http://{host}:{number}")
+        who = _who_answers(f"http://{server.host}:{server.port}")
         if who:
-            yield Finding(OK, subject, f"in use by {who}")
-        else:
-            advice = "Stop what uses it, or choose another with --port or MODELKEEP_SERVER__PORT."
-            yield Finding(FAIL, subject, f"cannot be used: {error.strerror}", advice)
-    else:
-        yield Finding(OK, subject, "free")
+            return Finding(OK, subject, f"in use by {who}")
+        return Finding(
+            FAIL, subject, f"cannot be used: {error.strerror}", f"Stop what uses it, or choose another with {options}."
+        )
+    return Finding(OK, subject, "free")
 
 
 def database(loaded: Settings) -> Iterator[Finding]:

@@ -1,12 +1,14 @@
 """A version that servers want, as the supervisor keeps it: its runners, their deaths, and whether it may have any now."""
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from modelkeep.app.restarts import Restarts
 from modelkeep.contracts.snapshot import KeepLoaded, Memory, RunnerSpec
 from modelkeep.sandbox.control import Wanted
 
+_RESTS_S = 3.0
 _A_RUNNER = 24 << 20
 """What a runner holds beside its model, until one of the version has been measured."""
 
@@ -21,6 +23,7 @@ class Kept:
     spec: RunnerSpec
     replicas: int = 1
     memory: Memory = field(default_factory=Memory)
+    lazy: bool = False
     restarts: Restarts = field(default_factory=Restarts)
     names: list[str] = field(default_factory=list)
     retiring: set[str] = field(default_factory=set)
@@ -32,7 +35,7 @@ class Kept:
 
     def take(self, wish: Wanted) -> None:
         """Follow the wish that holds."""
-        self.replicas, self.memory = wish.replicas, wish.memory
+        self.replicas, self.memory, self.lazy = wish.replicas, wish.memory, wish.lazy
 
     def calm(self) -> None:
         """Forget a start that was due."""
@@ -59,3 +62,8 @@ class Kept:
     def expected_bytes(self) -> int:
         """What one more runner of it will hold: as much as the last one, or what validation saw."""
         return self.measured_bytes or self.spec.memory_bytes + _A_RUNNER
+
+
+def at_rest(kept: Iterable[Kept], now: float) -> set[str]:
+    """Return the names of the runners whose version nobody has asked anything of late. Servers tell of use once a second."""
+    return {name for one in kept if now - one.used > _RESTS_S for name in one.names}

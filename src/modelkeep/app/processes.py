@@ -15,13 +15,15 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from modelkeep.app import grpc_port
+from modelkeep.app.listening import listening
 from modelkeep.app.places import Places
 from modelkeep.contracts.confinement import level
-from modelkeep.contracts.errors import Conflict, Invalid
+from modelkeep.contracts.errors import Conflict
 from modelkeep.sandbox import control, kernel
 from modelkeep.sandbox.control import Channel, ChannelClosed
 
@@ -33,26 +35,17 @@ _MOST_DESCRIPTORS = 65536
 Take = Callable[[control.Message, list[int]], None]
 
 
-class AddressInUse(Conflict):
-    """The address is taken by another program."""
-
-    code = "address_in_use"
-
-
 class DataInUse(Conflict):
     """Another Modelkeep is running on this data directory."""
 
     code = "data_in_use"
 
 
-class CannotListen(Invalid):
-    """This address cannot be listened on."""
+def serve(settings: "Settings", *, announce: Callable[[str, str], None]) -> None:
+    """Run everything until SIGTERM or Ctrl-C. Raises before anything is started when the data or an address is taken.
 
-    code = "cannot_listen"
-
-
-def serve(settings: "Settings", *, announce: Callable[[str], None]) -> None:
-    """Run everything until SIGTERM or Ctrl-C. Raises before anything is started when the data or the address is taken."""
+    `announce` is told the addresses of HTTP and of gRPC when both answer; "" where there is no gRPC.
+    """
     from modelkeep.app import bootstrap
     from modelkeep.app.census import budget_of_machine
     from modelkeep.app.folders import Folders
@@ -67,7 +60,8 @@ def serve(settings: "Settings", *, announce: Callable[[str], None]) -> None:
     server = settings.server
     with (
         _locked(places.data),
-        _listening(server.host, server.port, server.processes) as doors,
+        listening(server.host, server.port, server.processes) as doors,
+        grpc_port.reserved(server) as rpcs,
         _local_socket(places) as inner,
     ):
         _close_to_others()
@@ -78,7 +72,7 @@ def serve(settings: "Settings", *, announce: Callable[[str], None]) -> None:
 
         async def run() -> None:
             supervisor = Supervisor(
-                bootstrap.roles(settings, places, doors, inner),
+                bootstrap.roles(settings, places, doors, inner, rpcs),
                 open_artifact=bootstrap.artifact_opener(settings.storage, places),
                 environment=child_environment(settings),
                 drain_s=settings.server.drain_s + settings.server.notice_s,
@@ -86,7 +80,7 @@ def serve(settings: "Settings", *, announce: Callable[[str], None]) -> None:
                 acceptable=level(settings.runners.unsafe_allow_level),
                 budget=budget_of_machine(settings.runners.budget_mb, settings.runners.min_idle_s),
                 folders=Folders(places.folders),
-                announce=lambda: announce(address),
+                announce=lambda: announce(address, rpcs.address if rpcs is not None else ""),
             )
             await supervisor.run()
 
@@ -120,45 +114,6 @@ def _locked(data: Path) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield
-
-
-@contextlib.contextmanager
-def _listening(host: str, port: int, count: int) -> Iterator[list[socket.socket]]:
-    """Listen before anything is started, so that a restarted server finds its callers still waiting in line.
-
-    Each of several servers has a line of its own, and the kernel spreads callers evenly over the lines. Of 64 connections the
-    busier of two servers got 36 so (median; 40 at most), and 58 (63) when both took them from one line.
-    """
-    try:
-        family, _kind, _protocol, _name, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except socket.gaierror as error:
-        raise CannotListen(f"{host} is no address of this machine.") from error
-    with contextlib.ExitStack() as stack:
-        doors = [stack.enter_context(socket.socket(family, socket.SOCK_STREAM)) for _ in range(count)]
-        try:
-            for door in doors:
-                _bind(door, address if door is doors[0] else doors[0].getsockname(), first=door is doors[0], alone=count == 1)
-            for door in doors:
-                door.listen(2048)
-        except OSError as error:
-            if error.errno == 98:  # noqa: PLR2004 - EADDRINUSE
-                raise AddressInUse(
-                    f"Port {port} on {host} is in use by another program. Choose another with --port."
-                ) from error
-            raise CannotListen(f"Cannot listen on {host} port {port}: {error.strerror}.") from error
-        yield doors
-
-
-def _bind(door: socket.socket, address: Any, *, first: bool, alone: bool) -> None:  # noqa: ANN401 - its form is the family's
-    """Bind one of the doors. The first shares the port only once it has it: nobody else may hold it before."""
-    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if not first:
-        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    door.bind(address)
-    if first and not alone:
-        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
 
 @contextlib.contextmanager

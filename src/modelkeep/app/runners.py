@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from modelkeep.app.census import Census
 from modelkeep.app.children import Child, start
 from modelkeep.app.folders import Folder, Folders
-from modelkeep.app.kept import Kept
+from modelkeep.app.kept import Kept, at_rest
 from modelkeep.app.residency import Budget, Residency
 from modelkeep.app.restarts import Restarts
 from modelkeep.app.runner_process import Open, RunnerProcess, not_started, open_golden, report
@@ -232,7 +232,7 @@ class Runners:
                 self._residency.wake(kept)
         if self._template is not None:
             for kept in sorted(fresh, key=lambda one: one.keep != "always"):
-                self._residency.settle(kept, urgent=urgent)
+                self._residency.settle(kept, urgent=urgent and not kept.lazy)
         for kept in self._kept.values():
             self._shrink(kept, kept.replicas)
             self._fill(kept)
@@ -466,13 +466,13 @@ class Runners:
                 log.exception("what runners hold could not be seen")
 
     def _look(self) -> None:
-        for runner in self._runners.look(self._template.pid if self._template is not None else 0):
+        template = self._template.pid if self._template is not None else 0
+        for runner in self._runners.look(template, at_rest(self._kept.values(), time.monotonic())):
             self._replace(runner)
         self._residency.relieve(self._kept.values())
         self._residency.look(self._kept.values())
         for kept in self._kept.values():
-            if kept.missing > 0:
-                self._fill(kept)
+            self._fill(kept)
 
     def _replace(self, runner: RunnerProcess) -> None:
         """Have a runner that has grown near its limit go, once there is another in its place where there is room for both."""

@@ -6,6 +6,7 @@ import itertools
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
@@ -28,6 +29,9 @@ from modelkeep.serving.pool import Pool
 from modelkeep.serving.protocol import HttpProtocol
 from modelkeep.serving.recorder import Recorder
 from modelkeep.serving.router import Router
+
+if TYPE_CHECKING:
+    from modelkeep.serving.grpc.server import GrpcServer
 
 log = structlog.get_logger(__name__)
 
@@ -56,16 +60,21 @@ class Server:
         metrics.watch(router, keys)
         metrics.watch_confinement(lambda: self._door.confinement, lambda: self._door.accepted)
         metrics.watch_history(lambda: spool.appended, lambda: spool.dropped, lambda: hear(places.loading))
+        self._engine = engine = Engine(role.serving, router, _limits(role, places), recorder)
+        self._keys = keys
+        self._forward = forward = Forward(places.run / "api.sock")
         self._door = Door(
             settings=role.serving,
             router=router,
-            engine=Engine(role.serving, router, _limits(role, places), recorder),
+            engine=engine,
             keys=keys,
             metrics=metrics,
-            forward=Forward(places.run / "api.sock"),
+            forward=forward,
             version=role.version,
             acceptable=level(role.acceptable),
+            stand_in=bytes.fromhex(role.stand_in),
         )
+        self._rpcs: GrpcServer | None = None
         self._feed = Feed(
             snapshot_file=places.snapshot,
             run_dir=places.run,
@@ -86,6 +95,7 @@ class Server:
         """Answer on `door` until `stop`, then finish what is under way."""
         gc.set_threshold(*_GC)
         http = uvicorn.Server(_http(self._door, self._role))
+        self._rpcs = rpcs = await self._grpc()
         feeding = asyncio.create_task(self._feed.run(stop))
         tending = asyncio.create_task(self._tend())
         serving = asyncio.create_task(http.serve(sockets=[door]))
@@ -93,8 +103,12 @@ class Server:
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({feeding, tending, serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         self._door.drain()
+        if rpcs is not None:
+            rpcs.tend()
         await asyncio.sleep(self._role.notice_s)
         http.should_exit = True
+        if rpcs is not None:
+            await rpcs.stop(self._role.drain_s)
         await serving
         stop.set()
         tending.cancel()
@@ -102,12 +116,35 @@ class Server:
         self._spool.close()
         self._metrics.close()
 
+    async def _grpc(self) -> "GrpcServer | None":
+        """Begin to answer over gRPC, where that is wanted."""
+        if self._role.grpc is None:
+            return None
+        from modelkeep.serving.grpc.server import GrpcServer
+
+        server = GrpcServer(
+            self._role.grpc,
+            self._role.serving,
+            router=self._router,
+            engine=self._engine,
+            keys=self._keys,
+            metrics=self._metrics,
+            forward=self._forward,
+            needs=self._door.needs,
+            ready=lambda: self._door.ready,
+            version=self._role.version,
+        )
+        await server.start()
+        return server
+
     async def _tend(self) -> None:
         for second in itertools.count():
             await asyncio.sleep(_TEND_S)
             if second % _WARN_EVERY == 0 and self._role.slot == 0 and self._door.accepted is not None:
                 log.warning("runners may be locked in less well than their models need", accepted=self._door.accepted.short)
             self._router.pool.balance()
+            if self._rpcs is not None:
+                self._rpcs.tend()
             self._metrics.publish(alone=self._role.slots == 1)
 
 

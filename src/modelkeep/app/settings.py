@@ -38,6 +38,18 @@ class ServerSettings:
         "Processes that answer on this port. One is enough until it fills a core; each further one needs a core of its own.",
         Interval(ge=1, le=64),
     ] = 1
+    grpc_port: Annotated[
+        int,
+        "Port for Open Inference over gRPC, on the same address; 0 is none. It needs the extra `grpc`.",
+        Interval(ge=0, le=65_535),
+    ] = 0
+    grpc_tls_certificate: Annotated[
+        str, "File with the certificate (PEM) of the gRPC port, and those between; empty: no TLS."
+    ] = ""
+    grpc_tls_key: Annotated[str, "File with the private key (PEM) of that certificate, without a password."] = ""
+    grpc_tls_client_ca: Annotated[
+        str, "File with the certificates (PEM) of the authorities whose clients may call over gRPC; empty: all may."
+    ] = ""
     drain_s: Annotated[
         float, "How long requests in flight may take to finish after SIGTERM, in seconds.", Interval(ge=0, le=86_400)
     ] = 30.0

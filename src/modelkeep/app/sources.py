@@ -1,5 +1,7 @@
 """Where settings are given: the settings file, `.env`, the environment, the command line; and which of them counts.
 
+A container of SageMaker that is told its port (`SAGEMAKER_BIND_TO_PORT`) listens there by default.
+
 Every name is checked, in every source: a typing error must not become a default.
 """
 
@@ -20,6 +22,14 @@ ENV_FILE = Path(".env")
 PREFIX = "MODELKEEP_"
 
 _ENVIRONMENT, _COMMAND_LINE = _NOT_FILES = ("environment", "command line")
+
+_SAGEMAKER_PORT = "SAGEMAKER_BIND_TO_PORT"
+_VERTEX = {
+    "AIP_HTTP_PORT": "server.port",
+    "AIP_PREDICT_ROUTE": "serving.predict_route",
+    "AIP_HEALTH_ROUTE": "serving.health_route",
+}
+"""What Vertex AI tells its containers, and the settings that say the same: where they are given anywhere, they count."""
 
 _OURS = frozenset({"URL", "API_KEY", "GRPC", "ADMIN_EMAIL", "ADMIN_PASSWORD"})  # the client reads them, the demo writes them
 # Kubernetes tells every container of a namespace about a service called "modelkeep", by variables that look like ours.
@@ -60,6 +70,8 @@ def gather(
     `known` are the dotted names that there are; another name raises `InvalidSettings`, as does a file that cannot be read.
     """
     sources = [
+        _from_sagemaker(environment),
+        _from_vertex(environment),
         _from_toml(config),
         _from_variables(_env_file(), ".env"),
         _from_variables(environment, _ENVIRONMENT),
@@ -72,6 +84,14 @@ def gather(
                 raise InvalidSettings(_unknown(given, known))
             found[given.name] = given
     return found
+
+
+def _from_sagemaker(environment: Mapping[str, str]) -> Iterator[Given]:
+    """Where SageMaker tells its container a port, it calls it there, and from outside."""
+    port = environment.get(_SAGEMAKER_PORT)
+    if port is not None:
+        where = f"{_ENVIRONMENT} ({_SAGEMAKER_PORT})"
+        yield from (Given("server.host", "0.0.0.0", where), Given("server.port", port, where))  # noqa: S104 - as its contract is
 
 
 def _from_toml(config: Path | None) -> Iterator[Given]:
@@ -110,6 +130,13 @@ def _from_variables(variables: Mapping[str, str], where: str) -> Iterator[Given]
         rest = name.upper().removeprefix(PREFIX)
         if rest != name.upper() and not _is_another(rest, value):
             yield Given(rest.lower().replace("__", ".", 1), value, f"{where} ({name})")
+
+
+def _from_vertex(environment: Mapping[str, str]) -> Iterator[Given]:
+    for name, setting in _VERTEX.items():
+        value = environment.get(name)
+        if value:
+            yield Given(setting, value, f"{_ENVIRONMENT} ({name})")
 
 
 def _is_another(name: str, value: str) -> bool:

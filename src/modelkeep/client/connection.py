@@ -1,127 +1,94 @@
-"""One server, spoken to over HTTP: headers, errors as `ModelkeepError`, one repeat where a repeat is safe.
+"""Runs the steps of operations against one server over HTTP: `Connection` blocks, `AsyncConnection` awaits.
 
 Nothing is read from the environment: no proxy, no credentials file. For https the system's certificates are trusted, or those
 in the file given as `verify`.
 """
 
-import json
 import ssl
-import time
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from time import sleep
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
+import anyio
 import httpx
 
-from modelkeep.client.errors import Invalid, NotAuthenticated, ServerUnreachable, TimedOut, error_from, not_modelkeep
+from modelkeep.client.errors import Invalid, ModelkeepError, NotAuthenticated, ServerUnreachable, TimedOut
+from modelkeep.client.server import Server
+from modelkeep.client.steps import Ask, Lines, Pause, Save, Step, Steps, Together, Work
 
-_SAFE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+T = TypeVar("T")
+_PIECE = 256 * 1024
+_KNOWN = (ModelkeepError, OSError)  # what an operation may want to hear of
 
 
-class Connection:
-    """Sends requests to one server. May be shared between threads."""
+class _Line:
+    """What both have: the address, how long to wait, the headers of every request, and what a failed exchange means."""
 
-    def __init__(self, url: str, api_key: str | None, timeout: float, *, verify: bool | str) -> None:
-        self.url = _checked(url)
-        self.timeout = timeout
+    def __init__(self, url: str, timeout: float, retries: int) -> None:
+        self.server = Server(_checked(url), timeout, retries)
+
+    def _options(self, api_key: str | None, *, verify: bool | str) -> dict[str, Any]:
+        """Return what httpx needs to know; the key is kept nowhere else."""
         headers = {"accept": "application/json"}
         if api_key:
             headers["x-api-key"] = _checked_key(api_key)
-        self._http = httpx.Client(
-            base_url=self.url,
-            headers=headers,
-            timeout=timeout,
-            trust_env=False,
-            verify=_trust(verify) if self.url.startswith("https:") else False,
+        return {
+            "base_url": self.url,
+            "headers": headers,
+            "timeout": self.server.timeout,
+            "trust_env": False,
+            "verify": _trust(verify) if self.url.startswith("https:") else False,
+        }
+
+    @property
+    def url(self) -> str:
+        """The server's address."""
+        return self.server.url
+
+    def _request(self, http: "httpx.Client | httpx.AsyncClient", ask: Ask, silence: float | None = None) -> httpx.Request:
+        """Return a request without its form; `silence`: seconds to wait for each piece of the answer."""
+        read = max(self.server.timeout, ask.patience) if silence is None else silence
+        return http.build_request(
+            ask.method,
+            ask.path,
+            params=ask.params or None,
+            headers=ask.headers,
+            content=ask.content,
+            timeout=httpx.Timeout(self.server.timeout, read=read),
         )
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
-
-    def document(self, method: str, path: str, *, repeat: bool = False, **request: Any) -> Any:  # noqa: ANN401 - JSON
-        """Send a request and return the JSON of its answer (None for an empty one); raises the error it tells of.
-
-        A request that changes nothing, or that the caller says may be repeated, is sent once more if the connection breaks.
-        """
-        try:
-            return self._once(method, path, request)
-        except ServerUnreachable as error:
-            if error.code != "connection_lost" or not (repeat or method in _SAFE):
-                raise
-        return self._once(method, path, request)
-
-    def _once(self, method: str, path: str, request: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON
-        with self.faults():
-            response = self._http.request(method, path, **request)
-        if not response.is_success:
-            raise error_from(response)
-        if not response.content:
-            return None
-        if "json" not in response.headers.get("content-type", ""):
-            raise not_modelkeep(response)
-        return response.json()
+    @contextmanager
+    def _form(self, http: "httpx.Client | httpx.AsyncClient", ask: Ask) -> Iterator[httpx.Request]:
+        """Yield a request whose form is read as it goes out."""
+        if ask.parts is None:
+            yield self._request(http, ask)
+            return
+        with ask.parts() as parts:
+            form = httpx.Request(ask.method, self.url, files=parts)
+            request = self._request(http, ask)
+            for name in ("content-type", "content-length", "transfer-encoding"):
+                if name in form.headers:
+                    request.headers[name] = form.headers[name]
+                elif name in request.headers:
+                    del request.headers[name]
+            request.stream = _Pieces(cast("Iterable[bytes]", form.stream), ask)
+            yield request
 
     @contextmanager
-    def stream(self, path: str, *, timeout: float | None = None, **request: Any) -> Iterator[httpx.Response]:  # noqa: ANN401
-        """Open a GET whose answer is read as it comes."""
-        limit = httpx.Timeout(self.timeout, read=timeout or self.timeout)
-        with self.faults(), self._http.stream("GET", path, timeout=limit, **request) as response:
-            if not response.is_success:
-                response.read()
-                raise error_from(response)
-            yield response
-
-    def events(self, path: str, *, timeout: float) -> Iterator[Any]:
-        """Yield the JSON data of server-sent events until the server ends the stream."""
-        with self.stream(path, timeout=timeout, headers={"accept": "text/event-stream"}) as response:
-            if not response.headers.get("content-type", "").startswith("text/event-stream"):
-                raise not_modelkeep(response)
-            for line in response.iter_lines():
-                if line.startswith("data:"):
-                    yield json.loads(line.removeprefix("data:"))
-
-    def answers(self, path: str) -> bool:
-        """Whether a GET succeeds now; raises `NotAllowed` where the key may not ask."""
-        with self.faults():
-            response = self._http.get(path)
-        if response.status_code == httpx.codes.FORBIDDEN:
-            raise error_from(response)
-        return response.is_success
-
-    def status(self, path: str) -> Any:  # noqa: ANN401 - JSON
-        """Return the JSON that a health check answers, whether it says yes or no."""
-        with self.faults():
-            response = self._http.get(path)
-        if "json" not in response.headers.get("content-type", ""):
-            raise not_modelkeep(response)
-        return response.json()
-
-    def await_return(self, *, within: float) -> None:
-        """Wait until a server that went away answers again; raises `ServerUnreachable` when it does not."""
-        deadline = time.monotonic() + within
-        while True:
-            try:
-                with self.faults():
-                    self._http.get("/healthz")
-            except ServerUnreachable:
-                if time.monotonic() >= deadline:
-                    raise
-                time.sleep(0.2)
-            else:
-                return
-
-    @contextmanager
-    def faults(self) -> Iterator[None]:
+    def _faults(self) -> Iterator[None]:
         """Say what a failed exchange means, and what to try."""
         try:
             yield
         except httpx.ConnectTimeout as error:
-            message = f"{self.url} did not answer within {self.timeout:g} s. Check the address, or a firewall between."
+            message = f"{self.url} did not answer within {self.server.timeout:g} s. Check the address, or a firewall between."
             raise ServerUnreachable(message) from error
         except httpx.ConnectError as error:
-            raise ServerUnreachable(_why_no_connection(self.url, error)) from error
+            message, passing = _why_no_connection(self.url, error)
+            raise ServerUnreachable(message, passing=passing) from error
         except httpx.TimeoutException as error:
             message = f"{self.url} took the request but gave no answer in time. Try again, or allow a longer timeout."
             raise TimedOut(message) from error
@@ -129,10 +96,190 @@ class Connection:
             message = f"The request could not be sent: {error}. A file that changes while it is read is one reason."
             raise Invalid(message, code="request_unsendable") from error
         except httpx.RemoteProtocolError as error:
-            raise ServerUnreachable(_why_no_answer(self.url, error), code=_protocol_code(error)) from error
+            lost = _lost(error)
+            code = "connection_lost" if lost else "not_modelkeep"
+            raise ServerUnreachable(_why_no_answer(self.url, lost=lost), code=code, passing=lost, sent=True) from error
         except httpx.TransportError as error:
             message = f"The connection to {self.url} broke before the answer came. Try again; the server may be restarting."
-            raise ServerUnreachable(message, code="connection_lost") from error
+            raise ServerUnreachable(message, code="connection_lost", passing=True, sent=True) from error
+
+
+class Connection(_Line):
+    """Runs operations and blocks. May be shared between threads."""
+
+    def __init__(self, url: str, api_key: str | None, timeout: float, retries: int, *, verify: bool | str) -> None:
+        super().__init__(url, timeout, retries)
+        self._http = httpx.Client(**self._options(api_key, verify=verify))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def run(self, steps: Steps[T]) -> T:
+        """Take all steps of an operation and return its result."""
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    answer = self._take(step)
+                except _KNOWN as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(answer)
+        except StopIteration as done:
+            return cast("T", done.value)
+        finally:
+            steps.close()
+
+    def _take(self, step: Step) -> object:
+        match step:
+            case Ask():
+                with self._form(self._http, step) as request, self._faults():
+                    return self._http.send(request)
+            case Lines() | Save():
+                return self._read(step)
+            case Pause():
+                sleep(step.seconds)
+                return None
+            case Work():
+                return step.call()
+            case Together():
+                return self._together(step)
+
+    def _read(self, step: Lines | Save) -> httpx.Response:
+        request = self._request(self._http, step.ask, step.silence if isinstance(step, Lines) else None)
+        with self._faults():
+            response = self._http.send(request, stream=True)
+            try:
+                if not response.is_success:
+                    response.read()
+                elif isinstance(step, Lines):
+                    any(step.take(line) for line in response.iter_lines())
+                else:
+                    for piece in response.iter_bytes(_PIECE):
+                        step.write(piece)
+                        step.told(piece)
+            finally:
+                response.close()
+        return response
+
+    def _together(self, step: Together) -> list[object]:
+        results: list[object] = []
+        running: deque[Future[object]] = deque()
+        with ThreadPoolExecutor(step.at_once, thread_name_prefix="modelkeep") as pool:
+            try:
+                for steps in step.each:
+                    if len(running) == step.at_once:
+                        results.append(running.popleft().result())
+                    running.append(pool.submit(self.run, steps))
+                results += [one.result() for one in running]
+            finally:
+                for one in running:
+                    one.cancel()
+        return results
+
+
+class AsyncConnection(_Line):
+    """Runs operations in the event loop; what blocks goes to a thread."""
+
+    def __init__(self, url: str, api_key: str | None, timeout: float, retries: int, *, verify: bool | str) -> None:
+        super().__init__(url, timeout, retries)
+        self._http = httpx.AsyncClient(**self._options(api_key, verify=verify))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def run(self, steps: Steps[T]) -> T:
+        """Take all steps of an operation and return its result."""
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    answer = await self._take(step)
+                except _KNOWN as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(answer)
+        except StopIteration as done:
+            return cast("T", done.value)
+        finally:
+            steps.close()
+
+    async def _take(self, step: Step) -> object:
+        match step:
+            case Ask():
+                with self._form(self._http, step) as request, self._faults():
+                    return await self._http.send(request)
+            case Lines() | Save():
+                return await self._read(step)
+            case Pause():
+                await anyio.sleep(step.seconds)
+                return None
+            case Work():
+                return await anyio.to_thread.run_sync(step.call)
+            case Together():
+                return await self._together(step)
+
+    async def _read(self, step: Lines | Save) -> httpx.Response:
+        request = self._request(self._http, step.ask, step.silence if isinstance(step, Lines) else None)
+        with self._faults():
+            response = await self._http.send(request, stream=True)
+            try:
+                if not response.is_success:
+                    await response.aread()
+                elif isinstance(step, Lines):
+                    async for line in response.aiter_lines():
+                        if step.take(line):
+                            break
+                else:
+                    async for piece in response.aiter_bytes(_PIECE):
+                        await anyio.to_thread.run_sync(step.write, piece)
+                        step.told(piece)
+            finally:
+                await response.aclose()
+        return response
+
+    async def _together(self, step: Together) -> list[object]:
+        waiting, results, failures = enumerate(step.each), dict[int, object](), list[Exception]()
+
+        async def work() -> None:
+            try:
+                for number, steps in waiting:
+                    results[number] = await self.run(steps)
+            except Exception as error:  # noqa: BLE001 - raised again outside the group, which would wrap it
+                failures.append(error)
+                group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            for _ in range(step.at_once):
+                group.start_soon(work)
+        if failures:
+            raise failures[0]
+        return [results[number] for number in sorted(results)]
+
+
+class _Pieces(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """The body of a form. Awaited, its files are read in a thread."""
+
+    def __init__(self, form: Iterable[bytes], ask: Ask) -> None:
+        self._form = form
+        self._ask = ask
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._form:
+            self._tell()
+            yield piece
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        pieces = iter(self._form)
+        while (piece := await anyio.to_thread.run_sync(next, pieces, None)) is not None:
+            self._tell()
+            yield piece
+
+    def _tell(self) -> None:
+        if self._ask.told is not None:
+            self._ask.told()
 
 
 def _checked(url: str) -> str:
@@ -166,22 +313,23 @@ def _trust(verify: bool | str) -> ssl.SSLContext | bool:  # noqa: FBT001 - as ht
         raise Invalid(f"The certificates in {verify} cannot be read: {error}.", code="file_unreadable") from error
 
 
-def _why_no_connection(url: str, error: httpx.ConnectError) -> str:
+def _why_no_connection(url: str, error: httpx.ConnectError) -> tuple[str, bool]:
+    """Return what is wrong, and whether it may pass by itself."""
     said = str(error).lower()
     if "wrong_version_number" in said or "record layer" in said:
-        return f"{url} does not speak TLS. Use http:// instead of https://."
+        return f"{url} does not speak TLS. Use http:// instead of https://.", False
     if "certificate" in said:
-        return f"The certificate of {url} is not trusted here. Give the file with your organisation's certificates."
+        return f"The certificate of {url} is not trusted here. Give the file with your organisation's certificates.", False
     if "name or service not known" in said or "name resolution" in said or "nodename" in said:
-        return f"The host name in {url} is not known here. Check its spelling."
-    return f"No server answers at {url}. Is `modelkeep serve` running there, and is the port right?"
+        return f"The host name in {url} is not known here. Check its spelling.", False
+    return f"No server answers at {url}. Is `modelkeep serve` running there, and is the port right?", True
 
 
-def _protocol_code(error: httpx.RemoteProtocolError) -> str:
-    return "connection_lost" if "disconnected" in str(error) or "peer closed" in str(error) else "not_modelkeep"
+def _lost(error: httpx.RemoteProtocolError) -> bool:
+    return "disconnected" in str(error) or "peer closed" in str(error)
 
 
-def _why_no_answer(url: str, error: httpx.RemoteProtocolError) -> str:
-    if _protocol_code(error) == "connection_lost":
+def _why_no_answer(url: str, *, lost: bool) -> str:
+    if lost:
         return f"The server at {url} closed the connection without an answer. Try again; it may be restarting."
     return f"Something answers at {url}, but it does not speak HTTP. Check the address and the port."

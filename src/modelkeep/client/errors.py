@@ -15,12 +15,16 @@
     │   └── ServerUnreachable   no server answers at that address
     └── ServerFailed        something went wrong inside the server
 
-Every error has a stable `code`, a `message` and, where a server answered, its HTTP `status`, the `request_id` that finds it in
-the server's log, and the `fields` at fault (path, code, message).
+Codes that a program acts upon have classes of their own below these: `ModelNotFound`, `Overloaded`, `VersionNotReady` and so
+on. Every error has a stable `code`, a `message` and, where a server answered, its HTTP `status`, the `request_id` that finds it
+in the server's log, the `fields` at fault (path, code, message) and, where the server says so, `retry_after_s`, the seconds to
+wait.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, ClassVar
 
@@ -125,9 +129,16 @@ class TimedOut(Unavailable):
 
 
 class ServerUnreachable(Unavailable):
-    """No Modelkeep server answers at that address."""
+    """No Modelkeep server answers at that address. `passing`: it may do so soon; `sent`: the request may have arrived."""
 
     default_code = "server_unreachable"
+
+    def __init__(
+        self, message: str, *, code: str = "", status: int | None = None, passing: bool = False, sent: bool = False
+    ) -> None:
+        super().__init__(message, code=code, status=status)
+        self.passing = passing
+        self.sent = sent
 
 
 class ServerFailed(ModelkeepError):
@@ -153,6 +164,129 @@ class Rejected(ModelkeepError):
         )
 
 
+class InvalidInput(Invalid):
+    """The inputs do not fit the model's signature: `fields` says where."""
+
+    default_code = "invalid_input"
+
+
+class UnsupportedFormat(Invalid):
+    """Files of this format are not served there."""
+
+    default_code = "unsupported_format"
+
+
+class ModelNotFound(NotFound):
+    """There is no model with this name."""
+
+    default_code = "model_not_found"
+
+
+class VersionNotFound(NotFound):
+    """The model has no version with this number."""
+
+    default_code = "version_not_found"
+
+
+class DeploymentNotFound(NotFound):
+    """No deployment of this name answers."""
+
+    default_code = "deployment_not_found"
+
+
+class PredictionNotFound(NotFound):
+    """The history has no such prediction, or has it no longer."""
+
+    default_code = "prediction_not_found"
+
+
+class ModelExists(Conflict):
+    """There is a model with this name already."""
+
+    default_code = "model_exists"
+
+
+class ModelArchived(Conflict):
+    """The model is archived: `restore` takes it back."""
+
+    default_code = "model_archived"
+
+
+class VersionNotReady(Conflict):
+    """The version is not validated yet, or was rejected."""
+
+    default_code = "version_not_ready"
+
+
+class VersionInUse(Conflict):
+    """A deployment serves this version: promote another first."""
+
+    default_code = "version_in_use"
+
+
+class CodeFormatsOff(NotAllowed):
+    """The installation takes no files that can run code when they are loaded."""
+
+    default_code = "code_formats_off"
+
+
+class Overloaded(Unavailable):
+    """More requests wait for this model than its queue may hold."""
+
+    default_code = "overloaded"
+
+
+class RunnerLost(Unavailable):
+    """The process that runs the model died while it worked on the request."""
+
+    default_code = "runner_lost"
+
+
+class VersionLoading(Unavailable):
+    """The model is still being loaded."""
+
+    default_code = "version_loading"
+
+
+class VersionQuarantined(Unavailable):
+    """The process that runs the model died too often and is held back."""
+
+    default_code = "version_quarantined"
+
+
+class ModelMemoryLimit(Unavailable):
+    """The inputs needed more memory than the model may have: send fewer rows."""
+
+    default_code = "model_memory_limit"
+
+
+class StorageFull(Unavailable):
+    """The server's disk is full: nothing was stored."""
+
+    default_code = "storage_full"
+
+
+class DeadlineExceeded(TimedOut):
+    """The server did not come to an answer within the deadline."""
+
+    default_code = "deadline_exceeded"
+
+
+class ModelFailed(ServerFailed):
+    """The model raised an error on these inputs; its log has the reason."""
+
+    default_code = "model_failed"
+
+
+def _below(kind: type[ModelkeepError]) -> list[type[ModelkeepError]]:
+    return [one for child in kind.__subclasses__() for one in (child, *_below(child))]
+
+
+BY_CODE: dict[str, type[ModelkeepError]] = {
+    one.default_code: one for one in _below(ModelkeepError) if one not in {Rejected, ServerUnreachable}
+}
+"""The class for each code of a server's answer that has one of its own."""
+
 _BY_STATUS: dict[int, type[ModelkeepError]] = {
     HTTPStatus.BAD_REQUEST: Invalid,
     HTTPStatus.UNAUTHORIZED: NotAuthenticated,
@@ -176,7 +310,9 @@ def error_from(response: "httpx.Response") -> ModelkeepError:
     if document is None:
         return not_modelkeep(response)
     code = str(document.get("code", ""))
-    kind = Stale if code == Stale.default_code else _class_for(response.status_code)
+    kind, named = _class_for(response.status_code), BY_CODE.get(code)
+    if named is not None and issubclass(named, kind):
+        kind = named
     fields = document.get("errors")
     return kind(
         str(document.get("detail") or document.get("title") or f"HTTP {response.status_code}"),
@@ -184,7 +320,7 @@ def error_from(response: "httpx.Response") -> ModelkeepError:
         status=response.status_code,
         request_id=str(document.get("request_id") or response.headers.get("x-request-id", "")),
         fields=[_field(entry) for entry in fields if isinstance(entry, dict)] if isinstance(fields, list) else (),
-        retry_after_s=_seconds(response.headers.get("retry-after", "")),
+        retry_after_s=seconds_in(response.headers.get("retry-after", "")),
     )
 
 
@@ -220,5 +356,15 @@ def _field(entry: dict[str, object]) -> Field:
     return Field(str(entry.get("path", "")), str(entry.get("code", "")), str(entry.get("message", "")))
 
 
-def _seconds(header: str) -> float | None:
-    return float(header) if header.isdigit() else None
+def seconds_in(header: str, now: datetime | None = None) -> float | None:
+    """Return the seconds that `Retry-After` means, a number or an HTTP date (RFC 9110, 10.2.3); None where it is neither."""
+    text = header.strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        when = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())

@@ -16,8 +16,7 @@ from tempfile import TemporaryFile
 from typing import IO, Final
 
 from modelkeep.client.errors import Invalid
-
-Progress = Callable[[int, int], None]
+from modelkeep.client.progress import Progress
 
 MOST_FILES: Final = 10_000
 LEFT_OUT: Final = frozenset({"__pycache__", ".git", ".DS_Store", ".ipynb_checkpoints"})

@@ -1,12 +1,13 @@
-"""What callers predict on, as JSON values or pictures: lists, numpy arrays, DataFrames, dicts, files, PIL images.
+"""What callers predict on, as JSON values or pictures: lists, arrays, DataFrames, Arrow tables, dicts, files, PIL images.
 
-Nothing is imported here: a numpy array is recognised by its methods, so the client works where numpy is not installed.
-A missing value (None, NaN, NaT, pandas.NA) becomes null.
+No library is imported here: its objects are recognised by their methods, so the client works where it is not installed. Nothing
+is changed quietly: whole numbers keep all their digits, dates their zone and their nanoseconds; a missing value (None, NaN,
+NaT, pandas.NA) becomes null; what JSON cannot say (infinity, bytes, durations, decimals) is refused.
 """
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from io import BytesIO
@@ -14,6 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from modelkeep.client.errors import Invalid
+from modelkeep.client.instants import instants_in, numpy_instants
+
+_DOUBLE = 8  # bytes
+Cut = tuple[int, Callable[[int, int], object]]
 
 
 @dataclass(frozen=True)
@@ -24,13 +29,17 @@ class Picture:
     data: bytes
 
 
+def are_pictures(given: object) -> bool:
+    """Whether `given` is a picture (a path, bytes, a PIL image) or a list of these, and no rows."""
+    several = given if isinstance(given, (list, tuple)) else [given]
+    return isinstance(given, str) or (bool(several) and all(_is_picture(one) for one in several))
+
+
 def pictures_in(given: object) -> list[Picture]:
-    """Return the pictures that `given` is (a path, bytes, a PIL image, or a list of these); empty when it is rows."""
-    several = list(given) if isinstance(given, (list, tuple)) else [given]
-    if isinstance(given, str):
-        several = [Path(given)]
-    if not several or not all(_is_picture(one) for one in several):
+    """Return the pictures that `given` is, read and encoded; empty when it is rows."""
+    if not are_pictures(given):
         return []
+    several = [Path(given)] if isinstance(given, str) else given if isinstance(given, (list, tuple)) else [given]
     return [_picture(one, number) for number, one in enumerate(several)]
 
 
@@ -50,9 +59,41 @@ def rows_in(given: object) -> Any:  # noqa: ANN401 - any JSON value
         raise Invalid("The inputs are nested too deeply.", code="invalid_input") from error
 
 
+def sliced(given: Any) -> Cut | None:  # noqa: ANN401 - what `predict_many` takes
+    """Return how many rows `given` has and what takes a part of them; None for what is read one after the other."""
+    if _is_table(given):
+        return len(given), lambda start, end: given.slice(start, end - start)
+    if hasattr(given, "toarray"):  # a sparse matrix of scipy
+        return int(given.shape[0]), lambda start, end: given[start:end]
+    if _is_frame(given) or (hasattr(given, "shape") and hasattr(given, "tolist")):
+        return len(given), lambda start, end: given[start:end]
+    if not isinstance(given, Mapping):
+        return None
+    if not all(isinstance(values, Iterable) and not isinstance(values, (str, bytes)) for values in given.values()):
+        return 1, lambda _start, _end: given  # one record
+    columns = {name: values if hasattr(values, "__getitem__") else list(values) for name, values in given.items()}
+    counts = {len(values) for values in columns.values()}
+    if len(counts) > 1:
+        raise Invalid("The columns differ in length.", code="invalid_input")
+    return max(counts, default=0), lambda start, end: {name: values[start:end] for name, values in columns.items()}
+
+
+def first_rows(given: object, most: int) -> Any:  # noqa: ANN401 - any JSON value
+    """Return the first rows of `given` as JSON values."""
+    if isinstance(given, Mapping):
+        rows = rows_in(given)
+        same = isinstance(rows, dict) and all(isinstance(values, list) for values in rows.values())
+        return {name: values[:most] for name, values in rows.items()} if same else rows
+    cut = sliced(given)
+    rows = rows_in(cut[1](0, min(cut[0], most)) if cut is not None else given)
+    return rows[:most] if isinstance(rows, list) else rows
+
+
 def _rows(given: object) -> Any:  # noqa: ANN401 - any JSON value
-    if _is_frame(given):
+    if _is_frame(given) or _is_table(given):
         return _columns(given)
+    if _is_structured(given):
+        return {name: _plain(given[name]) for name in given.dtype.names}  # type: ignore[index, attr-defined]
     if _is_series(given):
         return _series(given)
     if isinstance(given, Mapping):
@@ -63,7 +104,7 @@ def _rows(given: object) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def _is_picture(value: object) -> bool:
-    return isinstance(value, (bytes, bytearray, memoryview, Path)) or type(value).__module__.partition(".")[0] == "PIL"
+    return isinstance(value, (bytes, bytearray, memoryview, Path)) or _library(value) == "PIL"
 
 
 def _picture(value: Any, number: int) -> Picture:  # noqa: ANN401 - see `_is_picture`
@@ -83,24 +124,46 @@ def _is_frame(value: object) -> bool:
     return hasattr(value, "columns") and (hasattr(value, "iloc") or hasattr(value, "to_dicts"))
 
 
+def _is_table(value: object) -> bool:
+    """Whether this is a Table or a RecordBatch of Arrow."""
+    return _library(value) == "pyarrow" and hasattr(value, "column_names")
+
+
 def _is_series(value: object) -> bool:
     return hasattr(value, "index") and hasattr(value, "iloc")
 
 
-def _columns(frame: Any) -> dict[str, Any]:  # noqa: ANN401 - a pandas or polars DataFrame
-    names = [str(name) for name in frame.columns]
+def _is_structured(value: object) -> bool:
+    return _library(value) == "numpy" and bool(getattr(getattr(value, "dtype", None), "names", None))
+
+
+def _library(value: object) -> str:
+    return type(value).__module__.partition(".")[0]
+
+
+def _columns(frame: Any) -> dict[str, Any]:  # noqa: ANN401 - a DataFrame of pandas or polars, or an Arrow table
+    keys = list(frame.column_names if _is_table(frame) else frame.columns)
+    names = [str(name) for name in keys]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         raise Invalid(f"The DataFrame has several columns named {', '.join(doubled)}.", code="invalid_input")
-    return {str(name): _plain(frame[name].to_list()) for name in frame.columns}
+    columns = [frame.column(name) for name in keys] if _is_table(frame) else [frame[name] for name in keys]
+    return {name: _column(column) for name, column in zip(names, columns, strict=True)}
+
+
+def _column(column: Any) -> list[Any]:  # noqa: ANN401 - a Series of pandas or polars, or an array of Arrow
+    instants = instants_in(column)
+    if instants is not None:
+        return instants
+    return _list(column.to_pylist() if hasattr(column, "to_pylist") else column.to_list())
 
 
 def _series(series: Any) -> list[Any]:  # noqa: ANN401 - a pandas Series
     """Return one row of a DataFrame as a record, any other series as its values."""
-    names, values = list(series.index), _plain(series.to_list())
-    if all(isinstance(name, str) for name in names):
+    names, values = list(series.index), _list(series.to_list())
+    if names and all(isinstance(name, str) for name in names):
         return [dict(zip(names, values, strict=True))]
-    return list(values)
+    return values
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any value in, any JSON value out
@@ -122,13 +185,30 @@ def _converted(value: Any) -> Any:  # noqa: ANN401 - what is no JSON value yet
         raise Invalid("Bytes are taken as pictures only, alone or in a flat list.", code="invalid_input")
     if hasattr(value, "toarray"):  # a sparse matrix of scipy
         value = value.toarray()
-    if hasattr(value, "tolist"):  # an array or a scalar of numpy
-        return _plain(value.tolist())
-    if _is_frame(value):
+    if _library(value) == "numpy":
+        return _numpy(value)
+    if _is_frame(value) or _is_table(value):
         return _columns(value)
+    if _library(value) in {"polars", "pyarrow"}:  # a column by itself
+        return _column(value)
+    if hasattr(value, "tolist"):  # an array of another library
+        return _plain(value.tolist())
     if isinstance(value, Iterable):
         return _list(value)
     raise Invalid(f"A value of type {type(value).__name__} cannot be sent; convert it first.", code="invalid_input")
+
+
+def _numpy(value: Any) -> Any:  # noqa: ANN401 - an array or a scalar of numpy; any JSON value out
+    if value.dtype.kind == "M":
+        return numpy_instants(value)
+    if value.dtype.kind == "m":
+        raise Invalid("A duration cannot be sent; convert it to a number first.", code="invalid_input")
+    if value.dtype.kind == "f" and value.dtype.itemsize > _DOUBLE:
+        narrow = value.astype("f8")
+        if not ((narrow == value) | (value != value)).all():  # noqa: PLR0124 - what differs from itself is no number
+            raise Invalid("A number has more digits than JSON's readers keep; round it first.", code="invalid_input")
+        value = narrow
+    return _plain(value.tolist())
 
 
 def _list(values: Iterable[Any]) -> list[Any]:

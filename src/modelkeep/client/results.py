@@ -1,14 +1,30 @@
-"""What the server answers, as small frozen values. Each keeps the document it was made from as `raw`."""
+"""What the server answers, as small frozen values. Each keeps the document it was made from as `raw`.
+
+In a notebook they show themselves as tables.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
-from typing import Any, Self
+from importlib.util import find_spec
+from itertools import islice
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+
+from modelkeep.client import notebook, outputs
+from modelkeep.client.errors import Invalid
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _FromDocument:
     """Takes the fields it knows from a JSON object and ignores the others, so that a newer server stays readable."""
+
+    SHOWN: ClassVar[tuple[str, ...]] = ()
+    """The fields that say what it is, in the order in which they are shown."""
 
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False, kw_only=True)
 
@@ -18,19 +34,48 @@ class _FromDocument:
         known = {one.name for one in fields(cls)} - {"raw"}
         return cls(**{name: value for name, value in document.items() if name in known}, raw=document)
 
+    def facts(self) -> dict[str, object]:
+        """Return what is shown of it: the fields that have something to say."""
+        plain = {one.name: one.default for one in fields(self) if one.default is not MISSING}
+        found = {name: getattr(self, name) for name in self.SHOWN}
+        return {name: value for name, value in found.items() if name not in plain or value != plain[name]}
 
-@dataclass(frozen=True)
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.facts().items())})"
+
+    def _repr_html_(self) -> str:
+        return notebook.facts(type(self).__name__, self.facts())
+
+
+Shown = TypeVar("Shown", bound=_FromDocument)
+
+
+class Listing(list[Shown]):
+    """A list that shows itself as a table in a notebook."""
+
+    def _repr_html_(self) -> str:
+        columns = list(self[0].SHOWN) if self else []
+        rows = [[getattr(one, name) for name in columns] for one in self[: notebook.ROWS]]
+        left = len(self) - len(rows)
+        return notebook.table(columns, rows, f"and {left} more" if left else "" if self else "none")
+
+
+@dataclass(frozen=True, repr=False)
 class Rejection(_FromDocument):
     """Why a version was refused: a stable code, what to do about it, and what was seen."""
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("code", "detail", "advice")
 
     code: str
     advice: str = ""
     detail: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model(_FromDocument):
     """A named thing with numbered versions."""
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("name", "serving_version", "latest_version", "description", "created_at", "archived_at")
 
     name: str
     id: str = ""
@@ -40,11 +85,24 @@ class Model(_FromDocument):
     archived_at: str | None = None
     latest_version: int | None = None
     serving_version: int | None = None
+    aliases: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Version(_FromDocument):
     """A numbered release of a model: `received`, `validating`, then `ready` or `rejected`."""
+
+    SHOWN: ClassVar[tuple[str, ...]] = (
+        "model",
+        "number",
+        "state",
+        "rejection",
+        "format",
+        "size",
+        "description",
+        "created_at",
+        "archived_at",
+    )
 
     model: str
     number: int
@@ -79,9 +137,11 @@ class Version(_FromDocument):
         return self.state in {"ready", "rejected"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Deployment(_FromDocument):
     """A named place that answers predictions with one version of a model."""
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("name", "model", "version", "previous_version", "revision", "settings", "updated_at")
 
     name: str
     model: str = ""
@@ -95,9 +155,11 @@ class Deployment(_FromDocument):
     serving: Sequence[Mapping[str, Any]] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Key(_FromDocument):
     """An API key; `secret` is known once, when it is made, and is not printed with the others."""
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("id", "name", "scopes", "rate", "created_at", "expires_at", "last_used_at")
 
     id: str
     name: str = ""
@@ -118,8 +180,8 @@ class Label:
     score: float
 
 
-@dataclass(frozen=True)
-class Prediction:
+@dataclass(frozen=True, repr=False)
+class Prediction(_FromDocument):
     """An answer: which version gave it, under which id it can be found, and what it says.
 
     A model of rows answers `outputs`; with `top_k`, and for pictures, the best labels of each row are in `predictions`.
@@ -129,22 +191,19 @@ class Prediction:
     deployment: str
     model: str
     version: int
-    raw: Mapping[str, Any] = field(repr=False, compare=False)
 
-    @classmethod
-    def read(cls, document: Mapping[str, Any]) -> Self:
-        """Return the prediction for a JSON object."""
-        return cls(document["id"], document["deployment"], document["model"], document["version"], document)
+    SHOWN: ClassVar[tuple[str, ...]] = ("deployment", "model", "version", "id")
 
     @cached_property
     def outputs(self) -> Mapping[str, Any]:
-        """Values by the name of the model's output: numpy arrays where numpy is installed, else lists."""
+        """Values by the name of the model's output: numpy arrays where numpy is installed, else lists.
+
+        Every value is the one that came: whole numbers beyond int64 are uint64 or objects, never floats.
+        """
         found = self.raw.get("outputs") or {}
-        try:
-            import numpy  # noqa: F401, ICN001 - only whether it is there
-        except ImportError:
-            return found
-        return {name: _array(values) for name, values in found.items()}
+        if find_spec("numpy") is None:
+            return dict(found)
+        return {name: outputs.array(values) for name, values in found.items()}
 
     @cached_property
     def predictions(self) -> list[list[Label]]:
@@ -157,14 +216,43 @@ class Prediction:
         """The name of each row's class, where the version was uploaded with labels."""
         return list(self.raw.get("labels") or [])
 
+    @property
+    def metadata(self) -> Mapping[str, Mapping[str, Any]]:
+        """What was asked for of the answer itself: its timings in milliseconds, the file that gave it."""
+        return self.raw.get("metadata") or {}
 
-@dataclass(frozen=True)
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return a DataFrame with a column for each output; of several numbers a row, a column of lists."""
+        return outputs.pandas_frame(outputs.columns(self.raw))
+
+    def to_polars(self) -> "pl.DataFrame":
+        """Return the same for polars."""
+        frame: pl.DataFrame = outputs.polars_frame(outputs.columns(self.raw))
+        return frame
+
+    def to_arrow(self) -> "pa.Table":
+        """Return the same as an Arrow table."""
+        return outputs.arrow_table(outputs.columns(self.raw))
+
+    def _repr_html_(self) -> str:
+        try:
+            columns = outputs.columns(self.raw)
+        except Invalid:
+            return super()._repr_html_()
+        rows = list(islice(zip(*columns.values(), strict=True), notebook.ROWS))
+        left = max(map(len, columns.values()), default=0) - len(rows)
+        return super()._repr_html_() + notebook.table(list(columns), rows, f"and {left} more" if left else "")
+
+
+@dataclass(frozen=True, repr=False)
 class Replay(_FromDocument):
     """Predictions, or rows, answered again: `waiting`, `running`, then `done` or `failed`.
 
     `summary` says how the answers compare, `details` has the rows that differ and the predictions that were skipped, `failure`
     says why it came to nothing. `progress` counts predictions.
     """
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("id", "model", "version", "state", "progress", "summary", "failure", "created_at")
 
     id: str
     model: str = ""
@@ -190,23 +278,11 @@ class Replay(_FromDocument):
         return self.state == "done" and self.summary is not None and self.summary["rows_equal"] == self.summary["rows"]
 
 
-def _array(values: list[Any]) -> Any:  # noqa: ANN401 - a numpy array, and numpy may not be installed
-    import numpy as np
-
-    try:
-        array = np.asarray(values)
-    except ValueError:  # rows of different length
-        array = np.empty(len(values), dtype=object)
-        array[:] = values
-        return array
-    if array.dtype == object and all(value is None or isinstance(value, (int, float)) for value in array.flat):
-        return array.astype(float)  # a missing number is null in JSON
-    return array
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Side(_FromDocument):
     """What went into a prediction or came out: `value` where it is JSON, else `base64`; `note` says what was not kept."""
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("content_type", "value", "note")
 
     content_type: str
     value: Any = None
@@ -214,9 +290,11 @@ class Side(_FromDocument):
     note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RecordedPrediction(_FromDocument):
     """One prediction of the history. Times are milliseconds; `inputs` and `outputs` come with a single one only."""
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("id", "at", "deployment", "version", "outcome", "code", "status", "rows", "total_ms")
 
     id: str
     at: str = ""
@@ -243,3 +321,30 @@ class RecordedPrediction(_FromDocument):
         sides: dict[str, Any] = {name: Side.read(document[name]) for name in ("inputs", "outputs") if document.get(name)}
         known = {one.name for one in fields(cls)} - {"raw", "inputs", "outputs"}
         return cls(**{name: value for name, value in document.items() if name in known}, **sides, raw=document)
+
+
+@dataclass(frozen=True, repr=False)
+class Alias(_FromDocument):
+    """A name that points to a version of a model; its revision counts its moves."""
+
+    name: str
+    version: int
+    version_id: str = ""
+    revision: int = 0
+    changed_at: str = ""
+    changed_by: str = ""
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("name", "version", "changed_at", "changed_by")
+
+
+@dataclass(frozen=True, repr=False)
+class AliasMove(_FromDocument):
+    """One move of an alias; there is no `from_version` where it was new, and no `to_version` where it was deleted."""
+
+    revision: int
+    from_version: int | None = None
+    to_version: int | None = None
+    at: str = ""
+    by: str = ""
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("revision", "from_version", "to_version", "at", "by")

@@ -1,7 +1,7 @@
 """What `push` sends: a multipart body whose file part is read as it goes out, so that a model of any size fits."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO, StringIO
@@ -11,31 +11,43 @@ from typing import IO, Any
 from zipfile import ZipFile
 
 from modelkeep.client.errors import Invalid
+from modelkeep.client.estimators import as_joblib, as_skops
 from modelkeep.client.folder import Packed, packed
-from modelkeep.client.inputs import Picture, encode, pictures_in, rows_in
-
-Progress = Callable[[int, int], None]
-Part = tuple[str, tuple[str | None, Any, str]]
+from modelkeep.client.inputs import Picture, are_pictures, encode, first_rows, pictures_in
+from modelkeep.client.progress import Progress
+from modelkeep.client.steps import Part
 
 CALIBRATION_ROWS = 1000  # as many as a server uses
 SAMPLE_ROWS = 256  # a sample shows what rows look like; a whole training set shows no more
 
 
-class CountingFile:
-    """A binary file that tells how much of it has been read. It offers what httpx needs to know the length beforehand."""
+@dataclass
+class Sent:
+    """How much of a file has been read to be sent, and who wants to hear of it."""
 
-    def __init__(self, file: IO[bytes], size: int, on_progress: Progress | None) -> None:
+    total: int
+    on_progress: Progress | None = None
+    done: int = 0
+    told: int = -1
+
+    def tell(self) -> None:
+        """Report what has been read since the last time."""
+        if self.on_progress is not None and self.done != self.told:
+            self.told = self.done
+            self.on_progress(self.done, self.total)
+
+
+class CountingFile:
+    """A binary file that counts how much of it has been read. It offers what httpx needs to know the length beforehand."""
+
+    def __init__(self, file: IO[bytes], sent: Sent) -> None:
         self._file = file
-        self._size = size
-        self._done = 0
-        self._on_progress = on_progress
+        self._sent = sent
 
     def read(self, size: int = -1) -> bytes:
-        """Read on, and report."""
+        """Read on, and count."""
         data = self._file.read(size)
-        self._done += len(data)
-        if self._on_progress is not None:
-            self._on_progress(self._done, self._size)
+        self._sent.done += len(data)
         return data
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -77,28 +89,29 @@ class Upload:
             self.source.file.close()
 
     @contextmanager
-    def parts(self, on_progress: Progress | None) -> Iterator[list[Part]]:
+    def parts(self, sent: Sent) -> Iterator[list[Part]]:
         """Open the file and yield the parts of the body: the small ones first, so that a refusal comes early."""
         small: list[Part] = [(name, (None, value, "text/plain")) for name, value in self.fields.items()]
-        with self._open() as (file, size):
-            artifact = CountingFile(file, size, on_progress)
+        with self._open() as file:
+            sent.done = 0
+            artifact = CountingFile(file, sent)
             yield [*small, *self.attachments, ("file", (self.filename, artifact, "application/octet-stream"))]
 
     @contextmanager
-    def _open(self) -> Iterator[tuple[IO[bytes], int]]:
+    def _open(self) -> Iterator[IO[bytes]]:
         if isinstance(self.source, bytes):
-            yield BytesIO(self.source), len(self.source)
+            yield BytesIO(self.source)
             return
         if isinstance(self.source, Packed):
             self.source.file.seek(0)
-            yield self.source.file, self.source.size
+            yield self.source.file
             return
         try:
             file = self.source.open("rb")
         except OSError as error:
             raise _unreadable(self.source, error) from error
         with file:
-            yield file, self.source.stat().st_size
+            yield file
 
 
 def prepare(
@@ -125,12 +138,12 @@ def prepare(
     }
     rows = _rows("calibration", calibration, CALIBRATION_ROWS)
     attachments = [part for part in (_rows("sample", sample, SAMPLE_ROWS), _labels(labels), rows) if part is not None]
-    source, filename = _artifact(model, on_packing)
+    source, filename = _artifact(model, format, on_packing)
     optional["format"] = format or (source.format if isinstance(source, Packed) else None)
     return Upload(source, filename, {name: value for name, value in optional.items() if value}, attachments)
 
 
-def _artifact(model: object, on_packing: Progress | None) -> tuple[Path | bytes | Packed, str]:
+def _artifact(model: object, wanted: str | None, on_packing: Progress | None) -> tuple[Path | bytes | Packed, str]:
     if isinstance(model, (str, PathLike)):
         path = Path(model)
         if path.is_dir():
@@ -141,19 +154,8 @@ def _artifact(model: object, on_packing: Progress | None) -> tuple[Path | bytes 
     if not callable(getattr(model, "predict", None)):
         kind = type(model).__name__
         raise Invalid(f"A {kind} cannot be pushed: give a fitted estimator or the path of a file.", code="not_a_model")
-    return _joblib(model), "model.joblib"
-
-
-def _joblib(estimator: object) -> bytes:
-    try:
-        import joblib
-    except ImportError as error:
-        raise Invalid(
-            "joblib is needed to push an estimator: install it, or push a file.", code="missing_dependency"
-        ) from error
-    file = BytesIO()
-    joblib.dump(estimator, file)
-    return file.getvalue()
+    trusted = as_skops(model, needed=wanted == "skops") if wanted in {None, "", "skops"} else None
+    return (as_joblib(model), "model.joblib") if trusted is None else (trusted, "model.skops")
 
 
 def _rows(name: str, given: Any, most: int) -> Part | None:  # noqa: ANN401 - what `push` takes
@@ -163,8 +165,8 @@ def _rows(name: str, given: Any, most: int) -> Part | None:  # noqa: ANN401 - wh
     if isinstance(given, (str, PathLike)):
         path = Path(given)
         return name, (path.name, _read(path), "application/octet-stream")
-    pictures = pictures_in(given)
-    if len(pictures or ()) == 1:
+    pictures = pictures_in(given) if are_pictures(given) else []
+    if len(pictures) == 1:
         return name, (pictures[0].name, pictures[0].data, "application/octet-stream")
     if pictures:
         return name, (f"{name}.zip", _zipped(pictures[:most]), "application/zip")
@@ -172,9 +174,7 @@ def _rows(name: str, given: Any, most: int) -> Part | None:  # noqa: ANN401 - wh
         text = StringIO()
         given[:most].to_csv(text, index=False)
         return name, (f"{name}.csv", text.getvalue().encode(), "text/csv")
-    rows = rows_in(given)
-    few = rows[:most] if isinstance(rows, list) else rows
-    return name, (f"{name}.json", encode(few), "application/json")
+    return name, (f"{name}.json", encode(first_rows(given, most)), "application/json")
 
 
 def _zipped(pictures: Sequence[Picture]) -> bytes:

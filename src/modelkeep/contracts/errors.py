@@ -24,7 +24,7 @@ value. Doors map kinds to their own dialect (HTTP status, exit code); no status 
 
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import msgspec
 
@@ -91,6 +91,19 @@ class InvalidInput(Invalid):
     """The inputs do not fit the model's signature."""
 
     code = "invalid_input"
+
+    @classmethod
+    def at(cls, path: str, code: str, message: str) -> Self:
+        """Return the refusal of one field."""
+        return cls(f"{path}: {message}", fields=(FieldError(path, code, message),))
+
+    def renamed(self, old: str, new: str) -> "InvalidInput":
+        """Return it with paths that begin with `new` where they began with `old`, and the first of them in its sentence."""
+        fields = tuple(
+            FieldError(new + one.path.removeprefix(old), one.code, one.message) if one.path.startswith(old) else one
+            for one in self.fields
+        )
+        return InvalidInput(f"{fields[0].path}: {fields[0].message}" if fields else self.message, fields=fields)
 
 
 class UnsupportedFormat(Invalid):

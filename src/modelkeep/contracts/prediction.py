@@ -49,8 +49,8 @@ class RecordFacts(RecordSummary, frozen=True, array_like=True, gc=False):
 class PredictionRecord(RecordFacts, frozen=True, array_like=True, gc=False):
     """One answered or refused prediction, as serving writes it down.
 
-    `inputs` and `outputs` are the request and the answer as they went over the wire, of `content_type` and of JSON, or what
-    policy left of them, as JSON; None when nothing is kept, and then `input_note` or `output_note` says why: "hashed",
+    `inputs` and `outputs` are the request and the answer as they went over the wire, of `content_type` and `answer_type`, or
+    what policy left of them, as JSON; None when nothing is kept, and then `input_note` or `output_note` says why: "hashed",
     "dropped", "sampled out", "too large: N bytes". New fields go to the end and have a default: old records lack them.
     """
 
@@ -58,3 +58,4 @@ class PredictionRecord(RecordFacts, frozen=True, array_like=True, gc=False):
     outputs: bytes | None = None
     input_note: str = ""
     output_note: str = ""
+    answer_type: str = "application/json"

@@ -151,12 +151,13 @@ class DeploymentSettings(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ServedDeployment(msgspec.Struct, frozen=True):
-    """A named place that answers with one version."""
+    """A named place that answers with one version; on request also with those that `aliases` point to (ids by name)."""
 
     name: str
     version_id: str
     revision: int
     settings: DeploymentSettings = msgspec.field(default_factory=DeploymentSettings)
+    aliases: dict[str, str] = {}
 
 
 class Rate(msgspec.Struct, frozen=True):

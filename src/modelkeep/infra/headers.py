@@ -17,17 +17,24 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _TRACE_PARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _BEARER: Final = b"bearer "
 _BASIC: Final = b"basic "
+_SIGNED: Final = re.compile(rb"AWS4-HMAC-SHA256\s+Credential=([^/,\s]+)/")
 
 
 def presented_key(headers: Headers) -> bytes | None:
-    """Return the key of `X-API-Key` or of `Authorization: Bearer`, or None."""
+    """Return the key of `X-API-Key`, of `Authorization: Bearer`, or the access key id of an AWS signature; or None.
+
+    The signature itself is not checked: see docs/decisions/0022-sigv4-carries-a-key.md.
+    """
     key = headers.get(b"x-api-key")
     if key:
         return key
     given = headers.get(b"authorization")
-    if given is None or given[: len(_BEARER)].lower() != _BEARER:
+    if given is None:
         return None
-    return given[len(_BEARER) :].strip() or None
+    if given[: len(_BEARER)].lower() == _BEARER:
+        return given[len(_BEARER) :].strip() or None
+    signed = _SIGNED.match(given)
+    return signed[1] if signed else None
 
 
 def presented_password(headers: Headers) -> bytes | None:
@@ -49,6 +56,11 @@ def given_request_id(headers: Headers) -> str | None:
     parent = headers.get(b"traceparent")
     trace = _TRACE_PARENT.fullmatch(parent) if parent is not None else None
     return trace[1].decode() if trace else None
+
+
+def decent_request_id(given: bytes) -> str | None:
+    """Return what a caller names its request by, where it may stand in a header and in the log; else None."""
+    return given.decode() if _REQUEST_ID.fullmatch(given) else None
 
 
 def request_id(headers: Headers) -> str:

@@ -16,7 +16,7 @@ import mmap
 import os
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -208,6 +208,22 @@ class Tally:
         self._next += family.width
         self._first[family.name, values] = first
         return first
+
+
+class Followed:
+    """A count that another part of this process keeps, brought into the tally by what it has grown."""
+
+    def __init__(self, tally: Tally, family: Family, count: Callable[[], int]) -> None:
+        self._cells = tally.cells
+        self._at = tally.series(family)
+        self._count = count
+        self._seen = 0
+
+    def catch_up(self) -> None:
+        """Add what it has grown since the last time."""
+        now = self._count()
+        self._cells[self._at] += now - self._seen
+        self._seen = now
 
 
 class Tallies:

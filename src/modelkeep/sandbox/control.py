@@ -59,11 +59,15 @@ class Started(msgspec.Struct, frozen=True, tag=True):
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """A version that a server wants, and how many runners of it. They serve all servers, so the largest wish is what runs."""
+    """A version that a server wants, and how many runners of it. They serve all servers, so the largest wish is what runs.
+
+    `lazy`: nobody waits for it, so one that is kept on demand is not loaded before it is asked for.
+    """
 
     spec: RunnerSpec
     replicas: int = 1
     memory: Memory = Memory()
+    lazy: bool = False
 
 
 class Want(msgspec.Struct, frozen=True, tag=True):

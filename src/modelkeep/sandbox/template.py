@@ -13,6 +13,7 @@ for, since what it is given comes before the lock-down.
 import contextlib
 import gc
 import importlib
+import importlib.abc
 import os
 import selectors
 import signal
@@ -33,6 +34,9 @@ from modelkeep.sandbox.control import ChannelClosed, Exited, Fork, Forked, Groun
 from modelkeep.sandbox.place import Place, lent, mounted
 
 _QUIET_S = 0.05
+_STARTING_THREADS = ("polars",)
+"""Modules that start threads as they are imported, which forks would lack. Others (CatBoost) import them where they are
+installed, and do without where they are not; a runner that needs one may still import it."""
 _ANSWER_S = 1.0
 
 NOT_FORKED = 71
@@ -227,12 +231,27 @@ def preload() -> Iterator[str]:
         yield from _imported(runner.manifest.preload)
 
 
+class _Absent(importlib.abc.MetaPathFinder):
+    """Has modules that start threads look as if they were not installed."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:  # noqa: ARG002 - as in the base class
+        """Find nothing; raises `ModuleNotFoundError` for those modules."""
+        if fullname in _STARTING_THREADS:
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+
+
+_ABSENT = _Absent()
+
+
 def _imported(names: Iterable[str]) -> Iterator[str]:
     for name in names:
+        sys.meta_path.insert(0, _ABSENT)
         try:
             importlib.import_module(name)
         except Exception as error:  # noqa: BLE001 - whatever it is, the runners of other plugins need none of it
             sys.stderr.write(f"not preloaded: {name}: {error}\n")
+        finally:
+            sys.meta_path.remove(_ABSENT)
         yield name
 
 

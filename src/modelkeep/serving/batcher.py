@@ -466,7 +466,7 @@ def _error(message: frames.RunFailed) -> ModelkeepError:
         case "memory":
             return OutOfMemory(retry_after_s=1)
         case "bad_image":
-            return InvalidInput(f"{path}: {detail}", fields=(FieldError(path, "bad_image", detail),))
+            return InvalidInput.at(path, "bad_image", detail)
         case "refused":
             text = "The model does not accept these values."
             return InvalidInput(text, fields=(FieldError(path, "refused_by_model", text),))

@@ -87,6 +87,7 @@ class Call:
 
     __slots__ = (
         "answer",
+        "answer_type",
         "attempts",
         "body",
         "bucket",
@@ -115,6 +116,7 @@ class Call:
         self.owner = request.key.id if request.key is not None else ""
         self.content_type = request.headers.get(b"content-type", b"application/json")
         self.answer: Answer
+        self.answer_type = "application/json"
         self.payload: Matrix | Tensors = {}
         self.rows = 0
         self.kind: object = None

@@ -31,13 +31,15 @@ Tensors = dict[str, Array]
 
 def tensors_from_json(signature: Signature, raw: bytes | memoryview) -> Tensors:
     """Read the JSON of `inputs`."""
+    return tensors_from(signature, decoded(raw, "inputs"))
+
+
+def decoded(raw: bytes | memoryview, path: str) -> Any:  # noqa: ANN401 - any JSON value
+    """Return a part of a body that may still turn out to be no JSON; raises `InvalidInput`."""
     try:
-        inputs = msgspec.json.decode(raw)
+        return msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInput(
-            "`inputs` is not valid JSON.", fields=(FieldError("inputs", "invalid_json", "Not valid JSON."),)
-        ) from error
-    return tensors_from(signature, inputs)
+        raise InvalidInput.at(path, "invalid_json", "Not valid JSON.") from error
 
 
 def tensors_from(signature: Signature, inputs: object) -> Tensors:
@@ -105,6 +107,12 @@ class AnswerNotFinite(ModelkeepError):
     code = "answer_not_finite"
 
 
+def refuse_not_finite(array: Array) -> None:
+    """Raise `AnswerNotFinite` where an output holds NaN or infinity."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise AnswerNotFinite
+
+
 def values_of(array: Array, not_finite: NotFinite = "null") -> list[Any]:
     """Return an output as nested lists for JSON: byte strings as text, or base64 where they are not UTF-8.
 
@@ -112,9 +120,9 @@ def values_of(array: Array, not_finite: NotFinite = "null") -> list[Any]:
     """
     if array.dtype == object:
         return list(_text_values(array.tolist()))
-    if not_finite != "null" and array.dtype.kind == "f" and not np.isfinite(array).all():
-        if not_finite == "refuse":
-            raise AnswerNotFinite
+    if not_finite == "refuse":
+        refuse_not_finite(array)
+    elif not_finite == "text" and array.dtype.kind == "f" and not np.isfinite(array).all():
         return list(_said(array.tolist()))
     return list(array.tolist())
 

@@ -77,10 +77,16 @@ def array_of(spec: TensorSpec, values: Sequence[object], where: Where, faults: F
 
 
 def from_text(text: str, dtype: Dtype, kind: str = "") -> object:
-    """Return the JSON value that a CSV's text stands for in a column of this datatype; as it is where it stands for none."""
+    """Return the JSON value that a CSV's text stands for in a column of this datatype; as it is where it stands for none.
+
+    Blanks around a number, a date or a boolean say nothing; in a column of texts they are text.
+    """
+    if dtype is Dtype.BYTES and kind != DATETIME:
+        return text or None
+    text = text.strip()
     low = text.lower()
     if dtype is Dtype.BYTES:
-        return None if low in (_NO_DATE if kind == DATETIME else {""}) else text
+        return None if low in _NO_DATE else text
     if dtype is Dtype.BOOL:
         return None if not text else _BOOLEANS.get(low, _ZERO_AND_ONE.get(text, text))
     if low in _NO_NUMBER:
@@ -288,7 +294,7 @@ TABLE: tuple[Taken, ...] = (
         "texts",
         (Dtype.BYTES,),
         json="a text, kept letter by letter",
-        csv="any text, without the blanks around it",
+        csv="any text, blanks and all",
         missing="`null`; in a CSV an empty one. For the model what it was fitted with: NaN, or None",
         refused="numbers, `true`, `false`",
         good=('"x"', '"007"', '""', "null"),

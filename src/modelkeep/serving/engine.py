@@ -19,8 +19,11 @@ from modelkeep.serving.recorder import Recorder
 from modelkeep.serving.router import Route, Router
 from modelkeep.serving.settings import ServingSettings
 
+VERSION = b"x-modelkeep-version"
+"""The header that names a version, by number or alias, in every dialect; what a path or a body says goes before it."""
+
 _ROWS_AXES = 2
-_REJECTED = frozenset({Kind.INVALID, Kind.TOO_LARGE})
+_REJECTED = frozenset({Kind.INVALID, Kind.TOO_LARGE, Kind.NOT_FOUND})
 
 Read = Callable[[Call], None]
 """A dialect's decoder: reads `call.body`, and gives the call its rows and the function that writes its answer."""
@@ -55,6 +58,8 @@ class Engine:
     async def predict(self, deployment: str, version: str | None, request: Request, dialect: str, read: Read) -> Response:
         """Answer one request; raises `Timeout` at its deadline, `Limited` or `Overloaded` at once where it is not taken."""
         started = time.monotonic()
+        if version is None:
+            version = _named(request)
         admitted = self.admit(deployment, version, request)  # refused before its body is read
         try:
             body = await request.body(self._max_body)
@@ -91,10 +96,20 @@ class Engine:
         route.underway.count += 1
         return route
 
-    def predict_whole(self, deployment: str, request: Request, dialect: str, body: bytes, *, read: Read, tell: Tell) -> None:
+    def predict_whole(
+        self,
+        deployment: str,
+        request: Request,
+        dialect: str,
+        body: bytes,
+        *,
+        read: Read,
+        tell: Tell,
+        version: str | None = None,
+    ) -> None:
         """Do what `predict` does, for a request that is there with its body, without a task: `tell` gets answer or error."""
         started = time.monotonic()
-        route = self.admit(deployment, None, request)
+        route = self.admit(deployment, version or _named(request), request)
         try:
             call = Call(route, request, dialect, body, started)
             call.answer = _Told(self, call, request, tell)
@@ -143,6 +158,7 @@ class Engine:
             return
         outcome: Literal["rejected", "error"] = "rejected" if error.kind in _REJECTED else "error"
         meter.refused(outcome)
+        meter.spent.failed(time.monotonic() - call.started)
         self._recorder.refused(call, error, outcome)
 
     def _seconds(self, route: Route, request: Request) -> float:
@@ -193,6 +209,12 @@ class _Told:
             self._engine.settled(*asked, error)
         finally:
             tell(result)
+
+
+def _named(request: Request) -> str | None:
+    """Return the version that the header names, or None for the promoted one."""
+    named = request.headers.get(VERSION)
+    return named.decode("latin-1") if named else None
 
 
 def _overdue(call: Call) -> None:

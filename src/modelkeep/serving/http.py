@@ -1,5 +1,6 @@
 """The door of the predict path: plain ASGI. Predictions are answered here; everything else goes on to the api process."""
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -7,34 +8,34 @@ import msgspec
 import structlog
 
 from modelkeep.contracts.confinement import Confinement, Level, in_force
-from modelkeep.contracts.errors import Internal, MethodNotAllowed, ModelkeepError, NotFound
+from modelkeep.contracts.errors import Internal, ModelkeepError
 from modelkeep.contracts.snapshot import Scope as KeyScope
 from modelkeep.infra.headers import presented_key
-from modelkeep.infra.problems import problem
-from modelkeep.serving.dialects import open_inference
+from modelkeep.serving.choice import Choice
+from modelkeep.serving.codings import ASKED_FROM, Coding, is_long
+from modelkeep.serving.dialects.dialect import Dialect, as_problem, reads
+from modelkeep.serving.dialects.mlflow import PATHS, Mlflow
 from modelkeep.serving.dialects.native import Native
-from modelkeep.serving.dialects.open_inference import OpenInference
+from modelkeep.serving.dialects.open_inference.rest import OpenInference
+from modelkeep.serving.dialects.sagemaker import SageMaker
+from modelkeep.serving.dialects.tf_serving import TfServing
+from modelkeep.serving.dialects.vertex import Vertex
 from modelkeep.serving.engine import Engine
 from modelkeep.serving.forward import ApiBroke, Forward
 from modelkeep.serving.keys import Keys
-from modelkeep.serving.messages import PREDICT, ClientGone, Receive, Request, Response, Scope, Send, encoded, segments
+from modelkeep.serving.messages import PREDICT, ClientGone, Receive, Request, Response, Scope, Send, segments
 from modelkeep.serving.metrics import CONTENT_TYPE, OPENMETRICS, Metrics, wants_openmetrics
 from modelkeep.serving.router import Router
 from modelkeep.serving.settings import ServingSettings
+from modelkeep.serving.stand_in import SAGEMAKER_ROUTES, StandIn
 
 log = structlog.get_logger(__name__)
 
 _encode = msgspec.json.Encoder().encode
 
 
-class ModelNeeded(NotFound):
-    """Several models answer here: name one with `?model=NAME`, or set `serving.default_model`."""
-
-    code = "model_needed"
-
-
 class Door:
-    """The ASGI application of a server process."""
+    """The ASGI application of a server process. `stand_in` is the SHA-256 of the key for callers without one, b"" for none."""
 
     def __init__(
         self,
@@ -47,15 +48,23 @@ class Door:
         forward: Forward,
         version: str,
         acceptable: Level | None = None,
+        stand_in: bytes = b"",
     ) -> None:
         self._acceptable = acceptable
         self._settings = settings
         self._router = router
         self._keys = keys
+        self._stand_in = StandIn(keys, stand_in, [*SAGEMAKER_ROUTES, settings.predict_route])
         self._metrics = metrics
         self._forward = forward
-        self._native = Native(router, engine)
-        self._open_inference = OpenInference(router, engine, version)
+        choice = Choice(router, settings.default_model, settings.deployments_by_host)
+        self._native = native = Native(router, engine, choice, version)
+        self._open_inference = open_inference = OpenInference(router, engine, metrics, version, lambda: self.ready)
+        self._dialects: dict[str, Dialect] = {"predict": native, "info": native, "v2": open_inference}
+        self._dialects |= {"endpoints": SageMaker(engine)} | dict.fromkeys(PATHS, Mlflow(router, engine, choice, version))
+        self._dialects["v1"] = self._tf_serving = TfServing(router, engine)
+        vertex = Vertex(settings, engine, choice, native=native, health=self._health, ready=lambda: self.ready)
+        self._exact: dict[str, Dialect] = dict.fromkeys(vertex.routes, vertex)
         self._version = version
         self._started = time.monotonic()
         self._draining = False
@@ -67,31 +76,36 @@ class Door:
             raise NotImplementedError(scope["type"])
         request = Request.of(scope, receive)
         path, metrics = request.path, self._metrics
-        status = 500
+        parts = segments(path)
+        dialect = self._native if _is_native(path) else self._exact.get(path) or self._dialects.get(parts[0])
+        route, status = "control", 500
         response: Response | None
         metrics.inflight_changed(1)
         try:
-            if path.startswith(PREDICT) and "/" not in path[len(PREDICT) :]:
-                route, parts = "predict", _PREDICT_PARTS
-                response = await self._predict(path[len(PREDICT) :], request)
+            if dialect is None:
+                route, response = _route(parts), self._own(parts, request)
             else:
-                parts = segments(path)
-                route = _route(parts)
-                response = await self._local(parts, request)
+                route = dialect.route
+                scope_needed = dialect.needs(request, parts)
+                if scope_needed is None:
+                    route = "health"
+                else:
+                    self._check(request, scope_needed)
+                response = await dialect.answer(request, parts)
             if response is None:
                 status = await self._forward(request, scope, receive, send)
             else:
                 status = response.status
-                await request.answer(response, send)
+                await request.answer(await _packed(request, response), send)
         except ClientGone:
             status = 499
         except ApiBroke:
             log.warning("an answer was broken off", request_id=request.id, path=path)  # and so is ours: it has begun
         except ModelkeepError as error:
-            status = await self._refuse(send, request, parts, error)
+            status = await _refuse(send, request, dialect, error)
         except Exception:
             log.exception("a request failed", request_id=request.id, path=path)
-            status = await self._refuse(send, request, parts, Internal())
+            status = await _refuse(send, request, dialect, Internal())
         finally:
             metrics.inflight_changed(-1)
             metrics.request(route, request.method if request.method in _METHODS else "OTHER", status)
@@ -106,65 +120,45 @@ class Door:
         """The lower level of the lock-down that is in force: an administrator accepts it, and the settings let them."""
         return in_force(self._router.snapshot.accepted, self._acceptable)
 
-    async def _local(self, parts: list[str], request: Request) -> Response | None:
-        """Answer what is served here; None sends the request on."""
+    def _own(self, parts: list[str], request: Request) -> Response | None:
+        """Answer what is the server's own; None sends the request on."""
         match parts:
-            case ["v2", *_]:
-                health = self._open_inference.health(parts)
-                if health is not None:
-                    return health
-                self._check(request, KeyScope.PREDICT)
-                return await self._open_inference.answer(parts, request)
             case ["healthz"]:
+                reads(request)
                 return _json({"status": "ok", "version": self._version})
             case ["readyz"]:
+                reads(request)
                 return self._readiness()
             case ["health"]:
+                reads(request)
                 return self._health()
             case ["metrics"]:
+                reads(request)
                 self._check(request, KeyScope.METRICS_READ)
                 openmetrics = wants_openmetrics(request.header(b"accept"))
                 page = self._metrics.text(openmetrics=openmetrics)
                 return Response(200, page, OPENMETRICS if openmetrics else CONTENT_TYPE)
-            case ["predict"]:
-                _only("POST", request)
-                self._check(request, KeyScope.PREDICT)
-                return await self._native.predict(self._model(request), request, flat=True)
-            case ["info"]:
-                self._check(request, KeyScope.PREDICT)
-                return self._info(request)
             case _:
                 return None
 
-    async def _predict(self, deployment: str, request: Request) -> Response:
-        _only("POST", request)
-        self._check(request, KeyScope.PREDICT)
-        return await self._native.predict(deployment, request)
-
     def _check(self, request: Request, scope: KeyScope) -> None:
-        request.key = self._keys.check(presented_key(request.headers), scope)
+        presented = presented_key(request.headers)
+        if presented is None and self._stand_in.covers(request):
+            request.key = self._stand_in.key(scope)
+        else:
+            request.key = self._keys.check(presented, scope)
 
-    def _model(self, request: Request) -> str:
-        """Return the deployment that a request without one in its path means."""
-        name = request.query("model") or self._settings.default_model
-        if name:
-            return name
-        routes = self._router.routes()
-        if len(routes) == 1:
-            return next(iter(routes))
-        raise ModelNeeded if routes else NotFound("No model answers here yet: push one first.")
+    @property
+    def ready(self) -> bool:
+        """Whether `/readyz` says so."""
+        return not self._reasons()
 
-    def _info(self, request: Request) -> Response:
-        name = request.query("model") or self._settings.default_model
-        names = [name] if name else sorted(self._router.routes())
-        models = [self._native.info(one) for one in names]
-        return _json(models[0] | {"product": "modelkeep", "product_version": self._version} if name else self._product(models))
+    def needs(self, method: str, path: str) -> KeyScope | None:
+        """Return the scope that an address of Open Inference asks of a key, None where it is open to everyone."""
+        return self._open_inference.needs(Request(method, path, ()), segments(path))
 
-    def _product(self, models: list[dict[str, object]]) -> dict[str, object]:
-        return {"product": "modelkeep", "product_version": self._version, "models": models}
-
-    def _readiness(self) -> Response:
-        """Ready: there is news, it is fresh enough to trust, every model that can answer does, and no end is near."""
+    def _reasons(self) -> list[str]:
+        """Say why not. Ready: there is news, fresh enough to trust, every model that can answer does, and no end is near."""
         reasons = []
         if self._draining:
             reasons.append("draining")
@@ -176,6 +170,10 @@ class Door:
             reasons.append("models are being loaded")
         if self.confinement is not None and self.confinement.level is Level.OPEN and self.accepted is not Level.OPEN:
             reasons.append(f"no model can be locked in on this machine ({self.confinement.missing})")
+        return reasons
+
+    def _readiness(self) -> Response:
+        reasons = self._reasons()
         body = {
             "ready": not reasons,
             "reasons": reasons,
@@ -211,7 +209,7 @@ class Door:
         }
 
     def _counts(self) -> dict[str, int]:
-        served = list(self._router.routes().values())
+        served = {one for name in self._router.routes() for one in self._router.serving(name)}
         ready = sum(one.ready for one in served)
         asleep = sum(one.asleep for one in served)
         failing = sum(bool(one.failing) and not one.answers for one in served)
@@ -222,72 +220,82 @@ class Door:
     def predict_whole(self, request: Request, body: bytes, reply: Callable[[Response], None]) -> None:
         """Answer a prediction that came in one piece, without ASGI: `reply` is called once, now or later."""
         metrics, path = self._metrics, request.path
+        dialect: Native | OpenInference | TfServing
         if path.startswith(PREDICT):
-            route, parts, name, answer = "predict", _PREDICT_PARTS, path[len(PREDICT) :], self._native.predict_whole
+            dialect, name = self._native, path[len(PREDICT) :]
+        elif path.startswith("/v1"):
+            dialect, name = self._tf_serving, segments(path)[2].removesuffix(":predict")
         else:
-            parts = segments(path)
-            route, name, answer = _route(parts), parts[2], self._open_inference.predict_whole
+            dialect, name = self._open_inference, segments(path)[2]
         metrics.inflight_changed(1)
 
         def tell(result: Response | Exception) -> None:
             metrics.inflight_changed(-1)
-            response = result if isinstance(result, Response) else _excuse(request, parts, result)
-            metrics.request(route, "POST", response.status)
-            reply(response)
+            response = result if isinstance(result, Response) else _excuse(request, dialect, result)
+            metrics.request(dialect.route, "POST", response.status)
+            coding = request.coding_for(response) if len(response.body) >= ASKED_FROM else None
+            if coding is None:
+                reply(response)
+            else:
+                _reply_packed(response, coding, reply)
 
         try:
             self._check(request, KeyScope.PREDICT)
-            answer(name, request, body, tell)
+            dialect.predict_whole(name, request, body, tell)
         except Exception as error:  # noqa: BLE001 - told, and logged where it is our fault
             tell(error)
 
-    async def _refuse(self, send: Send, request: Request, parts: list[str], error: ModelkeepError) -> int:
-        response = _refusal(request, parts, error)
-        await request.answer(response, send)
-        return response.status
 
-
-_PREDICT_PARTS = ["api", "v1", "predict", ""]
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
+def _is_native(path: str) -> bool:
+    return path.startswith(PREDICT) and "/" not in path[len(PREDICT) :]
+
+
 def _route(parts: list[str]) -> str:
-    """Name the kind of address, for the counters: few names, whatever is asked for."""
+    """Name the kind of an address without a dialect, for the counters: few names, whatever is asked for."""
     match parts:
-        case ["predict"]:
-            return "predict"
-        case ["healthz" | "readyz" | "health"] | ["v2", "health", "live" | "ready"]:
+        case ["healthz" | "readyz" | "health"]:
             return "health"
-        case ["v2", *_]:
-            return "v2"
-        case ["metrics" | "info" as name]:
-            return name
+        case ["metrics"]:
+            return "metrics"
         case _:
             return "control"
 
 
-def _refusal(request: Request, parts: list[str], error: ModelkeepError) -> Response:
-    """Return an error in the shape of the door that was knocked at."""
-    if parts[0] == "v2":
-        return open_inference.refusal(error)
-    status, headers, body = problem(error, request.id)
-    content_type = headers.pop("content-type").encode()
-    return Response(status, body, content_type, encoded(headers))
+async def _refuse(send: Send, request: Request, dialect: Dialect | None, error: ModelkeepError) -> int:
+    """Answer with an error in the shape of the door that was knocked at; returns its status."""
+    response = as_problem(request, error) if dialect is None else dialect.refusal(request, error)
+    await request.answer(response, send)
+    return response.status
 
 
-def _excuse(request: Request, parts: list[str], error: Exception) -> Response:
+async def _packed(request: Request, response: Response) -> Response:
+    """Return an answer in the content coding that its caller asks for, where that pays."""
+    coding = request.coding_for(response) if len(response.body) >= ASKED_FROM else None
+    if coding is None:
+        return response
+    return await asyncio.to_thread(response.packed, coding) if is_long(response.body) else response.packed(coding)
+
+
+def _reply_packed(response: Response, coding: Coding, reply: Callable[[Response], None]) -> None:
+    """Give an answer in a content coding: a long one when a thread has packed it."""
+    if is_long(response.body):
+        packing = asyncio.get_running_loop().run_in_executor(None, response.packed, coding)
+        packing.add_done_callback(lambda done: reply(response if done.exception() else done.result()))
+    else:
+        reply(response.packed(coding))
+
+
+def _excuse(request: Request, dialect: Dialect, error: Exception) -> Response:
     """Return the answer to a prediction that failed."""
     if isinstance(error, ClientGone):
         return Response(499, b"")
     if not isinstance(error, ModelkeepError):
         log.error("a request failed", request_id=request.id, path=request.path, exc_info=error)
         error = Internal()
-    return _refusal(request, parts, error)
-
-
-def _only(method: str, request: Request) -> None:
-    if request.method != method:
-        raise MethodNotAllowed(f"This address takes {method} only.", allow=(method,))
+    return dialect.refusal(request, error)
 
 
 def _json(value: object, status: int = 200) -> Response:

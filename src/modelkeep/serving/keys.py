@@ -40,7 +40,11 @@ class Keys:
         """Return the key; raises `Unauthenticated`, `Forbidden`, or `StaleNews` when nothing can be trusted any more."""
         if presented is None:
             raise Unauthenticated
-        key = self._keys.get(hashlib.sha256(presented).digest())
+        return self.check_digest(hashlib.sha256(presented).digest(), scope)
+
+    def check_digest(self, digest: bytes, scope: Scope) -> ServedKey:
+        """Return the key of which this is the SHA-256; raises as `check` does."""
+        key = self._keys.get(digest)
         now = self._clock()
         if now - self._news_at > self._max_staleness_s:
             raise StaleNews(retry_after_s=5)

@@ -4,10 +4,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from typing import Any, Protocol
 from urllib.parse import parse_qs
 
-from modelkeep.contracts.errors import Invalid, ModelkeepError, TooLarge
+from modelkeep.contracts.errors import Invalid, TooLarge
 from modelkeep.contracts.ids import new_ulid
 from modelkeep.contracts.snapshot import ServedKey
 from modelkeep.infra.headers import given_request_id
+from modelkeep.serving import codings
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -105,7 +106,19 @@ class Request:
         return values[0] if values else None
 
     async def body(self, max_bytes: int) -> bytes:
-        """Return the whole body; raises `TooLarge` as soon as it is known to be, `ClientGone` when it never will be whole."""
+        """Return the whole body, out of its content coding.
+
+        Raises `TooLarge` as soon as it is known to be, `ClientGone` when it never will be whole.
+        """
+        body = await self._whole(max_bytes)
+        coding = self.header(b"content-encoding")
+        return body if coding is None else await codings.unpacked(coding, body, max_bytes, _too_large(max_bytes))
+
+    def coding_for(self, response: "Response") -> codings.Coding | None:
+        """Return the content coding in which an answer is to go out, if any."""
+        return codings.wished(self.headers.get(b"accept-encoding"), len(response.body))
+
+    async def _whole(self, max_bytes: int) -> bytes:
         announced = self.header(b"content-length")
         if announced is not None:
             if not announced.isdigit() or len(announced) > _MAX_DIGITS:
@@ -145,6 +158,12 @@ class Response:
         self.body = body
         self.headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *headers]
 
+    def packed(self, coding: codings.Coding) -> "Response":
+        """Return this answer in a content coding."""
+        (_, content_type), _length, *headers = self.headers
+        named = ((b"content-encoding", coding.encode()), (b"vary", b"accept-encoding"))
+        return Response(self.status, codings.packed(coding, self.body), content_type, (*headers, *named))
+
 
 async def _nothing() -> MutableMapping[str, Any]:
     """Receive what comes where nothing comes any more."""
@@ -161,5 +180,5 @@ def segments(path: str) -> list[str]:
     return path[1:].split("/")
 
 
-def _too_large(max_bytes: int) -> ModelkeepError:
+def _too_large(max_bytes: int) -> TooLarge:
     return TooLarge(f"The request body is larger than the limit of {max_bytes // (1024 * 1024)} MiB.")

@@ -13,7 +13,8 @@ import structlog
 
 from modelkeep.contracts.confinement import Confinement, Level
 from modelkeep.infra.exposition import OPENMETRICS, TEXT, Exposition, wants_openmetrics
-from modelkeep.infra.tally import BUDGET, DROPPED, Family, Gauges, Labels, Tallies, Tally, merged
+from modelkeep.infra.tally import BUDGET, DROPPED, Family, Followed, Gauges, Labels, Sums, Tallies, Tally, merged
+from modelkeep.serving.statistics import LAST_RUN, RUNS, SECONDS, Spent, Statistics
 
 if TYPE_CHECKING:  # a router's routes hold the meters that are made here
     from modelkeep.serving.keys import Keys
@@ -37,6 +38,9 @@ _REQUESTS: Final = Family(
     "HTTP requests answered, by route, method and status code.",
     ("route", "method", "code"),
     folded=("route",),
+)
+_RPCS: Final = Family(
+    "modelkeep_grpc_requests_total", "counter", "gRPC requests answered, by method and status code.", ("method", "code")
 )
 _PREDICTIONS: Final = Family(
     "modelkeep_predictions_total",
@@ -206,22 +210,12 @@ _ACCEPTED: Final = Family(
 )
 
 _COUNTED: Final = (
-    _REQUESTS,
-    _PREDICTIONS,
-    _ROWS,
-    _DURATION,
-    _BATCH_SIZE,
-    _BATCH_REQUESTS,
-    _TURNED_AWAY,
-    _COLD,
-    _GOLDEN,
-    _INFLIGHT,
-    _HISTORY,
-    _HISTORY_LOST,
+    *(_REQUESTS, _RPCS, _PREDICTIONS, _ROWS, _DURATION, _BATCH_SIZE, _BATCH_REQUESTS, _TURNED_AWAY, _COLD, _GOLDEN),
+    *(_INFLIGHT, _HISTORY, _HISTORY_LOST, RUNS, SECONDS),
 )
 _SEEN: Final = (
     *(_BUILD, _HISTORY_LAG, _HISTORY_UNREAD, _DEPTH, _READY, _REPLICAS, _BUSY, _MODEL, _LOAD, _MEMORY, _NUMBER, _AGE),
-    *(_ASLEEP, _DIFFERS, _CONFINED, _ACCEPTED),
+    *(_ASLEEP, _DIFFERS, _CONFINED, _ACCEPTED, LAST_RUN),
 )
 FAMILIES: Final = (*_COUNTED, *_SEEN, DROPPED)
 
@@ -246,6 +240,7 @@ class Meter:
         "_tally",
         "_total",
         "_version",
+        "spent",
     )
 
     def __init__(self, tally: Tally, deployment: str, version: str) -> None:
@@ -253,6 +248,7 @@ class Meter:
         self._cells = tally.cells
         self._deployment = deployment
         self._version = version
+        self.spent = Spent(tally, deployment, version)
         self._opened = False
         self._ok = self._rejected = self._error = self._rows = 0
         self._total = self._queue = self._run = 0
@@ -354,7 +350,7 @@ class Metrics:
         self._overflow: dict[str, int] = {}
         self._state: Callable[[], Gauges] = list
         self._memory: Callable[[], Gauges] = list
-        self._history: list[_Followed] = []
+        self._history: list[Followed] = []
         self._loading: Callable[[], tuple[float, int] | None] = lambda: None
         self._confinement: Callable[[], Confinement | None] = lambda: None
         self._accepted: Callable[[], Level | None] = lambda: None
@@ -375,6 +371,10 @@ class Metrics:
                 self._routes[route, method, status] = at
         self._cells[at] += 1.0
 
+    def rpc(self, method: str, code: str) -> None:
+        """Count one gRPC request that was answered; `method` and `code` come from short lists."""
+        self._cells[self._tally.series(_RPCS, (method, code))] += 1.0
+
     def inflight_changed(self, by: int) -> None:
         """Add to the requests that are being answered now."""
         self._cells[self._inflight] += by
@@ -392,8 +392,8 @@ class Metrics:
         `loading` returns by how many seconds it is behind, and how many predictions were lost on the way.
         """
         self._history = [
-            _Followed(self._tally, _HISTORY, appended),
-            _Followed(self._tally, _HISTORY_LOST, dropped),
+            Followed(self._tally, _HISTORY, appended),
+            Followed(self._tally, _HISTORY_LOST, dropped),
         ]
         self._loading = loading
 
@@ -415,15 +415,23 @@ class Metrics:
         """Return the numbers of all servers in Prometheus' text format, or in OpenMetrics."""
         self._follow()
         seen = [*self._gauges(), *self._memory()]  # every server has the same runners: none tells the others of them
-        sums, published = self._tallies.read()
-        gauges = merged(_SEEN, [seen, *published])
+        sums, gauges = self._read(seen)
         return self._exposition.page(FAMILIES, sums | self._within_budget(gauges), openmetrics=openmetrics)
+
+    def statistics(self) -> Statistics:
+        """Return what each version has done, on all servers."""
+        sums, gauges = self._read(self._gauges())
+        return Statistics(sums | gauges)
 
     def close(self) -> None:
         """Let go of the files; what they hold stays for the next process of this slot."""
         self._tallies.close()
         self._cells.release()
         self._tally.close()
+
+    def _read(self, seen: Gauges) -> tuple[Sums, Sums]:
+        sums, published = self._tallies.read()
+        return sums, merged(_SEEN, [seen, *published])
 
     def _follow(self) -> None:
         for followed in self._history:
@@ -456,35 +464,22 @@ class Metrics:
         return gauges
 
 
-class _Followed:
-    """A count that another part of this process keeps, brought into the tally by what it has grown."""
-
-    def __init__(self, tally: Tally, family: Family, count: Callable[[], int]) -> None:
-        self._cells = tally.cells
-        self._at = tally.series(family)
-        self._count = count
-        self._seen = 0
-
-    def catch_up(self) -> None:
-        now = self._count()
-        self._cells[self._at] += now - self._seen
-        self._seen = now
-
-
 def _state(router: "Router", keys: "Keys") -> Gauges:
     """Read the gauges off the router."""
     gauges: Gauges = [(_NUMBER.name, (), float(router.snapshot.number)), (_AGE.name, (), keys.staleness_s)]
     for name, served in router.routes().items():
-        version = served.version
+        every = router.serving(name)
         gauges += [
-            (_DEPTH.name, (name,), float(served.batcher.waiting)),
+            (_DEPTH.name, (name,), float(sum(one.batcher.waiting for one in every))),
             (_READY.name, (name,), float(served.ready)),
             (_ASLEEP.name, (name,), float(served.asleep)),
             (_DIFFERS.name, (name,), float(served.ready and bool(served.golden.differs))),
-            (_REPLICAS.name, (name,), float(served.batcher.replicas)),
-            (_BUSY.name, (name,), float(served.batcher.busy)),
-            (_MODEL.name, (name, str(version.number), version.spec.digest, version.framework), 1.0),
+            (_REPLICAS.name, (name,), float(sum(one.batcher.replicas for one in every))),
+            (_BUSY.name, (name,), float(sum(one.batcher.busy for one in every))),
         ]
+        versions = (one.version for one in every)
+        gauges += [(_MODEL.name, (name, str(one.number), one.spec.digest, one.framework), 1.0) for one in versions]
+        gauges += [(LAST_RUN.name, (name, str(one.version.number)), one.last_run) for one in every if one.last_run]
         if served.processes:
             gauges.append((_LOAD.name, (name,), served.load_s))
     return gauges
@@ -492,6 +487,5 @@ def _state(router: "Router", keys: "Keys") -> Gauges:
 
 def _memory(router: "Router") -> Gauges:
     """Read what the runners hold, which takes a file of the kernel's for each."""
-    return [
-        (_MEMORY.name, (name,), float(served.memory_bytes())) for name, served in router.routes().items() if served.processes
-    ]
+    held = {name: [one.memory_bytes() for one in router.serving(name) if one.processes] for name in router.routes()}
+    return [(_MEMORY.name, (name,), float(sum(each))) for name, each in held.items() if each]

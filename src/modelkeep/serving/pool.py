@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import itertools
+import math
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from functools import partial
 
 import numpy as np
@@ -35,7 +36,6 @@ log = structlog.get_logger(__name__)
 
 _LONGEST_REASON = 500
 _AUTO = Memory()
-_GOLDEN_A_LOOK = 20
 
 Send = Callable[[control.Message], None]
 
@@ -68,6 +68,7 @@ class Served:
         self.version = version
         self._wake = wake
         self._runs = 0
+        self.last_run = 0.0
         self.number = str(version.number).encode()
         self.ready = False
         self.asleep = False
@@ -127,12 +128,16 @@ class Served:
         runs, self._runs = self._runs, self.batcher.runs
         return runs != self._runs or not self.batcher.idle
 
-    def _missed(self) -> None:
+    def rouse(self) -> None:
+        """Have its runners started, if it sleeps: somebody asks for it, or is about to."""
         if self.asleep:
             self.asleep = False
-            if self._meter is not None:
-                self._meter.cold_start()
             self._wake()
+
+    def _missed(self) -> None:
+        if self.asleep and self._meter is not None:
+            self._meter.cold_start()
+        self.rouse()
 
     def memory_bytes(self) -> int:
         """Return what its runners hold now, unpacked files included; pages that they share count for each of them."""
@@ -148,13 +153,21 @@ class Served:
         trouble = self._recorder.answered(finished, run)
         if trouble is None and self._meter is not None:
             answered, now = self._meter.answered, time.monotonic()
-            rows = 0
+            rows = answers = 0
+            totals = queued = 0.0
+            run_s, preprocess_s = run.run_s, run.preprocess_s
             for call, response in finished:
                 rows += call.rows
                 if not isinstance(response, ModelkeepError):
                     total = now - call.started
-                    answered(call.rows, total, max(0.0, total - run.run_s - run.preprocess_s), run.run_s)
+                    queue = max(0.0, total - run_s - preprocess_s)
+                    answered(call.rows, total, queue, run_s, preprocess_s=preprocess_s)
+                    answers += 1
+                    totals += total
+                    queued += queue
             self._meter.ran(len(finished), rows)
+            self._meter.spent.ran(totals, queued, answers * preprocess_s, answers * run_s)
+            self.last_run = time.time()
         return trouble
 
 
@@ -174,20 +187,23 @@ class Pool:
         self._asked: tuple[control.Wanted, ...] = ()
         self._memory: Mapping[str, Memory] = {}
         self._golden: Mapping[str, GoldenCheck] = {}
+        self._lazy: Collection[str] = ()
 
     def want(
         self,
         versions: Iterable[ServedVersion],
         memory: Mapping[str, Memory],
         golden: Mapping[str, GoldenCheck] | None = None,
+        lazy: Collection[str] = (),
     ) -> None:
         """Keep runners for these versions and let go of all others. A version is immutable: its id is enough.
 
         `memory`: when those that answer for deployments have runners at all, by their ids. `golden`: what becomes of runners
-        that answer golden rows otherwise than at validation ("enforce" where nothing is said).
+        that answer golden rows otherwise than at validation ("enforce" where nothing is said). `lazy`: those that are not
+        loaded before somebody asks for them.
         """
         wanted = {version.id: version for version in versions}
-        self._memory, self._golden = memory, golden or {}
+        self._memory, self._golden, self._lazy = memory, golden or {}, lazy
         for version_id in self._served.keys() - wanted.keys():
             del self._served[version_id]
         for version_id, version in wanted.items():
@@ -213,13 +229,13 @@ class Pool:
             self._send(control.Used(used))
 
     def _check_golden_rows(self) -> None:
-        """Have those asked again whose turn it is: a few a look, however many there are."""
+        """Have those asked again whose turn it is, as few a look as it takes to ask each in time: none come all at once."""
         every_s, now = self._settings.golden_check_s, time.monotonic()
         if not every_s:
             return
-        asked = (one for one in self._served.values() if one.ready and one.golden and self._check_of(one) != "off")
+        asked = [one for one in self._served.values() if one.ready and one.golden and self._check_of(one) != "off"]
         due = (one for one in asked if now - one.golden.asked_at >= every_s)
-        for served in itertools.islice(due, _GOLDEN_A_LOOK):
+        for served in itertools.islice(due, math.ceil(len(asked) / every_s)):
             served.golden.asked_at = now
             for owner, replica in list(self._replicas.values()):
                 if owner is served and not replica.leaving:
@@ -253,7 +269,7 @@ class Pool:
     def _ask(self) -> None:
         """Tell the supervisor what is wanted, the whole of it, when it has changed."""
         wanted = tuple(
-            control.Wanted(one.version.spec, one.replicas, self._memory.get(version_id, _AUTO))
+            control.Wanted(one.version.spec, one.replicas, self._memory.get(version_id, _AUTO), version_id in self._lazy)
             for version_id, one in self._served.items()
         )
         if wanted != self._asked:

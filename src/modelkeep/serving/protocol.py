@@ -21,7 +21,9 @@ from modelkeep.serving.messages import CONNECTION, PREDICT, Request, Response
 if TYPE_CHECKING:
     import asyncio
 
-_is_prediction = re.compile(rb"(?:%s[^/?%%#\x80-\xff]+|/v2/models/[^/?%%#\x80-\xff]+/infer)" % PREDICT.encode()).fullmatch
+_is_prediction = re.compile(
+    rb"(?:%s[^/?%%#\x80-\xff]+|/v2/models/[^/?%%#\x80-\xff]+/infer|/v1/models/[^/:?%%#\x80-\xff]+:predict)" % PREDICT.encode()
+).fullmatch
 _OFFERS = frozenset({b"upgrade", b"http2-settings"})
 _LARGEST = 64 * 1024
 _MOST_DIGITS = 5
@@ -189,6 +191,8 @@ class HttpProtocol(HttpToolsProtocol):
         for name, value in self.headers:
             if name == b"content-length":
                 length = value
+            elif name == b"content-encoding":
+                return False
         return 0 < len(length) <= _MOST_DIGITS and int(length) <= _LARGEST
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:

@@ -127,6 +127,7 @@ class Recorder:
             outputs,
             input_note,
             output_note,
+            "application/json" if output_note else call.answer_type,
         )
 
     def _kept(self, raw: bytes, recording: Recording, keep: Keep, call: Call, run: Run | None) -> tuple[bytes | None, str]:

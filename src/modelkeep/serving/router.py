@@ -1,6 +1,10 @@
-"""From a deployment's name to the version that answers. A version takes over only once it is warm; the old one drains."""
+"""From a deployment's name to the version that answers. A version takes over only once it is warm; the old one drains.
 
-from collections.abc import Callable
+Beside the promoted version those answer that an alias points to, by the alias or by their number. An alias moves as a
+promotion does. What only an alias points to has a runner once somebody asks for it.
+"""
+
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import structlog
@@ -8,7 +12,6 @@ import structlog
 from modelkeep.contracts.errors import NotFound
 from modelkeep.contracts.prediction import Heartbeat
 from modelkeep.contracts.snapshot import (
-    DeploymentSettings,
     GoldenCheck,
     KeepLoaded,
     Memory,
@@ -35,7 +38,7 @@ class DeploymentNotFound(NotFound):
 
 
 class VersionNotServed(NotFound):
-    """This version is not the one that answers; only the promoted version can be asked."""
+    """This version does not answer: only the promoted one does, and those that an alias points to. Give it an alias first."""
 
     code = "version_not_served"
 
@@ -66,6 +69,32 @@ class Route:
         self.meter = meter
         self.underway = UnderWay()
 
+    @property
+    def number(self) -> str:
+        """The number of its version, as requests name it."""
+        return str(self.served.version.number)
+
+
+class Pins:
+    """What answers for a deployment on request.
+
+    `answering`: the version by alias. `routes`: by the id of each version that an alias points to, or is still answered by.
+    `names`: the routes by number and by alias, the promoted one's too.
+    """
+
+    __slots__ = ("answering", "names", "routes")
+
+    def __init__(self) -> None:
+        self.answering: dict[str, Served] = {}
+        self.routes: dict[str, Route] = {}
+        self.names: dict[str, Route] = {}
+
+    def name(self, promoted: Route) -> None:
+        """Put the names together. No alias is a number, so that none hides another."""
+        self.names = {route.number: route for route in (promoted, *self.routes.values())}
+        for alias, served in self.answering.items():
+            self.names[alias] = self.routes[served.version.id]
+
 
 class Router:
     """Which version answers for each deployment, now."""
@@ -77,6 +106,8 @@ class Router:
         self._versions: dict[str, ServedVersion] = {}
         self._deployments: dict[str, ServedDeployment] = {}
         self._routes: dict[str, Route] = {}
+        self._pins: dict[str, Pins] = {}
+        self._roused: set[str] = set()
         self._leaving: dict[str, Served] = {}
 
     @property
@@ -90,17 +121,29 @@ class Router:
         return self._snapshot
 
     def find(self, deployment: str, version: str | None = None) -> Route:
-        """Return what answers for `deployment`; `version` may name the expected number. Raises `NotFound`."""
+        """Return what answers for `deployment`: the promoted version, or `version`, a number or an alias. Raises `NotFound`."""
         route = self._routes.get(deployment)
         if route is None:
             raise DeploymentNotFound
-        if version is not None and version != str(route.served.version.number):
+        if version is None:
+            return route
+        pinned = self._pins[deployment].names.get(version)
+        if pinned is None:
             raise VersionNotServed
-        return route
+        return pinned
 
     def routes(self) -> dict[str, Served]:
-        """Return the version that answers for each deployment."""
+        """Return the promoted version that answers for each deployment."""
         return {name: route.served for name, route in self._routes.items()}
+
+    def serving(self, deployment: str) -> list[Served]:
+        """Return all versions that answer for a deployment, the promoted one first."""
+        pinned = (route.served for route in self._pins[deployment].routes.values())
+        return list(dict.fromkeys((self._routes[deployment].served, *pinned)))
+
+    def aliases(self, deployment: str) -> dict[str, int]:
+        """Return the number of the version that each alias of a deployment is answered by."""
+        return {alias: served.version.number for alias, served in self._pins[deployment].answering.items()}
 
     def apply(self, snapshot: Snapshot) -> None:
         """Take a newer snapshot; routes follow as their versions become warm."""
@@ -110,25 +153,29 @@ class Router:
         self._pool.accept(snapshot.accepted, snapshot.number)
         self._versions = {version.id: version for version in snapshot.versions}
         self._deployments = {deployment.name: deployment for deployment in snapshot.deployments}
+        self._roused &= self._versions.keys()
         self.settle()
 
     def settle(self) -> None:
         """Move each route that can move, and let go of versions that nobody needs any more."""
         for name in self._routes.keys() - self._deployments.keys():
-            self._leave(self._routes.pop(name).served)
+            for served in self.serving(name):
+                self._leave(served)
+            del self._routes[name], self._pins[name]
         self._want()
         for name, deployment in self._deployments.items():
             target = self._pool.get(deployment.version_id)
             current = self._routes.get(name)
             if target is None:
                 continue
-            if current is None or (target is not current.served and target.answers):
+            if current is None or (target is not current.served and self._takes_over(target, current.served)):
                 self._point(deployment, target)
                 log.info("deployment answers with", deployment=name, version=target.version.number)
                 if current is not None:
                     self._leave(current.served)
             elif current.settings != deployment.settings:
                 self._point(deployment, current.served)
+            self._pin(deployment)
         self._want()
 
     def tend(self) -> None:
@@ -161,11 +208,59 @@ class Router:
             route.underway = old.underway
         served.configure(deployment.settings, route.meter)
 
+    def _pin(self, deployment: ServedDeployment) -> None:
+        """Bring what answers on request to what the aliases say; an alias moves once the version that it points to answers."""
+        promoted = self._routes[deployment.name]
+        before = self._pins.get(deployment.name) or Pins()
+        if not deployment.aliases and not before.routes and before.names.get(promoted.number) is promoted:
+            return
+        after = self._pins[deployment.name] = Pins()
+        targets = {alias: self._pool.get(version_id) for alias, version_id in deployment.aliases.items()}
+        for alias, target in targets.items():
+            current = before.answering.get(alias)
+            if target is None:
+                continue
+            if current is None or target is current or self._takes_over(target, current):
+                after.answering[alias] = target
+            else:
+                after.answering[alias] = current
+        for served in (*targets.values(), *after.answering.values()):
+            if served is not None and served.version.id not in after.routes:
+                after.routes[served.version.id] = self._pinned(deployment, served, before, promoted)
+        after.name(promoted)
+        for version_id in before.routes.keys() - after.routes.keys():
+            self._leave(before.routes[version_id].served)
+
+    def _pinned(self, deployment: ServedDeployment, served: Served, before: Pins, promoted: Route) -> Route:
+        """Return the route by which a version answers on request; predictions of all routes of a deployment count as one."""
+        if served is promoted.served:
+            return promoted
+        route = before.routes.get(served.version.id)
+        if route is None or route.served is not served or route.settings != deployment.settings:
+            route = Route(deployment, served, self._meter_of(deployment.name, served.version.number))
+            route.underway = promoted.underway
+            served.configure(deployment.settings, route.meter)
+        return route
+
+    def _takes_over(self, target: Served, current: Served) -> bool:
+        """Whether a version that is to answer instead of another does so now: it is warm, or none of the two is.
+
+        One that sleeps is woken first where the other is awake, once: if it sleeps again there is no memory to wait for.
+        """
+        version_id = target.version.id
+        if target.asleep and current.ready and version_id not in self._roused:
+            self._roused.add(version_id)
+            target.rouse()
+            return False
+        if target.answers:
+            self._roused.discard(version_id)
+        return target.answers
+
     def _leave(self, served: Served) -> None:
         self._leaving[served.version.id] = served
 
     def _want(self) -> None:
-        routed = {served.version.id: served for served in self.routes().values()}
+        routed = {served.version.id: served for name in self._routes for served in self.serving(name)}
         self._leaving = {
             version_id: served
             for version_id, served in self._leaving.items()
@@ -173,24 +268,47 @@ class Router:
         }
         wanted = {version_id: served.version for version_id, served in (routed | self._leaving).items()}
         for deployment in self._deployments.values():
-            version = self._versions.get(deployment.version_id)
-            if version is not None:
-                wanted[version.id] = version
-        self._pool.want(wanted.values(), self._memory(), self._golden())
+            for version_id in _named(deployment):
+                version = self._versions.get(version_id)
+                if version is not None:
+                    wanted[version_id] = version
+        self._pool.want(wanted.values(), self._memory(), self._golden(), self._lazy())
 
     def _golden(self) -> dict[str, GoldenCheck]:
         """What becomes of a version's runners that answer otherwise than at validation: as the strictest deployment says."""
-        return self._by_version(lambda settings: settings.golden, _STRICTNESS.__getitem__)
+        return self._by_version(lambda deployment, _version_id: deployment.settings.golden, _STRICTNESS.__getitem__)
 
     def _memory(self) -> dict[str, Memory]:
         """When each version has runners at all: as the most demanding deployment says."""
-        return self._by_version(lambda settings: settings.memory, lambda memory: _DEMANDS[memory.keep])
+        return self._by_version(_memory_of, lambda memory: _DEMANDS[memory.keep])
 
-    def _by_version(self, part: Callable[[DeploymentSettings], T], rank: Callable[[T], int]) -> dict[str, T]:
+    def _lazy(self) -> set[str]:
+        """Return the versions that are loaded when somebody asks: only aliases point to them, and nobody wants them always."""
+        promoted = {served.version.id for served in self.routes().values()}
+        promoted.update(deployment.version_id for deployment in self._deployments.values())
+        always = (one for one in self._deployments.values() if one.settings.memory.keep == "always")
+        eager = promoted.union(*(deployment.aliases.values() for deployment in always))
+        return {id_ for deployment in self._deployments.values() for id_ in deployment.aliases.values() if id_ not in eager}
+
+    def _by_version(self, part: Callable[[ServedDeployment, str], T], rank: Callable[[T], int]) -> dict[str, T]:
         """Return one part of the settings for each version: that of the highest rank, where several deployments share it."""
         found: dict[str, T] = {}
         for deployment in self._deployments.values():
-            mine, other = part(deployment.settings), found.get(deployment.version_id)
-            if other is None or rank(mine) > rank(other):
-                found[deployment.version_id] = mine
+            for version_id in _named(deployment):
+                mine, other = part(deployment, version_id), found.get(version_id)
+                if other is None or rank(mine) > rank(other):
+                    found[version_id] = mine
         return found
+
+
+def _named(deployment: ServedDeployment) -> Iterable[str]:
+    """Return the ids of the versions that a deployment is to answer by: the promoted one first."""
+    return dict.fromkeys((deployment.version_id, *deployment.aliases.values()))
+
+
+def _memory_of(deployment: ServedDeployment, version_id: str) -> Memory:
+    """When a version has runners: as the deployment says. What only an alias points to is kept always, or on demand."""
+    memory = deployment.settings.memory
+    if version_id == deployment.version_id or memory.keep == "always":
+        return memory
+    return Memory("on_demand", memory.idle_s)

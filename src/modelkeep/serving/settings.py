@@ -1,9 +1,38 @@
 """What can be set about serving."""
 
+import re
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 
-from annotated_types import Interval
+from annotated_types import Interval, Predicate
+
+_PAIR: Final = 2
+NATIVE_PREDICT: Final = "/predict"
+NATIVE_HEALTH: Final = "/health"
+_OURS: Final = re.compile(
+    r"/(?:api|v1/models|v2|predict|info|health|healthz|readyz|metrics|invocations|ping|version|endpoints|serving-endpoints|docs|"
+    r"redoc|openapi\.json|console|assets|static)(?:[/:].*)?"
+)
+_PATH: Final = re.compile(r"(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._~:@-]+)+", re.ASCII)
+
+
+def _predict_route(path: str) -> bool:
+    """empty, /predict, or a path such as /v1/endpoints/1:predict under which nothing of Modelkeep's own lies"""  # noqa: D415 - part of a sentence
+    return path in {"", NATIVE_PREDICT} or _free(path)
+
+
+def _health_route(path: str) -> bool:
+    """empty, /health, or a path such as /v1/endpoints/1 under which nothing of Modelkeep's own lies"""  # noqa: D415 - part of a sentence
+    return path in {"", NATIVE_HEALTH} or _free(path)
+
+
+def _free(path: str) -> bool:
+    return _PATH.fullmatch(path) is not None and _OURS.fullmatch(path) is None
+
+
+def _names_hosts(text: str) -> bool:
+    """pairs like churn.example.org=churn with commas between them, or empty"""  # noqa: D403, D415 - part of a sentence
+    return not text or all(len([part for part in pair.split("=") if part.strip()]) == _PAIR for pair in text.split(","))
 
 
 @dataclass(frozen=True)
@@ -30,4 +59,33 @@ class ServingSettings:
         "How often each model is asked its golden rows again, besides at every load, in seconds; 0 is never.",
         Interval(ge=0, le=604_800),
     ] = 300.0
-    default_model: Annotated[str, "The deployment that answers /predict and /info when the request names none."] = ""
+    default_model: Annotated[
+        str,
+        "The deployment that answers /predict, /info, /invocations and /ping when neither the request nor its host names one.",
+    ] = ""
+    hosts: Annotated[
+        str,
+        "Deployments by the host name that a request is sent to, for the same paths: churn.example.org=churn, with commas.",
+        Predicate(_names_hosts),
+    ] = ""
+    predict_route: Annotated[
+        str,
+        "Path on which Vertex AI asks for predictions; where nothing else is set, its own variable AIP_PREDICT_ROUTE says it.",
+        Predicate(_predict_route),
+    ] = ""
+    health_route: Annotated[
+        str,
+        "Path on which Vertex AI asks for readiness; where nothing else is set, its own variable AIP_HEALTH_ROUTE says it.",
+        Predicate(_health_route),
+    ] = ""
+    stand_in_key_file: Annotated[
+        str,
+        "File with the API key that stands for callers who bring none, on the prediction routes of container platforms "
+        "(`serving.predict_route`, SageMaker's /invocations) and nowhere else; empty for none.",
+    ] = ""
+
+    @property
+    def deployments_by_host(self) -> dict[str, str]:
+        """The deployments of `hosts`."""
+        pairs = (pair.partition("=")[::2] for pair in self.hosts.split(",") if pair)
+        return {host.strip(): name.strip() for host, name in pairs}

@@ -9,7 +9,8 @@ import numpy as np
 from modelkeep.control.replays.rules import MOST_SHOWN, Compared, Comparison, DifferingRow, Pair, Side
 from modelkeep.sandbox.agreement import classes_apart, largest_gap, rows_apart
 from modelkeep.serving.codec import Tensors, values_of
-from modelkeep.worker.recorded import Answered, Question, comparable
+from modelkeep.worker.readings import Answered
+from modelkeep.worker.recorded import Question, comparable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

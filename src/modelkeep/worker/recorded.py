@@ -5,7 +5,7 @@ skipped, with the reason; a hash is never taken for a value.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -16,7 +16,7 @@ from modelkeep.contracts.prediction import PredictionRecord
 from modelkeep.contracts.signature import Signature
 from modelkeep.control.replays.rules import Skip, SkippedPrediction
 from modelkeep.serving.codec import Tensors, tensors_from, values_of
-from modelkeep.serving.dialects import native, open_inference
+from modelkeep.worker.readings import READINGS, Answered
 
 if TYPE_CHECKING:
     from modelkeep.serving.coercion import Array
@@ -26,22 +26,6 @@ _NOTES: Final = {"hashed": Skip.HASHED, "dropped": Skip.DROPPED, "sampled out": 
 _TOO_LARGE: Final = "too large"
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _NOT_FINITE: Final = frozenset({None, "NaN", "Infinity", "-Infinity"})
-
-
-class Answered(msgspec.Struct, frozen=True):
-    """What was answered then: values by output, a row each, or the best classes of each row in `top`.
-
-    `note` says why there is nothing. Where `partly`, something was left out then, and outputs that are not here are not shown.
-    """
-
-    outputs: dict[str, list[Any]] = {}
-    top: list[list[dict[str, Any]]] = []
-    note: str = ""
-    partly: bool = False
-
-    def __bool__(self) -> bool:
-        """Whether there is anything to compare with."""
-        return bool(self.outputs or self.top)
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -75,7 +59,7 @@ def question_of(record: PredictionRecord, version_id: str, signature: Signature)
         raise SkippedError(record.id, Skip.NOT_ANSWERED, record.code)
     tensors = _inputs_of(record, signature)
     question = Question(tensors, prediction=record.id, deployment=record.deployment, at=record.at)
-    return msgspec.structs.replace(question, answered=_answer_of(record, question.rows))
+    return msgspec.structs.replace(question, answered=_answer_of(record, signature, question.rows))
 
 
 def _inputs_of(record: PredictionRecord, signature: Signature) -> Tensors:
@@ -89,12 +73,12 @@ def _inputs_of(record: PredictionRecord, signature: Signature) -> Tensors:
     try:
         if note == _BY_FIELD:
             return _of_fields(record, signature, record.inputs)
-        if record.dialect == "native":
-            return native.tensors_of(signature, record.content_type, record.inputs)
-        if record.dialect == "v2":
-            return open_inference.tensors_of(signature, record.inputs)
+        if record.dialect in READINGS:
+            return READINGS[record.dialect].inputs(signature, record, record.inputs)
     except ModelkeepError as error:
         raise SkippedError(record.id, Skip.UNREADABLE, error.code) from error
+    except ImportError as error:
+        raise SkippedError(record.id, Skip.UNREADABLE, "the extra `grpc` is not installed") from error
     raise SkippedError(record.id, Skip.UNREADABLE, f"of the dialect {record.dialect[:40]!r}")
 
 
@@ -117,60 +101,24 @@ def _are_hashes(values: Sequence[Any]) -> bool:
 # ---- answers
 
 
-def _answer_of(record: PredictionRecord, rows: int) -> Answered:
+def _answer_of(record: PredictionRecord, signature: Signature, rows: int) -> Answered:
     """Return what was answered, as far as it is kept and can be compared."""
     note = record.output_note
     if record.outputs is None or (note and note != _BY_FIELD):
         return Answered(note=note or "not kept", partly=True)
     partly = bool(note)
     try:
-        answer = _READ[_BY_FIELD if note else record.dialect](record.outputs)
-    except (msgspec.DecodeError, RecursionError, KeyError, ValueError, TypeError):
+        answer = _fields(record.outputs) if note else READINGS[record.dialect].answered(signature, record, record.outputs)
+    except (msgspec.DecodeError, ModelkeepError, RecursionError, KeyError, ValueError, TypeError, ImportError):
         return Answered(note="unreadable", partly=partly)
     if any(len(values) != rows for values in answer.outputs.values()) or (answer.top and len(answer.top) != rows):
         return Answered(note="unreadable", partly=partly)
-    return msgspec.structs.replace(answer, note="" if answer else note or "not kept", partly=partly)
-
-
-class _Native(msgspec.Struct):
-    outputs: dict[str, list[Any]] = {}
-    predictions: list[Any] = []
-
-
-class _Tensor(msgspec.Struct):
-    name: str
-    shape: list[int]
-    data: list[Any]
-
-
-class _OpenInference(msgspec.Struct):
-    outputs: list[_Tensor]
-
-
-def _native(body: bytes) -> Answered:
-    answer = msgspec.json.decode(body, type=_Native)
-    top = answer.predictions
-    if top and isinstance(top[0], dict):  # one picture, asked for by the short form
-        top = [top]
-    return Answered(answer.outputs, [[dict(one) for one in row] for row in top])
-
-
-def _open_inference(body: bytes) -> Answered:
-    tensors = msgspec.json.decode(body, type=_OpenInference).outputs
-    shaped = {one.name: np.array(one.data, dtype=object).reshape(one.shape).tolist() for one in tensors}
-    return Answered(shaped)
+    return msgspec.structs.replace(answer, note="" if answer else note or "not kept", partly=partly or answer.partly)
 
 
 def _fields(body: bytes) -> Answered:
     fields = msgspec.json.decode(body, type=dict[str, list[Any]])
     return Answered({name: values for name, values in fields.items() if not _are_hashes(values)})
-
-
-_READ: Final[Mapping[str, Callable[[bytes], Answered]]] = {
-    "native": _native,
-    "v2": _open_inference,
-    _BY_FIELD: _fields,
-}
 
 
 _BEST: Final = "\0best"

@@ -135,9 +135,8 @@ def _read_csv(data: bytes) -> Sample:
     for at, row in enumerate(cells, 2):
         if len(row) != len(header):
             raise RefusedError(Reason.SAMPLE_UNREADABLE, f"Line {at} has {len(row)} values; the header has {len(header)}.")
-    values = [[cell.strip() for cell in row] for row in cells]
-    columns = tuple(_text_column(name, [row[at] for row in values]) for at, name in enumerate(header))
-    return Sample(columns, tuple(map(tuple, values)), is_csv=True)
+    columns = tuple(_text_column(name, [row[at] for row in cells]) for at, name in enumerate(header))
+    return Sample(columns, tuple(map(tuple, cells)), is_csv=True)
 
 
 def _check_header(header: Sequence[str]) -> None:
@@ -154,8 +153,9 @@ def _check_header(header: Sequence[str]) -> None:
         raise RefusedError(Reason.SAMPLE_UNREADABLE, f"The header names {', '.join(twice)} more than once.")
 
 
-def _text_column(name: str, cells: Sequence[str]) -> Column:
-    """The type of a CSV column, from all its cells."""
+def _text_column(name: str, raw: Sequence[str]) -> Column:
+    """The type of a CSV column, from all its cells. Only in texts do the blanks around a cell say anything."""
+    cells = [cell.strip() for cell in raw]
     filled = [cell for cell in cells if cell]
     if filled and all(map(coercion.is_boolean, filled)):
         return Column(name, Dtype.BOOL, nullable=len(filled) < len(cells))
@@ -166,7 +166,7 @@ def _text_column(name: str, cells: Sequence[str]) -> Column:
     dates = [cell for cell in cells if coercion.from_text(cell, Dtype.BYTES, DATETIME) is not None]
     if dates and all(map(coercion.is_date, dates)):
         return Column(name, Dtype.BYTES, nullable=len(dates) < len(cells), kind=DATETIME)
-    return Column(name, Dtype.BYTES, nullable=len(filled) < len(cells))
+    return Column(name, Dtype.BYTES, nullable="" in raw)
 
 
 def _read_json(data: bytes) -> Sample:

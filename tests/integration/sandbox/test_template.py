@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -177,3 +178,19 @@ async def test_a_template_ends_with_the_process_that_started_it_though_its_chann
         parent.kill()
         await parent.wait()
         await asyncio.to_thread(template.wait, PATIENCE_S)
+
+
+def test_what_starts_threads_as_it_is_imported_is_left_to_runners():
+    script = """
+import os, sys
+from modelkeep.sandbox import template
+for name in ("polars", "catboost", "modelkeep.no_such_module"):
+    list(template._imported([name]))
+assert "catboost" in sys.modules and "polars" not in sys.modules
+threads = len(os.listdir("/proc/self/task"))
+import polars
+assert len(os.listdir("/proc/self/task")) > threads
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "not preloaded: polars" in done.stderr

@@ -189,7 +189,7 @@ async def test_a_stalled_answer_ends_at_its_deadline(bucket_place: Keeping, prox
     began = time.monotonic()
     with pytest.raises(StorageUnavailable, match=r"in time|not answer"):
         await store.open(blob.digest)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     proxy.after = times(1, stall)
     assert await content(behind(bucket_place, proxy, timeout_s=3.0), blob.digest) == DATA
 

@@ -80,6 +80,30 @@ def test_sources_add_up_within_a_section(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (loaded.serving.default_model, loaded.data) == ("m", Path("kept"))
 
 
+def test_a_container_of_sagemaker_listens_where_it_is_told_unless_a_setting_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SAGEMAKER_BIND_TO_PORT", "8081")
+    assert (settings.load().server.host, settings.load().server.port) == ("0.0.0.0", 8081)
+    assert explained("server.port").source == "environment (SAGEMAKER_BIND_TO_PORT)"
+    toml('[server]\nhost = "127.0.0.1"\n')
+    assert (settings.load().server.host, settings.load().server.port) == ("127.0.0.1", 8081)
+    monkeypatch.setenv("SAGEMAKER_BIND_TO_PORT", "any")
+    assert "SAGEMAKER_BIND_TO_PORT" in refusal()
+
+
+@pytest.mark.parametrize("text", ["churn", "a=b=c", "=b", "a=", "a=b,", ",", " = "])
+def test_hosts_that_name_no_deployment_are_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("MODELKEEP_SERVING__HOSTS", text)
+    assert refusal().startswith("The setting serving.hosts must be pairs like churn.example.org=churn")
+
+
+def test_hosts_name_deployments(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.load().serving.deployments_by_host == {}
+    monkeypatch.setenv("MODELKEEP_SERVING__HOSTS", "one.example.org=m, Two.example.org:80 = n")
+    assert settings.load().serving.deployments_by_host == {"one.example.org": "m", "Two.example.org:80": "n"}
+
+
 def test_the_data_directory_is_set_like_all_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELKEEP_DATA", "there")
     assert settings.load().data == Path("there")
@@ -364,3 +388,67 @@ def test_children_see_nothing_of_the_environment_but_what_they_need(monkeypatch:
     assert seen["HTTPS_PROXY"] == "http://proxy"
     assert seen["LANG"] == "C.UTF-8"
     assert seen.keys() <= {"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "HTTPS_PROXY"}
+
+
+def test_what_vertex_ai_tells_its_container_counts_where_nothing_else_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIP_HTTP_PORT", "9001")
+    monkeypatch.setenv("AIP_PREDICT_ROUTE", "/v1/endpoints/1/deployedModels/2:predict")
+    monkeypatch.setenv("AIP_HEALTH_ROUTE", "/v1/endpoints/1/deployedModels/2")
+    monkeypatch.setenv("AIP_STORAGE_URI", "gs://elsewhere")
+    loaded = settings.load()
+    assert (loaded.server.port, loaded.serving.predict_route) == (9001, "/v1/endpoints/1/deployedModels/2:predict")
+    assert loaded.serving.health_route == "/v1/endpoints/1/deployedModels/2"
+    assert explained("server.port").source == "environment (AIP_HTTP_PORT)"
+    toml("[server]\nport = 1\n")
+    assert settings.load().server.port == 1
+    monkeypatch.setenv("AIP_HTTP_PORT", "")
+    monkeypatch.setenv("AIP_PREDICT_ROUTE", "/api/v1/models")
+    assert "the environment (AIP_PREDICT_ROUTE)" in refusal()
+    assert "/api/v1/models" not in refusal()
+
+
+@pytest.mark.parametrize("name", ["predict_route", "health_route"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "predict",
+        "//predict",
+        "/predict/",
+        "/a/../api",
+        "/./a",
+        "/a b",
+        "/a?b",
+        "/a#b",
+        "/a%2Fb",
+        "/ż",
+        "/a\n",
+        "/api",
+        "/api/v1/predict/m",
+        "/v2",
+        "/v2/models/m/infer",
+        "/v1/models",
+        "/v1/models/m:predict",
+        "/v1/models:x",
+        "/metrics",
+        "/healthz",
+        "/readyz",
+        "/docs",
+        "/invocations",
+        "/predict/x",
+        "/health/x",
+    ],
+)
+def test_a_route_that_hides_ours_or_is_no_path_is_refused_at_start(name: str, path: str) -> None:
+    refused = refusal(overrides={f"serving.{name}": path})
+    assert refused.startswith(f"The setting serving.{name} must be ")
+    assert "nothing of Modelkeep's own lies" in refused
+
+
+def test_the_usual_routes_and_free_ones_are_taken() -> None:
+    for path in ("", "/predict", "/v1/endpoints/1/deployedModels/2:predict", "/predictions", "/v1", "/a/b.c/d~e@f"):
+        assert settings.load(overrides={"serving.predict_route": path}).serving.predict_route == path
+    for path in ("", "/health", "/v1/endpoints/1/deployedModels/2", "/ready"):
+        assert settings.load(overrides={"serving.health_route": path}).serving.health_route == path
+    assert refusal(overrides={"serving.predict_route": "/health"})
+    assert refusal(overrides={"serving.health_route": "/predict"})

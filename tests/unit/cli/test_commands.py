@@ -175,3 +175,17 @@ def test_every_command_has_help_with_an_example(command):
         assert done.code == 0
         assert f"modelkeep {name}" in done.out.split("Example")[1], name
     assert "Exit codes" in command("--help").out
+
+
+def test_the_api_is_described_without_a_server(command, tmp_path):
+    done = command("openapi")
+    assert (done.code, done.document["openapi"][:3]) == (0, "3.1")
+    assert "/api/v1/predict/{deployment}" in done.document["paths"]
+    assert command("openapi", "-o", tmp_path / "api.json").out == ""
+    assert (tmp_path / "api.json").read_text() == done.out
+
+
+def test_a_description_that_cannot_be_written_is_said_so(command, tmp_path):
+    done = command("openapi", "-o", tmp_path)
+    assert done.code == 4
+    assert f"{tmp_path} cannot be written: Is a directory." in done.err

@@ -99,6 +99,23 @@ def test_a_port_that_modelkeep_has_is_fine(examined, standin, monkeypatch):
     assert starting(found, "port")["detail"] == "in use by Modelkeep 0.1.0"
 
 
+def test_the_port_of_grpc_is_looked_at_where_there_is_one(examined, monkeypatch, tmp_path):
+    assert not any("gRPC" in subject for subject in examined()[1])
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        number = sock.getsockname()[1]
+        monkeypatch.setenv("MODELKEEP_SERVER__GRPC_PORT", str(number))
+        subject = f"port {number} on 127.0.0.1 for gRPC without TLS"
+        code, found = examined()
+        assert (code, found[subject]["status"]) == (1, "fail")
+        assert "--grpc-port" in found[subject]["advice"]
+    code, found = examined()
+    assert (code, found[subject]["detail"]) == (0, "free")
+    monkeypatch.setenv("MODELKEEP_SERVER__GRPC_TLS_CERTIFICATE", str(tmp_path / "none.pem"))
+    code, found = examined()
+    assert (code, found["gRPC"]["status"]) == (1, "fail")
+
+
 def test_a_damaged_database_fails(examined, tmp_path):
     data = tmp_path / ".modelkeep"
     data.mkdir()

@@ -1,6 +1,9 @@
 """Everything else that the client does: answers as values, and errors that say what to do."""
 
+import importlib
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -25,6 +28,12 @@ from modelkeep.client import (
     TooLarge,
     Unavailable,
 )
+from modelkeep.client.errors import BY_CODE, error_from
+from modelkeep.contracts.errors import all_errors
+from modelkeep.infra.problems import STATUS
+
+for _noun in ("audit", "deployments", "models", "predictions", "replays", "safety", "users"):
+    importlib.import_module(f"modelkeep.control.{_noun}.service")
 
 
 @pytest.fixture
@@ -165,6 +174,7 @@ def test_the_key_is_in_no_text_of_the_client(standin):
         (400, "invalid_request", Invalid),
         (413, "too_large", TooLarge),
         (418, "teapot", Invalid),
+        (404, "a_newer_code", NotFound),
         (429, "rate_limited", Limited),
         (500, "internal", ServerFailed),
         (503, "overloaded", Unavailable),
@@ -176,9 +186,39 @@ def test_each_kind_of_refusal_has_its_own_class(client, standin, status, code, k
     standin.refusal = Refusal(status, code, "No.")
     with pytest.raises(ModelkeepError) as caught:
         client.models()
-    assert type(caught.value) is kind
+    assert isinstance(caught.value, kind)
+    assert kind in {type(caught.value), *type(caught.value).__bases__}
     assert (caught.value.status, caught.value.code, caught.value.message) == (status, code, "No.")
     assert caught.value.retry_after_s == (7 if status == 429 else None)
+
+
+def fault(status, code, **headers):
+    body = {"code": code, "detail": "No.", "request_id": "req_7", "errors": [{"path": "inputs", "code": "x", "message": "y"}]}
+    return error_from(httpx.Response(status, json=body, headers={"content-type": "application/problem+json", **headers}))
+
+
+SERVERS_ERRORS = sorted(all_errors(), key=lambda one: one.__qualname__)
+
+
+@pytest.mark.parametrize("error", SERVERS_ERRORS, ids=lambda error: error.code)
+def test_every_error_of_a_server_has_its_class_here(error):
+    found = fault(STATUS[error.kind], error.code, **{"retry-after": "2"})
+    alike = fault(STATUS[error.kind], "a_newer_code")
+    assert isinstance(found, type(alike))
+    assert type(alike) is not ModelkeepError
+    assert (found.code, found.status, found.request_id, found.retry_after_s) == (error.code, STATUS[error.kind], "req_7", 2)
+    assert (found.fields[0].path, found.fields[0].code) == ("inputs", "x")
+
+
+def test_every_code_with_a_class_here_is_a_server_s():
+    of_this_side = {"timeout", "deadline_exceeded"}
+    assert set(BY_CODE) - {error.code for error in SERVERS_ERRORS} <= of_this_side
+
+
+def test_a_code_does_not_make_an_error_what_its_status_is_not():
+    assert type(fault(500, "overloaded")) is ServerFailed
+    assert type(fault(503, "server_unreachable")) is Unavailable
+    assert type(fault(400, "rejected")) is Invalid
 
 
 def test_an_unknown_model_and_an_unknown_key_are_told_apart(client, standin):
@@ -304,7 +344,7 @@ def test_health_needs_no_key(standin):
 
 def test_a_reader_learns_from_the_control_plane_what_is_served(standin, client, pushed):
     def forbidden(request):
-        if request.url.path.startswith("/v2/"):
+        if request.url.path == "/info":
             body = {"code": "forbidden", "detail": "This key may not do that."}
             return httpx.Response(403, json=body, headers={"content-type": "application/problem+json"})
         return httpx.Response(200, json=standin.deployments["churn"])
@@ -315,14 +355,21 @@ def test_a_reader_learns_from_the_control_plane_what_is_served(standin, client, 
         reader.wait_serving("churn", 1, timeout=1)
 
 
-def test_the_client_needs_neither_numpy_nor_the_server(tmp_path):
-    import subprocess
-    import sys
+def test_importing_the_client_imports_httpx_and_no_other_library(tmp_path):
+    code = (
+        "import sys; import httpx, anyio; before = set(sys.modules); import modelkeep.client;"
+        "new = {name.partition('.')[0] for name in set(sys.modules) - before} - sys.stdlib_module_names;"
+        "print(*(name for name in new if not name.startswith('_')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.split() == ["modelkeep"]
 
+
+def test_the_client_needs_neither_numpy_nor_the_server(tmp_path):
     code = (
         "import sys; import modelkeep.client;"
         "loaded = {name.partition('.')[0] for name in sys.modules};"
-        "assert not loaded & {'numpy', 'pandas', 'joblib', 'msgspec', 'pydantic', 'PIL'}, loaded;"
+        "assert not loaded & {'numpy', 'pandas', 'polars', 'pyarrow', 'joblib', 'msgspec', 'pydantic', 'PIL'}, loaded;"
         "assert not [name for name in sys.modules if name.startswith('modelkeep.') and 'client' not in name]"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)

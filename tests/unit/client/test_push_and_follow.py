@@ -97,10 +97,10 @@ def test_two_pushes_are_two_versions(client, standin, file):
     assert len({upload["key"] for upload in standin.uploads}) == 2
 
 
-def test_an_estimator_travels_as_joblib_with_its_sample_as_csv(client, standin, tmp_path):
+def test_an_estimator_travels_with_its_sample_as_csv(client, standin, tmp_path):
     frame = pd.DataFrame({"age": [20, 30, 40, 50], "plan": [0.5, 1.5, 2.5, None]}).fillna(0)
     estimator = LogisticRegression().fit(frame, [0, 0, 1, 1])
-    client.push(estimator, "churn", sample=frame, labels=["stays", "leaves"])
+    client.push(estimator, "churn", sample=frame, labels=["stays", "leaves"], format="joblib")
     upload = standin.uploads[0]
     copy = tmp_path / "copy.joblib"
     copy.write_bytes(upload["data"])

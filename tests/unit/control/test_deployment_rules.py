@@ -11,7 +11,7 @@ from modelkeep.contracts.prediction import Heartbeat
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
 from modelkeep.contracts.snapshot import RunnerSpec, ServedVersion, decode_snapshot, encode_snapshot
 from modelkeep.control.deployments import rules
-from modelkeep.control.deployments.errors import DeploymentStale
+from modelkeep.control.deployments.errors import CannotBeServed, DeploymentStale
 from modelkeep.control.deployments.rules import Deployment
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -31,6 +31,32 @@ def test_a_promotion_moves_on_by_one_revision_and_remembers_the_version_before()
     assert second is not None
     assert (second.version, second.previous_version, second.revision) == (2, 1, 2)
     assert (second.updated_at, second.updated_by) == (later, "bob")
+
+
+BEATS = st.lists(
+    st.builds(
+        Heartbeat,
+        st.just("s"),
+        st.just(0.0),
+        st.integers(4, 6),
+        st.dictionaries(st.just("m"), st.sampled_from(["ver_1", "ver_2"])),
+    ),
+    max_size=3,
+)
+
+
+@given(BEATS, st.sampled_from(["ver_1", None]))
+def test_a_deployment_is_settled_once_every_server_has_followed(beats: list[Heartbeat], version: str | None):
+    followed = [one.snapshot >= 5 and one.serving.get("m") == version for one in beats]
+    assert rules.is_settled("m", version, 5, beats) is all(followed)
+
+
+def test_a_server_that_gave_the_version_up_is_not_waited_for():
+    gone = Heartbeat("s", 0.0, 5, {}, {"ver_1": "it does not load"})
+    with pytest.raises(CannotBeServed, match="it does not load"):
+        rules.is_settled("m", "ver_1", 5, [gone])
+    assert rules.is_settled("m", None, 5, [gone])
+    assert not rules.is_settled("m", "ver_1", 6, [gone])  # it may be the reason of an older try
 
 
 def test_promoting_what_serves_changes_nothing():
@@ -67,6 +93,16 @@ def test_a_snapshot_holds_exactly_the_versions_that_its_deployments_name():
     assert [(one.name, one.version_id) for one in snapshot.deployments] == [("a", "ver_2"), ("b", "ver_1")]
     assert [version.id for version in snapshot.versions] == ["ver_1", "ver_2"]
     assert snapshot.made_at == NOW.timestamp()
+    assert decode_snapshot(encode_snapshot(snapshot)) == snapshot
+
+
+def test_a_snapshot_holds_the_versions_that_aliases_point_to_and_no_alias_to_what_is_not_there():
+    deployments = [msgspec.structs.replace(NEW, version_id="ver_1")]
+    aliases = {"mdl_1": {"champion": "ver_1", "canary": "ver_2", "lost": "ver_gone"}, "mdl_2": {"other": "ver_3"}}
+    versions = [_served("ver_1"), _served("ver_2"), _served("ver_3")]
+    snapshot = rules.compile_snapshot(4, NOW, deployments, versions, (), aliases=aliases)
+    assert snapshot.deployments[0].aliases == {"champion": "ver_1", "canary": "ver_2"}
+    assert [version.id for version in snapshot.versions] == ["ver_1", "ver_2"]
     assert decode_snapshot(encode_snapshot(snapshot)) == snapshot
 
 

@@ -8,6 +8,10 @@ from hypothesis import strategies as st
 
 from modelkeep.infra.headers import presented_key, presented_password, request_id
 
+SIGNED = (
+    b"AWS4-HMAC-SHA256 Credential=mk_one/20260101/eu-central-1/sagemaker/aws4_request, "
+    b"SignedHeaders=content-type;host;x-amz-date, Signature=5d672d79c15b13162d9279b0855cfba6789a8edb4c82c400e06b5924a6f2b5d7"
+)
 TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
@@ -23,6 +27,12 @@ TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
         ([(b"authorization", b"Bearer  ")], None),
         ([(b"x-api-key", b""), (b"authorization", b"Bearer one")], b"one"),
         ([(b"authorization", b"Bearer two"), (b"x-api-key", b"one")], b"one"),
+        ([(b"authorization", SIGNED)], b"mk_one"),
+        ([(b"authorization", SIGNED), (b"x-api-key", b"one")], b"one"),
+        ([(b"authorization", b"AWS4-HMAC-SHA256 Credential=/20260101/eu/sagemaker/aws4_request")], None),
+        ([(b"authorization", b"AWS4-HMAC-SHA256 Credential=mk_one")], None),
+        ([(b"authorization", b"AWS4-HMAC-SHA256" + b" " * 100_000)], None),
+        ([(b"authorization", b"AWS4-HMAC-SHA256 SignedHeaders=host, Credential=mk_one/")], None),
     ],
 )
 def test_a_key_is_presented_in_either_header(headers: list[tuple[bytes, bytes]], key: bytes | None) -> None:

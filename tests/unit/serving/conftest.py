@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 import uvicorn
 from hypothesis import settings
+from msgspec.structs import replace
 from uvicorn.server import ServerState
 
+from fixtures.described import async_check
+from fixtures.planes import Plane
 from modelkeep.contracts.prediction import PredictionRecord
 from modelkeep.contracts.runner import ModelFacts
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
@@ -80,7 +83,7 @@ class Kept:
 class House:
     """Router, pool, keys, door, and a client that talks to the door."""
 
-    def __init__(self, run_dir: Path, options: ServingSettings, *, max_payload: int = 1 << 18) -> None:
+    def __init__(self, run_dir: Path, options: ServingSettings, *, max_payload: int = 1 << 18, stand_in: str = "") -> None:
         self.sent: list[control.Message] = []
         self.keys = Keys(max_staleness_s=options.max_staleness_s)
         self._changed = asyncio.Event()
@@ -107,15 +110,18 @@ class House:
             metrics=self.metrics,
             forward=self._forward,
             version="9.9",
+            stand_in=hashlib.sha256(stand_in.encode()).digest() if stand_in else b"",
         )
         self.client = httpx.AsyncClient(
             transport=httpx.ASGITransport(self.door),  # type: ignore[arg-type]
             base_url="http://door",
             headers={"x-api-key": "all"},
+            event_hooks={"response": [async_check(options.predict_route, options.health_route)]},
         )
         self.versions: dict[str, ServedVersion] = {}
         self.deployments: dict[str, str] = {}
         self.settings: dict[str, DeploymentSettings] = {}
+        self.aliases: dict[str, dict[str, str]] = {}
         self._runners: set[asyncio.Task[None]] = set()
         self._number = 0
         self.gates: dict[str, asyncio.Event] = {}
@@ -135,7 +141,7 @@ class House:
         """Give the router the present state as news."""
         self._number += 1
         deployments = tuple(
-            ServedDeployment(name, version, 1, self.settings.get(name, DeploymentSettings()))
+            ServedDeployment(name, version, 1, self.settings.get(name, DeploymentSettings()), self.aliases.get(name, {}))
             for name, version in self.deployments.items()
         )
         self.router.apply(
@@ -163,6 +169,21 @@ class House:
         self.deployments[name] = version_id
         self.publish()
         if wait:
+            await self.connect(version_id, compute)
+        return version_id
+
+    async def alias(self, name: str, alias: str, number: int, compute: Compute = sums, *, wait: bool = True) -> str:
+        """Have an alias point to a version beside the one that `serve` deployed, and wait until it answers."""
+        version_id = f"{name}-{number}"
+        if version_id not in self.versions:
+            beside = self.versions[self.deployments[name]]
+            spec = replace(beside.spec, version_id=version_id)
+            self.versions[version_id] = replace(beside, id=version_id, number=number, spec=spec)
+        self.aliases[name] = {**self.aliases.get(name, {}), alias: version_id}
+        self.publish()
+        served = self.router.pool.get(version_id)
+        assert served is not None
+        if wait and not served.ready:
             await self.connect(version_id, compute)
         return version_id
 
@@ -221,8 +242,8 @@ async def open_house(tmp_path: Path) -> AsyncIterator[Callable[..., House]]:
     """Make serving planes with settings of one's own."""
     async with contextlib.AsyncExitStack() as stack:
 
-        def make(**options: object) -> House:
-            house = House(tmp_path, ServingSettings(**options))  # type: ignore[arg-type]
+        def make(*, stand_in: str = "", **options: object) -> House:
+            house = House(tmp_path, ServingSettings(**options), stand_in=stand_in)  # type: ignore[arg-type]
             stack.push_async_callback(house.close)
             return house
 
@@ -273,26 +294,70 @@ class Images:
 
 
 @pytest.fixture
+async def make_plane() -> AsyncIterator[Callable[..., Plane]]:
+    planes: list[Plane] = []
+
+    def make(**limits: float) -> Plane:
+        planes.append(Plane(RunnerLimits(**limits)))  # type: ignore[arg-type]
+        return planes[-1]
+
+    yield make
+    for plane in planes:
+        await plane.finish()
+
+
+@pytest.fixture
+async def plane(make_plane: Callable[..., Plane]) -> Plane:
+    return make_plane()
+
+
+@pytest.fixture
 def images() -> Images:
     """A picture model."""
     return Images()
 
 
+@pytest.fixture(scope="session")
+def module_house() -> Callable[[Path], House]:
+    """Make a serving plane that outlives a test, in an event loop of one's own."""
+    return lambda run_dir: House(run_dir, ServingSettings())
+
+
+Ask = Callable[..., tuple[int, dict[bytes, bytes], bytes]]
+
+
 @pytest.fixture(scope="module")
-def served_once(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Callable[[str, str, bytes], tuple[int, dict[bytes, bytes], bytes]]]:
+def served_once(served_many: Callable[[dict[str, tuple[Signature, Compute]]], Ask]) -> Ask:
     """Ask one door with one model `m` again and again, without an event loop of the test's own (for properties)."""
+    return served_many({"m": (NUMBERS, sums)})
+
+
+@pytest.fixture(scope="module")
+def served_many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[dict[str, tuple[Signature, Compute]]], Ask]]:
+    """Make a door with models by name that can be asked again and again, without an event loop of the test's own."""
+    with contextlib.ExitStack() as stack:
+        yield lambda models: stack.enter_context(_asked_again(tmp_path_factory.mktemp("run"), models))
+
+
+@contextlib.contextmanager
+def _asked_again(folder: Path, models: dict[str, tuple[Signature, Compute]]) -> Iterator[Ask]:
     with asyncio.Runner() as runner:
 
         async def make() -> House:
-            house = House(tmp_path_factory.mktemp("run"), ServingSettings())
-            await house.serve("m")
+            house = House(folder, ServingSettings())
+            for name, (signature, compute) in models.items():
+                await house.serve(name, signature, compute)
             return house
 
         house = runner.run(make())
 
-        async def ask(method: str, path: str, body: bytes) -> tuple[int, dict[bytes, bytes], bytes]:
+        async def ask(
+            method: str,
+            path: str,
+            body: bytes,
+            content_type: bytes | None = b"application/json",
+            headers: Sequence[tuple[bytes, bytes]] = (),
+        ) -> tuple[int, dict[bytes, bytes], bytes]:
             sent: list[dict] = []
 
             async def receive() -> dict:
@@ -307,12 +372,17 @@ def served_once(
                 "path": path,
                 "raw_path": path.encode(),
                 "query_string": b"",
-                "headers": [(b"x-api-key", b"all"), (b"host", b"h")],
+                "headers": [
+                    (b"x-api-key", b"all"),
+                    (b"host", b"h"),
+                    *(() if content_type is None else [(b"content-type", content_type)]),
+                    *headers,
+                ],
             }
             await house.door(scope, receive, send)
             return sent[0]["status"], dict(sent[0]["headers"]), b"".join(one.get("body", b"") for one in sent)
 
-        yield lambda method, path, body: runner.run(ask(method, path, body))
+        yield lambda *asked: runner.run(ask(*asked))
         runner.run(house.close())
 
 

@@ -14,7 +14,7 @@ from modelkeep.contracts.errors import InvalidInput
 from modelkeep.contracts.signature import DATETIME, Dtype, Signature, TensorSpec
 from modelkeep.serving.codec import Tensors, tensors_from_json, values_of
 from modelkeep.serving.coercion import TABLE, Taken, is_date
-from modelkeep.serving.dialects import open_inference
+from modelkeep.serving.dialects.open_inference.body import tensors_of
 from modelkeep.worker.samples import fit, read_sample
 
 KINDS = [(one, dtype) for one in TABLE for dtype in one.dtypes]
@@ -28,8 +28,7 @@ def signature(taken: Taken, dtype: Dtype) -> Signature:
 
 def by_protocol(spec: Signature, body: dict[str, Any]) -> Tensors:
     """What the Open Inference door makes of a request."""
-    asked = open_inference._asked(json.dumps(body).encode())
-    return open_inference._tensors(spec, asked.inputs)
+    return tensors_of(spec, "application/json", json.dumps(body).encode())
 
 
 def tensor(name: str, dtype: Dtype, values: list[Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ CLOSED = [
     ("GET", "/v2/health/live/x"),
     ("GET", "/v2/health/started"),
 ]
-OPEN = ["/healthz", "/readyz", "/health", "/v2/health/live", "/v2/health/ready"]
+OPEN = ["/ping", "/version", "/healthz", "/readyz", "/health", "/v2/health/live", "/v2/health/ready"]
 
 
 def refused(answer: httpx.Response) -> str:
@@ -103,10 +103,10 @@ async def test_readiness_follows_news_models_and_the_end(house) -> None:
     assert await readiness() == (503, ["no news from the control plane yet"])
     version = await house.serve("m", wait=False)
     assert await readiness() == (503, ["models are being loaded"])
-    assert (await house.client.get("/v2/health/ready")).json() == {"ready": False}
+    assert (await house.client.get("/v2/health/ready")).json() == {"live": True, "ready": False}
     await house.connect(version)
     assert await readiness() == (200, [])
-    assert (await house.client.get("/v2/health/ready")).json() == {"ready": True}
+    assert (await house.client.get("/v2/health/ready")).json() == {"live": True, "ready": True}
     house.door.drain()
     assert await readiness() == (503, ["draining"])
     assert (await house.client.get("/healthz")).json() == {"status": "ok", "version": "9.9"}
@@ -291,3 +291,12 @@ def test_no_path_is_too_odd_for_a_proper_answer(served_once, method: str, path: 
     assert (b"allow" in headers) == (status == 405)
     assert b"x-request-id" in headers
     assert status == 200 or b'"error"' in content or b'"code"' in content
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/health", "/metrics", "/info"])
+async def test_what_only_tells_takes_no_method_that_changes(house, path: str) -> None:
+    await house.serve("m")
+    for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+        answer = await house.client.request(method, path)
+        assert (answer.status_code, refused(answer), answer.headers["allow"]) == (405, "method_not_allowed", "GET, HEAD")
+    assert (await house.client.head(path)).status_code == 200

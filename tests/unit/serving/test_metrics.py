@@ -30,6 +30,9 @@ NAMES = {
     "modelkeep_model_memory_bytes",
     "modelkeep_snapshot_number",
     "modelkeep_snapshot_age_seconds",
+    "modelkeep_version_seconds",
+    "modelkeep_version_runs",
+    "modelkeep_last_run_timestamp_seconds",
 }
 
 

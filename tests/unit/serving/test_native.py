@@ -70,6 +70,36 @@ async def test_json_is_read_whatever_usual_name_it_comes_under(house, kind: str 
     assert answer.status_code == 200
 
 
+async def test_an_answer_tells_of_itself_what_it_is_asked_for(house) -> None:
+    await house.serve("m", number=7)
+    assert "metadata" not in (await house.client.post(PREDICT, json=ONE)).json()
+    metadata = (await house.client.post(PREDICT, json=ONE | {"include": ["version", "timings"]})).json()["metadata"]
+    assert metadata["version"].keys() == {"id", "format", "framework", "digest", "created_at"}
+    timings = metadata["timings"]
+    assert timings == {"queue_ms": 0, "preprocess_ms": 0, "run_ms": 10, "total_ms": timings["total_ms"]}  # as the runner says
+    assert timings["total_ms"] > 0
+    only = (await house.client.post(PREDICT, json=ONE | {"include": ["timings"], "outputs": ["sum"]})).json()
+    assert (only["metadata"].keys(), only["outputs"].keys()) == ({"timings"}, {"sum"})
+
+
+async def test_an_answer_about_a_picture_tells_of_itself_too(house, images) -> None:
+    await house.serve("m", images.signature, images.compute, scores="scores")
+    headers = {"content-type": "image/png"}
+    answer = await house.client.post(f"{PREDICT}?include=timings,version", content=b"ab", headers=headers)
+    assert answer.json()["metadata"].keys() == {"timings", "version"}
+    form = await house.client.post(PREDICT, files={"file": b"ab"}, data={"include": "version"})
+    assert form.json()["metadata"].keys() == {"version"}
+    refused = await house.client.post(f"{PREDICT}?include=secrets", content=b"ab", headers=headers)
+    assert faults(refused) == [("include", "unknown_field")]
+
+
+@pytest.mark.parametrize("include", [["all"], "timings", [1], {"timings": True}])
+async def test_what_an_answer_cannot_tell_is_refused(house, include: object) -> None:
+    await house.serve("m")
+    answer = await house.client.post(PREDICT, json=ONE | {"include": include})
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_json")
+
+
 async def test_only_the_outputs_asked_for_come_back_in_their_order(house) -> None:
     await house.serve("m")
     answer = await house.client.post(PREDICT, json=ONE | {"outputs": ["echo"]})

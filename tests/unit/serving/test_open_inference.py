@@ -78,18 +78,29 @@ def error(answer: httpx.Response, status: int = 400) -> str:
 
 
 async def test_health_is_told_in_bodies_that_clients_read(house) -> None:
-    assert (await house.client.get("/v2/health/live")).json() == {"live": True}
-    assert (await house.client.get("/v2/health/ready")).json() == {"ready": True}
-    await house.serve("m", wait=False)
-    cold = await house.client.get("/v2/health/ready")
-    assert (cold.status_code, cold.json()) == (503, {"ready": False})
-    assert (await house.client.get("/v2/health/live")).json() == {"live": True}
+    async def told(*, ready: bool) -> None:
+        for path, status in (("/v2/health/live", 200), ("/v2/health/ready", 200 if ready else 503)):
+            answer = await house.client.get(path)
+            assert (answer.status_code, answer.json()) == (status, {"live": True, "ready": ready})
+
+    await told(ready=False)  # no news from the control plane yet
+    await house.serve("m")
+    await told(ready=True)
+    await house.serve("cold", wait=False)
+    await told(ready=False)
+
+
+async def test_who_is_about_to_end_is_not_ready(house) -> None:
+    await house.serve("m")
+    house.door.drain()
+    assert (await house.client.get("/v2/health/ready")).status_code == 503
 
 
 @pytest.mark.parametrize("path", ["/v2", "/v2/"])
 async def test_the_server_describes_itself(house, path: str) -> None:
     body = (await house.client.get(path)).json()
-    assert body == {"name": "modelkeep", "version": "9.9", "extensions": []}
+    extensions = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "parameters", "statistics"]
+    assert body == {"name": "modelkeep", "version": "9.9", "extensions": extensions}
 
 
 @pytest.mark.parametrize("path", ["/v2/models/m", "/v2/models/m/versions/4"])
@@ -208,19 +219,13 @@ async def test_requested_outputs_restrict_and_order_what_comes_back(house) -> No
     await house.serve("m")
 
     async def names(*outputs: str) -> list[str]:
-        body = ONE | {"outputs": [{"name": name, "parameters": {"binary_data": True}} for name in outputs]}
+        body = ONE | {"outputs": [{"name": name, "parameters": {"binary_data": False}} for name in outputs]}
         answer = await house.client.post(INFER, json=body)
         return [one["name"] for one in answer.json()["outputs"]]
 
     assert await names("echo") == ["echo"]
     assert await names("echo", "sum") == ["echo", "sum"]
     assert await names() == ["sum", "echo"]
-
-
-async def test_a_client_that_asks_for_binary_outputs_is_answered_in_json(house) -> None:
-    await house.serve("m")
-    answer = await house.client.post(INFER, json=ONE | {"parameters": {"binary_data_output": True}})
-    assert answer.json()["outputs"][0]["data"] == [3.0]
 
 
 @pytest.mark.parametrize("kind", [None, "application/octet-stream", "text/plain", "multipart/form-data"])
@@ -361,7 +366,11 @@ async def test_a_refusal_is_an_error_text_and_names_its_reason(house, case: str)
         ("GET", "/v2/models/m/other"),
         ("POST", "/v2/models/m/infer/"),
         ("POST", "/v2/models/m/versions/1"),
-        ("POST", "/v2/repository/index"),
+        ("GET", "/v2/repository/index"),
+        ("POST", "/v2/repository/models/m/other"),
+        ("GET", "/v2/models/none/stats"),
+        ("GET", "/v2/models/none/config"),
+        ("GET", "/v2/models/m/versions/7/stats"),
         ("GET", "/v2/models/none"),
         ("GET", "/v2/models/none/ready"),
         ("POST", "/v2/models/none/infer"),

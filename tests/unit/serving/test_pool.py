@@ -1,138 +1,26 @@
 """The pool: runners that load, fail to, die, or speak nonsense, at the far end of real sockets."""
 
 import asyncio
-import hashlib
 import json
-import os
-import socket
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import Callable
 
-import msgspec
 import numpy as np
 import pytest
 
-from fixtures.calling import make_call, no_recorder
+from fixtures.calling import make_call
+from fixtures.planes import LOADED, Plane, settled
 from modelkeep.contracts.rejections import Reason
-from modelkeep.contracts.runner import ModelFacts
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
-from modelkeep.contracts.snapshot import GoldenCheck, Limits, RunnerSpec, ServedVersion
-from modelkeep.sandbox import control, frames, golden
+from modelkeep.sandbox import control, frames
 from modelkeep.sandbox.control import Cause
 from modelkeep.serving.calls import Call
-from modelkeep.serving.pool import Pool, Served, made_up_row
-from modelkeep.serving.settings import ServingSettings
-
-SIGNATURE = Signature((TensorSpec("x", Dtype.FP64, (-1, 1)),))
-LOADED = frames.Loaded(ModelFacts(SIGNATURE, "fake", "1"), 0.1, 1, 2)
-
-
-class Far:
-    """A runner by hand."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        self.sock = sock
-        self._splitter = frames.Splitter()
-        self._frames: list[bytes] = []
-
-    async def send(self, message: frames.Message, tensors: dict[str, Any] | None = None) -> None:
-        await asyncio.get_running_loop().sock_sendall(self.sock, b"".join(frames.encode(message, tensors)))
-
-    async def receive(self) -> tuple[frames.Message, dict[str, Any]]:
-        while not self._frames:
-            data = await asyncio.get_running_loop().sock_recv(self.sock, 1 << 20)
-            if not data:
-                raise EOFError
-            self._frames += self._splitter.feed(data)
-        return frames.decode(self._frames.pop(0))
-
-    async def answer(self) -> dict[str, Any]:
-        message, tensors = await self.receive()
-        assert isinstance(message, frames.Run)
-        await self.send(frames.Result(message.id, 0.0), {"y": tensors["x"] * 2})
-        return tensors
-
-
-class Plane:
-    """A pool that wants one version, and what it asked of the supervisor."""
-
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.sent: list[control.Message] = []
-        self.changed = asyncio.Event()
-        self.pool = Pool(ServingSettings(), self.sent.append, self.changed.set, no_recorder())
-        spec = RunnerSpec("v1", "d" * 64, 1, "onnx", "fake", SIGNATURE, limits=limits or Limits())
-        self.pool.want([ServedVersion("v1", "m", 1, spec, SIGNATURE)], {})
-        self.runners: list[Far] = []
-
-    @property
-    def served(self) -> Served:
-        served = self.pool.get("v1")
-        assert served is not None
-        return served
-
-    @property
-    def kills(self) -> list[tuple[str, Cause]]:
-        return [(message.runner, message.cause) for message in self.sent if isinstance(message, control.Kill)]
-
-    def connect(self, name: str = "r1", version_id: str = "v1") -> Far:
-        near, far = socket.socketpair()
-        self.pool.take(control.Connected(name, os.getpid(), version_id), [near.detach()])
-        self.runners.append(Far(far))
-        return self.runners[-1]
-
-    async def until_changed(self) -> None:
-        async with asyncio.timeout(10):
-            await self.changed.wait()
-        self.changed.clear()
-
-    async def warm(self, name: str = "r1") -> Far:
-        runner = self.connect(name)
-        await runner.send(LOADED)
-        await runner.answer()
-        await self.until_changed()
-        return runner
-
-    async def finish(self) -> None:
-        """Let the openings end and the near ends close."""
-        for runner in self.runners:
-            runner.sock.close()
-        await asyncio.gather(*self.pool._openings)
-        for connection in list(self.pool._connections.values()):
-            connection.abort()
-            await connection.closed
-        for _ in range(5):
-            await asyncio.sleep(0)
-
-
-@pytest.fixture
-async def make_plane() -> AsyncIterator[Callable[..., Plane]]:
-    planes: list[Plane] = []
-
-    def make(**limits: float) -> Plane:
-        planes.append(Plane(Limits(**limits)))  # type: ignore[arg-type]
-        return planes[-1]
-
-    yield make
-    for plane in planes:
-        await plane.finish()
-
-
-@pytest.fixture
-async def plane(make_plane: Callable[..., Plane]) -> Plane:
-    return make_plane()
+from modelkeep.serving.pool import made_up_row
 
 
 def submit(plane: Plane, value: float) -> Call:
     call = make_call({"x": np.array([[value]])})
     plane.served.batcher.submit(call)
     return call
-
-
-async def settled(plane: Plane) -> None:
-    """The opening that is under way has ended."""
-    async with asyncio.timeout(10):
-        await asyncio.gather(*plane.pool._openings)
 
 
 async def test_a_runner_answers_only_after_it_has_loaded_and_run_one_made_up_row(plane: Plane) -> None:
@@ -330,84 +218,6 @@ async def test_news_of_sleep_for_a_version_that_is_not_wanted_changes_nothing(pl
     assert plane.served.answers is False
 
 
-def golden_plane(make_plane: Callable[..., Plane], answer: float, check: GoldenCheck = "enforce") -> tuple[Plane, int]:
-    """A plane whose version has a golden row, 3.0, answered with `answer` at validation; and the file of it."""
-    data = golden.pack({"x": np.array([[3.0]])}, {"y": np.array([[answer]])})
-    plane = make_plane()
-    fd = os.memfd_create("golden")
-    os.write(fd, data)
-    version = msgspec.structs.replace(plane.served.version, id="v2")
-    version = msgspec.structs.replace(
-        version, spec=msgspec.structs.replace(version.spec, version_id="v2", golden=hashlib.sha256(data).hexdigest())
-    )
-    plane.pool.want([version], {}, {"v2": check})
-    return plane, fd
-
-
-def connect_golden(plane: Plane, fd: int, name: str = "r1") -> Far:
-    near, far = socket.socketpair()
-    plane.pool.take(control.Connected(name, os.getpid(), "v2"), [near.detach(), fd])
-    plane.runners.append(Far(far))
-    return plane.runners[-1]
-
-
-async def test_a_fresh_runner_answers_its_golden_rows_before_anyone(make_plane: Callable[..., Plane]) -> None:
-    plane, fd = golden_plane(make_plane, 6.0)
-    runner = connect_golden(plane, fd)
-    await runner.send(LOADED)
-    assert (await runner.answer())["x"].tolist() == [[3.0]]  # doubled by the far side
-    await plane.until_changed()
-    served = plane.pool.get("v2")
-    assert served is not None
-    assert served.ready
-    with pytest.raises(OSError, match="Bad file"):
-        os.fstat(fd)
-
-
-async def test_a_runner_that_answers_otherwise_never_answers_anyone(make_plane: Callable[..., Plane]) -> None:
-    plane, fd = golden_plane(make_plane, 7.0)
-    runner = connect_golden(plane, fd)
-    await runner.send(LOADED)
-    await runner.answer()
-    await settled(plane)
-    assert plane.kills == [("r1", Cause.MISMATCH)]
-    served = plane.pool.get("v2")
-    assert served is not None
-    assert not served.ready
-    assert "otherwise than at validation" in served.failing
-
-
-async def test_golden_rows_that_are_damaged_keep_nobody_from_answering(make_plane: Callable[..., Plane]) -> None:
-    plane, fd = golden_plane(make_plane, 7.0)
-    os.pwrite(fd, b"\0", 20)
-    runner = connect_golden(plane, fd)
-    await runner.send(LOADED)
-    assert (await runner.answer())["x"].tolist() == [[0.0]], "a made-up row"
-    await plane.until_changed()
-    served = plane.pool.get("v2")
-    assert served is not None
-    assert served.ready
-
-
-async def test_golden_rows_are_asked_again_when_it_is_time(make_plane: Callable[..., Plane]) -> None:
-    plane, fd = golden_plane(make_plane, 6.0)
-    runner = connect_golden(plane, fd)
-    await runner.send(LOADED)
-    await runner.answer()
-    await plane.until_changed()
-    served = plane.pool.get("v2")
-    assert served is not None
-    plane.pool.balance()
-    assert not [one for one in plane.pool._openings if not one.done()], "it has just been asked"
-    served.golden.asked_at -= ServingSettings().golden_check_s
-    plane.pool.balance()
-    message, tensors = await runner.receive()
-    assert tensors["x"].tolist() == [[3.0]]
-    await runner.send(frames.Result(message.id, 0.0), {"y": np.array([[6.5]])})  # type: ignore[union-attr]
-    await settled(plane)
-    assert plane.kills[0] == ("r1", Cause.MISMATCH)
-
-
 async def test_a_message_that_is_not_for_it_is_passed_over(plane: Plane) -> None:
     plane.pool.take(control.Started(), [])
     assert plane.pool.all() == [plane.served]
@@ -430,70 +240,3 @@ def test_a_made_up_row_fits_its_signature(signature: Signature, expected: object
 def test_a_made_up_picture_is_a_picture() -> None:
     signature = Signature((TensorSpec("image", Dtype.BYTES, (-1,)),), image=True)
     assert made_up_row(signature)["image"][0].startswith(b"\x89PNG\r\n")
-
-
-async def test_a_runner_that_answers_otherwise_goes_on_where_that_is_only_told(make_plane: Callable[..., Plane]) -> None:
-    plane, fd = golden_plane(make_plane, 7.0, "warn")
-    runner = connect_golden(plane, fd)
-    await runner.send(LOADED)
-    assert (await runner.answer())["x"].tolist() == [[3.0]]
-    await plane.until_changed()
-    served = plane.pool.get("v2")
-    assert served is not None
-    assert served.ready
-    assert (served.failing, plane.kills) == ("", [])
-    assert "golden=warn" in served.golden.differs
-    served.golden.asked_at -= ServingSettings().golden_check_s
-    plane.pool.balance()
-    message, _tensors = await runner.receive()
-    await runner.send(frames.Result(message.id, 0.0), {"y": np.array([[7.0]])})  # type: ignore[union-attr]
-    await settled(plane)
-    assert (served.ready, served.golden.differs, plane.kills) == (True, "", [])
-
-
-async def test_a_runner_is_not_asked_golden_rows_where_they_are_off(make_plane: Callable[..., Plane]) -> None:
-    plane, fd = golden_plane(make_plane, 7.0, "off")
-    runner = connect_golden(plane, fd)
-    await runner.send(LOADED)
-    assert (await runner.answer())["x"].tolist() == [[0.0]], "a made-up row"
-    await plane.until_changed()
-    served = plane.pool.get("v2")
-    assert served is not None
-    assert served.ready
-    served.golden.asked_at -= ServingSettings().golden_check_s
-    plane.pool.balance()
-    assert not [one for one in plane.pool._openings if not one.done()], "nobody is asked"
-
-
-async def test_a_check_that_is_set_anew_holds_from_the_next_answer(make_plane: Callable[..., Plane]) -> None:
-    plane, fd = golden_plane(make_plane, 7.0, "warn")
-    runner = connect_golden(plane, fd)
-    await runner.send(LOADED)
-    await runner.answer()
-    await plane.until_changed()
-    served = plane.pool.get("v2")
-    assert served is not None
-    plane.pool.want([served.version], {}, {"v2": "off"})
-    assert served.golden.differs == ""
-    plane.pool.want([served.version], {}, {"v2": "enforce"})
-    served.golden.asked_at -= ServingSettings().golden_check_s
-    plane.pool.balance()
-    await runner.answer()
-    await settled(plane)
-    assert plane.kills[0] == ("r1", Cause.MISMATCH)
-    assert "golden=warn" in served.failing
-
-
-async def test_what_a_runner_has_unpacked_is_told_and_counted(make_plane: Callable[..., Plane]) -> None:
-    plane, fd = golden_plane(make_plane, 6.0)
-    runner = connect_golden(plane, fd)
-    await runner.send(msgspec.structs.replace(LOADED, placed=50 << 20))
-    await runner.answer()
-    await plane.until_changed()
-    served = plane.pool.get("v2")
-    assert served is not None
-    assert control.Ready("r1", 50 << 20) in plane.sent
-    assert served.memory_bytes() > 50 << 20
-    held = served.memory_bytes()
-    served.processes = dict.fromkeys(served.processes, 0)
-    assert held - served.memory_bytes() > 40 << 20

@@ -202,6 +202,18 @@ async def test_another_method_is_told_which_one_it_is(line: Line, method: bytes)
 
 
 V2 = b"/v2/models/m/infer"
+PATHS = [
+    PATH,
+    V2,
+    b"/v2/models/nobody/infer",
+    b"/api/v1/predict/nobody",
+    b"/api/v1/predict/\xc3\xa9",
+    b"/v1/models/m:predict",
+    b"/v1/models/nobody:predict",
+    b"/v1/models/m/versions/1:predict",
+    b"/v1/models/m/versions/9:predict",
+    b"/v1/models/m:classify",
+]
 V2_BODY = b'{"id": "mine", "inputs": [{"name": "input", "shape": [1, 2], "datatype": "FP64", "data": [1, 2]}]}'
 BODIES = st.sampled_from(
     [
@@ -217,6 +229,9 @@ BODIES = st.sampled_from(
         b'{"inputs": [{"a": 1, "b": 2}]}',
         b'{"inputs": [[1, 1e999]]}',
         V2_BODY,
+        b'{"instances": [[1, 2]]}',
+        b'{"instances": [{"a": 1, "b": 2}]}',
+        b'{"instances": []}',
         b"\xff\xfe",
     ]
 )
@@ -224,7 +239,7 @@ BODIES = st.sampled_from(
 
 @given(
     body=st.one_of(BODIES, st.binary(max_size=40)),
-    path=st.sampled_from([PATH, V2, b"/v2/models/nobody/infer", b"/api/v1/predict/nobody", b"/api/v1/predict/\xc3\xa9"]),
+    path=st.sampled_from(PATHS),
     key=st.sampled_from([b"all", b"predict", b"read", b"unknown"]),
     at=st.integers(0, 40),
 )

@@ -5,7 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from modelkeep.api.auth import Admin
-from modelkeep.api.paging import Cursor, Limit, read_cursor, split
+from modelkeep.api.description import raises
+from modelkeep.api.paging import Cursor, InvalidCursor, Limit, read_cursor, split
 from modelkeep.api.schemas.audit import EntryAnswer
 from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind
@@ -14,7 +15,8 @@ router = APIRouter(prefix="/audit", tags=["audit"])
 
 
 @router.get("")
-async def list_entries(
+@raises(InvalidCursor)
+async def list_audit_entries(
     actor: Admin,
     behind: Behind,
     limit: Limit = 50,

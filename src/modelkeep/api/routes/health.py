@@ -2,13 +2,14 @@
 
 from fastapi import APIRouter
 
+from modelkeep.api.schemas.wire import HealthAnswer
 from modelkeep.api.services import Behind
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["control plane"])
 
 
 @router.get("/health")
-async def health(behind: Behind) -> dict[str, str]:
+async def get_control_plane_health(behind: Behind) -> HealthAnswer:
     """Say "ok" once the database has answered."""
     await behind.users.anyone()
-    return {"status": "ok"}
+    return HealthAnswer()

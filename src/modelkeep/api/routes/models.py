@@ -5,17 +5,21 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response, status
 
 from modelkeep.api.auth import Reader, Writer
-from modelkeep.api.paging import Cursor, Limit, read_cursor, split
+from modelkeep.api.description import raises
+from modelkeep.api.paging import Cursor, InvalidCursor, Limit, read_cursor, split
 from modelkeep.api.schemas.models import Describe, ModelAnswer, NewModel
-from modelkeep.api.schemas.wire import Page
+from modelkeep.api.schemas.wire import Page, located
 from modelkeep.api.services import Behind
+from modelkeep.contracts.errors import InvalidName
+from modelkeep.control.models.errors import ModelExists, ModelNotFound
 
 router = APIRouter(prefix="/models", tags=["models"])
 Name = Annotated[str, Path(max_length=100, description="The model's name.")]
 
 
-@router.post("", status_code=status.HTTP_201_CREATED)
-async def create(body: NewModel, actor: Writer, behind: Behind, response: Response) -> ModelAnswer:
+@router.post("", status_code=status.HTTP_201_CREATED, responses=located(201, "/api/v1/models/churn"))
+@raises(InvalidName, ModelExists)
+async def create_model(body: NewModel, actor: Writer, behind: Behind, response: Response) -> ModelAnswer:
     """Make a model, and with it the deployment of its name."""
     model = await behind.models.create(actor, body.name, body.description)
     response.headers["location"] = f"/api/v1/models/{model.name}"
@@ -23,6 +27,7 @@ async def create(body: NewModel, actor: Writer, behind: Behind, response: Respon
 
 
 @router.get("")
+@raises(InvalidCursor)
 async def list_models(
     actor: Reader,
     behind: Behind,
@@ -38,25 +43,29 @@ async def list_models(
 
 
 @router.get("/{name}")
-async def get(name: Name, actor: Reader, behind: Behind) -> ModelAnswer:
+@raises(ModelNotFound)
+async def get_model(name: Name, actor: Reader, behind: Behind) -> ModelAnswer:
     """Return a model."""
     del actor
     return ModelAnswer.model_validate(await behind.models.model(name))
 
 
 @router.patch("/{name}")
-async def describe(name: Name, body: Describe, actor: Writer, behind: Behind) -> ModelAnswer:
+@raises(ModelNotFound)
+async def describe_model(name: Name, body: Describe, actor: Writer, behind: Behind) -> ModelAnswer:
     """Change a model's description."""
     return ModelAnswer.model_validate(await behind.models.describe(actor, name, body.description))
 
 
 @router.post("/{name}/archive")
-async def archive(name: Name, actor: Writer, behind: Behind) -> ModelAnswer:
+@raises(ModelNotFound)
+async def archive_model(name: Name, actor: Writer, behind: Behind) -> ModelAnswer:
     """Archive a model: it answers no more, and nothing is deleted."""
     return ModelAnswer.model_validate(await behind.models.archive(actor, name))
 
 
 @router.post("/{name}/restore")
-async def restore(name: Name, actor: Writer, behind: Behind) -> ModelAnswer:
+@raises(ModelNotFound)
+async def restore_model(name: Name, actor: Writer, behind: Behind) -> ModelAnswer:
     """Bring an archived model back."""
     return ModelAnswer.model_validate(await behind.models.restore(actor, name))

@@ -1,20 +1,44 @@
 """The prediction history. Whoever may read models may read what was asked of them, contents included."""
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import StreamingResponse
+from pydantic import WithJsonSchema
 
 from modelkeep.api.auth import Reader
-from modelkeep.api.paging import Cursor, Limit, encode_cursor, read_cursor
+from modelkeep.api.description import raises
+from modelkeep.api.paging import Cursor, InvalidCursor, Limit, encode_cursor, read_cursor
 from modelkeep.api.schemas.predictions import PredictionAnswer, PredictionFacts, answer_of, facts_of
 from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind
+from modelkeep.contracts.errors import Unavailable
 from modelkeep.contracts.prediction import Outcome
 from modelkeep.control.predictions import export
+from modelkeep.control.predictions.errors import ParquetNotInstalled, PredictionNotFound
 from modelkeep.control.predictions.export import MEDIA_TYPES, Format
 from modelkeep.control.predictions.rules import Wanted
+
+_FILE: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "The file.",
+        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()},
+        "headers": {
+            "Content-Disposition": {"description": "A name for the file.", "required": True, "schema": {"type": "string"}}
+        },
+    }
+}
+Moment = Annotated[
+    datetime,
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt _].+)?$"}, {"type": "number"}],
+            "examples": ["2026-03-14T09:26:53Z", "2026-03-14", 1773480413],
+        }
+    ),
+]
+"""A date, or a date and a time, in ISO 8601, or the seconds since 1970."""
 
 router = APIRouter(prefix="/predictions", tags=["predictions"])
 
@@ -29,8 +53,8 @@ def _wanted(
     ] = None,
     key: Annotated[str | None, Query(max_length=200, description="The id of the key that asked.")] = None,
     outcome: Annotated[Outcome | None, Query(description="How it ended.")] = None,
-    since: Annotated[datetime | None, Query(description="From this moment on; UTC where no zone is named.")] = None,
-    until: Annotated[datetime | None, Query(description="Before this moment.")] = None,
+    since: Annotated[Moment | None, Query(description="From this moment on; UTC where no zone is named.")] = None,
+    until: Annotated[Moment | None, Query(description="Before this moment, as `since`.")] = None,
 ) -> Wanted:
     return Wanted(id, request_id, deployment, version, key, outcome, _seconds(since), _seconds(until))
 
@@ -39,6 +63,7 @@ Filter = Annotated[Wanted, Depends(_wanted)]
 
 
 @router.get("")
+@raises(InvalidCursor, Unavailable)
 async def list_predictions(
     actor: Reader, behind: Behind, wanted: Filter, limit: Limit = 50, cursor: Cursor = None
 ) -> Page[PredictionFacts]:
@@ -51,7 +76,8 @@ async def list_predictions(
     return Page(items=[facts_of(record) for record in found.records], next_cursor=encode_cursor(found.before))
 
 
-@router.get("/export", response_class=StreamingResponse)
+@router.get("/export", response_class=StreamingResponse, responses=_FILE)
+@raises(ParquetNotInstalled)
 async def export_predictions(
     actor: Reader,
     behind: Behind,
@@ -69,6 +95,7 @@ async def export_predictions(
 
 
 @router.get("/{prediction_id}")
+@raises(PredictionNotFound, Unavailable)
 async def get_prediction(
     prediction_id: Annotated[str, Path(max_length=200, description="The prediction's id, as X-Prediction-ID said.")],
     actor: Reader,

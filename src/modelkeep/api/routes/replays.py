@@ -5,22 +5,33 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response, status
 
 from modelkeep.api.auth import Reader
-from modelkeep.api.paging import Cursor, Limit, read_cursor, split
+from modelkeep.api.description import raises
+from modelkeep.api.paging import Cursor, InvalidCursor, Limit, read_cursor, split
 from modelkeep.api.routes.models import Name
 from modelkeep.api.routes.versions import Number
 from modelkeep.api.schemas.replays import NewReplay, ReplayAnswer, ReplayFacts
-from modelkeep.api.schemas.wire import Page
+from modelkeep.api.schemas.wire import Page, located
 from modelkeep.api.services import Behind
+from modelkeep.control.models.errors import ModelArchived, ModelNotFound, VersionArchived, VersionNotFound, VersionNotReady
+from modelkeep.control.replays.errors import InvalidReplay, ReplayNotFound, RowsNotKept, TooManyReplays
 from modelkeep.control.replays.rules import encode_rows, read_asked
 
 router = APIRouter(tags=["replays"])
 
 
-@router.post("/models/{name}/versions/{number}/replays", status_code=status.HTTP_202_ACCEPTED)
-async def ask(
+@router.post(
+    "/models/{name}/versions/{number}/replays",
+    status_code=status.HTTP_202_ACCEPTED,
+    responses=located(202, "/api/v1/replays/rpl_01J9Z3K6T2Q8W4V5R7X0Y1B2C3"),
+)
+@raises(
+    *(InvalidReplay, RowsNotKept, TooManyReplays),
+    *(ModelArchived, ModelNotFound, VersionArchived, VersionNotFound, VersionNotReady),
+)
+async def ask_replay(
     *, name: Name, number: Number, body: NewReplay, actor: Reader, behind: Behind, response: Response
 ) -> ReplayAnswer:
-    """Have the uploaded file answer `predictions` by id, the `last` ones, or `rows` (which need `predict` too) again."""
+    """Have predictions answered again by the uploaded file: `predictions` by id, the `last` ones, or `rows` (`predict` too)."""
     asked = read_asked(body.predictions, body.last, body.rows)
     rows = encode_rows(body.rows) if asked.rows else None
     replay = await behind.replays.ask(actor, name, number, asked, rows)
@@ -29,6 +40,7 @@ async def ask(
 
 
 @router.get("/models/{name}/versions/{number}/replays")
+@raises(InvalidCursor, ModelNotFound, VersionNotFound)
 async def list_replays(
     *, name: Name, number: Number, actor: Reader, behind: Behind, limit: Limit = 50, cursor: Cursor = None
 ) -> Page[ReplayFacts]:
@@ -40,7 +52,8 @@ async def list_replays(
 
 
 @router.get("/replays/{replay_id}")
-async def get(
+@raises(ReplayNotFound)
+async def get_replay(
     replay_id: Annotated[str, Path(max_length=200, description="The replay's id.")], actor: Reader, behind: Behind
 ) -> ReplayAnswer:
     """Return a replay: how far it is, and what came of it."""

@@ -5,7 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response, status
 
 from modelkeep.api.auth import Admin, AnyKey
-from modelkeep.api.paging import Cursor, Limit, read_cursor, split
+from modelkeep.api.description import raises
+from modelkeep.api.paging import Cursor, InvalidCursor, Limit, read_cursor, split
 from modelkeep.api.schemas.users import (
     IssuedKeyAnswer,
     KeyAnswer,
@@ -18,12 +19,15 @@ from modelkeep.api.schemas.users import (
 )
 from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind
+from modelkeep.contracts.errors import InvalidName
+from modelkeep.control.users.errors import AlreadySetUp, KeyNotFound, LastAdminKey, SetupTokenInvalid
 from modelkeep.control.users.service import IssuedKey
 
 router = APIRouter(tags=["keys"])
 
 
 @router.post("/setup", status_code=status.HTTP_201_CREATED)
+@raises(AlreadySetUp, InvalidName, SetupTokenInvalid)
 async def set_up(body: SetUp, request: Request, behind: Behind) -> SetUpAnswer:
     """Exchange the one-time token that `serve` printed for the first administrator's key."""
     user, issued = await behind.users.set_up(body.token, body.name, request.state.request_id)
@@ -31,7 +35,8 @@ async def set_up(body: SetUp, request: Request, behind: Behind) -> SetUpAnswer:
 
 
 @router.get("/me")
-async def me(actor: AnyKey, behind: Behind) -> MeAnswer:
+@raises(KeyNotFound)
+async def get_me(actor: AnyKey, behind: Behind) -> MeAnswer:
     """Say who asks, and what the key may do."""
     key = await behind.users.key(actor.id)
     return MeAnswer(key=OwnKeyAnswer.model_validate(key), user=UserAnswer(id=actor.user, name=actor.name))
@@ -47,6 +52,7 @@ async def issue_key(body: NewKey, actor: Admin, behind: Behind) -> IssuedKeyAnsw
 
 
 @router.get("/keys")
+@raises(InvalidCursor)
 async def list_keys(actor: Admin, behind: Behind, limit: Limit = 50, cursor: Cursor = None) -> Page[KeyAnswer]:
     """List keys, newest first."""
     del actor
@@ -56,7 +62,10 @@ async def list_keys(actor: Admin, behind: Behind, limit: Limit = 50, cursor: Cur
 
 
 @router.delete("/keys/{key_id}", status_code=status.HTTP_204_NO_CONTENT)
-async def revoke_key(key_id: Annotated[str, Path(max_length=100)], actor: Admin, behind: Behind) -> Response:
+@raises(KeyNotFound, LastAdminKey)
+async def revoke_key(
+    key_id: Annotated[str, Path(max_length=100, description="The key's id.")], actor: Admin, behind: Behind
+) -> Response:
     """Revoke a key: it opens nothing from now on."""
     await behind.users.revoke_key(actor, key_id)
     return Response(status_code=status.HTTP_204_NO_CONTENT)

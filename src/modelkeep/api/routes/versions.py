@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response, status
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -11,21 +11,71 @@ from starlette.responses import StreamingResponse
 
 from modelkeep.api import ranges, uploads
 from modelkeep.api.auth import Reader, Writer
-from modelkeep.api.paging import LARGEST_NUMBER, Cursor, Limit, read_number_cursor, split
+from modelkeep.api.description import raises
+from modelkeep.api.paging import LARGEST_NUMBER, Cursor, InvalidCursor, Limit, read_number_cursor, split
 from modelkeep.api.routes.models import Name
 from modelkeep.api.schemas.models import Describe, PlannedUpload, VersionAnswer
-from modelkeep.api.schemas.wire import Page
+from modelkeep.api.schemas.wire import Page, located
 from modelkeep.api.services import Behind, Services
 from modelkeep.contracts.actor import Actor
+from modelkeep.contracts.errors import (
+    DamagedFile,
+    InvalidName,
+    MasterKeyMissing,
+    NotFound,
+    StorageUnavailable,
+    UnsupportedFormat,
+)
+from modelkeep.control.models.errors import (
+    IdempotencyKeyReused,
+    InvalidLabels,
+    InvalidPreprocess,
+    ModelArchived,
+    ModelNotFound,
+    VersionInUse,
+    VersionNotFound,
+)
 from modelkeep.control.models.rules import Version
+from modelkeep.control.safety.errors import CodeFormatsOff
+from modelkeep.infra.multipart import InvalidMultipart
 
+_ETAG: Final = {"ETag": {"description": "The file's SHA-256.", "required": True, "schema": {"type": "string"}}}
+_WHOLE: Final = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}, "headers": _ETAG}
+_FILE: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "The file.", **_WHOLE},
+    206: {"description": "The part of the file that `Range` names.", **_WHOLE},
+    304: {"description": "It is what you have.", "headers": _ETAG},
+    416: {"description": "The file ends before this range.", "headers": _ETAG},
+}
+_EVENT: Final = {
+    "type": "object",
+    "description": "One event; its data is the version as JSON.",
+    "required": ["event", "data"],
+    "properties": {"event": {"const": "state"}, "data": {"type": "string", "contentMediaType": "application/json"}},
+}
+_EVENTS: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "Events `state`, each with a version as its data.",
+        "content": {"text/event-stream": {"schema": _EVENT}},
+    }
+}
 router = APIRouter(prefix="/models/{name}/versions", tags=["versions"])
 Create = Annotated[bool, Query(description="Make the model too, when it is new.")]
 Number = Annotated[int, Path(ge=1, le=LARGEST_NUMBER, description="The version's number.")]
 
 
-@router.post("", status_code=status.HTTP_202_ACCEPTED, openapi_extra=uploads.OPENAPI)
-async def upload(
+@router.post(
+    "",
+    status_code=status.HTTP_202_ACCEPTED,
+    openapi_extra=uploads.OPENAPI,
+    responses=located(202, "/api/v1/models/churn/versions/3"),
+)
+@raises(
+    *(CodeFormatsOff, InvalidName, ModelArchived, ModelNotFound, UnsupportedFormat),
+    *(uploads.InvalidUpload, IdempotencyKeyReused, InvalidLabels, InvalidMultipart, InvalidPreprocess),
+    *(MasterKeyMissing, StorageUnavailable),
+)
+async def upload_version(
     *,
     name: Name,
     request: Request,
@@ -46,7 +96,8 @@ async def upload(
 
 
 @router.post("/check", status_code=status.HTTP_204_NO_CONTENT)
-async def check(*, name: Name, body: PlannedUpload, actor: Writer, behind: Behind, create: Create = False) -> None:
+@raises(CodeFormatsOff, InvalidName, ModelArchived, ModelNotFound, UnsupportedFormat, uploads.InvalidUpload)
+async def check_upload(*, name: Name, body: PlannedUpload, actor: Writer, behind: Behind, create: Create = False) -> None:
     """Say whether an upload would be taken, before gigabytes are sent for nothing. Nothing is made."""
     await behind.models.expect_upload(actor, name, create=create)
     uploads.check(body.filename, body.format, body.size, await _choice(behind, actor), behind.settings)
@@ -65,6 +116,7 @@ async def _choice(behind: Services, actor: Actor) -> uploads.Choose:
 
 
 @router.get("")
+@raises(InvalidCursor, ModelNotFound)
 async def list_versions(
     name: Name, actor: Reader, behind: Behind, limit: Limit = 50, cursor: Cursor = None
 ) -> Page[VersionAnswer]:
@@ -76,48 +128,56 @@ async def list_versions(
 
 
 @router.get("/{number}")
-async def get(name: Name, number: Number, actor: Reader, behind: Behind) -> VersionAnswer:
+@raises(ModelNotFound, VersionNotFound)
+async def get_version(name: Name, number: Number, actor: Reader, behind: Behind) -> VersionAnswer:
     """Return a version."""
     del actor
     return VersionAnswer.model_validate(await behind.models.version(name, number))
 
 
 @router.patch("/{number}")
-async def describe(name: Name, number: Number, body: Describe, actor: Writer, behind: Behind) -> VersionAnswer:
+@raises(ModelNotFound, VersionNotFound)
+async def describe_version(name: Name, number: Number, body: Describe, actor: Writer, behind: Behind) -> VersionAnswer:
     """Change a version's description."""
     return VersionAnswer.model_validate(await behind.models.describe_version(actor, name, number, body.description))
 
 
 @router.post("/{number}/archive")
-async def archive(name: Name, number: Number, actor: Writer, behind: Behind) -> VersionAnswer:
+@raises(ModelNotFound, VersionInUse, VersionNotFound)
+async def archive_version(name: Name, number: Number, actor: Writer, behind: Behind) -> VersionAnswer:
     """Archive a version that does not serve."""
     return VersionAnswer.model_validate(await behind.models.archive_version(actor, name, number))
 
 
 @router.post("/{number}/restore")
-async def restore(name: Name, number: Number, actor: Writer, behind: Behind) -> VersionAnswer:
+@raises(ModelNotFound, VersionNotFound)
+async def restore_version(name: Name, number: Number, actor: Writer, behind: Behind) -> VersionAnswer:
     """Bring an archived version back."""
     return VersionAnswer.model_validate(await behind.models.restore_version(actor, name, number))
 
 
-@router.get("/{number}/events", response_class=EventSourceResponse)
-async def events(name: Name, number: Number, actor: Reader, behind: Behind) -> EventSourceResponse:
-    """Send an event `state` with the version now and at each change, until it is ready or rejected."""
+@router.get("/{number}/events", response_class=EventSourceResponse, responses=_EVENTS)
+@raises(ModelNotFound, VersionNotFound)
+async def watch_version(name: Name, number: Number, actor: Reader, behind: Behind) -> EventSourceResponse:
+    """Watch a version: an event `state` with it now and at each change, until it is ready or rejected."""
     del actor
     first = await behind.models.version(name, number)
     return EventSourceResponse(_states(behind, first))
 
 
-@router.get("/{number}/artifact", response_class=StreamingResponse)
-async def artifact(
+@router.get("/{number}/artifact", response_class=StreamingResponse, responses=_FILE)
+@raises(DamagedFile, MasterKeyMissing, ModelNotFound, NotFound, StorageUnavailable, VersionNotFound)
+async def download_artifact(
     *,
     name: Name,
     number: Number,
     actor: Reader,
     behind: Behind,
-    range_: Annotated[str | None, Header(alias="range")] = None,
-    if_none_match: Annotated[str | None, Header()] = None,
-    if_range: Annotated[str | None, Header()] = None,
+    range_: Annotated[str | None, Header(alias="range", description="The bytes that are wanted: `bytes=0-99`.")] = None,
+    if_none_match: Annotated[str | None, Header(description="ETags of what you have: 304 where it is one of them.")] = None,
+    if_range: Annotated[
+        str | None, Header(description="The ETag that `Range` is meant for; the whole file where it is another.")
+    ] = None,
 ) -> Response:
     """Download the uploaded file, whole or in part."""
     del actor

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from modelkeep.api.schemas.wire import Answer, Ask
+from modelkeep.api.schemas.wire import Answer, Ask, Name
 from modelkeep.control.models.rules import LONGEST_DESCRIPTION, State
 
 Description = Annotated[str, Field(max_length=LONGEST_DESCRIPTION)]
@@ -14,7 +14,7 @@ Description = Annotated[str, Field(max_length=LONGEST_DESCRIPTION)]
 class NewModel(Ask):
     """Make a model."""
 
-    name: Annotated[str, Field(max_length=200)]
+    name: Name
     description: Description = ""
 
 
@@ -29,11 +29,11 @@ class PlannedUpload(Ask):
 
     filename: Annotated[str, Field(max_length=1000)]
     format: Annotated[str, Field(max_length=100)] = ""
-    size: Annotated[int, Field(ge=0)]
+    size: Annotated[int, Field(strict=True, ge=0)]
 
 
 class ModelAnswer(Answer):
-    """A model. `serving_version` is the version that its deployment answers with."""
+    """A model. `serving_version` is the version that its deployment answers with; `aliases` are numbers of versions by name."""
 
     id: str
     name: str
@@ -43,6 +43,7 @@ class ModelAnswer(Answer):
     archived_at: datetime | None
     latest_version: int | None
     serving_version: int | None
+    aliases: dict[str, int]
 
 
 class TensorAnswer(Answer):

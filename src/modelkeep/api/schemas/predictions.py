@@ -33,11 +33,14 @@ class PredictionFacts(Answer):
 
 
 class Side(Answer):
-    """What went in or came out: `value` where it is JSON, else `base64`; `note` says what policy left of it."""
+    """What went in or came out: `value` where it is JSON, `base64` where it is not, or not all; `note` is what policy left."""
 
     content_type: str
     value: Any = Field(default=None, description="The JSON, decoded.")
-    base64: str | None = Field(default=None, description="The bytes of what is no JSON, such as a picture.")
+    base64: str | None = Field(
+        default=None,
+        description="The bytes of what is no JSON, such as a picture; of JSON with tensors as bytes behind it, all.",
+    )
     note: str = Field(default="", description='"hashed", "dropped", "sampled out" or "too large: N bytes".')
 
 

@@ -17,7 +17,8 @@ class NewReplay(Ask):
         Field(min_length=1, max_length=MOST, description="Ids of predictions of this version."),
     ] = None
     last: Annotated[
-        int | None, Field(ge=1, le=MOST, description="The newest so many predictions of this version whose inputs are kept.")
+        int | None,
+        Field(strict=True, ge=1, le=MOST, description="The newest so many predictions of it whose inputs are kept."),
     ] = None
     rows: Annotated[Any, Field(description="Rows of your own, in any form that `inputs` of a prediction has.")] = None
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StrictBool
 
 from modelkeep.api.schemas.wire import Answer, Ask
 from modelkeep.control.safety.rules import LONGEST_REASON, Accepted, Safety
@@ -14,7 +14,7 @@ Reason = Annotated[str, Field(min_length=1, max_length=LONGEST_REASON, descripti
 class AllowCode(Ask):
     """Let files that can run code be uploaded, or no more."""
 
-    allowed: bool
+    allowed: StrictBool
     reason: Reason
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from modelkeep.api.schemas.wire import Answer, Ask
+from modelkeep.api.schemas.wire import Answer, Ask, Name
 from modelkeep.contracts.snapshot import Scope
 
 
@@ -13,7 +13,7 @@ class SetUp(Ask):
     """Make the first administrator."""
 
     token: Annotated[str, Field(max_length=200)]
-    name: Annotated[str, Field(max_length=200)] = "admin"
+    name: Name = "admin"
 
 
 class NewKey(Ask):
@@ -21,10 +21,11 @@ class NewKey(Ask):
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=20)]
-    expires_in_days: Annotated[int, Field(ge=1, le=36500)] | None = None
+    expires_in_days: Annotated[int, Field(strict=True, ge=1, le=36500)] | None = None
     rate: Annotated[str, Field(max_length=50, description="Requests a minute, as `100/min`, or `unlimited`.")] = "unlimited"
     burst: Annotated[
-        int | None, Field(ge=1, le=100_000_000, description="Most requests at once; a sixth of a minute's without it.")
+        int | None,
+        Field(strict=True, ge=1, le=100_000_000, description="Most requests at once; else a sixth of a minute's."),
     ] = None
 
 

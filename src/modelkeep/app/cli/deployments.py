@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from modelkeep.app.cli.completion import deployment_names
 from modelkeep.app.cli.connect import connected, refined
 from modelkeep.app.cli.options import DEFAULT_URL, ApiKey, AsJson, Url
 from modelkeep.app.cli.problems import WrongUse
@@ -35,7 +36,10 @@ deployments = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the deployment.", show_default=False)]
+Name = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="Name of the deployment.", show_default=False, autocompletion=deployment_names),
+]
 
 
 @deployments.callback()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modelkeep.app.cli.completion import archived_names, model_names, version_numbers
 from modelkeep.app.cli.connect import connected, refined
 from modelkeep.app.cli.options import DEFAULT_URL, ApiKey, AsJson, ModelName, Url
 from modelkeep.app.cli.push import facts_of
@@ -13,15 +14,28 @@ from modelkeep.app.cli.screen import Cell, Screen, file_size, when
 if TYPE_CHECKING:
     from modelkeep.client import Model, Version
 
-Number = Annotated[int, typer.Argument(metavar="VERSION", min=1, help="Number of the version.", show_default=False)]
+Number = Annotated[
+    int,
+    typer.Argument(metavar="VERSION", min=1, help="Number of the version.", show_default=False, autocompletion=version_numbers),
+]
 MAYBE = "It may be done already: `modelkeep {}` tells."
 MaybeNumber = Annotated[
-    int | None, typer.Argument(metavar="[VERSION]", min=1, help="Number of the version.", show_default=False)
+    int | None,
+    typer.Argument(
+        metavar="[VERSION]", min=1, help="Number of the version.", show_default=False, autocompletion=version_numbers
+    ),
+]
+MaybeName = Annotated[
+    str | None,
+    typer.Argument(metavar="[NAME]", help="Show this model alone.", show_default=False, autocompletion=model_names),
+]
+ArchivedName = Annotated[
+    str, typer.Argument(metavar="NAME", help="Name of the model.", show_default=False, autocompletion=archived_names)
 ]
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show this model alone.", show_default=False)] = None,
+    name: MaybeName = None,
     *,
     archived: Annotated[bool, typer.Option("--archived", metavar="", help="Show those that were put away.")] = False,
     url: Url = DEFAULT_URL,
@@ -94,7 +108,7 @@ def archive(
     screen.result(done.raw, lambda: screen.say(f"{what} is archived.{back}"))
 
 
-def restore(name: ModelName, *, url: Url = DEFAULT_URL, key: ApiKey = "", as_json: AsJson = False) -> None:
+def restore(name: ArchivedName, *, url: Url = DEFAULT_URL, key: ApiKey = "", as_json: AsJson = False) -> None:
     """Take an archived model back."""
     screen = Screen(as_json=as_json)
     with connected(url, key, model=name, interrupted=MAYBE.format(f"models {name}")) as client:
@@ -147,6 +161,7 @@ def _show_model(screen: Screen, model: "Model") -> None:
             "name": model.name,
             "description": model.description,
             "serving": f"version {model.serving_version}" if model.serving_version else "nothing yet",
+            "aliases": ", ".join(f"{alias} = version {number}" for alias, number in sorted(model.aliases.items())),
             "latest": f"version {model.latest_version}" if model.latest_version else "no versions yet",
             "created": when(model.created_at),
             "archived": when(model.archived_at),

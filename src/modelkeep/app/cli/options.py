@@ -4,7 +4,10 @@ from typing import Annotated
 
 import typer
 
-DEFAULT_URL = "http://127.0.0.1:8080"
+from modelkeep.app.cli.completion import DEFAULT_URL, model_names
+
+__all__ = ["DEFAULT_URL", "SERVER", "ApiKey", "AsJson", "ModelName", "Url"]
+
 SERVER = "Server"
 
 Url = Annotated[
@@ -17,4 +20,6 @@ ApiKey = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON and nothing else; an error is JSON on stderr.")]
-ModelName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.", show_default=False)]
+ModelName = Annotated[
+    str, typer.Argument(metavar="NAME", help="Name of the model.", show_default=False, autocompletion=model_names)
+]

@@ -20,6 +20,8 @@ EXAMPLES = """[bold]Examples[/bold]
 
   modelkeep predict churn --rows '\\[{"age": 41, "plan": "pro"}]'
 
+  modelkeep predict churn --file rows.csv --version champion
+
   modelkeep predict photos --image cat.jpg --image dog.jpg --top-k 3
 
   head -3 rows.csv | modelkeep predict churn --json
@@ -37,6 +39,9 @@ def predict(
         list[Path] | None, typer.Option(metavar="PICTURE", help="A picture; give it several times for several.")
     ] = None,
     top_k: Annotated[int | None, typer.Option(min=1, metavar="N", help="How many labels to name for each.")] = None,
+    version: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="Alias or number of the version to ask, if not the promoted one.")
+    ] = None,
     url: Url = DEFAULT_URL,
     key: ApiKey = "",
     as_json: AsJson = False,
@@ -48,22 +53,23 @@ def predict(
     with (
         connected(url, key, model=name, interrupted="No answer came yet.") as client,
         refined("unsupported_media_type", rows_only),
+        refined("version_not_served", f"`modelkeep alias list {name}` lists the aliases."),
     ):
-        prediction = _ask(client, name, inputs, top_k)
+        prediction = _ask(client, name, inputs, {"top_k": top_k, "version": version})
     screen.result(prediction.raw, lambda: _show(screen, prediction, [one.name for one in image or []]))
 
 
-def _ask(client: "Client", name: str, inputs: Any, top_k: int | None) -> "Prediction":  # noqa: ANN401 - rows or pictures
+def _ask(client: "Client", name: str, inputs: Any, wish: dict[str, Any]) -> "Prediction":  # noqa: ANN401 - rows or pictures
     """Ask; where a table has named columns and the model's have no names, ask again with the values in their order."""
     from modelkeep.client import Invalid
 
     try:
-        return client.predict(name, inputs, top_k=top_k)
+        return client.predict(name, inputs, **wish)
     except Invalid as error:
         unnamed = any(field.code == "no_column_names" for field in error.fields)
         if not unnamed or not isinstance(inputs, dict):
             raise
-    return client.predict(name, [list(row) for row in zip(*inputs.values(), strict=True)], top_k=top_k)
+    return client.predict(name, [list(row) for row in zip(*inputs.values(), strict=True)], **wish)
 
 
 def _inputs(rows: str | None, file: Path | None, images: list[Path]) -> Any:  # noqa: ANN401 - rows or pictures

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import typer
 
+from modelkeep.app.cli import aliases as aliases_commands
 from modelkeep.app.cli import deployments as deployments_commands
 from modelkeep.app.cli import keys as keys_commands
 from modelkeep.app.cli import models, predict, predictions, push, replay, server
@@ -29,7 +30,6 @@ app = typer.Typer(
     epilog=f"modelkeep COMMAND --help has examples. {EXIT_CODES}",
     context_settings=_HELP,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
@@ -52,6 +52,7 @@ _add(models.describe, _SECOND, "modelkeep describe churn 'Who will leave next mo
 _add(models.download, _SECOND, "modelkeep download churn 2 -o churn-2.joblib")
 _add(models.archive, _SECOND, "modelkeep archive churn 1")
 _add(models.restore, _SECOND, "modelkeep restore churn")
+app.add_typer(aliases_commands.alias, name="alias", rich_help_panel=_SECOND)
 app.add_typer(deployments_commands.deployments, name="deployments", rich_help_panel=_SECOND)
 _add(server.serve, _THIRD, "modelkeep serve --port 9000 --data /srv/modelkeep")
 _add(keys_commands.setup, _THIRD, "modelkeep setup --token mks_...")
@@ -59,6 +60,7 @@ app.add_typer(keys_commands.keys, name="keys", rich_help_panel=_THIRD)
 app.add_typer(safety_commands.safety, name="safety", rich_help_panel=_THIRD)
 app.add_typer(storage_commands.storage, name="storage", rich_help_panel=_THIRD)
 _add(server.doctor, _THIRD, "modelkeep doctor --data /srv/modelkeep")
+_add(server.openapi, _THIRD, "modelkeep openapi -o openapi.json")
 _add(server.version, _THIRD)
 
 
@@ -79,7 +81,10 @@ def run(arguments: list[str]) -> int:
         return Code.USAGE if shown_help else report(_usage(error, arguments), as_json=as_json)
     except (KeyboardInterrupt, typer.Abort):
         code = Code.INTERRUPTED
-    except (BrokenPipeError, SystemExit):  # whoever reads us has enough, as `head` does; typer makes an exit of it
+    except (BrokenPipeError, SystemExit) as end:
+        if isinstance(end, SystemExit) and not end.code:  # what Tab asked for, or how to make it, has been printed
+            return Code.DONE
+        # Whoever reads us has enough, as `head` does; typer makes an exit of it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
         return Code.DONE
     except Exception as error:  # the last door: what comes through is told in words

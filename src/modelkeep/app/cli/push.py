@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from modelkeep.app.cli.completion import model_names
 from modelkeep.app.cli.connect import connected, did_you_mean, refined
 from modelkeep.app.cli.options import DEFAULT_URL, ApiKey, AsJson, Url
 from modelkeep.app.cli.problems import WrongUse
@@ -13,12 +14,18 @@ from modelkeep.app.cli.screen import MEGABYTE, Screen, file_size
 
 if TYPE_CHECKING:
     from modelkeep.client import Client, Deployment, Version
-    from modelkeep.client.upload import Progress
+    from modelkeep.client.progress import Progress
 
 _MODEL = (
     "The model: a file (ONNX, scikit-learn, PyTorch, XGBoost, LightGBM, CatBoost), or a folder (MLflow, OpenVINO, ONNX with "
     "data, a Python class)."
 )
+Name = Annotated[
+    str,
+    typer.Option(
+        "--name", "-n", metavar="NAME", help="Model that it is a version of; made if it is new.", autocompletion=model_names
+    ),
+]
 Preprocess = Annotated[str | None, typer.Option(metavar="imagenet|FILE.json", help="How a picture becomes the model's input.")]
 Format = Annotated[
     str | None, typer.Option("--format", metavar="FORMAT", help="Format, where no suffix and no folder tells it.")
@@ -54,9 +61,7 @@ EXAMPLES = """[bold]Examples[/bold]
 def push(
     file: Annotated[Path, typer.Argument(metavar="FILE", help=_MODEL)],
     *,
-    name: Annotated[
-        str, typer.Option("--name", "-n", metavar="NAME", help="Model that it is a version of; made if it is new.")
-    ],
+    name: Name,
     sample: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A few rows as the model takes them (CSV or JSON), or a picture.")
     ] = None,

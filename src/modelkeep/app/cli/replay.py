@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from modelkeep.app.cli.completion import model_names
 from modelkeep.app.cli.connect import connected, refined
 from modelkeep.app.cli.options import DEFAULT_URL, ApiKey, AsJson, Url
 from modelkeep.app.cli.problems import Code, WrongUse
@@ -29,7 +30,13 @@ _SIDES = ("recorded", "serving", "original")
 _MOST_VALUES = 6
 
 Target = Annotated[
-    str, typer.Argument(metavar="NAME[@VERSION]", help="Name of the model; its serving version, or this.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="NAME[@VERSION]",
+        help="Name of the model; its serving version, or this.",
+        show_default=False,
+        autocompletion=model_names,
+    ),
 ]
 
 

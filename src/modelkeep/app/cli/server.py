@@ -8,17 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
+from modelkeep.app.cli.installed import need_server
 from modelkeep.app.cli.options import DEFAULT_URL, ApiKey, AsJson, Url
 from modelkeep.app.cli.problems import Code
 from modelkeep.app.cli.screen import Screen
 from modelkeep.contracts.errors import Invalid
-from modelkeep.infra.settings import sqlite_file
-from modelkeep.sandbox.view import inside, readable
 
 Config = Annotated[Path | None, typer.Option(metavar="FILE", help="Settings file; else modelkeep.toml here, if there is one.")]
 Data = Annotated[Path | None, typer.Option(metavar="DIR", help="Directory that keeps everything (default .modelkeep)")]
 Port = Annotated[int | None, typer.Option(min=0, max=65535, metavar="PORT", help="Port to listen on (default 8080)")]
 Host = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Address to listen on (default 127.0.0.1)")]
+GrpcPort = Annotated[
+    int | None, typer.Option(min=0, max=65535, metavar="PORT", help="Port for Open Inference over gRPC; 0 is none (default)")
+]
 LogLevel = Annotated[
     str | None,
     typer.Option(metavar="LEVEL", help="Least important lines to log: debug, info, warning or error (default info)"),
@@ -26,23 +28,34 @@ LogLevel = Annotated[
 
 
 def serve(
-    *, host: Host = None, port: Port = None, data: Data = None, config: Config = None, log_level: LogLevel = None
+    *,
+    host: Host = None,
+    port: Port = None,
+    grpc_port: GrpcPort = None,
+    data: Data = None,
+    config: Config = None,
+    log_level: LogLevel = None,
 ) -> None:
     """Run the server here, until Ctrl-C or SIGTERM."""
+    need_server("serve")
     from modelkeep.app import processes, settings
     from modelkeep.app.places import Places
+    from modelkeep.infra.settings import sqlite_file
 
-    overrides = _overrides(host, port, data) | ({} if log_level is None else {"log.level": log_level})
+    overrides = _overrides(host, port, data)
+    given = {"server.grpc_port": grpc_port, "log.level": log_level}
+    overrides |= {name: value for name, value in given.items() if value is not None}
     loaded = settings.load(config, overrides)
     _check_data(loaded.data)
     _check_database(sqlite_file(loaded.database.url))
-    processes.serve(loaded, announce=lambda address: _announce(address, Places(loaded.data).setup_token))
+    processes.serve(loaded, announce=lambda address, rpcs: _announce(address, rpcs, Places(loaded.data).setup_token))
 
 
 def doctor(
     *, data: Data = None, config: Config = None, url: Url = DEFAULT_URL, key: ApiKey = "", as_json: AsJson = False
 ) -> None:
     """Look for what is wrong, here and at the server, and say what to do about it."""
+    need_server("doctor")
     from modelkeep.app import doctor as examination
 
     screen = Screen(as_json=as_json)
@@ -67,6 +80,31 @@ def version(*, as_json: AsJson = False) -> None:
     screen.result({"version": number}, lambda: screen.say(number))
 
 
+def openapi(
+    *,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write; else it is printed.")
+    ] = None,
+) -> None:
+    """Print the OpenAPI document of this version: every address, what it takes and answers. No server is needed."""
+    from modelkeep.app import description
+
+    text = description.text()
+    if output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CannotWrite(f"{output} cannot be written: {error.strerror}.") from error
+
+
+class CannotWrite(Invalid):
+    """This file cannot be written."""
+
+    code = "file_unwritable"
+
+
 class CannotKeepData(Invalid):
     """The data directory cannot be made or written."""
 
@@ -84,6 +122,8 @@ _STYLES = {"ok": "green", "info": "dim", "warn": "yellow", "fail": "bold red"}
 
 def _check_data(data: Path) -> None:
     """Make the data directory, and refuse in words one that cannot be written, or that models could read."""
+    from modelkeep.sandbox.view import inside, readable
+
     advice = "Name another with --data or MODELKEEP_DATA, or give this user the right to write there."
     for folder in readable(tuple(sys.path[1:])):  # the first is of this program alone
         if inside(os.path.realpath(data), folder):
@@ -118,9 +158,11 @@ def _overrides(host: str | None, port: int | None, data: Path | None) -> dict[st
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _announce(address: str, setup_token: Path) -> None:
+def _announce(address: str, rpcs: str, setup_token: Path) -> None:
     screen = Screen(as_json=False)
-    screen.say(f"Modelkeep answers at {address} (API: {address}/docs). Ctrl-C stops it.")
+    screen.say(
+        f"Modelkeep answers at {address} (API: {address}/docs){f', over gRPC at {rpcs}' if rpcs else ''}. Ctrl-C stops it."
+    )
     if setup_token.exists():
         token = setup_token.read_text(encoding="ascii").strip()
         screen.say("Nobody is set up yet. Make the first administrator with this one-time token:")

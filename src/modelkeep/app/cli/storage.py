@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from modelkeep.app.cli.installed import need_server
 from modelkeep.app.cli.options import AsJson
 from modelkeep.app.cli.screen import Screen
 from modelkeep.app.cli.server import Config, Data
@@ -30,6 +31,7 @@ class NotSealed(Invalid):
 @storage.command("new-key", epilog="Example:  modelkeep storage new-key >> /etc/modelkeep/master-keys")
 def new_key(*, name: Name = "") -> None:
     """Print a line for the file of master keys. Whoever has it can open what it seals; without it nobody can."""
+    need_server("storage")
     from modelkeep.infra.envelopes import new_master_key
 
     typer.echo(new_master_key(name or f"{datetime.now(UTC):%Y-%m-%d-%H%M%S}"))
@@ -41,6 +43,7 @@ def rotate_key(*, data: Data = None, config: Config = None, as_json: AsJson = Fa
 
     No file is written anew. The older master keys open nothing any more afterwards, and may go.
     """
+    need_server("storage")
     from modelkeep.app import bootstrap, settings
     from modelkeep.app.places import Places
     from modelkeep.infra.envelopes import MasterKeys

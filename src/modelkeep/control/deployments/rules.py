@@ -1,7 +1,9 @@
 """Deployments as values, what a promotion changes, and how the snapshot for serving is put together."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Final
 
 import msgspec
 
@@ -16,8 +18,10 @@ from modelkeep.contracts.snapshot import (
     ServedVersion,
     Snapshot,
 )
-from modelkeep.control.deployments.errors import DeploymentStale
+from modelkeep.control.deployments.errors import CannotBeServed, DeploymentStale
 from modelkeep.control.models.rules import Version
+
+_NO_ALIASES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
 
 
 class Deployment(msgspec.Struct, frozen=True):
@@ -102,6 +106,23 @@ def serving(deployment: Deployment, heartbeats: Iterable[Heartbeat], numbers: di
     ]
 
 
+def is_settled(name: str, version_id: str | None, number: int, heartbeats: Iterable[Heartbeat]) -> bool:
+    """Whether every server has applied snapshot `number`, and answers for the deployment with this version (None: not at all).
+
+    Raises `CannotBeServed` where one has given the version up.
+    """
+    settled = True
+    for beat in heartbeats:
+        reason = beat.failing.get(version_id or "")
+        if beat.snapshot < number:
+            settled = False
+        elif reason:
+            raise CannotBeServed(f"The promoted version cannot be served: {reason}", retry_after_s=5)
+        elif beat.serving.get(name) != version_id:
+            settled = False
+    return settled
+
+
 def served_version(version: Version, labels: tuple[str, ...], limits: Limits) -> ServedVersion | None:
     """Return a version as serving sees it; None while it has no signature, and so cannot serve."""
     if version.signature is None:
@@ -143,13 +164,18 @@ def compile_snapshot(
     keys: tuple[ServedKey, ...],
     *,
     accepted: Level | None = None,
+    aliases: Mapping[str, Mapping[str, str]] = _NO_ALIASES,
 ) -> Snapshot:
-    """Put together everything that serving needs to answer."""
+    """Put together everything that serving needs to answer. `aliases` are version ids by name, by the id of their model."""
     known = {version.id: version for version in versions}
     places = [
-        ServedDeployment(one.name, one.version_id, one.revision, one.settings)
+        ServedDeployment(one.name, one.version_id, one.revision, one.settings, _served(aliases.get(one.model_id, {}), known))
         for one in sorted(deployments, key=lambda one: one.name)
         if one.version_id is not None and one.version_id in known
     ]
-    served = sorted({place.version_id for place in places})
+    served = sorted({version_id for place in places for version_id in (place.version_id, *place.aliases.values())})
     return Snapshot(number, now.timestamp(), tuple(places), tuple(known[one] for one in served), keys, accepted)
+
+
+def _served(aliases: Mapping[str, str], known: Container[str]) -> dict[str, str]:
+    return {name: version_id for name, version_id in aliases.items() if version_id in known}

@@ -1,5 +1,6 @@
 """Deployments: which version answers where; every change of it becomes news for serving in the same transaction."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
@@ -13,13 +14,14 @@ from modelkeep.contracts.snapshot import DeploymentSettings, Limits, Scope, enco
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments import store
 from modelkeep.control.deployments.configuration import merged
-from modelkeep.control.deployments.errors import DeploymentNotFound
+from modelkeep.control.deployments.errors import DeploymentNotFound, NothingPromoted, NotSettled
 from modelkeep.control.deployments.events import SettingsChanged, VersionPromoted
 from modelkeep.control.deployments.rules import (
     Deployment,
     Serving,
     compile_snapshot,
     configure,
+    is_settled,
     promote,
     served_version,
     serving,
@@ -27,13 +29,15 @@ from modelkeep.control.deployments.rules import (
 from modelkeep.control.models.service import Models
 from modelkeep.control.safety.service import Switches
 from modelkeep.control.users.service import Users
-from modelkeep.infra.broadcast import Broadcast
+from modelkeep.infra.broadcast import Broadcast, latest
 from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Database, Transaction
 from modelkeep.infra.events import Events
 
 SNAPSHOT: Final = "snapshot"
 _HEARTBEAT_FRESH: Final = timedelta(minutes=1)
+_ALIVE: Final = timedelta(seconds=30)
+_LOOK_AGAIN_S: Final = 0.05
 _HEARTBEAT_KEPT: Final = timedelta(days=1)
 
 
@@ -143,14 +147,43 @@ class Deployments:
         number = await self._broadcast.take_number(tx, SNAPSHOT)  # the row lock first: contents can then only go forward
         open_models = await self._models.open_models(tx)
         deployments = [one for one in await store.answering(tx) if one.model_id in open_models]
+        aliases = await self._models.pointed_to(tx, {one.model_id for one in deployments})
         ids = {one.version_id for one in deployments if one.version_id is not None}
+        ids |= {version_id for pointed_to in aliases.values() for version_id in pointed_to.values()}
         accepted = (await self._switches.safety_in(tx)).accepted
         served = [served_version(version, labels, self._limits) for version, labels in await self._models.served(tx, ids)]
         versions = [version for version in served if version is not None]
         now = self._clock()
         keys = await self._users.served_keys(tx)
-        snapshot = compile_snapshot(number, now, deployments, versions, keys, accepted=accepted)
+        snapshot = compile_snapshot(number, now, deployments, versions, keys, accepted=accepted, aliases=aliases)
         await self._broadcast.publish(tx, SNAPSHOT, number, encode_snapshot(snapshot), now)
+
+    async def settled(self, name: str, *, answers: bool, patience_s: float) -> None:
+        """Wait until every server answers for a deployment with the promoted version, or does not answer for it at all.
+
+        Raises `NothingPromoted`, `CannotBeServed`, or `NotSettled` when that takes longer than `patience_s`.
+        """
+        async with self._db.read() as tx:
+            found = await store.deployment(tx, name)
+            news = await latest(tx, SNAPSHOT, after=-1)
+        if found is None:
+            raise DeploymentNotFound
+        if answers and found.version_id is None:
+            raise NothingPromoted
+        wanted, number = found.version_id if answers else None, news.number if news else 0
+        try:
+            async with asyncio.timeout(patience_s):
+                while True:
+                    if is_settled(name, wanted, number, await self._heartbeats()):
+                        return
+                    await asyncio.sleep(_LOOK_AGAIN_S)  # what servers say comes into the database, which rings no bell
+        except TimeoutError as error:
+            raise NotSettled(retry_after_s=1) from error
+
+    async def _heartbeats(self) -> list[Heartbeat]:
+        """Return what the servers said last that are surely alive."""
+        async with self._db.read() as tx:
+            return await store.fresh_heartbeats(tx, (self._clock() - _ALIVE).timestamp())
 
     async def hear(self, heartbeat: Heartbeat) -> None:
         """Keep what a server says it answers with."""

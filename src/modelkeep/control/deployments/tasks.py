@@ -2,7 +2,7 @@
 
 from modelkeep.contracts.actor import SYSTEM
 from modelkeep.control.deployments.service import Deployments
-from modelkeep.control.models.events import ModelArchiveChanged, ModelCreated, VersionBecameReady
+from modelkeep.control.models.events import AliasMoved, ModelArchiveChanged, ModelCreated, VersionBecameReady
 from modelkeep.control.safety.events import SandboxAccepted
 from modelkeep.control.users.events import KeysChanged
 from modelkeep.infra.db import Transaction
@@ -19,12 +19,13 @@ def subscribe(events: Events, deployments: Deployments) -> None:
         if not event.archived:
             await deployments.promote_in(tx, SYSTEM, event.model, event.number, only_first=True)
 
-    async def on_news(tx: Transaction, event: ModelArchiveChanged | KeysChanged | SandboxAccepted) -> None:
+    async def on_news(tx: Transaction, event: AliasMoved | ModelArchiveChanged | KeysChanged | SandboxAccepted) -> None:
         del event
         await deployments.publish_in(tx)
 
     events.subscribe(ModelCreated, on_model_created)
     events.subscribe(VersionBecameReady, on_version_ready)
+    events.subscribe(AliasMoved, on_news)
     events.subscribe(ModelArchiveChanged, on_news)
     events.subscribe(KeysChanged, on_news)
     events.subscribe(SandboxAccepted, on_news)

@@ -1,6 +1,6 @@
 """What models and versions refuse."""
 
-from modelkeep.contracts.errors import Conflict, Invalid, NotFound
+from modelkeep.contracts.errors import Conflict, Invalid, InvalidName, NotFound, Stale
 
 
 class ModelNotFound(NotFound):
@@ -13,6 +13,28 @@ class VersionNotFound(NotFound):
     """This model has no version with this number."""
 
     code = "version_not_found"
+
+
+class AliasNotFound(NotFound):
+    """This model has no alias of this name."""
+
+    code = "alias_not_found"
+
+
+class InvalidAlias(InvalidName):
+    """An alias is a name, and none that reads as a version's number (`3`, `v3`) or says `latest`."""
+
+    code = "invalid_alias"
+
+
+class AliasStale(Stale):
+    """The alias was changed since you looked at it: read it again, then repeat the change."""
+
+
+class TooManyAliases(Conflict):
+    """This model has as many aliases as a model may have (100): delete one first."""
+
+    code = "too_many_aliases"
 
 
 class ModelExists(Conflict):
@@ -40,7 +62,7 @@ class VersionNotReady(Conflict):
 
 
 class VersionInUse(Conflict):
-    """A deployment serves this version: promote another one before you archive it."""
+    """This version answers, as the promoted one or by an alias: have another one answer before you archive it."""
 
     code = "version_in_use"
 

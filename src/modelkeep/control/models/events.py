@@ -16,6 +16,14 @@ class ModelArchiveChanged(msgspec.Struct, frozen=True):
     model_id: str
 
 
+class AliasMoved(msgspec.Struct, frozen=True):
+    """An alias of a model points to another version; to none (`version_id` None) where it was deleted."""
+
+    model_id: str
+    alias: str
+    version_id: str | None
+
+
 class VersionBecameReady(msgspec.Struct, frozen=True):
     """A version passed validation. `archived`: it, or its model, was archived meanwhile and must not serve."""
 

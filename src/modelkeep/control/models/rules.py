@@ -56,7 +56,7 @@ UNVALIDATED: Final = (State.RECEIVED, State.VALIDATING)
 
 
 class Model(msgspec.Struct, frozen=True):
-    """A named line of versions."""
+    """A named line of versions. `aliases` are numbers of versions by the names that point to them."""
 
     id: str
     name: str
@@ -66,6 +66,7 @@ class Model(msgspec.Struct, frozen=True):
     archived_at: datetime | None = None
     latest_version: int | None = None
     serving_version: int | None = None
+    aliases: dict[str, int] = {}
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -304,6 +305,9 @@ def check_promotable(model: Model, version: Version) -> None:
 
 
 def check_archivable(model: Model, version: Version) -> None:
-    """Refuse to archive what serves."""
+    """Refuse to archive what serves, or would by one of the model's aliases."""
     if model.serving_version == version.number:
         raise VersionInUse
+    pointing = sorted(alias for alias, number in model.aliases.items() if number == version.number)
+    if pointing:
+        raise VersionInUse(f"Aliases point to this version: {', '.join(pointing)}. Move or delete them before you archive it.")

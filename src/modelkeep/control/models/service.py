@@ -1,4 +1,4 @@
-"""Models and their versions: what was uploaded, what validation said, and what is kept."""
+"""Models, their versions and aliases: what was uploaded, what validation said, what is kept, and which names point to it."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -14,8 +14,9 @@ from modelkeep.contracts.signature import Signature
 from modelkeep.contracts.snapshot import Scope
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.models import store
-from modelkeep.control.models.errors import IdempotencyKeyReused, ModelExists, ModelNotFound, VersionNotFound
-from modelkeep.control.models.events import ModelArchiveChanged, ModelCreated, VersionBecameReady
+from modelkeep.control.models.aliases import Alias, Move, check_alias, point, remove
+from modelkeep.control.models.errors import AliasNotFound, IdempotencyKeyReused, ModelExists, ModelNotFound, VersionNotFound
+from modelkeep.control.models.events import AliasMoved, ModelArchiveChanged, ModelCreated, VersionBecameReady
 from modelkeep.control.models.rules import (
     Findings,
     Model,
@@ -64,7 +65,7 @@ class Models:
     async def models(self, *, limit: int, after: str | None = None, archived: bool = False) -> list[Model]:
         """List models by name; `archived` ones too, or not."""
         async with self._db.read() as tx:
-            return await store.page_of_models(tx, limit=limit, after=after, archived=archived)
+            return await _with_aliases(tx, await store.page_of_models(tx, limit=limit, after=after, archived=archived))
 
     async def describe(self, actor: Actor, name: str, description: str) -> Model:
         """Change a model's description."""
@@ -72,7 +73,8 @@ class Models:
         async with self._db.begin() as tx:
             model = await _model(tx, name, for_update=True)
             await self._audit.note(tx, actor, "model.describe", model.id)
-            return await store.change_model(tx, model.id, description=check_description(description))
+            changed = await store.change_model(tx, model.id, description=check_description(description))
+            return msgspec.structs.replace(changed, aliases=model.aliases)
 
     async def archive(self, actor: Actor, name: str) -> Model:
         """Archive a model: it answers no more, and nothing is deleted."""
@@ -145,12 +147,59 @@ class Models:
             return await _version(tx, name, number)
 
     async def archive_version(self, actor: Actor, name: str, number: int) -> Version:
-        """Archive a version that does not serve."""
+        """Archive a version that does not serve, and that no alias points to."""
         return await self._set_version_archived(actor, name, number, archived=True)
 
     async def restore_version(self, actor: Actor, name: str, number: int) -> Version:
         """Bring an archived version back."""
         return await self._set_version_archived(actor, name, number, archived=False)
+
+    async def aliases(self, name: str) -> list[Alias]:
+        """List the aliases of a model, by name."""
+        async with self._db.read() as tx:
+            return await store.aliases_of(tx, [(await _model(tx, name)).id])
+
+    async def set_alias(self, actor: Actor, name: str, alias: str, number: int, *, expected: int | None = None) -> Alias:
+        """Have an alias point to a ready version of its model, made where it is new; its history keeps where it pointed.
+
+        `expected` is the revision that the actor has seen, 0 for an alias that is not there: if it is not the present one,
+        nothing changes and `Stale` is raised. Pointing it to where it points already changes nothing.
+        """
+        actor.need(Scope.MODELS_WRITE)
+        check_alias(alias)
+        async with self._db.begin() as tx:
+            version = await self.promotable(tx, name, number)
+            there = await store.aliases_of(tx, [version.model_id])
+            moves = await store.last_move(tx, version.model_id, alias)
+            after, move = point(there, alias, version, moves=moves, expected=expected, by=actor.name, now=self._clock())
+            if move is not None:
+                await self._move_alias(tx, actor, after, move)
+            return after
+
+    async def delete_alias(self, actor: Actor, name: str, alias: str, *, expected: int | None = None) -> None:
+        """Delete an alias; its history stays. `expected` as in `set_alias`."""
+        actor.need(Scope.MODELS_WRITE)
+        async with self._db.begin() as tx:
+            model = await _model(tx, name, for_update=True)
+            present = await store.alias(tx, model.id, alias)
+            if present is None:
+                raise AliasNotFound
+            await self._move_alias(tx, actor, None, remove(present, expected=expected, by=actor.name, now=self._clock()))
+
+    async def alias_history(self, name: str, alias: str, *, limit: int, before: int | None = None) -> list[Move]:
+        """List where an alias has pointed, newest first, with revisions below `before`; what was deleted keeps its history."""
+        async with self._db.read() as tx:
+            model = await _model(tx, name)
+            if not await store.last_move(tx, model.id, alias):
+                raise AliasNotFound
+            return await store.page_of_moves(tx, model.id, alias, limit=limit, before=before)
+
+    async def pointed_to(self, tx: Transaction, model_ids: set[str]) -> dict[str, dict[str, str]]:
+        """Return, for each of these models that has aliases, ids of versions by the names that point to them."""
+        found: dict[str, dict[str, str]] = {}
+        for alias in await store.aliases_of(tx, model_ids):
+            found.setdefault(alias.model_id, {})[alias.name] = alias.version_id
+        return found
 
     async def begin_validation(self, version_id: str) -> Version | None:
         """Note that a version is being validated and return it; None when that is over."""
@@ -219,6 +268,14 @@ class Models:
         await self._events.publish(tx, ModelCreated(model.id, model.name))
         return model
 
+    async def _move_alias(self, tx: Transaction, actor: Actor, after: Alias | None, move: Move) -> None:
+        """Write a move down: the alias, its history, the audit trail, and the news of it, in one transaction."""
+        await store.move_alias(tx, after, move)
+        where = {"before": move.from_version, "after": move.to_version, "revision": move.revision}
+        details = {"alias": move.alias} | {name: str(number) for name, number in where.items() if number is not None}
+        await self._audit.note(tx, actor, "alias.delete" if after is None else "alias.set", move.model_id, **details)
+        await self._events.publish(tx, AliasMoved(move.model_id, move.alias, move.to_version_id))
+
     async def _earlier_upload(
         self, tx: Transaction, actor: Actor, name: str, upload: Upload, *, key: str, version_id: str
     ) -> Version | None:
@@ -264,10 +321,10 @@ class Models:
             model = await _model(tx, name, for_update=True)
             if (model.archived_at is not None) == archived:
                 return model
-            model = await store.change_model(tx, model.id, archived_at=self._clock() if archived else None)
+            changed = await store.change_model(tx, model.id, archived_at=self._clock() if archived else None)
             await self._audit.note(tx, actor, "model.archive" if archived else "model.restore", model.id)
             await self._events.publish(tx, ModelArchiveChanged(model.id))
-            return model
+            return msgspec.structs.replace(changed, aliases=model.aliases)
 
     async def _set_version_archived(self, actor: Actor, name: str, number: int, *, archived: bool) -> Version:
         actor.need(Scope.MODELS_WRITE)
@@ -288,7 +345,15 @@ async def _model(tx: Transaction, name: str, *, for_update: bool = False) -> Mod
     model = await store.model(tx, name, for_update=for_update)
     if model is None:
         raise ModelNotFound
-    return model
+    return (await _with_aliases(tx, [model]))[0]
+
+
+async def _with_aliases(tx: Transaction, models: list[Model]) -> list[Model]:
+    """Return models with the names that point to their versions."""
+    pointing: dict[str, dict[str, int]] = {model.id: {} for model in models}
+    for alias in await store.aliases_of(tx, pointing):
+        pointing[alias.model_id][alias.name] = alias.version
+    return [msgspec.structs.replace(model, aliases=pointing[model.id]) for model in models]
 
 
 async def _version(tx: Transaction, name: str, number: int) -> Version:

@@ -1,4 +1,4 @@
-"""All the SQL of models and versions."""
+"""All the SQL of models, versions and aliases."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -7,8 +7,9 @@ import msgspec
 import sqlalchemy as sa
 
 from modelkeep.contracts.rejections import Rejection
+from modelkeep.control.models.aliases import Alias, Move
 from modelkeep.control.models.rules import UNVALIDATED, Findings, Model, State, Upload, Version
-from modelkeep.control.models.tables import models, upload_keys, versions
+from modelkeep.control.models.tables import alias_moves, aliases, models, upload_keys, versions
 from modelkeep.infra.db import Transaction
 
 _VERSION = sa.select(
@@ -20,7 +21,9 @@ _VERSION = sa.select(
 
 async def add_model(tx: Transaction, model: Model) -> bool:
     """Add a model; False when its name is taken."""
-    insert = tx.insert(models).values(**msgspec.structs.asdict(model)).on_conflict_do_nothing(index_elements=["name"])
+    row = msgspec.structs.asdict(model)
+    del row["aliases"]
+    insert = tx.insert(models).values(**row).on_conflict_do_nothing(index_elements=["name"])
     return await tx.one(insert.returning(models.c.id)) is not None
 
 
@@ -123,6 +126,45 @@ async def _leave_unvalidated(tx: Transaction, version_id: str, **values: object)
     return await tx.one(unvalidated.values(**values).returning(versions.c.id)) is not None
 
 
+async def alias(tx: Transaction, model_id: str, name: str) -> Alias | None:
+    """Return an alias of a model."""
+    row = await tx.one(sa.select(aliases).where(aliases.c.model_id == model_id, aliases.c.name == name))
+    return None if row is None else _alias(row)
+
+
+async def aliases_of(tx: Transaction, model_ids: Iterable[str]) -> list[Alias]:
+    """Return the aliases of these models, by name."""
+    of_models = sa.select(aliases).where(aliases.c.model_id.in_(list(model_ids))).order_by(aliases.c.name)
+    return [_alias(row) for row in await tx.all(of_models)]
+
+
+async def move_alias(tx: Transaction, after: Alias | None, move: Move) -> None:
+    """Write an alias as it is after a move (None where that ends it), and add the move to its history."""
+    if after is None:
+        await tx.execute(sa.delete(aliases).where(aliases.c.model_id == move.model_id, aliases.c.name == move.alias))
+    else:
+        row = msgspec.structs.asdict(after)
+        insert = tx.insert(aliases).values(**row)
+        await tx.execute(insert.on_conflict_do_update(index_elements=["model_id", "name"], set_=row))
+    await tx.execute(sa.insert(alias_moves).values(**msgspec.structs.asdict(move)))
+
+
+async def last_move(tx: Transaction, model_id: str, name: str) -> int:
+    """Return the number of the newest move of this name, 0 where there was none."""
+    newest = sa.select(sa.func.max(alias_moves.c.revision).label("revision"))
+    row = await tx.one(newest.where(alias_moves.c.model_id == model_id, alias_moves.c.alias == name))
+    return 0 if row is None or row.revision is None else int(row.revision)
+
+
+async def page_of_moves(tx: Transaction, model_id: str, name: str, *, limit: int, before: int | None) -> list[Move]:
+    """Return moves of an alias, newest first, with revisions below `before`."""
+    of_alias = sa.select(alias_moves).where(alias_moves.c.model_id == model_id, alias_moves.c.alias == name)
+    if before is not None:
+        of_alias = of_alias.where(alias_moves.c.revision < before)
+    rows = await tx.all(of_alias.order_by(alias_moves.c.revision.desc()).limit(limit))
+    return [Move(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's public name for it
+
+
 async def take_upload_key(
     tx: Transaction, user_and_key: tuple[str, str], *, fingerprint: str, version_id: str, now: datetime
 ) -> tuple[str, str] | None:
@@ -148,3 +190,7 @@ def _model(row: sa.Row[tuple[object, ...]]) -> Model:
 
 def _version(row: sa.Row[tuple[object, ...]]) -> Version:
     return Version(**{**row._mapping, "state": State(row.state)})  # noqa: SLF001 - SQLAlchemy's public name for it
+
+
+def _alias(row: sa.Row[tuple[object, ...]]) -> Alias:
+    return Alias(**row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it

@@ -1,4 +1,4 @@
-"""Rows of models, their versions, and the keys under which uploads may be repeated."""
+"""Rows of models, their versions and aliases, and the keys under which uploads may be repeated. Moves are written once."""
 
 import sqlalchemy as sa
 
@@ -51,6 +51,30 @@ versions = sa.Table(
     sa.Column("validated_at", UtcTime),
     sa.Column("archived_at", UtcTime),
     sa.UniqueConstraint("model_id", "number"),
+)
+aliases = sa.Table(
+    "aliases",
+    metadata,
+    sa.Column("model_id", sa.Text, sa.ForeignKey("models.id"), primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("version_id", sa.Text, sa.ForeignKey("versions.id"), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("changed_at", UtcTime, nullable=False),
+    sa.Column("changed_by", sa.Text, nullable=False),
+)
+alias_moves = sa.Table(
+    "alias_moves",
+    metadata,
+    sa.Column("model_id", sa.Text, sa.ForeignKey("models.id"), primary_key=True),
+    sa.Column("alias", sa.Text, primary_key=True),
+    sa.Column("revision", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("from_version_id", sa.Text, sa.ForeignKey("versions.id")),
+    sa.Column("from_version", sa.Integer),
+    sa.Column("to_version_id", sa.Text, sa.ForeignKey("versions.id")),
+    sa.Column("to_version", sa.Integer),
+    sa.Column("at", UtcTime, nullable=False),
+    sa.Column("by", sa.Text, nullable=False),
 )
 upload_keys = sa.Table(
     "upload_keys",

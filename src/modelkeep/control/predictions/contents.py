@@ -1,5 +1,6 @@
 """What went in and came out of a prediction, as a reader can use it: JSON where it is JSON, else its bytes and their type."""
 
+import re
 from typing import Any
 
 import msgspec
@@ -7,10 +8,15 @@ import msgspec
 from modelkeep.contracts.prediction import PredictionRecord
 
 _JSON = "application/json"
+_JSON_LENGTH = re.compile(r"inference-header-content-length=(\d{1,18})")
+"""How long the JSON is of an Open Inference body that has tensors as bytes behind it."""
 
 
 class Contents(msgspec.Struct, frozen=True):
-    """One side of a prediction: `value` is decoded JSON, or `data` are the bytes; `note` says what is not kept."""
+    """One side of a prediction: `value` is decoded JSON, or `data` are the bytes; `note` says what is not kept.
+
+    Of JSON with tensors as bytes behind it `value` is the JSON, and `data` the whole.
+    """
 
     content_type: str
     value: Any = None
@@ -25,15 +31,18 @@ def inputs_of(record: PredictionRecord) -> Contents | None:
 
 def outputs_of(record: PredictionRecord) -> Contents | None:
     """Return what was answered."""
-    return _contents(record.outputs, _JSON, record.output_note)
+    return _contents(record.outputs, _JSON if record.output_note else record.answer_type, record.output_note)
 
 
 def _contents(kept: bytes | None, content_type: str, note: str) -> Contents | None:
     if kept is None:
         return Contents(content_type, note=note) if note else None
-    if "json" in content_type.partition(";")[0].lower():
+    is_json = "json" in content_type.partition(";")[0].lower()
+    mixed = _JSON_LENGTH.search(content_type)
+    if is_json or mixed is not None:
         try:
-            return Contents(content_type, value=msgspec.json.decode(kept), note=note)
-        except (msgspec.DecodeError, RecursionError):
+            value = msgspec.json.decode(kept if mixed is None else kept[: int(mixed[1])])
+            return Contents(content_type, value, None if mixed is None else kept, note)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass
     return Contents(content_type, data=kept, note=note)

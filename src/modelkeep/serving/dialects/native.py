@@ -1,22 +1,27 @@
 """The native dialect: `POST /api/v1/predict/{deployment}`, and the short forms `/predict` and `/info`.
 
-A body is JSON (`{"inputs": ..., "top_k": 5}`), a picture as it is, or a multipart form with one or more `file` parts.
+A body is JSON (`{"inputs": ..., "top_k": 5}`), a picture as it is, or a multipart form with one or more `file` parts. What an
+answer says beside its outputs is the caller's choice: `outputs` names some of them, `include` asks for more about the answer.
 """
 
 import re
+import time
+from typing import Final, Literal, get_args
 
 import msgspec
 
-from modelkeep.contracts.errors import FieldError, Invalid, InvalidInput
+from modelkeep.contracts.errors import FieldError, Invalid, InvalidInput, ModelkeepError, NotFound
 from modelkeep.contracts.signature import Layout, Signature
-from modelkeep.contracts.snapshot import ServedVersion
+from modelkeep.contracts.snapshot import Scope, ServedVersion
 from modelkeep.serving import multipart
 from modelkeep.serving.calls import Call, Share
+from modelkeep.serving.choice import Choice
 from modelkeep.serving.codec import Tensors, tensors_from, tensors_from_json
+from modelkeep.serving.dialects.dialect import as_problem, only, reads
 from modelkeep.serving.engine import Engine, Tell, answer_headers, class_names, no_scores, scores_of, top_classes
 from modelkeep.serving.matrix import Matrix, plain_rows
 from modelkeep.serving.messages import Request, Response
-from modelkeep.serving.router import Router
+from modelkeep.serving.router import Route, Router
 
 DEFAULT_TOP_K = 5
 MAX_TOP_K = 1000
@@ -35,11 +40,16 @@ class InvalidJson(Invalid):
     code = "invalid_json"
 
 
+Include = Literal["timings", "version"]
+"""What an answer can say of itself: how long its parts took, and which file of which version answered."""
+
+
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
     inputs: msgspec.Raw
     top_k: int | None = None
     version: int | str | None = None
     outputs: list[str] | None = None
+    include: list[Include] | None = None
 
 
 class _Answer(msgspec.Struct, omit_defaults=True):
@@ -50,6 +60,7 @@ class _Answer(msgspec.Struct, omit_defaults=True):
     predictions: list[object] | None = None
     outputs: dict[str, list[object]] | None = None
     labels: list[str] | None = None
+    metadata: dict[str, dict[str, object]] | None = None
 
 
 _NAMED_FIELD = re.compile(r"Object (?P<what>missing required|contains unknown) field `(?P<name>.*)`", re.DOTALL)
@@ -60,12 +71,20 @@ _encode = msgspec.json.Encoder().encode
 class _Wish:
     """What a request wants of its answer, and the function that writes it."""
 
-    __slots__ = ("flat", "outputs", "top_k")
+    __slots__ = ("flat", "include", "outputs", "top_k")
 
-    def __init__(self, *, flat: bool, top_k: int | None = None, outputs: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        flat: bool,
+        top_k: int | None = None,
+        outputs: list[str] | None = None,
+        include: list[Include] | None = None,
+    ) -> None:
         self.flat = flat
         self.top_k = top_k
         self.outputs = outputs
+        self.include = include
 
     def write(self, call: Call, share: Share) -> Response:
         """Write the answer to one call."""
@@ -73,13 +92,41 @@ class _Wish:
 
 
 class Native:
-    """Decodes native requests, and encodes the engine's answers."""
+    """Decodes native requests, and encodes the engine's answers. `product` is the installation's own version."""
 
-    def __init__(self, router: Router, engine: Engine) -> None:
+    route: Final = "predict"
+
+    def __init__(self, router: Router, engine: Engine, choice: Choice, product: str) -> None:
         self._router = router
         self._engine = engine
+        self._choice = choice
+        self._product = product
 
-    async def predict(self, deployment: str, request: Request, *, flat: bool = False) -> Response:
+    def needs(self, request: Request, parts: list[str]) -> Scope:
+        """Return the scope that a path asks of a key."""
+        if parts[0] == "info":
+            reads(request)
+        else:
+            only("POST", request)
+        return Scope.PREDICT
+
+    async def answer(self, request: Request, parts: list[str]) -> Response:
+        """Answer `/api/v1/predict/{deployment}`, `/predict` or `/info`."""
+        match parts:
+            case ["info"]:
+                return self._info(request)
+            case ["predict"]:
+                return await self._predict(self._choice.of(request), request, flat=True)
+            case ["api", "v1", "predict", name]:
+                return await self._predict(name, request, flat=False)
+            case _:
+                raise NotFound
+
+    def refusal(self, request: Request, error: ModelkeepError) -> Response:
+        """Return an error as a problem document."""
+        return as_problem(request, error)
+
+    async def _predict(self, deployment: str, request: Request, *, flat: bool) -> Response:
         """Answer a prediction. `flat`: a single picture's classes are not wrapped in a list, as `/predict` has it."""
         version = request.query("version") if request.query_string else None
         return await self._engine.predict(
@@ -92,15 +139,27 @@ class Native:
             deployment, request, "native", body, read=lambda call: self._read(call, request, flat=False), tell=tell
         )
 
-    def info(self, deployment: str) -> dict[str, object]:
-        """Describe what answers for a deployment."""
-        served = self._router.find(deployment).served
+    def read(self, call: Call, request: Request) -> None:
+        """Read a call of the short form, which came by a path that another dialect shares."""
+        self._read(call, request, flat=True)
+
+    def _info(self, request: Request) -> Response:
+        """Describe the deployment that is named, or all of them."""
+        product = {"product": "modelkeep", "product_version": self._product}
+        name = self._choice.named(request)
+        if name:
+            return Response(200, _encode(self._described(name, request.query("version")) | product))
+        return Response(200, _encode(product | {"models": [self._described(one) for one in sorted(self._router.routes())]}))
+
+    def _described(self, deployment: str, asked: str | None = None) -> dict[str, object]:
+        served = self._router.find(deployment, asked).served
         version = served.version
         return {
             "deployment": deployment,
             "model": version.model,
             "version": version.number,
             "version_id": version.id,
+            "aliases": self._router.aliases(deployment),
             "format": version.spec.format,
             "framework": version.framework,
             "digest": version.spec.digest,
@@ -115,33 +174,33 @@ class Native:
     def _read(self, call: Call, request: Request, *, flat: bool) -> None:
         content_type = call.content_type
         if content_type == _JSON:
-            return self._read_json(call, flat=flat)
+            return self._read_json(call, request, flat=flat)
         kind = content_type.partition(b";")[0].strip().lower()
         if kind == _JSON or kind.endswith(b"+json"):
-            return self._read_json(call, flat=flat)
+            return self._read_json(call, request, flat=flat)
         signature = call.route.served.version.signature
         if signature.layout is Layout.IMAGE:
-            wish = _Wish(flat=flat, top_k=_top_k(request.query("top_k")))
+            wish = _Wish(flat=flat, top_k=_top_k(request.query("top_k")), include=_include(request.query("include")))
             if kind == b"multipart/form-data":
                 return call.ask(_read_form(signature, multipart.parse(content_type, call.body), wish), wish.write)
             if kind.startswith(b"image/") or kind == b"application/octet-stream":
                 return call.ask(tensors_from(signature, [call.body]), wish.write)
         if kind == b"application/x-www-form-urlencoded":  # what curl -d sends when it is told nothing
-            return self._read_json(call, flat=flat)
+            return self._read_json(call, request, flat=flat)
         raise UnsupportedMediaType
 
-    def _read_json(self, call: Call, *, flat: bool) -> None:
+    def _read_json(self, call: Call, request: Request, *, flat: bool) -> None:
         try:
             asked = _decode(call.body)
         except msgspec.ValidationError as error:
             raise _unfit(error) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidJson from error
-        version = call.route.served.version
         if asked.version is not None:
-            self._router.find(call.route.name, str(asked.version))
+            call.route = self._asked(call.route, str(asked.version), request)
+        version = call.route.served.version
         top_k = None if asked.top_k is None else _top_k(str(asked.top_k))
-        wish = _Wish(flat=flat, top_k=top_k, outputs=asked.outputs)
+        wish = _Wish(flat=flat, top_k=top_k, outputs=asked.outputs, include=asked.include)
         if asked.outputs is not None or top_k is not None:
             _check_wish(version, wish)
         matrix = call.route.served.matrix
@@ -150,6 +209,14 @@ class Native:
             call.ask(tensors_from_json(version.signature, asked.inputs), wish.write)
         else:
             call.ask(Matrix(version.signature, rows), wish.write)
+
+    def _asked(self, route: Route, version: str, request: Request) -> Route:
+        """Return what answers by the version that a body names; raises `InvalidInput` where the query names another one."""
+        asked = self._router.find(route.name, version)
+        if asked is not route and request.query("version") is not None:
+            text = "The query names one version and the body another."
+            raise InvalidInput(text, fields=(FieldError("version", "two_versions", text),))
+        return asked
 
 
 def tensors_of(signature: Signature, content_type: str, body: bytes) -> Tensors:
@@ -197,10 +264,12 @@ def _read_form(signature: Signature, parts: list[multipart.Part], wish: _Wish) -
     for part in parts:
         if part.name == "top_k":
             wish.top_k = _top_k(part.data.decode("utf-8", "replace"))
+        elif part.name == "include":
+            wish.include = _include(part.data.decode("utf-8", "replace"))
         elif part.name in {"file", "files", "image"}:
             pictures.append(bytes(part.data))
         else:
-            text = "Send pictures as `file`, and `top_k` if you like."
+            text = "Send pictures as `file`, and `top_k` or `include` if you like."
             raise InvalidInput(text, fields=(FieldError(part.name[:63], "unknown_field", text),))
     if not pictures:
         text = "The form has no part named `file`."
@@ -217,9 +286,43 @@ def _top_k(text: str | None) -> int | None:
     return int(text)
 
 
+def _include(text: str | None) -> list[Include] | None:
+    """Read `?include=timings,version`."""
+    if text is None:
+        return None
+    try:
+        return msgspec.convert(text.split(","), list[Include])
+    except msgspec.ValidationError as error:
+        message = f"include takes {' and '.join(get_args(Include))}, with a comma between."
+        raise InvalidInput(message, fields=(FieldError("include", "unknown_field", message),)) from error
+
+
+def _metadata(call: Call, share: Share, include: list[Include]) -> dict[str, dict[str, object]]:
+    """Return what is asked for of the answer itself; times are milliseconds."""
+    metadata: dict[str, dict[str, object]] = {}
+    if "timings" in include:
+        run = share.run
+        total_s = time.monotonic() - call.started
+        waited_s = max(0.0, total_s - run.run_s - run.preprocess_s)
+        seconds = {"queue": waited_s, "preprocess": run.preprocess_s, "run": run.run_s, "total": total_s}
+        metadata["timings"] = {f"{name}_ms": round(value * 1000, 3) for name, value in seconds.items()}
+    if "version" in include:
+        version = call.route.served.version
+        metadata["version"] = {
+            "id": version.id,
+            "format": version.spec.format,
+            "framework": version.framework,
+            "digest": version.spec.digest,
+            "created_at": version.created_at,
+        }
+    return metadata
+
+
 def _answer(call: Call, share: Share, wish: _Wish) -> _Answer:
     version = call.route.served.version
     answer = _Answer(call.id, call.route.name, version.model, version.number)
+    if wish.include:
+        answer.metadata = _metadata(call, share, wish.include)
     if wish.top_k is not None or (
         wish.outputs is None and version.signature.layout is Layout.IMAGE and scores_of(call, share) is not None
     ):

@@ -68,7 +68,8 @@ def recognise(head: bytes, tail: bytes) -> str | None:
         name = head[_NAME_AT : _NAME_AT + int.from_bytes(head[_NAME_SIZE_AT : _NAME_SIZE_AT + 2], "little")]
         _folder, slash, first = name.partition(b"/")
         known = slash and first.startswith(_FIRST)
-        if not known and _LAST not in tail and not (len(head) < _SHORT and _FOLDER.startswith(name)):
+        cut = len(head) < _SHORT and len(name) > 1 and _FOLDER.startswith(name)  # a character alone begins too many names
+        if not known and _LAST not in tail and not cut:
             return None
         exported = b"/archive_format" in tail or first.startswith((b"models/", b"data/weights/", b"data/constants/"))
         return "torch-export" if exported else "torchscript"

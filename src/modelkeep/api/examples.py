@@ -1,0 +1,275 @@
+"""Examples of what goes over the wire, by schema: the document shows them. A test holds each to its schema."""
+
+from typing import Any, Final
+
+_AT: Final = "2026-03-14T09:26:53.589793Z"
+_VERSION_ID: Final = "ver_01J9Z3K6T2Q8W4V5R7X0Y1B2C3"
+_PREDICTION_ID: Final = "prd_01J9Z3K6T2Q8W4V5R7X0Y1B2C4"
+_DIGEST: Final = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+_USER: Final[dict[str, Any]] = {"id": "usr_01J9Z3K6T2Q8W4V5R7X0Y1B2C3", "name": "ada"}
+_OWN_KEY: Final[dict[str, Any]] = {"id": "key_01J9Z3K6T2Q8W4V5R7X0Y1B2C3", "name": "first key", "scopes": ["admin"]}
+_KEY: Final[dict[str, Any]] = {
+    "id": "key_01J9Z3K6T2Q8W4V5R7X0Y1B2C4",
+    "name": "web shop",
+    "scopes": ["predict"],
+    "created_at": _AT,
+    "expires_at": None,
+    "last_used_at": _AT,
+    "rate": "600/min",
+    "burst": 100,
+}
+_ISSUED: Final[dict[str, Any]] = {**_KEY, "last_used_at": None, "secret": "mk_shown_once_and_never_again"}
+_MODEL: Final[dict[str, Any]] = {
+    "id": "mdl_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
+    "name": "churn",
+    "description": "Who will leave next month?",
+    "created_at": _AT,
+    "created_by": "ada",
+    "archived_at": None,
+    "latest_version": 3,
+    "serving_version": 3,
+    "aliases": {"champion": 3},
+}
+
+
+def _tensor(name: str, dtype: str, shape: list[int], columns: list[str]) -> dict[str, Any]:
+    empty: dict[str, Any] = {"nullable": False, "classes": [], "kind": "", "categories": []}
+    return {"name": name, "dtype": dtype, "shape": shape, "columns": columns, **empty}
+
+
+_SIGNATURE: Final[dict[str, Any]] = {
+    "inputs": [_tensor("X", "FP32", [-1, 2], ["age", "visits"])],
+    "outputs": [_tensor("label", "INT64", [-1], []), _tensor("probabilities", "FP32", [-1, 2], [])],
+    "image": False,
+}
+_REPORT: Final[dict[str, Any]] = {
+    "framework": "scikit-learn",
+    "framework_version": "1.9.1",
+    "kind": "RandomForestClassifier",
+    "details": {"trees": "100"},
+    "warnings": [],
+    "load_s": 0.4,
+    "memory_bytes": 41_943_040,
+    "peak_bytes": 62_914_560,
+    "deterministic": True,
+    "sample": "given",
+    "rows_tested": 100,
+    "latency_ms": {"1": 0.02, "64": 0.4},
+    "checks": [{"name": "loads", "ok": True, "detail": ""}],
+    "compiled": {
+        "used": True,
+        "reason": "",
+        "rows_compared": 400,
+        "largest_difference": 2.4e-7,
+        "relative_tolerance": 1e-5,
+        "absolute_tolerance": 1e-6,
+        "latency_ms": {"1": 0.02, "64": 0.4},
+    },
+    "independent": True,
+    "optimised": None,
+}
+_VERSION: Final[dict[str, Any]] = {
+    "id": _VERSION_ID,
+    "model": "churn",
+    "number": 3,
+    "state": "ready",
+    "format": "joblib",
+    "filename": "churn.joblib",
+    "size": 184_320,
+    "digest": _DIGEST,
+    "description": "With last month's data.",
+    "labels": None,
+    "image": None,
+    "signature": _SIGNATURE,
+    "report": _REPORT,
+    "rejection": None,
+    "created_at": _AT,
+    "created_by": "ada",
+    "validated_at": _AT,
+    "archived_at": None,
+}
+_REJECTED: Final[dict[str, Any]] = {
+    **_VERSION,
+    "number": 4,
+    "state": "rejected",
+    "signature": None,
+    "report": None,
+    "rejection": {
+        "code": "load_failed",
+        "advice": "Save the model again with a version of its framework that is installed here.",
+        "detail": "The file ends in the middle of an array.",
+    },
+}
+_SETTINGS: Final[dict[str, Any]] = {
+    "deadline_s": 0.5,
+    "batching": {"mode": "auto", "max_rows": 0, "max_wait_ms": -1, "latency_target_ms": 0},
+    "replicas": {"min": 1, "max": 2},
+    "concurrency": 0,
+    "recording": {
+        "enabled": True,
+        "sample": 1,
+        "inputs": "keep",
+        "outputs": "keep",
+        "fields": {"age": "hash"},
+        "keep_days": 30,
+    },
+    "memory": {"keep": "auto", "idle_s": 300},
+    "not_finite": "null",
+    "golden": "enforce",
+}
+_DEPLOYMENT: Final[dict[str, Any]] = {
+    "name": "churn",
+    "model": "churn",
+    "version": 3,
+    "version_id": _VERSION_ID,
+    "previous_version": 2,
+    "revision": 5,
+    "updated_at": _AT,
+    "updated_by": "ada",
+    "settings": _SETTINGS,
+    "serving": [{"server": "server", "snapshot": 12, "version": 3, "at": _AT, "failing": ""}],
+}
+_FACTS: Final[dict[str, Any]] = {
+    "id": _PREDICTION_ID,
+    "at": _AT,
+    "request_id": "order-4711",
+    "deployment": "churn",
+    "version_id": _VERSION_ID,
+    "version": 3,
+    "key_id": _KEY["id"],
+    "dialect": "native",
+    "outcome": "ok",
+    "code": "",
+    "status": 200,
+    "rows": 1,
+    "total_ms": 0.9,
+    "queue_ms": 0.1,
+    "run_ms": 0.3,
+    "content_type": "application/json",
+}
+_ASKED: Final[dict[str, Any]] = {"inputs": [[41, 3]]}
+_TOLD: Final[dict[str, Any]] = {"id": _PREDICTION_ID, "version": 3, "outputs": {"label": [1]}}
+_SIDE: Final[dict[str, Any]] = {"content_type": "application/json", "base64": None, "note": ""}
+_RECORDED: Final[dict[str, Any]] = {**_FACTS, "inputs": {**_SIDE, "value": _ASKED}, "outputs": {**_SIDE, "value": _TOLD}}
+_SAME: Final[dict[str, Any]] = {"rows": 200, "differ": 0, "largest_difference": 0}
+_SUMMARY: Final[dict[str, Any]] = {
+    "original": {"digest": _DIGEST, "format": "joblib", "runner": "sklearn", "precision": "f32"},
+    "serving": {"digest": _DIGEST[::-1], "format": "onnx", "runner": "onnx", "precision": "f32"},
+    "predictions": 200,
+    "replayed": 200,
+    "skipped": {},
+    "rows": 200,
+    "rows_equal": 199,
+    "rows_refused": 0,
+    "recorded_serving": _SAME,
+    "serving_original": {"rows": 200, "differ": 1, "largest_difference": 0.25},
+    "recorded_original": {"rows": 200, "differ": 1, "largest_difference": 0.25},
+    "largest_difference": 0.25,
+    "relative_tolerance": 1e-5,
+    "absolute_tolerance": 1e-6,
+    "compared": "numbers",
+}
+_REPLAY_FACTS: Final[dict[str, Any]] = {
+    "id": "rpl_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
+    "model": "churn",
+    "version": 3,
+    "version_id": _VERSION_ID,
+    "state": "done",
+    "asked": {"predictions": [], "last": 200, "rows": False},
+    "created_at": _AT,
+    "created_by": "ada",
+    "expires_at": _AT,
+    "started_at": _AT,
+    "finished_at": _AT,
+    "progress": 200,
+    "summary": _SUMMARY,
+    "failure": None,
+}
+
+
+def _said(probability: float) -> dict[str, Any]:
+    return {"outputs": {"probability": probability}, "error": "", "note": ""}
+
+
+_DIFFERING: Final[dict[str, Any]] = {
+    "prediction": _PREDICTION_ID,
+    "row": 0,
+    "differs": ["serving_original", "recorded_original"],
+    "recorded": _said(0.75),
+    "serving": _said(0.75),
+    "original": _said(0.5),
+    "hidden": [],
+}
+_SAFETY: Final[dict[str, Any]] = {
+    "code_formats": {"allowed": True, "reason": "Our own people alone push models.", "set_by": "ada", "set_at": _AT},
+    "sandbox": {"accepted": None, "reason": "", "set_by": "", "set_at": None},
+}
+_ENTRY: Final[dict[str, Any]] = {
+    "id": "aud_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
+    "at": _AT,
+    "actor": _KEY["id"],
+    "actor_name": "ada",
+    "action": "deployment.promote",
+    "target": "dep_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
+    "request_id": "req_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
+    "details": {"version": "3", "revision": "5"},
+}
+
+
+def _page(*items: dict[str, Any]) -> dict[str, Any]:
+    return {"items": list(items), "next_cursor": None}
+
+
+_ALIAS: Final[dict[str, Any]] = {
+    "name": "champion",
+    "version": 3,
+    "version_id": _VERSION_ID,
+    "revision": 2,
+    "changed_at": _AT,
+    "changed_by": "ada",
+}
+_MOVE: Final[dict[str, Any]] = {
+    "revision": 1,
+    "from_version": None,
+    "from_version_id": None,
+    "to_version": 3,
+    "to_version_id": _VERSION_ID,
+    "at": _AT,
+    "by": "ada",
+}
+
+EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
+    "AcceptSandbox": [{"accepted": "L1", "reason": "This kernel has no Landlock yet."}],
+    "AllowCode": [{"allowed": True, "reason": "Our own people alone push models."}],
+    "Alias": [_ALIAS],
+    "AliasMovePage": [_page(_MOVE)],
+    "AliasPage": [_page(_ALIAS)],
+    "AuditEntryPage": [_page(_ENTRY)],
+    "Caller": [{"key": _OWN_KEY, "user": _USER}],
+    "ChangeSettings": [{"settings": {"deadline_s": 0.5, "recording": {"fields": {"age": "hash"}}, "replicas": None}}],
+    "ControlPlaneHealth": [{"status": "ok"}],
+    "Deployment": [_DEPLOYMENT],
+    "DeploymentPage": [_page(_DEPLOYMENT)],
+    "IssuedKey": [_ISSUED],
+    "KeyPage": [_page(_KEY)],
+    "Model": [_MODEL],
+    "ModelPage": [{"items": [_MODEL], "next_cursor": "Y2h1cm4"}],
+    "NewDescription": [{"description": "Who will leave next month?"}],
+    "NewKey": [{"name": "web shop", "scopes": ["predict"], "rate": "600/min", "burst": 100, "expires_in_days": 365}],
+    "NewModel": [{"name": "churn", "description": "Who will leave next month?"}],
+    "NewReplay": [{"last": 200}, {"predictions": [_PREDICTION_ID]}, {"rows": [[41, 3]]}],
+    "PlannedUpload": [{"filename": "churn.joblib", "size": 184_320}],
+    "PointTo": [{"version": 3}],
+    "PredictionFactsPage": [_page(_FACTS)],
+    "PredictionRecord": [_RECORDED],
+    "Promote": [{"version": 3}],
+    "Replay": [{**_REPLAY_FACTS, "details": {"differing": [_DIFFERING], "skipped": []}}],
+    "ReplayFactsPage": [_page(_REPLAY_FACTS)],
+    "Safety": [_SAFETY],
+    "SetUp": [{"token": "mks_printed_by_modelkeep_serve", "name": "ada"}],
+    "SetUpDone": [{"user": _USER, "key": {**_ISSUED, "name": "first key", "scopes": ["admin"]}}],
+    "Version": [_VERSION, _REJECTED],
+    "VersionPage": [_page(_VERSION)],
+}
+"""Whole bodies: of requests and answers. What is within them is shown by them."""

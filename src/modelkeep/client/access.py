@@ -1,0 +1,61 @@
+"""Who may do what: setting up, keys, and what is allowed although it is dangerous; and whether a server is well."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from modelkeep.client.results import Key, Listing
+from modelkeep.client.server import Server, part
+from modelkeep.client.steps import Steps
+
+
+def setup(server: Server, token: str, *, name: str = "admin") -> Steps[Key]:
+    """Make the first administrator from the one-time token that the server printed; returns a key with its secret."""
+    return Key.read((yield from server.document("POST", "/setup", {"token": token, "name": name}))["key"])
+
+
+def me(server: Server) -> Steps[Key]:
+    """Return the key in use."""
+    return Key.read((yield from server.get("/me"))["key"])
+
+
+def keys(server: Server) -> Steps[list[Key]]:
+    """Return the API keys, without their secrets."""
+    return Listing((yield from server.items("/keys", Key.read)))
+
+
+def create_key(
+    server: Server, name: str, scopes: Sequence[str], *, expires_in_days: int | None = None, rate: str = "unlimited"
+) -> Steps[Key]:
+    """Make an API key; `secret` in the answer is shown this once. `rate`: requests a minute, as "100/min"."""
+    body = {"name": name, "scopes": list(scopes), "expires_in_days": expires_in_days, "rate": rate}
+    return Key.read((yield from server.document("POST", "/keys", body)))
+
+
+def revoke_key(server: Server, key_id: str) -> Steps[None]:
+    """Make a key worthless at once."""
+    yield from server.document("DELETE", f"/keys/{part(key_id)}")
+
+
+def safety(server: Server) -> Steps[Mapping[str, Any]]:
+    """Return the switches of the installation: what they are set to, by whom, when and why."""
+    return dict((yield from server.get("/safety")))
+
+
+def allow_code(server: Server, *, allowed: bool = True, reason: str) -> Steps[Mapping[str, Any]]:
+    """Let files that can run code when they are loaded be uploaded, or no more; for administrators."""
+    return dict((yield from server.document("PUT", "/safety/code-formats", {"allowed": allowed, "reason": reason})))
+
+
+def accept_sandbox(server: Server, level: str | None, *, reason: str) -> Steps[Mapping[str, Any]]:
+    """Let every model be loaded at this level of the lock-down ("L1", "L0"); None takes that back."""
+    return dict((yield from server.document("PUT", "/safety/sandbox", {"accepted": level, "reason": reason})))
+
+
+def health(server: Server) -> Steps[Mapping[str, Any]]:
+    """Return what the server says of itself; needs no key."""
+    return dict((yield from server.status("/healthz")))
+
+
+def readiness(server: Server) -> Steps[Mapping[str, Any]]:
+    """Return whether the server is ready to answer predictions, and if not, why; needs no key."""
+    return dict((yield from server.status("/readyz")))

@@ -1,0 +1,36 @@
+"""Deployments: which version answers where, and with which settings."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from modelkeep.client.results import Deployment, Listing
+from modelkeep.client.server import Server, if_match, part
+from modelkeep.client.steps import Steps
+
+
+def deployments(server: Server) -> Steps[list[Deployment]]:
+    """Return the deployments."""
+    return Listing((yield from server.items("/deployments", Deployment.read)))
+
+
+def deployment(server: Server, name: str) -> Steps[Deployment]:
+    """Return one deployment."""
+    return Deployment.read((yield from server.get(f"/deployments/{part(name)}")))
+
+
+def promote(server: Server, name: str, version: int, *, revision: int | None = None) -> Steps[Deployment]:
+    """Let `version` answer at the deployment `name`. With `revision`, only if it was not changed since that one."""
+    path, body = f"/deployments/{part(name)}/promote", {"version": version}
+    return Deployment.read(
+        (yield from server.document("POST", path, body, headers=if_match(revision), repeat=revision is None))
+    )
+
+
+def configure(server: Server, name: str, settings: Mapping[str, Any], *, revision: int | None = None) -> Steps[Deployment]:
+    """Change settings of a deployment: what is not named stays, None brings a default back.
+
+    With `revision`, only if it was not changed since that one; otherwise `Conflict` is raised.
+    """
+    path, body = f"/deployments/{part(name)}", {"settings": dict(settings)}
+    document = yield from server.document("PATCH", path, body, headers=if_match(revision), repeat=revision is None)
+    return Deployment.read(document)

@@ -1,0 +1,78 @@
+"""How many RPCs each caller has under way, so that nobody takes the places of all others.
+
+A caller is a key; where there is none, the address from which it calls. Those without a key have few places, which those with
+one never take, and neither have all of the server's: some are left for what is refused.
+"""
+
+import ipaddress
+from asyncio import Semaphore
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+from urllib.parse import unquote
+
+from modelkeep.contracts.errors import Limited
+from modelkeep.contracts.snapshot import ServedKey
+
+MOST_AT_ONCE: Final = 2048
+_MOST_UNKNOWN: Final = 128
+_MOST_KNOWN: Final = MOST_AT_ONCE - 2 * _MOST_UNKNOWN
+_MOST_OF_ADDRESS: Final = 16
+_MOST_OF_KEY: Final = 256
+_READING_OF_ADDRESS: Final = 4
+_READING_OF_KEY: Final = 32
+_NETWORK: Final = 64
+
+
+class TooManyRpcs(Limited):
+    """This caller has as many RPCs under way as it may have: wait for one to end."""
+
+    code = "too_many_rpcs"
+
+
+class _Caller:
+    __slots__ = ("reading", "under_way")
+
+    def __init__(self, reading: int) -> None:
+        self.under_way = 0
+        self.reading = Semaphore(reading)
+
+
+class Places:
+    """The places of one server process."""
+
+    def __init__(self) -> None:
+        self._callers: dict[tuple[bool, str], _Caller] = {}
+        self._under_way = {True: 0, False: 0}
+
+    @contextmanager
+    def taken(self, key: ServedKey | None, peer: str) -> Iterator[Semaphore]:
+        """Hold a place, and give what is to be held while a message is read; raises `TooManyRpcs`."""
+        known = key is not None
+        name = known, key.id if key is not None else host_of(peer)
+        caller = self._callers.get(name)
+        of_all, of_one = (_MOST_KNOWN, _MOST_OF_KEY) if known else (_MOST_UNKNOWN, _MOST_OF_ADDRESS)
+        if self._under_way[known] >= of_all or (caller is not None and caller.under_way >= of_one):
+            raise TooManyRpcs(retry_after_s=1)
+        if caller is None:
+            caller = self._callers[name] = _Caller(_READING_OF_KEY if known else _READING_OF_ADDRESS)
+        caller.under_way += 1
+        self._under_way[known] += 1
+        try:
+            yield caller.reading
+        finally:
+            self._under_way[known] -= 1
+            caller.under_way -= 1
+            if not caller.under_way:
+                del self._callers[name]
+
+
+def host_of(peer: str) -> str:
+    """Return who calls from a gRPC address (`ipv4:192.0.2.1:4711`): one of IPv6 by its network, of which a host has it all."""
+    host = unquote(peer).rpartition(":")[0]
+    with suppress(ValueError):
+        address = ipaddress.IPv6Address(host.removeprefix("ipv6:").strip("[]"))
+        if address.ipv4_mapped is not None:
+            return f"ipv4:{address.ipv4_mapped}"
+        return str(ipaddress.IPv6Network((int(address), _NETWORK), strict=False))
+    return host

@@ -1,0 +1,109 @@
+"""The gRPC server of one server process: its services, its port and its bounds, and how it ends."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import grpc
+from grpc import aio
+
+from modelkeep.serving.engine import Engine
+from modelkeep.serving.forward import Forward
+from modelkeep.serving.grpc import health, inference, reflection
+from modelkeep.serving.grpc.door import GrpcDoor
+from modelkeep.serving.grpc.health import Health
+from modelkeep.serving.grpc.inference import Inference, Needs
+from modelkeep.serving.grpc.places import MOST_AT_ONCE
+from modelkeep.serving.grpc.reflection import Reflection
+from modelkeep.serving.grpc.settings import GrpcAddress
+from modelkeep.serving.keys import Keys
+from modelkeep.serving.metrics import Metrics
+from modelkeep.serving.router import Router
+from modelkeep.serving.settings import ServingSettings
+
+_BOUNDS: Final = (
+    ("grpc.so_reuseport", 1),  # several server processes listen on one port
+    ("grpc.max_concurrent_streams", 512),  # of one connection
+    ("grpc.compression_enabled_algorithms_bitset", 1),  # none: the library unpacks all of a message before it looks at its size
+    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.absolute_max_metadata_size", 32 * 1024),
+    # whoever is gone without a word is noticed within 80 s, and whoever asks for that too often is sent away
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 3),
+    # a connection's end is no event to a client; it bounds how long one that does not read holds what it asked for
+    ("grpc.max_connection_age_ms", 3_600_000),
+    ("grpc.max_connection_age_grace_ms", 300_000),
+)
+
+
+class GrpcServer:
+    """Answers on its address from `start` to `stop`. `ready` says whether health does."""
+
+    def __init__(
+        self,
+        address: GrpcAddress,
+        settings: ServingSettings,
+        *,
+        router: Router,
+        engine: Engine,
+        keys: Keys,
+        metrics: Metrics,
+        forward: Forward,
+        needs: Needs,
+        ready: Callable[[], bool],
+        version: str,
+    ) -> None:
+        services = frozenset({inference.SERVICE, health.SERVICE, reflection.SERVICE})
+        self._health = Health(services, ready)
+        rpcs = [
+            *Inference(
+                router=router,
+                engine=engine,
+                keys=keys,
+                metrics=metrics,
+                forward=forward,
+                needs=needs,
+                ready=ready,
+                version=version,
+            ).rpcs(),
+            *self._health.rpcs(),
+            *Reflection(services).rpcs(),
+        ]
+        self._door = GrpcDoor(rpcs, keys, metrics)
+        largest = settings.max_body_mb * 1024 * 1024
+        options = (*_BOUNDS, ("grpc.max_receive_message_length", largest))
+        self._server = aio.server(options=options, maximum_concurrent_rpcs=MOST_AT_ONCE)
+        self._server.add_generic_rpc_handlers((self._door,))
+        self.port = self._listen(address)
+        logging.getLogger("grpc._cython.cygrpc").addFilter(_without_values)
+
+    async def start(self) -> None:
+        """Begin to answer."""
+        self._health.tend()
+        await self._server.start()
+
+    def tend(self) -> None:
+        """Tell those who watch the health what has changed; to be called about once a second, and when it has."""
+        self._health.tend()
+
+    async def stop(self, grace_s: float) -> None:
+        """Accept nothing more, tell callers so, and finish what is under way, within `grace_s` seconds."""
+        self._door.end_conversations()
+        await self._server.stop(grace_s)
+
+    def _listen(self, address: GrpcAddress) -> int:
+        if not address.certificate:
+            return int(self._server.add_insecure_port(address.address))
+        pair = (Path(address.key).read_bytes(), Path(address.certificate).read_bytes())
+        authorities = Path(address.client_ca).read_bytes() if address.client_ca else None
+        credentials = grpc.ssl_server_credentials([pair], authorities, require_client_auth=authorities is not None)
+        return int(self._server.add_secure_port(address.address, credentials))
+
+
+def _without_values(record: logging.LogRecord) -> bool:
+    """Keep out of the log what the library says of metadata that are no UTF-8: it would be a caller's key, for one."""
+    return not record.getMessage().startswith("Invalid encoding")
