@@ -204,9 +204,9 @@ find it again in the log.
 of base64 texts. Missing values are `null`, where the signature says `nullable`. `top_k` asks for the best classes of each row,
 `outputs` for some outputs only, `version` for the version of this number or [alias](../how-to/aliases.md) and not the promoted
 one; the query takes it too, and a header in every dialect: `X-Modelkeep-Version`. `include` adds `metadata` about the answer:
-`["timings", "version"]` says how long its parts took and which file answered. Beside a picture, `top_k` and `include` come in
-the query or as fields of the form. `X-Request-Timeout: 0.5` sets a deadline in seconds. The answer names the prediction (`id`,
-also `X-Prediction-ID`) and the version that gave it:
+`["timings", "version"]` says how long its parts took and which file answered. Beside a picture, `top_k`, `outputs` and
+`include` come in the query or as fields of the form, with commas between names. `X-Request-Timeout: 0.5` sets a deadline in
+seconds. The answer names the prediction (`id`, also `X-Prediction-ID`) and the version that gave it:
 
 ```json
 {{"id": "prd_01J...", "deployment": "churn", "model": "churn", "version": 3,

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from fixtures.artifacts import onnx_identity
+from fixtures.artifacts import onnx_columns, onnx_identity
 from fixtures.installation import NO_NAMESPACES, Installation, free_port, installed
 from modelkeep.contracts.signature import Dtype
 
@@ -33,6 +33,18 @@ def echoes(house: Installation, tmp_path_factory: pytest.TempPathFactory) -> dic
             names[dtype] = f"echo-{dtype.value.lower()}"
             client.push(file, names[dtype])
     return names
+
+
+@pytest.fixture(scope="session")
+def columns(house: Installation, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A deployment in the shared installation with a column of each datatype, named in small letters: `int8` to `int8_out`."""
+    file = tmp_path_factory.mktemp("columns") / "columns.onnx"
+    file.write_bytes(
+        onnx_columns({one.value.lower(): onnx.helper.np_dtype_to_tensor_dtype(np.dtype(one.numpy)) for one in Dtype})
+    )
+    with house.client() as client:
+        client.push(file, "columns-of-all-kinds")
+    return "columns-of-all-kinds"
 
 
 @pytest.fixture(params=["", pytest.param(NO_NAMESPACES, marks=_BY_NUMBER)])

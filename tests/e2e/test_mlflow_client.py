@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from fixtures.artifacts import onnx_file, value
+from fixtures.artifacts import onnx_columns
 from fixtures.foreign import Foreign, foreign
 from fixtures.installation import Installation
 from fixtures.pages import programs
@@ -32,19 +32,12 @@ def mlflow() -> Foreign:
     return foreign("mlflow")
 
 
-def table_of_all_kinds() -> bytes:
-    """Answers each column as it came."""
-    nodes = [onnx.helper.make_node("Identity", [name], [f"{name}_out"]) for name in KINDS]
-    outputs = [value(f"{name}_out", kind, ["n"]) for name, kind in KINDS.items()]
-    return onnx_file(nodes, [value(name, kind, ["n"]) for name, kind in KINDS.items()], outputs)
-
-
 @pytest.fixture(scope="module")
 def found(
     house: Installation, echoes: dict[Dtype, str], mlflow: Foreign, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("mlflow")
-    (folder / "kinds.onnx").write_bytes(table_of_all_kinds())
+    (folder / "kinds.onnx").write_bytes(onnx_columns(KINDS))
     with house.client() as client:
         client.push(folder / "kinds.onnx", "mlflow-kinds")
     task = {

@@ -48,6 +48,12 @@ async def test_a_walk_without_blocking(house: Installation, tmp_path: Path) -> N
         assert [one.outputs["label"].tolist() for one in answers] == [[n > 9] for n in range(20)]
         many = await client.predict_many("awaited", pa.Table.from_pandas(rows, preserve_index=False), chunk=6)
         assert [len(one.outputs["label"]) for one in many] == [6, 6, 6, 2]
+        only = await client.predict("awaited", rows.head(2), outputs=["label"])
+        assert {name: values.tolist() for name, values in only.outputs.items()} == {"label": [False, False]}
+        with pytest.raises(InvalidInput) as caught:
+            await client.predict("awaited", rows.head(2), outputs=["label", "labels"])
+        assert [field.path for field in caught.value.fields] == ["outputs.labels"]
+        assert "it has label, probabilities" in str(caught.value)
         assert (await client.promote("awaited", 1)).version == 1
         file = await client.download("awaited", 1, tmp_path)
         assert file.name == "model.skops"

@@ -9,9 +9,8 @@ from tritonclient.http.aio import InferenceServerClient as AsyncClient
 from tritonclient.utils import InferenceServerException
 
 from fixtures.installation import Installation, eventually
-from modelkeep.contracts.signature import FLOATS, Dtype
-
-TEXTS = ["", "za\u017c\u00f3\u0142\u0107 \u4e2d\u6587 \U0001f600", "plain", 'quote" back\\slash \n tab\t']
+from fixtures.limits import TEXTS, at_its_limits
+from modelkeep.contracts.signature import Dtype
 
 
 class Asker:
@@ -43,18 +42,6 @@ def ask(house: Installation) -> Iterator[Asker]:
     asker = Asker(house)
     yield asker
     asker.client.close()
-
-
-def at_its_limits(dtype: Dtype) -> np.ndarray:
-    if dtype is Dtype.BYTES:
-        return np.array(TEXTS, dtype=object).reshape(2, 2)
-    if dtype is Dtype.BOOL:
-        return np.array([[True, False], [False, True]])
-    if dtype in FLOATS:
-        found = np.finfo(dtype.numpy)
-        return np.array([[found.max, found.smallest_subnormal], [-0.0, 0.1]], dtype.numpy)
-    limits = np.iinfo(dtype.numpy)
-    return np.array([[limits.min, limits.max], [limits.max // 2 + 1, 1]], dtype.numpy)
 
 
 @pytest.mark.parametrize("dtype", list(Dtype))

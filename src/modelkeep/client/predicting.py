@@ -22,6 +22,7 @@ def predict(
     *,
     top_k: int | None = None,
     version: int | str | None = None,
+    outputs: Sequence[str] = (),
     include: Sequence[str] = (),
 ) -> Steps[Prediction]:
     """Ask the deployment `name` for predictions.
@@ -29,22 +30,23 @@ def predict(
     `inputs` are rows (lists, a numpy array, a DataFrame of pandas or polars, an Arrow table, a dict of columns or of named
     tensors, a record, a list of records), or pictures (a path, bytes, a PIL image, or a list of these). `top_k`: how many
     labels to name for each. `version`: the alias or number of the version that is to answer, where it is not the promoted one.
-    `include`: what the answer is to say of itself, "timings" or "version", in `metadata`.
+    `outputs`: those to answer with, where not all are wanted. `include`: what the answer is to say of itself, "timings" or
+    "version", in `metadata`.
     """
     path = f"/predict/{part(name)}"
     headers = {} if version is None else {"x-modelkeep-version": str(version)}
+    named = {"outputs": _names(outputs), "include": _names(include)}
     if are_pictures(inputs):
         pictures = yield Work(partial(pictures_in, inputs))
         form = partial(nullcontext, [("file", (one.name, one.data, _OCTETS)) for one in pictures])
         query: dict[str, object] = {} if top_k is None else {"top_k": top_k}
-        query |= {"include": ",".join(include)} if include else {}
+        query |= {what: ",".join(names) for what, names in named.items() if names}
         sent = server.document("POST", path, parts=form, params=query, headers=headers, repeat=True)
         return Prediction.read((yield from sent))
     body: dict[str, Any] = {"inputs": rows_in(inputs)}
     if top_k is not None:
         body["top_k"] = top_k
-    if include:
-        body["include"] = list(include)
+    body |= {what: names for what, names in named.items() if names}
     headers["content-type"] = "application/json"
     return Prediction.read((yield from server.document("POST", path, content=encode(body), headers=headers, repeat=True)))
 
@@ -58,6 +60,7 @@ def predict_many(
     at_once: int = 4,
     top_k: int | None = None,
     version: int | str | None = None,
+    outputs: Sequence[str] = (),
 ) -> Steps[list[Prediction]]:
     """Ask for predictions on many rows, `chunk` of them a request and `at_once` requests at a time; answers are in order.
 
@@ -66,8 +69,12 @@ def predict_many(
     """
     if chunk < 1 or at_once < 1:
         raise Invalid("`chunk` and `at_once` are whole numbers of at least 1.", code="invalid_input")
-    each = (predict(server, name, piece, top_k=top_k, version=version) for piece in _pieces(rows, chunk))
+    each = (predict(server, name, piece, top_k=top_k, version=version, outputs=outputs) for piece in _pieces(rows, chunk))
     return Listing((yield Together(each, at_once)))
+
+
+def _names(given: Sequence[str]) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)
 
 
 def _pieces(rows: object, chunk: int) -> Iterator[object]:

@@ -48,6 +48,15 @@ def test_a_table_is_answered_row_by_row_from_a_file_and_from_a_pipe(modelkeep, t
     assert [line.split("\t")[1] for line in lines[1:]] == answer["outputs"]["label"]
 
 
+def test_an_output_is_asked_for_alone(modelkeep, tumours):
+    done = modelkeep("predict", "tumours", "--file", tumours.sample, "--output", "label", "--json")
+    assert json.loads(done.stdout)["outputs"].keys() == {"label"}
+    wrong = modelkeep("predict", "tumours", "--file", tumours.sample, "--output", "labels")
+    assert wrong.returncode == 4
+    assert "outputs.labels" in wrong.stderr
+    assert "it has label, probabilities" in wrong.stderr
+
+
 def test_rows_that_do_not_fit_name_the_column_and_its_code(modelkeep, tumours):
     done = modelkeep("predict", "tumours", "--rows", '[{"mean radius": "large"}]')
     assert done.returncode == 4

@@ -88,6 +88,12 @@ def test_a_prediction_is_a_table_and_names_its_version(command, pushed):
     assert done.err == "churn version 1 · prd_1\n"
 
 
+def test_outputs_are_asked_for_by_name(command, standin, pushed):
+    done = command("predict", "churn", "--rows", "[[1, 2]]", "--output", "probabilities", "--output", "label")
+    assert done.out.splitlines() == ["row\tclass\tprobabilities\tlabel", "0\tyes\t[0.25, 0.75]\t1"]
+    assert standin.predictions[-1]["outputs"] == ["probabilities", "label"]
+
+
 def test_pictures_come_back_as_labels(command, standin, pushed, tmp_path, monkeypatch):
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(b"\xff\xd8\xff" + name.encode())

@@ -72,6 +72,19 @@ def test_top_k_goes_with_rows_too(client, standin, pushed):
     assert standin.predictions[-1] == {"inputs": [[1, 2]], "top_k": 3}
 
 
+def test_outputs_are_asked_for_by_name(client, standin, pushed):
+    answer = client.predict("churn", [[1, 2]], outputs=["probabilities", "label"])
+    assert standin.predictions[-1] == {"inputs": [[1, 2]], "outputs": ["probabilities", "label"]}
+    assert list(answer.outputs) == ["probabilities", "label"]
+    client.predict("churn", [[1, 2]], outputs="label")
+    assert standin.predictions[-1]["outputs"] == ["label"]
+    client.predict("churn", [[1, 2]], outputs=())
+    assert standin.predictions[-1].keys() == {"inputs"}
+    answers = client.predict_many("churn", [[1, 2]] * 3, chunk=2, outputs=["label"])
+    assert [list(one.outputs) for one in answers] == [["label"], ["label"]]
+    assert list(client.predict("churn", b"\xff\xd8\xffone", outputs=["scores", "size"]).outputs) == ["scores", "size"]
+
+
 def test_a_refused_row_is_named_with_its_path_and_code(client, pushed):
     with pytest.raises(Invalid) as caught:
         client.predict("churn", [[1, "a"]])

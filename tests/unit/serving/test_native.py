@@ -200,6 +200,36 @@ async def test_pictures_are_answered_with_classes_unless_outputs_are_asked_for(h
     assert answer.json()["outputs"] == {"scores": [[1, 1, 0, 0]]}
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"content": b"ab", "headers": {"content-type": "image/png"}, "params": {"outputs": "size,scores"}},
+        {"files": {"file": b"ab"}, "params": {"outputs": "size,scores"}},
+        {"files": {"file": b"ab", "outputs": (None, "size,scores")}},
+    ],
+)
+async def test_outputs_are_asked_for_beside_a_picture_as_it_is(house, images, sent: dict) -> None:
+    outputs = (*images.signature.outputs, TensorSpec("size", Dtype.INT64, (-1,)))
+    sized = Signature(images.signature.inputs, outputs, image=True)
+    size = lambda inputs: images.compute(inputs) | {"size": np.array([len(one) for one in inputs["image"]])}  # noqa: E731
+    await house.serve("m", sized, size, scores="scores")
+    answer = (await house.client.post(PREDICT, **sent)).json()
+    assert list(answer["outputs"].items()) == [("size", [2]), ("scores", [[1, 1, 0, 0]])]
+    assert "predictions" not in answer
+    wrong = {"params": {"outputs": "scores,colour"}, "content": b"ab", "headers": {"content-type": "image/png"}}
+    assert faults(await house.client.post(PREDICT, **wrong)) == [("outputs.colour", "unknown_output")]
+
+
+async def test_classes_and_outputs_are_answered_together(house) -> None:
+    signature = Signature((TensorSpec("x", Dtype.FP32, (-1, 3)),), (TensorSpec("p", Dtype.FP32, (-1, 3)),))
+    await house.serve("m", signature, lambda inputs: {"p": inputs["x"]}, scores="p")
+    body = {"inputs": [[1, 9, 5]], "top_k": 1}
+    assert "outputs" not in (await house.client.post(PREDICT, json=body)).json()
+    answer = (await house.client.post(PREDICT, json=body | {"outputs": ["p"]})).json()
+    assert answer["predictions"] == [[{"label": "1", "index": 1, "score": 9.0}]]
+    assert answer["outputs"] == {"p": [[1.0, 9.0, 5.0]]}
+
+
 async def test_several_pictures_of_a_form_are_several_rows(house, images) -> None:
     await house.serve("m", images.signature, images.compute, scores="scores", labels=("ant", "bee", "cat", "dog"))
     answer = await house.client.post(f"{PREDICT}?top_k=1", files=[("file", b"aa"), ("file", b"bb"), ("files", b"c")])

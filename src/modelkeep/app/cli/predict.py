@@ -22,6 +22,8 @@ EXAMPLES = """[bold]Examples[/bold]
 
   modelkeep predict churn --file rows.csv --version champion
 
+  modelkeep predict churn --file rows.csv --output label
+
   modelkeep predict photos --image cat.jpg --image dog.jpg --top-k 3
 
   head -3 rows.csv | modelkeep predict churn --json
@@ -39,6 +41,9 @@ def predict(
         list[Path] | None, typer.Option(metavar="PICTURE", help="A picture; give it several times for several.")
     ] = None,
     top_k: Annotated[int | None, typer.Option(min=1, metavar="N", help="How many labels to name for each.")] = None,
+    output: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="An output to answer with; several times for several.")
+    ] = None,
     version: Annotated[
         str | None, typer.Option(metavar="VERSION", help="Alias or number of the version to ask, if not the promoted one.")
     ] = None,
@@ -55,7 +60,7 @@ def predict(
         refined("unsupported_media_type", rows_only),
         refined("version_not_served", f"`modelkeep alias list {name}` lists the aliases."),
     ):
-        prediction = _ask(client, name, inputs, {"top_k": top_k, "version": version})
+        prediction = _ask(client, name, inputs, {"top_k": top_k, "version": version, "outputs": output or []})
     screen.result(prediction.raw, lambda: _show(screen, prediction, [one.name for one in image or []]))
 
 
@@ -96,7 +101,7 @@ def _inputs(rows: str | None, file: Path | None, images: list[Path]) -> Any:  # 
 def _show(screen: Screen, prediction: "Prediction", names: list[str]) -> None:
     if prediction.predictions:
         screen.table(*_labels(prediction, names))
-    else:
+    if prediction.raw.get("outputs") or not prediction.predictions:
         screen.table(*_outputs(prediction))
     screen.news(f"{prediction.model} version {prediction.version} · {prediction.id}")
 

@@ -78,6 +78,13 @@ _INCLUDE: Final[Document] = {
     "schema": {"type": "string", "pattern": "^(timings|version)(,(timings|version))*$"},
     "example": "timings,version",
 }
+_WANTED: Final[Document] = {
+    "name": "outputs",
+    "in": "query",
+    "description": "For pictures as they are: the outputs to answer with, with a comma between.",
+    "schema": {"type": "string", "minLength": 1},
+    "example": "scores",
+}
 _TOP_K: Final[Document] = {
     "name": "top_k",
     "in": "query",
@@ -94,7 +101,7 @@ def describe() -> Description:
 
 
 def _paths() -> Document:
-    both = [_VERSION, VERSION, _TOP_K, _INCLUDE, DEADLINE]
+    both = [_VERSION, VERSION, _TOP_K, _WANTED, _INCLUDE, DEADLINE]
     answers = {"200": answer("The answer.", as_json("Prediction", outputs=_OUTPUTS, classes=_CLASSES, more=_TIMED), *SAID)}
     about = (
         "`inputs` is a list of rows, of records, or an object of columns; for a model with several inputs an object of nested "
@@ -149,6 +156,7 @@ def _body() -> Document:
         "properties": {
             "file": {"type": "string", "format": "binary", "description": "A picture; the part may come several times."},
             "top_k": _TOP_K["schema"],
+            "outputs": _WANTED["schema"],
             "include": _INCLUDE["schema"],
         },
     }

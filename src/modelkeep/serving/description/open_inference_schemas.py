@@ -34,7 +34,17 @@ _BYTES: Final[Document] = {
     "minimum": 0,
     "description": "How many bytes of this tensor follow the JSON, where they do.",
 }
-_KIND: Final[Document] = {"type": "string", "description": "How texts are meant: `base64` for what they stand for."}
+_KIND: Final[Document] = {
+    "type": "string",
+    "description": "How texts are meant: `base64` for what they stand for, `pd_json` for the values that they are as JSON.",
+}
+_WHOLE: Final[Document] = {
+    "type": "string",
+    "description": (
+        "`np` or `str`: the only tensor is the model's only input, whatever its name. Others hold for each input that has none."
+    ),
+}
+_ENCODED: Final[Document] = {"type": "string", "description": "`base64` where texts are wanted, or written, so."}
 
 
 def made() -> Document:
@@ -86,11 +96,15 @@ def _describe_parameters(found: Document) -> None:
     timeout = {"type": "integer", "minimum": 0, "maximum": MAX_TIMEOUT_US, "description": "Microseconds; 0 for no limit."}
     all_bytes = flag | {"description": "Whether outputs are wanted as bytes that say nothing of it themselves."}
     known = {
-        "InferenceRequest": {"timeout": timeout, "binary_data_output": all_bytes, "content_type": _KIND},
+        "InferenceRequest": {"timeout": timeout, "binary_data_output": all_bytes, "content_type": _WHOLE},
         "RequestInput": {"binary_data_size": _BYTES, "content_type": _KIND},
-        "RequestOutput": {"binary_data": flag | {"description": "Whether as bytes."}, "classification": classes},
+        "RequestOutput": {
+            "binary_data": flag | {"description": "Whether as bytes."},
+            "classification": classes,
+            "content_type": _ENCODED,
+        },
         "InferenceResponse": {"prediction_id": words | {"description": "The prediction's id in the history."}},
-        "ResponseOutput": {"binary_data_size": _BYTES},
+        "ResponseOutput": {"binary_data_size": _BYTES, "content_type": _ENCODED},
         "MetadataTensor": {
             "content_type": words | {"description": "`datetime` where texts are dates."},
             "nullable": flag | {"description": "Whether gaps are taken."},

@@ -180,14 +180,27 @@ class Native:
             return self._read_json(call, request, flat=flat)
         signature = call.route.served.version.signature
         if signature.layout is Layout.IMAGE:
-            wish = _Wish(flat=flat, top_k=_top_k(request.query("top_k")), include=_include(request.query("include")))
-            if kind == b"multipart/form-data":
-                return call.ask(_read_form(signature, multipart.parse(content_type, call.body), wish), wish.write)
-            if kind.startswith(b"image/") or kind == b"application/octet-stream":
-                return call.ask(tensors_from(signature, [call.body]), wish.write)
+            pictures = self._pictures(call, request, kind, wish := _Wish(flat=flat))
+            if pictures is not None:
+                return call.ask(pictures, wish.write)
         if kind == b"application/x-www-form-urlencoded":  # what curl -d sends when it is told nothing
             return self._read_json(call, request, flat=flat)
         raise UnsupportedMediaType
+
+    def _pictures(self, call: Call, request: Request, kind: bytes, wish: _Wish) -> Tensors | None:
+        """Read pictures that come as they are, and what is wished for beside them; None for another kind of body."""
+        form = kind == b"multipart/form-data"
+        if not (form or kind.startswith(b"image/") or kind == b"application/octet-stream"):
+            return None
+        version = call.route.served.version
+        wish.top_k, wish.include = _top_k(request.query("top_k")), _include(request.query("include"))
+        wish.outputs = _listed(request.query("outputs"))
+        if form:
+            pictures = _read_form(version.signature, multipart.parse(call.content_type, call.body), wish)
+        else:
+            pictures = tensors_from(version.signature, [call.body])
+        _check_wish(version, wish)
+        return pictures
 
     def _read_json(self, call: Call, request: Request, *, flat: bool) -> None:
         try:
@@ -241,7 +254,7 @@ def _check_wish(version: ServedVersion, wish: _Wish) -> None:
     known = {spec.name for spec in version.signature.outputs}
     unknown = [name for name in wish.outputs or () if name not in known]
     if unknown:
-        text = "The model has no such output."
+        text = f"The model has no such output; it has {', '.join(sorted(known))}."
         raise InvalidInput(text, fields=tuple(FieldError(f"outputs.{name[:63]}", "unknown_output", text) for name in unknown))
     if wish.top_k is not None and not version.scores:
         raise no_scores()
@@ -266,10 +279,12 @@ def _read_form(signature: Signature, parts: list[multipart.Part], wish: _Wish) -
             wish.top_k = _top_k(part.data.decode("utf-8", "replace"))
         elif part.name == "include":
             wish.include = _include(part.data.decode("utf-8", "replace"))
+        elif part.name == "outputs":
+            wish.outputs = _listed(part.data.decode("utf-8", "replace"))
         elif part.name in {"file", "files", "image"}:
             pictures.append(bytes(part.data))
         else:
-            text = "Send pictures as `file`, and `top_k` or `include` if you like."
+            text = "Send pictures as `file`, and `top_k`, `outputs` or `include` if you like."
             raise InvalidInput(text, fields=(FieldError(part.name[:63], "unknown_field", text),))
     if not pictures:
         text = "The form has no part named `file`."
@@ -286,12 +301,15 @@ def _top_k(text: str | None) -> int | None:
     return int(text)
 
 
+def _listed(text: str | None) -> list[str] | None:
+    """Read `?outputs=label,scores`."""
+    return None if text is None else text.split(",")
+
+
 def _include(text: str | None) -> list[Include] | None:
     """Read `?include=timings,version`."""
-    if text is None:
-        return None
     try:
-        return msgspec.convert(text.split(","), list[Include])
+        return msgspec.convert(_listed(text), list[Include] | None)
     except msgspec.ValidationError as error:
         message = f"include takes {' and '.join(get_args(Include))}, with a comma between."
         raise InvalidInput(message, fields=(FieldError("include", "unknown_field", message),)) from error
@@ -328,7 +346,8 @@ def _answer(call: Call, share: Share, wish: _Wish) -> _Answer:
     ):
         rows = top_classes(call, share, wish.top_k or DEFAULT_TOP_K)
         answer.predictions = list(rows[0] if wish.flat and len(rows) == 1 else rows)
-        return answer
+        if not wish.outputs:
+            return answer
     not_finite = call.route.settings.not_finite
     answer.outputs = {name: share.values(name, not_finite) for name in wish.outputs or share.names}
     if version.labels:

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from modelkeep.contracts.errors import FieldError, InvalidInput
-from modelkeep.contracts.signature import Signature
+from modelkeep.contracts.signature import Dtype, Signature
 from modelkeep.serving.calls import Call, Share
 from modelkeep.serving.codec import Tensors, values_of
 from modelkeep.serving.coercion import Array
@@ -94,7 +94,7 @@ def read(call: Call, request: Request) -> None:
     binary = bool(parameters) and tensors.flag(parameters, "binary_data_output")
     outputs = [(one.name, one.parameters) for one in asked.outputs] if asked.outputs else ()
     wish = _Wish(asked.id, tensors.wanted(version, outputs, binary=binary))
-    arrays, exact = _arrays(asked, rest)
+    arrays, exact = _arrays(version.signature, asked, rest)
     call.ask(
         tensors.payload(version.signature, arrays, exact=exact if exact and tensors.calculates(version) else ()), wish.write
     )
@@ -106,7 +106,7 @@ def tensors_of(signature: Signature, content_type: str, body: bytes) -> Tensors:
     if length == 0:
         name, array = tensors.from_bare(signature, body)
         return tensors.payload(signature, {name: array}, exact=(name,))
-    arrays, exact = _arrays(*_asked(body, length))
+    arrays, exact = _arrays(signature, *_asked(body, length))
     return tensors.payload(signature, arrays, exact=exact)
 
 
@@ -118,12 +118,16 @@ def answer_of(content_type: str, body: bytes) -> dict[str, list[Any]]:
     rest, at = view[length:] if length else view[:0], 0
     found: dict[str, list[Any]] = {}
     for one in answer.outputs:
+        said = one.parameters or _NOTHING
         if one.data is not None:
-            found[one.name] = np.array(one.data, dtype=object).reshape(one.shape).tolist()
-            continue
-        size = _size_of(one.name, (one.parameters or _NOTHING).get("binary_data_size"), len(rest) - at)
-        found[one.name] = values_of(tensors.from_raw(one.name, one.datatype, one.shape, rest[at : at + size]), "text")
-        at += size
+            array = np.array(one.data, dtype=object).reshape(one.shape)
+        else:
+            size = _size_of(one.name, said.get("binary_data_size"), len(rest) - at)
+            array = tensors.from_raw(one.name, one.datatype, one.shape, rest[at : at + size])
+            at += size
+        if one.datatype == Dtype.BYTES:
+            array = tensors.decoded(one.name, array, said.get("content_type"))
+        found[one.name] = values_of(array, "text")
     return found
 
 
@@ -154,10 +158,11 @@ class _Wish:
         for one in tensors.outputs(call, share, self.wanted):
             if one.binary:
                 bodies.append(raw.bytes_of(one.array))
-                written.append(_Tensor(one.name, one.shape, one.dtype, None, {"binary_data_size": len(bodies[-1])}))
+                said = {"binary_data_size": len(bodies[-1])} | _said_of(one)
+                written.append(_Tensor(one.name, one.shape, one.dtype, None, said))
             else:
                 values = values_of(one.array.reshape(-1), call.route.settings.not_finite)
-                written.append(_Tensor(one.name, one.shape, one.dtype, values))
+                written.append(_Tensor(one.name, one.shape, one.dtype, values, _said_of(one) or None))
         answer = _Answer(call.route.name, str(call.route.served.version.number), written, self.id, {"prediction_id": call.id})
         head = _encode(answer)
         if not bodies:
@@ -165,6 +170,10 @@ class _Wish:
         call.answer_type = kept_type(len(head)).decode()
         headers = ((LENGTH, str(len(head)).encode()), *answer_headers(call))
         return Response(200, b"".join((head, *bodies)), _BINARY, headers)
+
+
+def _said_of(one: tensors.Output) -> dict[str, Any]:
+    return {"content_type": one.content_type} if one.content_type else {}
 
 
 def _length_of(header: bytes | None) -> int | None:
@@ -190,7 +199,7 @@ def _asked(body: bytes, length: int | None) -> tuple[_Infer, memoryview | None]:
         raise InvalidJson("The body is not valid JSON.") from error
 
 
-def _arrays(asked: _Infer, rest: memoryview | None) -> tuple[dict[str, Array], list[str]]:
+def _arrays(signature: Signature, asked: _Infer, rest: memoryview | None) -> tuple[dict[str, Array], list[str]]:
     """Return the tensors of a request, and the names of those that came as bytes."""
     arrays: dict[str, Array] = {}
     exact: list[str] = []
@@ -213,6 +222,10 @@ def _arrays(asked: _Infer, rest: memoryview | None) -> tuple[dict[str, Array], l
             array = tensors.from_values(one.name, one.datatype, one.shape, one.data)
         kind = said.get("content_type", everywhere)
         arrays[one.name] = array if kind is None else tensors.decoded(one.name, array, kind)
+    if everywhere is not None and len(arrays) == 1:
+        ((name, array),) = arrays.items()
+        meant = tensors.meant(signature, name, everywhere)
+        arrays, exact = {meant: array}, [meant for _ in exact]
     if rest is not None and at != len(rest):
         raise _misfit(f"{len(rest) - at} bytes follow the last tensor.")
     return arrays, exact

@@ -74,7 +74,7 @@ def read(call: Call, asked: pb.ModelInferRequest) -> None:
     if "timeout" in asked.parameters:
         tensors.deadline(call, _value(asked.parameters["timeout"]))
     wanted = tensors.wanted(version, [(one.name, _parameters(one.parameters)) for one in asked.outputs])
-    arrays = _arrays(asked)
+    arrays = _arrays(version.signature, asked)
     bare, request_id = bool(asked.raw_input_contents), asked.id
     call.answer_type = ANSWER_TYPE
     call.ask(
@@ -85,7 +85,7 @@ def read(call: Call, asked: pb.ModelInferRequest) -> None:
 
 def tensors_of(signature: Signature, body: bytes) -> Tensors:
     """Return the inputs of a question that came before, read as a new one would be; raises what reading it raises."""
-    arrays = _arrays(asked_in(body))
+    arrays = _arrays(signature, asked_in(body))
     return tensors.payload(signature, arrays, exact=arrays)
 
 
@@ -95,13 +95,17 @@ def answer_of(body: bytes) -> dict[str, list[Any]]:
         answer = pb.ModelInferResponse.FromString(body)
     except DecodeError as error:
         raise ValueError("no answer") from error
-    return {name: values_of(array, "text") for name, array in _read_all(answer.outputs, answer.raw_output_contents).items()}
+    arrays = _read_all(answer.outputs, answer.raw_output_contents)
+    for one in answer.outputs:
+        if "content_type" in one.parameters:
+            arrays[one.name] = tensors.decoded(one.name, arrays[one.name], _value(one.parameters["content_type"]))
+    return {name: values_of(array, "text") for name, array in arrays.items()}
 
 
 # ---- what is asked
 
 
-def _arrays(asked: pb.ModelInferRequest) -> dict[str, Array]:
+def _arrays(signature: Signature, asked: pb.ModelInferRequest) -> dict[str, Array]:
     arrays = _read_all(asked.inputs, asked.raw_input_contents)
     everywhere = _value(asked.parameters["content_type"]) if "content_type" in asked.parameters else None
     for one in asked.inputs:
@@ -114,6 +118,9 @@ def _arrays(asked: pb.ModelInferRequest) -> dict[str, Array]:
                 continue
         if everywhere is not None:
             arrays[one.name] = tensors.decoded(one.name, arrays[one.name], everywhere)
+    if everywhere is not None and len(arrays) == 1:
+        ((name, array),) = arrays.items()
+        return {tensors.meant(signature, name, everywhere): array}
     return arrays
 
 
@@ -177,6 +184,8 @@ def _written(call: Call, share: Share, wanted: list[tensors.Wanted], request_id:
     answer.parameters["prediction_id"].string_param = call.id
     for one in outputs:
         written = answer.outputs.add(name=one.name, datatype=one.dtype, shape=one.shape)
+        if one.content_type:
+            written.parameters["content_type"].string_param = one.content_type
         if bare:
             answer.raw_output_contents.append(raw.bytes_of(one.array))
             continue

@@ -9,8 +9,9 @@ import base64
 import binascii
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+import msgspec
 import numpy as np
 
 from modelkeep.contracts.errors import FieldError, InvalidInput
@@ -30,9 +31,16 @@ _MAX_VALUES = 2**31
 _CALCULATES = frozenset({"onnxruntime", "openvino", "torch", "python"})
 _CLASS_AXES = 2
 _NUMPY = {dtype: np.dtype(dtype.numpy) for dtype in Dtype}
+_BASE64: Final = "base64"
+_JSON: Final = "pd_json"
+_WHOLE: Final = ("np", "str")
+"""What MLServer's codecs say of a request whose one tensor is all of it, under a name of the codec's own."""
 
 Parameters = Mapping[str, object]
 _NONE: Parameters = {}
+
+_decode_scalar = msgspec.json.Decoder(bool | int | float | str | None).decode
+_JSON_KINDS: Final = ((Dtype.BYTES, {str}), (Dtype.BOOL, {bool}), (Dtype.INT64, {int}), (Dtype.FP64, {int, float}))
 
 
 # ---- what goes in
@@ -87,17 +95,47 @@ def from_bare(signature: Signature, data: bytes) -> tuple[str, Array]:
 def decoded(name: str, array: Array, content_type: object) -> Array:
     """Return a tensor of BYTES as its `content_type` parameter says (MLServer's codecs): of "base64", what the texts stand for.
 
-    All others ("str", "datetime", "np", "pd", ...) say how a client would like to see values that are what they are.
+    Of "pd_json", with which a frame's columns of objects come, the numbers, texts or booleans that each text is as JSON. All
+    others ("str", "datetime", "np", "pd", ...) say how a client would like to see values that are what they are.
     """
-    if content_type != "base64" or array.dtype != object:
+    if array.dtype != object or content_type not in (_BASE64, _JSON):
         return array
+    if content_type == _JSON:
+        return _from_json(name, array)
+    return _each(array, lambda value: None if value is None else _from_base64(name, value))
+
+
+def _from_base64(name: str, value: str | bytes) -> bytes:
     try:
-        values = [value if value is None else base64.b64decode(value, validate=True) for value in array.reshape(-1).tolist()]
+        return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError) as error:
         raise refuse(name, "invalid_base64", "Not valid base64.") from error
-    found = np.empty(len(values), dtype=object)
-    found[:] = values
+
+
+def _from_json(name: str, array: Array) -> Array:
+    try:
+        values = [_decode_scalar(value) for value in array.reshape(-1).tolist()]
+    except (msgspec.DecodeError, UnicodeError, TypeError) as error:
+        raise refuse(name, "invalid_json", f"The content type {_JSON} is for numbers, texts or booleans as JSON.") from error
+    kinds = set(map(type, values)) - {type(None)}
+    dtype = next((dtype for dtype, some in _JSON_KINDS if kinds <= some), None)
+    if dtype is None:
+        raise refuse(name, "mixed_types", "The values of this column are of several types.")
+    return from_values(name, dtype.value, array.shape, values)
+
+
+def _each(array: Array, change: Callable[[Any], object]) -> Array:
+    """Return an array of objects with each of its values changed."""
+    found = np.empty(array.size, dtype=object)
+    found[:] = [change(value) for value in array.reshape(-1).tolist()]
     return found.reshape(array.shape)
+
+
+def meant(signature: Signature, name: str, content_type: object) -> str:
+    """Return the input that the only tensor of a request is for: where its codec names none, the only one that there is."""
+    only = signature.inputs[0]
+    free = len(signature.inputs) == 1 and content_type in _WHOLE and name not in only.columns
+    return only.name if free else name
 
 
 def calculates(version: ServedVersion) -> bool:
@@ -247,21 +285,29 @@ def refuse(name: str, code: str, message: str) -> InvalidInput:
 
 
 class Wanted(NamedTuple):
-    """An output that is asked for: as bytes, or not; and how many of its best classes to name instead, 0 for the values."""
+    """An output that is asked for: as bytes, or not; and how many of its best classes to name instead, 0 for the values.
+
+    `base64`: values of BYTES are to be written so.
+    """
 
     name: str
     classes: int = 0
     binary: bool = False
+    base64: bool = False
 
 
 class Output(NamedTuple):
-    """An output as it goes out. `dtype` is the datatype's name; the elements of BYTES are texts, byte strings or None."""
+    """An output as it goes out. `dtype` is the datatype's name; the elements of BYTES are texts, byte strings or None.
+
+    `content_type` is the one that was asked for, where the values are written by it.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     array: Array
     binary: bool
+    content_type: str | None = None
 
 
 def wanted(version: ServedVersion, asked: Sequence[tuple[str, Parameters | None]], *, binary: bool = False) -> list[Wanted]:
@@ -279,7 +325,9 @@ def wanted(version: ServedVersion, asked: Sequence[tuple[str, Parameters | None]
             text = f"The model has no such output; it has {', '.join(specs)}."
             raise InvalidInput.at(path, "unknown_output", text)
         said = parameters or _NONE
-        found.append(Wanted(name, _classes(specs[name], said.get("classification", 0)), _flag(said, "binary_data", binary)))
+        classes = _classes(specs[name], said.get("classification", 0))
+        encoded = said.get("content_type") == _BASE64 and specs[name].dtype is Dtype.BYTES
+        found.append(Wanted(name, classes, _flag(said, "binary_data", binary), encoded))
     return found
 
 
@@ -291,7 +339,15 @@ def outputs(call: Call, share: Share, wanted: Iterable[Wanted]) -> Iterator[Outp
             refuse_not_finite(array)
         if one.classes:
             array = _best(array, one.classes, _labels(call, one.name))
-        yield Output(one.name, datatype(array).value, array.shape, array, one.binary)
+        if one.base64:
+            array = _each(array, _to_base64)
+        yield Output(one.name, datatype(array).value, array.shape, array, one.binary, _BASE64 if one.base64 else None)
+
+
+def _to_base64(value: object) -> str | None:
+    if value is None:
+        return None
+    return base64.b64encode(value if isinstance(value, bytes) else str(value).encode()).decode()
 
 
 def flag(parameters: Parameters | None, name: str) -> bool:
