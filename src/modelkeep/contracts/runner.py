@@ -135,7 +135,8 @@ class Compiled(msgspec.Struct, frozen=True):
     """The same model in a form that answers faster: a file, and the runner plugin and format that load it.
 
     It takes the same inputs and gives the same outputs, by name, datatype and shape. `edges` are, for each column of a matrix
-    or input of a table, values at which the answer may jump (thresholds of trees): there both forms are compared, too.
+    or input of a table, values at which the answer may jump (thresholds of trees), or else some that training showed (means,
+    ends of ranges, support vectors): there both forms are compared, too.
     """
 
     data: bytes

@@ -102,6 +102,8 @@ class _Attempt:
         self._rows = rows
         self._original_ms = latency_ms
         self._compared = 0
+        self._first: dict[str, object] = {}
+        self._varied = False
         self._largest = 0.0
         self._latency_ms: dict[str, float] = {}
 
@@ -138,7 +140,10 @@ class _Attempt:
         return message, artifact.tobytes()
 
     async def compare(self, compiled: Trial, edges: Sequence[Sequence[float]]) -> None:
-        """Run the sample and drawn rows through both; raises `NotUsedError` at the first difference."""
+        """Run the sample and drawn rows through both; raises `NotUsedError` at the first difference.
+
+        It does so, too, where every row got the same answer: a form that says the same whatever it is asked would pass.
+        """
         import numpy as np
 
         drawn = drawn_rows(self._signature, self._rows, edges)
@@ -149,6 +154,11 @@ class _Attempt:
         count = len(next(iter(rows.values())))
         for start in range(0, count, _AT_ONCE):
             await self._compare(compiled, {name: array[start : start + _AT_ONCE] for name, array in rows.items()})
+        if not self._varied:
+            raise NotUsedError(
+                f"All {self._compared} rows compared got one answer, which proves little: "
+                "a sample of rows that are answered differently would."
+            )
 
     async def _compare(self, compiled: Trial, rows: "Arrays") -> None:
         """Compare the answers to some rows. Where one is refused, each is asked by itself: both must refuse the same."""
@@ -171,7 +181,14 @@ class _Attempt:
                 self._largest = max(self._largest, differing(wanted, given))
             except Differs as error:
                 raise NotUsedError(str(error)) from error
+            self._varied = self._varied or self._vary(wanted)
         self._compared += count
+
+    def _vary(self, answers: "Arrays") -> bool:
+        """Whether these answers differ among themselves, or from the first of all."""
+        rows = {name: array.tolist() for name, array in answers.items()}
+        self._first = self._first or {name: values[0] for name, values in rows.items()}
+        return any(one != self._first[name] for name, values in rows.items() for one in values)
 
     async def time(self, compiled: Trial) -> None:
         """Measure the compiled form; raises `NotUsedError` unless it is faster with every number of rows."""

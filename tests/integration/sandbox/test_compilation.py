@@ -27,9 +27,12 @@ from sklearn.tree import DecisionTreeClassifier
 
 from fixtures import artifacts
 from fixtures.inspection import accepted
+from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
 from modelkeep.contracts.snapshot import Limits
 from modelkeep.contracts.storage import Blob
+from modelkeep.plugins.runners.sklearn.conversion import compiled
 from modelkeep.worker.compilation import Compiler
+from modelkeep.worker.drawn import drawn
 from modelkeep.worker.inspection import InspectionRequest, RunnerInspector
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -172,6 +175,35 @@ async def test_what_cannot_be_converted_is_served_as_it_is(inspect, model, reaso
 async def test_a_table_of_gaps_and_texts_is_compiled(inspect):
     sample = artifacts.PEOPLE.to_csv(index=False).encode()
     used(await accepted(inspect, artifacts.as_joblib(artifacts.people_classifier()), "joblib", sample))
+
+
+FAR = 5000 + ROWS
+OPPOSITE = np.where(SIDE > 0, "yes", "no")
+AT_A_DISTANCE = {
+    "scaled support vectors": make_pipeline(StandardScaler(), SVC()).fit(FAR, OPPOSITE),
+    "ranged support vectors": make_pipeline(MinMaxScaler(), SVC()).fit(FAR, OPPOSITE),
+    "support vectors": SVC(C=1e6).fit(FAR, OPPOSITE),
+    "naive Bayes": GaussianNB().fit(FAR, OPPOSITE),
+}
+
+
+@pytest.mark.parametrize("name", AT_A_DISTANCE)
+async def test_rows_without_a_sample_are_drawn_where_training_was(name):
+    """Around zero all of these give one label, and so would anything."""
+    model = AT_A_DISTANCE[name]
+    spec = TensorSpec("inputs", Dtype.FP64, (-1, 4))
+    found = compiled(model, Signature((spec,), (TensorSpec("label", Dtype.BYTES, (-1,)),)))
+    made_up = RANDOM.normal(size=(32, 4))
+    assert len(set(model.predict(drawn(spec, made_up)).tolist())) == 1
+    labels = model.predict(drawn(spec, made_up, found.edges)).tolist()
+    assert min(labels.count("yes"), labels.count("no")) > 5
+
+
+async def test_one_answer_to_all_rows_proves_nothing(inspect):
+    model = DecisionTreeClassifier(min_samples_leaf=200).fit(ROWS, SIDE)
+    report = (await accepted(inspect, artifacts.as_joblib(model), "joblib", CSV)).report
+    assert not report.compiled.used
+    assert "got one answer" in report.compiled.reason
 
 
 async def test_it_can_be_switched_off(inspect):

@@ -18,6 +18,7 @@ from modelkeep.plugins.runners.sklearn.anatomy import fitted_parts
 from modelkeep.plugins.runners.sklearn.blocks import Block, Column, Origin, block_of, matrix
 from modelkeep.plugins.runners.sklearn.features import features_of
 from modelkeep.plugins.runners.sklearn.nodes import TABLES, Nodes
+from modelkeep.plugins.runners.sklearn.remembered import AROUND_ZERO, remembered, some_of
 from modelkeep.plugins.runners.sklearn.steps import (
     OPSETS,
     NotConvertedError,
@@ -29,7 +30,6 @@ from modelkeep.plugins.runners.sklearn.steps import (
 )
 from modelkeep.plugins.runners.sklearn.votes import count_exactly, in_double, lead_missing
 
-_MOST_EDGES = 64
 _RESULTS = "table/"
 """What the names of tensors begin with that are no inputs."""
 
@@ -76,7 +76,8 @@ def _matrix(steps: list[Any], signature: Signature, *, exact: bool) -> tuple[Any
     source = signature.inputs[0]
     width = source.shape[1]
     origins = tuple(map(Origin, range(width))) if len(steps) == 1 else (None,) * width
-    return _of_numbers(steps, source.name, width, exact=exact), _edges(steps, origins, width)
+    model = _of_numbers(steps, source.name, width, exact=exact)
+    return model, _edges(steps, origins, width, remembered(steps[0], width))
 
 
 def _table(estimator: Any, steps: list[Any], signature: Signature, *, exact: bool) -> tuple[Any, Edges]:  # noqa: ANN401 - any object
@@ -179,23 +180,30 @@ def _has_trees(estimator: Any) -> bool:  # noqa: ANN401 - any object
     return any(hasattr(one, "tree_") for one in fitted_parts(estimator))
 
 
-def _edges(steps: list[Any], origins: Sequence[Origin | None], count: int) -> Edges:
-    """Thresholds of the last step by the input that they are compared with, evenly chosen; none where no input is known."""
-    import numpy as np
+def _edges(steps: list[Any], origins: Sequence[Origin | None], count: int, known: Edges = ()) -> Edges:
+    """Thresholds of the last step by the input that they are compared with, evenly chosen.
 
-    if not any(origins):
-        return ()
+    An input without any has the values that training left of it: those `known`, those that the last step remembers, or
+    else what the step before it puts around zero.
+    """
     found: list[list[float]] = [[] for _ in range(count)]
-    for column, threshold in _thresholds(steps[-1]):
-        origin = origins[column]
-        if origin is not None and origin.scale:
-            found[origin.place].append((threshold - origin.shift) / origin.scale)
-    edges = []
-    for values in found:
-        unique = np.unique(values)
-        places = np.linspace(0, len(unique) - 1, min(len(unique), _MOST_EDGES)).astype(int)
-        edges.append(tuple(unique[places].tolist()))
-    return tuple(edges)
+    if any(origins):
+        for column, threshold in _thresholds(steps[-1]):
+            _put(found, origins[column], (threshold,))
+    without = {at for at, values in enumerate(found) if not values}
+    for at in without & set(range(len(known))):
+        found[at].extend(known[at])
+    left = remembered(steps[-1], len(origins)) if any(origins) else ()
+    for column, origin in enumerate(origins):
+        if origin is not None and origin.place in without:
+            _put(found, origin, left[column] if left else AROUND_ZERO if origin.shift or origin.scale != 1 else ())
+    return tuple(map(some_of, found))
+
+
+def _put(found: list[list[float]], origin: Origin | None, values: Sequence[float]) -> None:
+    """Add these values of a column as the input that it comes from has them."""
+    if origin is not None and origin.scale:
+        found[origin.place].extend((value - origin.shift) / origin.scale for value in values)
 
 
 def _thresholds(estimator: Any) -> Iterator[tuple[int, float]]:  # noqa: ANN401 - any object
