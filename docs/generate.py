@@ -177,6 +177,13 @@ in [openapi.json](openapi.json): see [how to use it](../how-to/api-description.m
 [access](access.md). Lists take `limit` and `cursor`. Each answer has `X-Request-ID`; send your own, or a W3C `traceparent`, to
 find it again in the log.
 
+A write may be repeated: send an `Idempotency-Key` (1 to 255 printable ASCII characters; a fresh UUID for each new request), and
+repeat the same request with the same key within 24 hours. It is done once; the repeat gets the first answer, with
+`Idempotency-Replayed: true`, also after a crash, from another process, or where a 503 left open whether it was done. Keys are
+those of the API key they come with. Another request under a used key is refused with 409 `idempotency_key_reused`; the same
+while the first is still under way with 409 `idempotency_key_in_use` and `Retry-After`. A refused request did nothing, and its
+key may be used again.
+
 ## Predictions
 
 | route | what it does |

@@ -10,6 +10,7 @@ from fastapi_offline import FastAPIOffline
 
 from modelkeep.api import errors
 from modelkeep.api.description import ABOUT, Describe, camel, complete
+from modelkeep.api.idempotency import Writes
 from modelkeep.api.middleware import Guard, Requests
 from modelkeep.api.opening import Opening
 from modelkeep.api.routes import (
@@ -41,6 +42,7 @@ def create_app(services: Services, opened: asyncio.Event | None = None, *, door:
     app = _routes(door)
     app.state.services = services
     errors.install(app)
+    app.add_middleware(Writes, idempotency=services.idempotency)
     app.add_middleware(Guard, users=services.users)
     if opened is not None:
         app.add_middleware(Opening, opened=opened)

@@ -13,8 +13,19 @@ from fastapi.routing import APIRoute
 
 from modelkeep.api.errors import OPEN_INFERENCE
 from modelkeep.api.examples import EXAMPLES
+from modelkeep.api.idempotency import API, InvalidIdempotencyKey
 from modelkeep.api.opening import NotOpenYet
-from modelkeep.contracts.errors import Forbidden, Internal, Invalid, ModelkeepError, StorageFull, TooLarge, Unauthenticated
+from modelkeep.contracts.errors import (
+    Forbidden,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
+    Internal,
+    Invalid,
+    ModelkeepError,
+    StorageFull,
+    TooLarge,
+    Unauthenticated,
+)
 from modelkeep.infra.description import (
     SCHEMAS,
     Description,
@@ -36,7 +47,8 @@ ABOUT: Final = """Keeps, serves and watches machine-learning models inside your 
 
 Every route but health and the first set-up needs an API key: `X-API-Key: mk_...` or `Authorization: Bearer mk_...`. The scope
 that a key needs stands with each route; `admin` includes all others. Lists take `limit` and `cursor`. An error is a problem
-document (RFC 9457) with a stable `code`; below `/v2` it is the protocol's own.
+document (RFC 9457) with a stable `code`; below `/v2` it is the protocol's own. A write that comes again with its
+`Idempotency-Key` is not done again: it gets the first answer.
 """
 _TAGS: Final = {
     "models": "Named lines of versions.",
@@ -55,6 +67,8 @@ _CODE: Final = re.compile(r"^- `(\w+)`:", re.MULTILINE)
 _MIXED: Final = re.compile(r"\A(?!- `)")  # an answer of the same status comes first
 _MOST_IN_A_NAME: Final = 4
 _READS: Final = frozenset({"get", "head"})
+_CHANGE_NOTHING: Final = frozenset({"checkUpload"})
+"""Operations that only look, although their method says otherwise."""
 _RAISES: Final = "raises"
 
 
@@ -88,6 +102,8 @@ def complete(made: Document, routers: Iterable[APIRouter], door: Iterable[Descri
     for path, item in made["paths"].items():
         for method, operation in item.items():
             own = (*errors[operation["operationId"]], *in_front)
+            if path.startswith(API) and method not in _READS and operation["operationId"] not in _CHANGE_NOTHING:
+                own = (*own, *_repeatable(operation))
             _finish(operation, method, own, as_inference_errors if path.startswith(OPEN_INFERENCE) else as_problems)
     schemas = _together(_schemas(made["components"]["schemas"]), *(part.schemas for part in parts), components["schemas"])
     paths = _together(made["paths"], *(part.paths for part in parts))
@@ -159,6 +175,16 @@ def _finish(operation: Document, method: str, own: tuple[type[ModelkeepError], .
     answers = {status: _answer(status, told) for status, told in operation["responses"].items() if status != "422"}
     operation["responses"] = answers | refusals(errors, shape)
     operation["parameters"] = [*operation.get("parameters", []), parameter("RequestId")]
+
+
+def _repeatable(operation: Document) -> tuple[type[ModelkeepError], ...]:
+    """Say of a write that it may be repeated with a key; return how it may be refused for that."""
+    operation["parameters"] = [*operation.get("parameters", []), parameter("IdempotencyKey")]
+    replayed = {"Idempotency-Replayed": header("Idempotency-Replayed")}
+    for status, told in operation["responses"].items():
+        if status in _DONE:
+            told["headers"] = told.get("headers", {}) | replayed
+    return InvalidIdempotencyKey, IdempotencyKeyReused, IdempotencyKeyInUse
 
 
 def _answer(status: str, told: Document) -> Document:

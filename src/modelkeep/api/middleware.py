@@ -22,7 +22,7 @@ _ALL_FROM_HERE: Final = (
 )
 """What a browser may fetch for the pages of the documentation, whose scripts name other people's servers: nothing of theirs."""
 _OPEN: Final = frozenset({"/api/v1/setup", "/api/v1/health"})
-_UPLOAD: Final = re.compile(r"/api/v1/models/[^/]+/versions")
+UPLOAD: Final = re.compile(r"/api/v1/models/[^/]+/versions")
 _LARGEST_BODY: Final = 1024 * 1024
 _BASIC: Final = 'Basic realm="modelkeep: any name, an API key as password", charset="UTF-8"'
 
@@ -89,7 +89,7 @@ class Guard:
         except ModelkeepError as error:
             await self._refuse(error, scope, receive, send)
             return
-        if _UPLOAD.fullmatch(path):  # a stream with limits of its own
+        if UPLOAD.fullmatch(path):  # a stream with limits of its own
             await self._app(scope, receive, send)
             return
         announced = given.get(b"content-length", b"")

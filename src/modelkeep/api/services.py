@@ -15,6 +15,7 @@ from modelkeep.control.predictions.service import Predictions
 from modelkeep.control.replays.service import Replays
 from modelkeep.control.safety.service import Switches
 from modelkeep.control.users.service import Users
+from modelkeep.infra.idempotency import Idempotency
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Services:
     blobs: BlobStore
     formats: Formats
     settings: ApiSettings
+    idempotency: Idempotency
 
 
 async def _services(request: Request) -> Services:

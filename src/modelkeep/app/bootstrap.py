@@ -230,6 +230,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
         blobs=store,
         formats=Formats.of(manifests()),
         settings=role.api,
+        idempotency=control.idempotency,
     )
     config = uvicorn.Config(
         create_app(services, opened, door=description.door),

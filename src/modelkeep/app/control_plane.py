@@ -15,6 +15,7 @@ from modelkeep.infra.broadcast import Broadcast
 from modelkeep.infra.clock import Clock, utc_now
 from modelkeep.infra.db import Database
 from modelkeep.infra.events import Events
+from modelkeep.infra.idempotency import Idempotency
 from modelkeep.infra.jobs import Jobs
 
 
@@ -30,6 +31,7 @@ class ControlPlane:
     replays: Replays
     jobs: Jobs
     events: Events
+    idempotency: Idempotency
 
 
 def control_plane(
@@ -64,4 +66,4 @@ def control_plane(
     )
     replays = Replays(db=db, audit=audit, models=models, deployments=deployments, jobs=jobs, clock=clock)
     tasks.subscribe(events, deployments)
-    return ControlPlane(audit, users, switches, models, deployments, replays, jobs, events)
+    return ControlPlane(audit, users, switches, models, deployments, replays, jobs, events, Idempotency(db, clock))

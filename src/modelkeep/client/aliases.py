@@ -19,7 +19,7 @@ def set_alias(server: Server, name: str, alias: str, version: int, *, revision: 
     With `revision`, only if it was not changed since that one (0: only if it is new); otherwise `Stale` is raised.
     """
     path, body = _path(name, alias), {"version": version}
-    return Alias.read((yield from server.document("PUT", path, body, headers=if_match(revision), repeat=revision is None)))
+    return Alias.read((yield from server.document("PUT", path, body, headers=if_match(revision))))
 
 
 def wait_alias(server: Server, name: str, alias: str, version: int, *, timeout: float = 60.0) -> Steps[None]:

@@ -21,9 +21,7 @@ def deployment(server: Server, name: str) -> Steps[Deployment]:
 def promote(server: Server, name: str, version: int, *, revision: int | None = None) -> Steps[Deployment]:
     """Let `version` answer at the deployment `name`. With `revision`, only if it was not changed since that one."""
     path, body = f"/deployments/{part(name)}/promote", {"version": version}
-    return Deployment.read(
-        (yield from server.document("POST", path, body, headers=if_match(revision), repeat=revision is None))
-    )
+    return Deployment.read((yield from server.document("POST", path, body, headers=if_match(revision))))
 
 
 def configure(server: Server, name: str, settings: Mapping[str, Any], *, revision: int | None = None) -> Steps[Deployment]:
@@ -32,5 +30,5 @@ def configure(server: Server, name: str, settings: Mapping[str, Any], *, revisio
     With `revision`, only if it was not changed since that one; otherwise `Conflict` is raised.
     """
     path, body = f"/deployments/{part(name)}", {"settings": dict(settings)}
-    document = yield from server.document("PATCH", path, body, headers=if_match(revision), repeat=revision is None)
+    document = yield from server.document("PATCH", path, body, headers=if_match(revision))
     return Deployment.read(document)

@@ -38,20 +38,20 @@ def version(server: Server, name: str, number: int) -> Steps[Version]:
 def describe(server: Server, name: str, description: str, *, version: int | None = None) -> Steps[Model | Version]:
     """Change what is said about a model, or about one of its versions."""
     path = model_path(name) if version is None else version_path(name, version)
-    document = yield from server.document("PATCH", path, {"description": description}, repeat=True)
+    document = yield from server.document("PATCH", path, {"description": description})
     return Model.read(document) if version is None else Version.read(document)
 
 
 def archive(server: Server, name: str, *, version: int | None = None) -> Steps[Model | Version]:
     """Put a model away, or one of its versions: it answers no longer, and nothing of it is lost."""
     if version is None:
-        return Model.read((yield from server.document("POST", f"{model_path(name)}/archive", repeat=True)))
-    return Version.read((yield from server.document("POST", f"{version_path(name, version)}/archive", repeat=True)))
+        return Model.read((yield from server.document("POST", f"{model_path(name)}/archive")))
+    return Version.read((yield from server.document("POST", f"{version_path(name, version)}/archive")))
 
 
 def restore(server: Server, name: str) -> Steps[Model]:
     """Take an archived model back."""
-    return Model.read((yield from server.document("POST", f"{model_path(name)}/restore", repeat=True)))
+    return Model.read((yield from server.document("POST", f"{model_path(name)}/restore")))
 
 
 def download(

@@ -126,7 +126,6 @@ def _upload(server: Server, name: str, upload: Upload, sent: Sent) -> Steps[Vers
             parts=partial(upload.parts, sent),
             told=sent.tell,
             patience=_AFTER_UPLOAD,
-            repeat=True,
             end_when_lost=True,
         )
 

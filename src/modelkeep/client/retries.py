@@ -1,7 +1,7 @@
 """When a request is sent again, and how long to wait before that. Nothing here waits or sends.
 
-The server knows an `Idempotency-Key` for uploads. Other writes that make something are sent again only where nothing can have
-been done: after 429, and where no connection came about.
+Every write carries an `Idempotency-Key`, by which the server knows it when it comes again: it is answered as it was the first
+time, and counts once. So writes are sent again as reads are.
 """
 
 import random
@@ -12,13 +12,15 @@ from modelkeep.client.errors import ModelkeepError, ServerUnreachable
 
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 5.0
+_STILL_UNDER_WAY: Final = "idempotency_key_in_use"
+"""The same request arrived before and is not done yet: its answer can be had in a moment."""
 
 
 def may_repeat(error: ModelkeepError, *, harmless: bool) -> bool:
     """Whether a request that ended so may be sent again. `harmless`: nothing happens twice if it is."""
     if isinstance(error, ServerUnreachable):
         return error.passing and (harmless or not error.sent)
-    if error.status == HTTPStatus.TOO_MANY_REQUESTS:
+    if error.status == HTTPStatus.TOO_MANY_REQUESTS or error.code == _STILL_UNDER_WAY:
         return True
     return harmless and error.status == HTTPStatus.SERVICE_UNAVAILABLE
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 from urllib.parse import quote
+from uuid import uuid4
 
 import httpx
 
@@ -15,7 +16,7 @@ from modelkeep.client.retries import may_repeat, pause_before
 from modelkeep.client.steps import Ask, Lines, Pause, Save, Steps
 
 API = "/api/v1"
-_SAFE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+_SAFE = frozenset({"GET", "HEAD"})
 _PAGE = 200
 _LARGEST_PAGE = 500
 T = TypeVar("T")
@@ -54,7 +55,12 @@ class Server:
             yield Pause(pause)
 
     def document(self, method: str, path: str, body: object = None, **more: Any) -> Steps[Any]:  # noqa: ANN401 - fields of `Ask`
-        """Return the JSON of an answer (None for an empty one). `path` is below the API; `body` is sent as JSON."""
+        """Return the JSON of an answer (None for an empty one). `path` is below the API; `body` is sent as JSON.
+
+        What changes something carries a fresh `Idempotency-Key`, so that it may be sent again.
+        """
+        if method not in _SAFE and not more.get("repeat"):
+            more |= {"repeat": True, "headers": {"idempotency-key": uuid4().hex, **more.get("headers", {})}}
         if body is not None:
             more["content"] = json.dumps(body, separators=(",", ":")).encode()
             more["headers"] = {"content-type": "application/json", **more.get("headers", {})}

@@ -19,7 +19,8 @@ class Ask:
 
     `parts` opens the parts of a form (anew for each time that it is sent), and `told` is called as its pieces go out.
     `patience`: seconds to wait for the answer, where they are more than the client's own. `repeat`: nothing happens twice if
-    it is sent again; `end_when_lost`: not even so where the connection breaks, for the caller waits for the server first.
+    it is sent again (a write carries an `Idempotency-Key` for that); `end_when_lost`: not even so where the connection breaks,
+    for the caller waits for the server first.
     """
 
     method: str

@@ -8,7 +8,8 @@
     ├── NotFound           there is no such thing
     ├── MethodNotAllowed   it is there, for another method
     ├── Conflict           it clashes with what is there
-    │   └── Stale          it was changed since you looked
+    │   ├── Stale          it was changed since you looked
+    │   └── IdempotencyKeyReused · IdempotencyKeyInUse
     ├── TooLarge           make it smaller
     ├── Limited            you asked too often
     ├── Unavailable        we cannot now: come back later
@@ -156,6 +157,21 @@ class Stale(Conflict):
 
     kind = Kind.STALE
     code = "stale"
+
+
+class IdempotencyKeyReused(Conflict):
+    """This Idempotency-Key came with another request before: use a new key for a new request."""
+
+    code = "idempotency_key_reused"
+
+
+class IdempotencyKeyInUse(Conflict):
+    """The request that first came with this Idempotency-Key is still under way: repeat yours, with the same key, soon."""
+
+    code = "idempotency_key_in_use"
+
+    def __init__(self) -> None:
+        super().__init__(retry_after_s=1)
 
 
 class TooLarge(ModelkeepError):

@@ -3,14 +3,17 @@
     async with db.begin() as tx:     # reads and writes; commits at the end, rolls back on any error
     async with db.read() as tx:      # reads only, one consistent view
 
+Whoever must commit more than one use case with it, as a door does that keeps its answer, opens a `Span` around them.
+
 SQLite has one writing connection a process, `BEGIN IMMEDIATE`, write-ahead log and `synchronous=FULL`: what was committed
 survives a power cut. What must happen once it is certain (ringing a bell) is given to `tx.after_commit`.
 """
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -157,25 +160,119 @@ class Database:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Transaction]:
-        """Open a transaction that may write; it commits at the end of the block and rolls back on any error."""
-        async with _answering(), self._writer.connect() as connection:
-            await connection.begin()
-            tx = Transaction(connection)
+        """Open a transaction that may write; it commits at the end of the block and rolls back on any error.
+
+        Within a span it is the span's transaction, which commits when the span does.
+        """
+        span = self._span()
+        if span is not None:
+            async with _answering(), span.joined() as tx:
+                yield tx
+            return
+        async with _answering(), self._writing() as tx:
             yield tx
-            # a caller who goes away now must not leave the connection in the middle of its commit
-            await asyncio.shield(asyncio.ensure_future(connection.commit()))
+            await _commit(tx)
         tx.committed()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:
-        """Open a transaction that only reads; what it saw first stays true to its end on SQLite."""
+        """Open a transaction that only reads; what it saw first stays true to its end on SQLite.
+
+        Within a span that has written it reads in the span's transaction, and so sees what was written.
+        """
+        span = self._span()
+        if span is not None and span.tx is not None:
+            async with _answering():
+                yield span.tx
+            return
         async with _answering(), self._reader.connect() as connection:
+            yield Transaction(connection)
+
+    @asynccontextmanager
+    async def span(self, first: Callable[[Transaction], Awaitable[None]]) -> AsyncIterator["Span"]:
+        """Let all transactions that this task opens in the block be one. Nothing is kept unless `commit` of the span is called.
+
+        It begins with the first that may write, and with `first`.
+        """
+        span = Span(self._writing, first)
+        token = _spans.set((self, span))
+        try:
+            yield span
+        finally:
+            _spans.reset(token)
+            await span.close()
+
+    def _span(self) -> "Span | None":
+        """Return the open span of this task over this database."""
+        database, span = _spans.get()
+        return span if database is self and span is not None and not span.over else None
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[Transaction]:
+        async with self._writer.connect() as connection:
+            await connection.begin()
             yield Transaction(connection)
 
     async def close(self) -> None:
         """Close all connections."""
         await self._reader.dispose()
         await self._writer.dispose()
+
+
+class Span:
+    """Several use cases that are committed together: their transaction, once the first of them has begun to write.
+
+    Where one of them fails, what all of them wrote is rolled back.
+    """
+
+    def __init__(
+        self, writing: Callable[[], AbstractAsyncContextManager[Transaction]], first: Callable[[Transaction], Awaitable[None]]
+    ) -> None:
+        self.tx: Transaction | None = None
+        self.over = False  # what this request has started and left running begins transactions of its own
+        self._writing = writing
+        self._first = first
+        self._open = AsyncExitStack()
+
+    @asynccontextmanager
+    async def joined(self) -> AsyncIterator[Transaction]:
+        """Give the transaction to one use case; it begins here unless it has begun."""
+        try:
+            if self.tx is None:
+                tx = await self._open.enter_async_context(self._writing())
+                await self._first(tx)
+                self.tx = tx
+            yield self.tx
+        except BaseException:
+            await self._end()
+            raise
+
+    async def commit(self) -> None:
+        """Commit what was written; its consequences follow."""
+        tx = self.tx
+        if tx is None:
+            return
+        async with _answering():
+            await _commit(tx)
+        await self.close()
+        tx.committed()
+
+    async def close(self) -> None:
+        """End it; what is not committed is rolled back."""
+        self.over = True
+        await self._end()
+
+    async def _end(self) -> None:
+        self.tx = None
+        await self._open.aclose()
+
+
+_spans: ContextVar[tuple[Database | None, Span | None]] = ContextVar("span", default=(None, None))
+
+
+async def _commit(tx: Transaction) -> None:
+    """Commit; a caller who goes away meanwhile must not leave the connection in the middle of it."""
+    await asyncio.shield(asyncio.ensure_future(tx.connection.commit()))
 
 
 def _sqlite_engine(url: sa.URL, settings: DatabaseSettings, *, connections: int, begin: str) -> AsyncEngine:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from modelkeep.contracts.errors import Forbidden, Internal, Kind, ModelkeepError, Unauthenticated
+from modelkeep.contracts.errors import Forbidden, IdempotencyKeyInUse, Internal, Kind, ModelkeepError, Unauthenticated
 from modelkeep.contracts.snapshot import Scope
 from modelkeep.infra.problems import CONTENT_TYPE, STATUS, TITLE, Problem
 
@@ -52,6 +52,11 @@ HEADERS: Final[Document] = {
         "schema": {"type": "string"},
         "example": 'Bearer realm="modelkeep"',
     },
+    "Idempotency-Replayed": {
+        "description": "`true` where this is what the same request was answered with before; nothing was done now.",
+        "schema": {"const": "true"},
+        "example": "true",
+    },
     "X-Prediction-ID": {
         "description": "The prediction's id in the history.",
         "required": True,
@@ -67,6 +72,15 @@ HEADERS: Final[Document] = {
 }
 
 PARAMETERS: Final[Document] = {
+    "IdempotencyKey": {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "Makes the request one that may be repeated: sent again with the same key within 24 hours, it is not "
+        "done again, but answered as it was the first time. A fresh UUID for each request is best; it counts for the API key "
+        "that it comes with.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+        "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
+    },
     "RequestId": {
         "name": "X-Request-ID",
         "in": "header",
@@ -266,7 +280,7 @@ def refusals(errors: Iterable[type[ModelkeepError]], shape: Shape = as_problems)
 def _refusal(status: int, errors: list[type[ModelkeepError]], shape: Shape) -> Document:
     lines = list(dict.fromkeys(f"- `{error.code}`: {sentence(error)}" for error in errors))
     headers = {"X-Request-ID": header("X-Request-ID")}
-    if status in _RETRY:
+    if status in _RETRY or IdempotencyKeyInUse in errors:
         headers["Retry-After"] = header("Retry-After")
     if any(error.kind is Kind.UNAUTHENTICATED for error in errors):
         headers["WWW-Authenticate"] = header("WWW-Authenticate")

@@ -39,7 +39,7 @@ async def prepare():
 
 async def do(control):
     if change == "upload":
-        await control.models.receive(ADMIN, "m", upload(b"new"), "key-1")
+        await control.models.receive(ADMIN, "m", upload(b"new"))
     elif change == "promote":
         await control.deployments.promote(ADMIN, "m", 2)
     elif change == "accept":
@@ -95,7 +95,6 @@ def state(file: Path) -> dict[str, object]:
                 ("audit", "action, target", "audit_entries"),
                 ("jobs", "kind, subject, state", "jobs"),
                 ("news", "number, length(payload)", "broadcasts"),
-                ("uploads", "key", "upload_keys"),
                 ("replays", "state, rows", "replays"),
                 ("users", "name", "users"),
                 ("keys", "name, revoked_at IS NULL", "api_keys"),
@@ -110,7 +109,7 @@ def state(file: Path) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("change", "touches"),
     [
-        ("upload", {"models", "versions", "audit", "jobs", "uploads"}),
+        ("upload", {"models", "versions", "audit", "jobs"}),
         ("promote", {"models", "deployments", "audit", "news"}),
         ("accept", {"models", "versions", "deployments", "audit", "news"}),
         ("archive", {"models", "audit", "news"}),

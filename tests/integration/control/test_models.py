@@ -2,13 +2,12 @@
 
 import asyncio
 
-import msgspec
 import pytest
 
 from fixtures.control import ADMIN, FINDINGS, Rings, TestClock, ready_version, upload
 from modelkeep.app.control_plane import ControlPlane
 from modelkeep.contracts.actor import Actor
-from modelkeep.contracts.errors import Forbidden, Invalid, InvalidName
+from modelkeep.contracts.errors import Forbidden, InvalidName
 from modelkeep.contracts.rejections import Reason, reject
 from modelkeep.contracts.signature import ImageSpec
 from modelkeep.contracts.snapshot import Scope
@@ -107,53 +106,6 @@ async def test_an_upload_to_no_model_or_an_archived_one_is_refused(control: Cont
         await control.models.expect_upload(ADMIN, "iris")
     with pytest.raises(errors.ModelArchived):
         await control.models.receive(ADMIN, "iris", upload())
-
-
-async def test_a_repeated_upload_is_the_same_version_again(control: ControlPlane, rings: Rings):
-    await control.models.create(ADMIN, "iris")
-    first = await control.models.receive(ADMIN, "iris", upload(), "key-1")
-    assert await control.models.receive(ADMIN, "iris", upload(), "key-1") == first
-    assert (await control.models.receive(ADMIN, "iris", upload(), "key-2")).number == 2
-    assert (await control.models.receive(ADMIN, "iris", upload())).number == 3
-    assert rings.worker == 3
-
-
-async def test_an_idempotency_key_with_other_content_is_refused(control: ControlPlane):
-    await control.models.create(ADMIN, "iris")
-    await control.models.create(ADMIN, "rose")
-    await control.models.receive(ADMIN, "iris", upload(), "key-1")
-    for name, other in (("iris", upload(b"other")), ("iris", upload(description="other")), ("rose", upload())):
-        with pytest.raises(errors.IdempotencyKeyReused):
-            await control.models.receive(ADMIN, name, other, "key-1")
-    assert (await control.models.model("iris")).latest_version == 1
-    stranger = msgspec.structs.replace(ADMIN, user="usr_other")
-    assert (await control.models.receive(stranger, "iris", upload(b"other"), "key-1")).number == 2
-    for bad in ("", "x" * 201):
-        with pytest.raises(Invalid):
-            await control.models.receive(ADMIN, "iris", upload(), bad)
-
-
-async def test_of_the_same_upload_repeated_at_once_there_is_one_version(control: ControlPlane):
-    await control.models.create(ADMIN, "iris")
-    versions = await asyncio.gather(*[control.models.receive(ADMIN, "iris", upload(), "key-1") for _ in range(6)])
-    assert {version.id for version in versions} == {versions[0].id}
-    assert (await control.models.model("iris")).latest_version == 1
-
-
-async def test_an_idempotency_key_of_an_upload_that_failed_may_be_used_again(control: ControlPlane):
-    await control.models.create(ADMIN, "iris")
-    await control.models.archive(ADMIN, "iris")
-    with pytest.raises(errors.ModelArchived):
-        await control.models.receive(ADMIN, "iris", upload(), "key-1")
-    await control.models.restore(ADMIN, "iris")
-    assert (await control.models.receive(ADMIN, "iris", upload(b"other"), "key-1")).number == 1
-
-
-async def test_idempotency_keys_are_forgotten_after_a_week(control: ControlPlane, clock: TestClock):
-    await control.models.create(ADMIN, "iris")
-    await control.models.receive(ADMIN, "iris", upload(), "key-1")
-    clock.advance(days=7, seconds=1)
-    assert (await control.models.receive(ADMIN, "iris", upload(b"other"), "key-1")).number == 2
 
 
 async def test_a_version_is_accepted_once_with_what_was_found(control: ControlPlane, clock: TestClock, db: Database):

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.flaky import LOST, flaky_server, refusal
-from modelkeep.client import AsyncClient, Client, Limited, Overloaded, ServerUnreachable, Unavailable
+from modelkeep.client import AsyncClient, Client, Conflict, Limited, Overloaded, ServerUnreachable, Unavailable
 from modelkeep.client.errors import seconds_in
 from modelkeep.client.retries import LONGEST_PAUSE_S, may_repeat, pause_before
 
+MADE = {"id": "key_1", "name": "k", "key": {"id": "key_1", "name": "k"}}
 ANSWER = b"""HTTP/1.1 200 OK\r
 Content-Type: application/json\r
 Content-Length: 12\r
@@ -104,31 +105,48 @@ async def test_who_is_to_come_back_after_the_timeout_is_told_at_once(flaky):
 
 @pytest.mark.parametrize(
     ("method", "arguments"),
-    [("create_key", ("k", ["predict"])), ("setup", ("mks_x",)), ("replay", ("m", 1))],
+    [
+        ("create_key", ("k", ["predict"])),
+        ("setup", ("mks_x",)),
+        ("revoke_key", ("key_1",)),
+        ("delete_alias", ("m", "canary")),
+        ("describe", ("m", "words")),
+        ("archive", ("m",)),
+    ],
 )
-@pytest.mark.parametrize("refused", [refusal(503), LOST], ids=["503", "lost"])
-async def test_what_makes_something_is_not_sent_twice(flaky, ask, method, arguments, refused):
-    flaky.script = [refused]
-    with pytest.raises(Unavailable):
-        await ask(method, *arguments)
-    assert len(flaky.requests) == 1
+@pytest.mark.parametrize("refused", [refusal(503), refusal(429, code="rate_limited"), LOST], ids=["503", "429", "lost"])
+async def test_a_write_is_sent_again_with_the_key_of_the_first_time(flaky, ask, method, arguments, refused):
+    flaky.script, flaky.document = [refused] * 2, MADE
+    await ask(method, *arguments)
+    await ask(method, *arguments)
+    first, second, third, other = (key for _method, _path, _when, key in flaky.requests)
+    assert first == second == third != other
+    assert len(first) == len(other) == 32
 
 
-async def test_what_makes_something_is_sent_again_where_a_limit_refused_it(flaky, ask):
-    flaky.script, flaky.document = [refusal(429, code="rate_limited")], {"id": "key_1", "name": "k"}
+async def test_a_write_whose_first_sending_is_still_under_way_is_asked_for_again(flaky, ask):
+    flaky.script, flaky.document = [refusal(409, code="idempotency_key_in_use")], MADE
     assert (await ask("create_key", "k", ["predict"])).id == "key_1"
-    assert len(flaky.requests) == 2
+    assert len({key for _method, _path, _when, key in flaky.requests}) == 1
+    flaky.script = [refusal(409, code="idempotency_key_reused")]
+    with pytest.raises(Conflict):
+        await ask("create_key", "k", ["predict"])
+    assert len(flaky.requests) == 3
+
+
+async def test_what_changes_nothing_carries_no_key(flaky, ask):
+    await ask("predict", "d", [[1]])
+    flaky.document = {"name": "d", "model": "d"}
+    await ask("deployment", "d")
+    assert [key for _method, _path, _when, key in flaky.requests] == ["", ""]
 
 
 @pytest.mark.parametrize("revision", [None, 3])
-async def test_a_change_that_depends_on_a_revision_is_not_repeated_blindly(flaky, ask, revision):
+async def test_a_change_that_depends_on_a_revision_is_repeated_too(flaky, ask, revision):
     flaky.script, flaky.document = [LOST], {"name": "d", "model": "d", "version": 2}
-    if revision is None:
-        assert (await ask("promote", "d", 2)).version == 2
-    else:
-        with pytest.raises(ServerUnreachable):
-            await ask("promote", "d", 2, revision=revision)
-    assert len(flaky.requests) == (2 if revision is None else 1)
+    assert (await ask("promote", "d", 2, revision=revision)).version == 2
+    assert len({key for _method, _path, _when, key in flaky.requests}) == 1
+    assert len(flaky.requests) == 2
 
 
 async def test_an_export_that_is_refused_is_asked_for_again_and_one_that_breaks_off_is_not(flaky, ask, tmp_path):

@@ -12,6 +12,7 @@ from starlette.responses import StreamingResponse
 from modelkeep.api import ranges, uploads
 from modelkeep.api.auth import Reader, Writer
 from modelkeep.api.description import raises
+from modelkeep.api.idempotency import said
 from modelkeep.api.paging import LARGEST_NUMBER, Cursor, InvalidCursor, Limit, read_number_cursor, split
 from modelkeep.api.routes.models import Name
 from modelkeep.api.schemas.models import Describe, PlannedUpload, VersionAnswer
@@ -27,7 +28,6 @@ from modelkeep.contracts.errors import (
     UnsupportedFormat,
 )
 from modelkeep.control.models.errors import (
-    IdempotencyKeyReused,
     InvalidLabels,
     InvalidPreprocess,
     ModelArchived,
@@ -72,7 +72,7 @@ Number = Annotated[int, Path(ge=1, le=LARGEST_NUMBER, description="The version's
 )
 @raises(
     *(CodeFormatsOff, InvalidName, ModelArchived, ModelNotFound, UnsupportedFormat),
-    *(uploads.InvalidUpload, IdempotencyKeyReused, InvalidLabels, InvalidMultipart, InvalidPreprocess),
+    *(uploads.InvalidUpload, InvalidLabels, InvalidMultipart, InvalidPreprocess),
     *(MasterKeyMissing, StorageUnavailable),
 )
 async def upload_version(
@@ -83,14 +83,12 @@ async def upload_version(
     behind: Behind,
     response: Response,
     create: Create = False,
-    idempotency_key: Annotated[
-        str | None, Header(max_length=200, description="Makes a repeated upload the same version.")
-    ] = None,
 ) -> VersionAnswer:
     """Upload a file as the next version. The answer comes once it is safely stored; validation follows."""
     await behind.models.expect_upload(actor, name, create=create)
     received = await uploads.receive(request, behind.blobs, await _choice(behind, actor), behind.settings)
-    version = await behind.models.receive(actor, name, received, idempotency_key, create=create)
+    said(request.state, received.fingerprint())
+    version = await behind.models.receive(actor, name, received, create=create)
     response.headers["location"] = f"/api/v1/models/{version.model}/versions/{version.number}"
     return VersionAnswer.model_validate(version)
 

@@ -67,12 +67,6 @@ class VersionInUse(Conflict):
     code = "version_in_use"
 
 
-class IdempotencyKeyReused(Conflict):
-    """This Idempotency-Key came with another upload before: use a new key for new content."""
-
-    code = "idempotency_key_reused"
-
-
 class InvalidPreprocess(Invalid):
     """The preprocessing cannot be read: send "imagenet", or a JSON object with fields of an image specification."""
 

@@ -128,9 +128,9 @@ class Upload(msgspec.Struct, frozen=True):
     calibration: Sample | None = None
     accuracy_budget: float = 0.0
 
-    def fingerprint(self, model: str) -> str:
-        """Return a digest that is equal for equal uploads to the same model."""
-        return hashlib.sha256(msgspec.msgpack.encode((model, self))).hexdigest()
+    def fingerprint(self) -> bytes:
+        """Return a digest that is equal for equal uploads."""
+        return hashlib.sha256(msgspec.msgpack.encode(self)).digest()
 
 
 class Findings(msgspec.Struct, frozen=True):

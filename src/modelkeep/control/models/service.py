@@ -1,12 +1,11 @@
 """Models, their versions and aliases: what was uploaded, what validation said, what is kept, and which names point to it."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 import msgspec
 
 from modelkeep.contracts.actor import SYSTEM, Actor
-from modelkeep.contracts.errors import Invalid
 from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.names import check_name
 from modelkeep.contracts.rejections import Rejection
@@ -15,7 +14,7 @@ from modelkeep.contracts.snapshot import Scope
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.models import store
 from modelkeep.control.models.aliases import Alias, Move, check_alias, point, remove
-from modelkeep.control.models.errors import AliasNotFound, IdempotencyKeyReused, ModelExists, ModelNotFound, VersionNotFound
+from modelkeep.control.models.errors import AliasNotFound, ModelExists, ModelNotFound, VersionNotFound
 from modelkeep.control.models.events import AliasMoved, ModelArchiveChanged, ModelCreated, VersionBecameReady
 from modelkeep.control.models.rules import (
     Findings,
@@ -34,8 +33,6 @@ from modelkeep.infra.events import Events
 from modelkeep.infra.jobs import Jobs
 
 VALIDATE_VERSION: Final = "validate_version"
-_LONGEST_UPLOAD_KEY: Final = 200
-_UPLOAD_KEYS_LIVE: Final = timedelta(days=7)
 
 
 class Models:
@@ -94,21 +91,14 @@ class Models:
             if not create:
                 raise
 
-    async def receive(
-        self, actor: Actor, name: str, upload: Upload, idempotency_key: str | None = None, *, create: bool = False
-    ) -> Version:
+    async def receive(self, actor: Actor, name: str, upload: Upload, *, create: bool = False) -> Version:
         """Make a stored upload the next version of a model and ask for its validation.
 
-        Repeated with the same `idempotency_key`, the same upload is the same version again. With `create`, a model that is not
-        there yet is made in the same moment, with the version's description.
+        With `create`, a model that is not there yet is made in the same moment, with the version's description.
         """
         actor.need(Scope.MODELS_WRITE)
         version_id = new_id("ver")
         async with self._db.begin() as tx:
-            if idempotency_key is not None:
-                earlier = await self._earlier_upload(tx, actor, name, upload, key=idempotency_key, version_id=version_id)
-                if earlier is not None:
-                    return earlier
             if create:
                 await self._create(tx, actor, name, upload.description)
             model = await _model(tx, name, for_update=True)
@@ -275,21 +265,6 @@ class Models:
         details = {"alias": move.alias} | {name: str(number) for name, number in where.items() if number is not None}
         await self._audit.note(tx, actor, "alias.delete" if after is None else "alias.set", move.model_id, **details)
         await self._events.publish(tx, AliasMoved(move.model_id, move.alias, move.to_version_id))
-
-    async def _earlier_upload(
-        self, tx: Transaction, actor: Actor, name: str, upload: Upload, *, key: str, version_id: str
-    ) -> Version | None:
-        if not 1 <= len(key) <= _LONGEST_UPLOAD_KEY:
-            raise Invalid(f"An Idempotency-Key has 1 to {_LONGEST_UPLOAD_KEY} characters.")
-        now = self._clock()
-        await store.forget_upload_keys(tx, now - _UPLOAD_KEYS_LIVE)
-        fingerprint = upload.fingerprint(name)
-        used = await store.take_upload_key(tx, (actor.user, key), fingerprint=fingerprint, version_id=version_id, now=now)
-        if used is None:
-            return None
-        if used[0] != fingerprint:
-            raise IdempotencyKeyReused
-        return await store.version_by_id(tx, used[1])
 
     def _new_version(self, version_id: str, model: Model, upload: Upload, actor: Actor) -> Version:
         return Version(

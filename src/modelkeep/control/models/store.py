@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from modelkeep.contracts.rejections import Rejection
 from modelkeep.control.models.aliases import Alias, Move
 from modelkeep.control.models.rules import UNVALIDATED, Findings, Model, State, Upload, Version
-from modelkeep.control.models.tables import alias_moves, aliases, models, upload_keys, versions
+from modelkeep.control.models.tables import alias_moves, aliases, models, versions
 from modelkeep.infra.db import Transaction
 
 _VERSION = sa.select(
@@ -163,25 +163,6 @@ async def page_of_moves(tx: Transaction, model_id: str, name: str, *, limit: int
         of_alias = of_alias.where(alias_moves.c.revision < before)
     rows = await tx.all(of_alias.order_by(alias_moves.c.revision.desc()).limit(limit))
     return [Move(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's public name for it
-
-
-async def take_upload_key(
-    tx: Transaction, user_and_key: tuple[str, str], *, fingerprint: str, version_id: str, now: datetime
-) -> tuple[str, str] | None:
-    """Note an upload's idempotency key; when it was used before, return that upload's fingerprint and version."""
-    user_id, key = user_and_key
-    row = {"user_id": user_id, "key": key, "fingerprint": fingerprint, "version_id": version_id, "at": now}
-    insert = tx.insert(upload_keys).values(**row).on_conflict_do_nothing(index_elements=["user_id", "key"])
-    if await tx.one(insert.returning(upload_keys.c.key)) is not None:
-        return None
-    used = await tx.one(sa.select(upload_keys).where(upload_keys.c.user_id == user_id, upload_keys.c.key == key))
-    assert used is not None  # noqa: S101 - the conflict was with this row, and this transaction now sees it
-    return used.fingerprint, used.version_id
-
-
-async def forget_upload_keys(tx: Transaction, before: datetime) -> None:
-    """Forget idempotency keys older than that."""
-    await tx.execute(sa.delete(upload_keys).where(upload_keys.c.at < before))
 
 
 def _model(row: sa.Row[tuple[object, ...]]) -> Model:

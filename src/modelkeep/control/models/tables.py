@@ -1,4 +1,4 @@
-"""Rows of models, their versions and aliases, and the keys under which uploads may be repeated. Moves are written once."""
+"""Rows of models, their versions and aliases. Moves are written once."""
 
 import sqlalchemy as sa
 
@@ -75,14 +75,4 @@ alias_moves = sa.Table(
     sa.Column("to_version", sa.Integer),
     sa.Column("at", UtcTime, nullable=False),
     sa.Column("by", sa.Text, nullable=False),
-)
-upload_keys = sa.Table(
-    "upload_keys",
-    metadata,
-    sa.Column("user_id", sa.Text, primary_key=True),
-    sa.Column("key", sa.Text, primary_key=True),
-    sa.Column("fingerprint", sa.Text, nullable=False),
-    sa.Column("version_id", sa.Text, nullable=False),
-    sa.Column("at", UtcTime, nullable=False),
-    sa.Index(None, "at"),
 )

@@ -1,0 +1,326 @@
+"""`Idempotency-Key` on every write: done once, answered alike, whoever is asked, and refused where it is another request."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import sqlalchemy as sa
+from cryptography.exceptions import InvalidTag
+
+from fixtures.control import ADMIN, Rings, TestClock, ready_version, upload
+from fixtures.control_api import api_over, key_with
+from fixtures.described import operations, resolved
+from modelkeep.api.settings import ApiSettings
+from modelkeep.app.control_plane import ControlPlane, control_plane
+from modelkeep.contracts.snapshot import Limits, Scope
+from modelkeep.control.audit.tables import audit_entries
+from modelkeep.control.predictions.service import Predictions
+from modelkeep.infra.db import Database
+from modelkeep.infra.idempotency import Write, notes
+from modelkeep.infra.settings import DatabaseSettings
+from modelkeep.plugins.storage.local import LocalStore
+
+V1, IRIS = "/api/v1", "/api/v1/models/iris"
+REASON = {"reason": "a test"}
+FORM = {"files": {"file": ("m.onnx", b"new")}}
+
+Asked = tuple[str, str, dict[str, Any]]
+WRITES: dict[str, Asked] = {
+    "issueKey": ("POST", f"{V1}/keys", {"json": {"name": "k", "scopes": ["predict"]}}),
+    "revokeKey": ("DELETE", f"{V1}/keys/KEY", {}),
+    "createModel": ("POST", f"{V1}/models", {"json": {"name": "rose"}}),
+    "describeModel": ("PATCH", IRIS, {"json": {"description": "petals"}}),
+    "archiveModel": ("POST", f"{IRIS}/archive", {}),
+    "restoreModel": ("POST", f"{V1}/models/old/restore", {}),
+    "uploadVersion": ("POST", f"{IRIS}/versions", FORM),
+    "describeVersion": ("PATCH", f"{IRIS}/versions/1", {"json": {"description": "first"}}),
+    "archiveVersion": ("POST", f"{IRIS}/versions/1/archive", {}),
+    "restoreVersion": ("POST", f"{IRIS}/versions/3/restore", {}),
+    "setAlias": ("PUT", f"{IRIS}/aliases/canary", {"json": {"version": 1}}),
+    "deleteAlias": ("DELETE", f"{IRIS}/aliases/stable", {}),
+    "configureDeployment": (
+        "PATCH",
+        f"{V1}/deployments/iris",
+        {"json": {"settings": {"recording": {"enabled": False}}}, "headers": {"if-match": '"2"'}},
+    ),
+    "promoteVersion": ("POST", f"{V1}/deployments/iris/promote", {"json": {"version": 1}, "headers": {"if-match": '"2"'}}),
+    "askReplay": ("POST", f"{IRIS}/versions/2/replays", {"json": {"last": 5}}),
+    "allowCodeFormats": ("PUT", f"{V1}/safety/code-formats", {"json": {"allowed": True, **REASON}}),
+    "acceptSandbox": ("PUT", f"{V1}/safety/sandbox", {"json": {"accepted": None, **REASON}}),
+}
+"""A request that changes something, for each write that asks for a key."""
+
+
+@pytest.fixture
+async def house(control: ControlPlane, client: httpx.AsyncClient) -> str:
+    """Models with versions, and a key whose id is returned."""
+    for name in ("iris", "old"):
+        await control.models.create(ADMIN, name)
+    for content in (b"one", b"two", b"three"):
+        await ready_version(control, "iris", content)
+    await control.deployments.promote(ADMIN, "iris", 2)
+    await control.models.archive_version(ADMIN, "iris", 3)
+    await control.models.archive(ADMIN, "old")
+    await control.models.set_alias(ADMIN, "iris", "stable", 2)
+    made = await client.post(f"{V1}/keys", json={"name": "old", "scopes": ["predict"]})
+    return str(made.json()["id"])
+
+
+async def ask(client: httpx.AsyncClient, asked: Asked, key: str | None = "k-1") -> httpx.Response:
+    method, url, more = asked
+    given = {} if key is None else {"idempotency-key": key}
+    return await client.request(method, url, **{**more, "headers": more.get("headers", {}) | given})
+
+
+async def audited(db: Database) -> int:
+    """How many changes there were."""
+    async with db.read() as tx:
+        return len(await tx.all(sa.select(audit_entries.c.id)))
+
+
+async def rows(db: Database) -> list[sa.Row[Any]]:
+    async with db.read() as tx:
+        return await tx.all(sa.select(notes))
+
+
+def same(first: httpx.Response, second: httpx.Response) -> None:
+    """The second answer is the first again, and says so."""
+    assert "idempotency-replayed" not in first.headers
+    assert second.headers["idempotency-replayed"] == "true"
+    assert (second.status_code, second.content) == (first.status_code, first.content)
+    own = {"date", "x-request-id", "idempotency-replayed"}
+    assert {name: value for name, value in second.headers.items() if name not in own} == {
+        name: value for name, value in first.headers.items() if name not in own
+    }
+
+
+def test_every_write_takes_a_key_and_is_tried_here():
+    taking = {
+        operation["operationId"]
+        for _method, _path, operation in operations()
+        if "Idempotency-Key" in {resolved(one)["name"] for one in operation["parameters"]}
+    }
+    writing = {
+        operation["operationId"]
+        for method, path, operation in operations()
+        if method != "GET" and path.startswith(V1) and not path.startswith(f"{V1}/predict")
+    }
+    assert taking == WRITES.keys() | {"setUp"} == writing - {"checkUpload"}
+
+
+@pytest.mark.parametrize("name", WRITES)
+async def test_a_write_that_comes_again_is_answered_alike_and_not_done_again(
+    name: str, client: httpx.AsyncClient, house: str, db: Database
+):
+    method, url, more = WRITES[name]
+    asked = (method, url.replace("KEY", house), more)
+    before = await audited(db)
+    first = await ask(client, asked)
+    assert first.is_success, first.text
+    done = await audited(db)
+    assert done > before
+    same(first, await ask(client, asked))
+    assert await audited(db) == done
+    assert len(await rows(db)) == 1
+
+
+OTHERS: dict[str, Asked] = {
+    "body": ("PATCH", IRIS, {"json": {"description": "other"}}),
+    "path": ("PATCH", f"{IRIS}/versions/1", {"json": {"description": "petals"}}),
+    "method": ("POST", f"{IRIS}/archive", {"json": {"description": "petals"}}),
+    "query": ("PATCH", f"{IRIS}?really=true", {"json": {"description": "petals"}}),
+    "condition": ("PATCH", IRIS, {"json": {"description": "petals"}, "headers": {"if-match": '"1"'}}),
+    "upload": ("POST", f"{IRIS}/versions", FORM),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+async def test_another_request_with_the_same_key_is_refused(other: str, client: httpx.AsyncClient, house: str, db: Database):
+    assert (await ask(client, WRITES["describeModel"])).status_code == 200
+    done = await audited(db)
+    refused = await ask(client, OTHERS[other])
+    assert (refused.status_code, refused.json()["code"]) == (409, "idempotency_key_reused")
+    assert await audited(db) == done
+    same(await ask(client, OTHERS[other], "k-2"), await ask(client, OTHERS[other], "k-2"))
+
+
+async def test_an_upload_is_known_by_what_was_received(client: httpx.AsyncClient, house: str, control: ControlPlane):
+    """Each form has a boundary of its own; what it holds is the same."""
+    first = await ask(client, WRITES["uploadVersion"])
+    same(first, await ask(client, WRITES["uploadVersion"]))
+    for other in (
+        {"files": {"file": ("m.onnx", b"other")}},
+        {"files": {"file": ("n.onnx", b"new")}},
+        FORM | {"data": {"description": "x"}},
+    ):
+        refused = await ask(client, ("POST", f"{IRIS}/versions", other))
+        assert (refused.status_code, refused.json()["code"]) == (409, "idempotency_key_reused")
+    assert (await control.models.model("iris")).latest_version == 4
+
+
+async def test_what_was_refused_did_nothing_and_its_key_may_be_used_again(client: httpx.AsyncClient, db: Database):
+    missing = await ask(client, WRITES["describeModel"])
+    assert missing.status_code == 404
+    invalid = await ask(client, ("POST", f"{V1}/models", {"json": {"name": "No Name"}}))
+    assert invalid.status_code == 400
+    assert await rows(db) == []
+    assert (await ask(client, ("POST", f"{V1}/models", {"json": {"name": "iris"}}))).status_code == 201
+    taken = await ask(client, ("POST", f"{V1}/models", {"json": {"name": "iris"}}), "k-2")
+    assert (taken.status_code, taken.json()["code"]) == (409, "model_exists")
+
+
+async def test_what_only_looks_leaves_no_note(client: httpx.AsyncClient, house: str, db: Database):
+    planned = {"json": {"filename": "m.onnx", "format": "", "size": 1}}
+    assert (await ask(client, ("POST", f"{IRIS}/versions/check", planned))).status_code == 204
+    assert (await ask(client, ("GET", IRIS, {}))).status_code == 200
+    assert await rows(db) == []
+
+
+async def test_each_caller_has_keys_of_its_own(client: httpx.AsyncClient, control: ControlPlane, admin_key: str, house: str):
+    other = {"x-api-key": await key_with(control, admin_key, Scope.ADMIN)}
+    method, url, more = WRITES["issueKey"]
+    first = await ask(client, WRITES["issueKey"])
+    theirs = await ask(client, (method, url, more | {"headers": other}))
+    assert "idempotency-replayed" not in theirs.headers
+    assert theirs.json()["id"] != first.json()["id"]
+    same(first, await ask(client, WRITES["issueKey"]))
+
+
+async def test_a_secret_is_answered_again_and_not_in_the_database(client: httpx.AsyncClient, db: Database, admin_key: str):
+    first = await ask(client, WRITES["issueKey"])
+    secret = first.json()["secret"]
+    same(first, await ask(client, WRITES["issueKey"]))
+    (row,) = await rows(db)
+    assert secret.encode() not in row.answer
+    assert first.json()["id"].encode() not in row.answer
+    write = Write(row.caller, row.key, admin_key.encode())
+    with pytest.raises(InvalidTag):  # it is not the same request
+        write.open(row.answer)
+
+
+async def test_keys_are_forgotten_after_a_day(client: httpx.AsyncClient, db: Database, clock: TestClock):
+    for number in range(3):
+        assert (await ask(client, WRITES["issueKey"], f"k-{number}")).status_code == 201
+    clock.advance(hours=24)
+    again = await ask(client, WRITES["issueKey"], "k-0")
+    assert again.headers["idempotency-replayed"] == "true"
+    clock.advance(seconds=1)
+    fresh = await ask(client, WRITES["createModel"], "k-0")
+    assert (fresh.status_code, fresh.headers.get("idempotency-replayed")) == (201, None)
+    assert [row.key for row in await rows(db)] == ["k-0"]
+    same(fresh, await ask(client, WRITES["createModel"], "k-0"))
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "tab\there", "sch\u00f6n"])
+async def test_a_key_that_is_none_is_refused(key: str, client: httpx.AsyncClient, db: Database):
+    refused = await client.post(f"{V1}/models", json={"name": "m"}, headers=[("idempotency-key", key.encode())])
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_idempotency_key")
+    assert await audited(db) == 2  # what the set-up did
+
+
+async def test_two_keys_in_one_request_are_refused(client: httpx.AsyncClient):
+    two = [("idempotency-key", "a"), ("idempotency-key", "b")]
+    refused = await client.post(f"{V1}/models", json={"name": "m"}, headers=two)
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_idempotency_key")
+
+
+async def test_keys_of_all_lengths_and_signs_are_taken(client: httpx.AsyncClient):
+    for number, key in enumerate(("x", "x" * 255, '"8e03978e-40d5-43dd-bc93-6894a57f9324"', "a b")):
+        asked = ("POST", f"{V1}/models", {"json": {"name": f"m{number}"}})
+        same(await ask(client, asked, key), await ask(client, asked, key))
+
+
+# ---- at once, and by several processes
+
+
+@pytest.fixture
+async def processes(
+    db: Database, control: ControlPlane, clock: TestClock, admin_key: str, tmp_path: Path
+) -> AsyncIterator[list[httpx.AsyncClient]]:
+    """Clients of several APIs over one database, each with connections of its own."""
+
+    @asynccontextmanager
+    async def process() -> AsyncIterator[httpx.AsyncClient]:
+        own = Database(DatabaseSettings(url=db.url.render_as_string(hide_password=False)))
+        rings = Rings()
+        nouns = control_plane(own, ring_worker=rings.ring_worker, ring_courier=rings.ring_courier, limits=Limits(), clock=clock)
+        app = api_over(nouns, Predictions(own, clock), LocalStore(tmp_path / "blobs"), ApiSettings())
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://api", headers={"x-api-key": admin_key}
+        ) as client:
+            yield client
+        await own.close()
+
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(process()) for _ in range(3)]
+
+
+async def until_answered(ask_once: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+    while True:
+        answer = await ask_once()
+        if answer.status_code != 409:
+            return answer
+        assert (answer.json()["code"], answer.headers["retry-after"]) == ("idempotency_key_in_use", "1")
+
+
+async def test_of_many_requests_at_once_with_one_key_one_is_done(
+    processes: list[httpx.AsyncClient], db: Database, control: ControlPlane
+):
+    answers = await asyncio.gather(
+        *[until_answered(lambda client=processes[n % 3]: ask(client, WRITES["issueKey"])) for n in range(20)]
+    )
+    assert Counter(answer.status_code for answer in answers) == {201: 20}
+    assert len({answer.content for answer in answers}) == 1
+    assert Counter(answer.headers.get("idempotency-replayed") for answer in answers) == {None: 1, "true": 19}
+    assert [key.name for key in await control.users.keys(limit=10)].count("k") == 1
+
+
+async def test_uploads_at_once_with_one_key_are_one_version(
+    processes: list[httpx.AsyncClient], control: ControlPlane, house: str
+):
+    answers = await asyncio.gather(
+        *[until_answered(lambda client=processes[n % 3]: ask(client, WRITES["uploadVersion"])) for n in range(6)]
+    )
+    assert {(answer.status_code, answer.json()["number"]) for answer in answers} == {(202, 4)}
+    assert (await control.models.model("iris")).latest_version == 4
+
+
+@pytest.mark.parametrize("db", ["postgresql"], indirect=True)
+async def test_a_request_that_is_still_under_way_is_not_waited_for(
+    client: httpx.AsyncClient, db: Database, control: ControlPlane, admin_key: str
+):
+    """Writers of SQLite wait for each other in any case, and the second finds the answer."""
+    caller = (await control.users.authenticate(admin_key)).id
+    async with db.begin() as tx:  # as one that has begun, and does not end
+        await tx.execute(sa.select(sa.func.pg_try_advisory_xact_lock(Write(caller, "k-1", b"").lock)))
+        refused = await ask(client, WRITES["issueKey"])
+        assert (refused.status_code, refused.json()["code"]) == (409, "idempotency_key_in_use")
+        assert refused.headers["retry-after"] == "1"
+        assert (await ask(client, WRITES["issueKey"], "k-2")).status_code == 201
+    made = await ask(client, WRITES["issueKey"])
+    assert (made.status_code, made.headers.get("idempotency-replayed")) == (201, None)
+
+
+async def test_another_process_knows_the_answer(processes: list[httpx.AsyncClient]):
+    same(await ask(processes[0], WRITES["createModel"]), await ask(processes[1], WRITES["createModel"]))
+
+
+async def test_bells_ring_once_and_after_the_commit(client: httpx.AsyncClient, house: str, rings: Rings):
+    before = rings.worker
+    await ask(client, WRITES["uploadVersion"])
+    await ask(client, WRITES["uploadVersion"])
+    assert rings.worker == before + 1
+
+
+async def test_an_upload_of_a_model_that_was_archived_since_is_refused(client: httpx.AsyncClient, control: ControlPlane):
+    """Whether an upload is taken is said before its content is read, and so before it can be known again."""
+    await control.models.create(ADMIN, "iris")
+    await control.models.receive(ADMIN, "iris", upload())
+    assert (await ask(client, WRITES["uploadVersion"])).status_code == 202
+    await control.models.archive(ADMIN, "iris")
+    assert (await ask(client, WRITES["uploadVersion"])).json()["code"] == "model_archived"
