@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from modelkeep.contracts.errors import FieldError, Invalid, InvalidInput, Kind, ModelkeepError, Overloaded, Timeout
+from modelkeep.contracts.snapshot import ServedKey
 from modelkeep.serving.calls import Call, Share
 from modelkeep.serving.codec import values_of
 from modelkeep.serving.coercion import Array
@@ -95,6 +96,10 @@ class Engine:
                 raise
         route.underway.count += 1
         return route
+
+    def check_limits(self, key: ServedKey) -> None:
+        """Raise `Limited` where this key is at its limits now; nothing is counted."""
+        self._limits.check(key)
 
     def predict_whole(
         self,

@@ -19,7 +19,8 @@ from modelkeep.serving.dialects.open_inference import describe
 from modelkeep.serving.dialects.open_inference import grpc as dialect
 from modelkeep.serving.engine import Engine
 from modelkeep.serving.forward import Forward
-from modelkeep.serving.grpc.door import Conversation, Rpc
+from modelkeep.serving.grpc.conversation import Conversation
+from modelkeep.serving.grpc.door import Rpc
 from modelkeep.serving.grpc.repository import control_plane
 from modelkeep.serving.grpc.requests import RpcRequest
 from modelkeep.serving.keys import Keys
@@ -75,8 +76,8 @@ class Inference:
             Rpc(f"/{SERVICE}/ModelMetadata", needs("GET", "/v2/models/m"), answer=self._model_metadata),
             Rpc(f"/{SERVICE}/ModelConfig", needs("GET", "/v2/models/m/config"), answer=self._model_config),
             Rpc(f"/{SERVICE}/ModelStatistics", needs("GET", "/v2/models/stats"), answer=self._model_statistics),
-            Rpc(f"/{SERVICE}/ModelInfer", self._predict, answer=self._infer, large=True),
-            Rpc(f"/{SERVICE}/ModelStreamInfer", self._predict, converse=self._infer_each, large=True),
+            Rpc(f"/{SERVICE}/ModelInfer", self._predict, answer=self._infer, predicts=True),
+            Rpc(f"/{SERVICE}/ModelStreamInfer", self._predict, converse=self._infer_each, predicts=True),
             Rpc(f"/{SERVICE}/RepositoryIndex", needs("POST", "/v2/repository/index"), answer=self._index),
             Rpc(f"/{SERVICE}/RepositoryModelLoad", needs("POST", load), answer=self._load),
             Rpc(f"/{SERVICE}/RepositoryModelUnload", needs("POST", unload), answer=self._unload),
