@@ -98,9 +98,12 @@ async def read_message(context: Any, reading: asyncio.Semaphore, most: int) -> t
 async def _plain(message: bytes, most: int) -> tuple[bytes, Coding | None]:
     """Return a message of at most `most` bytes out of its coding, and the coding."""
     coding = coding_of(message)
-    too_large = TooLarge(f"The message is larger than the limit of {most // (1024 * 1024)} MiB.")
     if coding is not None:
-        message = await unpack(coding, message, most, too_large)
+        message = await unpack(coding, message, most, _too_large(most))
     if len(message) > most:
-        raise too_large
+        raise _too_large(most)
     return message, coding
+
+
+def _too_large(most: int) -> TooLarge:
+    return TooLarge(f"The message is larger than the limit of {most // (1024 * 1024)} MiB.")

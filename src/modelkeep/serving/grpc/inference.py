@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError, Message
 
 from modelkeep.contracts.errors import Internal, ModelkeepError
 from modelkeep.contracts.snapshot import Scope
+from modelkeep.serving.choice import version_asked
 from modelkeep.serving.dialects.open_inference import describe
 from modelkeep.serving.dialects.open_inference import grpc as dialect
 from modelkeep.serving.engine import Engine
@@ -92,26 +93,29 @@ class Inference:
     async def _server_metadata(self, _request: RpcRequest, _message: bytes) -> bytes:
         return written(filled(pb.ServerMetadataResponse(), describe.server(self._version)))
 
-    async def _model_ready(self, _request: RpcRequest, message: bytes) -> bytes:
+    async def _model_ready(self, request: RpcRequest, message: bytes) -> bytes:
         asked = read(pb.ModelReadyRequest(), message)
-        return written(pb.ModelReadyResponse(ready=self._router.find(asked.name, asked.version or None).served.answers))
+        version = version_asked(request, asked.version or None)
+        return written(pb.ModelReadyResponse(ready=self._router.find(asked.name, version).served.answers))
 
-    async def _model_metadata(self, _request: RpcRequest, message: bytes) -> bytes:
+    async def _model_metadata(self, request: RpcRequest, message: bytes) -> bytes:
         asked = read(pb.ModelMetadataRequest(), message)
-        found = describe.metadata(self._router, asked.name, asked.version or None)
+        found = describe.metadata(self._router, asked.name, version_asked(request, asked.version or None))
         return written(filled(pb.ModelMetadataResponse(), found))
 
-    async def _model_config(self, _request: RpcRequest, message: bytes) -> bytes:
+    async def _model_config(self, request: RpcRequest, message: bytes) -> bytes:
         asked = read(pb.ModelConfigRequest(), message)
         answer = pb.ModelConfigResponse()
-        filled(answer.config, describe.config(self._router, asked.name, asked.version or None))
+        version = version_asked(request, asked.version or None)
+        filled(answer.config, describe.config(self._router, asked.name, version))
         return written(answer)
 
-    async def _model_statistics(self, _request: RpcRequest, message: bytes) -> bytes:
+    async def _model_statistics(self, request: RpcRequest, message: bytes) -> bytes:
         asked = read(pb.ModelStatisticsRequest(), message)
-        found = describe.statistics(self._router, self._metrics.statistics(), asked.name or None, asked.version or None)
+        version = version_asked(request, asked.version or None)
+        found = describe.statistics(self._router, self._metrics.statistics, asked.name or None, version)
         answer = pb.ModelStatisticsResponse()
-        for one in found:
+        async for one in found:
             filled(answer.model_stats.add(), one)
         return written(answer)
 
