@@ -89,7 +89,8 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc] # the library has 
         rpc = self._rpcs.get(handler_call_details.method)
         if rpc is None:
             return None
-        serve = partial(self._serve, rpc, handler_call_details.invocation_metadata)
+        # of a function, not of a bound method: the library looks twice an RPC whether it is a coroutine's
+        serve = partial(GrpcDoor._serve, self, rpc, handler_call_details.invocation_metadata)
         if rpc.converse is not None:
             return grpc.stream_stream_rpc_method_handler(serve)
         return grpc.stream_unary_rpc_method_handler(serve)  # answer and status go out as one
