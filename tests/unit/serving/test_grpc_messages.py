@@ -167,7 +167,8 @@ async def test_a_bomb_is_not_unpacked(rpcs: Rpcs, rpc: str, monkeypatch) -> None
     monkeypatch.setattr("modelkeep.serving.grpc.packing.unpacked", noting(unpacked))
     call = rpcs.channel.stream_stream(SERVICE + rpc)(metadata=KEY, compression=packing)
     await call.write(bomb)
-    assert await call.code() is S.RESOURCE_EXHAUSTED
+    async with asyncio.timeout(20):
+        assert await call.code() is S.RESOURCE_EXHAUSTED
     assert unpacked == []
     monkeypatch.setattr("modelkeep.serving.codings._MOST_TIMES", 10_000)  # without the bound it is
     call = rpcs.channel.stream_stream(SERVICE + "ModelInfer")(metadata=KEY, compression=packing)
