@@ -151,5 +151,8 @@ class Statistics:
 
 def _together(found: list[list[float]]) -> Sum:
     """Return one sum of those of several servers."""
+    if not found:
+        return Sum()
     columns = list(zip(*found, strict=True))
-    return Sum(*map(sum, columns[:_LAST]), max(columns[_LAST])) if columns else Sum()
+    numbers = [*map(sum, columns[:_LAST]), max(columns[_LAST])]
+    return Sum(**dict(zip(Sum.__struct_fields__, numbers, strict=True)))
