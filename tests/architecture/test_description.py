@@ -22,7 +22,7 @@ UNANSWERED = {
     "modelkeep.control.predictions.errors.PositionMoved": "the courier alone loads spools",
     "modelkeep.serving.forward.ApiBroke": "its answer has begun: it is broken off",
     "modelkeep.serving.dialects.open_inference.grpc.InvalidMessage": "gRPC alone answers with it",
-    "modelkeep.serving.grpc.door.Draining": "as above",
+    "modelkeep.serving.grpc.conversation.Draining": "as above",
     "modelkeep.serving.grpc.door.NotRead": "as above",
     "modelkeep.serving.grpc.health.TooManyWatchers": "as above",
     "modelkeep.serving.grpc.places.TooManyRpcs": "as above",

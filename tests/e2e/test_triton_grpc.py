@@ -92,6 +92,22 @@ def test_a_tensor_of_many_megabytes_comes_back(house: Installation, client: trit
     assert answer.as_numpy("y").tobytes() == array.tobytes()
 
 
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_compressed_messages_are_taken(house: Installation, client: triton.InferenceServerClient, algorithm: str) -> None:
+    array = np.arange(20_000, dtype=np.float32).reshape(-1, 2) // 100
+    answer = client.infer("echo-fp32", [tensor(triton, array, Dtype.FP32)], headers=key(house), compression_algorithm=algorithm)
+    assert answer.as_numpy("y").tobytes() == array.tobytes()
+
+
+async def test_the_client_of_asyncio_compresses_too(house: Installation, echoes: dict[Dtype, str]) -> None:
+    array = np.zeros((1_000, 2), np.float32)
+    async with triton_aio.InferenceServerClient(address(house)) as client:
+        answer = await client.infer(
+            "echo-fp32", [tensor(triton_aio, array, Dtype.FP32)], headers=key(house), compression_algorithm="gzip"
+        )
+    assert answer.as_numpy("y").tobytes() == array.tobytes()
+
+
 def test_refusals_are_read_by_the_client(house: Installation, client: triton.InferenceServerClient) -> None:
     one = tensor(triton, np.ones((1, 2), np.float32), Dtype.FP32)
     for model, headers, status in (

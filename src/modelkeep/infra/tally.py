@@ -15,6 +15,7 @@ import fcntl
 import mmap
 import os
 import struct
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -48,21 +49,24 @@ class Family:
     """A metric: its name as it is exposed, what kind it is, a sentence about it, and its labels.
 
     `bounds` are a histogram's upper bounds, in its unit. `folded` are the labels that become "other" beyond the budget of label
-    sets. `rule` is how several processes' gauges make one.
+    sets. `rule` is how several processes' gauges make one. A record has a cell for each of its `parts`; it is looked up, not
+    exposed, and there are `most` of it.
     """
 
     name: str
-    kind: Literal["counter", "gauge", "histogram", "info"]
+    kind: Literal["counter", "gauge", "histogram", "info", "record"]
     about: str
     labels: Labels = ()
     bounds: tuple[float, ...] = ()
     folded: Labels = ()
     rule: Literal["sum", "max", "min"] = "sum"
+    parts: Labels = ()
+    most: int | None = None
 
     @property
     def width(self) -> int:
         """Cells of one series: a histogram has one a bound, one for what lies above, and one for the sum."""
-        return len(self.bounds) + 2 if self.kind == "histogram" else 1
+        return len(self.bounds) + 2 if self.kind == "histogram" else len(self.parts) or 1
 
     def other(self, values: Labels) -> Labels:
         """Return the label set that stands for `values` when there is no room for them."""
@@ -114,6 +118,24 @@ class Tally:
         if first is None:
             first = self._refused.get(key)
         return self._made(family, values) if first is None else first
+
+    def has_room(self, family: Family, values: Labels) -> bool:
+        """Whether these labels have a series of their own, or would get one."""
+        return (family.name, values) in self._first or self._sets[family.name] < self._most(family)
+
+    def labels(self, family: Family) -> list[Labels]:
+        """Return the label sets that a family has, without the one for all others."""
+        return [values for name, values in self._first if name == family.name and values != family.other(values)]
+
+    def replace(self, family: Family, old: Labels, new: Labels) -> int:
+        """Give the cells of one series to another, which begins at zero; -1 where it cannot be written down any more."""
+        first = self._first[family.name, old]
+        self.cells[first : first + family.width] = memoryview(array("d", bytes(family.width * _CELL)))
+        if not self._append(family, new, first, _KEPT_BYTES):
+            return -1
+        del self._first[family.name, old]
+        self._first[family.name, new] = first
+        return first
 
     def publish(self, gauges: Gauges) -> None:
         """Let other processes see these gauges, until the next call or the end of this process."""
@@ -168,11 +190,16 @@ class Tally:
 
     def _take_over(self) -> None:
         """Learn what the last process of this slot has counted, and forget what was true of it alone."""
+        owners: dict[int, tuple[str, Labels]] = {}
         for entry, end in _entries(memoryview(self.map)[_DIRECTORY_AT:], self.families):
-            self._first[entry.family.name, entry.values] = entry.first
-            if entry.values != entry.family.other(entry.values):
+            before = owners.get(entry.first)
+            if before is not None:
+                del self._first[before]  # its cells have been given to another
+            elif entry.values != entry.family.other(entry.values):
                 self._sets[entry.family.name] += 1
-            self._next = entry.first + entry.family.width
+            owners[entry.first] = entry.family.name, entry.values
+            self._first[entry.family.name, entry.values] = entry.first
+            self._next = max(self._next, entry.first + entry.family.width)
             self._end = _DIRECTORY_AT + end
             if entry.family.kind == "gauge":
                 self.cells[entry.first] = 0.0
@@ -184,7 +211,7 @@ class Tally:
         other = family.other(values)
         if values == other:
             return self._add(family, values, 0, 0)
-        if self._sets[family.name] < self._budget:
+        if self._sets[family.name] < self._most(family):
             first = self._add(family, values, _KEPT_CELLS, _KEPT_BYTES)
             if first >= 0:
                 self._sets[family.name] += 1
@@ -195,19 +222,27 @@ class Tally:
             self._refused[family.name, values] = first
         return first
 
+    def _most(self, family: Family) -> int:
+        return self._budget if family.most is None else family.most
+
     def _add(self, family: Family, values: Labels, keep_cells: int, keep_bytes: int) -> int:
         """Append a directory entry; -1 when only what is kept for "other" is left."""
-        payload = msgspec.msgpack.encode((self.families.index(family), self._next, *values))
-        entry = _FRAME.pack(len(payload), crc32(payload, len(payload))) + payload
-        no_cells = self._next + family.width + keep_cells > _CELLS
-        if no_cells or len(entry) > _LONGEST_ENTRY or self._end + len(entry) + keep_bytes > _SIZE:
-            return -1
         first = self._next
-        self.map[self._end : self._end + len(entry)] = entry
-        self._end += len(entry)
+        if first + family.width + keep_cells > _CELLS or not self._append(family, values, first, keep_bytes):
+            return -1
         self._next += family.width
         self._first[family.name, values] = first
         return first
+
+    def _append(self, family: Family, values: Labels, first: int, keep_bytes: int) -> bool:
+        """Write into the directory that these cells are this series'; False where there is no room for that."""
+        payload = msgspec.msgpack.encode((self.families.index(family), first, *values))
+        entry = _FRAME.pack(len(payload), crc32(payload, len(payload))) + payload
+        if len(entry) > _LONGEST_ENTRY or self._end + len(entry) + keep_bytes > _SIZE:
+            return False
+        self.map[self._end : self._end + len(entry)] = entry
+        self._end += len(entry)
+        return True
 
 
 class Followed:
@@ -240,17 +275,26 @@ class Tallies:
         sums: Sums = {family: {} for family in self._own.families}
         self._mine.add_to(sums, live=True)
         published: list[Gauges] = []
+        for path, reading in self._now():
+            live = reading.live
+            reading.add_to(sums, live=live)
+            if live:
+                published.append(_published(path.with_suffix(".gauges")))
+        return sums, published
+
+    def records(self, family: Family, asked: Sequence[Labels]) -> list[list[list[float]]]:
+        """Return, for each label set that is asked for, the cells of its record in each slot that has one."""
+        slots = [self._mine, *(reading for _path, reading in self._now())]
+        for slot in slots:
+            slot.learn()
+        return [[found for slot in slots if (found := slot.record(family, values))] for values in asked]
+
+    def _now(self) -> "list[tuple[Path, _Other]]":
+        """Return the files of all other slots that are there now."""
         paths = set(self._folder.glob("*.tally")) - {self._own.path}
         for path in self._others.keys() - paths:
             self._others.pop(path).close()
-        for path in sorted(paths):
-            reading = self._reading(path)
-            if reading is not None:
-                live = reading.live
-                reading.add_to(sums, live=live)
-                if live:
-                    published.append(_published(path.with_suffix(".gauges")))
-        return sums, published
+        return [(path, reading) for path in sorted(paths) if (reading := self._reading(path)) is not None]
 
     def close(self) -> None:
         """Let go of the other processes' files."""
@@ -283,16 +327,15 @@ class _Reading:
         self.map = mapped
         self._families = families
         self._entries: list[_Entry] = []
+        self._upto = 0
+        self._records: dict[tuple[str, Labels], int] = {}
+        self._owners: dict[int, tuple[str, Labels]] = {}
         self._end = _DIRECTORY_AT
 
     def add_to(self, sums: Sums, *, live: bool) -> None:
         """Add what this file holds; a gauge counts only while its process lives."""
-        self._learn()
-        if not self._entries:
-            return
-        last = self._entries[-1]
-        upto = _CELLS_AT + (last.first + last.family.width) * _CELL
-        cells: list[float] = list(memoryview(self.map[_CELLS_AT:upto]).cast("d"))
+        self.learn()
+        cells: list[float] = list(memoryview(self.map[_CELLS_AT : _CELLS_AT + self._upto * _CELL]).cast("d"))
         for entry in self._entries:
             family, first = entry.family, entry.first
             if family.kind == "gauge" and not live:
@@ -301,14 +344,30 @@ class _Reading:
             known = sums[family].get(entry.values)
             sums[family][entry.values] = found if known is None else [a + b for a, b in zip(known, found, strict=True)]
 
-    def _learn(self) -> None:
+    def learn(self) -> None:
+        """Read what has come to the directory since the last time. The newest entry says whose a record's cells are."""
         whole = memoryview(self.map)
         with whole, whole[self._end :] as new:
             read = 0
             for entry, end in _entries(new, self._families):
-                self._entries.append(entry)
+                self._upto = max(self._upto, entry.first + entry.family.width)
                 read = end
+                if entry.family.kind != "record":
+                    self._entries.append(entry)
+                    continue
+                key = entry.family.name, entry.values
+                self._records.pop(self._owners.get(entry.first, key), None)
+                self._owners[entry.first] = key
+                self._records[key] = entry.first
             self._end += read
+
+    def record(self, family: Family, values: Labels) -> list[float]:
+        """Return the cells of a record, none where there is no such record."""
+        first = self._records.get((family.name, values))
+        if first is None:
+            return []
+        at = _CELLS_AT + first * _CELL
+        return list(memoryview(self.map[at : at + family.width * _CELL]).cast("d"))
 
 
 class _Other(_Reading):
@@ -389,7 +448,7 @@ def _entries(directory: memoryview, families: Sequence[Family]) -> Iterator[tupl
 
 def _header(families: Sequence[Family]) -> bytes:
     """Two releases read each other's files only where they mean the same by them: the header tells."""
-    meaning = repr([(family.name, family.kind, family.labels, family.bounds) for family in families])
+    meaning = repr([(family.name, family.kind, family.labels, family.bounds, family.parts) for family in families])
     return _HEADER.pack(_MAGIC, crc32(meaning.encode()))
 
 

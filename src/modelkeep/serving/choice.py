@@ -1,4 +1,4 @@
-"""Which deployment is meant by a request whose path names none."""
+"""Which deployment is meant by a request whose path names none, and which version of it."""
 
 from collections.abc import Mapping
 
@@ -7,6 +7,8 @@ from modelkeep.serving.messages import Request
 from modelkeep.serving.router import Router
 
 HEADER = b"x-modelkeep-model"
+VERSION = b"x-modelkeep-version"
+"""The header that names a version, by number or alias, in every dialect."""
 
 
 class ModelNeeded(NotFound):
@@ -48,6 +50,14 @@ class Choice:
         if len(routes) == 1:
             return next(iter(routes))
         raise ModelNeeded if routes else NotFound("No model answers here yet: push one first.")
+
+
+def version_asked(request: Request, said: str | None = None) -> str | None:
+    """Return the version that is asked for: what path, query or message say, else the header; None for the promoted one."""
+    if said is not None:
+        return said
+    named = request.headers.get(VERSION)
+    return named.decode("latin-1") if named else None
 
 
 def host_name(host: str) -> str:

@@ -8,7 +8,9 @@ from typing import Literal
 import numpy as np
 
 from modelkeep.contracts.errors import FieldError, Invalid, InvalidInput, Kind, ModelkeepError, Overloaded, Timeout
+from modelkeep.contracts.snapshot import ServedKey
 from modelkeep.serving.calls import Call, Share
+from modelkeep.serving.choice import version_asked
 from modelkeep.serving.codec import values_of
 from modelkeep.serving.coercion import Array
 from modelkeep.serving.deadlines import Deadlines
@@ -18,9 +20,6 @@ from modelkeep.serving.pool import Served
 from modelkeep.serving.recorder import Recorder
 from modelkeep.serving.router import Route, Router
 from modelkeep.serving.settings import ServingSettings
-
-VERSION = b"x-modelkeep-version"
-"""The header that names a version, by number or alias, in every dialect; what a path or a body says goes before it."""
 
 _ROWS_AXES = 2
 _REJECTED = frozenset({Kind.INVALID, Kind.TOO_LARGE, Kind.NOT_FOUND})
@@ -58,8 +57,7 @@ class Engine:
     async def predict(self, deployment: str, version: str | None, request: Request, dialect: str, read: Read) -> Response:
         """Answer one request; raises `Timeout` at its deadline, `Limited` or `Overloaded` at once where it is not taken."""
         started = time.monotonic()
-        if version is None:
-            version = _named(request)
+        version = version_asked(request, version)
         admitted = self.admit(deployment, version, request)  # refused before its body is read
         try:
             body = await request.body(self._max_body)
@@ -96,6 +94,10 @@ class Engine:
         route.underway.count += 1
         return route
 
+    def check_limits(self, key: ServedKey) -> None:
+        """Raise `Limited` where this key is at its limits now; nothing is counted."""
+        self._limits.check(key)
+
     def predict_whole(
         self,
         deployment: str,
@@ -109,7 +111,7 @@ class Engine:
     ) -> None:
         """Do what `predict` does, for a request that is there with its body, without a task: `tell` gets answer or error."""
         started = time.monotonic()
-        route = self.admit(deployment, version or _named(request), request)
+        route = self.admit(deployment, version_asked(request, version), request)
         try:
             call = Call(route, request, dialect, body, started)
             call.answer = _Told(self, call, request, tell)
@@ -158,7 +160,7 @@ class Engine:
             return
         outcome: Literal["rejected", "error"] = "rejected" if error.kind in _REJECTED else "error"
         meter.refused(outcome)
-        meter.spent.failed(time.monotonic() - call.started)
+        meter.sums.failed(time.monotonic() - call.started)
         self._recorder.refused(call, error, outcome)
 
     def _seconds(self, route: Route, request: Request) -> float:
@@ -209,12 +211,6 @@ class _Told:
             self._engine.settled(*asked, error)
         finally:
             tell(result)
-
-
-def _named(request: Request) -> str | None:
-    """Return the version that the header names, or None for the promoted one."""
-    named = request.headers.get(VERSION)
-    return named.decode("latin-1") if named else None
 
 
 def _overdue(call: Call) -> None:

@@ -94,10 +94,26 @@ class Limits:
         if key.concurrency and not self._counts.enter(key.id, key.concurrency):
             raise TooManyAtOnce(retry_after_s=1)
         if key.rate is not None:
-            wait = self._rates.take(key.id, *spacing(key.rate), self._clock())
-            if wait > 0:
+            interval, burst = spacing(key.rate)
+            try:
+                self._take(key, key.rate, interval, burst)
+            except Limited:
                 self.release(key)
-                raise Limited(f"This key may ask {key.rate.per_minute} times a minute.", retry_after_s=wait)
+                raise
+
+    def check(self, key: ServedKey) -> None:
+        """Raise what `admit` would raise now; nothing is counted."""
+        if key.concurrency:
+            if not self._counts.enter(key.id, key.concurrency):
+                raise TooManyAtOnce(retry_after_s=1)
+            self._counts.leave(key.id)
+        if key.rate is not None:
+            self._take(key, key.rate, 0.0, spacing(key.rate)[1])
+
+    def _take(self, key: ServedKey, rate: Rate, interval_s: float, burst_s: float) -> None:
+        wait = self._rates.take(key.id, interval_s, burst_s, self._clock())
+        if wait > 0:
+            raise Limited(f"This key may ask {rate.per_minute} times a minute.", retry_after_s=wait)
 
     def release(self, key: ServedKey) -> None:
         """A prediction has ended."""

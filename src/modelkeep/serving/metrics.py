@@ -14,7 +14,7 @@ import structlog
 from modelkeep.contracts.confinement import Confinement, Level
 from modelkeep.infra.exposition import OPENMETRICS, TEXT, Exposition, wants_openmetrics
 from modelkeep.infra.tally import BUDGET, DROPPED, Family, Followed, Gauges, Labels, Sums, Tallies, Tally, merged
-from modelkeep.serving.statistics import LAST_RUN, RUNS, SECONDS, Spent, Statistics
+from modelkeep.serving.statistics import LAST_RUN, RUNS, SECONDS, VERSIONS, Statistics, VersionSums
 
 if TYPE_CHECKING:  # a router's routes hold the meters that are made here
     from modelkeep.serving.keys import Keys
@@ -240,15 +240,15 @@ class Meter:
         "_tally",
         "_total",
         "_version",
-        "spent",
+        "sums",
     )
 
-    def __init__(self, tally: Tally, deployment: str, version: str) -> None:
+    def __init__(self, tally: Tally, deployment: str, version: str, sums: VersionSums) -> None:
         self._tally = tally
         self._cells = tally.cells
         self._deployment = deployment
         self._version = version
-        self.spent = Spent(tally, deployment, version)
+        self.sums = sums
         self._opened = False
         self._ok = self._rejected = self._error = self._rows = 0
         self._total = self._queue = self._run = 0
@@ -337,10 +337,11 @@ class Metrics:
 
     def __init__(self, version: str, folder: Path, slot: int = 0, *, label_sets: int = BUDGET) -> None:
         self._version = version
-        self._tally = Tally(folder, slot, _COUNTED, budget=label_sets)
+        self._tally = Tally(folder, slot, (*_COUNTED, VERSIONS), budget=label_sets)
         if self._tally.trouble:
             log.warning("metrics are kept in memory alone", reason=self._tally.trouble, folder=str(folder))
         self._tallies = Tallies(folder, self._tally)
+        self.statistics = Statistics(self._tally, self._tallies)
         self._exposition = Exposition()
         self._label_sets = label_sets
         self._cells = self._tally.cells
@@ -359,7 +360,9 @@ class Metrics:
         """Return the meter of this deployment's version, to be kept as long as it answers."""
         meter = self._meters.get((deployment, version))
         if meter is None:
-            meter = self._meters[deployment, version] = Meter(self._tally, deployment, str(version))
+            number = str(version)
+            meter = Meter(self._tally, deployment, number, self.statistics.sums(deployment, number))
+            self._meters[deployment, version] = meter
         return meter
 
     def request(self, route: str, method: str, status: int) -> None:
@@ -383,6 +386,9 @@ class Metrics:
         """Also show the state of the router and the age of its news, read when it is published or scraped."""
         self._state = lambda: _state(router, keys)
         self._memory = lambda: _memory(router)
+        self.statistics.served = lambda: (
+            (name, str(one.version.number)) for name in router.routes() for one in router.serving(name)
+        )
 
     def watch_history(
         self, appended: Callable[[], int], dropped: Callable[[], int], loading: Callable[[], tuple[float, int] | None]
@@ -417,11 +423,6 @@ class Metrics:
         seen = [*self._gauges(), *self._memory()]  # every server has the same runners: none tells the others of them
         sums, gauges = self._read(seen)
         return self._exposition.page(FAMILIES, sums | self._within_budget(gauges), openmetrics=openmetrics)
-
-    def statistics(self) -> Statistics:
-        """Return what each version has done, on all servers."""
-        sums, gauges = self._read(self._gauges())
-        return Statistics(sums | gauges)
 
     def close(self) -> None:
         """Let go of the files; what they hold stays for the next process of this slot."""

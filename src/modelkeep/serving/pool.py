@@ -31,6 +31,7 @@ from modelkeep.serving.modes import cost_from, plan
 from modelkeep.serving.recorder import Recorder
 from modelkeep.serving.scaling import Scale
 from modelkeep.serving.settings import ServingSettings
+from modelkeep.serving.statistics import Sum
 
 log = structlog.get_logger(__name__)
 
@@ -153,7 +154,7 @@ class Served:
         trouble = self._recorder.answered(finished, run)
         if trouble is None and self._meter is not None:
             answered, now = self._meter.answered, time.monotonic()
-            rows = answers = 0
+            rows = told = answers = 0
             totals = queued = 0.0
             run_s, preprocess_s = run.run_s, run.preprocess_s
             for call, response in finished:
@@ -163,11 +164,22 @@ class Served:
                     queue = max(0.0, total - run_s - preprocess_s)
                     answered(call.rows, total, queue, run_s, preprocess_s=preprocess_s)
                     answers += 1
+                    told += call.rows
                     totals += total
                     queued += queue
             self._meter.ran(len(finished), rows)
-            self._meter.spent.ran(totals, queued, answers * preprocess_s, answers * run_s)
             self.last_run = time.time()
+            self._meter.sums.ran(
+                Sum(
+                    answered=answers,
+                    rows=told,
+                    total_s=totals,
+                    queue_s=queued,
+                    preprocess_s=answers * preprocess_s,
+                    run_s=answers * run_s,
+                    last=self.last_run,
+                )
+            )
         return trouble
 
 

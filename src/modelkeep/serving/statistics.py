@@ -1,14 +1,16 @@
 """Where the time of one version's predictions went, in sums: what statistics ask for, and histograms by deployment do not say.
 
-A run adds to its version's sums once, however many requests shared it. Like all counters they are those of all servers.
+A run adds to its version's sums once, however many requests shared it. Like all counters they are those of all servers. They
+stand in a record of each version (`infra/tally.py`), whose number is bounded: where it is reached, a version that is served
+takes the record of one that is not. `/metrics` has seconds and runs within its own bound.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import msgspec
 
-from modelkeep.infra.tally import Family, Labels, Sums, Tally
+from modelkeep.infra.tally import Family, Labels, Tallies, Tally
 
 SECONDS: Final = Family(
     "modelkeep_version_seconds_total",
@@ -34,38 +36,6 @@ LAST_RUN: Final = Family(
     rule="max",
 )
 _STAGES: Final = ("total", "queue", "preprocess", "inference", "failed")
-_PREDICTIONS: Final = "modelkeep_predictions_total"
-_ROWS: Final = "modelkeep_prediction_rows_total"
-
-
-class Spent:
-    """Sums up the time of one version's predictions. Its series begin with the first thing it counts."""
-
-    __slots__ = ("_at", "_tally", "_whose")
-
-    def __init__(self, tally: Tally, deployment: str, version: str) -> None:
-        self._tally = tally
-        self._whose = (deployment, version)
-        self._at: tuple[int, ...] = ()
-
-    def ran(self, total_s: float, queue_s: float, preprocess_s: float, run_s: float) -> None:
-        """Count one run: the seconds of all its answers together, and of their stages."""
-        runs, total, queue, preprocess, run, _failed = self._at or self._open()
-        cells = self._tally.cells
-        cells[runs] += 1.0
-        cells[total] += total_s
-        cells[queue] += queue_s
-        cells[preprocess] += preprocess_s
-        cells[run] += run_s
-
-    def failed(self, seconds: float) -> None:
-        """Count the seconds until a prediction was refused, or given up."""
-        self._tally.cells[(self._at or self._open())[-1]] += seconds
-
-    def _open(self) -> tuple[int, ...]:
-        series = self._tally.series
-        self._at = (series(RUNS, self._whose), *(series(SECONDS, (*self._whose, stage)) for stage in _STAGES))
-        return self._at
 
 
 class Sum(msgspec.Struct, frozen=True):
@@ -83,29 +53,106 @@ class Sum(msgspec.Struct, frozen=True):
     last: float = 0.0
 
 
+_ANSWERED, _FAILED, _ROWS, _RUNS, _TOTAL, _QUEUE, _PREPROCESS, _RUN, _FAILED_S, _LAST = range(len(Sum.__struct_fields__))
+VERSIONS: Final = Family(
+    "version_sums",
+    "record",
+    "What a version has done.",
+    ("deployment", "version"),
+    folded=("deployment", "version"),
+    parts=Sum.__struct_fields__,
+    most=2048,
+)
+
+
+class VersionSums:
+    """Sums up what one version does. Its record and its series begin with the first thing it counts."""
+
+    __slots__ = ("_at", "_first", "_statistics", "_tally", "whose")
+
+    def __init__(self, statistics: "Statistics", tally: Tally, deployment: str, version: str) -> None:
+        self._statistics = statistics
+        self._tally = tally
+        self.whose = (deployment, version)
+        self._at: tuple[int, ...] = ()
+        self._first = -1
+
+    def ran(self, done: Sum) -> None:
+        """Count one run: its answers, their rows, the seconds of all together and of their stages, and when it ended."""
+        runs, total, queue, preprocess, run, _failed = self._at or self._open()
+        cells = self._tally.cells
+        cells[runs] += 1.0
+        cells[total] += done.total_s
+        cells[queue] += done.queue_s
+        cells[preprocess] += done.preprocess_s
+        cells[run] += done.run_s
+        at = self._first if self._first >= 0 else self._record()
+        cells[at + _ANSWERED] += done.answered
+        cells[at + _ROWS] += done.rows
+        cells[at + _RUNS] += 1.0
+        cells[at + _TOTAL] += done.total_s
+        cells[at + _QUEUE] += done.queue_s
+        cells[at + _PREPROCESS] += done.preprocess_s
+        cells[at + _RUN] += done.run_s
+        cells[at + _LAST] = done.last
+
+    def failed(self, seconds: float) -> None:
+        """Count a prediction that was refused or given up, and the seconds until then."""
+        cells = self._tally.cells
+        cells[(self._at or self._open())[-1]] += seconds
+        at = self._first if self._first >= 0 else self._record()
+        cells[at + _FAILED] += 1.0
+        cells[at + _FAILED_S] += seconds
+
+    def lose(self) -> None:
+        """Its record is another's from now on: what it counts next begins a new one."""
+        self._first = -1
+
+    def _open(self) -> tuple[int, ...]:
+        series = self._tally.series
+        self._at = (series(RUNS, self.whose), *(series(SECONDS, (*self.whose, stage)) for stage in _STAGES))
+        return self._at
+
+    def _record(self) -> int:
+        self._first = self._statistics.record(self)
+        return self._first
+
+
 class Statistics:
-    """The sums of all versions, as all servers had counted them at one moment."""
+    """The sums of all versions, on all servers. `served` says which of them answer now: those have records before others."""
 
-    def __init__(self, counted: Sums) -> None:
-        self._series: dict[str, Mapping[Labels, list[float]]] = {family.name: found for family, found in counted.items()}
+    def __init__(self, tally: Tally, tallies: Tallies) -> None:
+        self._tally = tally
+        self._tallies = tallies
+        self._holders: dict[Labels, VersionSums] = {}
+        self.served: Callable[[], Iterable[Labels]] = tuple
 
-    def of(self, deployment: str, version: str) -> Sum:
-        """Return what this version has done under this deployment."""
-        whose = (deployment, version)
-        total, queue, preprocess, run, failed = (self._one(SECONDS.name, *whose, stage) for stage in _STAGES)
-        return Sum(
-            answered=self._one(_PREDICTIONS, *whose, "ok"),
-            failed=self._one(_PREDICTIONS, *whose, "rejected") + self._one(_PREDICTIONS, *whose, "error"),
-            rows=self._one(_ROWS, *whose),
-            runs=self._one(RUNS.name, *whose),
-            total_s=total,
-            queue_s=queue,
-            preprocess_s=preprocess,
-            run_s=run,
-            failed_s=failed,
-            last=self._one(LAST_RUN.name, *whose),
-        )
+    def sums(self, deployment: str, version: str) -> VersionSums:
+        """Return what sums up this version of a deployment here."""
+        return VersionSums(self, self._tally, deployment, version)
 
-    def _one(self, name: str, *labels: str) -> float:
-        found = self._series.get(name, {}).get(labels)
-        return found[0] if found else 0.0
+    def record(self, holder: VersionSums) -> int:
+        """Return the first cell of the record that a version counts in."""
+        first = -1
+        if not self._tally.has_room(VERSIONS, holder.whose):
+            served = set(self.served())
+            old = next((whose for whose in self._tally.labels(VERSIONS) if whose not in served), None)
+            if old is not None:
+                first = self._tally.replace(VERSIONS, old, holder.whose)
+                if old in self._holders:
+                    self._holders.pop(old).lose()
+        self._holders[holder.whose] = holder
+        return first if first >= 0 else self._tally.series(VERSIONS, holder.whose)
+
+    def of(self, asked: Sequence[Labels]) -> list[Sum]:
+        """Return what each of these versions has done, by deployment and number."""
+        return [_together(found) for found in self._tallies.records(VERSIONS, asked)]
+
+
+def _together(found: list[list[float]]) -> Sum:
+    """Return one sum of those of several servers."""
+    if not found:
+        return Sum()
+    columns = list(zip(*found, strict=True))
+    numbers = [*map(sum, columns[:_LAST]), max(columns[_LAST])]
+    return Sum(**dict(zip(Sum.__struct_fields__, numbers, strict=True)))

@@ -428,3 +428,13 @@ def served_once_wired(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Call
             await house.close()
 
         runner.run(end())
+
+
+@pytest.fixture
+async def rpcs(house):
+    """The model `m`, asked over gRPC."""
+    from fixtures.rpcs import rpcs_of
+
+    await house.serve("m")
+    async with rpcs_of(house) as found:
+        yield found

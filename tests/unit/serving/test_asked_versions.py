@@ -116,6 +116,23 @@ async def test_v2_describes_and_is_ready_for_each_version_that_can_be_asked(m) -
         assert (await m.client.get(f"{V2}/versions/{asked}/ready")).status_code == status
 
 
+async def test_the_header_counts_for_what_is_told_of_a_model(m) -> None:
+    async def get(path: str, asked: str, **query: str) -> httpx.Response:
+        return await m.client.get(path, headers={HEADER: asked}, params=query)
+
+    await m.client.post(f"{V2}/versions/2/infer", json=V2_ONE)
+    assert (await get("/info", "canary", model="m")).json()["version"] == 2
+    assert (await get("/v1/models/m", "canary")).json()["model_version_status"][0]["version"] == "2"
+    assert (await get("/v1/models/m/metadata", "2")).json()["model_spec"]["version"] == "2"
+    assert [one["version"] for one in (await get(f"{V2}/stats", "canary")).json()["model_stats"]] == ["2"]
+    for path in (V2, f"{V2}/ready", f"{V2}/config", f"{V2}/stats", "/v1/models/m", "/v1/models/m/metadata", "/info"):
+        assert (await get(path, "canary", model="m")).status_code == 200, path
+        assert (await get(path, "9", model="m")).status_code == 404, path
+    assert (await get("/info", "9", model="m", version="canary")).json()["version"] == 2
+    for path in (f"{V2}/versions/2", f"{V2}/versions/2/ready", "/v1/models/m/versions/2", "/v1/models/m/versions/2/metadata"):
+        assert (await get(path, "9")).status_code == 200, path
+
+
 async def test_info_tells_of_a_version_and_of_the_aliases(m) -> None:
     told = (await m.client.get("/info", params={"model": "m", "version": "canary"})).json()
     assert (told["version"], told["aliases"]) == (2, {"champion": 1, "canary": 2})

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from google.protobuf import json_format
 
-from fixtures.rpcs import ONE, SERVICE, Rpcs, rpcs_of
+from fixtures.rpcs import KEY, ONE, SERVICE, Rpcs, rpcs_of
 from modelkeep.contracts.snapshot import Scope
 from modelkeep.serving.protos import open_inference_pb2 as pb
 
@@ -101,6 +101,13 @@ def test_every_rpc_asks_of_a_key_what_its_address_over_rest_asks(rpcs_table) -> 
 @pytest.fixture
 async def rpcs_table(rpcs: Rpcs) -> dict[str, Scope | None]:
     return {path: rpc.scope for path, rpc in rpcs.server._door._rpcs.items()}
+
+
+@pytest.mark.parametrize("rpc", OF_MODELS)
+async def test_the_header_names_the_version_where_the_message_does_not(rpcs: Rpcs, rpc: str) -> None:
+    for asked, version, code in (("4", "", S.OK), ("9", "", S.NOT_FOUND), ("9", "4", S.OK)):
+        call = rpcs.begin(rpc, asking(rpc, version), metadata=(*KEY, ("x-modelkeep-version", asked)))
+        assert await call.code() is code
 
 
 # ---- the repository

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 
 import grpc
 import numpy as np
@@ -26,13 +26,6 @@ def identity(dtype: Dtype) -> Signature:
 
 def echo(inputs: dict) -> dict:
     return {"y": inputs["x"]}
-
-
-@pytest.fixture
-async def rpcs(house) -> AsyncIterator[Rpcs]:
-    await house.serve("m")
-    async with rpcs_of(house) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

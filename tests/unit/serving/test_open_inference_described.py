@@ -7,6 +7,7 @@ import pytest
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
 from modelkeep.sandbox import control
 from modelkeep.serving.metrics import Metrics
+from modelkeep.serving.statistics import Sum
 
 INFER = "/v2/models/m/infer"
 
@@ -110,14 +111,15 @@ def test_statistics_are_those_of_all_servers(tmp_path: Path) -> None:
     servers = [Metrics("9.9", tmp_path, slot) for slot in range(3)]
     for number, one in enumerate(servers, start=1):
         meter = one.meter("m", 1)
-        meter.answered(number, 1.0, 0.25, 0.5)
-        meter.spent.ran(1.0, 0.25, 0.125, 0.5)
-        meter.spent.failed(2.0)
-        meter.refused("error")
+        meter.sums.ran(
+            Sum(answered=1, rows=number, total_s=1.0, queue_s=0.25, preprocess_s=0.125, run_s=0.5, last=1000.0 * number)
+        )
+        meter.sums.failed(2.0)
     for one in servers:
-        found = one.statistics().of("m", "1")
+        found, none = one.statistics.of([("m", "1"), ("m", "2")])
         assert (found.answered, found.failed, found.rows, found.runs) == (3, 3, 6, 3)
         assert (found.total_s, found.queue_s, found.preprocess_s, found.run_s, found.failed_s) == (3, 0.75, 0.375, 1.5, 6)
-        assert one.statistics().of("m", "2").answered == 0
+        assert found.last == 3000.0
+        assert none == Sum()
     for one in servers:
         one.close()

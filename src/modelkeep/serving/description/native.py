@@ -141,7 +141,7 @@ def _paths() -> Document:
                 tag=_TAG,
                 scope=Scope.PREDICT,
                 about="Describes the deployment that is named, with its signature; without a name, all of them.",
-                parameters=[*MODEL, _VERSION],
+                parameters=[*MODEL, _VERSION, VERSION],
                 answers={"200": answer("What answers.", {"application/json": {"schema": _info(), "example": _DESCRIBED}})},
                 errors=(*ASKED_WITH_A_KEY, DeploymentNotFound, VersionNotServed),
             )

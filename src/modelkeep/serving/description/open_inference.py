@@ -145,7 +145,7 @@ def _repository() -> Document:
 def _models() -> Document:
     paths: Document = {}
     for path, suffix, parameters in (
-        ("/v2/models/{model}", "", [_NAME]),
+        ("/v2/models/{model}", "", [_NAME, VERSION]),
         ("/v2/models/{model}/versions/{version}", "Version", [_NAME, _VERSION]),
     ):
         described = {"200": answer("The model.", as_json("ModelMetadata", model=_METADATA))}
@@ -166,8 +166,7 @@ def _models() -> Document:
 
 
 def _infer(suffix: str, parameters: Sequence[Document]) -> Document:
-    """Return the operation that predicts; a path with a version is stronger than the header that names one."""
-    named = () if suffix else (VERSION,)
+    """Return the operation that predicts."""
     answered = answer("The answer.", as_json("InferenceResponse", label=_TOLD) | _BINARY, *SAID)
     answered["headers"] = answered["headers"] | {
         _LENGTH: {"description": "How long the JSON is, where bytes follow it.", "schema": {"type": "integer", "minimum": 1}}
@@ -182,7 +181,7 @@ def _infer(suffix: str, parameters: Sequence[Document]) -> Document:
             f"`{_LENGTH}` says how long the JSON is, and each tensor's `binary_data_size` how many bytes are its own. "
             "The answer has bytes where `binary_data` or `binary_data_output` asks for them."
         ),
-        parameters=[*parameters, *named, _JSON_BYTES, DEADLINE],
+        parameters=[*parameters, _JSON_BYTES, DEADLINE],
         body=as_json("InferenceRequest", tensor=_ASKED, classes=_CLASSES) | _BINARY,
         answers={"200": answered},
         errors=PREDICTING,

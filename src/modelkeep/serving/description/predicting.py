@@ -74,7 +74,7 @@ DEADLINE: Final[Document] = {
 VERSION: Final[Document] = {
     "name": "X-Modelkeep-Version",
     "in": "header",
-    "description": "The version that must answer: its number, or an alias. What path, query or body say goes before it.",
+    "description": "The version that is meant: its number, or an alias. What path, query or body say goes before it.",
     "schema": {"type": "string", "minLength": 1},
     "example": "canary",
 }

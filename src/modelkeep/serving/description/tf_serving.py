@@ -79,7 +79,7 @@ def _list_of_models() -> Document:
 def _models() -> Document:
     paths: Document = {}
     for path, which, parameters in (
-        ("/v1/models/{model}", "", [_NAME]),
+        ("/v1/models/{model}", "", [_NAME, VERSION]),
         ("/v1/models/{model}/versions/{version}", "Version", [_NAME, _VERSION]),
         ("/v1/models/{model}/labels/{label}", "Label", [_NAME, _LABEL]),
     ):
@@ -88,7 +88,7 @@ def _models() -> Document:
         told = {"200": answer("The model.", as_json("V1ModelMetadata", model=_metadata()))}
         paths[path] = {"get": _get(f"{named}Status", "Say how a version is", state, parameters)}
         paths[f"{path}/metadata"] = {"get": _get(f"{named}Metadata", "Describe a version's signature", told, parameters)}
-        asked = [*parameters, *([] if which else [VERSION]), DEADLINE]
+        asked = [*parameters, DEADLINE]
         paths[f"{path}:predict"] = {"post": _predict(f"{named}Predict", asked)}
         classes = {"result": _CLASSES, "results": _CLASSES}
         paths[f"{path}:classify"] = {"post": _examined(f"{named}Classify", "Tell each row's classes", asked, classes)}

@@ -15,7 +15,7 @@ from modelkeep.contracts.signature import Layout, Signature
 from modelkeep.contracts.snapshot import Scope, ServedVersion
 from modelkeep.serving import multipart
 from modelkeep.serving.calls import Call, Share
-from modelkeep.serving.choice import Choice
+from modelkeep.serving.choice import Choice, version_asked
 from modelkeep.serving.codec import Tensors, tensors_from, tensors_from_json
 from modelkeep.serving.dialects.dialect import as_problem, only, reads
 from modelkeep.serving.engine import Engine, Tell, answer_headers, class_names, no_scores, scores_of, top_classes
@@ -148,7 +148,7 @@ class Native:
         product = {"product": "modelkeep", "product_version": self._product}
         name = self._choice.named(request)
         if name:
-            return Response(200, _encode(self._described(name, request.query("version")) | product))
+            return Response(200, _encode(self._described(name, version_asked(request, request.query("version"))) | product))
         return Response(200, _encode(product | {"models": [self._described(one) for one in sorted(self._router.routes())]}))
 
     def _described(self, deployment: str, asked: str | None = None) -> dict[str, object]:

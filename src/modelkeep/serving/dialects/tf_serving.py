@@ -17,6 +17,7 @@ from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
 from modelkeep.contracts.snapshot import Scope
 from modelkeep.infra.problems import status_and_headers
 from modelkeep.serving.calls import Call, Share
+from modelkeep.serving.choice import version_asked
 from modelkeep.serving.codec import Tensors, values_of
 from modelkeep.serving.dialects import rows
 from modelkeep.serving.dialects.dialect import only
@@ -118,10 +119,10 @@ class TfServing:
         if verb is None:
             if request.method != "HEAD":
                 only("GET", request)
-            return _status(name, self._router.find(name, version).served)
+            return _status(name, self._router.find(name, version_asked(request, version)).served)
         if verb == "explain":
             only("POST", request)
-            self._router.find(name, version)
+            self._router.find(name, version_asked(request, version))
             raise NoExplanations
         read = _VERBS.get(verb)
         if read is None:
@@ -131,7 +132,7 @@ class TfServing:
 
     def _metadata(self, request: Request, name: str, version: str | None) -> Response:
         only("GET", request)
-        served = self._router.find(name, version).served
+        served = self._router.find(name, version_asked(request, version)).served
         signature = served.version.signature
         described = {
             "inputs": {spec.name: _described(spec) for spec in signature.inputs},

@@ -1,24 +1,24 @@
 """The door of gRPC: who comes in, how a question is read and an answer goes out, how a refusal looks, and what is counted.
 
-Every RPC is served as a stream, which on the wire is the same. So the key is checked before anything of a message is read,
-reading ends in time, and it is known how much of the answers each key has not taken yet: whoever does not read holds little.
-Each caller has so many places and no more, and reads few messages at once, each of which may be as large as the server takes.
+Every question is served as a stream, which on the wire is the same. So key, places and limits are looked at before anything of
+a message is read, and reading ends in time. Of a message that is read the library takes whatever comes, and looks at its length
+when it is whole: so nothing is read of who has no key. What an RPC holds, it holds until its answer has gone out: whoever does
+not read has few answers waiting.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 import grpc
 import structlog
-from grpc import aio
 
-from modelkeep.contracts.errors import Internal, Limited, ModelkeepError, Timeout, TooLarge, Unavailable
-from modelkeep.contracts.snapshot import Scope
-from modelkeep.serving.dialects.open_inference.grpc import InvalidMessage
-from modelkeep.serving.grpc.places import Places
+from modelkeep.contracts.errors import Internal, Limited, ModelkeepError
+from modelkeep.contracts.snapshot import Scope, ServedKey
+from modelkeep.serving.grpc.conversation import Conversation, read_message
+from modelkeep.serving.grpc.packing import ALGORITHMS, pays
+from modelkeep.serving.grpc.places import Place, Places
 from modelkeep.serving.grpc.requests import RpcRequest
 from modelkeep.serving.grpc.statuses import status_of
 from modelkeep.serving.keys import Keys
@@ -27,9 +27,6 @@ from modelkeep.serving.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
-_READ_S: Final = 60.0
-_READ_UNKNOWN_S: Final = 5.0
-_IDLE_S: Final = 300.0
 _MOST_UNREAD: Final = 256 * 1024 * 1024
 _SMALL: Final = 1024 * 1024
 
@@ -40,25 +37,20 @@ class NotRead(Limited):
     code = "answers_not_read"
 
 
-class Draining(Unavailable):
-    """This server is about to end: ask again, another one answers."""
-
-    code = "draining"
-
-
 class Rpc(NamedTuple):
     """One RPC: its path, and the scope that it asks of a key; None where it is open to everyone.
 
     It has either `answer(request, message)`, which returns the answer's message, or `converse(request, conversation)`. Where
-    `empty`, its message says nothing and is not read; only one that is `large` may have more than a MiB.
+    `empty`, its message says nothing and is not read. One that `predicts` may have a message of more than a MiB, and is refused
+    before that is read while its key is at its limits.
     """
 
     path: str
     scope: Scope | None
     answer: Callable[[RpcRequest, bytes], Awaitable[bytes]] | None = None
-    converse: "Callable[[RpcRequest, Conversation], Awaitable[None]] | None" = None
+    converse: Callable[[RpcRequest, Conversation], Awaitable[None]] | None = None
     empty: bool = False
-    large: bool = False
+    predicts: bool = False
 
     @property
     def name(self) -> str:
@@ -67,12 +59,26 @@ class Rpc(NamedTuple):
 
 
 class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc] # the library has no types
-    """Answers RPCs: `service` is what the library asks for each of them."""
+    """Answers RPCs: `service` is what the library asks for each of them.
 
-    def __init__(self, rpcs: Iterable[Rpc], keys: Keys, metrics: Metrics, *, most_unread: int = _MOST_UNREAD) -> None:
+    `check_limits` raises what a prediction of a key would be refused with now; a message may have `largest` bytes.
+    """
+
+    def __init__(
+        self,
+        rpcs: Iterable[Rpc],
+        keys: Keys,
+        metrics: Metrics,
+        *,
+        check_limits: Callable[[ServedKey], None],
+        largest: int,
+        most_unread: int = _MOST_UNREAD,
+    ) -> None:
         self._rpcs = {rpc.path: rpc for rpc in rpcs}
         self._keys = keys
         self._metrics = metrics
+        self._check_limits = check_limits
+        self._largest = largest
         self._places = Places()
         self._most_unread = most_unread
         self._unread: dict[str, int] = {}
@@ -83,146 +89,106 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc] # the library has 
         rpc = self._rpcs.get(handler_call_details.method)
         if rpc is None:
             return None
-        return grpc.stream_stream_rpc_method_handler(partial(self._serve, rpc, handler_call_details.invocation_metadata))
+        # of a function, not of a bound method: the library looks twice an RPC whether it is a coroutine's
+        serve = partial(GrpcDoor._serve, self, rpc, handler_call_details.invocation_metadata)
+        if rpc.converse is not None:
+            return grpc.stream_stream_rpc_method_handler(serve)
+        return grpc.stream_unary_rpc_method_handler(serve)  # answer and status go out as one
 
     def end_conversations(self) -> None:
         """End what would never end by itself; all else may finish."""
         if not self._drained.done():
             self._drained.set_result(None)
 
-    async def _serve(self, rpc: Rpc, metadata: Iterable[tuple[str, str | bytes]], _messages: object, context: Any) -> None:  # noqa: ANN401 - the library has no types
+    async def _serve(self, rpc: Rpc, metadata: Iterable[tuple[str, str | bytes]], _messages: object, context: Any) -> bytes:  # noqa: ANN401 - the library has no types
         request = RpcRequest.of_rpc(rpc.path, metadata)
-        code = grpc.StatusCode.CANCELLED
-        place = ExitStack()
+        held = _Held()
         self._metrics.inflight_changed(1)
+        context.add_done_callback(partial(self._done, rpc, held))
         try:
-            try:
-                answer = await self._answer(rpc, request, context, place)
-            except ClientGone:
-                return
-            except ModelkeepError as error:
-                refusal = error
-            except Exception:
-                log.exception("a request failed", request_id=request.id, path=rpc.path)
-                refusal = Internal()
-            else:
-                context.set_trailing_metadata(tuple(request.trailing))
-                if answer is not None:
-                    await self._say(request, context, answer)
-                code = grpc.StatusCode.OK
-                return
-            code, sentence, trailing = status_of(refusal)
-            await context.abort(code, sentence, (*request.trailing, *trailing))
-        finally:
-            place.close()
-            self._metrics.inflight_changed(-1)
-            self._metrics.rpc(rpc.name, code.name)
+            answer = await self._answer(rpc, request, context, held)
+        except ClientGone:
+            return b""
+        except ModelkeepError as error:
+            refusal = error
+        except Exception:
+            log.exception("a request failed", request_id=request.id, path=rpc.path)
+            refusal = Internal()
+        else:
+            held.code = grpc.StatusCode.OK
+            context.set_trailing_metadata(tuple(request.trailing))
+            return answer
+        held.code, sentence, trailing = status_of(refusal)
+        await context.abort(held.code, sentence, (*request.trailing, *trailing))  # which raises
+        return b""
 
-    async def _answer(self, rpc: Rpc, request: RpcRequest, context: Any, place: ExitStack) -> bytes | None:  # noqa: ANN401 - as above
-        """Return the answer; None where all has been said. What it holds until all is sent is put into `place`."""
-        if rpc.scope is not None:
-            request.key = self._keys.check(request.presented_key, rpc.scope)
-        reading = place.enter_context(self._places.taken(request.key, context.peer()))
+    def _done(self, rpc: Rpc, held: "_Held", context: Any) -> None:  # noqa: ANN401 - as above
+        """An RPC's answer has gone out, or its caller has left (the library calls this)."""
+        if held.place is not None:
+            held.place.leave()
+        if held.unread:
+            self._read(held.owner, held.unread)
+        self._metrics.inflight_changed(-1)
+        self._metrics.rpc(rpc.name, (held.code if context.done() else grpc.StatusCode.CANCELLED).name)
+
+    async def _answer(self, rpc: Rpc, request: RpcRequest, context: Any, held: "_Held") -> bytes:  # noqa: ANN401 - as above
+        """Return the answer; nothing where all has been said. What it holds until it is done is put into `held`."""
+        key = request.key = self._key(rpc, request)
+        held.place = self._places.take(key, context.peer)
+        held.owner = key.id if key is not None else ""
         request.bound(context.time_remaining())
+        most = self._largest if rpc.predicts else min(self._largest, _SMALL)
         if rpc.converse is not None:
-            say = partial(self._say, request, context)
-            await rpc.converse(request, Conversation(context, self._drained, say, large=rpc.large))
-            return None
-        message = b""
-        if not rpc.empty:
-            message = await _read(context, _READ_S if request.key is not None else _READ_UNKNOWN_S, reading)
-        _check_size(message, large=rpc.large)
+            await rpc.converse(request, Conversation(context, self._drained, most, partial(self._say, context, held)))
+            return b""
+        message, coding = b"", None
+        if key is not None and not rpc.empty:
+            if rpc.predicts:
+                self._check_limits(key)
+            message, coding = await read_message(context, held.place.reading, most)
         assert rpc.answer is not None  # noqa: S101 - it has one of both
         answer = await rpc.answer(request, message)
-        unread = self._unread.get(_owner(request), 0)
+        unread = self._unread.get(held.owner, 0)
         if unread and unread + len(answer) > self._most_unread:
             raise NotRead(retry_after_s=1)
+        self._unread[held.owner] = unread + len(answer)
+        held.unread = len(answer)
+        if coding is not None and pays(coding, answer):
+            context.set_compression(ALGORITHMS[coding])
+            await context.send_initial_metadata(())  # where all goes out as one, the library forgets the coding
         return answer
 
-    async def _say(self, request: RpcRequest, context: Any, answer: bytes) -> None:  # noqa: ANN401 - as above
-        """Send a message, and count it until it has gone out."""
-        owner, unread = _owner(request), self._unread
-        unread[owner] = unread.get(owner, 0) + len(answer)
+    def _key(self, rpc: Rpc, request: RpcRequest) -> ServedKey | None:
+        """Return the key; None for a stranger, where the RPC is open to everyone. Raises as `Keys.check` does."""
+        try:
+            return self._keys.check(request.presented_key, rpc.scope or Scope.PREDICT)
+        except ModelkeepError:
+            if rpc.scope is not None:
+                raise
+            return None
+
+    async def _say(self, context: Any, held: "_Held", answer: bytes) -> None:  # noqa: ANN401 - as above
+        """Send a message of a stream, and count it until it has gone out."""
+        self._unread[held.owner] = self._unread.get(held.owner, 0) + len(answer)
         try:
             await context.write(answer)
         finally:
-            unread[owner] -= len(answer)
-            if not unread[owner]:
-                del unread[owner]
+            self._read(held.owner, len(answer))
+
+    def _read(self, owner: str, size: int) -> None:
+        """An answer has gone out."""
+        self._unread[owner] -= size
+        if not self._unread[owner]:
+            del self._unread[owner]
 
 
-class Conversation:
-    """A stream in both directions. `drained` is done when the server is about to end."""
+class _Held:
+    """What an RPC holds until it is done, and the status with which it ends."""
 
-    def __init__(
-        self,
-        context: Any,  # noqa: ANN401 - as above
-        drained: "asyncio.Future[None]",
-        say: Callable[[bytes], Awaitable[None]],
-        *,
-        large: bool,
-    ) -> None:
-        self._context = context
-        self._large = large
-        self._say = say
-        self.drained = drained
+    __slots__ = ("code", "owner", "place", "unread")
 
-    @property
-    def seconds_left(self) -> float | None:
-        """The time until the stream's deadline; None where it has none."""
-        left: float | None = self._context.time_remaining()
-        return left
-
-    async def next(self, seconds: float | None = None) -> bytes | None:
-        """Return the next message, None after the last.
-
-        Raises `Draining` where the server ends before it comes, `Timeout` where it does not come within `seconds` (5 minutes
-        where nothing is given), and `TooLarge`.
-        """
-        seconds = _IDLE_S if seconds is None else seconds
-        reading = asyncio.ensure_future(self._context.read())
-        try:
-            await asyncio.wait({reading, self.drained}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done():
-                raise Draining if self.drained.done() else Timeout(f"No message came for {seconds:g} s: open the stream again.")
-            message: bytes = reading.result()
-        except aio.InternalError as error:
-            raise ClientGone from error
-        finally:
-            reading.cancel()
-        if message is aio.EOF:
-            return None
-        _check_size(message, large=self._large)
-        return message
-
-    async def say(self, message: bytes) -> None:
-        """Send a message."""
-        try:
-            await self._say(message)
-        except aio.InternalError as error:
-            raise ClientGone from error
-
-
-async def _read(context: Any, seconds: float, reading: asyncio.Semaphore) -> bytes:  # noqa: ANN401 - as above
-    """Return the message of an RPC that has one, read while `reading` is held."""
-    try:
-        async with asyncio.timeout(seconds):
-            async with reading:
-                message = await context.read()
-    except TimeoutError as error:
-        raise Timeout(f"The message did not come within {seconds:g} s.") from error
-    except aio.InternalError as error:
-        raise ClientGone from error
-    if message is aio.EOF:
-        raise InvalidMessage("There is no message.")
-    whole: bytes = message
-    return whole
-
-
-def _check_size(message: bytes, *, large: bool) -> None:
-    if len(message) > _SMALL and not large:
-        raise TooLarge("The message is larger than the limit of 1 MiB.")
-
-
-def _owner(request: RpcRequest) -> str:
-    return request.key.id if request.key is not None else ""
+    def __init__(self) -> None:
+        self.code = grpc.StatusCode.CANCELLED
+        self.owner = ""
+        self.place: Place | None = None
+        self.unread = 0

@@ -2,6 +2,9 @@
 
 Our own rather than the library's servicer: of several that watch one service, its first to leave takes the news from all others
 (grpcio-health-checking 1.81), and it can tell only what it was told, while a probe wants to know what holds now.
+
+A caller without a key is told of the server as a whole, which all services here share, whichever it names: nothing is read of
+its message (see `door`).
 """
 
 import asyncio
@@ -13,13 +16,13 @@ from grpc_health.v1 import health_pb2
 
 from modelkeep.contracts.errors import Limited, NotFound
 from modelkeep.serving.dialects.open_inference.grpc import InvalidMessage
-from modelkeep.serving.grpc.door import Conversation, Draining, Rpc
+from modelkeep.serving.grpc.conversation import Conversation, Draining
+from modelkeep.serving.grpc.door import Rpc
 from modelkeep.serving.grpc.requests import RpcRequest
 
 SERVICE: Final = "grpc.health.v1.Health"
 
 _MOST_WATCHERS: Final = 64
-_READ_S: Final = 5.0
 _Status = health_pb2.HealthCheckResponse
 
 
@@ -62,12 +65,12 @@ class Health:
             raise NotFound("There is no such service here.")
         return bytes(_Status(status=self._status()).SerializeToString())
 
-    async def _watch(self, _request: RpcRequest, conversation: Conversation) -> None:
+    async def _watch(self, request: RpcRequest, conversation: Conversation) -> None:
         if self._watchers >= _MOST_WATCHERS:
             raise TooManyWatchers(retry_after_s=10)
         self._watchers += 1
         try:
-            message = await conversation.next(_READ_S)
+            message = None if request.key is None else await conversation.next()
             known = _service_in(message or b"") in self._services
             said = None
             while True:

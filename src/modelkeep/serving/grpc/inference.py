@@ -15,11 +15,13 @@ from google.protobuf.message import DecodeError, Message
 
 from modelkeep.contracts.errors import Internal, ModelkeepError
 from modelkeep.contracts.snapshot import Scope
+from modelkeep.serving.choice import version_asked
 from modelkeep.serving.dialects.open_inference import describe
 from modelkeep.serving.dialects.open_inference import grpc as dialect
 from modelkeep.serving.engine import Engine
 from modelkeep.serving.forward import Forward
-from modelkeep.serving.grpc.door import Conversation, Rpc
+from modelkeep.serving.grpc.conversation import Conversation
+from modelkeep.serving.grpc.door import Rpc
 from modelkeep.serving.grpc.repository import control_plane
 from modelkeep.serving.grpc.requests import RpcRequest
 from modelkeep.serving.keys import Keys
@@ -75,8 +77,8 @@ class Inference:
             Rpc(f"/{SERVICE}/ModelMetadata", needs("GET", "/v2/models/m"), answer=self._model_metadata),
             Rpc(f"/{SERVICE}/ModelConfig", needs("GET", "/v2/models/m/config"), answer=self._model_config),
             Rpc(f"/{SERVICE}/ModelStatistics", needs("GET", "/v2/models/stats"), answer=self._model_statistics),
-            Rpc(f"/{SERVICE}/ModelInfer", self._predict, answer=self._infer, large=True),
-            Rpc(f"/{SERVICE}/ModelStreamInfer", self._predict, converse=self._infer_each, large=True),
+            Rpc(f"/{SERVICE}/ModelInfer", self._predict, answer=self._infer, predicts=True),
+            Rpc(f"/{SERVICE}/ModelStreamInfer", self._predict, converse=self._infer_each, predicts=True),
             Rpc(f"/{SERVICE}/RepositoryIndex", needs("POST", "/v2/repository/index"), answer=self._index),
             Rpc(f"/{SERVICE}/RepositoryModelLoad", needs("POST", load), answer=self._load),
             Rpc(f"/{SERVICE}/RepositoryModelUnload", needs("POST", unload), answer=self._unload),
@@ -91,26 +93,29 @@ class Inference:
     async def _server_metadata(self, _request: RpcRequest, _message: bytes) -> bytes:
         return written(filled(pb.ServerMetadataResponse(), describe.server(self._version)))
 
-    async def _model_ready(self, _request: RpcRequest, message: bytes) -> bytes:
+    async def _model_ready(self, request: RpcRequest, message: bytes) -> bytes:
         asked = read(pb.ModelReadyRequest(), message)
-        return written(pb.ModelReadyResponse(ready=self._router.find(asked.name, asked.version or None).served.answers))
+        version = version_asked(request, asked.version or None)
+        return written(pb.ModelReadyResponse(ready=self._router.find(asked.name, version).served.answers))
 
-    async def _model_metadata(self, _request: RpcRequest, message: bytes) -> bytes:
+    async def _model_metadata(self, request: RpcRequest, message: bytes) -> bytes:
         asked = read(pb.ModelMetadataRequest(), message)
-        found = describe.metadata(self._router, asked.name, asked.version or None)
+        found = describe.metadata(self._router, asked.name, version_asked(request, asked.version or None))
         return written(filled(pb.ModelMetadataResponse(), found))
 
-    async def _model_config(self, _request: RpcRequest, message: bytes) -> bytes:
+    async def _model_config(self, request: RpcRequest, message: bytes) -> bytes:
         asked = read(pb.ModelConfigRequest(), message)
         answer = pb.ModelConfigResponse()
-        filled(answer.config, describe.config(self._router, asked.name, asked.version or None))
+        version = version_asked(request, asked.version or None)
+        filled(answer.config, describe.config(self._router, asked.name, version))
         return written(answer)
 
-    async def _model_statistics(self, _request: RpcRequest, message: bytes) -> bytes:
+    async def _model_statistics(self, request: RpcRequest, message: bytes) -> bytes:
         asked = read(pb.ModelStatisticsRequest(), message)
-        found = describe.statistics(self._router, self._metrics.statistics(), asked.name or None, asked.version or None)
+        version = version_asked(request, asked.version or None)
+        found = describe.statistics(self._router, self._metrics.statistics, asked.name or None, version)
         answer = pb.ModelStatisticsResponse()
-        for one in found:
+        async for one in found:
             filled(answer.model_stats.add(), one)
         return written(answer)
 

@@ -6,9 +6,9 @@ one never take, and neither have all of the server's: some are left for what is 
 
 import ipaddress
 from asyncio import Semaphore
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Final
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, Self
 from urllib.parse import unquote
 
 from modelkeep.contracts.errors import Limited
@@ -19,8 +19,7 @@ _MOST_UNKNOWN: Final = 128
 _MOST_KNOWN: Final = MOST_AT_ONCE - 2 * _MOST_UNKNOWN
 _MOST_OF_ADDRESS: Final = 16
 _MOST_OF_KEY: Final = 256
-_READING_OF_ADDRESS: Final = 4
-_READING_OF_KEY: Final = 32
+_READING: Final = 32
 _NETWORK: Final = 64
 
 
@@ -30,12 +29,38 @@ class TooManyRpcs(Limited):
     code = "too_many_rpcs"
 
 
-class _Caller:
-    __slots__ = ("reading", "under_way")
+class Place:
+    """A caller's place. `leave` gives it back, as the end of a `with` does."""
 
-    def __init__(self, reading: int) -> None:
+    __slots__ = ("_caller", "_places")
+
+    def __init__(self, places: "Places", caller: "_Caller") -> None:
+        self._places = places
+        self._caller = caller
+
+    @property
+    def reading(self) -> Semaphore:
+        """What is to be held while a message is read: so many of one caller are at once, and no more."""
+        return self._caller.reading
+
+    def leave(self) -> None:
+        """The RPC is done."""
+        self._places.left(self._caller)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.leave()
+
+
+class _Caller:
+    __slots__ = ("name", "reading", "under_way")
+
+    def __init__(self, name: tuple[bool, str]) -> None:
+        self.name = name
         self.under_way = 0
-        self.reading = Semaphore(reading)
+        self.reading = Semaphore(_READING)
 
 
 class Places:
@@ -45,26 +70,26 @@ class Places:
         self._callers: dict[tuple[bool, str], _Caller] = {}
         self._under_way = {True: 0, False: 0}
 
-    @contextmanager
-    def taken(self, key: ServedKey | None, peer: str) -> Iterator[Semaphore]:
-        """Hold a place, and give what is to be held while a message is read; raises `TooManyRpcs`."""
+    def take(self, key: ServedKey | None, peer: Callable[[], str]) -> Place:
+        """Return a place, to be left; raises `TooManyRpcs`. `peer` tells the address of who has no key."""
         known = key is not None
-        name = known, key.id if key is not None else host_of(peer)
+        name = known, key.id if key is not None else host_of(peer())
         caller = self._callers.get(name)
         of_all, of_one = (_MOST_KNOWN, _MOST_OF_KEY) if known else (_MOST_UNKNOWN, _MOST_OF_ADDRESS)
         if self._under_way[known] >= of_all or (caller is not None and caller.under_way >= of_one):
             raise TooManyRpcs(retry_after_s=1)
         if caller is None:
-            caller = self._callers[name] = _Caller(_READING_OF_KEY if known else _READING_OF_ADDRESS)
+            caller = self._callers[name] = _Caller(name)
         caller.under_way += 1
         self._under_way[known] += 1
-        try:
-            yield caller.reading
-        finally:
-            self._under_way[known] -= 1
-            caller.under_way -= 1
-            if not caller.under_way:
-                del self._callers[name]
+        return Place(self, caller)
+
+    def left(self, caller: _Caller) -> None:
+        """A place of this caller is free again."""
+        self._under_way[caller.name[0]] -= 1
+        caller.under_way -= 1
+        if not caller.under_way:
+            del self._callers[caller.name]
 
 
 def host_of(peer: str) -> str:

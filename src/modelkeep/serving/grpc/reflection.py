@@ -9,7 +9,8 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from modelkeep.contracts.snapshot import Scope
 from modelkeep.serving.dialects.open_inference.grpc import InvalidMessage
-from modelkeep.serving.grpc.door import Conversation, Rpc
+from modelkeep.serving.grpc.conversation import Conversation
+from modelkeep.serving.grpc.door import Rpc
 from modelkeep.serving.grpc.requests import RpcRequest
 from modelkeep.serving.protos import open_inference_pb2 as pb
 

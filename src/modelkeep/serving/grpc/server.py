@@ -25,7 +25,8 @@ from modelkeep.serving.settings import ServingSettings
 _BOUNDS: Final = (
     ("grpc.so_reuseport", 1),  # several server processes listen on one port
     ("grpc.max_concurrent_streams", 512),  # of one connection
-    ("grpc.compression_enabled_algorithms_bitset", 1),  # none: the library unpacks all of a message before it looks at its size
+    ("grpc.per_message_decompression", 0),  # the library unpacks all of a message before it looks at its size: see `packing`
+    ("grpc.http2.bdp_probe", 0),  # or it takes up to 4 MiB of a message that nobody reads, instead of 64 KiB
     ("grpc.max_metadata_size", 16 * 1024),
     ("grpc.absolute_max_metadata_size", 32 * 1024),
     # whoever is gone without a word is noticed within 80 s, and whoever asks for that too often is sent away
@@ -73,8 +74,8 @@ class GrpcServer:
             *self._health.rpcs(),
             *Reflection(services).rpcs(),
         ]
-        self._door = GrpcDoor(rpcs, keys, metrics)
         largest = settings.max_body_mb * 1024 * 1024
+        self._door = GrpcDoor(rpcs, keys, metrics, check_limits=engine.check_limits, largest=largest)
         options = (*_BOUNDS, ("grpc.max_receive_message_length", largest))
         self._server = aio.server(options=options, maximum_concurrent_rpcs=MOST_AT_ONCE)
         self._server.add_generic_rpc_handlers((self._door,))

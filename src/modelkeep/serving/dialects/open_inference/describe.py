@@ -5,7 +5,8 @@ github.com/kserve/open-inference-protocol, and docs/protocol of github.com/trito
 extensions are.
 """
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
 import msgspec
@@ -24,6 +25,7 @@ EXTENSIONS: Final = (
     "parameters",
     "statistics",
 )
+_AT_ONCE: Final = 32
 _CONFIG_TYPES: Final = {Dtype.BYTES: "TYPE_STRING"}
 
 
@@ -164,10 +166,13 @@ def config(router: Router, name: str, asked: str | None = None) -> ModelConfig:
     )
 
 
-def statistics(
+async def statistics(
     router: Router, counted: Statistics, name: str | None = None, version: str | None = None
-) -> list[ModelStatistics]:
-    """Return the statistics of the versions that answer for a deployment, or for all of them; raises `NotFound`."""
+) -> AsyncIterator[ModelStatistics]:
+    """Yield the statistics of the versions that answer for a deployment, or for all of them; raises `NotFound`.
+
+    The event loop goes on between some and some: there may be thousands.
+    """
     if name is None:
         found = [(one, served) for one in sorted(router.routes()) for served in router.serving(one)]
     elif version is None:
@@ -175,7 +180,12 @@ def statistics(
         found = [(name, served) for served in router.serving(name)]
     else:
         found = [(name, router.find(name, version).served)]
-    return [_statistics(one, number := str(served.version.number), counted.of(one, number)) for one, served in found]
+    versions = [(one, str(served.version.number)) for one, served in found]
+    for at in range(0, len(versions), _AT_ONCE):
+        some = versions[at : at + _AT_ONCE]
+        for whose, sums in zip(some, counted.of(some), strict=True):
+            yield _statistics(*whose, sums)
+        await asyncio.sleep(0)
 
 
 def repository(router: Router, *, ready: bool = False) -> list[RepositoryModel]:

@@ -8,6 +8,7 @@ import msgspec
 from modelkeep.contracts.errors import ModelkeepError, NotFound
 from modelkeep.contracts.snapshot import Scope
 from modelkeep.infra.problems import status_and_headers
+from modelkeep.serving.choice import version_asked
 from modelkeep.serving.dialects.native import InvalidJson
 from modelkeep.serving.dialects.open_inference import describe
 from modelkeep.serving.dialects.open_inference.body import read
@@ -59,7 +60,7 @@ class OpenInference:
             case ("GET" | "HEAD", ["v2", "health", "live" | "ready" as what]):
                 return self._health(what)
             case ("GET", ["v2", *rest]):
-                return self._described(rest)
+                return await self._described(request, rest)
             case _ if _changes(request, parts):
                 return None
             case _:
@@ -79,27 +80,27 @@ class OpenInference:
         ready = self._ready()
         return _json({"live": True, "ready": ready}, 200 if ready or what == "live" else 503)
 
-    def _described(self, rest: list[str]) -> Response:
-        """Answer what is asked with GET; a path without a version means the one that answers."""
+    async def _described(self, request: Request, rest: list[str]) -> Response:
+        """Answer what is asked with GET; a path without a version means the one that the header names, or that answers."""
         match rest:
             case [] | [""]:
                 return _json(describe.server(self._version))
             case ["models", "stats"]:
-                return self._statistics()
+                return await self._statistics()
             case ["models", name]:
-                return self._model(name, None, "")
+                return await self._model(name, version_asked(request), "")
             case ["models", name, "versions", version]:
-                return self._model(name, version, "")
+                return await self._model(name, version, "")
             case ["models", name, "ready" | "config" | "stats" as what]:
-                return self._model(name, None, what)
+                return await self._model(name, version_asked(request), what)
             case ["models", name, "versions", version, "ready" | "config" | "stats" as what]:
-                return self._model(name, version, what)
+                return await self._model(name, version, what)
             case _:
                 raise _no_such_path()
 
-    def _model(self, name: str, version: str | None, what: str) -> Response:
+    async def _model(self, name: str, version: str | None, what: str) -> Response:
         if what == "stats":
-            return self._statistics(name, version)
+            return await self._statistics(name, version)
         match what:
             case "ready":
                 return _readiness(name, self._router.find(name, version).served)
@@ -108,9 +109,9 @@ class OpenInference:
             case _:
                 return _json(describe.metadata(self._router, name, version))
 
-    def _statistics(self, name: str | None = None, version: str | None = None) -> Response:
-        found = describe.statistics(self._router, self._metrics.statistics(), name, version)
-        return _json({"model_stats": found})
+    async def _statistics(self, name: str | None = None, version: str | None = None) -> Response:
+        found = describe.statistics(self._router, self._metrics.statistics, name, version)
+        return _json({"model_stats": [one async for one in found]})
 
     async def _index(self, request: Request) -> Response:
         body = await request.body(_LARGEST_WISH)
