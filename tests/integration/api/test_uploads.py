@@ -244,7 +244,12 @@ async def test_a_full_disk_is_507_and_leaves_no_version(
 )
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 def test_however_the_body_is_cut_the_same_upload_arrives(content: bytes, cuts: list[int], description: str):
-    from modelkeep.api.uploads import _file, _Form
+    from modelkeep.api.uploads import Allowed, _file, _Form
+
+    def nothing() -> None:
+        """Anything may be brought."""
+
+    allowed = Allowed(lambda filename, declared: ("onnx", "onnx"), nothing)
 
     body, _headers = form(("description", "", description.encode()), ("file", "m.onnx", content), ("labels", "l.txt", b"a\nb"))
 
@@ -254,7 +259,7 @@ def test_however_the_body_is_cut_the_same_upload_arrives(content: bytes, cuts: l
             yield body[start:end]
 
     async def read() -> tuple[bytes, _Form]:
-        parsed = _Form(b"multipart/form-data; boundary=BOUND", lambda filename, declared: ("onnx", "onnx"), ApiSettings())
+        parsed = _Form(b"multipart/form-data; boundary=BOUND", allowed, ApiSettings())
         return b"".join([piece async for piece in _file(chunks(), parsed, 10**6, ApiSettings())]), parsed
 
     with asyncio.Runner() as runner:

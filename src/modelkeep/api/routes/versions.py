@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response, status
@@ -89,7 +90,7 @@ async def upload_version(
 ) -> VersionAnswer:
     """Upload a file as the next version. The answer comes once it is safely stored; validation follows."""
     await behind.models.expect_upload(actor, name, create=create)
-    received = await uploads.receive(request, behind.blobs, await _choice(behind, actor), behind.settings)
+    received = await uploads.receive(request, behind.blobs, await _allowed(behind, actor), behind.settings)
     version = await behind.models.receive(actor, name, received, idempotency_key, create=create)
     response.headers["location"] = f"/api/v1/models/{version.model}/versions/{version.number}"
     return VersionAnswer.model_validate(version)
@@ -100,10 +101,10 @@ async def upload_version(
 async def check_upload(*, name: Name, body: PlannedUpload, actor: Writer, behind: Behind, create: Create = False) -> None:
     """Say whether an upload would be taken, before gigabytes are sent for nothing. Nothing is made."""
     await behind.models.expect_upload(actor, name, create=create)
-    uploads.check(body.filename, body.format, body.size, await _choice(behind, actor), behind.settings)
+    uploads.check(body, await _allowed(behind, actor), behind.settings)
 
 
-async def _choice(behind: Services, actor: Actor) -> uploads.Choose:
+async def _allowed(behind: Services, actor: Actor) -> uploads.Allowed:
     """Return how a file's format is found, with what this uploader may bring."""
     safety = await behind.switches.safety()
 
@@ -112,7 +113,7 @@ async def _choice(behind: Services, actor: Actor) -> uploads.Choose:
         safety.check(actor, form)
         return form.name, runner
 
-    return choose
+    return uploads.Allowed(choose, partial(safety.check_hooks, actor))
 
 
 @router.get("")
