@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
@@ -58,12 +60,10 @@ def inspect(warm_bench):
 
 def served(warm_bench, found: Inspection, data: bytes, name: str, hooks):
     """The spec that a version becomes with these findings."""
-    form = {} if found.compiled is None else {name: getattr(found.compiled, name) for name in ("digest", "size")}
-    if found.compiled is not None:
-        form |= {"format": found.compiled.format, "runner": found.compiled.runner}
-    spec = {"signature": found.signature, "image": found.image, "hooks": found.hooks, **form}
     assert found.hooks.digest == hooks.digest
-    return warm_bench.spec(data, name, **spec)
+    form = {} if found.compiled is None else msgspec.structs.asdict(found.compiled)
+    spec = {"signature": found.signature, "image": found.image, "hooks": found.hooks}
+    return msgspec.structs.replace(warm_bench.spec(data, name, **spec), **form)
 
 
 async def test_a_version_takes_other_inputs_and_answers_other_outputs_than_its_model(inspect, warm_bench):
@@ -88,7 +88,7 @@ async def test_a_version_takes_other_inputs_and_answers_other_outputs_than_its_m
         expected = np.stack([np.log1p([100.0, 2500.0]), [4.0, 4.0]], axis=1).astype(np.float32) @ weights
         assert outputs["score"] == pytest.approx(expected[:, 0], rel=1e-5)
         assert list(outputs["verdict"]) == ["yes" if one > 0 else "no" for one in expected[:, 0]]
-        kept = golden.unpack(open(f"{warm_bench.folder}/{found.report.golden}", "rb").read())  # noqa: ASYNC230, SIM115 - a test
+        kept = golden.unpack(Path(warm_bench.folder, found.report.golden).read_bytes())
         message, again = await session.run(**kept.inputs)
         golden.check(kept, message, again)
         assert set(kept.inputs) == {"income", "city"}
@@ -119,7 +119,9 @@ async def test_hooks_that_hide_a_difference_do_not_prove_a_compiled_form(inspect
 
 async def test_a_model_that_needs_a_sample_learns_its_columns_from_what_preprocess_returns(inspect):
     model = artifacts.as_joblib(LogisticRegression().fit(ROWS, ROWS[:, 0] > 0))
-    source = "import numpy as np\ndef preprocess(inputs):\n    return np.array([[len(t), len(t) ** 2] for t in inputs['text']])\n"
+    source = (
+        "import numpy as np\ndef preprocess(inputs):\n    return np.array([[len(t), len(t) ** 2] for t in inputs['text']])\n"
+    )
     found = await inspect(model, "joblib", source, b"text\nab\nabcd\nabc def\n")
     assert isinstance(found, Inspection), found
     assert [one.name for one in found.signature.inputs] == ["text"]
@@ -138,7 +140,9 @@ async def test_pictures_may_be_changed_before_they_are_decoded_and_scores_after_
             return {"total": scores.sum(axis=1), "best": scores.argmax(axis=1)}
     """
     picture = artifacts.picture()
-    found = await inspect(artifacts.onnx_picture_classifier(8), "onnx", source, picture, filename="a.png", image=ImageSpec(size=8))
+    found = await inspect(
+        artifacts.onnx_picture_classifier(8), "onnx", source, picture, filename="a.png", image=ImageSpec(size=8)
+    )
     assert isinstance(found, Inspection), found
     assert found.signature.image
     assert {one.name for one in found.signature.outputs} == {"total", "best"}
@@ -187,7 +191,7 @@ async def test_an_error_in_a_hook_is_an_error_of_the_model_and_a_value_error_one
     found = await inspect(SCORES, "onnx", source, b"a,b\n1,2\n3,4\n")
     spec = served(warm_bench, found, SCORES, "onnx", warm_bench.hooks(source))
     weights = np.random.default_rng(7).standard_normal((2, 2)).astype(np.float32)
-    row = (weights[:, :1] * 1000).T.copy()
+    row = (weights[:, :1] * 1e5).T.copy()
     async with warm_bench.start(spec) as session:
         await session.load()
         refused, _none = await session.run(x=row)
@@ -212,8 +216,7 @@ async def test_hooks_are_code_whatever_their_model_is(warm_bench):
 
 async def test_hooks_of_another_digest_are_not_loaded(warm_bench):
     hooks = warm_bench.hooks(BOTH)
-    with open(f"{warm_bench.folder}/{hooks.digest}", "r+b") as kept:  # noqa: ASYNC230 - a test
-        kept.write(b"#")
+    Path(warm_bench.folder, hooks.digest).write_text("#")
     try:
         async with warm_bench.start(warm_bench.spec(SCORES, "onnx", hooks=hooks)) as session:
             assert (await session.load()).reason is Reason.CORRUPT

@@ -136,7 +136,7 @@ def test_what_the_model_would_not_take_is_the_hooks_fault(answer: dict[str, np.n
         (b"preprocess = 3", "preprocess in hooks.py is no function"),
         (b"async def postprocess(outputs): pass", "postprocess in hooks.py is async"),
         (b"def postprocess(outputs): yield outputs", "postprocess in hooks.py is a generator"),
-        (b"def preprocess(inputs): pass\n\0", "hooks.py"),
+        (b"def preprocess(inputs): pass\n\0", "null bytes"),
     ],
 )
 def test_a_file_that_cannot_be_hooks_is_refused_in_its_authors_terms(source: bytes, says: str):
