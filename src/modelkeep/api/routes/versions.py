@@ -27,7 +27,9 @@ from modelkeep.contracts.errors import (
     StorageUnavailable,
     UnsupportedFormat,
 )
+from modelkeep.contracts.hooks import FILE
 from modelkeep.control.models.errors import (
+    HooksNotFound,
     IdempotencyKeyReused,
     InvalidLabels,
     InvalidPreprocess,
@@ -48,6 +50,7 @@ _FILE: Final[dict[int | str, dict[str, Any]]] = {
     304: {"description": "It is what you have.", "headers": _ETAG},
     416: {"description": "The file ends before this range.", "headers": _ETAG},
 }
+_HOOKS: Final[dict[int | str, dict[str, Any]]] = {200: {"description": "The file.", **_WHOLE}}
 _EVENT: Final = {
     "type": "object",
     "description": "One event; its data is the version as JSON.",
@@ -207,6 +210,19 @@ async def download_artifact(
         headers,
         "application/octet-stream",
     )
+
+
+@router.get("/{number}/hooks", response_class=Response, responses=_HOOKS)
+@raises(DamagedFile, HooksNotFound, MasterKeyMissing, ModelNotFound, NotFound, StorageUnavailable, VersionNotFound)
+async def download_hooks(name: Name, number: Number, actor: Reader, behind: Behind) -> Response:
+    """Download the version's hooks."""
+    del actor
+    hooks = (await behind.models.version(name, number)).hooks
+    if hooks is None:
+        raise HooksNotFound
+    source = b"".join([piece async for piece in behind.blobs.read(hooks.digest)])
+    headers = {"etag": f'"{hooks.digest}"', "content-disposition": uploads.disposition(FILE)}
+    return Response(source, headers=headers, media_type="application/octet-stream")
 
 
 async def _with_first(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
