@@ -138,7 +138,7 @@ class RunnerInspector:
             model, _answers = await self._model_inspected(plain, inside, tried.sample, tried.calibration)
         except RefusedError as error:
             raise of_hooks(error) if tried.sample is not sample else error from error
-        hooks = msgspec.structs.replace(spec.hooks, functions=tried.functions, inner=model.signature)
+        hooks = msgspec.structs.replace(tried.hooks, inner=model.signature)
         form = msgspec.structs.asdict(model.compiled) if model.compiled else {}
         served = msgspec.structs.replace(spec, image=model.image, hooks=hooks, **form)
         async with self._start_runner(served, sample.columns if sample else ()) as session:
@@ -150,7 +150,7 @@ class RunnerInspector:
             framework=model.report.framework,  # of the uploaded file, whatever serves in its place
             framework_version=model.report.framework_version,
             kind=model.report.kind,
-            details=model.report.details | {"hooks": ", ".join(tried.functions)},
+            details=model.report.details | {"hooks": ", ".join(hooks.functions)},
             warnings=tuple(dict.fromkeys((*model.report.warnings, *whole.report.warnings))),
             compiled=model.report.compiled,
             optimised=model.report.optimised,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from modelkeep.contracts.hooks import FILE, FUNCTIONS
+from modelkeep.contracts.hooks import FILE, FUNCTIONS, Hooks
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import ModelFacts
 from modelkeep.contracts.snapshot import RunnerSpec
@@ -28,9 +28,9 @@ _MOST_VALUES = 1 << 22
 
 
 class Rehearsed(NamedTuple):
-    """The functions that the hooks have, and what the model inside will be given."""
+    """The hooks with their functions, and what the model inside will be given."""
 
-    functions: tuple[str, ...]
+    hooks: Hooks
     sample: Sample | None
     calibration: Sample | None
 
@@ -39,18 +39,20 @@ async def rehearsed(
     start_runner: StartRunner, spec: RunnerSpec, sample: Sample | None, calibration: Sample | None
 ) -> Rehearsed:
     """Try the hooks of `spec` alone, in a runner of their own; raises `RefusedError`."""
-    alone = None if spec.hooks is None else msgspec.structs.replace(spec.hooks, alone=True)
-    spec = msgspec.structs.replace(spec, hooks=alone)
+    assert spec.hooks is not None  # noqa: S101 - nothing else is rehearsed
+    hooks = spec.hooks
+    spec = msgspec.structs.replace(spec, hooks=msgspec.structs.replace(hooks, alone=True))
     async with start_runner(spec, sample.columns if sample else ()) as session:
         trial = Trial(session, spec.limits, given=sample is not None)
         facts = (await trial.load()).facts
         functions = tuple(one for one in FUNCTIONS if one in facts.details.get("hooks", ""))
+        hooks = msgspec.structs.replace(hooks, functions=functions)
         if FUNCTIONS[0] not in functions:
-            return Rehearsed(functions, sample, calibration)
+            return Rehearsed(hooks, sample, calibration)
         if sample is None:
             raise RefusedError(Reason.SAMPLE_NEEDED, f"{FILE} has a preprocess: a sample shows what callers send.")
         inside = await _prepared(trial, facts, sample)
-        return Rehearsed(functions, inside, await _prepared(trial, facts, calibration) if calibration else None)
+        return Rehearsed(hooks, inside, await _prepared(trial, facts, calibration) if calibration else None)
 
 
 def of_hooks(error: RefusedError) -> RefusedError:
@@ -98,5 +100,7 @@ def _listed(array: "NDArray[np.generic]") -> Any:  # noqa: ANN401 - nested lists
     import numpy as np
 
     if array.dtype.kind == "f" and np.isnan(array).any():
-        return np.where(np.isnan(array), None, array.astype(object)).tolist()
+        gaps = array.astype(object)
+        gaps[np.isnan(array)] = None
+        return gaps.tolist()
     return array.tolist()
