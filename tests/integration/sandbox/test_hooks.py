@@ -20,6 +20,8 @@ from modelkeep.sandbox import golden, loader
 from modelkeep.sandbox.frames import Loaded, RunFailed
 from modelkeep.worker.compilation import Compiler
 from modelkeep.worker.inspection import Inspection, InspectionRequest, RunnerInspector
+from modelkeep.worker.rehearsal import rehearsed
+from modelkeep.worker.samples import read_sample
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -126,6 +128,24 @@ async def test_a_model_that_needs_a_sample_learns_its_columns_from_what_preproce
     assert isinstance(found, Inspection), found
     assert [one.name for one in found.signature.inputs] == ["text"]
     assert "label" in {one.name for one in found.signature.outputs}
+
+
+async def test_calibration_rows_go_through_preprocess_as_the_sample_does_and_gaps_stay_gaps(warm_bench):
+    source = "def preprocess(inputs):\n    return {'a': inputs['income'], 'b': [len(one) for one in inputs['city']]}\n"
+    spec = warm_bench.spec(SCORES, "onnx", hooks=warm_bench.hooks(source))
+    lines = "".join(f"{at if at % 7 else ''},{'x' * (at % 5 + 1)}\n" for at in range(150))
+    many = read_sample(f"income,city\n{lines}".encode(), "rows.csv", picture=False)
+    tried = await rehearsed(warm_bench.start, spec, read_sample(CSV, "rows.csv", picture=False), many)
+    assert tried.hooks.functions == ("preprocess",)
+    assert [one.name for one in tried.sample.columns] == ["a", "b"]
+    assert tried.sample.rows == ((100.0, 4), (2500.0, 18), (17.0, 4))
+    assert tried.calibration.rows == tuple((float(at) if at % 7 else None, at % 5 + 1) for at in range(150))
+
+
+async def test_hooks_whose_answers_depend_on_other_rows_are_told_so_that_callers_share_no_run(inspect):
+    source = "def postprocess(outputs):\n    return outputs['logits'][:, 0] - outputs['logits'][:, 0].mean()\n"
+    found = await inspect(SCORES, "onnx", source, b"a,b\n1,2\n3,4\n-5,6\n")
+    assert not found.report.independent
 
 
 async def test_pictures_may_be_changed_before_they_are_decoded_and_scores_after_the_activation(inspect):
