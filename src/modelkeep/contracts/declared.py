@@ -82,4 +82,4 @@ def _names(where: str, said: dict[str, object], key: str) -> tuple[str, ...]:
 
 
 def _wrong(why: str) -> CannotLoad:
-    return CannotLoad(Reason.SIGNATURE_UNSUPPORTED, f"The `signature` is not understood: {why}.")
+    return CannotLoad(Reason.SIGNATURE_UNSUPPORTED, f"The signature is not understood: {why}.")

@@ -138,7 +138,7 @@ async def test_calibration_rows_go_through_preprocess_as_the_sample_does_and_gap
     tried = await rehearsed(warm_bench.start, spec, read_sample(CSV, "rows.csv", picture=False), many)
     assert tried.hooks.functions == ("preprocess",)
     assert [one.name for one in tried.sample.columns] == ["a", "b"]
-    assert tried.sample.rows == ((100.0, 4), (2500.0, 18), (17.0, 4))
+    assert tried.sample.rows == ((100.0, 4), (2500.0, 17), (17.0, 4))
     assert tried.calibration.rows == tuple((float(at) if at % 7 else None, at % 5 + 1) for at in range(150))
 
 
