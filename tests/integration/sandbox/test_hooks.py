@@ -117,10 +117,12 @@ async def test_hooks_that_hide_a_difference_do_not_prove_a_compiled_form(inspect
     found = await inspect(data, "echo", constant, compiled=True)
     assert isinstance(found, Inspection), found
     assert not found.report.compiled.used
+    assert "differ" in found.report.compiled.reason
 
 
-async def test_a_model_that_needs_a_sample_learns_its_columns_from_what_preprocess_returns(inspect):
-    model = artifacts.as_joblib(LogisticRegression().fit(ROWS, ROWS[:, 0] > 0))
+async def test_a_model_that_needs_a_sample_learns_its_columns_from_what_preprocess_returns(inspect, warm_bench):
+    estimator = LogisticRegression().fit(ROWS, ROWS[:, 0] > 0)
+    model = artifacts.as_joblib(estimator)
     source = (
         "import numpy as np\ndef preprocess(inputs):\n    return np.array([[len(t), len(t) ** 2] for t in inputs['text']])\n"
     )
@@ -128,6 +130,10 @@ async def test_a_model_that_needs_a_sample_learns_its_columns_from_what_preproce
     assert isinstance(found, Inspection), found
     assert [one.name for one in found.signature.inputs] == ["text"]
     assert "label" in {one.name for one in found.signature.outputs}
+    async with warm_bench.start(served(warm_bench, found, model, "joblib", warm_bench.hooks(source))) as session:
+        assert isinstance(await session.load(), Loaded)
+        _result, outputs = await session.run(text=np.array(["", "four"], dtype=object))
+    assert outputs["label"].tolist() == estimator.predict([[0, 0], [4, 16]]).tolist()
 
 
 async def test_calibration_rows_go_through_preprocess_as_the_sample_does_and_gaps_stay_gaps(warm_bench):
