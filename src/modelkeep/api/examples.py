@@ -68,6 +68,7 @@ _REPORT: Final[dict[str, Any]] = {
     },
     "independent": True,
     "optimised": None,
+    "hooked": False,
 }
 _VERSION: Final[dict[str, Any]] = {
     "id": _VERSION_ID,
@@ -81,6 +82,7 @@ _VERSION: Final[dict[str, Any]] = {
     "description": "With last month's data.",
     "labels": None,
     "image": None,
+    "hooks": None,
     "signature": _SIGNATURE,
     "report": _REPORT,
     "rejection": None,

@@ -6,13 +6,15 @@ until the last boundary has come and every part has been understood: whoever dis
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from starlette.requests import Request
 
+from modelkeep.api.schemas.models import PlannedUpload
 from modelkeep.api.settings import ApiSettings
 from modelkeep.contracts.errors import Invalid, TooLarge
+from modelkeep.contracts.hooks import MOST_BYTES, Hooks
 from modelkeep.contracts.report import Optimise
 from modelkeep.contracts.signature import ImageSpec
 from modelkeep.contracts.storage import BlobStore
@@ -41,6 +43,7 @@ _SMALL: Final = {
     "optimise": 100,
     "accuracy_budget": 100,
     "preprocess": 64 * 1024,
+    "hooks": MOST_BYTES,
     "description": 4 * LONGEST_DESCRIPTION,
 }
 _SAMPLES: Final = {".csv", ".json", ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".zip"}
@@ -90,6 +93,12 @@ OPENAPI: Final[dict[str, Any]] = {
                             "type": "string",
                             "description": "The share of answers that may change for speed: `0.01` or `1%`; 0 without it.",
                         },
+                        "hooks": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "A Python file with `preprocess(inputs)`, `postprocess(outputs)` or both, which go "
+                            "around the model. With a preprocess, the sample is what callers send.",
+                        },
                         "description": {"type": "string"},
                     },
                 }
@@ -103,17 +112,25 @@ Choose = Callable[[str, str], tuple[str, str]]
 """Returns format and runner for a file name and a declared format ("" for none); raises for what the uploader may not bring."""
 
 
+class Allowed(NamedTuple):
+    """What an uploader may bring: which files, and whether hooks, which raises where not."""
+
+    choose: Choose
+    check_hooks: Callable[[], None]
+
+
 class InvalidUpload(Invalid):
     """The upload is no readable multipart form."""
 
     code = "invalid_upload"
 
 
-async def receive(request: Request, blobs: BlobStore, choose: Choose, settings: ApiSettings) -> Upload:
+async def receive(request: Request, blobs: BlobStore, allowed: Allowed, settings: ApiSettings) -> Upload:
     """Read an upload from a request and store its files; raises before anything is stored when it cannot be accepted."""
-    form = _Form(request.headers.get("content-type", "").encode("latin-1"), choose, settings)
+    form = _Form(request.headers.get("content-type", "").encode("latin-1"), allowed, settings)
     limit = settings.max_upload_mb * _MIB
-    total = limit + (2 * settings.max_sample_mb + settings.max_calibration_mb) * _MIB + sum(_SMALL.values()) + _OVERHEAD
+    rows = (2 * settings.max_sample_mb + settings.max_calibration_mb) * _MIB
+    total = limit + rows + sum(_SMALL.values()) + _OVERHEAD
     if int(request.headers.get("content-length", 0)) > total:
         raise _too_large(settings)
     blob = await blobs.put(_file(request.stream(), form, total, settings), max_bytes=limit)
@@ -130,20 +147,32 @@ async def receive(request: Request, blobs: BlobStore, choose: Choose, settings: 
         form.optimise,
         await _kept(form, "calibration", blobs),
         form.accuracy_budget,
+        await _hooks(form, blobs),
     )
 
 
+async def _hooks(form: "_Form", blobs: BlobStore) -> Hooks | None:
+    data = form.part("hooks")
+    if not data:
+        return None
+    stored = await blobs.put(_once(data), max_bytes=MOST_BYTES)
+    return Hooks(stored.digest, stored.size)
+
+
 async def _kept(form: "_Form", part: str, blobs: BlobStore) -> Sample | None:
-    data = form.rows(part)
+    data = form.part(part)
     if not data:
         return None
     stored = await blobs.put(_once(data), max_bytes=len(data))
     return Sample(stored.digest, form.filenames[part])
 
 
-def check(filename: str, form: str, size: int, choose: Choose, settings: ApiSettings) -> None:
-    """Raise what an upload of this file would be refused with for its name, format or size."""
-    choose(plain_filename(filename), form)
+def check(planned: PlannedUpload, allowed: Allowed, settings: ApiSettings) -> None:
+    """Raise what an upload of this file would be refused with for its name, format or size, or its hooks."""
+    size = planned.size
+    allowed.choose(plain_filename(planned.filename), planned.format)
+    if planned.hooks:
+        allowed.check_hooks()
     if not size:
         raise InvalidUpload(_EMPTY)
     if size > settings.max_upload_mb * _MIB:
@@ -183,7 +212,7 @@ async def _once(data: bytes | bytearray) -> AsyncIterator[bytes]:
 class _Form:
     """The form as it arrives: `waiting` holds bytes of the model file; the other parts are small and are kept whole."""
 
-    def __init__(self, content_type: bytes, choose: Choose, settings: ApiSettings) -> None:
+    def __init__(self, content_type: bytes, allowed: Allowed, settings: ApiSettings) -> None:
         self.waiting = bytearray()
         self.filename = self.format = self.runner = self.description = ""
         self.filenames: dict[str, str] = {}
@@ -193,14 +222,14 @@ class _Form:
         self.optimise: Optimise = "auto"
         self.accuracy_budget = 0.0
         self.size = 0
-        self._choose = choose
+        self._allowed = allowed
         self._limits = _SMALL | dict.fromkeys(("sample", "labels"), settings.max_sample_mb * _MIB)
         self._limits["calibration"] = settings.max_calibration_mb * _MIB
         self._parts: dict[str, bytearray] = {}
         self._reader = MultipartReader(content_type, self._begin)
 
-    def rows(self, part: str) -> bytearray:
-        """Return the bytes of the sample or the calibration rows; empty for none."""
+    def part(self, part: str) -> bytearray:
+        """Return the bytes of a part that is kept as it is: sample, calibration rows, hooks; empty for none."""
         return self._parts.get(part, bytearray())
 
     def feed(self, chunk: bytes) -> None:
@@ -220,13 +249,14 @@ class _Form:
             raise InvalidUpload("The upload has no part named `file`.")
         if not self.size:
             raise InvalidUpload(_EMPTY)
-        self.format, self.runner = self._choose(self.filename, self._text("format"))
+        self.format, self.runner = self._allowed.choose(self.filename, self._text("format"))
         self.description = check_description(self._text("description"))
         self.compile = read_compile(self._text("compile"))
         self.optimise = read_optimise(self._text("optimise"))
         self.accuracy_budget = read_budget(self._text("accuracy_budget"))
-        if "calibration" in self._parts and not self._parts["calibration"]:
-            raise InvalidUpload("The part `calibration` is empty.")
+        for name in ("calibration", "hooks"):
+            if name in self._parts and not self._parts[name]:
+                raise InvalidUpload(f"The part `{name}` is empty.")
         check_goal(self.optimise, self.accuracy_budget, calibrated="calibration" in self._parts)
         if "preprocess" in self._parts:
             self.image = read_preprocess(self._text("preprocess"))
@@ -247,8 +277,10 @@ class _Form:
         kept = self._parts[name] = bytearray()
         if name == "file":
             self.filename = plain_filename(filename)
-            self._choose(self.filename, self._text("format"))  # refused here, before its first byte is kept
+            self._allowed.choose(self.filename, self._text("format"))  # refused here, before its first byte is kept
             return self._take_file
+        if name == "hooks":
+            self._allowed.check_hooks()
         if name in _ROWS:
             self.filenames[name] = plain_filename(filename)
             if PurePosixPath(self.filenames[name].lower()).suffix not in _SAMPLES:

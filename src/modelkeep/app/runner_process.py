@@ -63,17 +63,20 @@ class RunnerProcess:
         self._attached: dict[Channel, socket.socket] = {}
         self._left: set[Channel] = set()
 
-    def fork(self, template: Channel, artifact: int, sample: tuple[Column, ...] = (), folder: Folder | None = None) -> None:
-        """Ask the template for the process; `artifact` is closed. Raises `ChannelClosed` where there is no template."""
+    def fork(
+        self, template: Channel, files: tuple[int, ...], sample: tuple[Column, ...] = (), folder: Folder | None = None
+    ) -> None:
+        """Ask the template for the process; `files` are closed. Raises `ChannelClosed` where there is no template."""
+        artifact, *hooks = files
         try:
             fds = (artifact, self._theirs.fileno(), self._stderr_write)
             if folder is None:
-                template.send(control.Fork(self.name, self.spec, sample), fds)
+                template.send(control.Fork(self.name, self.spec, sample), (*fds, *hooks))
             else:
-                template.send(control.Fork(self.name, self.spec, sample, str(folder.path)), (*fds, folder.fd))
+                template.send(control.Fork(self.name, self.spec, sample, str(folder.path)), (*fds, folder.fd, *hooks))
         finally:
             self._theirs.close()
-            os.close(artifact)
+            close(*files)
             os.close(self._stderr_write)
             self._stderr_write = -1
 
@@ -272,6 +275,25 @@ def report(server: Channel, message: control.Message, *fds: int) -> None:
         server.send(message, fds)
     except ChannelClosed:
         log.debug("nobody left to tell", message=type(message).__name__)
+
+
+async def open_files(opener: Open, spec: RunnerSpec) -> tuple[int, ...]:
+    """Open what a runner loads: the artifact, and the hooks where it has some. Raises `OSError`."""
+    artifact = await opener(spec.digest)
+    if spec.hooks is None:
+        return (artifact,)
+    try:
+        return artifact, await opener(spec.hooks.digest)
+    except OSError:
+        os.close(artifact)
+        raise
+
+
+def close(*descriptors: int) -> None:
+    """Close these descriptors; -1 stands for none."""
+    for fd in descriptors:
+        if fd >= 0:
+            os.close(fd)
 
 
 async def open_golden(opener: Open, spec: RunnerSpec) -> int:

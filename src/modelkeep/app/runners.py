@@ -21,7 +21,7 @@ from modelkeep.app.folders import Folder, Folders
 from modelkeep.app.kept import Kept, at_rest
 from modelkeep.app.residency import Budget, Residency
 from modelkeep.app.restarts import Restarts
-from modelkeep.app.runner_process import Open, RunnerProcess, not_started, open_golden, report
+from modelkeep.app.runner_process import Open, RunnerProcess, close, not_started, open_files, open_golden, report
 from modelkeep.app.wishes import Wishes
 from modelkeep.contracts.confinement import Confinement, Level, in_force
 from modelkeep.contracts.snapshot import RunnerSpec
@@ -305,7 +305,7 @@ class Runners:
     async def _start(self, kept: Kept, name: str) -> None:
         expected = self._runners.opening[name]
         try:
-            artifact = await self._open(kept.spec.digest)
+            files = await open_files(self._open, kept.spec)
             golden = await open_golden(self._open, kept.spec)
         except OSError as error:
             del self._runners.opening[name]
@@ -316,41 +316,41 @@ class Runners:
             return
         del self._runners.opening[name]
         if name not in kept.names:  # no longer wanted
-            _close(artifact, golden)
+            close(*files, golden)
             return
         try:
             runner = self._runners[name] = RunnerProcess(name, kept.spec, expected_bytes=expected)
         except OSError as error:  # there are no descriptors left
-            _close(artifact, golden)
+            close(*files, golden)
             self._died(kept, name, not_started(name, kept.spec, error).detail)
             return
         runner.golden = golden
         for server in self._wanting(kept):
             runner.attach(server)
-        self._fork(runner, artifact)
+        self._fork(runner, files)
 
     async def _start_inspection(self, owner: Channel, message: control.Inspect) -> None:
         name = f"runner-{next(self._numbers)}"
         try:
-            artifact = await self._open(message.spec.digest)
+            files = await open_files(self._open, message.spec)
         except OSError as error:
             report(owner, not_started(name, message.spec, error, message.ticket))
             return
         runner = self._runners[name] = RunnerProcess(name, message.spec, message.ticket, message.spec.size)
         runner.attach(owner)
         runner.drain()
-        self._fork(runner, artifact, message)
+        self._fork(runner, files, message)
 
-    def _fork(self, runner: RunnerProcess, artifact: int, inspection: control.Inspect | None = None) -> None:
+    def _fork(self, runner: RunnerProcess, files: tuple[int, ...], inspection: control.Inspect | None = None) -> None:
         if self._template is None:
-            os.close(artifact)
+            close(*files)
             self._lost(runner)
             return
         accepted = in_force(inspection.spec.accepted, self._acceptable) if inspection is not None else self._accepted
         runner.spec = replace(runner.spec, accepted=accepted)
         folder = self._lend(runner)
         try:
-            runner.fork(self._template.channel, artifact, inspection.sample if inspection is not None else (), folder)
+            runner.fork(self._template.channel, files, inspection.sample if inspection is not None else (), folder)
         except ChannelClosed:
             self._lost(runner)
         except OSError as error:
@@ -492,9 +492,3 @@ class Runners:
         self._shrink(kept, 0)
         for server in self._wanting(kept):
             report(server, control.Asleep(kept.spec.version_id))
-
-
-def _close(*descriptors: int) -> None:
-    for fd in descriptors:
-        if fd >= 0:
-            os.close(fd)

@@ -38,6 +38,7 @@ def push(
     optimise: str = "auto",
     calibration: object = None,
     accuracy_budget: float | str = 0,
+    hooks: str | PathLike[str] | None = None,
     wait: bool = True,
     promote: bool = False,
     timeout: float = 600.0,
@@ -60,13 +61,14 @@ def push(
     the model was found that agrees with it. `optimise`: how it is made faster for the server's host: "auto" takes what is
     fastest and agrees, "off" nothing, "openvino", "bf16" or "int8" this or nothing. `calibration`: at least 40 different
     rows or pictures, as for `sample`; `accuracy_budget`: the share of answers that may change for speed, as 0.01 or "1%";
-    both are needed for "bf16", and "int8" is tried by "auto" where both are given. `promote`: let the version answer once
-    it is ready; a model's first does so by itself. `progress` shows a bar. `on_packing(done, total)` hears of a folder's
-    bytes, `on_progress(sent, total)` of those that are sent, `on_state(version)` of the states of validation.
+    both are needed for "bf16", and "int8" is tried by "auto" where both are given. `hooks`: a Python file with `preprocess`,
+    `postprocess` or both, which go around the model; the sample is then what callers send. `promote`: let the version
+    answer once it is ready; a model's first does so by itself. `progress` shows a bar. `on_packing(done, total)` hears of a
+    folder's bytes, `on_progress(sent, total)` of those that are sent, `on_state(version)` of the states of validation.
     """
     rows: dict[str, Any] = {"sample": sample, "labels": labels, "calibration": calibration, "accuracy_budget": accuracy_budget}
     said: dict[str, Any] = {"preprocess": preprocess, "description": description, "format": format}
-    how: dict[str, Any] = {"compile": compile, "optimise": optimise, "on_packing": on_packing}
+    how: dict[str, Any] = {"compile": compile, "optimise": optimise, "hooks": hooks, "on_packing": on_packing}
     upload = yield Work(partial(prepare, model, **rows, **said, **how))
     with closing(upload), shown(f"Uploading {upload.filename}", on_progress, bar=progress) as tell:
         yield from _check(server, name, upload)
@@ -110,7 +112,9 @@ def wait_serving(server: Server, name: str, number: int, *, timeout: float = 60.
 
 def _check(server: Server, name: str, upload: Upload) -> Steps[None]:
     """Have the upload refused, if it will be, before its file is sent."""
-    planned = {"filename": upload.filename, "format": upload.fields.get("format", ""), "size": upload.size}
+    planned: dict[str, Any] = {"filename": upload.filename, "format": upload.fields.get("format", ""), "size": upload.size}
+    if any(part == "hooks" for part, _content in upload.attachments):
+        planned["hooks"] = True
     yield from server.document("POST", f"{model_path(name)}/versions/check", planned, params=_CREATE, repeat=True)
 
 

@@ -115,6 +115,7 @@ class Version(_FromDocument):
     description: str = ""
     labels: int | None = None
     image: Mapping[str, Any] | None = None
+    hooks: Mapping[str, Any] | None = None
     signature: Mapping[str, Any] | None = None
     report: Mapping[str, Any] | None = None
     rejection: Rejection | None = None

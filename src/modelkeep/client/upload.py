@@ -126,6 +126,7 @@ def prepare(
     optimise: str = "auto",
     calibration: object = None,
     accuracy_budget: float | str = 0,
+    hooks: str | PathLike[str] | None = None,
     on_packing: Progress | None = None,
 ) -> Upload:
     """Return the upload for an estimator, a file or a folder and what goes with it; it is closed by who asked for it."""
@@ -137,7 +138,8 @@ def prepare(
         "accuracy_budget": None if accuracy_budget in {0, "", "0"} else str(accuracy_budget),
     }
     rows = _rows("calibration", calibration, CALIBRATION_ROWS)
-    attachments = [part for part in (_rows("sample", sample, SAMPLE_ROWS), _labels(labels), rows) if part is not None]
+    parts = (_hooks(hooks), _rows("sample", sample, SAMPLE_ROWS), _labels(labels), rows)
+    attachments = [part for part in parts if part is not None]
     source, filename = _artifact(model, format, on_packing)
     optional["format"] = format or (source.format if isinstance(source, Packed) else None)
     return Upload(source, filename, {name: value for name, value in optional.items() if value}, attachments)
@@ -195,6 +197,10 @@ def _labels(labels: object) -> Part | None:
         names = [str(label) for label in labels]  # type: ignore[attr-defined] # what is no list of names says so itself
         data = "".join(f"{name}\n" for name in names).encode()
     return "labels", ("labels.txt", data, "text/plain")
+
+
+def _hooks(hooks: str | PathLike[str] | None) -> Part | None:
+    return None if hooks is None else ("hooks", ("hooks.py", _read(Path(hooks)), "text/x-python"))
 
 
 def _preprocess(preprocess: object) -> str | None:

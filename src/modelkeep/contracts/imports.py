@@ -65,8 +65,11 @@ def own_classes(module: ModuleType) -> Iterator[type]:
     return (one for one in vars(module).values() if inspect.isclass(one) and one.__module__ == module.__name__)
 
 
-def failed(error: Exception, folder: str) -> CannotLoad:
-    """Return the refusal of an artifact whose own code raised this: what, and in which of its files and lines."""
+def failed(error: Exception, folder: str, *, wheels: bool = True) -> CannotLoad:
+    """Return the refusal of an artifact whose own code raised this: what, and in which of its files and lines.
+
+    `wheels`: it might have brought packages.
+    """
     if isinstance(error, CannotLoad):
         return error
     if isinstance(error, SyntaxError):
@@ -74,7 +77,8 @@ def failed(error: Exception, folder: str) -> CannotLoad:
         return CannotLoad(Reason.LOAD_FAILED, f"{where or 'A file'}, line {error.lineno}: {error.msg} (a syntax error).")
     if isinstance(error, ModuleNotFoundError) and error.name and not _has(folder, error.name):
         package = error.name.partition(".")[0]
-        detail = f"{package} is not installed here and not among the artifact's wheels{_at(error, folder)}."
+        elsewhere = " and not among the artifact's wheels" if wheels else ""
+        detail = f"{package} is not installed here{elsewhere}{_at(error, folder)}."
         return CannotLoad(Reason.MISSING_DEPENDENCY, detail)
     said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return CannotLoad(Reason.LOAD_FAILED, f"{said}{_at(error, folder)}")

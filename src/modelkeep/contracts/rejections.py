@@ -36,6 +36,7 @@ class Reason(StrEnum):
     PROVIDER_MISMATCH = "provider_mismatch"
     CALIBRATION_UNUSABLE = "calibration_unusable"
     OPTIMISATION_MISSED = "optimisation_missed"
+    HOOKS_UNUSABLE = "hooks_unusable"
 
 
 ADVICE: dict[Reason, str] = {
@@ -78,6 +79,7 @@ ADVICE: dict[Reason, str] = {
         "What `optimise` names cannot be had within the accuracy budget. Raise the budget, send more typical calibration rows, "
         "or leave the choice to `auto`."
     ),
+    Reason.HOOKS_UNUSABLE: "The hooks cannot be used. Correct the file, import it once where it was written, and upload again.",
     Reason.OUTPUT_INVALID: "The model's answer cannot be served: it needs one numeric or text value, or a list of them, a row.",
 }
 

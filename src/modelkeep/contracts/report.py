@@ -102,7 +102,8 @@ class Report(msgspec.Struct, frozen=True):
     that the artifact brought, or made-up ones. `latency_ms` is the median time of one run of the uploaded file, by the number
     of rows in it; `compiled` tells of the faster form and `optimised` of what was tried for this host, None where nothing was.
     `golden` is the SHA-256 of the file with golden rows, "" where there are none. `independent` is whether the answer to a row
-    is the same whatever rows are beside it; where it is not, requests never share a run.
+    is the same whatever rows are beside it; where it is not, requests never share a run. `hooked`: what loading took and
+    `latency_ms` are those of what serves, with its hooks around it; `compiled` and `optimised` are of the model inside.
     """
 
     framework: str
@@ -122,10 +123,13 @@ class Report(msgspec.Struct, frozen=True):
     golden: str = ""
     independent: bool = True
     optimised: Optimisation | None = None
+    hooked: bool = False
 
     @property
     def cost_ms(self) -> dict[str, float]:
         """The median time of one run of what serves, by the number of rows in it."""
+        if self.hooked:
+            return self.latency_ms
         if self.optimised is not None and self.optimised.used:
             return self.optimised.latency_ms
         return self.compiled.latency_ms if self.compiled is not None and self.compiled.used else self.latency_ms
@@ -133,4 +137,6 @@ class Report(msgspec.Struct, frozen=True):
     @property
     def served_bytes(self) -> int:
         """What loading what serves adds to a runner, 0 where that is not known."""
+        if self.hooked:
+            return self.memory_bytes
         return self.optimised.memory_bytes if self.optimised is not None and self.optimised.used else self.memory_bytes

@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 
 from modelkeep.contracts.confinement import Level
+from modelkeep.contracts.hooks import Hooks
 from modelkeep.contracts.runner import Precision
 from modelkeep.contracts.signature import ImageSpec, Signature
 
@@ -37,7 +38,8 @@ class RunnerSpec(msgspec.Struct, frozen=True):
     serves the supervisor says so at each start, since it may be taken back.
     `memory_bytes` is what loading added to a runner at validation, 0 where that is not known; `golden` the SHA-256 of the file
     with the version's golden rows, "" for none. `precision` is what the model computes in: a runner that finds it otherwise
-    does not load. `quantises`: validation will ask the runner for a form in 8-bit integers.
+    does not load. `quantises`: validation will ask the runner for a form in 8-bit integers. `hooks` go before and after the
+    model; `signature` is what callers see, `hooks.inner` the model's own.
     """
 
     version_id: str
@@ -53,6 +55,7 @@ class RunnerSpec(msgspec.Struct, frozen=True):
     golden: str = ""
     precision: Precision = "f32"
     quantises: bool = False
+    hooks: Hooks | None = None
 
 
 class ServedVersion(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ from modelkeep.contracts.runner import CannotCompile, CannotLoad, Compilable, Co
 from modelkeep.contracts.signature import Dtype
 from modelkeep.sandbox import frames, kernel, loader, lockdown, selftest
 from modelkeep.sandbox.control import ChannelClosed, Fork, Inbox
+from modelkeep.sandbox.hooks import Rehearsal, Wrapping
 from modelkeep.sandbox.imaging import BadImageError, Pictures
 from modelkeep.sandbox.memory import Memory, peak_resident_bytes
 from modelkeep.sandbox.place import Place, walled
@@ -52,21 +53,25 @@ class OutputInvalidError(Exception):
 class Served:
     """A loaded model as its socket sees it: inputs checked by the sender, pictures decoded here, outputs checked here."""
 
-    def __init__(self, model: Model, pictures: Pictures | None) -> None:
+    def __init__(self, model: Model, pictures: Pictures | None, wrapping: Wrapping | None = None) -> None:
         self._model = model
         self._pictures = pictures
-        self.facts = pictures.facts(model.facts) if pictures else model.facts
+        self._wrapping = wrapping
+        self.facts = wrapping.facts if wrapping else pictures.facts(model.facts) if pictures else model.facts
 
     def answer(self, message: frames.Run, inputs: Arrays) -> tuple[frames.Result | frames.RunFailed, Arrays]:
         """Run one micro-batch. Whatever the model raises becomes a `RunFailed`."""
         started = time.perf_counter()
         try:
             rows = len(next(iter(inputs.values())))
-            tensors: Mapping[str, NDArray[np.generic]] = self._pictures.tensors(inputs) if self._pictures else inputs
+            asked: Mapping[str, NDArray[np.generic]] = self._wrapping.before(inputs) if self._wrapping else inputs
+            tensors = self._pictures.tensors(asked) if self._pictures else asked
             decoded = time.perf_counter()
             outputs = self._model.run(tensors)
             if self._pictures:
                 outputs = self._pictures.activated(outputs)
+            if self._wrapping:
+                outputs = self._wrapping.after(outputs)
             outputs = _sendable(outputs, rows)
         except BadImageError as error:
             return frames.RunFailed(message.id, "bad_image", error.detail, error.row), {}
@@ -80,7 +85,7 @@ class Served:
 
     def compiled(self) -> "list[bytes | memoryview]":
         """Return the frame with a faster form of the model, or with why there is none, whatever the model raises."""
-        if self._pictures or not isinstance(self._model, Compilable):
+        if self._pictures or self._wrapping or not isinstance(self._model, Compilable):
             return frames.encode(frames.NotCompiled("Models of this kind are not compiled."))
         return _converted(self._model.compiled)
 
@@ -105,13 +110,14 @@ def main(
     channel: int,
     allowance: lockdown.Allowance,
     *,
+    hooks: int = -1,
     place: Place | None = None,
     seen: tuple[str, ...] = (),
 ) -> int:
     """Be a runner until nobody needs it; returns the exit status. Call it right after the fork.
 
-    `channel` brings the sockets of those whom it serves; at its end of file the runner ends. `place` is where its archive is
-    unpacked, in addition to what is `seen`.
+    `channel` brings the sockets of those whom it serves; at its end of file the runner ends. `hooks` is open on the version's
+    hooks (-1: it has none). `place` is where its archive is unpacked, in addition to what is `seen`.
     """
     memory = Memory("self", allowance.proc)
     allowance = msgspec.structs.replace(allowance, keep=allowance.keep | {memory.fd})
@@ -119,16 +125,15 @@ def main(
         allowance, place = _with(place, allowance, seen)
     lockdown.lock_down(allowance)
     _start_afresh()
-    return _work(
-        fork, artifact, channel, selftest.confinement(allowance.keep, allowance.file_bytes), memory=memory, place=place
-    )
+    held = selftest.confinement(allowance.keep, allowance.file_bytes)
+    return _work(fork, (artifact, hooks), channel, held, memory=memory, place=place)
 
 
 def stand_by(orders: socket.socket, allowance: lockdown.Allowance) -> int:
     """Be a runner that is locked down before anybody needs it, and hears from `orders` what to load; returns the exit status.
 
-    What comes is a `Fork` with the artifact, the runner's channel and its pipe; it answers `TAKEN`. The end of `orders` is the
-    runner's.
+    What comes is a `Fork` with the artifact, the runner's channel, its pipe, and the hooks where there are; it answers `TAKEN`.
+    The end of `orders` is the runner's.
     """
     kernel.name_process(WAITING)
     memory = Memory("self", allowance.proc)
@@ -136,14 +141,15 @@ def stand_by(orders: socket.socket, allowance: lockdown.Allowance) -> int:
     _start_afresh()
     with orders:
         try:
-            fork, (artifact, channel, output) = _ordered(orders)
+            fork, (artifact, channel, output, *hooks) = _ordered(orders)
             orders.sendall(TAKEN)
         except (ChannelClosed, ConnectionError):
             return 0
     lockdown.limit_memory(memory.mapped_bytes() + (fork.spec.limits.memory_mb << 20))
     lockdown.write_to(output)
     os.close(output)
-    return _work(fork, artifact, channel, selftest.confinement(frozenset({memory.fd, artifact, channel})), memory=memory)
+    held = selftest.confinement(frozenset({memory.fd, artifact, channel, *hooks}))
+    return _work(fork, (artifact, *(hooks or [-1])), channel, held, memory=memory)
 
 
 def _ordered(orders: socket.socket) -> tuple[Fork, list[int]]:
@@ -154,13 +160,15 @@ def _ordered(orders: socket.socket) -> tuple[Fork, list[int]]:
                 return message, fds
 
 
-def _work(fork: Fork, artifact: int, channel: int, held: Confinement, *, memory: Memory, place: Place | None = None) -> int:
-    """Load, and serve; `held` is how well this process was seen to be locked in."""
+def _work(
+    fork: Fork, files: tuple[int, ...], channel: int, held: Confinement, *, memory: Memory, place: Place | None = None
+) -> int:
+    """Load, and serve; `files` are artifact and hooks, `held` is how well this process was seen to be locked in."""
     kernel.name_process(RUNNER)
     servers = Servers(socket.socket(fileno=channel))
     try:
         loader.require(fork.spec, held)
-        served, loaded = _load(fork, artifact, memory, place)
+        served, loaded = _load(fork, files, memory, place)
     except CannotLoad as error:
         servers.greet(frames.encode(frames.LoadFailed(error.reason, error.detail)))
         return CANNOT_LOAD
@@ -191,17 +199,38 @@ def _with(place: Place, allowance: lockdown.Allowance, seen: tuple[str, ...]) ->
     return msgspec.structs.replace(allowance, rules=rules, keep=keep, file_bytes=place.size), sealable
 
 
-def _load(fork: Fork, artifact: int, memory: Memory, place: Place | None) -> tuple[Served, frames.Loaded]:
+def _load(fork: Fork, files: tuple[int, ...], memory: Memory, place: Place | None) -> tuple[Served, frames.Loaded]:
     before, started = memory.resident_bytes(), time.perf_counter()
-    told: list[str] | None = [] if fork.spec.signature is None else None  # once, at validation
-    model = loader.load(fork.spec, fork.sample, artifact, place=place, told=told, close=True)
+    spec = fork.spec
+    told: list[str] | None = [] if spec.signature is None else None  # once, at validation
+    artifact, hooks = files
+    source = None if spec.hooks is None else loader.taken(hooks, spec.hooks.size, spec.hooks.digest)
     try:
-        served = Served(model, Pictures(fork.spec.image, model.facts.signature) if fork.spec.image else None)
+        if source is not None and spec.hooks is not None and spec.hooks.alone:
+            os.close(artifact)
+            served = _rehearsing(Wrapping(source), fork)
+        else:
+            sample = fork.sample if source is None else ()
+            model = loader.load(spec, sample, artifact, place=place, told=told, close=True)
+            pictures = Pictures(spec.image, model.facts.signature) if spec.image else None
+            wrapping = None if source is None else _wrapped(source, fork, model, pictures)
+            served = Served(model, pictures, wrapping)
     except MemoryError as error:
         raise CannotLoad(Reason.MEMORY_LIMIT, str(error)) from error
     facts = msgspec.structs.replace(served.facts, warnings=(*served.facts.warnings, *(told or ())))
     placed = place.held_bytes() if place is not None else 0
     return served, frames.Loaded(facts, time.perf_counter() - started, before, memory.resident_bytes(), placed)
+
+
+def _wrapped(source: bytes, fork: Fork, model: Model, pictures: Pictures | None) -> Wrapping:
+    wrapping = Wrapping(source)
+    wrapping.around(pictures.facts(model.facts) if pictures else model.facts, fork.spec, fork.sample)
+    return wrapping
+
+
+def _rehearsing(wrapping: Wrapping, fork: Fork) -> Served:
+    wrapping.alone(pictures=fork.spec.image is not None, sample=fork.sample)
+    return Served(Rehearsal(wrapping), None)
 
 
 def _start_afresh() -> None:

@@ -181,7 +181,8 @@ class Attach(msgspec.Struct, frozen=True, tag=True):
 class Fork(msgspec.Struct, frozen=True, tag=True):
     """Supervisor to template: start a runner. Descriptors: artifact (read-only), the runner's end of its channel, stderr.
 
-    Where it is lent a `folder` to unpack its archive in, that is its path, and a descriptor open on it comes fourth.
+    Where it is lent a `folder` to unpack its archive in, that is its path, and a descriptor open on it comes fourth. The last
+    one is open on the version's hooks, where `spec` has some.
     """
 
     runner: str

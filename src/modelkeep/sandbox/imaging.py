@@ -34,6 +34,9 @@ MAX_PIXELS = 50_000_000
 INPUT = "image"
 """Name of the one input that an image version takes."""
 
+PICTURES = (TensorSpec(INPUT, Dtype.BYTES, (-1,)),)
+"""What goes into an image version."""
+
 _AXES = 4
 _CHANNELS = 3
 _ORIENTATION = 0x0112
@@ -71,7 +74,7 @@ class Pictures:
 
     def facts(self, inner: ModelFacts) -> ModelFacts:
         """Return the model's facts as they are outside: one input, which takes encoded pictures."""
-        signature = Signature((TensorSpec(INPUT, Dtype.BYTES, (-1,)),), inner.signature.outputs, image=True)
+        signature = Signature(PICTURES, inner.signature.outputs, image=True)
         return msgspec.structs.replace(inner, signature=signature)
 
     def tensors(self, inputs: "Mapping[str, NDArray[np.generic]]") -> "dict[str, NDArray[np.generic]]":

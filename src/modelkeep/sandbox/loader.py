@@ -11,6 +11,7 @@ from functools import cache
 
 from modelkeep.contracts import discovery
 from modelkeep.contracts.confinement import NEEDED, Confinement
+from modelkeep.contracts.hooks import FILE
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import (
     Artifact,
@@ -23,7 +24,7 @@ from modelkeep.contracts.runner import (
     RecognisesFiles,
     Runner,
 )
-from modelkeep.contracts.signature import Dtype
+from modelkeep.contracts.signature import Dtype, Signature
 from modelkeep.contracts.snapshot import RunnerSpec
 from modelkeep.sandbox import archive
 from modelkeep.sandbox.advice import advice
@@ -76,11 +77,7 @@ def load(
     file that may run code is added to `told`, where there is somebody to tell. `close`: the descriptor is closed once it is
     read, so that nothing of the file can hold on to it.
     """
-    try:
-        data = read(artifact, spec.size, spec.digest)
-    finally:
-        if close:
-            os.close(artifact)
+    data = (taken if close else read)(artifact, spec.size, spec.digest)
     plugins = installed() if runners is None else runners
     owner, declared = _find(plugins, spec.format)
     runner = _named(plugins, owner, spec)
@@ -90,8 +87,7 @@ def load(
     warning = advice(uploaded.data, uploaded.files) if told is not None and declared.safety == "code" else ""
     if told is not None and warning:
         told.append(warning)
-    known = None if spec.image else spec.signature  # an image version's is of pictures: the model inside never sees them
-    options = LoadOptions(known, sample or _of_pictures(spec), spec.limits.threads, spec.precision, spec.quantises)
+    options = LoadOptions(_known(spec), sample or _of_pictures(spec), spec.limits.threads, spec.precision, spec.quantises)
     try:
         chosen = runner()
         if unpacking is not None and isinstance(chosen, Prepares):
@@ -109,6 +105,13 @@ def load(
     return model
 
 
+def _known(spec: RunnerSpec) -> Signature | None:
+    """The model's own signature, where it is known: a version of pictures or with hooks has another outside."""
+    if spec.image:
+        return None
+    return spec.signature if spec.hooks is None else spec.hooks.inner
+
+
 def _with(warning: str, detail: str) -> str:
     return f"{detail} {warning}".strip() if warning else detail
 
@@ -123,26 +126,33 @@ def may_load(spec: RunnerSpec, held: Confinement) -> bool:
 
 
 def require(spec: RunnerSpec, held: Confinement, runners: Sequence[type[Runner]] | None = None) -> None:
-    """Raise `CannotLoad` unless this process is locked in well enough for a file of this format."""
-    _runner, declared = _find(installed() if runners is None else runners, spec.format)
-    needed = NEEDED[declared.safety]
+    """Raise `CannotLoad` unless this process is locked in well enough for a file of this format, and for hooks."""
+    owner, declared = _find(installed() if runners is None else runners, spec.format)
+    if spec.hooks is not None and owner.manifest.cold:
+        detail = "A Python class has preprocess and postprocess of its own: write there what the hooks do."
+        raise CannotLoad(Reason.HOOKS_UNUSABLE, detail)
+    needed = NEEDED[declared.safety if spec.hooks is None else "code"]
     if spec.accepted is not None:
         needed = min(needed, spec.accepted)
     if held.level < needed:
         raise CannotLoad(
             Reason.NOT_CONFINED,
-            f"{declared.name} needs {needed.short}, and this machine gives {held.level.short}: {held.missing}",
+            f"{declared.name if spec.hooks is None else FILE} needs {needed.short}, and this machine gives {held.level.short}: "
+            f"{held.missing}",
         )
 
 
 def unpacks(spec: RunnerSpec) -> bool:
     """Whether a runner for this needs a folder of its own."""
+    if spec.hooks is not None and spec.hooks.alone:
+        return False
     return any(one.name == spec.format and one.archive == "folder" for plugin in installed() for one in plugin.manifest.formats)
 
 
 def is_cold(spec: RunnerSpec) -> bool:
     """Whether a runner for this starts as a new Python."""
-    return any(plugin.manifest.cold and plugin.manifest.name == spec.runner for plugin in installed())
+    cold = any(plugin.manifest.cold and plugin.manifest.name == spec.runner for plugin in installed())
+    return cold and spec.hooks is None
 
 
 @cache
@@ -174,6 +184,14 @@ def read(artifact: int, size: int, digest: str) -> bytes:
     if len(data) != size or hashlib.sha256(data).hexdigest() != digest:
         raise CannotLoad(Reason.CORRUPT, f"{len(data)} of {size} bytes were read, with another digest.")
     return data
+
+
+def taken(artifact: int, size: int, digest: str) -> bytes:
+    """Return the file's bytes as `read` does, and close it."""
+    try:
+        return read(artifact, size, digest)
+    finally:
+        os.close(artifact)
 
 
 def _of_pictures(spec: RunnerSpec) -> tuple[Column, ...]:

@@ -169,14 +169,16 @@ class Template:
     def _fork(self, fork: Fork, fds: list[int], *, unpacks: bool) -> None:
         self._check_threads()
         artifact, channel, output, *lent = fds
+        hooks = lent.pop() if fork.spec.hooks is not None else -1
         # A folder that is lent belongs to the supervisor's user, as all of the data directory does; another could not reach it.
         borrows = unpacks and not self._cells.separate
         memory_bytes = fork.spec.limits.memory_mb << 20
-        allowance = self._cells.allowance(memory_bytes, frozenset({artifact, channel}), output, same_user=borrows)
+        keep = frozenset({artifact, channel, hooks} - {-1})
+        allowance = self._cells.allowance(memory_bytes, keep, output, same_user=borrows)
         pid = self._forked()
         if pid == 0:
             grant = _Grant(unpacks, self._cells.separate, *lent)
-            _be_runner(lambda: _runner(fork, artifact, channel, allowance, grant))
+            _be_runner(lambda: _runner(fork, (artifact, hooks), channel, allowance, grant))
         self._ahead = pid > 0
         if pid < 0:
             self._channel.sendall(pack(Exited(fork.runner, NOT_FORKED, 0)))
@@ -255,12 +257,13 @@ def _imported(names: Iterable[str]) -> Iterator[str]:
         yield name
 
 
-def _runner(fork: Fork, artifact: int, channel: int, allowance: lockdown.Allowance, grant: _Grant) -> int:
+def _runner(fork: Fork, files: tuple[int, int], channel: int, allowance: lockdown.Allowance, grant: _Grant) -> int:
+    artifact, hooks = files
     place = _place(fork, allowance, grant)
     seen = view.readable(tuple(sys.path))
     if loader.is_cold(fork.spec):
         cold.begin(cold.Start(fork, artifact, channel, allowance, place, seen))
-    return child.main(fork, artifact, channel, allowance, place=place, seen=seen)
+    return child.main(fork, artifact, channel, allowance, hooks=hooks, place=place, seen=seen)
 
 
 def _be_runner(work: Callable[[], int]) -> NoReturn:

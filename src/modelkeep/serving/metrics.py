@@ -60,7 +60,8 @@ _DURATION: Final = Family(
     "modelkeep_prediction_duration_seconds",
     "histogram",
     "Seconds that an answered prediction took, by deployment and stage (total; queue: until its run began; preprocess: from "
-    "picture to tensor; inference: the model; postprocess: writing the answer).",
+    "picture to tensor, and a hook before the model; inference: the model, and a hook after it; postprocess: writing the "
+    "answer).",
     ("deployment", "stage"),
     bounds=_SECONDS,
     folded=("deployment",),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from modelkeep.contracts.hooks import Hooks
 from modelkeep.contracts.rejections import Reason, Rejection
 from modelkeep.contracts.report import Check, Compilation, CompiledArtifact, Optimise, Report
 from modelkeep.contracts.runner import ModelFacts
@@ -21,6 +22,7 @@ from modelkeep.sandbox.scores import are_probabilities, score_output, softmax
 from modelkeep.worker.calibration import fit_calibration, read_calibration
 from modelkeep.worker.compilation import Compiler, Keep
 from modelkeep.worker.optimisation import Goal, Optimiser, Subject
+from modelkeep.worker.rehearsal import of_hooks, rehearsed
 from modelkeep.worker.samples import RefusedError, Sample, as_texts, fit, make_up, read_sample
 from modelkeep.worker.trial import StartRunner, Trial, repeated
 
@@ -60,7 +62,8 @@ class InspectionRequest(msgspec.Struct, frozen=True):
 class Inspection(msgspec.Struct, frozen=True):
     """What a version that is fit to serve turned out to be.
 
-    `image` has its activation resolved; `scores` names an output; `compiled` is what serves instead of the uploaded file.
+    `image` has its activation resolved; `scores` names an output; `compiled` is what serves instead of the uploaded file;
+    `hooks` are known with their functions and what they go around.
     """
 
     signature: Signature
@@ -68,6 +71,7 @@ class Inspection(msgspec.Struct, frozen=True):
     image: ImageSpec | None = None
     scores: str = ""
     compiled: CompiledArtifact | None = None
+    hooks: Hooks | None = None
 
 
 class Inspector(Protocol):
@@ -120,6 +124,45 @@ class RunnerInspector:
         calibration = None
         if request.calibration is not None:
             calibration = read_calibration(request.calibration, request.calibration_filename, picture=spec.image is not None)
+        inspected = self._model_inspected if spec.hooks is None else self._hooked
+        return await self._with_golden(*await inspected(request, spec, sample, calibration))
+
+    async def _hooked(
+        self, request: InspectionRequest, spec: RunnerSpec, sample: Sample | None, calibration: Sample | None
+    ) -> tuple[Inspection, bytes]:
+        """Inspect hooks alone, then the model inside by itself, then both as they will serve; the golden rows are those."""
+        tried = await rehearsed(self._start_runner, spec, sample, calibration)
+        plain = msgspec.structs.replace(request, labels=())
+        inside = msgspec.structs.replace(spec, hooks=None)
+        try:
+            model, _answers = await self._model_inspected(plain, inside, tried.sample, tried.calibration)
+        except RefusedError as error:
+            raise of_hooks(error) if tried.sample is not sample else error from error
+        hooks = msgspec.structs.replace(tried.hooks, inner=model.signature)
+        form = msgspec.structs.asdict(model.compiled) if model.compiled else {}
+        served = msgspec.structs.replace(spec, image=model.image, hooks=hooks, **form)
+        async with self._start_runner(served, sample.columns if sample else ()) as session:
+            trial = Trial(session, served.limits, given=sample is not None)
+            examination = Examination(served, trial, sample, request.labels)
+            whole = await examination.conduct()
+        report = msgspec.structs.replace(
+            whole.report,
+            framework=model.report.framework,  # of the uploaded file, whatever serves in its place
+            framework_version=model.report.framework_version,
+            kind=model.report.kind,
+            details=model.report.details | {"hooks": ", ".join(hooks.functions)},
+            warnings=tuple(dict.fromkeys((*model.report.warnings, *whole.report.warnings))),
+            compiled=model.report.compiled,
+            optimised=model.report.optimised,
+            hooked=True,
+        )
+        found = msgspec.structs.replace(whole, report=report, image=model.image, compiled=model.compiled, hooks=hooks)
+        return found, examination.golden
+
+    async def _model_inspected(
+        self, request: InspectionRequest, spec: RunnerSpec, sample: Sample | None, calibration: Sample | None
+    ) -> tuple[Inspection, bytes]:
+        """Inspect a model, and have it compiled and made faster; with the file of its golden rows."""
         async with self._start_runner(spec, sample.columns if sample else ()) as session:
             trial = Trial(session, spec.limits, given=sample is not None)
             examination = Examination(spec, trial, sample, request.labels)
@@ -134,7 +177,7 @@ class RunnerInspector:
                 found = await self._optimised(goal, spec, trial, found, examination.tensors)
                 if found.report.optimised is not None and found.report.optimised.used:
                     found, answers = await self._proven(spec, found, examination.tensors)
-            return await self._with_golden(found, answers)
+            return found, answers
 
     async def _with_golden(self, found: Inspection, answers: bytes) -> Inspection:
         if self._keep is None or not answers:

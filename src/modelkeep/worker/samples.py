@@ -176,6 +176,11 @@ def _read_json(data: bytes) -> Sample:
         raise RefusedError(Reason.SAMPLE_UNREADABLE, f"The sample is not JSON: {error}") from error
     if isinstance(value, dict) and set(value) == {"inputs"}:
         value = value["inputs"]
+    return sample_of(value)
+
+
+def sample_of(value: Any) -> Sample:  # noqa: ANN401 - JSON
+    """Return rows that stood in JSON as a sample; raises `RefusedError`."""
     if not value or not isinstance(value, list | dict):
         raise RefusedError(Reason.SAMPLE_UNREADABLE, "The sample holds no rows.")
     names, rows = _as_table(value)

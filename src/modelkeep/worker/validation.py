@@ -32,7 +32,7 @@ class Validation:
             return
         match await self._inspector.inspect(await self._request(version)):
             case Inspection() as found:
-                findings = Findings(found.signature, found.report, found.image, found.scores, found.compiled)
+                findings = Findings(found.signature, found.report, found.image, found.scores, found.compiled, found.hooks)
                 await self._models.accept(version.id, findings, job.id)
             case Rejection() as rejection:
                 await self._models.reject(version.id, rejection, job.id)
@@ -52,6 +52,7 @@ class Validation:
             image=version.image,
             limits=self._limits,
             accepted=(await self._switches.safety()).accepted,
+            hooks=version.hooks,
         )
         return InspectionRequest(
             spec,

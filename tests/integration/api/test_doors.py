@@ -72,6 +72,7 @@ async def test_every_route_wants_some_scope(
         ("POST", "/v2/repository/models/m/load", None, Scope.MODELS_WRITE),
         ("POST", "/v2/repository/models/m/unload", None, Scope.MODELS_WRITE),
         ("GET", "/api/v1/models/m/versions/1/artifact", None, Scope.MODELS_READ),
+        ("GET", "/api/v1/models/m/versions/1/hooks", None, Scope.MODELS_READ),
         ("PATCH", "/api/v1/models/m/versions/1", {"description": "x"}, Scope.MODELS_WRITE),
         ("POST", "/api/v1/deployments/m/promote", {"version": 1}, Scope.MODELS_WRITE),
         ("GET", "/api/v1/deployments/m", None, Scope.MODELS_READ),

@@ -117,6 +117,7 @@ async def test_what_is_not_there_is_not_found(client: httpx.AsyncClient, iris: d
         ("/api/v1/models/rose/versions/1", "model_not_found"),
         ("/api/v1/models/iris/versions/1", "version_not_found"),
         ("/api/v1/models/iris/versions/1/artifact", "version_not_found"),
+        ("/api/v1/models/iris/versions/1/hooks", "version_not_found"),
         ("/api/v1/models/iris/versions/1/events", "version_not_found"),
         ("/api/v1/deployments/rose", "deployment_not_found"),
         ("/api/v1/nothing", "no_such_route"),

@@ -42,6 +42,13 @@ async def test_a_planned_upload_is_refused_too(client: httpx.AsyncClient):
         "/api/v1/models/m/versions/check", json={"filename": "m.joblib", "size": 5}, params={"create": "true"}
     )
     assert planned.json()["code"] == "code_formats_off"
+    for hooks, code in ((True, "code_formats_off"), (False, "")):
+        answer = await client.post(
+            "/api/v1/models/m/versions/check",
+            json={"filename": "m.onnx", "size": 5, "hooks": hooks},
+            params={"create": "true"},
+        )
+        assert (answer.json()["code"] if answer.content else "") == code
 
 
 async def test_whoever_uploads_code_needs_a_right_of_their_own(
@@ -53,8 +60,11 @@ async def test_whoever_uploads_code_needs_a_right_of_their_own(
     assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
     assert "models:code" in refused.json()["detail"]
     assert (await upload(client, file=("m.onnx", b"x"))).status_code == 202
+    hooks = {"file": ("m.onnx", b"x"), "hooks": ("hooks.py", b"x")}
+    assert (await upload(client, **hooks)).json()["code"] == "forbidden"
     client.headers["X-API-Key"] = await key_with(control, admin_key, Scope.MODELS_WRITE, Scope.MODELS_CODE)
     assert (await upload(client)).status_code == 202
+    assert (await upload(client, **hooks)).status_code == 202
 
 
 async def test_a_change_is_in_the_audit_trail_with_its_reason(client: httpx.AsyncClient):

@@ -100,6 +100,7 @@ async def test_the_same_upload_again_is_the_same_version(client: httpx.AsyncClie
         ([("file", "m.onnx", b"x"), ("optimise", "", b"int8")], 400, "invalid_request", "calibration"),
         ([("file", "m.onnx", b"x"), ("accuracy_budget", "", b"1%")], 400, "invalid_request", "calibration"),
         ([("file", "m.onnx", b"x"), ("accuracy_budget", "", b"nan")], 400, "invalid_request", "share"),
+        ([("file", "m.onnx", b"x"), ("hooks", "h.py", b"x")], 403, "code_formats_off", "Hooks are code"),
         ([("format", "", b"x" * 101)], 413, "too_large", "format"),
         ([("file", "m.onnx", b"x" * (4 * MIB + 1))], 413, "too_large", "4 MiB"),
         ([("file", "m.onnx", b"x" * (9 * MIB))], 413, "too_large", "4 MiB"),
@@ -113,6 +114,35 @@ async def test_an_upload_that_cannot_be_accepted_is_refused_and_leaves_nothing(
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
     assert says in answer.json()["detail"]
     assert await nothing_happened(client, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("hooks", "status", "says"),
+    [(b"", 400, "empty"), (b"#" * (MIB + 1), 413, "`hooks` is larger than 1048576 bytes")],
+)
+async def test_hooks_have_a_size(
+    client: httpx.AsyncClient, control: ControlPlane, tmp_path: Path, hooks: bytes, status: int, says: str
+):
+    await control.switches.allow_code(ADMIN, allowed=True, reason="a test")
+    body, headers = form(("file", "m.onnx", b"x"), ("hooks", "h.py", hooks))
+    answer = await client.post(PATH, content=body, headers=headers)
+    assert (answer.status_code, says in answer.json()["detail"]) == (status, True), answer.text
+    assert await nothing_happened(client, tmp_path)
+
+
+async def test_hooks_are_kept_beside_the_file_and_come_back(client: httpx.AsyncClient, control: ControlPlane):
+    source = b"def postprocess(outputs):\r\n    return outputs\r\n"
+    await control.switches.allow_code(ADMIN, allowed=True, reason="a test")
+    answer = await client.post(PATH, files={"file": ("m.onnx", b"x"), "hooks": ("anything.py", source)})
+    digest = hashlib.sha256(source).hexdigest()
+    assert answer.json()["hooks"] == {"digest": digest, "size": len(source), "functions": []}
+    back = await client.get(f"{PATH}/1/hooks")
+    assert (back.content, back.headers["etag"]) == (source, f'"{digest}"')
+    (noted, *_others) = (await client.get("/api/v1/audit", params={"target": answer.json()["id"]})).json()["items"]
+    assert noted["details"]["hooks"] == digest
+    await client.post(PATH, files={"file": ("m.onnx", b"x")})
+    without = await client.get(f"{PATH}/2/hooks")
+    assert (without.status_code, without.json()["code"]) == (404, "hooks_not_found")
 
 
 async def test_a_chunked_upload_without_a_length_is_bounded_as_well(client: httpx.AsyncClient, tmp_path: Path):
@@ -244,7 +274,12 @@ async def test_a_full_disk_is_507_and_leaves_no_version(
 )
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 def test_however_the_body_is_cut_the_same_upload_arrives(content: bytes, cuts: list[int], description: str):
-    from modelkeep.api.uploads import _file, _Form
+    from modelkeep.api.uploads import Allowed, _file, _Form
+
+    def nothing() -> None:
+        """Anything may be brought."""
+
+    allowed = Allowed(lambda filename, declared: ("onnx", "onnx"), nothing)
 
     body, _headers = form(("description", "", description.encode()), ("file", "m.onnx", content), ("labels", "l.txt", b"a\nb"))
 
@@ -254,7 +289,7 @@ def test_however_the_body_is_cut_the_same_upload_arrives(content: bytes, cuts: l
             yield body[start:end]
 
     async def read() -> tuple[bytes, _Form]:
-        parsed = _Form(b"multipart/form-data; boundary=BOUND", lambda filename, declared: ("onnx", "onnx"), ApiSettings())
+        parsed = _Form(b"multipart/form-data; boundary=BOUND", allowed, ApiSettings())
         return b"".join([piece async for piece in _file(chunks(), parsed, 10**6, ApiSettings())]), parsed
 
     with asyncio.Runner() as runner:

@@ -171,3 +171,17 @@ def test_a_version_that_is_ready_but_not_in_service_times_out(client, standin, f
     standin.ready = False
     with pytest.raises(TimedOut, match="does not answer"):
         client.wait_serving("churn", 1, timeout=0.1)
+
+
+def test_hooks_go_along(client, standin, file, tmp_path):
+    hooks = tmp_path / "around.py"
+    hooks.write_bytes(b"def postprocess(outputs):\r\n    return outputs\r\n")
+    client.push(file, "churn", hooks=hooks)
+    client.push(file, "churn", hooks=str(hooks))
+    assert [one["hooks"] for one in standin.uploads] == [("hooks.py", hooks.read_bytes())] * 2
+    assert [one.get("hooks") for one in standin.planned] == [True, True]
+    with pytest.raises(Invalid, match="cannot be read"):
+        client.push(file, "churn", hooks=tmp_path / "nothing.py")
+    client.push(file, "churn")
+    assert "hooks" not in standin.uploads[-1]
+    assert "hooks" not in standin.planned[-1]

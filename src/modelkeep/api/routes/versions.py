@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response, status
@@ -27,7 +28,9 @@ from modelkeep.contracts.errors import (
     StorageUnavailable,
     UnsupportedFormat,
 )
+from modelkeep.contracts.hooks import FILE
 from modelkeep.control.models.errors import (
+    HooksNotFound,
     InvalidLabels,
     InvalidPreprocess,
     ModelArchived,
@@ -47,6 +50,7 @@ _FILE: Final[dict[int | str, dict[str, Any]]] = {
     304: {"description": "It is what you have.", "headers": _ETAG},
     416: {"description": "The file ends before this range.", "headers": _ETAG},
 }
+_HOOKS: Final[dict[int | str, dict[str, Any]]] = {200: {"description": "The file.", **_WHOLE}}
 _EVENT: Final = {
     "type": "object",
     "description": "One event; its data is the version as JSON.",
@@ -86,7 +90,7 @@ async def upload_version(
 ) -> VersionAnswer:
     """Upload a file as the next version. The answer comes once it is safely stored; validation follows."""
     await behind.models.expect_upload(actor, name, create=create)
-    received = await uploads.receive(request, behind.blobs, await _choice(behind, actor), behind.settings)
+    received = await uploads.receive(request, behind.blobs, await _allowed(behind, actor), behind.settings)
     said(request.state, received.fingerprint())
     version = await behind.models.receive(actor, name, received, create=create)
     response.headers["location"] = f"/api/v1/models/{version.model}/versions/{version.number}"
@@ -98,10 +102,10 @@ async def upload_version(
 async def check_upload(*, name: Name, body: PlannedUpload, actor: Writer, behind: Behind, create: Create = False) -> None:
     """Say whether an upload would be taken, before gigabytes are sent for nothing. Nothing is made."""
     await behind.models.expect_upload(actor, name, create=create)
-    uploads.check(body.filename, body.format, body.size, await _choice(behind, actor), behind.settings)
+    uploads.check(body, await _allowed(behind, actor), behind.settings)
 
 
-async def _choice(behind: Services, actor: Actor) -> uploads.Choose:
+async def _allowed(behind: Services, actor: Actor) -> uploads.Allowed:
     """Return how a file's format is found, with what this uploader may bring."""
     safety = await behind.switches.safety()
 
@@ -110,7 +114,7 @@ async def _choice(behind: Services, actor: Actor) -> uploads.Choose:
         safety.check(actor, form)
         return form.name, runner
 
-    return choose
+    return uploads.Allowed(choose, partial(safety.check_hooks, actor))
 
 
 @router.get("")
@@ -204,6 +208,19 @@ async def download_artifact(
         headers,
         "application/octet-stream",
     )
+
+
+@router.get("/{number}/hooks", response_class=Response, responses=_HOOKS)
+@raises(DamagedFile, HooksNotFound, MasterKeyMissing, ModelNotFound, NotFound, StorageUnavailable, VersionNotFound)
+async def download_hooks(name: Name, number: Number, actor: Reader, behind: Behind) -> Response:
+    """Download the version's hooks."""
+    del actor
+    hooks = (await behind.models.version(name, number)).hooks
+    if hooks is None:
+        raise HooksNotFound
+    source = b"".join([piece async for piece in behind.blobs.read(hooks.digest)])
+    headers = {"etag": f'"{hooks.digest}"', "content-disposition": uploads.disposition(FILE)}
+    return Response(source, headers=headers, media_type="application/octet-stream")
 
 
 async def _with_first(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:

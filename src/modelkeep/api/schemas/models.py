@@ -25,11 +25,15 @@ class Describe(Ask):
 
 
 class PlannedUpload(Ask):
-    """A file that is about to be uploaded: its name, its format where the suffix does not tell, and its size in bytes."""
+    """A file that is about to be uploaded: its name, its format where the suffix does not tell, and its size in bytes.
+
+    `hooks`: some come with it.
+    """
 
     filename: Annotated[str, Field(max_length=1000)]
     format: Annotated[str, Field(max_length=100)] = ""
     size: Annotated[int, Field(strict=True, ge=0)]
+    hooks: bool = False
 
 
 class ModelAnswer(Answer):
@@ -133,8 +137,16 @@ class OptimisationAnswer(Answer):
     candidates: list[CandidateAnswer]
 
 
+class HooksAnswer(Answer):
+    """Python around the model: the file's SHA-256 and bytes, and which functions it has, once that is known."""
+
+    digest: str
+    size: int
+    functions: list[str]
+
+
 class ReportAnswer(Answer):
-    """What validation measured."""
+    """What validation measured. `hooked`: `latency_ms` and memory are those of what serves, with its hooks around it."""
 
     framework: str
     framework_version: str
@@ -152,6 +164,7 @@ class ReportAnswer(Answer):
     compiled: CompilationAnswer | None
     independent: bool
     optimised: OptimisationAnswer | None
+    hooked: bool
 
 
 class RejectionAnswer(Answer):
@@ -176,6 +189,7 @@ class VersionAnswer(Answer):
     description: str
     labels: int | None
     image: ImageAnswer | None
+    hooks: HooksAnswer | None
     signature: SignatureAnswer | None
     report: ReportAnswer | None
     rejection: RejectionAnswer | None

@@ -44,6 +44,9 @@ Calibration = Annotated[
     typer.Option(metavar="FILE", help="At least 40 rows (CSV or JSON), or pictures in a ZIP, to measure int8 and bf16 on."),
 ]
 Budget = Annotated[str, typer.Option(metavar="SHARE", help="Share of answers that may change for speed: 1% or 0.01.")]
+Hooks = Annotated[
+    Path | None, typer.Option(metavar="FILE.py", help="Python with preprocess(inputs), postprocess(outputs) or both.")
+]
 EXAMPLES = """[bold]Examples[/bold]
 
   modelkeep push model.joblib --name churn --sample rows.csv
@@ -53,6 +56,8 @@ EXAMPLES = """[bold]Examples[/bold]
   modelkeep push mlruns/1/models/m-1/artifacts --name churn
 
   modelkeep push net.onnx --name photos --preprocess imagenet --calibration pictures.zip --accuracy-budget 1%
+
+  modelkeep push model.onnx --name churn --hooks hooks.py --sample rows.csv
 
   modelkeep push v2.onnx --name photos --promote --json
 """
@@ -74,6 +79,7 @@ def push(
     optimise: Optimise = "auto",
     calibration: Calibration = None,
     accuracy_budget: Budget = "0",
+    hooks: Hooks = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", metavar="", help="Return as soon as the file is stored.")] = False,
     url: Url = DEFAULT_URL,
     key: ApiKey = "",
@@ -83,7 +89,7 @@ def push(
     if promote and no_wait:
         raise WrongUse("--promote needs to wait until the version is ready.", "Leave out --no-wait, or promote later.")
     _check_there(file)
-    for given in (sample, labels, calibration):
+    for given in (sample, labels, calibration, hooks):
         _check_file(given)
     screen = Screen(as_json=as_json)
     standing = _Standing(name, promote=promote)
@@ -104,6 +110,7 @@ def push(
                 optimise=optimise,
                 calibration=calibration,
                 accuracy_budget=accuracy_budget,
+                hooks=hooks,
                 wait=False,
                 on_packing=progress,
                 on_progress=standing.watching(progress),
@@ -205,7 +212,8 @@ def facts_of(version: "Version") -> dict[str, str | int | None]:
     report, signature = version.report or {}, version.signature or {}
     compiled = report.get("compiled") or {}
     optimised = report.get("optimised") or {}
-    serving = next((one for one in (optimised, compiled) if one.get("used")), report)
+    faster = () if report.get("hooked") else (optimised, compiled)
+    serving = next((one for one in faster if one.get("used")), report)
     cost = serving.get("latency_ms") or {}
     speed = ", ".join(f"{_short(cost[rows])} ms for {rows} row{'s' if rows != '1' else ''}" for rows in cost)
     memory = report.get("memory_bytes")
@@ -214,6 +222,7 @@ def facts_of(version: "Version") -> dict[str, str | int | None]:
         "inputs": _tensors(signature.get("inputs", ())),
         "outputs": _tensors(signature.get("outputs", ())),
         "labels": version.labels,
+        "hooks": ", ".join((version.hooks or {}).get("functions", ())) or None,
         "speed": speed,
         "compiled": _compiled(compiled),
         "optimised": _optimised(optimised),

@@ -140,6 +140,7 @@ def served_version(version: Version, labels: tuple[str, ...], limits: Limits) ->
         memory_bytes=version.report.served_bytes if version.report else 0,
         golden=version.report.golden if version.report else "",
         precision=version.compiled.precision if version.compiled else "f32",
+        hooks=version.hooks,
     )
     return ServedVersion(
         id=version.id,

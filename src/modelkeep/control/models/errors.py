@@ -15,6 +15,12 @@ class VersionNotFound(NotFound):
     code = "version_not_found"
 
 
+class HooksNotFound(NotFound):
+    """This version has no hooks."""
+
+    code = "hooks_not_found"
+
+
 class AliasNotFound(NotFound):
     """This model has no alias of this name."""
 

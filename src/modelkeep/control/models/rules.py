@@ -14,6 +14,7 @@ from typing import Final, Literal, Self, get_args
 import msgspec
 
 from modelkeep.contracts.errors import Invalid, UnsupportedFormat
+from modelkeep.contracts.hooks import Hooks
 from modelkeep.contracts.rejections import Rejection
 from modelkeep.contracts.report import CompiledArtifact, Optimise, Report
 from modelkeep.contracts.runner import Format, Manifest
@@ -73,7 +74,8 @@ class Version(msgspec.Struct, frozen=True):
     """One numbered release of a model. `labels` is their count; the labels themselves stay in the store.
 
     `compiled` is what serves instead of the uploaded file as it is, where validation found a faster form that is the same, or
-    within the `accuracy_budget`: a share from 0 to 1. `calibration` are the rows that this is measured on.
+    within the `accuracy_budget`: a share from 0 to 1. `calibration` are the rows that this is measured on. `hooks` go around
+    the model.
     """
 
     id: str
@@ -101,6 +103,7 @@ class Version(msgspec.Struct, frozen=True):
     optimise: Optimise = "auto"
     calibration: "Sample | None" = None
     accuracy_budget: float = 0.0
+    hooks: Hooks | None = None
     validated_at: datetime | None = None
     archived_at: datetime | None = None
 
@@ -127,6 +130,7 @@ class Upload(msgspec.Struct, frozen=True):
     optimise: Optimise = "auto"
     calibration: Sample | None = None
     accuracy_budget: float = 0.0
+    hooks: Hooks | None = None
 
     def fingerprint(self) -> bytes:
         """Return a digest that is equal for equal uploads."""
@@ -141,6 +145,7 @@ class Findings(msgspec.Struct, frozen=True):
     image: ImageSpec | None = None
     scores: str = ""
     compiled: CompiledArtifact | None = None
+    hooks: Hooks | None = None
 
 
 _ELSEWHERE = {

@@ -107,7 +107,8 @@ class Models:
             await store.change_model(tx, model.id, latest_version=version.number)
             await store.add_version(tx, version, upload)
             await self._jobs.enqueue(tx, VALIDATE_VERSION, version.id)
-            await self._audit.note(tx, actor, "version.upload", version.id, number=str(version.number), digest=version.digest)
+            brought = {"digest": version.digest} | ({"hooks": version.hooks.digest} if version.hooks else {})
+            await self._audit.note(tx, actor, "version.upload", version.id, number=str(version.number), **brought)
         return version
 
     async def version(self, name: str, number: int) -> Version:
@@ -288,6 +289,7 @@ class Models:
             optimise=upload.optimise,
             calibration=upload.calibration,
             accuracy_budget=upload.accuracy_budget,
+            hooks=upload.hooks,
         )
 
     async def _set_archived(self, actor: Actor, name: str, *, archived: bool) -> Model:

@@ -64,6 +64,7 @@ async def add_version(tx: Transaction, version: Version, upload: Upload) -> None
         "image": upload.image,
         "sample": upload.sample,
         "calibration": upload.calibration,
+        "hooks": upload.hooks,
     }
     del row["model"]
     await tx.execute(sa.insert(versions).values(**row))
@@ -112,7 +113,7 @@ async def begin_validation(tx: Transaction, version_id: str) -> bool:
 
 async def accept(tx: Transaction, version_id: str, findings: Findings, now: datetime) -> bool:
     """Set a version to ready with what was found; False when it had been validated before."""
-    found = {name: getattr(findings, name) for name in ("signature", "report", "image", "scores", "compiled")}
+    found = {name: getattr(findings, name) for name in ("signature", "report", "image", "scores", "compiled", "hooks")}
     return await _leave_unvalidated(tx, version_id, state=State.READY, validated_at=now, **found)
 
 

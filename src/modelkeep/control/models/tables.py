@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 
+from modelkeep.contracts.hooks import Hooks
 from modelkeep.contracts.rejections import Rejection
 from modelkeep.contracts.report import CompiledArtifact, Report
 from modelkeep.contracts.signature import ImageSpec, Signature
@@ -46,6 +47,7 @@ versions = sa.Table(
     sa.Column("optimise", sa.Text, nullable=False),
     sa.Column("calibration", Document(Sample)),
     sa.Column("accuracy_budget", sa.Double, nullable=False),
+    sa.Column("hooks", Document(Hooks)),
     sa.Column("created_at", UtcTime, nullable=False),
     sa.Column("created_by", sa.Text, nullable=False),
     sa.Column("validated_at", UtcTime),

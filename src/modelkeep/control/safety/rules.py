@@ -53,12 +53,19 @@ class Safety(msgspec.Struct, frozen=True):
 
     def check(self, actor: Actor, form: Format) -> None:
         """Refuse a file of this format from whom may not upload it: `CodeFormatsOff`, or `Forbidden`."""
-        if form.safety != "code":
-            return
+        if form.safety == "code":
+            what = f"A file of the format {form.name} can run code when it is loaded"
+            self._check_code(actor, what, "convert the model to ONNX")
+
+    def check_hooks(self, actor: Actor) -> None:
+        """Refuse hooks from whom may not upload them, as files that may run code: `CodeFormatsOff`, or `Forbidden`."""
+        self._check_code(actor, "Hooks are code", "leave them out")
+
+    def _check_code(self, actor: Actor, what: str, instead: str) -> None:
         if not self.code_allowed:
             raise CodeFormatsOff(
-                f"A file of the format {form.name} can run code when it is loaded, and this installation takes no such files. "
-                "An administrator allows them with `modelkeep safety allow-code`; or convert the model to ONNX."
+                f"{what}, and this installation takes no such files. "
+                f"An administrator allows them with `modelkeep safety allow-code`; or {instead}."
             )
         actor.need(Scope.MODELS_CODE)
 

@@ -7,7 +7,6 @@ modelkeep.toml      [model] class = "package.module:Class", where it is not in m
 """
 
 import importlib
-import inspect
 import io
 import platform
 import sys
@@ -15,10 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from modelkeep.contracts import imports
+from modelkeep.contracts import calls, imports
+from modelkeep.contracts.declared import declared
 from modelkeep.contracts.runner import Artifact, CannotLoad, Format, LoadOptions, Manifest, ModelFacts, Unpack
 from modelkeep.contracts.signature import Signature
-from modelkeep.plugins.runners.custom import source, specs, wheels
+from modelkeep.plugins.runners.custom import source, wheels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +80,7 @@ class PythonModel:
         self._model: Any = chosen()
         self._model.load(folder)
         said = getattr(self._model, "signature", None)
-        signature = options.signature or specs.declared(said, options.sample)
+        signature = options.signature or declared(said, options.sample)
         self._steps = [step for step in (self._step("preprocess"), self._step("predict"), self._step("postprocess")) if step]
         self._texts = frozenset(one.name for one in signature.inputs if one.dtype.numpy == "object")
         self._output = signature.outputs[0].name if len(signature.outputs) == 1 else _OUTPUT
@@ -94,44 +94,10 @@ class PythonModel:
 
     def run(self, inputs: "Mapping[str, NDArray[np.generic]]") -> "Arrays":
         """Answer one micro-batch."""
-        value: Any = {name: _as_texts(array) if name in self._texts else array for name, array in inputs.items()}
+        value: Any = {name: calls.texts(array) if name in self._texts else array for name, array in inputs.items()}
         for step in self._steps:
             value = step(value)
-        return self._arrays(value)
+        return calls.arrays("predict", value, self._output)
 
     def _step(self, name: str) -> Any:  # noqa: ANN401 - a method of the uploader's, or None
         return getattr(self._model, name, None)
-
-    def _arrays(self, answer: Any) -> "Arrays":  # noqa: ANN401 - whatever the class returns
-        if inspect.isgenerator(answer) or inspect.isawaitable(answer):
-            raise TypeError(f"predict returned {type(answer).__name__}, where an array, a list or a dict of them must be")
-        if isinstance(answer, Mapping):
-            return {str(name): _array(name, one) for name, one in answer.items()}
-        return {self._output: _array(self._output, answer)}
-
-
-def _array(name: object, answer: Any) -> "NDArray[np.generic]":  # noqa: ANN401 - as above
-    """One output as an array; texts as objects, as the frames carry them."""
-    import numpy as np
-
-    try:
-        array = np.asarray(answer)
-    except ValueError as error:  # said of the model, not of what was asked of it
-        raise TypeError(f"output {str(name)!r} is no array: {error}") from error
-    return array.astype(object) if array.dtype.kind in "US" else array
-
-
-def _as_texts(array: "NDArray[np.generic]") -> "NDArray[np.generic]":
-    """Texts as `str`, where they are UTF-8; bytes stay what they are."""
-    import numpy as np
-
-    texts = np.empty(array.shape, dtype=object)
-    texts.reshape(-1)[:] = [_text(one) for one in array.reshape(-1).tolist()]
-    return texts
-
-
-def _text(value: object) -> object:
-    try:
-        return value.decode() if isinstance(value, bytes) else value
-    except UnicodeDecodeError:
-        return value

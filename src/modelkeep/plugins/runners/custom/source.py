@@ -4,7 +4,7 @@ import inspect
 from pathlib import Path
 from types import ModuleType
 
-from modelkeep.contracts import imports
+from modelkeep.contracts import calls, imports
 from modelkeep.contracts.columns import listed
 from modelkeep.contracts.imports import SETTINGS, USUAL_NAME
 from modelkeep.contracts.rejections import Reason
@@ -56,7 +56,6 @@ def _check(chosen: type) -> None:
             raise CannotLoad(Reason.NOT_A_MODEL, f"The class {chosen.__name__} has no method {shown}.")
     for method in _METHODS:
         function = getattr(chosen, method, None)
-        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-            raise CannotLoad(Reason.NOT_A_MODEL, f"{chosen.__name__}.{method} is async: it must be a plain method.")
-        if inspect.isgeneratorfunction(function):
-            raise CannotLoad(Reason.NOT_A_MODEL, f"{chosen.__name__}.{method} is a generator: it must return its answer.")
+        why = calls.objection(function)
+        if why:
+            raise CannotLoad(Reason.NOT_A_MODEL, f"{chosen.__name__}.{method} {why}.")

@@ -1,4 +1,4 @@
-"""What goes into a class and what comes out: as its own `signature` says, or as the sample's columns are.
+"""What goes into an uploader's own Python and what comes out: as its `signature` says, or as the sample's columns are.
 
     signature = {"inputs": [{"name": "age", "datatype": "FP64", "shape": [-1]}], "outputs": [...]}
 
@@ -15,11 +15,11 @@ _KEYS = frozenset({"name", "datatype", "shape", "nullable", "columns", "classes"
 _MATRIX_AXES = 2
 
 
-def declared(said: object, sample: Sequence[Column]) -> Signature:
-    """Return the signature from the class's own `signature` (None: it has none) or the sample; raises `CannotLoad`."""
+def declared(said: object, sample: Sequence[Column], whose: str = "The class") -> Signature:
+    """Return the signature from its own `signature` (None: it has none) or the sample; raises `CannotLoad`."""
     if said is None:
         if not sample:
-            raise CannotLoad(Reason.SAMPLE_NEEDED, "The class has no `signature`, and no sample came with it.")
+            raise CannotLoad(Reason.SAMPLE_NEEDED, f"{whose} has no `signature`, and no sample came with it.")
         return Signature(tuple(_column(one, place) for place, one in enumerate(sample)))
     if isinstance(said, list | tuple):
         said = {"inputs": said}
@@ -33,7 +33,7 @@ def _column(column: Column, place: int) -> TensorSpec:
     dtype = column.dtype
     if dtype not in {Dtype.BYTES, Dtype.BOOL} or (dtype is Dtype.BOOL and column.nullable):
         dtype = Dtype.FP64
-    return TensorSpec(column.name or f"column_{place}", dtype, (-1,), nullable=column.nullable)
+    return TensorSpec(column.name or f"column_{place}", dtype, (-1, *column.shape), nullable=column.nullable)
 
 
 def _specs(kind: str, said: object) -> tuple[TensorSpec, ...]:
@@ -82,4 +82,4 @@ def _names(where: str, said: dict[str, object], key: str) -> tuple[str, ...]:
 
 
 def _wrong(why: str) -> CannotLoad:
-    return CannotLoad(Reason.SIGNATURE_UNSUPPORTED, f"The class's signature is not understood: {why}.")
+    return CannotLoad(Reason.SIGNATURE_UNSUPPORTED, f"The signature is not understood: {why}.")
