@@ -76,7 +76,7 @@ def _without_gaps(array: "Array") -> "Array":
     values = array.reshape(-1).tolist()
     if not any(isinstance(one, str) for one in values):
         return array
-    found = array.copy()
+    found: Any = array.copy()
     found.reshape(-1)[:] = [None if _is_gap(one) else one for one in values]
     return found
 

@@ -1,5 +1,6 @@
 """What a model's outputs turn out to be, once rows have been answered."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from modelkeep.contracts.columns import listed
@@ -9,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Arrays = dict[str, NDArray[np.generic]]
+    Arrays = Mapping[str, NDArray[np.generic]]
 
 _MATRIX_AXES = 2
 
