@@ -69,6 +69,8 @@ def format_of(names: tuple[str, ...]) -> str:
         return "mlflow-code" if suffixes & _RUNS_CODE else "mlflow"
     if {_MODULE, "modelkeep.toml"} & set(names):
         return "torch-state" if suffixes & _WEIGHTS else "python"
+    if any(PurePosixPath(name).name == "saved_model.pb" for name in names):
+        return "tensorflow"  # which a server refuses with what to do
     if ".onnx" in suffixes:
         return "onnx-files"
     return "openvino" if {".xml", ".bin"} <= suffixes else ""

@@ -4,8 +4,11 @@ Classes of an uploader's own and hooks beside an ordinary model are called the s
 """
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from modelkeep.contracts.dates import without_dates
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,11 +41,23 @@ def arrays(function: str, answer: Any, name: str) -> "dict[str, Array]":  # noqa
         raise TypeError(f"{function} returned {type(answer).__name__}, where an array, a list or a dict of them must be")
     if isinstance(answer, Mapping):
         return {str(key): _array(key, one) for key, one in answer.items()}
+    columns = _columns(answer)
+    if columns:
+        return {key: _array(key, answer[key]) for key in columns}
     return {name: _array(name, answer)}
 
 
+def _columns(answer: Any) -> list[str]:  # noqa: ANN401 - as above
+    """The names of the columns of a data frame that has names; each is an output. None otherwise."""
+    if not hasattr(answer, "columns") or not hasattr(answer, "__getitem__"):
+        return []
+    columns = list(answer.columns)
+    distinct = all(isinstance(one, str) for one in columns) and len(set(columns)) == len(columns)
+    return columns if distinct else []
+
+
 def _array(name: object, answer: Any) -> "Array":  # noqa: ANN401 - as above
-    """One output as an array; texts as objects, as the frames carry them."""
+    """One output as an array; texts, and dates as texts, as objects, as the frames carry them."""
     import numpy as np
 
     try:
@@ -51,7 +66,23 @@ def _array(name: object, answer: Any) -> "Array":  # noqa: ANN401 - as above
         raise TypeError(f"output {str(name)!r} is no array: {error}") from error
     if array.dtype.kind == "S" and array is not answer:
         return np.asarray(answer, dtype=object)  # numpy's own byte strings end before their last zeros
+    if array.dtype.kind in "MO":
+        return _without_gaps(without_dates(array))
     return array.astype(object) if array.dtype.kind in "US" else array
+
+
+def _without_gaps(array: "Array") -> "Array":
+    """Texts of which some are missing as pandas has it, NaN or NA, with None for those."""
+    values = array.reshape(-1).tolist()
+    if not any(isinstance(one, str) for one in values):
+        return array
+    found: Any = array.copy()
+    found.reshape(-1)[:] = [None if _is_gap(one) else one for one in values]
+    return found
+
+
+def _is_gap(value: object) -> bool:
+    return type(value).__name__ == "NAType" or (isinstance(value, float) and math.isnan(value))
 
 
 def _text(value: object) -> object:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import CannotLoad, Column
-from modelkeep.contracts.signature import Dtype, Signature, TensorSpec, dtype_of
+from modelkeep.contracts.signature import DATETIME, WIDE, Dtype, Signature, TensorSpec, dtype_of
 
-_KEYS = frozenset({"name", "datatype", "shape", "nullable", "columns", "classes"})
+_KEYS = frozenset({"name", "datatype", "shape", "nullable", "columns", "classes", "kind"})
 _MATRIX_AXES = 2
 
 
@@ -19,7 +19,8 @@ def declared(said: object, sample: Sequence[Column], whose: str = "The class") -
     """Return the signature from its own `signature` (None: it has none) or the sample; raises `CannotLoad`."""
     if said is None:
         if not sample:
-            raise CannotLoad(Reason.SAMPLE_NEEDED, f"{whose} has no `signature`, and no sample came with it.")
+            wanted = "no sample came with it that tells columns: a value a row, or lists of one length"
+            raise CannotLoad(Reason.SAMPLE_NEEDED, f"{whose} has no `signature`, and {wanted}.")
         return Signature(tuple(_column(one, place) for place, one in enumerate(sample)))
     if isinstance(said, list | tuple):
         said = {"inputs": said}
@@ -29,11 +30,13 @@ def declared(said: object, sample: Sequence[Column], whose: str = "The class") -
 
 
 def _column(column: Column, place: int) -> TensorSpec:
-    """One column. Whole numbers are taken as floats: the next row may have a fraction, or none at all."""
+    """One column. Whole numbers are taken as floats, as the next row may have a fraction, but not where floats lose digits."""
     dtype = column.dtype
-    if dtype not in {Dtype.BYTES, Dtype.BOOL} or (dtype is Dtype.BOOL and column.nullable):
+    missing = column.nullable and dtype is not Dtype.BYTES
+    if missing or (dtype not in {Dtype.BYTES, Dtype.BOOL} and column.kind != WIDE):
         dtype = Dtype.FP64
-    return TensorSpec(column.name or f"column_{place}", dtype, (-1, *column.shape), nullable=column.nullable)
+    name, kind = column.name or f"column_{place}", DATETIME if column.kind == DATETIME else ""
+    return TensorSpec(name, dtype, (-1, *column.shape), nullable=column.nullable, kind=kind)
 
 
 def _specs(kind: str, said: object) -> tuple[TensorSpec, ...]:
@@ -57,7 +60,10 @@ def _spec(where: str, said: object) -> TensorSpec:
     for names in (columns, classes):
         if names and (len(shape) != _MATRIX_AXES or shape[1] not in {-1, len(names)}):
             raise _wrong(f"{where} names {len(names)} places of a second axis, and has the shape {list(shape)}")
-    return TensorSpec(name, _datatype(where, said["datatype"]), shape, nullable, columns, classes)
+    dtype, kind = _datatype(where, said["datatype"]), said.get("kind", "")
+    if kind and (kind != DATETIME or dtype is not Dtype.BYTES):
+        raise _wrong(f"{where} has the kind {kind!r}; there is {DATETIME!r}, for texts ({Dtype.BYTES}) that are dates")
+    return TensorSpec(name, dtype, shape, nullable, columns, classes, DATETIME if kind else "")
 
 
 def _datatype(where: str, said: object) -> Dtype:

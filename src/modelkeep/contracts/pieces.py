@@ -15,8 +15,8 @@ def in_pieces(
 ) -> "dict[str, NDArray[np.generic]]":
     """Return the answers of `once` to all rows, which it is given in pieces of `least` to `most` rows (0: any number).
 
-    A piece that is too short is filled up with its last row. Raises `RuntimeError` for an answer that is not row by row, which
-    would be cut and joined to something wrong.
+    A piece that is too short is filled up with its last row. What is no row by row but one value is that of the first piece.
+    Raises `RuntimeError` for any other answer that is not row by row, which would be cut and joined to something wrong.
     """
     import numpy as np
 
@@ -28,8 +28,9 @@ def in_pieces(
         size = min(most or rows, rows - start)
         asked = max(size, least)
         answer = once({name: _filled(array[start : start + size], asked) for name, array in inputs.items()})
-        pieces.append({name: _rows_of(name, array, asked)[:size] for name, array in answer.items()})
-    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+        pieces.append({name: _rows_of(name, array, asked)[:size] if array.ndim else array for name, array in answer.items()})
+    first = pieces[0]
+    return {name: np.concatenate([piece[name] for piece in pieces]) if first[name].ndim else first[name] for name in first}
 
 
 def _filled(rows: "NDArray[np.generic]", count: int) -> "NDArray[np.generic]":
@@ -41,7 +42,7 @@ def _filled(rows: "NDArray[np.generic]", count: int) -> "NDArray[np.generic]":
 
 
 def _rows_of(name: str, array: "NDArray[np.generic]", count: int) -> "NDArray[np.generic]":
-    if not array.ndim or len(array) != count:
+    if len(array) != count:
         message = f"the output {name!r} has the shape {list(array.shape)} for {count} rows: the rows come first"
         raise RuntimeError(message)
     return array

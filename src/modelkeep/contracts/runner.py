@@ -27,7 +27,7 @@ class Format(msgspec.Struct, frozen=True):
     safety: "data" parses only; "guarded" builds objects from a fixed list of types; "code" may run anything.
     `also`: formats whose content is taken under this name too, because people mix their suffixes (a joblib file as `.pkl`).
     `for_tests`: served like any other, but never offered to people.
-    `archive`: "" for a file that is loaded as it is; "memory" for an archive (ZIP, tar, tar.gz) whose files the runner gets as
+    `archive`: "" for a file that is loaded as it is; "memory" for an archive (ZIP or tar) whose files the runner gets as
     bytes, nothing written to disk; "folder" for one that is unpacked into a folder of the runner's own.
     """
 
@@ -123,11 +123,15 @@ class ModelFacts(msgspec.Struct, frozen=True):
 
 
 class CannotLoad(Exception):
-    """A runner refuses an artifact, with the reason code for its uploader."""
+    """A runner refuses an artifact, with the reason code for its uploader.
 
-    def __init__(self, reason: Reason, detail: str = "") -> None:
+    `example`: rows that the artifact brings, as a sample in JSON: with their columns it may be loaded, where there is no other.
+    """
+
+    def __init__(self, reason: Reason, detail: str = "", example: bytes = b"") -> None:
         self.reason = reason
         self.detail = detail
+        self.example = example
         super().__init__(f"{reason}: {detail}")
 
 

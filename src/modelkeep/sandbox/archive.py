@@ -1,8 +1,8 @@
-"""What is in an uploaded archive: ZIP, tar or gzipped tar. Read in memory, inside a locked-down runner; nothing is extracted.
+"""What is in an uploaded archive: ZIP, or tar, plain or compressed. Read in memory, inside a locked-down runner.
 
-Only plain files under plain relative names come out. What a header says is never believed: sizes are counted while unpacking,
-and the two places in which a ZIP describes a member must agree. Archives inside stay
-closed unless a runner asks for one.
+Nothing is extracted; only plain files under plain relative names come out. What a header says is never believed: sizes are
+counted while unpacking, and the two places in which a ZIP describes a member must agree. Archives inside stay closed unless a
+runner asks for one.
 """
 
 import re
@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from io import BytesIO
 from itertools import islice
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -30,12 +30,19 @@ HIGHEST_RATIO: Final = 200
 
 HARMLESS: Final = 256 << 20
 
-Kind = Literal["zip", "tar", "tar.gz"]
+Kind = Literal["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"]
 
 _BLOCK: Final = 512
 _GZIP: Final = 16 + zlib.MAX_WBITS
+_COMPRESSED: Final[tuple[tuple[re.Pattern[bytes], Kind], ...]] = (
+    (re.compile(rb"\x1f\x8b\x08"), "tar.gz"),
+    (re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"), "tar.bz2"),
+    (re.compile(rb"\xfd7zXZ\0"), "tar.xz"),
+)
+_XZ_MEMORY: Final = 256 << 20  # xz -9 asks for 65 MiB
 _DRIVE = re.compile(r"[A-Za-z]:")
-_APPLE: Final = "__MACOSX/"  # what the archiver of macOS adds beside every file
+_APPLE: Final = "__MACOSX/"  # what the archiver of macOS adds beside every file in a ZIP
+_BESIDE: Final = "._"  # and before the name of every file and folder in a tar
 _PLAIN_TYPES: Final = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE)
 _MOVES: Final = frozenset({"path", "linkpath", "size", "hdrcharset"})
 
@@ -57,12 +64,12 @@ class _Member(msgspec.Struct, frozen=True):
 
 
 def kind(data: bytes) -> Kind | None:
-    """Return which archive the bytes begin like, or None. A gzipped file need not be a gzipped tar."""
+    """Return which archive the bytes begin like, or None. A compressed file need not be a compressed tar."""
     if zipped.begins(data):
         return "zip"
     if data[257:262] == b"ustar":
         return "tar"
-    return "tar.gz" if data.startswith(b"\x1f\x8b\x08") else None
+    return next((name for start, name in _COMPRESSED if start.match(data)), None)
 
 
 def listed(data: bytes, most: int = MOST_BYTES) -> tuple[Entry, ...]:
@@ -95,14 +102,13 @@ def _members(data: bytes, most: int, *, whole: bool = False) -> list[tuple[str, 
     """The files under their final names, checked as a whole."""
     found = kind(data)
     if found is None:
-        raise CannotLoad(Reason.UNRECOGNISED, "The file is no archive: ZIP, tar and gzipped tar are read.")
-    if found == "tar.gz":
-        data_of_tar = _gunzipped(data, _bound(len(data), most))
-        members = _tar(data_of_tar)
+        raise CannotLoad(Reason.UNRECOGNISED, "The file is no archive: ZIP, tar, tar.gz, tar.bz2 and tar.xz are read.")
+    if found == "zip":
+        members = _zip(data)
     else:
-        members = _zip(data) if found == "zip" else _tar(data)
+        members = _tar(data if found == "tar" else _decompressed(data, found, _bound(len(data), most)))
     bounded = _bounded(members, len(data), most)
-    files = _named(one for one in bounded if not one.name.startswith(_APPLE))
+    files = _without_apples(_named(one for one in bounded if not one.name.startswith(_APPLE)))
     if not files:
         raise CannotLoad(Reason.ARCHIVE_REFUSED, "The archive holds no file.")
     return files if whole else _without_top(files)
@@ -186,6 +192,18 @@ def _refused(name: str, why: str) -> CannotLoad:
     return CannotLoad(Reason.ARCHIVE_REFUSED, f"In the archive, {name[:100]!r} {why}.")
 
 
+def _without_apples(files: list[tuple[str, _Member]]) -> list[tuple[str, _Member]]:
+    """The files without those in which macOS keeps what it knows of the others: `._name` beside `name`."""
+    there = {name for name, _member in files}
+    there |= {name[:at] for name in there for at, letter in enumerate(name) if letter == "/"}
+    return [(name, member) for name, member in files if not _is_beside(name, there)]
+
+
+def _is_beside(name: str, there: set[str]) -> bool:
+    folder, slash, last = name.rpartition("/")
+    return last == f"{_BESIDE}." or (last.startswith(_BESIDE) and f"{folder}{slash}{last.removeprefix(_BESIDE)}" in there)
+
+
 def _without_top(files: list[tuple[str, _Member]]) -> list[tuple[str, _Member]]:
     """The files without the one folder that holds them all, if there is one."""
     tops = {name.partition("/")[0] for name, _member in files}
@@ -222,18 +240,31 @@ def _tar_members(tar: tarfile.TarFile, data: memoryview) -> Iterator[_Member]:
             yield _Member(one.name, one.size, folder=False, held=data[one.offset_data : one.offset_data + one.size])
 
 
-def _gunzipped(data: bytes, bound: int) -> bytes:
-    """The bytes in a gzip file of one stream, as long as they are at most `bound` and what tar itself adds."""
-    unpacking = zlib.decompressobj(_GZIP)
+def _decompressed(data: bytes, found: Kind, bound: int) -> bytes:
+    """The bytes in a compressed file of one stream, as long as they are at most `bound` and what tar itself adds."""
+    unpacking, fault = _decompressor(found)
     most = bound + 4 * _BLOCK * MOST_FILES
     try:
-        plain = unpacking.decompress(data, most + 1)
-    except zlib.error as error:
+        plain: bytes = unpacking.decompress(data, most + 1)
+    except fault as error:
         raise CannotLoad(Reason.TRUNCATED, f"The archive is damaged: {error}") from error
     if len(plain) > most:
         raise too_large(bound)
     if not unpacking.eof or unpacking.unused_data.strip(b"\0"):
         raise CannotLoad(Reason.TRUNCATED, "The archive's compressed part ends early, or something follows it.")
     if kind(plain) != "tar":
-        raise CannotLoad(Reason.UNRECOGNISED, "The gzipped file holds no tar archive.")
+        raise CannotLoad(Reason.UNRECOGNISED, "The compressed file holds no tar archive.")
     return plain
+
+
+def _decompressor(found: Kind) -> tuple[Any, type[Exception]]:
+    """What unpacks one stream, and what it raises of a damaged one. Not every Python was built with all of them."""
+    if found == "tar.bz2":
+        import bz2
+
+        return bz2.BZ2Decompressor(), OSError
+    if found == "tar.xz":
+        import lzma
+
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, _XZ_MEMORY), lzma.LZMAError
+    return zlib.decompressobj(_GZIP), zlib.error

@@ -72,7 +72,7 @@ class Served:
                 outputs = self._pictures.activated(outputs)
             if self._wrapping:
                 outputs = self._wrapping.after(outputs)
-            outputs = _sendable(outputs, rows)
+            outputs, left = _sendable(outputs, rows)
         except BadImageError as error:
             return frames.RunFailed(message.id, "bad_image", error.detail, error.row), {}
         except OutputInvalidError as error:
@@ -81,7 +81,7 @@ class Served:
             code = "memory" if loader.is_out_of_memory(error) else _refusal(error)
             return frames.RunFailed(message.id, code, loader.for_people(loader.describe(error))), {}
         ended = time.perf_counter()
-        return frames.Result(message.id, ended - decoded, decoded - started, peak_resident_bytes()), outputs
+        return frames.Result(message.id, ended - decoded, decoded - started, peak_resident_bytes(), left=left), outputs
 
     def compiled(self) -> "list[bytes | memoryview]":
         """Return the frame with a faster form of the model, or with why there is none, whatever the model raises."""
@@ -170,7 +170,7 @@ def _work(
         loader.require(fork.spec, held)
         served, loaded = _load(fork, files, memory, place)
     except CannotLoad as error:
-        servers.greet(frames.encode(frames.LoadFailed(error.reason, error.detail)))
+        servers.greet(frames.encode(frames.LoadFailed(error.reason, error.detail, error.example)))
         return CANNOT_LOAD
     servers.greet(frames.encode(loaded))
     return serve(servers, served)
@@ -268,10 +268,15 @@ def _refusal(error: Exception) -> str:
     return "refused" if refused else "model_failed"
 
 
-def _sendable(outputs: Arrays, rows: int) -> Arrays:
+def _sendable(outputs: Arrays, rows: int) -> tuple[Arrays, tuple[str, ...]]:
+    """The outputs as they may be sent, and the names of those that are one number for all rows (a loss) beside others."""
     if not outputs:
         raise OutputInvalidError("The model answered nothing.")
-    return {name: _checked(name, np.asarray(array), rows) for name, array in outputs.items()}
+    arrays = {name: np.asarray(array) for name, array in outputs.items()}
+    left = tuple(name for name, array in arrays.items() if not array.ndim)
+    if len(left) == len(arrays):
+        left = ()
+    return {name: _checked(name, array, rows) for name, array in arrays.items() if name not in left}, left
 
 
 def _checked(name: str, array: "NDArray[np.generic]", rows: int) -> "NDArray[np.generic]":

@@ -76,10 +76,11 @@ class Loaded(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 
 
 class LoadFailed(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Runner: the model will not be ready; the process ends."""
+    """Runner: the model will not be ready; the process ends. `example` is what the artifact has for a sample."""
 
     reason: Reason
     detail: str
+    example: bytes = b""
 
 
 class Run(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -91,13 +92,17 @@ class Run(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 
 
 class Result(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Runner: the answer. `preprocess_s` and `run_s` are seconds; `peak_rss` is bytes so far."""
+    """Runner: the answer. `preprocess_s` and `run_s` are seconds; `peak_rss` is bytes so far.
+
+    `left` names outputs that are not in it: those that are one value for all rows.
+    """
 
     id: int
     run_s: float
     preprocess_s: float = 0.0
     peak_rss: int = 0
     tensors: tuple[TensorHead, ...] = ()
+    left: tuple[str, ...] = ()
 
 
 class RunFailed(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):

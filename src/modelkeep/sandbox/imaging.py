@@ -124,7 +124,8 @@ def decode(data: bytes, spec: ImageSpec) -> "Image":
     side = max(1.0, min(width, height) * spec.crop)
     enough = spec.size / side
     picture.draft(None, (math.ceil(width * enough), math.ceil(height * enough)))  # JPEG: decode at a half, quarter or eighth
-    orientation = _orientation(picture)
+    picture.load()
+    orientation = _orientation(picture)  # after decoding: a TIFF is turned on the way, and then asks for no turn any more
     picture = _as_rgb(picture)
     width, height = picture.size
     side = max(1.0, min(width, height) * spec.crop)
@@ -171,8 +172,13 @@ def _as_rgb(picture: "Image") -> "Image":
 
 
 def _eight_bits(values: "NDArray[np.generic]", mode: str) -> "NDArray[np.uint8]":
-    """Grey values of 16 or 32 bits, or floats, as 0 to 255. Floats up to 1.0 and integers over 255 are scaled."""
+    """Grey values of 16 or 32 bits, or floats, as 0 to 255. Floats up to 1.0 and integers over 255 are scaled.
+
+    Raises `BadImageError` for values that are none.
+    """
     wide = values.astype(np.float64)
+    if not np.isfinite(wide).all():
+        raise BadImageError(0, "The picture has values that are no numbers (NaN), or infinite.")
     most = float(wide.max(initial=0.0))
     if mode == "F":
         factor = 255.0 if most <= 1.0 else 1.0

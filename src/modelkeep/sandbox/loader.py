@@ -96,7 +96,7 @@ def load(
             place.seal()
         model = chosen.load(uploaded, options)
     except CannotLoad as error:
-        raise CannotLoad(error.reason, _with(warning, for_people(error.detail))) from error
+        raise CannotLoad(error.reason, _with(warning, for_people(error.detail)), error.example) from error
     except Exception as error:
         refusal = _explain(error)
         raise CannotLoad(refusal.reason, _with(warning, refusal.detail)) from error

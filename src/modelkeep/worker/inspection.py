@@ -14,7 +14,7 @@ from modelkeep.contracts.hooks import Hooks
 from modelkeep.contracts.rejections import Reason, Rejection
 from modelkeep.contracts.report import Check, Compilation, CompiledArtifact, Optimise, Report
 from modelkeep.contracts.runner import ModelFacts
-from modelkeep.contracts.signature import FLOATS, Dtype, ImageSpec, Layout, Signature, TensorSpec, dtype_of
+from modelkeep.contracts.signature import FLOATS, Dtype, ImageSpec, Layout, Signature, TensorSpec
 from modelkeep.contracts.snapshot import Limits, RunnerSpec
 from modelkeep.sandbox import frames, golden
 from modelkeep.sandbox.agreement import Differs, differing
@@ -22,6 +22,7 @@ from modelkeep.sandbox.scores import are_probabilities, score_output, softmax
 from modelkeep.worker.calibration import fit_calibration, read_calibration
 from modelkeep.worker.compilation import Compiler, Keep
 from modelkeep.worker.optimisation import Goal, Optimiser, Subject
+from modelkeep.worker.outputs import refined, told_left
 from modelkeep.worker.rehearsal import of_hooks, rehearsed
 from modelkeep.worker.samples import RefusedError, Sample, as_texts, fit, make_up, read_sample
 from modelkeep.worker.trial import StartRunner, Trial, repeated
@@ -38,14 +39,14 @@ _LENGTHS = (8, 32, 224)
 _ROWS_ALONE = 8
 _MANY_ROWS = 64
 _MISSING_ALLOWED = FLOATS | {Dtype.BYTES}
-_MATRIX_AXES = 2
 _NO_CLASSES = frozenset({"regressor", "transformer", "clusterer", "outlier detector"})
 
 
 class InspectionRequest(msgspec.Struct, frozen=True):
     """One upload to inspect: how to run it, what came with it, whether to compile it and how to optimise it.
 
-    `labels` are in class order; `budget` is the share of accuracy that optimising may cost.
+    `labels` are in class order; `budget` is the share of accuracy that optimising may cost. `brought`: the sample came in the
+    artifact.
     """
 
     spec: RunnerSpec
@@ -57,6 +58,7 @@ class InspectionRequest(msgspec.Struct, frozen=True):
     calibration: bytes | None = None
     calibration_filename: str = ""
     budget: float = 0.0
+    brought: bool = False
 
 
 class Inspection(msgspec.Struct, frozen=True):
@@ -112,6 +114,9 @@ class RunnerInspector:
                 sample = read_sample(request.sample, request.sample_filename, picture=spec.image is not None)
             return await self._inspected(request, spec, sample)
         except RefusedError as error:
+            if error.example and request.sample is None:
+                brought = msgspec.structs.replace(request, sample=error.example, sample_filename=_EXAMPLE, brought=True)
+                return await self.inspect(brought)
             plain = as_texts(sample) if sample is not None and error.rejection.code is Reason.PREDICT_FAILED else sample
             if plain is sample:
                 return error.rejection
@@ -143,7 +148,7 @@ class RunnerInspector:
         served = msgspec.structs.replace(spec, image=model.image, hooks=hooks, **form)
         async with self._start_runner(served, sample.columns if sample else ()) as session:
             trial = Trial(session, served.limits, given=sample is not None)
-            examination = Examination(served, trial, sample, request.labels)
+            examination = Examination(served, trial, sample, request.labels, brought=request.brought)
             whole = await examination.conduct()
         report = msgspec.structs.replace(
             whole.report,
@@ -165,7 +170,7 @@ class RunnerInspector:
         """Inspect a model, and have it compiled and made faster; with the file of its golden rows."""
         async with self._start_runner(spec, sample.columns if sample else ()) as session:
             trial = Trial(session, spec.limits, given=sample is not None)
-            examination = Examination(spec, trial, sample, request.labels)
+            examination = Examination(spec, trial, sample, request.labels, brought=request.brought)
             found = await examination.conduct()
             rows = None if calibration is None else fit_calibration(calibration, found.signature)
             compilation, artifact = await self._compiled(request, spec, trial, found, examination.tensors)
@@ -231,14 +236,16 @@ class Examination:
     Steps that refuse raise `RefusedError`; the others leave a `Check`.
     """
 
-    def __init__(self, spec: RunnerSpec, trial: Trial, sample: Sample | None, labels: tuple[str, ...]) -> None:
+    def __init__(
+        self, spec: RunnerSpec, trial: Trial, sample: Sample | None, labels: tuple[str, ...], *, brought: bool = False
+    ) -> None:
         self._spec = spec
         self._trial = trial
         self._sample = sample
         self._labels = labels
         self._checks: list[Check] = []
         self._depends = False
-        self._brought = False
+        self._brought = brought
         self._warnings: list[str] = []
         self.tensors: Arrays = {}
         self.golden = b""
@@ -269,7 +276,7 @@ class Examination:
             framework_version=facts.framework_version,
             kind=facts.kind,
             details=facts.details,
-            warnings=(*facts.warnings, *self._warnings),
+            warnings=(*facts.warnings, *self._warnings, *told_left(self._trial.left)),
             load_s=round(loaded.seconds, 4),
             memory_bytes=max(0, loaded.rss_after - loaded.rss_before) + loaded.placed,
             peak_bytes=self._trial.peak,
@@ -461,21 +468,6 @@ async def packed(trial: Trial, tensors: "Arrays", softened: str = "") -> bytes:
         except frames.FrameError:
             count //= 2
     return b""
-
-
-def refined(declared: tuple[TensorSpec, ...], many: "Arrays", one: "Arrays") -> tuple[TensorSpec, ...]:
-    """Return the outputs as they were seen, in the declared order; an axis is open where it differs for many rows and one."""
-    by_name = {spec.name: spec for spec in declared}
-    names = [name for name in by_name if name in many] + [name for name in many if name not in by_name]
-    return tuple(_refined(by_name.get(name), name, many[name], one.get(name, many[name])) for name in names)
-
-
-def _refined(declared: TensorSpec | None, name: str, many: "NDArray[np.generic]", one: "NDArray[np.generic]") -> TensorSpec:
-    axes = zip(many.shape[1:], one.shape[1:], strict=False)
-    shape = (-1, *(length if length == other else -1 for length, other in axes))
-    classes = declared.classes if declared else ()
-    fits = len(shape) == _MATRIX_AXES and shape[1] == len(classes)
-    return TensorSpec(name, dtype_of(many.dtype.name), shape, classes=classes if fits else ())
 
 
 def _equal(left: "NDArray[np.generic]", right: "NDArray[np.generic]") -> bool:

@@ -43,10 +43,14 @@ _WORDS = ("a sample text", "another text", "some words")
 
 
 class RefusedError(Exception):
-    """The version is refused: the sample, or what the model did with it, is the reason."""
+    """The version is refused: the sample, or what the model did with it, is the reason.
 
-    def __init__(self, reason: Reason, detail: str = "") -> None:
+    `example`: rows that the artifact brings, to try it again with where no sample came.
+    """
+
+    def __init__(self, reason: Reason, detail: str = "", example: bytes = b"") -> None:
         self.rejection: Rejection = reject(reason, detail)
+        self.example = example
         super().__init__(f"{reason}: {detail}")
 
 
@@ -211,7 +215,7 @@ def _as_table(value: list[Any] | dict[str, Any]) -> tuple[list[str], list[list[o
 
 
 def _tensor_columns(value: list[Any] | dict[str, Any]) -> tuple[Column, ...]:
-    """The columns of nested lists, each with the shape of one row's value; none where they are no whole blocks of numbers."""
+    """The columns of nested lists, each with the shape of one row's value; none where they are no whole blocks."""
     if isinstance(value, dict):
         given = list(value.items())
     elif all(isinstance(row, dict) and row.keys() == value[0].keys() for row in value):
@@ -231,11 +235,11 @@ def _tensor_columns(value: list[Any] | dict[str, Any]) -> tuple[Column, ...]:
 
 
 def _block(value: object) -> tuple[int, ...]:
-    """The shape of nested lists; nothing where they are not of equal lengths, or hold anything but numbers."""
+    """The shape of nested lists; nothing where they are not of equal lengths, or hold anything but numbers or texts."""
     if not isinstance(value, list) or not value:
         return ()
     if not isinstance(value[0], list):
-        return (len(value),) if all(cell is None or isinstance(cell, int | float) for cell in value) else ()
+        return (len(value),) if all(map(_is_plain, value)) else ()
     inner = {_block(one) for one in value}
     shape = inner.pop()
     return (len(value), *shape) if shape and not inner else ()

@@ -55,7 +55,8 @@ class StartRunner(Protocol):
 class Trial:
     """One session and what becomes of it. `given` says whether the rows are the uploader's own.
 
-    `lost` is whether the process was lost over a run; `peak` is its highest resident memory, in bytes.
+    `lost` is whether the process was lost over a run; `peak` is its highest resident memory, in bytes; `left` are the outputs
+    that were left out.
     """
 
     def __init__(self, session: RunnerSession, limits: Limits, *, given: bool = False) -> None:
@@ -64,6 +65,7 @@ class Trial:
         self._given = given
         self.peak = 0
         self.lost = False
+        self.left: tuple[str, ...] = ()
 
     async def load(self) -> frames.Loaded:
         """Wait until the model is loaded; raises `RefusedError` with why it will not be."""
@@ -77,7 +79,7 @@ class Trial:
         except RunnerGone as error:
             await self._died(error, Reason.LOAD_TIMEOUT, Reason.LOAD_CRASHED)
         if isinstance(loaded, frames.LoadFailed):
-            raise RefusedError(loaded.reason, loaded.detail)
+            raise RefusedError(loaded.reason, loaded.detail, loaded.example)
         self.peak = loaded.rss_after
         return loaded
 
@@ -102,6 +104,7 @@ class Trial:
         if isinstance(message, frames.RunFailed):
             raise _failed(message, given=self._given)
         self.peak = max(self.peak, message.peak_rss)
+        self.left = message.left or self.left
         return message, outputs
 
     async def median_ms(self, tensors: "Arrays") -> float:

@@ -81,6 +81,7 @@ async def test_the_same_upload_again_is_the_same_version(client: httpx.AsyncClie
         ([("file", "m", b"x")], 400, "unsupported_format", "joblib (.joblib)"),
         ([("format", "", b"keras"), ("file", "m.onnx", b"x")], 400, "unsupported_format", "keras"),
         ([("file", "m.onnx", b"x"), ("format", "", b"keras")], 400, "unsupported_format", "keras"),
+        ([("format", "", b"tensorflow"), ("file", "net.zip", b"x")], 400, "unsupported_format", "tf2onnx.convert"),
         ([], 400, "invalid_upload", "file"),
         ([("description", "", b"x")], 400, "invalid_upload", "no part named `file`"),
         ([("file", "m.onnx", b"")], 400, "invalid_upload", "empty"),

@@ -1,12 +1,22 @@
 """MLflow's folders, in real runners: each answers as its own file does alone, or is refused with what to do."""
 
+import importlib
+import json
+import operator
+import sys
+
 import numpy as np
 import pytest
 import torch
+from sklearn.compose import make_column_transformer
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from fixtures import archives, artifacts, mlflow_folders, networks, trees
 from fixtures.inspection import accepted, refused
 from fixtures.mlflow_folders import COLUMNS, MATRIX, folder, mlmodel, network, with_example
+from fixtures.tables import TABLE
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.signature import Dtype
 from modelkeep.contracts.snapshot import Limits
@@ -68,9 +78,41 @@ async def test_columns_that_are_not_the_model_s_are_refused(inspect):
 
 
 async def test_columns_that_cannot_be_served_are_left_and_said(inspect):
-    columns = [*COLUMNS[:3], {"type": "datetime", "name": "day", "required": True}]
+    columns = [*COLUMNS[:3], {"type": "binary", "name": "mark", "required": True}]
     found = await accepted(inspect, archives.as_zip(folder("xgboost", columns)), "mlflow")
-    assert any("'day'" in warning and "datetime" in warning for warning in found.report.warnings)
+    assert any("'mark'" in warning and "binary" in warning for warning in found.report.warnings)
+
+
+TABLE_TYPES = {"age": "double", "city": "string", "since": "datetime"}
+
+
+def dated():
+    """A pipeline over a number, a text and a date."""
+    columns = make_column_transformer(
+        (StandardScaler(), ["age"]),
+        (OneHotEncoder(handle_unknown="ignore"), ["city"]),
+        (FunctionTransformer(operator.methodcaller("astype", "int64")), ["since"]),
+    )
+    return make_pipeline(columns, LinearRegression()).fit(
+        TABLE[[*TABLE_TYPES]].dropna(), TABLE.dropna(subset=[*TABLE_TYPES]).age
+    )
+
+
+def rows_of_a_table():
+    """As MLflow writes `input_example.json` of a data frame."""
+    rows = TABLE[[*TABLE_TYPES]].dropna().head(3)
+    return json.loads(rows.to_json(orient="split", index=False, date_format="iso"))
+
+
+async def test_columns_of_dates_in_mlmodel_are_dates(inspect):
+    columns = [{"type": kind, "name": name, "required": True} for name, kind in TABLE_TYPES.items()]
+    found = await accepted(inspect, archives.as_zip(mlflow_folders.pipeline(dated(), columns)), "mlflow-code")
+    assert [(one.name, one.dtype, one.kind) for one in found.signature.inputs] == [
+        ("age", Dtype.FP64, ""),
+        ("city", Dtype.BYTES, ""),
+        ("since", Dtype.BYTES, "datetime"),
+    ]
+    assert not any("MLmodel" in one for one in found.report.warnings)
 
 
 @pytest.mark.parametrize("content", ["pickle", "joblib"])
@@ -182,6 +224,88 @@ async def test_a_damaged_example_is_left_out_and_said(inspect, example):
     (warning,) = found.report.warnings
     assert "example" in warning
     assert "not used" in warning
+
+
+async def test_where_mlmodel_has_no_columns_those_of_the_example_are_taken(inspect):
+    files = with_example(mlflow_folders.pipeline(dated()), None, rows_of_a_table())
+    found = await accepted(inspect, archives.as_zip(files), "mlflow-code")
+    assert (found.report.sample, found.report.rows_tested) == ("brought", 3)
+    assert [(one.name, one.kind) for one in found.signature.inputs] == [("age", ""), ("city", ""), ("since", "datetime")]
+
+
+async def test_without_columns_and_a_usable_example_a_sample_is_asked_for(inspect):
+    plain = mlflow_folders.pipeline(dated())
+    found = await refused(inspect, archives.as_zip(plain), "mlflow-code")
+    assert found.code is Reason.SAMPLE_NEEDED
+    found = await refused(inspect, archives.as_zip(with_example(plain, None, b"{")), "mlflow-code")
+    assert found.code is Reason.SAMPLE_NEEDED
+    assert "example in input_example.json is not used" in found.detail
+    found = await refused(
+        inspect, archives.as_zip(with_example(plain, None, {"columns": ["age"], "data": [[1.5]]})), "mlflow-code"
+    )
+    assert found.code is Reason.SAMPLE_MISMATCH
+
+
+async def test_parameters_beside_an_example_for_serving_are_no_part_of_the_rows(inspect):
+    files = with_example(folder("skops"), COLUMNS, None, {"dataframe_split": SPLIT, "params": {"temperature": 0.5}})
+    found = await accepted(inspect, archives.as_zip(files), "mlflow")
+    assert (found.report.sample, found.report.rows_tested, found.report.warnings) == ("brought", 3, ())
+
+
+async def test_a_scripted_network_takes_the_shape_of_the_example(inspect):
+    files = with_example(network("model.pth", networks.scripted(DENSE)), None, [[0.5, 1.5, 2.5, 3.5]])
+    found = await accepted(inspect, archives.as_zip(files), "mlflow-code", limits=NETWORK)
+    assert found.report.sample == "brought"
+    assert found.signature.inputs[0].shape == (-1, 4)
+
+
+# ---- Python
+
+
+CODE = {
+    "shop/__init__.py": "from shop.scaling import doubled\n",
+    "shop/scaling.py": "from rules.factors import FACTOR\n\n\ndef doubled(rows):\n    return rows * FACTOR\n",
+    "rules/factors.py": "FACTOR = 2.0\n",
+}
+
+
+@pytest.fixture
+def doubling(tmp_path, monkeypatch):
+    """A folder with a pipeline that calls a function of a package of its author's, which is not there any more."""
+    for name, text in CODE.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with monkeypatch.context() as training:
+        training.syspath_prepend(tmp_path)
+        doubled = importlib.import_module("shop").doubled
+        rows = artifacts.numbers(20)
+        model = make_pipeline(FunctionTransformer(doubled), LinearRegression()).fit(rows, rows.f0)
+        files = mlflow_folders.pipeline(model, COLUMNS)
+    for name in ("shop", "shop.scaling", "rules", "rules.factors"):
+        del sys.modules[name]
+    return files
+
+
+async def test_python_that_was_logged_with_the_model_is_imported(inspect, doubling):
+    found = await refused(inspect, archives.as_zip(doubling), "mlflow-code")
+    assert found.code is Reason.MISSING_DEPENDENCY
+    await accepted(inspect, archives.as_zip(mlflow_folders.with_code(doubling, CODE)), "mlflow-code")
+
+
+async def test_python_in_a_folder_of_data_is_never_imported(inspect):
+    files = mlflow_folders.with_code(folder("skops", COLUMNS), {"sklearn_extra.py": "raise SystemExit('imported')\n"})
+    await accepted(inspect, archives.as_zip(files), "mlflow")
+
+
+async def test_a_python_model_is_refused_with_what_to_push_instead(inspect):
+    found = await refused(inspect, archives.as_zip(mlflow_folders.python_model()), "mlflow-code")
+    assert "python_model.pkl" in found.detail
+    assert "format python" in found.detail
+    assert "locked requirements.txt" in found.detail
+    wheel = "shop-1.0-py3-none-any.whl"
+    found = await refused(inspect, archives.as_zip(mlflow_folders.python_model(wheel)), "mlflow-code")
+    assert wheel in found.detail
+    assert "artifacts/" in found.detail
 
 
 async def test_an_example_that_the_model_cannot_answer_is_left_out_and_said(inspect):

@@ -137,3 +137,26 @@ async def test_the_framework_alone_would_read_them():
     )
     said, _ = await process.communicate(artifacts.onnx_weights_elsewhere("etc/passwd"))
     assert said == b"loaded\n"
+
+
+@pytest.mark.parametrize("batch", ["n", 1, 3])
+async def test_one_number_for_all_rows_is_left_out_of_the_answers_and_said(inspect, warm_bench, batch):
+    data = artifacts.onnx_with_a_loss(batch)
+    found = await accepted(inspect, data, "onnx", b"a,b\n1,2\n3,4\n")
+    assert [one.name for one in found.signature.outputs] == ["y"]
+    assert any(warning.startswith("loss: ") and "left out" in warning for warning in found.report.warnings)
+    async with warm_bench.start(warm_bench.spec(data, "onnx", signature=found.signature)) as runner:
+        await runner.load()
+        _result, outputs = await runner.run(x=np.ones((4, 2), np.float32))
+    assert {name: array.tolist() for name, array in outputs.items()} == {"y": [[2.0, 2.0]] * 4}
+
+
+async def test_one_number_that_a_graph_has_a_default_for_is_no_input(inspect, warm_bench):
+    data = artifacts.onnx_scaled(default=True)
+    found = await accepted(inspect, data, "onnx", b"a,b\n1,2\n")
+    assert [one.name for one in found.signature.inputs] == ["x"]
+    async with warm_bench.start(warm_bench.spec(data, "onnx", signature=found.signature)) as runner:
+        await runner.load()
+        assert (await runner.run(x=np.ones((1, 2), np.float32)))[1]["y"].tolist() == [[3.0, 3.0]]
+    without = await refused(inspect, artifacts.onnx_scaled(default=False), "onnx", b"a,b\n1,2\n")
+    assert (without.code, "'scale' has no batch axis" in without.detail) == (Reason.SIGNATURE_UNSUPPORTED, True)

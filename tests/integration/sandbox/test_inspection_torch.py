@@ -119,6 +119,41 @@ async def test_an_output_that_is_not_row_by_row_is_refused(inspect):
     assert "output_1" in found.detail
 
 
+class WithLoss(nn.Module):
+    """Answers each row, and one number for all."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"loss": x.mean(), "logits": x * 2}
+
+
+async def test_one_number_for_all_rows_is_left_out_of_the_answers_and_said(inspect):
+    data = networks.scripted(WithLoss())
+    found = await accepted(inspect, data, "torchscript", b"[[1.0, 2.0], [3.0, 4.0]]", limits=LIMITS)
+    assert [(one.name, one.shape) for one in found.signature.outputs] == [("logits", (-1, 2))]
+    assert any(warning.startswith("loss: ") and "left out" in warning for warning in found.report.warnings)
+
+
+class Keyed(nn.Module):
+    """Takes its tensors by name."""
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        return features["age"] + 2 * features["pixels"].sum(1)
+
+
+async def test_a_dictionary_of_tensors_has_the_keys_of_the_sample(inspect, warm_bench):
+    data = networks.scripted(Keyed())
+    sample = b'[{"age": 1.5, "pixels": [1.0, 2.0]}, {"age": 2.5, "pixels": [3.0, 4.0]}]'
+    found = await accepted(inspect, data, "torchscript", sample, "sample.json", limits=LIMITS)
+    assert {one.name for one in found.signature.inputs} == {"age", "pixels"}
+    async with warm_bench.start(warm_bench.spec(data, "torchscript", limits=LIMITS, signature=found.signature)) as runner:
+        await runner.load()
+        given = {one.name: np.ones((2, *one.shape[1:]), one.dtype.numpy) for one in found.signature.inputs if one.name == "age"}
+        _result, outputs = await runner.run(pixels=np.array([[1, 2], [3, 4]], np.float32), **given)
+    assert outputs["output"].tolist() == [7.0, 15.0]
+    without = await refused(inspect, data, "torchscript", limits=LIMITS)
+    assert (without.code, "dictionary of tensors" in without.detail) == (Reason.SAMPLE_NEEDED, True)
+
+
 class Writes(nn.Module):
     """Writes a file while it answers: TorchScript may call `torch.save`, and `aten::save` with a path."""
 

@@ -1,6 +1,7 @@
 """Python classes in real runners: what they bring, what they answer, and what is said of those that cannot."""
 
 import importlib.util
+import json
 import sys
 import zipfile
 from importlib import metadata
@@ -131,10 +132,47 @@ async def test_a_class_without_a_signature_takes_the_samples_columns(inspect):
     assert needed.code is Reason.SAMPLE_NEEDED
 
 
+async def test_a_class_without_a_signature_takes_pictures_lists_dates_and_wide_numbers_as_the_sample_has_them(inspect):
+    rows = [
+        {"image": [[1, 2], [3, 4]], "tags": ["new", "red"], "account": 2**60 + 1, "day": "2026-05-17"},
+        {"image": [[5, 6], [7, 8]], "tags": ["old", "red"], "account": 2**60 + 3, "day": "2026-05-18"},
+    ]
+    body = """
+        assert inputs['image'].shape[1:] == (2, 2) and inputs['tags'].shape[1:] == (2,), inputs
+        return {'sum': inputs['image'].sum(axis=(1, 2)), 'first': inputs['tags'][:, 0], 'account': inputs['account']}
+    """
+    found = await accepted(inspect, predicting(body), "python", json.dumps(rows).encode(), "sample.json")
+    assert [(one.name, one.dtype, one.shape, one.kind) for one in found.signature.inputs] == [
+        ("image", Dtype.FP64, (-1, 2, 2), ""),
+        ("tags", Dtype.BYTES, (-1, 2), ""),
+        ("account", Dtype.INT64, (-1,), ""),
+        ("day", Dtype.BYTES, (-1,), "datetime"),
+    ]
+    assert [(one.name, one.dtype) for one in found.signature.outputs] == [
+        ("sum", Dtype.FP64),
+        ("first", Dtype.BYTES),
+        ("account", Dtype.INT64),
+    ]
+
+
+async def test_a_sample_without_columns_is_told_from_none(inspect):
+    found = await refused(inspect, predicting("return inputs['x']"), "python", b'{"x": [[1, 2], [3]]}', "sample.json")
+    assert found.code is Reason.SAMPLE_NEEDED
+    assert "lists of one length" in found.detail
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
         ("return inputs['x'] * 2", {"output": [2.0, 4.0]}),
+        ("import numpy\nreturn numpy.array(['2026-05-17', 'NaT'], 'datetime64[D]')", {"output": ["2026-05-17", None]}),
+        ("import datetime\nreturn {'d': [datetime.date(2026, 5, 17)] * 2}", {"d": ["2026-05-17"] * 2}),
+        ("import pandas\nreturn [pandas.Timestamp('2026-05-17T08:30')] * 2", {"output": ["2026-05-17T08:30:00"] * 2}),
+        (
+            "import pandas as p\nreturn p.DataFrame({'n': [1, 2], 't': ['u', None], 'd': p.to_datetime(['2026-05-17', None])})",
+            {"n": [1, 2], "t": ["u", None], "d": ["2026-05-17T00:00:00.000000", None]},
+        ),
+        ("import pandas\nreturn pandas.DataFrame([[1, 2], [3, 4]])", {"output": [[1, 2], [3, 4]]}),
         ("return list(inputs['x'])", {"output": [1.0, 2.0]}),
         ("return {'a': inputs['x'] > 1, 'b': ['u', 'v']}", {"a": [False, True], "b": ["u", "v"]}),
         ("return [[1, 2], [3, 4]]", {"output": [[1, 2], [3, 4]]}),
@@ -395,6 +433,8 @@ async def test_what_is_wrong_with_a_class_is_said_in_its_authors_words(warm_benc
         "[{'name': 'x', 'datatype': 'FP32', 'columns': ['a']}]",
         "[{'name': 'x', 'datatype': 'FP32'}, {'name': 'x', 'datatype': 'FP32'}]",
         "[{'name': 'x', 'datatype': 'FP32', 'size': 3}]",
+        "[{'name': 'x', 'datatype': 'FP32', 'kind': 'datetime'}]",
+        "[{'name': 'x', 'datatype': 'BYTES', 'kind': 'wide'}]",
     ],
 )
 async def test_a_signature_that_is_none_is_refused_with_what_is_wrong_in_it(warm_bench, signature):

@@ -107,6 +107,9 @@ def test_an_empty_folder_is_refused(client, standin, tmp_path):
         (("model.py", "weights.pt"), "torch-state"),
         (("model.py", "net/pytorch_model.bin"), "torch-state"),
         (("modelkeep.toml", "weights.safetensors"), "torch-state"),
+        (("saved_model.pb", "variables/variables.index", "fingerprint.pb"), "tensorflow"),
+        (("1/saved_model.pb", "1/variables/variables.data-00000-of-00001"), "tensorflow"),
+        (("model.py", "net/saved_model.pb"), "python"),
         (("readme.txt",), ""),
     ],
 )

@@ -25,7 +25,13 @@ def test_every_row_gets_its_own_answer_and_no_piece_is_of_a_size_that_is_not_tak
     assert len(sizes) == (-(-rows // most) if most else 1)
 
 
-@pytest.mark.parametrize("answer", [np.ones(1), np.ones(3), np.float64(1)])
+@pytest.mark.parametrize("answer", [np.ones(1), np.ones(3)])
 def test_an_answer_that_is_not_row_by_row_is_refused(answer):
     with pytest.raises(RuntimeError, match="the rows come first"):
         in_pieces({"x": np.ones((3, 1))}, 2, 2, lambda _inputs: {"y": np.asarray(answer)})
+
+
+def test_one_value_for_all_rows_is_that_of_the_first_piece():
+    answer = in_pieces({"x": np.arange(5.0)}, 2, 2, lambda inputs: {"y": inputs["x"], "loss": np.asarray(inputs["x"].sum())})
+    assert answer["y"].tolist() == [0, 1, 2, 3, 4]
+    assert answer["loss"].tolist() == 1

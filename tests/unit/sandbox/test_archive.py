@@ -4,10 +4,12 @@ Where it can be shown, a control says that a plain extractor would have been foo
 """
 
 import io
+import lzma
 import os
 import stat
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 
@@ -26,6 +28,8 @@ PACKERS = {
     "zip deflated": lambda files: as_zip(files, zipfile.ZIP_DEFLATED),
     "tar": as_tar,
     "tar.gz": lambda files: as_tar(files, "w:gz"),
+    "tar.bz2": lambda files: as_tar(files, "w:bz2", compresslevel=1),
+    "tar.xz": lambda files: as_tar(files, "w:xz", preset=0),
 }
 
 
@@ -112,6 +116,21 @@ def test_large_members_with_sizes_in_64_bits_are_read():
 def test_an_archive_inside_stays_closed(pack):
     inner = as_zip({"../../evil": b"x"})
     assert read(pack({"inner.zip": inner, "b": b""})) == {"inner.zip": inner, "b": b""}
+
+
+APPLE = b"\x00\x05\x16\x07"
+
+
+def test_what_macos_writes_beside_the_files_is_left_out(pack):
+    beside = {"._MLmodel": APPLE, "data/._weights.bin": APPLE, "._data": APPLE, "a b/._ü.txt": APPLE, "._.": APPLE}
+    assert read(pack({**beside, **FILES})) == FILES
+    inside = {f"model/{name}": data for name, data in {**FILES, **beside}.items()}
+    assert read(pack({"._model": APPLE, **inside})) == FILES
+
+
+def test_a_name_that_only_looks_like_those_of_macos_stays(pack):
+    files = {"._weights.bin": b"abc", "a/._": b"d", "a/._b": b"e", "b": b"f"}
+    assert read(pack(files)) == files
 
 
 def test_tar_with_a_dot_in_front_and_a_top_folder_is_read():
@@ -273,11 +292,40 @@ def test_more_than_the_bound_is_refused(pack):
 
 def test_a_bomb_is_refused_by_its_ratio(monkeypatch):
     monkeypatch.setattr(archive, "HARMLESS", 1 << 20)
-    for pack in (PACKERS["zip deflated"], PACKERS["tar.gz"]):
+    for pack in (PACKERS[name] for name in ("zip deflated", "tar.gz", "tar.bz2", "tar.xz")):
         data = pack({"zeros": bytes(8 << 20)})
         assert archive.HIGHEST_RATIO * len(data) < 8 << 20  # the control: it is one
         refused(data)
         assert read(pack({"zeros": bytes(1 << 19)}))
+
+
+@pytest.mark.parametrize("kind", ["tar.gz", "tar.bz2", "tar.xz"])
+def test_a_bomb_is_not_unpacked_to_its_end(monkeypatch, kind):
+    monkeypatch.setattr(archive, "HARMLESS", 1 << 20)
+    monkeypatch.setattr(archive, "MOST_FILES", 100)
+    data = PACKERS[kind]({"zeros": bytes(64 << 20)})
+    assert archive.kind(data) == kind
+    tracemalloc.start()
+    try:
+        refused(data)
+        least = tracemalloc.get_traced_memory()[1]
+        with tarfile.open(fileobj=io.BytesIO(data)) as opened:  # the control: a plain reader takes all of it
+            assert len(opened.extractfile("zeros").read()) == 64 << 20
+        assert least < 32 << 20 < 64 << 20 <= tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_xz_that_asks_for_much_memory_is_refused():
+    plain = as_tar({"a": b"abc"})
+    data = bytearray(lzma.compress(plain, lzma.FORMAT_XZ, filters=[{"id": lzma.FILTER_LZMA2, "preset": 0}]))
+    assert read(bytes(data)) == {"a": b"abc"}  # the control
+    head = data.index(b"\x21\x01", 12)  # the filter's number, the length of what is said of it, and the size of its dictionary
+    data[head + 2] = 38  # a gigabyte
+    size = (data[12] + 1) * 4
+    data[12 + size - 4 : 12 + size] = struct.pack("<I", zlib.crc32(bytes(data[12 : 12 + size - 4])))
+    assert lzma.decompress(bytes(data)) == plain  # a plain reader would
+    assert "emory" in refused(bytes(data), Reason.TRUNCATED)
 
 
 def test_too_many_files_are_refused(pack):
@@ -410,7 +458,10 @@ def test_a_damaged_archive_is_refused_or_gives_files_as_they_were_named(data):
         assert sum(map(len, found.values())) <= sum(map(len, FILES.values()))
 
 
-@given(st.binary(max_size=600), st.sampled_from([b"", b"PK\3\4", b"PK\5\6", b"\x1f\x8b\x08", bytes(257) + b"ustar\x0000"]))
+@given(
+    st.binary(max_size=600),
+    st.sampled_from([b"", b"PK\3\4", b"PK\5\6", b"\x1f\x8b\x08", b"BZh11AY&SY", b"\xfd7zXZ\0", bytes(257) + b"ustar\x0000"]),
+)
 def test_whatever_the_bytes_nothing_but_a_refusal_comes(data, start):
     with pytest.raises(CannotLoad):
         archive.contents(start + data)

@@ -89,6 +89,14 @@ def test_scientific_tiffs_become_grey(picture, expected):
     assert np.allclose(colour(encoded(picture, "TIFF")), [expected] * 3, atol=1)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_float_picture_with_a_value_that_is_no_number_is_refused_in_words(value):
+    pixels = np.full((8, 8), 0.5, dtype=np.float32)
+    pixels[3, 4] = value
+    with pytest.raises(BadImageError, match="no numbers"):
+        tensor(encoded(Image.fromarray(pixels), "TIFF"))
+
+
 def test_a_cmyk_jpeg_has_its_colours():
     data = encoded(Image.new("CMYK", (64, 64), (0, 255, 255, 0)), "JPEG")
     assert np.allclose(colour(data), [254, 0, 0], atol=6)
@@ -107,13 +115,25 @@ def test_an_animation_shows_its_first_frame():
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize(("kind", "size"), [("PNG", (40, 40)), ("JPEG", (80, 40)), ("JPEG", (40, 80))])
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        ("PNG", (40, 40)),
+        ("PNG", (80, 40)),
+        ("JPEG", (80, 40)),
+        ("JPEG", (40, 80)),
+        ("WEBP", (80, 40)),
+        ("TIFF", (40, 40)),
+        ("TIFF", (80, 40)),
+        ("TIFF", (40, 80)),
+    ],
+)
 def test_orientation_is_honoured_as_pillow_does_it(orientation, kind, size):
     random = np.random.default_rng(1)
     picture = Image.fromarray(random.integers(0, 255, (4, 4, 3)).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    turned = encoded(picture, kind, exif=exif, **({"quality": 95} if kind == "JPEG" else {}))
+    turned = encoded(picture, kind, exif=exif, **{"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}.get(kind, {}))
     upright = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
     expected = picture if orientation == 1 else picture.transpose(Image.Transpose(upright[orientation]))
     spec = ImageSpec(size=8, crop=1.0, mean=(0, 0, 0), std=(1, 1, 1))

@@ -203,11 +203,13 @@ def test_a_made_up_picture_is_a_picture():
             (Column("x", Dtype.INT64, nullable=True, shape=(2, 1)), Column("y", Dtype.INT64)),
         ),
         ("[[[1, 2], [3]]]", ()),
-        ('[[["a"]]]', ()),
+        ('[[["a", "b"]]]', (Column("", Dtype.BYTES, shape=(1, 2)),)),
+        ('[{"tags": ["a", null], "y": 1}]', (Column("tags", Dtype.BYTES, nullable=True, shape=(2,)), Column("y", Dtype.INT64))),
+        ('[[[{"a": 1}]]]', ()),
         ('[{"x": [1]}, {"y": [1]}]', ()),
     ],
 )
-def test_nested_lists_of_numbers_tell_their_shapes(text, columns):
+def test_nested_lists_tell_their_shapes(text, columns):
     assert read(text, "s.json").columns == columns
 
 

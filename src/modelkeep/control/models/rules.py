@@ -148,17 +148,22 @@ class Findings(msgspec.Struct, frozen=True):
     hooks: Hooks | None = None
 
 
+_TO_ONNX = (
+    "Convert TensorFlow and Keras models to ONNX where they were made: python -m tf2onnx.convert --saved-model FOLDER "
+    "--output model.onnx, or model.export('model.onnx', format='onnx')."
+)
 _ELSEWHERE = {
-    (".pb", ".keras", ".h5", ".hdf5", ".tflite"): (
-        "Convert TensorFlow and Keras models to ONNX where they were made: python -m tf2onnx.convert --saved-model FOLDER "
-        "--output model.onnx, or model.export('model.onnx', format='onnx')."
-    ),
+    (".pb", ".keras", ".h5", ".hdf5", ".tflite"): _TO_ONNX,
     (".safetensors", ".ckpt"): (
         "They hold weights without the model they belong to. Save the model itself, with torch.export.save or "
         "torch.jit.script(model).save, or push the weights in a folder with their class: model.py."
     ),
 }
 """What to do with files of suffixes that models are known by and that no runner takes."""
+
+
+_NOT_YET = {"tensorflow": _TO_ONNX, "keras": _TO_ONNX}
+"""What to do with formats that have a name and no runner; the client names SavedModels so."""
 
 
 class Formats:
@@ -175,6 +180,8 @@ class Formats:
     def choose(self, filename: str, declared: str = "") -> tuple[Format, str]:
         """Return format and runner for a file: the declared format, or the one its suffix belongs to."""
         if declared:
+            if declared in _NOT_YET:
+                raise UnsupportedFormat(f"The format {declared!r} cannot be served as it is. {_NOT_YET[declared]}")
             if declared not in self._by_name:
                 raise UnsupportedFormat(f"The format {declared[:40]!r} cannot be served here. {self._supported()}")
             return self._by_name[declared]

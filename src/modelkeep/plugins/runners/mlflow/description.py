@@ -7,7 +7,7 @@ import msgspec
 
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import CannotLoad, Column
-from modelkeep.contracts.signature import Dtype
+from modelkeep.contracts.signature import DATETIME, Dtype
 
 NAME: Final = "MLmodel"
 _EXAMPLE: Final = "saved_input_example_info"
@@ -23,6 +23,7 @@ _COLUMN_TYPES: Final = {
     "float": Dtype.FP32,
     "double": Dtype.FP64,
     "string": Dtype.BYTES,
+    "datetime": Dtype.BYTES,
 }
 _TENSOR_TYPES: Final = {
     "bool": Dtype.BOOL,
@@ -40,7 +41,8 @@ _TENSOR_TYPES: Final = {
 class Description(msgspec.Struct, frozen=True):
     """What `MLmodel` says. `columns` is empty where none can be served, and `why` says what stands against it.
 
-    `examples` are the files in which an input example may be, the best one first.
+    `examples` are the files in which an input example may be, the best one first. `code` is the folder of the Python that was
+    logged with the model ("" for none).
     """
 
     flavours: dict[str, dict[str, Any]]
@@ -48,6 +50,7 @@ class Description(msgspec.Struct, frozen=True):
     columns: tuple[Column, ...] = ()
     why: str = ""
     examples: tuple[str, ...] = ()
+    code: str = ""
 
 
 def read(data: bytes) -> Description:
@@ -61,7 +64,9 @@ def read(data: bytes) -> Description:
     except (RecursionError, ValueError) as error:
         raise _unreadable(" ".join(str(error).split())[:200]) from error
     named = {str(name): options for name, options in flavours.items()}
-    return Description(named, str(tree.get("mlflow_version", ""))[:40], columns, why, _examples(tree))
+    code = named.get("python_function", {}).get("code")
+    told = code if isinstance(code, str) else ""
+    return Description(named, str(tree.get("mlflow_version", ""))[:40], columns, why, _examples(tree), told)
 
 
 def _examples(tree: dict[str, Any]) -> tuple[str, ...]:
@@ -112,7 +117,8 @@ def _columns(signature: Any) -> tuple[tuple[Column, ...], str]:  # noqa: ANN401 
         name, dtype = str(one.get("name", ""))[:1000], _COLUMN_TYPES.get(str(one.get("type")))
         if dtype is None:
             return (), f"its column {name[:100]!r} is of the type {str(one.get('type'))[:40]!r}, which is not served"
-        found.append(Column(name, dtype, nullable=one.get("required") is False or one.get("optional") is True))
+        nullable = one.get("required") is False or one.get("optional") is True
+        found.append(Column(name, dtype, nullable, kind=DATETIME if one["type"] == DATETIME else ""))
     return tuple(found), ""
 
 

@@ -1,7 +1,8 @@
 """The rows that MLflow saves beside a model as its input example, as a sample in JSON: rows, records, or columns by name.
 
 `input_example.json` has a table as `{"columns", "data"}`, an array as nested lists, anything else as it is. What MLflow would
-be sent, `serving_input_example.json`, wraps the same in `inputs` or `dataframe_split`. It is read where the first cannot be.
+be sent, `serving_input_example.json`, wraps the same in `inputs` or `dataframe_split`, with `params` beside it where the model
+takes some. It is read where the first cannot be.
 """
 
 import json
@@ -13,7 +14,8 @@ import msgspec
 from modelkeep.plugins.runners.mlflow.description import Description
 
 LARGEST: Final = 1 << 20
-_WRAPPED: Final = ("inputs", "instances", "dataframe_split", "dataframe_records")
+_WRAPPED: Final = {"inputs", "instances", "dataframe_split", "dataframe_records"}
+_PARAMETERS: Final = "params"
 _SPLIT: Final = {"columns", "data", "index"}
 
 
@@ -40,8 +42,9 @@ def _read(data: bytes) -> Any:  # noqa: ANN401 - any JSON
 
 
 def _rows(example: Any) -> Any:  # noqa: ANN401 - as above
-    if isinstance(example, dict) and len(example) == 1 and next(iter(example)) in _WRAPPED:
-        return _rows(next(iter(example.values())))
+    wrapped = example.keys() - {_PARAMETERS} if isinstance(example, dict) else set()
+    if len(wrapped) == 1 and wrapped <= _WRAPPED:
+        return _rows(example[wrapped.pop()])
     if isinstance(example, dict) and "data" in example and example.keys() <= _SPLIT:
         return _table(example.get("columns"), example["data"])
     if isinstance(example, dict) and example and not any(isinstance(one, list | dict) for one in example.values()):

@@ -24,7 +24,7 @@ from modelkeep.contracts.runner import (
     Runner,
 )
 from modelkeep.contracts.signature import Layout, Signature
-from modelkeep.plugins.runners.mlflow import description, example
+from modelkeep.plugins.runners.mlflow import code, description, example, pyfunc
 from modelkeep.plugins.runners.mlflow.description import Description
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ class MlflowRunner:
         assumed = not options.sample and options.signature is None
         known = msgspec.structs.replace(options, sample=told.columns) if assumed else options
         rows, unusable = example.sample(told, artifact.files) if assumed else (b"", "")
+        if artifact.format == "mlflow-code":
+            code.importable(told.code, artifact.files)
         try:
             model = runner().load(inner, known)
         except CannotLoad as error:
@@ -85,6 +87,9 @@ class MlflowRunner:
                 raise CannotLoad(error.reason, detail) from error
             if assumed and told.columns and error.reason is Reason.SAMPLE_MISMATCH:
                 raise CannotLoad(Reason.LOAD_FAILED, f"MLmodel's signature is not the model's own: {error.detail}") from error
+            if assumed and error.reason is Reason.SAMPLE_NEEDED:
+                why = f"The columns in MLmodel are not used: {told.why}." if told.why else ""
+                raise CannotLoad(error.reason, " ".join(filter(None, (error.detail, why, unusable))), rows) from error
             raise
         found = (CompilableModel if isinstance(model, Compilable) else MlflowModel)(model, told, flavour)
         found.bring(rows, unusable)
@@ -144,6 +149,7 @@ def _choose(told: Description, files: Mapping[str, memoryview | bytes]) -> tuple
             inside = [f"{path}/{name}" for name in _NETWORKS]
             path = next((one for one in inside if one in files), inside[0])
         return flavour, path
+    pyfunc.refuse(told.flavours, files)
     found = ", ".join(sorted(told.flavours))[:200] or "none"
     served = ", ".join(_PLACES)
     raise CannotLoad(

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from modelkeep.contracts.dates import without_dates
 from modelkeep.contracts.signature import Dtype, TensorSpec
 
 if TYPE_CHECKING:
@@ -132,27 +133,8 @@ def _dense(answer: Any) -> "NDArray[np.generic]":  # noqa: ANN401 - arrays, tabl
         answer = answer.toarray()
     array = np.asarray(answer)
     if array.dtype.kind == "M" or array.dtype == object:
-        return _without_dates(array)
+        return without_dates(array)
     return array.astype(np.float64, copy=False) if array.dtype.kind == "f" else array
-
-
-def _without_dates(array: "NDArray[Any]") -> "NDArray[np.generic]":
-    """Dates, and objects of which some may be, as texts in ISO 8601; a missing one as None."""
-    import numpy as np
-
-    if array.dtype == object and not any(hasattr(one, "isoformat") for one in array.reshape(-1).tolist()):
-        return array
-    texts = np.empty(array.size, dtype=object)
-    if array.dtype == object:
-        texts[:] = [_iso(one) if hasattr(one, "isoformat") else one for one in array.reshape(-1).tolist()]
-    else:
-        said = np.datetime_as_string(array).reshape(-1).tolist()
-        texts[:] = [None if one == "NaT" else one for one in said]
-    return texts.reshape(array.shape)
-
-
-def _iso(date: Any) -> str | None:  # noqa: ANN401 - dates of Python and of pandas
-    return str(date.isoformat()) if date == date else None  # noqa: PLR0124 - NaT differs from itself
 
 
 def _label(answer: Any) -> "NDArray[np.generic]":  # noqa: ANN401 - as above

@@ -72,5 +72,7 @@ class TorchRunner:
         if archive.kind not in {Kind.SCRIPT, Kind.PROGRAM}:
             weights.refuse(archive, artifact.data)
         settle(options.threads)
-        load = script.load if archive.kind is Kind.SCRIPT else program.load
-        return TorchModel(load(artifact.data, archive.names), options)
+        if archive.kind is Kind.PROGRAM:
+            return TorchModel(program.load(artifact.data, archive.names), options)
+        keys = [one.name for one in (options.signature.inputs if options.signature else options.sample)]
+        return TorchModel(script.load(artifact.data, archive.names, keys), options)

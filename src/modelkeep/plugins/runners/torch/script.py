@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from modelkeep.contracts.rejections import Reason
@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from torch import Tensor, dtype
 
 
-def load(data: bytes, names: Container[str]) -> Network:
-    """Return the module, ready to answer; `names` are in the archive. Raises `CannotLoad`, or whatever torch raises."""
+def load(data: bytes, names: Container[str], keys: Sequence[str] = ()) -> Network:
+    """Return the module, ready to answer; `names` are in the archive. Raises `CannotLoad`, or whatever torch raises.
+
+    `keys`: what the sample, or the signature, calls what goes in: those of a module that takes a dictionary of tensors.
+    """
     import torch
 
     with warnings.catch_warnings():
@@ -23,14 +26,34 @@ def load(data: bytes, names: Container[str]) -> Network:
     if not hasattr(module, "forward"):
         raise CannotLoad(Reason.NOT_A_MODEL, "The module has no forward().")
     module.eval()
-    arguments = _arguments(module)
+    keyed = _keyed(module)
+    arguments = _of_keys(keyed, keys) if keyed else _arguments(module)
     names = [one.name for one in arguments]
 
     def call(tensors: "Mapping[str, Tensor]") -> Any:  # noqa: ANN401 - whatever it answers
-        return module(**{name: tensors[name] for name in names if name in tensors})
+        given = {name: tensors[name] for name in names if name in tensors}
+        return module(given) if keyed else module(**given)
 
     details = {"module": str(module.original_name), "form": "traced" if arguments[0].shape else "scripted"}
     return Network(call, arguments, _floating(module), None, "TorchScript", details)
+
+
+def _keyed(module: Any) -> str:  # noqa: ANN401 - torch carries no types that help here
+    """The name of the one argument, where that is a dictionary of tensors by name; "" for any other module."""
+    needed = [one for one in module.forward.schema.arguments[1:] if not one.has_default_value()]
+    if len(needed) != 1 or needed[0].type.kind() != "DictType":
+        return ""
+    kinds = needed[0].type.getKeyType().kind(), needed[0].type.getValueType().kind()
+    return str(needed[0].name) if kinds == ("StringType", "TensorType") else ""
+
+
+def _of_keys(keyed: str, keys: Sequence[str]) -> tuple[Argument, ...]:
+    if not keys or "" in keys:
+        detail = (
+            f"forward() takes {keyed}, a dictionary of tensors, and the file does not say of which. Send rows with its keys."
+        )
+        raise CannotLoad(Reason.SAMPLE_NEEDED, detail)
+    return tuple(map(Argument, keys))
 
 
 def _arguments(module: Any) -> tuple[Argument, ...]:  # noqa: ANN401 - torch carries no types that help here

@@ -167,7 +167,8 @@ def _answer(network: Network, wants: Mapping[str, Want], count: int) -> "dict[st
         raise CannotLoad(Reason.SIGNATURE_UNSUPPORTED, str(error)) from error
     except Exception:  # noqa: BLE001 - a network may raise anything; what it says of real rows is what people are told
         return {}
-    return answer if all(one.dim() and len(one) == count for one in answer.values()) else {}
+    rows = {name: one for name, one in answer.items() if one.dim()}  # what is one number for all is left out of the answers
+    return rows if all(len(one) == count for one in rows.values()) else {}
 
 
 def _opened(network: Network, wants: dict[str, Want], count: int) -> dict[str, tuple[int, ...]]:
