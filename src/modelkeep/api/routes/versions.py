@@ -19,6 +19,7 @@ from modelkeep.api.schemas.wire import Page, located
 from modelkeep.api.services import Behind, Services
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import (
+    BeingRemoved,
     DamagedFile,
     InvalidName,
     MasterKeyMissing,
@@ -73,7 +74,7 @@ Number = Annotated[int, Path(ge=1, le=LARGEST_NUMBER, description="The version's
 @raises(
     *(CodeFormatsOff, InvalidName, ModelArchived, ModelNotFound, UnsupportedFormat),
     *(uploads.InvalidUpload, IdempotencyKeyReused, InvalidLabels, InvalidMultipart, InvalidPreprocess),
-    *(MasterKeyMissing, StorageUnavailable),
+    *(BeingRemoved, MasterKeyMissing, StorageUnavailable),
 )
 async def upload_version(
     *,
