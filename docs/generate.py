@@ -19,6 +19,7 @@ from modelkeep.app.cli.program import app
 from modelkeep.app.settings import Settings, described
 from modelkeep.contracts.errors import all_errors
 from modelkeep.contracts.rejections import ADVICE
+from modelkeep.infra import storage_metrics
 from modelkeep.infra.problems import STATUS
 from modelkeep.infra.tally import BUDGET, DROPPED, OTHER
 from modelkeep.serving.coercion import TABLE, Taken
@@ -106,7 +107,7 @@ def metrics() -> str:
     """Every metric that the server exports."""
     rows = [
         f"| `{one.name}` | {one.kind} | {', '.join(f'`{label}`' for label in one.labels)} | {one.about} |"
-        for one in sorted(FAMILIES, key=lambda one: one.name)
+        for one in sorted((*FAMILIES, *storage_metrics.FAMILIES), key=lambda one: one.name)
     ]
     return f"""{_MADE}
 # Metrics

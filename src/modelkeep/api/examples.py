@@ -266,7 +266,7 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "PredictionFactsPage": [_page(_FACTS)],
     "PredictionRecord": [_RECORDED],
     "Promote": [{"version": 3}],
-    "Replay": [{**_REPLAY_FACTS, "details": {"differing": [_DIFFERING], "skipped": []}}],
+    "Replay": [{**_REPLAY_FACTS, "details": {"differing": [_DIFFERING], "skipped": [], "forgotten": 0}}],
     "ReplayFactsPage": [_page(_REPLAY_FACTS)],
     "Safety": [_SAFETY],
     "SetUp": [{"token": "mks_printed_by_modelkeep_serve", "name": "ada"}],

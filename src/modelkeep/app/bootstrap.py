@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from modelkeep.contracts.storage import BlobStore, NotingStore
     from modelkeep.control.users.events import SetUpDone
     from modelkeep.infra.db import Database, Transaction
+    from modelkeep.infra.storage_metrics import StorageMeter
     from modelkeep.worker.runners import Runners
 
 from modelkeep.api.settings import ApiSettings
@@ -37,6 +38,7 @@ from modelkeep.serving.settings import ServingSettings
 from modelkeep.worker.settings import WorkerSettings
 
 _DATABASE_POLL_S = 0.5
+_METERS = ("api", "worker", "courier", "supervisor", "command")
 
 
 @dataclass(frozen=True)
@@ -161,20 +163,32 @@ def noting_store(storage: StorageSettings, places: Places) -> "NotingStore":
     return store
 
 
-def blob_store(storage: StorageSettings, places: Places) -> "BlobStore":
-    """Return the store of artifacts; raises `Invalid` for settings that cannot be used."""
-    store = noting_store(storage, places)
-    if not storage.master_keys_file:
-        return store
-    from modelkeep.infra.envelopes import MasterKeys
-    from modelkeep.infra.sealed_store import SealedStore
+def blob_store(storage: StorageSettings, places: Places, meter: "StorageMeter | None" = None) -> "BlobStore":
+    """Return the store of artifacts, counted by `meter`; raises `Invalid` for settings that cannot be used."""
+    noting = noting_store(storage, places)
+    store: BlobStore = noting
+    if storage.master_keys_file:
+        from modelkeep.infra.envelopes import MasterKeys
+        from modelkeep.infra.sealed_store import SealedStore
 
-    return SealedStore(store, MasterKeys.read(Path(storage.master_keys_file)))
+        store = SealedStore(noting, MasterKeys.read(Path(storage.master_keys_file)))
+    if meter is None:
+        return store
+    from modelkeep.infra.storage_metrics import MeteredStore
+
+    return MeteredStore(store, meter)
+
+
+def storage_meter(places: Places, role: str) -> "StorageMeter":
+    """Return what counts storage for a process, in a file that the process which replaces it goes on with."""
+    from modelkeep.infra.storage_metrics import StorageMeter
+
+    return StorageMeter(places.storage_metrics, _METERS.index(role))
 
 
 def artifact_opener(storage: StorageSettings, places: Places) -> Callable[[str], Awaitable[int]]:
     """Return how the supervisor opens an artifact: read-only, never looking inside."""
-    store = blob_store(storage, places)
+    store = blob_store(storage, places, storage_meter(places, "supervisor"))
 
     async def open_artifact(digest: str) -> int:
         try:
@@ -205,11 +219,12 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
     from modelkeep.control.models.rules import Formats
     from modelkeep.control.predictions.service import Predictions
     from modelkeep.control.users.events import SetUpDone
+    from modelkeep.infra.blob_claims import ClaimedStore, Claims
     from modelkeep.infra.clock import utc_now
     from modelkeep.infra.prediction_log import history_database
 
     role, places, db, control = _control(told, "api")
-    store = blob_store(role.storage, places)
+    store = ClaimedStore(blob_store(role.storage, places, storage_meter(places, "api")), Claims(db, utc_now))
     await store.sweep()
     history = history_database(role.database, places.data)
     opened = Event()
@@ -326,7 +341,22 @@ async def courier(told: bytes, stop: Event, started: Callable[[], None]) -> None
     )
     idle = IdleReader()
     predictions = Predictions(history, utc_now)
-    loading = HistoryCourier(predictions, places.spools, places.snapshot, role.history, tell=places.loading, idle=idle)
+    meter = storage_meter(places, "courier")
+
+    async def forget_shown() -> int:
+        rows = await control.replays.forget_shown(predictions.missing)
+        meter.rows_forgotten(rows)
+        return rows
+
+    loading = HistoryCourier(
+        predictions,
+        places.spools,
+        places.snapshot,
+        role.history,
+        tell=places.loading,
+        idle=idle,
+        forget_shown=forget_shown,
+    )
     started()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(carrying.run(stop))
@@ -337,13 +367,17 @@ async def courier(told: bytes, stop: Event, started: Callable[[], None]) -> None
 
 
 async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable[[], None]) -> None:
-    """Do the jobs until `stop`."""
+    """Do the jobs, and remove the files that nothing uses any more, until `stop`."""
+    import asyncio
+
     from modelkeep.control.models.service import VALIDATE_VERSION
     from modelkeep.control.predictions.service import Predictions
     from modelkeep.control.replays.service import REPLAY_PREDICTIONS
+    from modelkeep.infra.blob_claims import ClaimedStore, Claims
     from modelkeep.infra.clock import utc_now
     from modelkeep.infra.prediction_log import history_database
     from modelkeep.sandbox import loader
+    from modelkeep.worker.collector import Collector
     from modelkeep.worker.compilation import Compiler, keep_in
     from modelkeep.worker.inspection import RunnerInspector
     from modelkeep.worker.loop import Handler, Worker
@@ -353,7 +387,8 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
     from modelkeep.worker.validation import Validation
 
     role, places, db, control = _control(told, "worker")
-    blobs = blob_store(role.storage, places)
+    meter, claims = storage_meter(places, "worker"), Claims(db, utc_now)
+    blobs = ClaimedStore(blob_store(role.storage, places, meter), claims)
     keep = keep_in(blobs)
     optimiser = Optimiser(runners.start, keep, frozenset(loader.able()), Processor.here())
     inspector = RunnerInspector(runners.start, compiler=Compiler(runners.start, keep), keep=keep, optimiser=optimiser)
@@ -373,7 +408,13 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
     handlers: dict[str, Handler] = {VALIDATE_VERSION: validation, REPLAY_PREDICTIONS: replaying}
     patient = frozenset({REPLAY_PREDICTIONS})
     worker = Worker(db, control.jobs, handlers, role.worker, places.run, patient=patient, tidy=control.replays.forget)
-    await worker.run(stop)
+    collector = Collector(db, control.models, claims, blobs, utc_now, keep_days=role.storage.keep_unused_days, told=meter)
+    collecting = asyncio.create_task(collector.run())
+    try:
+        await worker.run(stop)
+    finally:
+        collecting.cancel()
+        await asyncio.gather(collecting, return_exceptions=True)
     await history.close()
     await db.close()
 

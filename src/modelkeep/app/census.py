@@ -1,9 +1,9 @@
 """All runners that there are, by name, and what they hold together."""
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Protocol
 
-from modelkeep.app.kept import Kept
 from modelkeep.app.residency import Budget
 from modelkeep.app.runner_process import RunnerProcess
 from modelkeep.sandbox.memory import machine_bytes, resident_bytes
@@ -18,6 +18,15 @@ def budget_of_machine(limit_mb: int, min_idle_s: float) -> Budget:
     return Budget(limit_mb << 20 or int(_SHARE_OF_MACHINE * machine_bytes()), min_idle_s)
 
 
+class Named(Protocol):
+    """What has runners of these names."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Their names."""
+        ...
+
+
 class Census(dict[str, RunnerProcess]):
     """The runners, those whose artifact is still being `opening` (with what they are expected to hold), and their template."""
 
@@ -27,7 +36,7 @@ class Census(dict[str, RunnerProcess]):
         self._template_bytes = 0
         self._turns: Iterator[str] = iter(())
 
-    def of(self, kept: Kept) -> Iterable[RunnerProcess]:
+    def of(self, kept: Named) -> Iterable[RunnerProcess]:
         """Return a version's runners, as far as they are there."""
         return filter(None, map(self.get, kept.names))
 
@@ -55,15 +64,23 @@ class Census(dict[str, RunnerProcess]):
         return [(name, self[name]) for name in dict.fromkeys(names) if name in self]
 
     def held_bytes(self) -> int:
-        """Return what all runners hold or are about to, with the template that they are forks of; 0 where there are none."""
+        """Return what all runners hold or are about to, with the template that they are forks of; 0 where there are none.
+
+        With the first runner of a validation, room is kept for one beside it.
+        """
         if not self and not self.opening:
             return 0
-        return self._template_bytes + sum(self.opening.values()) + sum(one.held_bytes for one in self.values())
+        kept_free = {one.ticket: one.reserve_bytes for one in self.values() if one.reserve_bytes}
+        for one in self.values() if kept_free else ():
+            if one.beside in kept_free:
+                kept_free[one.beside] = max(0, kept_free[one.beside] - one.held_bytes)
+        held = sum(one.held_bytes for one in self.values()) + sum(kept_free.values())
+        return self._template_bytes + sum(self.opening.values()) + held
 
     def leaving_bytes(self) -> int:
         """Return how much of it is about to come free."""
         return sum(one.held_bytes for one in self.values() if one.last_moment is not None)
 
-    def bytes_of(self, kept: Kept) -> int:
+    def bytes_of(self, kept: Named) -> int:
         """Return what a version's runners hold; 0 while none of them has loaded."""
         return sum(one.held_bytes for one in self.of(kept) if one.ready)

@@ -9,7 +9,7 @@ from modelkeep.contracts.snapshot import KeepLoaded, Memory, RunnerSpec
 from modelkeep.sandbox.control import Wanted
 
 _RESTS_S = 3.0
-_A_RUNNER = 24 << 20
+A_RUNNER = 24 << 20
 """What a runner holds beside its model, until one of the version has been measured."""
 
 
@@ -61,7 +61,7 @@ class Kept:
     @property
     def expected_bytes(self) -> int:
         """What one more runner of it will hold: as much as the last one, or what validation saw."""
-        return self.measured_bytes or self.spec.memory_bytes + _A_RUNNER
+        return self.measured_bytes or self.spec.memory_bytes + A_RUNNER
 
 
 def at_rest(kept: Iterable[Kept], now: float) -> set[str]:

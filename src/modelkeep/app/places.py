@@ -22,6 +22,11 @@ class Places:
         return self.run / "metrics"
 
     @property
+    def storage_metrics(self) -> Path:
+        """What the other processes count of storage."""
+        return self.metrics / "storage"
+
+    @property
     def loading(self) -> Path:
         """What the courier says of its way with the prediction history."""
         return self.run / "history.loading"

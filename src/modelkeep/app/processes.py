@@ -66,6 +66,7 @@ def serve(settings: "Settings", *, announce: Callable[[str, str], None]) -> None
     ):
         _close_to_others()
         tally.start_fresh(places.metrics)
+        tally.start_fresh(places.storage_metrics)
         quotas.start_fresh(places.quotas)
         host, port = doors[0].getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -80,6 +80,11 @@ class Residency(Generic[T]):
         self._waiting: dict[int, T] = {}
 
     @property
+    def limit_bytes(self) -> int:
+        """What all may hold together."""
+        return self._budget.limit_bytes
+
+    @property
     def waiting(self) -> int:
         """How many wait for room."""
         return len(self._waiting)

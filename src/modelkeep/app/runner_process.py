@@ -34,13 +34,16 @@ class RunnerProcess:
 
     Whoever it is to serve is attached at once, even before it runs, so that none of them can miss its first frame; they are
     told when there is a process, and handed `golden`, which is open on its golden rows (-1 for none). `ticket` names the
-    validation that it is for. `expected_bytes` is what it counts for until it has loaded.
+    validation that it is for, `beside` that of the runner whose `reserve_bytes` it takes. `expected_bytes` is what it counts
+    for until it has loaded.
     """
 
     def __init__(self, name: str, spec: RunnerSpec, ticket: str = "", expected_bytes: int = 0) -> None:
         self.name = name
         self.spec = spec
         self.ticket = ticket
+        self.beside = ""
+        self.reserve_bytes = 0
         self.pid = 0
         self.cause: Cause | None = None
         self.detail = ""
@@ -224,12 +227,12 @@ class RunnerProcess:
         del self._tail[:-_STDERR_TAIL]
 
     def check_memory(self) -> None:
-        """End it when its resident memory passes its limit: RLIMIT_AS does not see every way to hold memory."""
+        """End it when its memory, unpacked files included, passes its limit: RLIMIT_AS does not see every way to hold it."""
         if self._memory is None or self.cause is not None:
             return
         limit = self.spec.limits.memory_mb
         self._resident = self._memory.resident_bytes()
-        if self._resident > limit << 20:
+        if self._resident + self._placed > limit << 20:
             self.detail = f"it held more than {limit} MiB of memory"
             self.end(Cause.MEMORY)
 
@@ -266,7 +269,8 @@ class RunnerProcess:
     def overgrown(self) -> bool:
         """Whether it has grown near its limit since it was ready."""
         near = _SOFT * (self.spec.limits.memory_mb << 20)
-        return self.ready and self.cause is None and self._resident > max(near, _GROWN * self._resident_ready)
+        held, then = self._resident + self._placed, self._resident_ready + self._placed
+        return self.ready and self.cause is None and held > max(near, _GROWN * then)
 
 
 def report(server: Channel, message: control.Message, *fds: int) -> None:

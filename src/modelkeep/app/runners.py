@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from modelkeep.app.census import Census
 from modelkeep.app.children import Child, start
 from modelkeep.app.folders import Folder, Folders
+from modelkeep.app.inspections import Inspection, Inspections
 from modelkeep.app.kept import Kept, at_rest
 from modelkeep.app.residency import Budget, Residency
 from modelkeep.app.restarts import Restarts
@@ -59,11 +60,12 @@ class Runners:
         self._template: Child | None = None
         self._runners = Census()
         self._kept: dict[str, Kept] = {}
-        self._residency = Residency(budget, self._runners, self._fill, self._rest, time.monotonic)
+        self._residency = Residency[Kept | Inspection](budget, self._runners, self._begin, self._rest, time.monotonic)
         self._wishes = Wishes(_RUNNERS_A_CORE * len(os.sched_getaffinity(0)))
         self._servers: dict[str, Channel] = {}
         self._graces: dict[str, asyncio.TimerHandle] = {}
         self._numbers = itertools.count(1)
+        self._inspections = Inspections(self._runners, self._residency, opener=open_artifact, fork=self._fork, name=self._name)
         self._starting: set[asyncio.Task[None]] = set()
         self._grounded = grounded
         self.confinement: Confinement | None = None
@@ -164,18 +166,21 @@ class Runners:
             self._residency.look(self._kept.values())
 
     def inspect(self, owner: Channel, message: control.Inspect) -> None:
-        """Start one runner for a validation; it is never started again."""
+        """Start one runner for a validation, as soon as there is memory for it; it is never started again."""
         self.warm_up()
-        self._spawn(self._start_inspection(owner, message))
+        self._inspections.ask(owner, message)
 
     def kill(self, server: Channel, message: control.Kill) -> None:
-        """End a runner that this server is served by."""
+        """End a runner that this server is served by, or that this worker waits for."""
         runner = self._runners.get(message.runner)
-        if runner is not None and runner.serves(server):
+        if runner is None:
+            self._inspections.withdraw(server, message.runner)
+        elif runner.serves(server):
             runner.end(message.cause)
 
     def forget(self, name: str, server: Channel) -> None:
         """A server or worker is gone. What a server wanted is kept for a while; a validation ends with its worker."""
+        self._inspections.withdraw(server)
         for runner in self._runners.values():
             if runner.ticket and runner.serves(server):
                 runner.end(Cause.STOPPED)
@@ -277,7 +282,7 @@ class Runners:
         if self._template is None or self._closing or kept.again is not None or kept.asleep or self._residency.waits(kept):
             return
         while kept.missing > 0 and (not kept.names or self._residency.fits(kept.expected_bytes)):
-            name = f"runner-{next(self._numbers)}"
+            name = self._name()
             kept.names.append(name)
             self._runners.opening[name] = kept.expected_bytes
             self._spawn(self._start(kept, name))
@@ -296,6 +301,9 @@ class Runners:
         return [server for name, server in self._servers.items() if self._wishes.wants(name, version_id)]
 
     # ---- starting
+
+    def _name(self) -> str:
+        return f"runner-{next(self._numbers)}"
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -328,18 +336,6 @@ class Runners:
         for server in self._wanting(kept):
             runner.attach(server)
         self._fork(runner, files)
-
-    async def _start_inspection(self, owner: Channel, message: control.Inspect) -> None:
-        name = f"runner-{next(self._numbers)}"
-        try:
-            files = await open_files(self._open, message.spec)
-        except OSError as error:
-            report(owner, not_started(name, message.spec, error, message.ticket))
-            return
-        runner = self._runners[name] = RunnerProcess(name, message.spec, message.ticket, message.spec.size)
-        runner.attach(owner)
-        runner.drain()
-        self._fork(runner, files, message)
 
     def _fork(self, runner: RunnerProcess, files: tuple[int, ...], inspection: control.Inspect | None = None) -> None:
         if self._template is None:
@@ -487,8 +483,17 @@ class Runners:
             self._leave(runner.name)
         self._fill(kept)
 
-    def _rest(self, kept: Kept) -> None:
-        """Have a version's runners finish and go, until somebody asks for it."""
+    def _begin(self, tenant: Kept | Inspection) -> None:
+        """There is room for it."""
+        if isinstance(tenant, Inspection):
+            tenant.begin()
+        else:
+            self._fill(tenant)
+
+    def _rest(self, kept: Kept | Inspection) -> None:
+        """Have a version's runners finish and go, until somebody asks for it; those of a validation go by themselves."""
+        if isinstance(kept, Inspection):
+            return
         self._shrink(kept, 0)
         for server in self._wanting(kept):
             report(server, control.Asleep(kept.spec.version_id))

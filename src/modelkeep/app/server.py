@@ -14,6 +14,7 @@ import uvicorn
 from modelkeep.app.bootstrap import ServerRole, server_bell
 from modelkeep.app.places import Places
 from modelkeep.contracts.confinement import level
+from modelkeep.infra import storage_metrics
 from modelkeep.infra.loading import hear
 from modelkeep.infra.quotas import Quotas
 from modelkeep.infra.spool import SpoolWriter
@@ -58,6 +59,7 @@ class Server:
         keys = Keys(max_staleness_s=role.serving.max_staleness_s)
         self._router = router = Router(lambda changed: Pool(role.serving, send, changed, recorder), metrics.meter)
         metrics.watch(router, keys)
+        metrics.beside = storage_metrics.figures(places.storage_metrics, places.data)
         metrics.watch_confinement(lambda: self._door.confinement, lambda: self._door.accepted)
         metrics.watch_history(lambda: spool.appended, lambda: spool.dropped, lambda: hear(places.loading))
         self._engine = engine = Engine(role.serving, router, _limits(role, places), recorder)

@@ -232,6 +232,12 @@ class StorageFull(ModelkeepError):
     code = "storage_full"
 
 
+class BeingRemoved(Unavailable):
+    """The same file, which nothing had used for long, is being removed at this moment: send it again."""
+
+    code = "file_being_removed"
+
+
 class StorageUnavailable(Unavailable):
     """The store of model files does not answer: try again soon."""
 

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     PREDICT_TIMEOUT = "predict_timeout"
     PREDICT_CRASHED = "predict_crashed"
     OUTPUT_INVALID = "output_invalid"
+    CODE_REFUSED = "code_formats_off"
     VALIDATION_FAILED = "validation_failed"
     PROVIDER_MISMATCH = "provider_mismatch"
     CALIBRATION_UNUSABLE = "calibration_unusable"
@@ -69,6 +70,10 @@ ADVICE: dict[Reason, str] = {
     Reason.PREDICT_FAILED: "The model raised an error on the sample. Predict with it where it was made, on the same rows.",
     Reason.PREDICT_TIMEOUT: "The model did not answer the sample in time. Look for an endless loop, or raise the time limit.",
     Reason.PREDICT_CRASHED: "The process died while the model worked on the sample. Try the model where it was made.",
+    Reason.CODE_REFUSED: (
+        "Files that can run code are not taken here any more. Convert the model to ONNX, or have an administrator allow them "
+        "and upload it again."
+    ),
     Reason.VALIDATION_FAILED: "Validation itself failed, not the model. Upload again; if it recurs, see the worker's log.",
     Reason.PROVIDER_MISMATCH: ("This machine does not run the model as was asked for. Name another way in `optimise`."),
     Reason.CALIBRATION_UNUSABLE: (

@@ -57,6 +57,12 @@ class StorageSettings:
         "newest stays, whatever its size.",
         Interval(ge=0, le=1_000_000),
     ] = 20.0
+    keep_unused_days: Annotated[
+        float,
+        "How long files are kept that no version uses any more, in days: those of rejected versions, and what a validation "
+        "made and did not choose.",
+        Interval(ge=1, le=36500),
+    ] = 7.0
     master_keys_file: Annotated[
         str,
         "File with the master keys that seal model files at rest, one a line (`modelkeep storage new-key` makes one): the last "
@@ -69,6 +75,14 @@ class Blob(msgspec.Struct, frozen=True):
 
     digest: str
     size: int
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A blob as it lies in a store: its SHA-256 in hex, the bytes that it takes, and when it was last written (Unix time)."""
+
+    digest: str
+    size: int
+    at: float
 
 
 class BlobStore(Protocol):
@@ -107,6 +121,10 @@ class BlobStore(Protocol):
 
     async def remove(self, digest: str) -> None:
         """Forget a blob; one that is not there is forgotten already. Who has it open can go on reading."""
+        ...
+
+    def stored(self) -> AsyncIterator[Stored]:
+        """Yield the blobs that are there. One that comes or goes meanwhile may be among them or not."""
         ...
 
     async def sweep(self) -> int:

@@ -10,13 +10,13 @@ import fcntl
 import hashlib
 import os
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
 
 import msgspec
 
 from modelkeep.contracts.errors import DamagedFile, MasterKeyMissing, ModelkeepError, NotFound, TooLarge
-from modelkeep.contracts.storage import Blob, NotingStore, verified
+from modelkeep.contracts.storage import Blob, NotingStore, Stored, verified
 from modelkeep.infra import envelopes
 from modelkeep.infra.envelopes import PIECE, TAG, Envelope, MasterKeys, Opener
 
@@ -97,17 +97,32 @@ class SealedStore:
         if envelope is not None:
             await self._inner.remove(envelope.sealed)
 
+    async def stored(self) -> AsyncIterator[Stored]:
+        """Yield the blobs that are there under their plain digests, with the bytes that they take sealed.
+
+        A sealed file without an envelope, which an upload may be writing or have left, goes by the digest of its own.
+        """
+        plain: dict[str, str] = {}
+        async for digest in self._inner.notes():
+            envelope = await self._envelope(digest)
+            if envelope is not None:
+                plain[envelope.sealed] = digest
+        async for one in self._inner.stored():
+            yield Stored(plain.get(one.digest, one.digest), one.size, one.at)
+
     async def sweep(self) -> int:
         """Have the store below clean up."""
         return await self._inner.sweep()
 
-    async def rotate(self) -> Rotation:
+    async def rotate(self, before_each: Callable[[], Awaitable[None]]) -> Rotation:
         """Seal every data key with the newest master key. It may be ended and begun again at any time, while files are in use.
 
-        Raises `MasterKeyMissing` at the first envelope that none of the keys opens; those before it are done, it is as it was.
+        Nothing may be removed meanwhile: `before_each` raises where that is no longer sure. Raises `MasterKeyMissing` at the
+        first envelope that none of the keys opens; those before it are done, it is as it was.
         """
         rewritten = already = 0
         async for digest in self._inner.notes():
+            await before_each()
             envelope = await self._envelope(digest)
             if envelope is None or envelope.master_key == self._keys.newest:
                 already += envelope is not None

@@ -264,16 +264,19 @@ class Followed:
 class Tallies:
     """Reads what all processes have counted. It remembers what it has read of each directory: a scrape reads what is new."""
 
-    def __init__(self, folder: Path, own: Tally) -> None:
+    def __init__(self, folder: Path, own: Tally | None = None, families: Sequence[Family] = ()) -> None:
+        """Read these families; `own` is the reader's own file, where it counts them too."""
         self._folder = folder
-        self._own = own
-        self._mine = _Reading(own.map, own.families)
+        self._families = (DROPPED, *families) if own is None else own.families
+        self._own_path = None if own is None else own.path
+        self._mine = None if own is None else _Reading(own.map, own.families)
         self._others: dict[Path, _Other] = {}
 
     def read(self) -> tuple[Sums, list[Gauges]]:
         """Return the sums over all slots, those of processes that have ended included, and what the live ones published."""
-        sums: Sums = {family: {} for family in self._own.families}
-        self._mine.add_to(sums, live=True)
+        sums: Sums = {family: {} for family in self._families}
+        if self._mine is not None:
+            self._mine.add_to(sums, live=True)
         published: list[Gauges] = []
         for path, reading in self._now():
             live = reading.live
@@ -284,14 +287,14 @@ class Tallies:
 
     def records(self, family: Family, asked: Sequence[Labels]) -> list[list[list[float]]]:
         """Return, for each label set that is asked for, the cells of its record in each slot that has one."""
-        slots = [self._mine, *(reading for _path, reading in self._now())]
+        slots = [*([] if self._mine is None else [self._mine]), *(reading for _path, reading in self._now())]
         for slot in slots:
             slot.learn()
         return [[found for slot in slots if (found := slot.record(family, values))] for values in asked]
 
     def _now(self) -> "list[tuple[Path, _Other]]":
         """Return the files of all other slots that are there now."""
-        paths = set(self._folder.glob("*.tally")) - {self._own.path}
+        paths = set(self._folder.glob("*.tally")) - {self._own_path}
         for path in self._others.keys() - paths:
             self._others.pop(path).close()
         return [(path, reading) for path in sorted(paths) if (reading := self._reading(path)) is not None]
@@ -313,10 +316,10 @@ class Tallies:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
-        if os.pread(fd, _HEADER.size, 0) != _header(self._own.families):
+        if os.pread(fd, _HEADER.size, 0) != _header(self._families):
             os.close(fd)
             return None
-        self._others[path] = _Other(fd, self._own.families)
+        self._others[path] = _Other(fd, self._families)
         return self._others[path]
 
 

@@ -23,6 +23,7 @@ Args = TypeVarTuple("Args")
 T = TypeVar("T")
 _UNSYNCED: Final = 16 * 1024 * 1024
 NOT_THERE: Final = "There is no stored file with this digest."
+FOLDERS: Final = "[0-9a-f][0-9a-f]"
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -112,9 +113,14 @@ def make_folder(folder: Path) -> None:
         sync_folder(one.parent)
 
 
+def is_digest(name: str) -> bool:
+    """Whether a name is a SHA-256 in hex."""
+    return _DIGEST.fullmatch(name) is not None
+
+
 def place_of(digest: str) -> str:
     """Return the name that a blob is kept under, in a folder by its first two letters; raises `NotFound` for no SHA-256."""
-    if not _DIGEST.fullmatch(digest):
+    if not is_digest(digest):
         raise NotFound(NOT_THERE)
     return f"{digest[:2]}/{digest}"
 

@@ -2,7 +2,7 @@
 
     server -> supervisor   Want (declarative: all versions it serves, and with how many replicas), Accept, Ready, Used, Wake,
                            Kill
-    worker -> supervisor   Inspect (one runner for one validation), Kill
+    worker -> supervisor   Inspect (one runner for one validation), Ready, Kill
     supervisor -> both     Configure, Connected (with the runner's socket), Gone, Held, Drain
     supervisor -> server   Leave (a runner that is to go), Asleep (a version that has no runners until it is asked)
     any role -> supervisor Started
@@ -84,7 +84,10 @@ class Accept(msgspec.Struct, frozen=True, tag=True):
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
-    """Server: this runner has loaded and answered its first row. `placed`: bytes of memory that its unpacked files take."""
+    """Server or worker: this runner has loaded (and answered its first row).
+
+    `placed`: bytes of memory that its unpacked files take.
+    """
 
     runner: str
     placed: int = 0
@@ -103,15 +106,22 @@ class Wake(msgspec.Struct, frozen=True, tag=True):
 
 
 class Inspect(msgspec.Struct, frozen=True, tag=True):
-    """Worker: start one runner for a validation. It is never restarted. `sample` describes the uploader's sample columns."""
+    """Worker: start one runner for a validation, when there is memory for it. It is never restarted.
+
+    `sample` describes the uploader's sample columns. `beside` is the ticket of the runner that the same job has already.
+    """
 
     ticket: str
     spec: RunnerSpec
     sample: tuple[Column, ...] = ()
+    beside: str = ""
 
 
 class Kill(msgspec.Struct, frozen=True, tag=True):
-    """Server or worker: end this runner, for this cause. It is gone for all servers, so let it be the runner's own fault."""
+    """Server or worker: end this runner, for this cause. It is gone for all servers, so let it be the runner's own fault.
+
+    A worker may name a ticket instead, for a runner that it waits for no more.
+    """
 
     runner: str
     cause: Cause

@@ -142,6 +142,11 @@ def require(spec: RunnerSpec, held: Confinement, runners: Sequence[type[Runner]]
         )
 
 
+def runs_code(spec: RunnerSpec) -> bool:
+    """Whether a file of this format may run code when it is loaded."""
+    return any(one.name == spec.format and one.safety == "code" for plugin in installed() for one in plugin.manifest.formats)
+
+
 def unpacks(spec: RunnerSpec) -> bool:
     """Whether a runner for this needs a folder of its own."""
     if spec.hooks is not None and spec.hooks.alone:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import structlog
 
 from modelkeep.contracts.confinement import Confinement, Level
+from modelkeep.infra import storage_metrics
 from modelkeep.infra.exposition import OPENMETRICS, TEXT, Exposition, wants_openmetrics
 from modelkeep.infra.tally import BUDGET, DROPPED, Family, Followed, Gauges, Labels, Sums, Tallies, Tally, merged
 from modelkeep.serving.statistics import LAST_RUN, RUNS, SECONDS, VERSIONS, Statistics, VersionSums
@@ -356,6 +357,7 @@ class Metrics:
         self._loading: Callable[[], tuple[float, int] | None] = lambda: None
         self._confinement: Callable[[], Confinement | None] = lambda: None
         self._accepted: Callable[[], Level | None] = lambda: None
+        self.beside: Callable[[], Sums] = dict  # what the processes beside serving count (`infra/storage_metrics.py`)
 
     def meter(self, deployment: str, version: int) -> Meter:
         """Return the meter of this deployment's version, to be kept as long as it answers."""
@@ -398,10 +400,7 @@ class Metrics:
 
         `loading` returns by how many seconds it is behind, and how many predictions were lost on the way.
         """
-        self._history = [
-            Followed(self._tally, _HISTORY, appended),
-            Followed(self._tally, _HISTORY_LOST, dropped),
-        ]
+        self._history = [Followed(self._tally, _HISTORY, appended), Followed(self._tally, _HISTORY_LOST, dropped)]
         self._loading = loading
 
     def watch_confinement(self, confinement: Callable[[], Confinement | None], accepted: Callable[[], Level | None]) -> None:
@@ -423,7 +422,8 @@ class Metrics:
         self._follow()
         seen = [*self._gauges(), *self._memory()]  # every server has the same runners: none tells the others of them
         sums, gauges = self._read(seen)
-        return self._exposition.page(FAMILIES, sums | self._within_budget(gauges), openmetrics=openmetrics)
+        shown = sums | self._within_budget(gauges) | self.beside()
+        return self._exposition.page((*FAMILIES, *storage_metrics.FAMILIES), shown, openmetrics=openmetrics)
 
     def close(self) -> None:
         """Let go of the files; what they hold stays for the next process of this slot."""

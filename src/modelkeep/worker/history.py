@@ -17,7 +17,7 @@ import structlog
 
 from modelkeep.contracts.errors import ModelkeepError
 from modelkeep.contracts.snapshot import decode_snapshot
-from modelkeep.control.predictions.service import Predictions
+from modelkeep.control.predictions.service import OVER_CAP, Predictions
 from modelkeep.infra.loading import Loading, say
 from modelkeep.infra.settings import HistorySettings
 from modelkeep.infra.spool import Position, SpoolReader
@@ -27,6 +27,7 @@ _log = structlog.get_logger(__name__)
 _AT_ONCE: Final = 4 << 20
 _READS_A_LOOK: Final = 16
 _LATE_S: Final = 2.0
+_DAY_S: Final = 86_400.0
 _SAY_EVERY_S: Final = 1.0
 _COMPACT_EVERY_S: Final = 10.0
 _RETIRE_EVERY_S: Final = 300.0
@@ -36,7 +37,8 @@ _LOOK_FOR_LEFT_EVERY_S: Final = 60.0
 class HistoryCourier:
     """Loads the spools below one folder. `loaded`, `lost` and `torn` count since its start; `tell` is where it says so.
 
-    `idle` reads when nothing else wants the processor; without it, and while that is too slow, it is done here.
+    `idle` reads when nothing else wants the processor; without it, and while that is too slow, it is done here. `forget_shown`
+    removes what is shown elsewhere of predictions that are gone, and returns how many rows that were.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class HistoryCourier:
         poll_s: float = 0.5,
         tell: Path | None = None,
         idle: IdleReader | None = None,
+        forget_shown: Callable[[], Awaitable[int]] | None = None,
     ) -> None:
         self.loaded = 0
         self.lost = 0
@@ -60,6 +63,8 @@ class HistoryCourier:
         self._poll_s = poll_s
         self._tell = tell
         self._idle = idle
+        self._forget_shown = forget_shown
+        self._forgotten: object = None
         self._hurry = False
         self._positions: dict[str, Position] = {}
         self._due: dict[str, float] = {}
@@ -164,6 +169,16 @@ class HistoryCourier:
         if gone:
             self.lost += gone
             _log.warning("history_is_full", lost=gone, max_gb=self._settings.max_gb)
+        await self._forget(kept)
+
+    async def _forget(self, kept: Mapping[str, int]) -> None:
+        """Have what is shown of predictions that are gone go, too: once after a start, and whenever any may have gone."""
+        reasons = (kept, (await self._predictions.lost()).get(OVER_CAP, 0), int(time.time() // _DAY_S))
+        if self._forget_shown is not None and reasons != self._forgotten:
+            rows = await self._forget_shown()
+            self._forgotten = reasons
+            if rows:
+                _log.info("replays_show_less", rows=rows)
 
     async def _remove_left(self) -> None:
         for server, position in list(self._positions.items()):

@@ -106,6 +106,12 @@ class Replaying:
             return
         replay, rows = begun
         attempt = _Attempt(replay, await self._models.version(replay.model, replay.version))
+        await self._attempt(attempt, rows, job)
+        # What left the history before this was written down was not there to be removed from it; what leaves it later is.
+        await self._replays.forget_shown(self._predictions.missing, replay.id)
+
+    async def _attempt(self, attempt: "_Attempt", rows: str | None, job: Job) -> None:
+        replay = attempt.replay
         try:
             async with asyncio.timeout(self._within_s):
                 await self._answer_again(attempt, rows)
@@ -115,8 +121,10 @@ class Replaying:
         except CameToNothingError as error:
             await self._fail(attempt, error.failure, job)
         except FormsFailedError as error:
-            words = str(error) if attempt.may_quote() else error.unquoted
-            await self._fail(attempt, Failure(error.code, words), job)
+            quoted = attempt.may_quote()
+            of = attempt.asking.prediction if quoted and attempt.asking is not None else None
+            failure = Failure(error.code, str(error) if quoted else error.unquoted, of or "")
+            await self._fail(attempt, failure, job)
         else:
             await self._replays.finish(replay.id, attempt.summary(), attempt.details(), self._expiry(attempt), job.id)
 

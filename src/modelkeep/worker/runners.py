@@ -3,22 +3,35 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
+from functools import partial
+from typing import Any, Final
 
 from modelkeep.contracts.errors import Unavailable
 from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.runner import Column
 from modelkeep.contracts.snapshot import RunnerSpec
-from modelkeep.sandbox import control
+from modelkeep.sandbox import control, frames
 from modelkeep.sandbox.connection import RunnerConnection
-from modelkeep.sandbox.control import Cause, Channel, Gone
+from modelkeep.sandbox.control import Cause, Channel, ChannelClosed, Gone
 
 
 class RunnerUnavailable(Unavailable):
     """No runner process could be started."""
 
     code = "runner_unavailable"
+
+
+class _First:
+    """The first runner of a job, as long as it lives: another one of the same job stands beside it."""
+
+    def __init__(self, ticket: str) -> None:
+        self.ticket = ticket
+        self.ended = False
+
+
+_FIRST: Final[ContextVar[_First | None]] = ContextVar("_FIRST", default=None)
 
 
 class _Ticket:
@@ -61,7 +74,11 @@ class Runners:
         """Yield a runner that is loading `spec`'s artifact; it ends with the block, and only then does the block."""
         name = new_id("tkt")
         ticket = self._tickets[name] = _Ticket()
-        self._channel.send(control.Inspect(name, spec, sample))
+        first = _FIRST.get()
+        if first is None or first.ended:
+            first = _First(name)
+            _FIRST.set(first)
+        self._channel.send(control.Inspect(name, spec, sample, "" if first.ticket == name else first.ticket))
         try:
             either: list[asyncio.Future[Any]] = [ticket.connected, ticket.gone]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -69,6 +86,7 @@ class Runners:
                 raise RunnerUnavailable(ticket.gone.result().detail or None)
             runner, fd = ticket.connected.result()
             session = Session(runner, await RunnerConnection.open(fd), ticket, self._channel)
+            session.connection.loaded.add_done_callback(partial(self._ready, runner))
             try:
                 yield session
             finally:
@@ -76,7 +94,17 @@ class Runners:
                 session.connection.close()
                 await ticket.gone
         finally:
+            if not ticket.connected.done() and not ticket.gone.done():
+                with suppress(ChannelClosed):  # then nobody waits for memory any more, either
+                    self._channel.send(control.Kill(name, Cause.STOPPED))
+            first.ended = first.ended or first.ticket == name
             del self._tickets[name]
+
+    def _ready(self, runner: str, loaded: "asyncio.Future[frames.Loaded | frames.LoadFailed]") -> None:
+        """From now on it counts for what it holds."""
+        if not loaded.cancelled() and loaded.exception() is None and isinstance(found := loaded.result(), frames.Loaded):
+            with suppress(ChannelClosed):  # then nobody counts any more
+                self._channel.send(control.Ready(runner, found.placed))
 
     def take(self, message: control.Message, fds: list[int]) -> None:
         """Act on a message of the supervisor."""

@@ -4,6 +4,9 @@ All it needs is the version's row, so it can be done again from the start whenev
 been decided stays as it is.
 """
 
+import asyncio
+
+from modelkeep.contracts.errors import Unavailable
 from modelkeep.contracts.rejections import Reason, Rejection, reject
 from modelkeep.contracts.snapshot import Limits, RunnerSpec
 from modelkeep.contracts.storage import BlobStore
@@ -11,18 +14,30 @@ from modelkeep.control.models.rules import Findings, Sample, Version
 from modelkeep.control.models.service import Models
 from modelkeep.control.safety.service import Switches
 from modelkeep.infra.jobs import Job
+from modelkeep.sandbox import loader
 from modelkeep.worker.inspection import Inspection, InspectionRequest, Inspector
 
 
 class Validation:
-    """Validates versions."""
+    """Validates versions. Every `look_s` seconds it looks whether files that run code are still allowed."""
 
-    def __init__(self, models: Models, switches: Switches, blobs: BlobStore, inspector: Inspector, limits: Limits) -> None:
+    def __init__(
+        self,
+        models: Models,
+        switches: Switches,
+        blobs: BlobStore,
+        inspector: Inspector,
+        limits: Limits,
+        *,
+        look_s: float = 1.0,
+    ) -> None:
         self._models = models
         self._switches = switches
         self._blobs = blobs
         self._inspector = inspector
         self._limits = limits
+        self._look_s = look_s
+        self._why: dict[str, str] = {}
 
     async def run(self, job: Job) -> None:
         """Validate the version that the job is about."""
@@ -30,7 +45,13 @@ class Validation:
         if version is None:
             await self._models.finish_job(job.id)
             return
-        match await self._inspector.inspect(await self._request(version)):
+        try:
+            outcome = await self._inspected(await self._request(version))
+        except Unavailable as error:
+            self._why[job.id] = error.message
+            raise
+        self._why.pop(job.id, None)
+        match outcome:
             case Inspection() as found:
                 findings = Findings(found.signature, found.report, found.image, found.scores, found.compiled, found.hooks)
                 await self._models.accept(version.id, findings, job.id)
@@ -39,8 +60,27 @@ class Validation:
 
     async def give_up(self, job: Job) -> None:
         """Reject the version with a code that says it was not its uploader's fault."""
-        detail = f"It was begun {job.attempts - 1} times and never came to an end."
+        why = self._why.pop(job.id, "")
+        detail = f"It was begun {job.attempts - 1} times and never came to an end.{' The last time: ' + why if why else ''}"
         await self._models.reject(job.subject, reject(Reason.VALIDATION_FAILED, detail), job.id, failed=True)
+
+    async def _inspected(self, request: InspectionRequest) -> Inspection | Rejection:
+        """Inspect. What may run code is refused, and its runners end, as soon as an administrator allows it no more."""
+        if not loader.runs_code(request.spec):
+            return await self._inspector.inspect(request)
+        inspecting: asyncio.Task[Inspection | Rejection] | None = None
+        try:
+            while (await self._switches.safety()).code_allowed:
+                if inspecting is None:
+                    inspecting = asyncio.create_task(self._inspector.inspect(request))
+                elif inspecting.done():
+                    return inspecting.result()
+                await asyncio.wait({inspecting}, timeout=self._look_s)
+        finally:
+            if inspecting is not None:
+                inspecting.cancel()
+                await asyncio.gather(inspecting, return_exceptions=True)
+        return reject(Reason.CODE_REFUSED)
 
     async def _request(self, version: Version) -> InspectionRequest:
         spec = RunnerSpec(

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import random
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -63,6 +64,19 @@ async def test_a_blob_that_is_there_already_is_not_kept_twice(place: Keeping):
     assert await store.put(stream(b"a", b"bc"), max_bytes=3) == first
     assert place.lying() == before
     assert len(before) == 1
+
+
+async def test_what_is_stored_is_listed_by_its_plain_digest_with_its_bytes_and_its_time(place: Keeping):
+    store = place.store()
+    assert [one async for one in store.stored()] == []
+    began = time.time()
+    blobs = {(await store.put(stream(data), max_bytes=5)).digest for data in (b"a", b"bb", b"ccc")}
+    listed = [one async for one in place.store(elsewhere=True).stored()]
+    assert {one.digest for one in listed} == blobs
+    assert {one.size for one in listed} == ({17, 18, 19} if place.settings.master_keys_file else {1, 2, 3})
+    assert all(began - 60 < one.at < time.time() + 60 for one in listed)  # an object store has a clock of its own
+    await store.remove(listed[0].digest)
+    assert {one.digest async for one in store.stored()} == blobs - {listed[0].digest}
 
 
 async def test_one_byte_too_many_is_refused_and_leaves_nothing(place: Keeping):

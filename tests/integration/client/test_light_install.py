@@ -97,7 +97,9 @@ def test_the_commands_work_there(light, standin):
     assert (missing.returncode, "Traceback" in missing.stderr) == (3, False)
 
 
-@pytest.mark.parametrize("command", [["serve"], ["doctor"], ["storage", "new-key"], ["storage", "rotate-key"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [["serve"], ["doctor"], ["storage", "new-key"], ["storage", "rotate-key"], ["storage", "collect"]], ids=" ".join
+)
 def test_what_needs_the_server_says_the_line_that_installs_it(light, command):
     done = run(light / "modelkeep", *command)
     assert done.returncode == 2

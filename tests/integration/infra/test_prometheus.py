@@ -13,6 +13,7 @@ import pytest
 
 from fixtures.prometheus import program
 from modelkeep.infra.exposition import OPENMETRICS, wants_openmetrics
+from modelkeep.infra.storage_metrics import FAMILIES, StorageMeter, figures
 from modelkeep.serving.metrics import CONTENT_TYPE, Metrics
 
 
@@ -30,7 +31,15 @@ def metrics(tmp_path: Path) -> Iterator[Metrics]:
         made.request(f"route-{number}", "POST", 200)
     made.inflight_changed(2)
     made.watch_history(lambda: 7, lambda: 1, lambda: (0.5, 2))
+    meter = StorageMeter(tmp_path / "metrics" / "storage", 0)
+    meter.done("put", "ok", 0.01, 100)
+    meter.removed(100)
+    meter.rotated(2)
+    meter.rows_forgotten(3)
+    meter.keeps({"artifact": 100, "unused": 0})
+    made.beside = figures(tmp_path / "metrics" / "storage", tmp_path)
     yield made
+    meter.close()
     made.close()
 
 
@@ -60,6 +69,12 @@ def address(metrics: Metrics) -> Iterator[str]:
 def test_promtool_finds_no_fault(metrics: Metrics) -> None:
     checked = subprocess.run([program("promtool"), "check", "metrics"], input=metrics.text(), capture_output=True)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+
+
+def test_the_page_has_every_metric_of_storage(metrics: Metrics) -> None:
+    page = metrics.text(openmetrics=True).decode()
+    assert [one.name for one in FAMILIES if f"\n{one.name}" not in page.replace("_bucket", "")] == []
+    assert page.endswith("# EOF\n")
 
 
 def test_a_real_prometheus_scrapes_and_answers_a_query(address: str, tmp_path: Path) -> None:

@@ -1,22 +1,33 @@
 """Files at rest under a master key: nothing plain lies anywhere, keys change while files are in use, no key is no damage."""
 
+import asyncio
 import os
 import random
+import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from fixtures.stores import Keeping, content, flipped, keeping, stream
-from modelkeep.app import bootstrap
+from modelkeep.app import bootstrap, storage_work
 from modelkeep.app.cli import program
 from modelkeep.app.places import Places
+from modelkeep.app.settings import Settings
 from modelkeep.contracts.errors import DamagedFile, Invalid, MasterKeyMissing, NotFound
-from modelkeep.contracts.storage import StorageSettings
+from modelkeep.contracts.storage import Blob, StorageSettings
+from modelkeep.infra.blob_claims import ClaimedStore, Claims, OthersTurn
+from modelkeep.infra.clock import utc_now
+from modelkeep.infra.db import Database
 from modelkeep.infra.envelopes import PIECE, TAG, Envelope, MasterKeys, new_master_key
+from modelkeep.infra.exposition import Exposition
 from modelkeep.infra.sealed_store import Rotation, SealedStore
+from modelkeep.infra.settings import DatabaseSettings
+from modelkeep.infra.storage_metrics import FAMILIES, figures
+from modelkeep.plugins.storage.local import LocalStore
 
 PLANTED = b"a sentence that must not be found on any disk " * 100_000
 
@@ -24,6 +35,10 @@ PLANTED = b"a sentence that must not be found on any disk " * 100_000
 @pytest.fixture
 def sealed(tmp_path: Path) -> Keeping:
     return keeping("local, sealed", tmp_path, None)
+
+
+async def alone() -> None:
+    """Nobody removes anything here."""
 
 
 def with_keys(place: Keeping, *lines: str) -> StorageSettings:
@@ -64,8 +79,8 @@ async def test_a_key_is_rotated_without_a_file_being_written_anew(sealed: Keepin
     old, new = first_line(sealed), new_master_key("second")
     with_keys(sealed, old, new)
     reading = sealed_store(sealed)
-    assert await sealed_store(sealed).rotate() == Rotation(rewritten=5, already=0)
-    assert await sealed_store(sealed).rotate() == Rotation(rewritten=0, already=5)
+    assert await sealed_store(sealed).rotate(alone) == Rotation(rewritten=5, already=0)
+    assert await sealed_store(sealed).rotate(alone) == Rotation(rewritten=0, already=5)
     assert {name: sealed.bytes_of(name) for name in sealed.lying()} == before
     assert await content(reading, blobs[0].digest) == bytes(1000)
     with_keys(sealed, new)
@@ -90,12 +105,12 @@ async def test_a_rotation_that_was_interrupted_goes_on_where_it_was(sealed: Keep
 
     monkeypatch.setattr(inner, "keep_note", dies)
     keys = MasterKeys.read(Path(sealed.settings.master_keys_file))
-    rotating = SealedStore(inner, keys).rotate()
+    rotating = SealedStore(inner, keys).rotate(alone)
     with pytest.raises(KeyboardInterrupt):
         await rotating
     for number, blob in enumerate(blobs):
         assert await content(sealed.store(), blob.digest) == bytes([number]) * 10
-    assert await sealed_store(sealed).rotate() == Rotation(rewritten=2, already=2)
+    assert await sealed_store(sealed).rotate(alone) == Rotation(rewritten=2, already=2)
 
 
 @pytest.mark.parametrize("other", [new_master_key("other"), new_master_key("first")], ids=["missing", "wrong"])
@@ -105,7 +120,7 @@ async def test_a_missing_or_wrong_master_key_says_so_and_damages_nothing(sealed:
     kept = {name: sealed.bytes_of(name) for name in sealed._names()}
     with_keys(sealed, other, new_master_key("newest"))
     store = sealed_store(sealed)
-    asks: list[Callable] = [store.open, store.size, lambda digest: content(store, digest), lambda _digest: store.rotate()]
+    asks: list[Callable] = [store.open, store.size, lambda digest: content(store, digest), lambda _digest: store.rotate(alone)]
     for ask in asks:
         with pytest.raises(MasterKeyMissing, match="first"):
             await ask(blob.digest)
@@ -182,8 +197,6 @@ def test_a_file_of_keys_that_cannot_be_used_is_refused_without_its_content(tmp_p
 
 
 def test_the_command_rotates_the_keys_of_a_data_directory(sealed: Keeping, capsys: pytest.CaptureFixture, monkeypatch):
-    import asyncio
-
     asyncio.run(sealed.store().put(stream(b"abc"), max_bytes=3))
     assert program.run(["storage", "new-key", "--name", "second"]) == 0
     with_keys(sealed, first_line(sealed), capsys.readouterr().out.strip())
@@ -193,3 +206,61 @@ def test_the_command_rotates_the_keys_of_a_data_directory(sealed: Keeping, capsy
     monkeypatch.delenv("MODELKEEP_STORAGE__MASTER_KEYS_FILE")
     assert program.run(["storage", "rotate-key", "--data", str(sealed.folder)]) != 0
     assert "storage.master_keys_file" in capsys.readouterr().err
+
+
+async def test_keys_are_not_rotated_while_unused_files_are_removed(
+    sealed: Keeping, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copyfile(migrated_sqlite, sealed.folder / "modelkeep.db")
+    places = Places(sealed.folder)
+    settings = Settings.model_validate({"data": str(sealed.folder), "storage": asdict(sealed.settings)})
+    await sealed.store().put(stream(b"abc"), max_bytes=3)
+    with_keys(sealed, first_line(sealed), new_master_key("second"))
+    db = Database(bootstrap.database_settings(settings, places))
+    meter = bootstrap.storage_meter(places, "worker")
+    async with Claims(db, utc_now).turn():
+        with pytest.raises(OthersTurn):
+            await storage_work.rotate(settings)
+    assert await storage_work.rotate(settings) == ("second", Rotation(rewritten=1, already=0))
+    page = Exposition().page(FAMILIES, figures(places.storage_metrics, places.data)()).decode()
+    assert "modelkeep_storage_keys_rotated_total 1.0" in page
+    meter.close()
+    await db.close()
+
+
+def test_the_command_shows_what_is_unused_and_removes_it(tmp_path: Path, migrated_sqlite: Path, capsys: pytest.CaptureFixture):
+    assert program.run(["storage", "collect", "--data", str(tmp_path)]) != 0
+    assert "has not been started" in capsys.readouterr().err
+    shutil.copyfile(migrated_sqlite, tmp_path / "modelkeep.db")
+
+    async def put() -> Blob:
+        db = Database(DatabaseSettings(url=f"sqlite:///{tmp_path}/modelkeep.db"))
+        long_ago = Claims(db, lambda: utc_now() - timedelta(days=8))
+        blob = await ClaimedStore(LocalStore(Places(tmp_path).blobs), long_ago).put(stream(b"abc"), max_bytes=3)
+        await db.close()
+        return blob
+
+    blob = asyncio.run(put())
+    (lying,) = [path for path in Places(tmp_path).blobs.rglob("*") if path.name == blob.digest]
+    os.utime(lying, (1, 1))
+    unused = [{"digest": blob.digest, "bytes": 3, "why": "unused"}]
+    for options, removed in ((["--dry-run"], False), ([], True)):
+        assert program.run(["storage", "collect", "--data", str(tmp_path), "--json", *options]) == 0
+        told = msgspec.json.decode(capsys.readouterr().out)
+        assert (told["unused"], told["bytes"], told["removed"], told["kept"]["unused"]) == (unused, 3, removed, 3)
+        assert lying.exists() is not removed
+    assert program.run(["storage", "collect", "--data", str(tmp_path), "--dry-run"]) == 0
+    assert "0 files of 0 B would be removed." in capsys.readouterr().out
+
+
+async def test_sealed_files_are_not_taken_for_unknown_ones_where_no_master_key_is_set(sealed: Keeping, migrated_sqlite: Path):
+    shutil.copyfile(migrated_sqlite, sealed.folder / "modelkeep.db")
+    await sealed.store().put(stream(b"abc"), max_bytes=3)
+    settings = Settings.model_validate({"data": str(sealed.folder)})
+    before = sealed.kept()
+    with pytest.raises(storage_work.KeysNotSet):
+        await storage_work.collect(settings, dry_run=False, unknown=True)
+    assert (await storage_work.collect(settings, dry_run=False, unknown=False)).unused == ()
+    assert [name for name in sealed.kept() if not name.startswith("modelkeep.db")] == [
+        name for name in before if not name.startswith("modelkeep.db")
+    ]

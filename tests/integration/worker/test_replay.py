@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -30,10 +31,14 @@ from modelkeep.control.replays.rules import Asked, Compared, Pair, Replay, Skip,
 from modelkeep.control.replays.tables import replays
 from modelkeep.infra.db import Database
 from modelkeep.infra.jobs import JobState, jobs
+from modelkeep.infra.settings import HistorySettings
 from modelkeep.sandbox.agreement import RELATIVE_TO_ROW
+from modelkeep.worker.history import HistoryCourier
 from modelkeep.worker.runners import RunnerUnavailable
 
 LAST = Asked(last=1000)
+DAY = 86_400.0
+NOISE = 100_000
 SHORT = Limits(memory_mb=2048, load_timeout_s=20, run_timeout_s=1)
 
 
@@ -474,3 +479,71 @@ async def test_a_replay_goes_with_the_first_prediction_that_it_shows(place: Plac
     await place.control.replays.ask(ADMIN, "forest", 1, LAST)
     async with place.db.read() as tx:
         assert replay.id not in {row.id for row in await tx.all(sa.select(replays.c.id))}
+
+
+async def test_what_leaves_the_history_over_its_cap_is_shown_by_no_replay_any_more(place: Place, tmp_path: Path):
+    version = await place.version(echo(), echo(factor=2.0))
+    days = [[answered(version, [[1.0, day]], at=NOON + DAY * day) for _ in range(3)] for day in range(2)]
+    for day in days:
+        await place.load(day)
+    whole = done(await place.replay(version, LAST))
+    mine = done(await place.replay(version, Asked(rows=True), [[1.0, 2.0]]))
+    assert {row.prediction for row in whole.details.differing} == {one.id for day in days for one in day}
+    forgotten: list[int] = []
+
+    async def forget() -> int:
+        forgotten.append(await place.control.replays.forget_shown(place.predictions.missing))
+        return forgotten[-1]
+
+    settings = HistorySettings(max_gb=0.001)
+    courier = HistoryCourier(place.predictions, tmp_path, tmp_path / "none", settings, forget_shown=forget)
+    await courier._retire()
+    assert forgotten == [0]  # once after a start, for one may have died before it came to this
+    await courier._retire()
+    assert forgotten == [0]
+    await place.load([answered(version, [[1.0, 1.0]], at=NOON, inputs=noise(seed)) for seed in range(12)])
+    await courier._retire()
+    assert (await place.predictions.lost())["over_cap"] == 12 + 3
+    assert forgotten == [0, 3]
+    left = await place.control.replays.replay(whole.id)
+    assert {row.prediction for row in left.details.differing} == {one.id for one in days[1]}
+    assert left.details.forgotten == 3
+    assert left.summary == whole.summary
+    assert await place.control.replays.replay(mine.id) == mine
+    async with place.db.read() as tx:
+        kept = str(await tx.all(sa.select(sa.type_coerce(replays.c.details, sa.Text))))
+    assert not any(one.id in kept for one in days[0])
+
+
+def noise(seed: int) -> bytes:
+    """A request that does not get smaller when it is packed."""
+    return json.dumps({"inputs": base64.b64encode(random.Random(seed).randbytes(NOISE)).decode()}).encode()
+
+
+async def test_a_replay_shows_nothing_that_left_the_history_while_it_ran(place: Place, monkeypatch: pytest.MonkeyPatch):
+    version = await place.version(echo(), echo(factor=2.0))
+    await place.load([answered(version, [[1.0, 2.0]])])
+    finish = place.control.replays.finish
+
+    async def late(*args: object) -> None:
+        await place.predictions.retire(keep_days=30, kept={}, max_bytes=0)
+        await finish(*args)
+
+    monkeypatch.setattr(place.control.replays, "finish", late)
+    replay = done(await place.replay(version, LAST))
+    assert (replay.details.differing, replay.details.forgotten, replay.summary.rows) == ((), 1, 1)
+
+
+async def test_what_a_model_said_over_a_prediction_goes_with_it(place: Place):
+    version = await place.version(echo(run_signal=9))
+    died = answered(version, [[1.0, 2.0]])
+    await place.load([died])
+    replay = await place.replay(version, LAST)
+    assert replay.failure.prediction == died.id
+    assert await place.control.replays.forget_shown(place.predictions.missing) == 0
+    await place.predictions.retire(keep_days=30, kept={}, max_bytes=0)
+    assert await place.control.replays.forget_shown(place.predictions.missing) == 1
+    after = await place.control.replays.replay(replay.id)
+    assert (after.failure.code, after.failure.prediction) == (replay.failure.code, "")
+    assert "has left the history" in after.failure.message
+    assert await place.control.replays.forget_shown(place.predictions.missing) == 0

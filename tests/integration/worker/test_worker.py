@@ -12,6 +12,7 @@ import pytest
 
 from fixtures.control import ADMIN, FINDINGS, upload
 from modelkeep.app.control_plane import ControlPlane, control_plane
+from modelkeep.contracts.errors import Unavailable
 from modelkeep.contracts.rejections import Reason, Rejection, reject
 from modelkeep.contracts.signature import ImageSpec
 from modelkeep.contracts.snapshot import Limits
@@ -119,6 +120,57 @@ async def test_jobs_that_take_long_leave_a_place_to_others_and_what_is_over_is_t
         await tidied.wait()
     stop.set()
     await asyncio.wait_for(running, 20)
+
+
+@pytest.mark.parametrize("form", ["joblib", "onnx"])
+async def test_validations_under_way_end_when_files_that_run_code_are_allowed_no_more(
+    db: Database, live: ControlPlane, inspector: Inspector, tmp_path: Path, form: str
+):
+    begun, ended, goes_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def long(_request: InspectionRequest) -> Inspection | Rejection:
+        begun.set()
+        try:
+            await goes_on.wait()
+        finally:
+            ended.set()
+        return FOUND
+
+    inspector.answer = long
+    validation = Validation(live.models, live.switches, LocalStore(tmp_path / "blobs"), inspector, Limits(), look_s=0.02)
+    await live.switches.allow_code(ADMIN, allowed=True, reason="a test")
+    await live.models.create(ADMIN, "iris")
+    first = await live.models.receive(ADMIN, "iris", upload(format=form))
+    async with working(db, live, {"validate_version": validation}, tmp_path):
+        await begun.wait()
+        await live.switches.allow_code(ADMIN, allowed=False, reason="the test has seen enough")
+        second = await live.models.receive(ADMIN, "iris", upload(b"came just before", format=form))
+        if form == "onnx":  # what is data needs no switch
+            goes_on.set()
+        outcomes = [await decided(live, one.number) for one in (first, second)]
+    assert ended.is_set()
+    if form == "onnx":
+        assert [one.state for one in outcomes] == [State.READY] * 2
+        return
+    assert [one.rejection.code for one in outcomes] == [Reason.CODE_REFUSED] * 2
+    assert len(inspector.asked) == 1, "no file that runs code is opened any more"
+
+
+async def test_what_kept_a_validation_from_beginning_is_told_when_it_is_given_up(
+    live: ControlPlane, validation: Validation, inspector: Inspector
+):
+    async def full(_request: InspectionRequest) -> Inspection | Rejection:
+        raise Unavailable("It waited for memory: 80 MiB are needed.")
+
+    inspector.answer = full
+    await live.models.create(ADMIN, "iris")
+    version = await live.models.receive(ADMIN, "iris", upload())
+    job = Job("job_1", "validate_version", version.id, JobState.RUNNING, 2)
+    with pytest.raises(Unavailable):
+        await validation.run(job)
+    await validation.give_up(job)
+    rejection = (await live.models.version("iris", 1)).rejection
+    assert rejection.detail.endswith("The last time: It waited for memory: 80 MiB are needed.")
 
 
 async def decided(live: ControlPlane, number: int, within_s: float = 15) -> Version:

@@ -5,10 +5,13 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from modelkeep.app.census import Census
-from modelkeep.app.kept import Kept, at_rest
-from modelkeep.contracts.snapshot import RunnerSpec
+from modelkeep.app.inspections import Inspection
+from modelkeep.app.kept import A_RUNNER, Kept, at_rest
+from modelkeep.contracts.snapshot import Limits, RunnerSpec
+from modelkeep.sandbox import control
 
 
 class Counted:
@@ -64,3 +67,41 @@ def test_none_is_forgotten_whoever_comes_goes_or_begins_to_rest(count: int, data
 def test_a_version_rests_when_nobody_has_asked_it_for_seconds(ago: float, rests: bool):
     kept = Kept(RunnerSpec("v1", "", 0, "echo", "echo"), names=["a", "b"], used=100.0 - ago)
     assert at_rest([kept], 100.0) == ({"a", "b"} if rests else set())
+
+
+class Holding:
+    """A runner that holds so much, of a validation or of none."""
+
+    def __init__(self, held_bytes: int, ticket: str = "", beside: str = "", reserve_bytes: int = 0) -> None:
+        self.held_bytes, self.ticket, self.beside, self.reserve_bytes = held_bytes, ticket, beside, reserve_bytes
+
+
+def test_room_is_kept_for_the_second_runner_of_a_validation_until_it_takes_it():
+    runners = Census()
+    runners["r1"] = Holding(100)  # type: ignore[assignment]
+    runners["r2"] = Holding(50, "tkt_1", reserve_bytes=40)  # type: ignore[assignment]
+    runners["r3"] = Holding(50, "tkt_2", reserve_bytes=40)  # type: ignore[assignment]
+    assert runners.held_bytes() == 100 + 90 + 90
+    runners["r4"] = Holding(30, "tkt_3", beside="tkt_1")  # type: ignore[assignment]
+    assert runners.held_bytes() == 100 + 90 + 90, "it finds its room there"
+    runners["r5"] = Holding(30, "tkt_4", beside="tkt_1")  # type: ignore[assignment]
+    assert runners.held_bytes() == 100 + 50 + 60 + 90, "what is more counts as it is"
+    del runners["r2"]
+    assert runners.held_bytes() == 100 + 60 + 90, "without its first runner nothing is kept for it"
+
+
+SPEC = RunnerSpec("ver_1", "0" * 64, 10 << 20, "echo", "echo", limits=Limits(memory_mb=512))
+
+
+@given(
+    size=st.integers(0, 1 << 31),
+    seen=st.integers(0, 1 << 31),
+    limit=st.integers(1, 1 << 33),
+    beside=st.sampled_from(["", "tkt_0"]),
+)
+def test_a_validation_asks_for_no_more_than_there_can_be(size: int, seen: int, limit: int, beside: str):
+    spec = replace(SPEC, size=size, memory_bytes=seen)
+    one = Inspection(None, control.Inspect("tkt_1", spec, beside=beside), lambda one: None, limit)  # type: ignore[arg-type]
+    assert A_RUNNER <= one.runner_bytes <= (512 << 20) + A_RUNNER
+    assert one.expected_bytes <= max(limit, one.runner_bytes), "two large ones may use all that there is, and no more"
+    assert one.reserve_bytes == 0 if beside else one.reserve_bytes <= one.runner_bytes

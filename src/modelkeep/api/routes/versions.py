@@ -21,6 +21,7 @@ from modelkeep.api.schemas.wire import Page, located
 from modelkeep.api.services import Behind, Services
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import (
+    BeingRemoved,
     DamagedFile,
     InvalidName,
     MasterKeyMissing,
@@ -77,7 +78,7 @@ Number = Annotated[int, Path(ge=1, le=LARGEST_NUMBER, description="The version's
 @raises(
     *(CodeFormatsOff, InvalidName, ModelArchived, ModelNotFound, UnsupportedFormat),
     *(uploads.InvalidUpload, InvalidLabels, InvalidMultipart, InvalidPreprocess),
-    *(MasterKeyMissing, StorageUnavailable),
+    *(BeingRemoved, MasterKeyMissing, StorageUnavailable),
 )
 async def upload_version(
     *,

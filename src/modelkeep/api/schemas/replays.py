@@ -127,10 +127,14 @@ class SkippedAnswer(Answer):
 
 
 class DetailsAnswer(Answer):
-    """The first twenty rows that differ, and the first thousand predictions that were skipped."""
+    """The first twenty rows that differ, and the first thousand predictions that were skipped.
+
+    `forgotten` rows were shown until their predictions left the history.
+    """
 
     differing: list[DifferingRowAnswer]
     skipped: list[SkippedAnswer]
+    forgotten: int
 
 
 class ReplayAnswer(ReplayFacts):

@@ -178,6 +178,8 @@ def _show(screen: Screen, one: "Replay") -> None:
         screen.facts(_facts(summary))
     if details.get("differing"):
         screen.table(("prediction", "row", "output", *_SIDES), list(_lines(details["differing"])))
+    if details.get("forgotten"):
+        screen.news(f"{details['forgotten']} rows are no longer shown: their predictions have left the history.")
     skipped = details.get("skipped") or ()
     for told in skipped[:_MOST_VALUES]:
         screen.news(f"Skipped {told['id']}: {told['reason']}{', ' + told['detail'] if told['detail'] else ''}")

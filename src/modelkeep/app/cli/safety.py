@@ -43,7 +43,7 @@ def allow_code(*, reason: Reason, url: Url = DEFAULT_URL, key: ApiKey = "", as_j
 
 @safety.command("refuse-code", epilog="Example:  modelkeep safety refuse-code --reason 'all are converted to ONNX'")
 def refuse_code(*, reason: Reason, url: Url = DEFAULT_URL, key: ApiKey = "", as_json: AsJson = False) -> None:
-    """Take such files no more. Versions that are there stay as they are."""
+    """Take such files no more. Versions that are ready stay as they are; those being validated are rejected."""
     _allow(False, reason, url, key, Screen(as_json=as_json))
 
 

@@ -5,7 +5,7 @@ received -> validating -> ready
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from pathlib import PurePosixPath
@@ -135,6 +135,24 @@ class Upload(msgspec.Struct, frozen=True):
     def fingerprint(self) -> bytes:
         """Return a digest that is equal for equal uploads."""
         return hashlib.sha256(msgspec.msgpack.encode(self)).digest()
+
+
+class Files(msgspec.Struct, frozen=True):
+    """The files that versions name: those in use by what they are (`FILES`), and those that only rejected versions name."""
+
+    used: Mapping[str, str]
+    released: frozenset[str]
+
+
+FILES: Final = {
+    "digest": "artifact",
+    "compiled": "compiled",
+    "hooks": "hooks",
+    "sample": "sample",
+    "calibration": "sample",
+    "report": "golden",
+}
+"""What a file is, by the column of a version that names it; of several, the first holds. One in any other column is "other"."""
 
 
 class Findings(msgspec.Struct, frozen=True):

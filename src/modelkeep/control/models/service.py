@@ -17,6 +17,7 @@ from modelkeep.control.models.aliases import Alias, Move, check_alias, point, re
 from modelkeep.control.models.errors import AliasNotFound, ModelExists, ModelNotFound, VersionNotFound
 from modelkeep.control.models.events import AliasMoved, ModelArchiveChanged, ModelCreated, VersionBecameReady
 from modelkeep.control.models.rules import (
+    Files,
     Findings,
     Model,
     State,
@@ -232,6 +233,10 @@ class Models:
     async def note_serving(self, tx: Transaction, model_id: str, number: int) -> None:
         """Note which version a model's deployment now answers with."""
         await store.change_model(tx, model_id, serving_version=number)
+
+    async def files(self, tx: Transaction, rejected_before: datetime) -> Files:
+        """Return the files that versions name; those that only versions rejected before then do are released."""
+        return await store.files(tx, rejected_before)
 
     async def open_models(self, tx: Transaction) -> set[str]:
         """Return the ids of the models that are not archived."""

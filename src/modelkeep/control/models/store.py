@@ -1,22 +1,32 @@
 """All the SQL of models, versions and aliases."""
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Final
 
 import msgspec
 import sqlalchemy as sa
 
 from modelkeep.contracts.rejections import Rejection
 from modelkeep.control.models.aliases import Alias, Move
-from modelkeep.control.models.rules import UNVALIDATED, Findings, Model, State, Upload, Version
+from modelkeep.control.models.rules import FILES, UNVALIDATED, Files, Findings, Model, State, Upload, Version
 from modelkeep.control.models.tables import alias_moves, aliases, models, versions
-from modelkeep.infra.db import Transaction
+from modelkeep.infra.db import Document, Transaction
 
 _VERSION = sa.select(
     *(column for column in versions.c if column.name not in {"labels", "label_count"}),
     versions.c.label_count.label("labels"),  # the labels themselves may be megabytes: only `labels` below reads them
     models.c.name.label("model"),
 ).join(models, models.c.id == versions.c.model_id)
+
+_DIGEST: Final = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+_FILES_PAGE: Final = 500
+_NAMING_FILES: Final = [
+    (column.name, sa.type_coerce(column, sa.Text).label(f"text_{column.name}"))
+    for column in sorted(versions.c, key=lambda one: list(FILES).index(one.name) if one.name in FILES else len(FILES))
+    if isinstance(column.type, sa.Text | Document) and column.name not in {"id", "state", "labels"}
+]
 
 
 async def add_model(tx: Transaction, model: Model) -> bool:
@@ -93,6 +103,31 @@ async def page_of_versions(tx: Transaction, model_id: str, *, limit: int, before
     if before is not None:
         newest = newest.where(versions.c.number < before)
     return [_version(row) for row in await tx.all(newest)]
+
+
+async def files(tx: Transaction, rejected_before: datetime) -> Files:
+    """Return all files that versions name, wherever in their rows; those of versions rejected before then are released.
+
+    Whatever looks like a digest counts: a new kind of file is kept from the day that a version first names it.
+    """
+    used: dict[str, str] = {}
+    released: set[str] = set()
+    columns = [column for name, column in _NAMING_FILES]
+    after = ""
+    while True:
+        page = sa.select(versions.c.id, versions.c.state, versions.c.validated_at, *columns).order_by(versions.c.id)
+        rows = await tx.all(page.where(versions.c.id > after).limit(_FILES_PAGE))
+        for row in rows:
+            after = row.id
+            rejected = row.state == State.REJECTED and row.validated_at is not None and row.validated_at < rejected_before
+            for name, _column in _NAMING_FILES:
+                for digest in _DIGEST.findall(getattr(row, f"text_{name}") or ""):
+                    if rejected:
+                        released.add(digest)
+                    else:
+                        used.setdefault(digest, FILES.get(name, "other"))
+        if len(rows) < _FILES_PAGE:
+            return Files(used, frozenset(released - used.keys()))
 
 
 async def labels(tx: Transaction, version_id: str) -> tuple[str, ...]:

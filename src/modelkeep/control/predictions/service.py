@@ -1,7 +1,7 @@
 """The prediction history: loads what servers have spooled, finds it again, and keeps it within its bounds."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import date, timedelta
 from typing import Final, NamedTuple
@@ -19,6 +19,8 @@ from modelkeep.infra.spool import Position
 _EXPORT_PAGE: Final = 2000
 _SETTLED_S: Final = 60.0
 _TRIMMED_TO: Final = 0.95
+OVER_CAP: Final = "over_cap"
+"""Why records are lost that went before their days were over."""
 
 
 class Page(NamedTuple):
@@ -78,6 +80,10 @@ class Predictions:
         if not found.records:
             raise PredictionNotFound
         return found.records[0]
+
+    async def missing(self, prediction_ids: Collection[str]) -> set[str]:
+        """Return those of these predictions that the history does not hold."""
+        return {one for one in prediction_ids if not (await self.facts(Wanted(id=one), limit=1)).records}
 
     async def page(self, wanted: Wanted, *, limit: int, before: str | None = None) -> Page:
         """Return wanted records, newest first. A page may be shorter than `limit`, even empty, and yet not be the last."""
@@ -181,7 +187,7 @@ class Predictions:
                     gone = await store.drop_day(tx, days[0])
                 else:
                     gone, bound = await store.drop_oldest(tx), int(max_bytes * _TRIMMED_TO)
-                await store.count_losses(tx, {"over_cap": gone})
+                await store.count_losses(tx, {OVER_CAP: gone})
             self._partitions.discard(days[0])
             lost += gone
 

@@ -8,7 +8,7 @@ Where recorded and serving differ, the machine or its packages have changed; whe
 is at fault.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
@@ -183,17 +183,22 @@ class SkippedPrediction(msgspec.Struct, frozen=True):
 
 
 class Details(msgspec.Struct, frozen=True):
-    """The first rows that differ, and the predictions that were skipped (the first thousand)."""
+    """The first rows that differ, and the predictions that were skipped (the first thousand).
+
+    `forgotten` counts rows that were shown until their predictions left the history.
+    """
 
     differing: tuple[DifferingRow, ...] = ()
     skipped: tuple[SkippedPrediction, ...] = ()
+    forgotten: int = 0
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why a replay came to nothing."""
+    """Why a replay came to nothing. `prediction` is the one that the message may quote ("": it quotes none)."""
 
     code: str
     message: str
+    prediction: str = ""
 
 
 class Replay(msgspec.Struct, frozen=True):
@@ -291,6 +296,33 @@ def expiry(now: datetime, created_at: datetime, shown: Iterable[tuple[float, int
     """
     gone = [datetime.combine(day_of(at) + timedelta(days=days), datetime.min.time(), UTC) for at, days in shown]
     return max(now + _AT_LEAST, min([first_expiry(created_at), *gone]))
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """What a replay that has ended shows of predictions."""
+
+    details: Details | None
+    failure: Failure | None
+
+    def of(self) -> set[str]:
+        """Return the ids of the predictions."""
+        rows = () if self.details is None else self.details.differing
+        quoted = set() if self.failure is None else {self.failure.prediction}
+        return ({one.prediction for one in rows if one.prediction is not None} | quoted) - {""}
+
+    def without(self, gone: Collection[str]) -> tuple["Shown", int]:
+        """Return what is left to show when these predictions have left the history, and how many rows go with them."""
+        details, failure, rows = self.details, self.failure, 0
+        if details is not None:
+            staying = tuple(one for one in details.differing if one.prediction is None or one.prediction not in gone)
+            rows = len(details.differing) - len(staying)
+            details = msgspec.structs.replace(details, differing=staying, forgotten=details.forgotten + rows)
+        if failure is not None and failure.prediction in gone:
+            failure, rows = Failure(failure.code, _UNQUOTED), rows + 1
+        return Shown(details, failure), rows
+
+
+_UNQUOTED: Final = "The prediction that this failed over has left the history, and what the model said of it has gone, too."
 
 
 def counted(skipped: Iterable[SkippedPrediction]) -> Mapping[str, int]:

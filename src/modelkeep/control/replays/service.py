@@ -1,5 +1,6 @@
 """Replays: asked for here, done by the worker, and kept no longer than the predictions that they show."""
 
+from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime
 from typing import Final
 
@@ -28,6 +29,9 @@ from modelkeep.infra.db import Database
 from modelkeep.infra.jobs import Jobs
 
 REPLAY_PREDICTIONS: Final = "replay_predictions"
+_SHOWING: Final = 50
+
+Missing = Callable[[Collection[str]], Awaitable[Collection[str]]]
 
 
 class Replays:
@@ -81,6 +85,24 @@ class Replays:
         """Forget replays whose time is over, with what they show."""
         async with self._db.begin() as tx:
             await store.forget(tx, self._clock())
+
+    async def forget_shown(self, missing: Missing, replay_id: str | None = None) -> int:
+        """Remove what replays show of predictions that have left the history, and return how many rows that were.
+
+        `missing` returns those of some predictions that the history does not hold. `replay_id`: of this replay alone.
+        """
+        after, forgotten = "", 0
+        while True:
+            async with self._db.read() as tx:
+                found = await store.showing(tx, self._clock(), after=after, limit=_SHOWING, replay_id=replay_id)
+            for after, shown in found.items():
+                left, rows = shown.without(await missing(shown.of()))
+                if rows:
+                    async with self._db.begin() as tx:
+                        await store.show(tx, after, left)
+                    forgotten += rows
+            if len(found) < _SHOWING:
+                return forgotten
 
     async def replay(self, replay_id: str) -> Replay:
         """Return one replay, whole; raises `ReplayNotFound`."""

@@ -5,7 +5,7 @@ from datetime import datetime
 import msgspec
 import sqlalchemy as sa
 
-from modelkeep.control.replays.rules import MOST_LISTED, OPEN, Replay, State
+from modelkeep.control.replays.rules import MOST_LISTED, OPEN, Replay, Shown, State
 from modelkeep.control.replays.tables import replays
 from modelkeep.infra.db import Transaction
 
@@ -54,6 +54,21 @@ async def end(tx: Transaction, replay_id: str, **values: object) -> bool:
 async def note_progress(tx: Transaction, replay_id: str, progress: int) -> None:
     """Note how many predictions have been answered again."""
     await _change_open(tx, replay_id, progress=progress)
+
+
+async def showing(tx: Transaction, now: datetime, *, after: str, limit: int, replay_id: str | None) -> dict[str, Shown]:
+    """Return what replays show, by id, from after `after`; of one alone where `replay_id` names it."""
+    ended = sa.select(replays.c.id, replays.c.details, replays.c.failure).where(
+        replays.c.id > after, replays.c.expires_at > now
+    )
+    ended = ended.where(replays.c.state.notin_(OPEN)) if replay_id is None else ended.where(replays.c.id == replay_id)
+    return {row.id: Shown(row.details, row.failure) for row in await tx.all(ended.order_by(replays.c.id).limit(limit))}
+
+
+async def show(tx: Transaction, replay_id: str, shown: Shown) -> None:
+    """Have a replay show this from now on."""
+    changed = sa.update(replays).where(replays.c.id == replay_id)
+    await tx.execute(changed.values(details=shown.details, failure=shown.failure))
 
 
 async def forget(tx: Transaction, now: datetime) -> None:

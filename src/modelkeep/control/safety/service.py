@@ -31,7 +31,7 @@ class Switches:
         return await store.load(tx)
 
     async def allow_code(self, actor: Actor, *, allowed: bool, reason: str) -> Safety:
-        """Let files that can run code be uploaded, or no more. Versions that are there stay as they are."""
+        """Let files that can run code be uploaded, or no more. Ready versions stay; those being validated are not."""
         return await self._set(actor, CODE_FORMATS, "on" if allowed else "", reason)
 
     async def accept(self, actor: Actor, level: Accepted | None, reason: str) -> Safety:

@@ -7,15 +7,18 @@ survives a power cut. Half a file is never found under a digest.
 import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
 from modelkeep.contracts.errors import NotFound
-from modelkeep.contracts.storage import Blob, StorageSettings, verified
+from modelkeep.contracts.storage import Blob, StorageSettings, Stored, verified
 from modelkeep.plugins.on_disk import (
+    FOLDERS,
     NOT_THERE,
     Unfinished,
     in_thread,
+    is_digest,
     place_of,
     storage_full,
     sweep,
@@ -95,6 +98,12 @@ class LocalStore:
         for path in await asyncio.to_thread(lambda: sorted(self._notes.glob("*"))):
             yield path.name
 
+    async def stored(self) -> AsyncIterator[Stored]:
+        """Yield the blobs that are there."""
+        for folder in await asyncio.to_thread(lambda: sorted(self._root.glob(FOLDERS))):
+            for one in await asyncio.to_thread(_stored_in, folder):
+                yield one
+
     async def sweep(self) -> int:
         """Remove what killed writers left behind; returns how many files that were."""
         return await asyncio.to_thread(sweep, self._unfinished)
@@ -122,6 +131,16 @@ class LocalStore:
         if not path.is_file():
             raise NotFound(NOT_THERE)
         return path
+
+
+def _stored_in(folder: Path) -> list[Stored]:
+    found = []
+    for path in sorted(folder.iterdir()):
+        if is_digest(path.name):
+            with suppress(FileNotFoundError):  # removed meanwhile
+                status = path.stat()
+                found.append(Stored(path.name, status.st_size, status.st_mtime))
+    return found
 
 
 async def _pieces(path: Path, start: int, end: int) -> AsyncGenerator[bytes, None]:

@@ -6,7 +6,7 @@ Objects are read in pieces of a fixed size, so that a stalled or broken answer c
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
@@ -110,10 +110,15 @@ class Bucket:
 
     async def names(self, prefix: str) -> AsyncIterator[str]:
         """Yield the last parts of the names of all objects below `prefix`."""
+        async for name, _size, _at in self.objects(prefix):
+            yield name.rpartition("/")[2]
+
+    async def objects(self, prefix: str | None = None) -> AsyncIterator[tuple[str, int, datetime]]:
+        """Yield name, length and time of all objects, or of those below `prefix`."""
         listing = obstore.list(self._store, prefix)
         while batch := await self._step(lambda: anext(listing, [])):
             for meta in batch:
-                yield meta["path"].rpartition("/")[2]
+                yield meta["path"], meta["size"], meta["last_modified"]
 
     async def _piece(self, key: str, start: int, end: int) -> bytes:
         """Return all bytes of a range: a short answer is no answer."""

@@ -15,8 +15,8 @@ from typing import Final, Self
 from weakref import WeakValueDictionary
 
 from modelkeep.contracts.errors import DamagedFile, NotFound, StorageUnavailable
-from modelkeep.contracts.storage import Blob, StorageSettings, verified
-from modelkeep.plugins.on_disk import Unfinished, in_thread, place_of, storage_full, written
+from modelkeep.contracts.storage import Blob, StorageSettings, Stored, verified
+from modelkeep.plugins.on_disk import Unfinished, in_thread, is_digest, place_of, storage_full, written
 from modelkeep.plugins.storage.s3.bucket import PIECE, Bucket
 from modelkeep.plugins.storage.s3.cache import Cache
 
@@ -98,6 +98,13 @@ class S3BlobStore:
         await self._bucket.remove(_note(digest))
         await self._bucket.remove(key)
         await in_thread(self._cache.remove, digest)
+
+    async def stored(self) -> AsyncIterator[Stored]:
+        """Yield the blobs that are in the bucket."""
+        async for name, size, at in self._bucket.objects():
+            *_folders, folder, digest = ("", *name.split("/"))
+            if is_digest(digest) and folder == digest[:2]:
+                yield Stored(digest, size, at.timestamp())
 
     async def sweep(self) -> int:
         """Remove what killed writers left behind here; returns how many files that were."""

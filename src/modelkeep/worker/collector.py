@@ -1,0 +1,146 @@
+"""Removes the files that nothing uses any more, and says what is kept.
+
+A file is used while a version names it, wherever in its row; aliases, deployments and replays name versions, and those are
+never deleted. A version that was rejected lets go of its files after `storage.keep_unused_days`, and so does whoever stored one
+that no version came to name, such as a validation of a faster form that it did not choose. What this installation has never
+stored itself is left alone: in a bucket it may be another's, beside a wrong database it would be everything.
+
+Condemning and removing are two steps (`infra/blob_claims.py`), so that a file which is uploaded again at that moment is not
+lost; a collector that dies between them is completed by the next one.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Final, Literal, Protocol
+
+import msgspec
+import structlog
+
+from modelkeep.contracts.errors import ModelkeepError
+from modelkeep.contracts.storage import BlobStore
+from modelkeep.control.models.service import Models
+from modelkeep.infra.blob_claims import Claims
+from modelkeep.infra.clock import Clock
+from modelkeep.infra.db import Database
+from modelkeep.infra.migrations import wait_until_current
+
+_log = structlog.get_logger(__name__)
+_AT_ONCE: Final = 200
+_KINDS: Final = ("artifact", "compiled", "sample", "golden", "other", "unused", "unknown")
+_FIRST_S: Final = 30.0
+_EVERY_S: Final = 3600.0
+
+Why = Literal["rejected", "unused", "unknown"]
+
+
+class Unused(msgspec.Struct, frozen=True):
+    """A file that nothing uses: of a rejected version, stored and never named (unused), or never stored by us (unknown)."""
+
+    digest: str
+    size: int
+    why: Why
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What lies in the store: the bytes of all files by what they are, and those that may go now."""
+
+    kept: Mapping[str, int]
+    unused: tuple[Unused, ...]
+
+    @property
+    def size(self) -> int:
+        """The bytes of what may go."""
+        return sum(one.size for one in self.unused)
+
+
+class Told(Protocol):
+    """Hears what is kept and what was removed, for the metrics."""
+
+    def keeps(self, kept: Mapping[str, int]) -> None:
+        """These bytes are kept, by what they are."""
+        ...
+
+    def removed(self, size: int) -> None:
+        """A file of so many bytes was removed."""
+        ...
+
+
+class Collector:
+    """Looks for what nothing uses, and removes it. `unknown`: also what this installation has never stored."""
+
+    def __init__(
+        self, db: Database, models: Models, claims: Claims, blobs: BlobStore, clock: Clock, *, keep_days: float, told: Told
+    ) -> None:
+        self._db = db
+        self._models = models
+        self._claims = claims
+        self._blobs = blobs
+        self._clock = clock
+        self._kept_for = timedelta(days=keep_days)
+        self._told = told
+
+    async def look(self, *, unknown: bool = False) -> Found:
+        """Return what is kept and what may go, and change nothing."""
+        before = self._clock() - self._kept_for
+        lying = [one async for one in self._blobs.stored()]  # listed first: what is stored after that is not among it
+        async with self._db.read() as tx:
+            files = await self._models.files(tx, before)
+            claimed = await self._claims.claimed(tx)
+        kept: Counter[str] = Counter(dict.fromkeys(_KINDS, 0))
+        unused: list[Unused] = []
+        for one in lying:
+            use = files.used.get(one.digest)
+            if use is not None:
+                kept[use] += one.size
+                continue
+            why: Why = "rejected" if one.digest in files.released else "unused" if one.digest in claimed else "unknown"
+            kept["unknown" if why == "unknown" else "unused"] += one.size
+            old = one.at < before.timestamp() and (one.digest not in claimed or claimed[one.digest] < before)
+            if old and (unknown or why != "unknown"):
+                unused.append(Unused(one.digest, one.size, why))
+        self._told.keeps(kept)
+        return Found(kept, tuple(unused))
+
+    async def collect(self, *, unknown: bool = False) -> Found:
+        """Remove what may go; returns what was kept before, and what has gone. Raises `OthersTurn`."""
+        async with self._claims.turn() as turn:
+            async with self._db.read() as tx:
+                left = await self._claims.condemned(tx)
+            for digest in left:
+                await turn.keep()
+                await self._remove(Unused(digest, 0, "unused"))
+            found = await self.look(unknown=unknown)
+            removed: list[Unused] = []
+            for first in range(0, len(found.unused), _AT_ONCE):
+                for one in await self._condemned(found.unused[first : first + _AT_ONCE]):
+                    await turn.keep()
+                    await self._remove(one)
+                    removed.append(one)
+        return Found(found.kept, tuple(removed))
+
+    async def run(self) -> None:
+        """Collect a while after the start and every hour; cancel to end. The next one removes what this one was about to."""
+        await wait_until_current(self._db)
+        await asyncio.sleep(_FIRST_S)
+        while True:
+            try:
+                for one in (await self.collect()).unused:
+                    _log.info("file_removed", digest=one.digest, bytes=one.size, why=one.why)
+            except (ModelkeepError, OSError) as error:
+                _log.warning("files_not_collected", reason=str(error))
+            await asyncio.sleep(_EVERY_S)
+
+    async def _condemned(self, some: tuple[Unused, ...]) -> list[Unused]:
+        """Condemn what still is unused: what came into use since it was found is left alone."""
+        before = self._clock() - self._kept_for
+        async with self._db.begin() as tx:
+            used = (await self._models.files(tx, before)).used
+            wanted = {one.digest: one for one in some if one.digest not in used}
+            return [wanted[digest] for digest in await self._claims.condemn(tx, wanted, before)]
+
+    async def _remove(self, one: Unused) -> None:
+        await self._blobs.remove(one.digest)
+        await self._claims.forget(one.digest)
+        self._told.removed(one.size)
