@@ -15,6 +15,7 @@ from modelkeep.contracts.prediction import PredictionRecord
 from modelkeep.contracts.signature import Dtype, Signature
 from modelkeep.serving.codec import Tensors
 from modelkeep.serving.dialects import mlflow, native, rows, sagemaker, scoring, tf_serving, vertex
+from modelkeep.serving.dialects.open_inference import GRPC_NAME, NAME
 from modelkeep.serving.dialects.open_inference import body as open_inference
 
 if TYPE_CHECKING:
@@ -153,11 +154,11 @@ def _in_json(
 
 
 READINGS: Final[Mapping[str, Reading]] = {
-    "native": Reading(_native_inputs, _native_answer),
-    "v2": Reading(_v2_inputs, _v2_answer),
-    "v2-grpc": Reading(_message_inputs, _message_answer),
-    "v1": Reading(partial(_in_json, tf_serving.tensors_of), _tf_serving_answer),
-    "vertex": Reading(partial(_in_json, vertex.tensors_of), _vertex_answer),
+    native.NAME: Reading(_native_inputs, _native_answer),
+    NAME: Reading(_v2_inputs, _v2_answer),
+    GRPC_NAME: Reading(_message_inputs, _message_answer),
+    tf_serving.NAME: Reading(partial(_in_json, tf_serving.tensors_of), _tf_serving_answer),
+    vertex.NAME: Reading(partial(_in_json, vertex.tensors_of), _vertex_answer),
     mlflow.NAME: Reading(partial(_scoring_inputs, mlflow.DATABRICKS), _scoring_answer),
     sagemaker.NAME: Reading(partial(_scoring_inputs, sagemaker.READING), _scoring_answer),
 }

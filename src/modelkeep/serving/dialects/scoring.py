@@ -26,7 +26,7 @@ from modelkeep.serving.codec import Tensors, tensors_from
 from modelkeep.serving.csv_rows import tensors_from_csv
 from modelkeep.serving.dialects.frames import RECORDS, SPLIT, records_of, split_of
 from modelkeep.serving.dialects.native import MAX_TOP_K, InvalidJson, UnsupportedMediaType
-from modelkeep.serving.dialects.rows import inputs_of, instances_of
+from modelkeep.serving.dialects.rows import by_row, inputs_of, instances_of
 from modelkeep.serving.engine import no_scores, top_classes
 from modelkeep.serving.matrix import Matrix, plain_rows
 from modelkeep.serving.npy import tensors_from_npy
@@ -113,15 +113,12 @@ def check(version: ServedVersion, wish: Wish) -> None:
         raise no_scores()
 
 
-def predictions(call: Call, share: Share, wish: Wish) -> list[Any]:
+def predictions(call: Call, share: Share, wish: Wish) -> list[Any] | msgspec.Raw:
     """Return the answer's `predictions`; raises `AnswerNotFinite` where the deployment refuses NaN and infinity."""
     if wish.top_k is not None:
-        return list(top_classes(call, share, wish.top_k))
+        return share.json(list(top_classes(call, share, wish.top_k)))
     not_finite = call.route.settings.not_finite
-    columns = {name: share.values(name, not_finite) for name in wish.outputs or share.names}
-    if len(columns) == 1:
-        return next(iter(columns.values()))
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return share.json(by_row({name: share.values(name, not_finite) for name in wish.outputs or share.names}))
 
 
 def answered(signature: Signature, body: bytes, wish: Wish) -> tuple[dict[str, list[Any]], list[list[dict[str, Any]]]]:
