@@ -11,7 +11,9 @@ from urllib.parse import quote
 
 from starlette.requests import Request
 
+from modelkeep.api.services import Services
 from modelkeep.api.settings import ApiSettings
+from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Invalid, TooLarge
 from modelkeep.contracts.report import Optimise
 from modelkeep.contracts.signature import ImageSpec
@@ -107,6 +109,18 @@ class InvalidUpload(Invalid):
     """The upload is no readable multipart form."""
 
     code = "invalid_upload"
+
+
+async def choice(behind: Services, actor: Actor) -> Choose:
+    """Return how a file's format is found, with what this uploader may bring."""
+    safety = await behind.switches.safety()
+
+    def choose(filename: str, declared: str) -> tuple[str, str]:
+        form, runner = behind.formats.choose(filename, declared)
+        safety.check(actor, form)
+        return form.name, runner
+
+    return choose
 
 
 async def receive(request: Request, blobs: BlobStore, choose: Choose, settings: ApiSettings) -> Upload:

@@ -37,6 +37,7 @@ from modelkeep.serving.settings import ServingSettings
 from modelkeep.worker.settings import WorkerSettings
 
 _DATABASE_POLL_S = 0.5
+_MODEL = "model"  # the deployment of the model folder, where `serving.default_model` names none
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class ControlRole:
     acceptable: str
     log: LogSettings
     servers: int = field(default=1, kw_only=True)
+    model_folder: str = field(default="", kw_only=True)
+    model_name: str = field(default="model", kw_only=True)
     history: HistorySettings
     storage: StorageSettings = field(default_factory=StorageSettings)
 
@@ -106,6 +109,8 @@ def roles(
         acceptable=settings.runners.unsafe_allow_level,
         log=settings.log,
         servers=settings.server.processes,
+        model_folder=settings.server.model_folder,
+        model_name=settings.serving.default_model or _MODEL,
         history=settings.history,
         storage=settings.storage,
     )
@@ -202,6 +207,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
     from modelkeep.api.asgi import create_app
     from modelkeep.api.services import Services
     from modelkeep.app import description
+    from modelkeep.app.model_folder import take_up
     from modelkeep.control.models.rules import Formats
     from modelkeep.control.predictions.service import Predictions
     from modelkeep.control.users.events import SetUpDone
@@ -248,7 +254,13 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
     trouble = await _prepare(db, control, places)
     if not trouble:
         opened.set()  # before anyone is answered: where the database is there, nobody is refused
-    await _serve(server, inner, stop, started, _open(db, control, places, opened, trouble))
+
+    async def beside() -> None:
+        await _open(db, control, places, opened, trouble)
+        if role.model_folder:
+            await take_up(Path(role.model_folder), role.model_name, services)
+
+    await _serve(server, inner, stop, started, beside())
     await history.close()
     await db.close()
 

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from modelkeep.contracts.errors import FieldError, InvalidInput, ModelkeepError
-from modelkeep.contracts.signature import Layout, Signature, TensorSpec
+from modelkeep.contracts.signature import EXACT, Layout, Signature, TensorSpec
 from modelkeep.contracts.snapshot import NotFinite
 from modelkeep.serving.coercion import Array, EnoughError, Faults, array_of
 
@@ -77,8 +77,11 @@ def check_rows(tensors: Mapping[str, Array]) -> int:
     return rows
 
 
-def tensor_from_flat(spec: TensorSpec, data: object, shape: tuple[int, ...], path: str) -> Array:
-    """Return an array of `shape` from nested or flat row-major lists, as the Open Inference Protocol allows both."""
+def tensor_from_flat(spec: TensorSpec, data: object, shape: tuple[int, ...], path: str, *, exact: int = EXACT) -> Array:
+    """Return an array of `shape` from nested or flat row-major lists, as the Open Inference Protocol allows both.
+
+    `exact` is what it is to `coercion.array_of`.
+    """
     faults = Faults()
     try:
         flat = _sequence(data, path, faults)
@@ -89,7 +92,7 @@ def tensor_from_flat(spec: TensorSpec, data: object, shape: tuple[int, ...], pat
             values = list(flat)
         else:
             faults.stop(path, "shape_mismatch", f"The data has shape {list(nested)}, not {list(shape)}; it may also be flat.")
-        array = array_of(spec, values, lambda at: f"{path}[{at}]", faults)
+        array = array_of(spec, values, lambda at: f"{path}[{at}]", faults, exact=exact)
     except EnoughError:
         array = np.empty(0)
     faults.settle()

@@ -82,6 +82,11 @@ def array_of(spec: TensorSpec, values: Sequence[object], where: Where, faults: F
     return _integers(spec, values, where, faults, exact)
 
 
+def exact_below(array: Array) -> int:
+    """Return the float of an array's datatype from which on a whole number may have been another one, for `array_of`."""
+    return 2 ** (np.finfo(array.dtype).nmant + 1) if array.dtype.kind == "f" else EXACT
+
+
 def from_text(text: str, dtype: Dtype, kind: str = "") -> object:
     """Return the JSON value that a CSV's text stands for in a column of this datatype; as it is where it stands for none.
 

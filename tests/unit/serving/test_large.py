@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fixtures.large import Watched
@@ -303,6 +303,9 @@ CELLS = st.text("0123456789.eE+-,_ naif\u0661", max_size=6) | FINITE.map(repr) |
 COLUMNS = [TensorSpec("c", dtype, (-1,)) for dtype in Dtype] + [TensorSpec("d", Dtype.BYTES, (-1,), kind=DATETIME)]
 
 
+@example(["1", "1_0"], TensorSpec("c", Dtype.FP32, (-1,)))
+@example(["1", " 1"], TensorSpec("c", Dtype.INT64, (-1,)))
+@example(["2", "nan", "inf"], TensorSpec("c", Dtype.FP32, (-1,)))
 @given(st.lists(CELLS, max_size=5), st.sampled_from(COLUMNS))
 def test_cells_read_together_are_those_read_one_by_one(cells: list[str], spec: TensorSpec) -> None:
     one_by_one = [from_text(cell, spec.dtype, spec.kind) for cell in cells]

@@ -328,3 +328,17 @@ async def test_a_type_that_claims_a_length_is_not_kept_for_a_body_of_json(house)
     claims = {"content-type": f"application/octet-stream; {LENGTH}=1"}
     assert (await house.client.post(INFER, content=json.dumps({"inputs": [sent]}), headers=claims)).status_code == 200
     assert house.records[0].content_type == "application/json"
+
+
+async def test_a_missing_text_is_null_in_json_and_an_empty_one_in_bytes(house) -> None:
+    texts = Signature((TensorSpec("x", Dtype.FP64, (-1, 1)),), (TensorSpec("y", Dtype.BYTES, (-1,)),))
+    await house.serve("texts", texts, lambda inputs: {"y": np.array([None, "", "a"], dtype=object)[: len(inputs["x"])]})
+    question = {"inputs": [{"name": "x", "shape": [3, 1], "datatype": "FP64", "data": [1, 2, 3]}]}
+    told = await house.client.post("/v2/models/texts/infer", json=question)
+    assert told.json()["outputs"][0]["data"] == [None, "", "a"]
+    binary = {**question, "parameters": {"binary_data_output": True}}
+    told = await house.client.post("/v2/models/texts/infer", json=binary)
+    head = int(told.headers["inference-header-content-length"])
+    assert told.content[head:] == raw.packed(["", "", "a"])
+    kept = body.answer_of(mixed_type(head), told.content)
+    assert kept == {"y": ["", "", "a"]}

@@ -17,7 +17,6 @@ from modelkeep.api.routes.models import Name
 from modelkeep.api.schemas.models import Describe, PlannedUpload, VersionAnswer
 from modelkeep.api.schemas.wire import Page, located
 from modelkeep.api.services import Behind, Services
-from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import (
     DamagedFile,
     InvalidName,
@@ -89,7 +88,7 @@ async def upload_version(
 ) -> VersionAnswer:
     """Upload a file as the next version. The answer comes once it is safely stored; validation follows."""
     await behind.models.expect_upload(actor, name, create=create)
-    received = await uploads.receive(request, behind.blobs, await _choice(behind, actor), behind.settings)
+    received = await uploads.receive(request, behind.blobs, await uploads.choice(behind, actor), behind.settings)
     version = await behind.models.receive(actor, name, received, idempotency_key, create=create)
     response.headers["location"] = f"/api/v1/models/{version.model}/versions/{version.number}"
     return VersionAnswer.model_validate(version)
@@ -100,19 +99,7 @@ async def upload_version(
 async def check_upload(*, name: Name, body: PlannedUpload, actor: Writer, behind: Behind, create: Create = False) -> None:
     """Say whether an upload would be taken, before gigabytes are sent for nothing. Nothing is made."""
     await behind.models.expect_upload(actor, name, create=create)
-    uploads.check(body.filename, body.format, body.size, await _choice(behind, actor), behind.settings)
-
-
-async def _choice(behind: Services, actor: Actor) -> uploads.Choose:
-    """Return how a file's format is found, with what this uploader may bring."""
-    safety = await behind.switches.safety()
-
-    def choose(filename: str, declared: str) -> tuple[str, str]:
-        form, runner = behind.formats.choose(filename, declared)
-        safety.check(actor, form)
-        return form.name, runner
-
-    return choose
+    uploads.check(body.filename, body.format, body.size, await uploads.choice(behind, actor), behind.settings)
 
 
 @router.get("")

@@ -19,7 +19,7 @@ from modelkeep.contracts.snapshot import ServedVersion
 from modelkeep.sandbox.frames import datatype
 from modelkeep.serving.calls import Call, Share
 from modelkeep.serving.codec import Tensors, check_shape, refuse_not_finite, tensor_from_flat, tensors_from
-from modelkeep.serving.coercion import Array
+from modelkeep.serving.coercion import Array, exact_below
 from modelkeep.serving.dialects.open_inference import raw
 from modelkeep.serving.engine import best, class_names
 
@@ -200,7 +200,7 @@ def _as_kind(spec: TensorSpec, array: Array, path: str, *, exact: bool) -> Array
         if found is not None:
             return found
     values = [None if value != value else value for value in array.reshape(-1).tolist()]  # noqa: PLR0124 - only NaN differs from itself
-    return tensor_from_flat(spec, values, array.shape, path)
+    return tensor_from_flat(spec, values, array.shape, path, exact=exact_below(array))
 
 
 def _takes(spec: TensorSpec, array: Array) -> bool:
