@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fixtures.signatures import ANYTHING, SIGNATURES, fits, matrices, same, tables
 from modelkeep.contracts.errors import Invalid
 from modelkeep.contracts.signature import DATETIME, Dtype, Layout, Signature, TensorSpec
 from modelkeep.serving.codec import tensors_from
-from modelkeep.serving.dialects.scoring import FORMS, Reading, tensors_of
+from modelkeep.serving.dialects.scoring import FORMS, Reading, _fields, tensors_of
 
 JSON = "application/json"
 NUMBERS = Signature((TensorSpec("input", Dtype.FP64, (-1, 2), nullable=True, columns=("a", "b")),))
@@ -134,6 +134,20 @@ def test_what_python_writes_for_a_gap_is_a_missing_value() -> None:
         assert array[0, 1] == 1
     assert refused(WHOLE, '{"instances": [[NaN, 1]]}') == ("instances[0][0]", "missing_value")
     assert refused(NUMBERS, '{"instances": [[Infinity, 1]], "NaN": 0}') == ("", "invalid_json")
+
+
+@example([float("nan"), 'NaN, "NaN"', "\\", {"NaN": -0.5}])
+@given(
+    st.recursive(
+        st.none() | st.floats(allow_infinity=False) | st.text('NaN"\\,[ Infity-') | st.text(),
+        lambda one: st.lists(one, max_size=3) | st.dictionaries(st.text('NaN"\\'), one, max_size=2),
+        max_leaves=10,
+    )
+)
+def test_only_gaps_become_null_and_no_text_is_touched(value: object) -> None:
+    body = json.dumps({"inputs": value, "gap": float("nan")})
+    found = {name: json.loads(bytes(raw)) for name, raw in _fields(body.encode()).items()}
+    assert found == json.loads(body, parse_constant=lambda _name: None)
 
 
 @pytest.mark.parametrize(

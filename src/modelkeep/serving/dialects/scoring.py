@@ -12,7 +12,7 @@ values of one output, or objects of several.
 Source: mlflow, `mlflow/pyfunc/scoring_server`; the Amazon SageMaker developer guide, "common data formats for inference".
 """
 
-import json
+import re
 from collections.abc import Collection
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -37,6 +37,8 @@ _JSON: Final = "application/json"
 _PARAMS: Final = "params"
 _PICTURES: Final = frozenset({"application/x-image", "application/octet-stream"})
 _HEADER: Final = {None: None, "present": True, "absent": False}
+
+_TEXTS_AND_NOT_FINITE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|(?<![\w-])NaN\b|\bInfinity\b', re.DOTALL)
 
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -187,14 +189,16 @@ def _fields(body: bytes) -> dict[str, msgspec.Raw]:
         if b"NaN" not in body:
             raise InvalidJson("The body is not valid JSON.") from error
     try:
-        return _decode(json.dumps(json.loads(body, parse_constant=_constant)))
-    except (ValueError, RecursionError) as error:
+        return _decode(_TEXTS_AND_NOT_FINITE.sub(_null_for_nan, body))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidJson("The body is not valid JSON.") from error
 
 
-def _constant(name: str) -> None:
-    if name != "NaN":
+def _null_for_nan(found: re.Match[bytes]) -> bytes:
+    token = found[0]
+    if token.endswith(b"Infinity"):
         raise InvalidJson("Infinity is no JSON, and no value of a model.")
+    return b"null" if token == b"NaN" else token
 
 
 def _no_body(path: str, code: str) -> InvalidJson:
