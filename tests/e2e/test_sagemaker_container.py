@@ -22,11 +22,13 @@ pytestmark = pytest.mark.timeout(300)
 CSV = {"content-type": "text/csv"}
 
 
-def make_image(folder: Path, *models: Path) -> Path:
+def make_image(folder: Path, *models: Path, allow_code: bool = True) -> Path:
     """Make a data directory that holds these models, and the key that stands for the platform."""
     with installed(folder / "data") as house, house.client() as client, house.http() as http:
         for model in models:
             client.push(model, "loans")
+        if not allow_code:
+            client.allow_code(allowed=False, reason="this image takes no code")
         key = http.post("/api/v1/keys", json={"name": "sagemaker", "scopes": ["predict"]})
         assert key.status_code == 201, key.text
         (folder / "key").write_text(key.json()["secret"])
@@ -53,6 +55,7 @@ def container(image: Path, **environment: str) -> Iterator[str]:
         assert process.wait(30) == 0
     finally:
         process.kill()
+        process.wait()
 
 
 def logged(image: Path) -> str:
@@ -97,7 +100,7 @@ def test_the_model_that_the_platform_unpacks_answers_once_a_content(tmp_path: Pa
 
 
 def test_a_format_that_runs_code_is_not_taken_up_without_the_administrators_word(tmp_path: Path) -> None:
-    image = make_image(tmp_path)
+    image = make_image(tmp_path, allow_code=False)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.joblib").write_bytes(b"whatever")
     with container(image, MODELKEEP_SERVER__MODEL_FOLDER=str(tmp_path / "model")) as url:

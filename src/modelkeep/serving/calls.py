@@ -114,6 +114,8 @@ class Answer(Protocol):
 class Call:
     """One request for a prediction. `write(call, share)` makes its answer; `answer` is what its caller waits for.
 
+    `kept`: what is written down of its inputs and of its answer, each with a note, where that has been made ready already.
+
     `kind`: calls of equal kind may share a run. `owner`: whose call it is, for fairness (a key's id). `started` and `deadline`
     are seconds of the monotonic clock.
     """
@@ -128,6 +130,7 @@ class Call:
         "deadline",
         "dialect",
         "id",
+        "kept",
         "kind",
         "owner",
         "payload",
@@ -154,6 +157,7 @@ class Call:
         self.rows = 0
         self.kind: object = None
         self.share: Share | None = None
+        self.kept: tuple[bytes | None, str, bytes | None, str] | None = None
         self.attempts = 0
         self.bucket = 0
         self.deadline = 0.0

@@ -152,7 +152,16 @@ class Engine:
         """Have the call's rows read in a thread, then queue it; its deadline passes and its caller leaves meanwhile as ever."""
         self._deadlines.add(call)
         request.when_gone(lambda: _leave(call))
-        self._large.do(len(call.body), lambda: _read_large(call, read), lambda error: self._queue(call, error))
+        self._large.do(len(call.body), lambda: self._read_large(call, read), lambda error: self._queue(call, error))
+
+    def _read_large(self, call: Call, read: Read) -> None:
+        """Read a call's rows in a thread, unless nobody waits for it any more; leave the event loop nothing to convert."""
+        if call.done:
+            return
+        read(call)
+        if isinstance(call.payload, Matrix):
+            call.ask(call.payload.tensors(), call.write)
+        self._recorder.prepare(call)
 
     def _queue(self, call: Call, error: Exception | None) -> None:
         """Queue a call whose rows have been read, or refuse it with what was wrong with them."""
@@ -244,15 +253,6 @@ def _named(request: Request) -> str | None:
     """Return the version that the header names, or None for the promoted one."""
     named = request.headers.get(VERSION)
     return named.decode("latin-1") if named else None
-
-
-def _read_large(call: Call, read: Read) -> None:
-    """Read a call's rows outside of the event loop, unless nobody waits for it any more; leave the loop nothing to convert."""
-    if call.done:
-        return
-    read(call)
-    if isinstance(call.payload, Matrix):
-        call.ask(call.payload.tensors(), call.write)
 
 
 def _overdue(call: Call) -> None:

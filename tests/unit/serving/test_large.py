@@ -1,6 +1,7 @@
 """Large bodies and answers: they hold nobody up, are the same as if nobody had minded, and there are never too many of them."""
 
 import asyncio
+import hashlib
 import io
 import json
 import sys
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from fixtures.large import Watched
 from modelkeep.contracts.errors import ModelkeepError
 from modelkeep.contracts.signature import DATETIME, FLOATS, Dtype, Signature, TensorSpec
-from modelkeep.contracts.snapshot import ServedKey
+from modelkeep.contracts.snapshot import DeploymentSettings, Recording, ServedKey
 from modelkeep.serving import csv_rows, matrix
 from modelkeep.serving.calls import Call, Run, Share
 from modelkeep.serving.codec import PIECE, values_of
@@ -144,6 +145,26 @@ async def test_what_is_wrong_with_a_large_body_is_told_as_with_any_other(house) 
         ("rejected", "invalid_input"),
         ("rejected", "invalid_json"),
     ]
+
+
+async def test_of_a_large_prediction_is_kept_what_policy_says_and_made_ready_aside(house) -> None:
+    house.settings["m"] = DeploymentSettings(recording=Recording(inputs="hash", fields={"sum": "drop", "b": "drop"}))
+    await house.serve("m")
+    body = as_json(inputs=ROWS.tolist())
+    for content in (body, as_json(inputs=ROWS[:2].tolist())):
+        assert (await house.client.post(PREDICT, content=content)).status_code == 200
+    large, small = house.records
+    assert large.input_note.startswith("too large: ")
+    assert large.output_note.startswith("too large: ")
+    assert (small.input_note, small.output_note) == ("by field", "by field")
+    assert json.loads(small.inputs).keys() == {"a"}
+    assert json.loads(small.outputs).keys() == {"echo"}
+    house.settings["m"] = DeploymentSettings(recording=Recording(inputs="hash", outputs="hash"))
+    house.publish()
+    answer = await house.client.post(PREDICT, content=body)
+    kept = house.records[-1]
+    assert (kept.inputs, kept.input_note) == (b'"%s"' % hashlib.sha256(body).hexdigest().encode(), "hashed")
+    assert (kept.outputs, kept.output_note) == (b'"%s"' % hashlib.sha256(answer.content).hexdigest().encode(), "hashed")
 
 
 async def test_more_than_may_wait_is_refused_at_once(open_house) -> None:
