@@ -2,8 +2,8 @@
 
 Reading rows costs 10 to 120 ns a byte, by their form, and the event loop answers nobody meanwhile: 10 MiB of CSV held it for
 0.8 s, of records for 0.4 s. Above `LARGE` a thread reads. Python lets another thread go on after each `SWITCH_S`, so the loop's
-turns come late by some milliseconds, at worst by 50: the longest single step, in which msgspec decodes 10 MiB of records. The same
-holds for answers. Few threads are enough: they share the interpreter, and a large body gains nothing by a third.
+turns come late by some milliseconds, at worst by 50: the longest single step, in which msgspec decodes 10 MiB of records. The
+same holds for answers. Few threads are enough: they share the interpreter, and a large body gains nothing by a third.
 
 What waits here is bounded by its bytes. Whoever would go beyond is refused at once; whose deadline has passed, or who has left,
 is passed over.
