@@ -24,6 +24,7 @@ Array = NDArray[np.generic]
 Where = Callable[[int], str]
 
 _MAX_FIELDS = 20
+_EXACT_IN_BYTES = {2: 2**11, 4: 2**24, 8: EXACT}
 _PIECE = 8192  # values, converted in half a millisecond
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?inf(?:inity)?", re.ASCII | re.IGNORECASE)
 _WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
@@ -84,7 +85,7 @@ def array_of(spec: TensorSpec, values: Sequence[object], where: Where, faults: F
 
 def exact_below(array: Array) -> int:
     """Return the float of an array's datatype from which on a whole number may have been another one, for `array_of`."""
-    return 2 ** (np.finfo(array.dtype).nmant + 1) if array.dtype.kind == "f" else EXACT
+    return _EXACT_IN_BYTES.get(array.dtype.itemsize, EXACT) if array.dtype.kind == "f" else EXACT
 
 
 def from_text(text: str, dtype: Dtype, kind: str = "") -> object:
