@@ -161,7 +161,10 @@ def _as_told(array: "Array") -> "Array":
 
 def _without_gaps(array: "Array") -> "Array":
     """An output as bytes would have told it, which have no sign for a missing text."""
-    return np.where(np.equal(array, None), "", array) if array.dtype == object else array
+    if array.dtype != object:
+        return array
+    told = ["" if value is None else value for value in array.reshape(-1).tolist()]
+    return np.array(told, dtype=object).reshape(array.shape)
 
 
 def _as_array(values: list[Any], like: "Array") -> "Array":
