@@ -21,6 +21,7 @@ from modelkeep.contracts.storage import StorageSettings
 if TYPE_CHECKING:
     from uvicorn import Server
 
+    from modelkeep.api.services import Services
     from modelkeep.app.control_plane import ControlPlane
     from modelkeep.app.settings import Settings
     from modelkeep.app.supervisor import Role
@@ -207,7 +208,6 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
     from modelkeep.api.asgi import create_app
     from modelkeep.api.services import Services
     from modelkeep.app import description
-    from modelkeep.app.model_folder import take_up
     from modelkeep.control.models.rules import Formats
     from modelkeep.control.predictions.service import Predictions
     from modelkeep.control.users.events import SetUpDone
@@ -254,13 +254,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
     trouble = await _prepare(db, control, places)
     if not trouble:
         opened.set()  # before anyone is answered: where the database is there, nobody is refused
-
-    async def beside() -> None:
-        await _open(db, control, places, opened, trouble)
-        if role.model_folder:
-            await take_up(Path(role.model_folder), role.model_name, services)
-
-    await _serve(server, inner, stop, started, beside())
+    await _serve(server, inner, stop, started, _beside(_open(db, control, places, opened, trouble), role, services))
     await history.close()
     await db.close()
 
@@ -281,6 +275,15 @@ async def _serve(
         await serving
         stopping.cancel()
         beside.cancel()
+
+
+async def _beside(opening: Coroutine[object, object, None], role: ControlRole, services: "Services") -> None:
+    """Do `opening`, then take up what a platform has put into the model folder."""
+    from modelkeep.app.model_folder import take_up
+
+    await opening
+    if role.model_folder:
+        await take_up(Path(role.model_folder), role.model_name, services)
 
 
 async def _open(db: "Database", control: "ControlPlane", places: Places, opened: Event, trouble: str) -> None:
