@@ -86,8 +86,9 @@ def errors() -> str:
 # Errors
 
 An error is a problem document (RFC 9457, `application/problem+json`) with a stable `code`, a sentence, the request's id, and
-where fields are at fault `errors` with the path and code of each, never its value. Below `/v2` it is the protocol's own
-`{{"error": "..."}}` with the same status. `Retry-After` comes with what may work later.
+where fields are at fault `errors` with the path and code of each, never its value. At a dialect's own addresses it has
+that dialect's shape, with the same status: below `/v2` and `/v1` `{{"error": "..."}}`. `Retry-After` comes with what may work
+later.
 
 | code | status | kind | what it says |
 |---|---|---|---|

@@ -6,7 +6,6 @@ Below `/v2` they have the Open Inference Protocol's shape.
 from http import HTTPStatus
 from typing import Final
 
-import msgspec
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -14,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from modelkeep.contracts.errors import FieldError, Invalid, MethodNotAllowed, ModelkeepError, NotFound, TooLarge
-from modelkeep.infra.problems import problem, status_and_headers
+from modelkeep.infra.problems import bare, problem
 
 OPEN_INFERENCE: Final = "/v2/"
 
@@ -28,8 +27,8 @@ class NoSuchRoute(NotFound):
 def respond(error: ModelkeepError, request_id: str, path: str) -> Response:
     """Return the answer to a request for `path` that failed."""
     if path.startswith(OPEN_INFERENCE):
-        status, headers = status_and_headers(error)
-        return Response(msgspec.json.encode({"error": error.message}), status, headers, "application/json")
+        status, headers, body = bare(error)
+        return Response(body, status, headers, "application/json")
     status, headers, body = problem(error, request_id)
     return Response(body, status, headers)
 

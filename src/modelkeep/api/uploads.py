@@ -5,6 +5,7 @@ until the last boundary has come and every part has been understood: whoever dis
 """
 
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
@@ -12,7 +13,9 @@ from urllib.parse import quote
 from starlette.requests import Request
 
 from modelkeep.api.schemas.models import PlannedUpload
+from modelkeep.api.services import Services
 from modelkeep.api.settings import ApiSettings
+from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Invalid, TooLarge
 from modelkeep.contracts.hooks import MOST_BYTES, Hooks
 from modelkeep.contracts.report import Optimise
@@ -125,9 +128,21 @@ class InvalidUpload(Invalid):
     code = "invalid_upload"
 
 
-async def receive(request: Request, blobs: BlobStore, allowed: Allowed, settings: ApiSettings) -> Upload:
+async def allowed(behind: Services, actor: Actor) -> Allowed:
+    """Return how a file's format is found, with what this uploader may bring."""
+    safety = await behind.switches.safety()
+
+    def choose(filename: str, declared: str) -> tuple[str, str]:
+        form, runner = behind.formats.choose(filename, declared)
+        safety.check(actor, form)
+        return form.name, runner
+
+    return Allowed(choose, partial(safety.check_hooks, actor))
+
+
+async def receive(request: Request, blobs: BlobStore, may: Allowed, settings: ApiSettings) -> Upload:
     """Read an upload from a request and store its files; raises before anything is stored when it cannot be accepted."""
-    form = _Form(request.headers.get("content-type", "").encode("latin-1"), allowed, settings)
+    form = _Form(request.headers.get("content-type", "").encode("latin-1"), may, settings)
     limit = settings.max_upload_mb * _MIB
     rows = (2 * settings.max_sample_mb + settings.max_calibration_mb) * _MIB
     total = limit + rows + sum(_SMALL.values()) + _OVERHEAD
@@ -167,12 +182,12 @@ async def _kept(form: "_Form", part: str, blobs: BlobStore) -> Sample | None:
     return Sample(stored.digest, form.filenames[part])
 
 
-def check(planned: PlannedUpload, allowed: Allowed, settings: ApiSettings) -> None:
+def check(planned: PlannedUpload, may: Allowed, settings: ApiSettings) -> None:
     """Raise what an upload of this file would be refused with for its name, format or size, or its hooks."""
     size = planned.size
-    allowed.choose(plain_filename(planned.filename), planned.format)
+    may.choose(plain_filename(planned.filename), planned.format)
     if planned.hooks:
-        allowed.check_hooks()
+        may.check_hooks()
     if not size:
         raise InvalidUpload(_EMPTY)
     if size > settings.max_upload_mb * _MIB:
@@ -212,7 +227,7 @@ async def _once(data: bytes | bytearray) -> AsyncIterator[bytes]:
 class _Form:
     """The form as it arrives: `waiting` holds bytes of the model file; the other parts are small and are kept whole."""
 
-    def __init__(self, content_type: bytes, allowed: Allowed, settings: ApiSettings) -> None:
+    def __init__(self, content_type: bytes, may: Allowed, settings: ApiSettings) -> None:
         self.waiting = bytearray()
         self.filename = self.format = self.runner = self.description = ""
         self.filenames: dict[str, str] = {}
@@ -222,7 +237,7 @@ class _Form:
         self.optimise: Optimise = "auto"
         self.accuracy_budget = 0.0
         self.size = 0
-        self._allowed = allowed
+        self._may = may
         self._limits = _SMALL | dict.fromkeys(("sample", "labels"), settings.max_sample_mb * _MIB)
         self._limits["calibration"] = settings.max_calibration_mb * _MIB
         self._parts: dict[str, bytearray] = {}
@@ -249,7 +264,7 @@ class _Form:
             raise InvalidUpload("The upload has no part named `file`.")
         if not self.size:
             raise InvalidUpload(_EMPTY)
-        self.format, self.runner = self._allowed.choose(self.filename, self._text("format"))
+        self.format, self.runner = self._may.choose(self.filename, self._text("format"))
         self.description = check_description(self._text("description"))
         self.compile = read_compile(self._text("compile"))
         self.optimise = read_optimise(self._text("optimise"))
@@ -277,10 +292,10 @@ class _Form:
         kept = self._parts[name] = bytearray()
         if name == "file":
             self.filename = plain_filename(filename)
-            self._allowed.choose(self.filename, self._text("format"))  # refused here, before its first byte is kept
+            self._may.choose(self.filename, self._text("format"))  # refused here, before its first byte is kept
             return self._take_file
         if name == "hooks":
-            self._allowed.check_hooks()
+            self._may.check_hooks()
         if name in _ROWS:
             self.filenames[name] = plain_filename(filename)
             if PurePosixPath(self.filenames[name].lower()).suffix not in _SAMPLES:

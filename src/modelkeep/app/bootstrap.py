@@ -21,6 +21,7 @@ from modelkeep.contracts.storage import StorageSettings
 if TYPE_CHECKING:
     from uvicorn import Server
 
+    from modelkeep.api.services import Services
     from modelkeep.app.control_plane import ControlPlane
     from modelkeep.app.settings import Settings
     from modelkeep.app.supervisor import Role
@@ -39,6 +40,7 @@ from modelkeep.worker.settings import WorkerSettings
 
 _DATABASE_POLL_S = 0.5
 _METERS = ("api", "worker", "courier", "supervisor", "command")
+_MODEL = "model"  # the deployment of the model folder, where `serving.default_model` names none
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class ControlRole:
     acceptable: str
     log: LogSettings
     servers: int = field(default=1, kw_only=True)
+    model_folder: str = field(default="", kw_only=True)
+    model_name: str = field(default="model", kw_only=True)
     history: HistorySettings
     storage: StorageSettings = field(default_factory=StorageSettings)
 
@@ -108,6 +112,8 @@ def roles(
         acceptable=settings.runners.unsafe_allow_level,
         log=settings.log,
         servers=settings.server.processes,
+        model_folder=settings.server.model_folder,
+        model_name=settings.serving.default_model or _MODEL,
         history=settings.history,
         storage=settings.storage,
     )
@@ -264,7 +270,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
     trouble = await _prepare(db, control, places)
     if not trouble:
         opened.set()  # before anyone is answered: where the database is there, nobody is refused
-    await _serve(server, inner, stop, started, _open(db, control, places, opened, trouble))
+    await _serve(server, inner, stop, started, _beside(_open(db, control, places, opened, trouble), role, services))
     await history.close()
     await db.close()
 
@@ -285,6 +291,15 @@ async def _serve(
         await serving
         stopping.cancel()
         beside.cancel()
+
+
+async def _beside(opening: Coroutine[object, object, None], role: ControlRole, services: "Services") -> None:
+    """Do `opening`, then take up what a platform has put into the model folder."""
+    from modelkeep.app.model_folder import take_up
+
+    await opening
+    if role.model_folder:
+        await take_up(Path(role.model_folder), role.model_name, services)
 
 
 async def _open(db: "Database", control: "ControlPlane", places: Places, opened: Event, trouble: str) -> None:

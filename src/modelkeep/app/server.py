@@ -4,6 +4,7 @@ import asyncio
 import gc
 import itertools
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from modelkeep.serving.feed import Feed
 from modelkeep.serving.forward import Forward
 from modelkeep.serving.http import Door
 from modelkeep.serving.keys import Keys
+from modelkeep.serving.large import SWITCH_S, Large
 from modelkeep.serving.limits import Limits, OwnRates
 from modelkeep.serving.metrics import Metrics
 from modelkeep.serving.pool import Pool
@@ -57,12 +59,13 @@ class Server:
         )
         recorder = Recorder(spool, max_payload=role.history.max_payload_kb << 10)
         keys = Keys(max_staleness_s=role.serving.max_staleness_s)
-        self._router = router = Router(lambda changed: Pool(role.serving, send, changed, recorder), metrics.meter)
+        large = Large()
+        self._router = router = Router(lambda changed: Pool(role.serving, send, changed, recorder, large), metrics.meter)
         metrics.watch(router, keys)
         metrics.beside = storage_metrics.figures(places.storage_metrics, places.data)
         metrics.watch_confinement(lambda: self._door.confinement, lambda: self._door.accepted)
         metrics.watch_history(lambda: spool.appended, lambda: spool.dropped, lambda: hear(places.loading))
-        self._engine = engine = Engine(role.serving, router, _limits(role, places), recorder)
+        self._engine = engine = Engine(role.serving, router, _limits(role, places), recorder, large)
         self._keys = keys
         self._forward = forward = Forward(places.run / "api.sock")
         self._door = Door(
@@ -96,6 +99,7 @@ class Server:
     async def work(self, door: socket.socket, stop: asyncio.Event, started: Callable[[], None]) -> None:
         """Answer on `door` until `stop`, then finish what is under way."""
         gc.set_threshold(*_GC)
+        sys.setswitchinterval(SWITCH_S)
         http = uvicorn.Server(_http(self._door, self._role))
         self._rpcs = rpcs = await self._grpc()
         feeding = asyncio.create_task(self._feed.run(stop))

@@ -58,6 +58,11 @@ class ServerSettings:
         "How long to go on accepting after readiness went off, in seconds, so that a load balancer can notice.",
         Interval(ge=0, le=3600),
     ] = 0.0
+    model_folder: Annotated[
+        str,
+        "Folder of a model that a platform such as SageMaker puts there before it starts the container: at each start, what "
+        "lies in it is uploaded and promoted, as `serving.default_model` or `model`. Empty for none.",
+    ] = "/opt/ml/model"
     environment: Annotated[
         str, "Environment variables to pass on to the processes, besides PATH, language and time zone: names with commas."
     ] = ""

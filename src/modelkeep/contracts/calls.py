@@ -73,12 +73,14 @@ def _array(name: object, answer: Any) -> "Array":  # noqa: ANN401 - as above
 
 def _without_gaps(array: "Array") -> "Array":
     """Texts of which some are missing as pandas has it, NaN or NA, with None for those."""
+    import numpy as np
+
     values = array.reshape(-1).tolist()
     if not any(isinstance(one, str) for one in values):
         return array
-    found: Any = array.copy()
-    found.reshape(-1)[:] = [None if _is_gap(one) else one for one in values]
-    return found
+    found = np.empty(len(values), dtype=object)
+    found[:] = [None if _is_gap(one) else one for one in values]
+    return found.reshape(array.shape)
 
 
 def _is_gap(value: object) -> bool:

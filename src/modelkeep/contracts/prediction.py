@@ -1,8 +1,11 @@
 """Messages from serving up to the control plane."""
 
-from typing import Literal
+import re
+from typing import Final, Literal
 
 import msgspec
+
+_JSON_LENGTH: Final = re.compile(r"inference-header-content-length=(\d{1,18})")
 
 Outcome = Literal["ok", "rejected", "error", "degraded"]
 
@@ -59,3 +62,14 @@ class PredictionRecord(RecordFacts, frozen=True, array_like=True, gc=False):
     input_note: str = ""
     output_note: str = ""
     answer_type: str = "application/json"
+
+
+def mixed_type(json_length: int) -> str:
+    """Return the content type under which a body is kept that is JSON of this length and the bytes of tensors behind it."""
+    return f"application/octet-stream; inference-header-content-length={json_length}"
+
+
+def json_length(content_type: str) -> int | None:
+    """Return the length of the JSON of a body that is kept under such a content type; None for every other body."""
+    found = _JSON_LENGTH.search(content_type)
+    return int(found[1]) if found else None

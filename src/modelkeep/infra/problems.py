@@ -63,6 +63,11 @@ def status_and_headers(error: ModelkeepError) -> tuple[int, dict[str, str]]:
     return STATUS[error.kind], headers
 
 
+def bare(error: ModelkeepError) -> tuple[int, dict[str, str], bytes]:
+    """Return status, headers and body for `error` in protocols whose errors are `{"error": "..."}`."""
+    return *status_and_headers(error), msgspec.json.encode({"error": error.message})
+
+
 def problem(error: ModelkeepError, request_id: str) -> tuple[int, dict[str, str], bytes]:
     """Return status, headers and body for `error`."""
     status, headers = status_and_headers(error)

@@ -55,8 +55,8 @@ _FORGOTTEN: Final = Family(
 _KEPT: Final = Family(
     "modelkeep_storage_kept_bytes",
     "gauge",
-    "Bytes that lie in the store, as the worker last saw them, by what they are: artifact, compiled, hooks, sample, golden, other; "
-    "unused (of rejected versions, or never named); unknown (never stored by this installation).",
+    "Bytes that lie in the store, as the worker last saw them, by what they are: artifact, compiled, hooks, sample, golden, "
+    "other; unused (of rejected versions, or never named); unknown (never stored by this installation).",
     ("kind",),
     rule="max",
 )

@@ -26,7 +26,8 @@ from modelkeep.contracts.errors import (
 )
 from modelkeep.sandbox import frames
 from modelkeep.sandbox.connection import RunnerConnection, RunnerGone
-from modelkeep.serving.calls import Call, Run, Share, together
+from modelkeep.serving.calls import Call, Run, together, written
+from modelkeep.serving.large import LARGE_ANSWER, Large
 from modelkeep.serving.modes import Plan
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ log = structlog.get_logger(__name__)
 _ATTEMPTS = 2
 _MAX_DETAIL = 200
 _SMOOTHING = 0.2
+_BYTES_A_VALUE = 32  # of an answer that is being written: a number of Python's, and its digits
 _CAUTION = 1.25  # under a lasting overload everyone who is let in is answered at the edge: half of them too late without it
 
 Finished = list[tuple[Call, "Response | ModelkeepError"]]
@@ -91,12 +93,14 @@ class Batcher:
         run_timeout_s: float,
         finish: Callable[[Finished, Run], ModelkeepError | None],
         missed: Callable[[], None] = lambda: None,
+        large: Large | None = None,
     ) -> None:
         self._plan = plan
         self._max_queue = max_queue
         self._run_timeout_s = run_timeout_s
         self._finish_all = finish
         self._missed = missed
+        self._large = large or Large()
         self._loop = asyncio.get_running_loop()
         self._callers: OrderedDict[str, OrderedDict[Call, None]] = OrderedDict()
         self._again: deque[Call] = deque()
@@ -396,20 +400,25 @@ class Batcher:
         self._run_s += (took - self._run_s) * weight
 
     def _share(self, batch: list[Call], run: Run) -> None:
-        finished: Finished = []
-        start = 0
-        for call in batch:
-            end = start + call.rows
-            if not call.done:
-                call.share = Share(run, start, end)
-                try:
-                    finished.append((call, call.write(call, call.share)))
-                except ModelkeepError as error:
-                    finished.append((call, error))
-                except Exception:
-                    log.exception("an answer cannot be written", prediction_id=call.id, request_id=call.request_id)
-                    finished.append((call, Internal()))
-            start = end
+        """Give everyone in a run its answer. Where one of them is large, a thread writes the run's answers."""
+        if run.size <= LARGE_ANSWER or run.size * max(one.rows for one in batch) // run.rows <= LARGE_ANSWER:
+            self._tell(written(batch, run), run)
+            return
+        run.large = True
+        try:
+            self._large.do(run.size * _BYTES_A_VALUE, lambda: written(batch, run), lambda done: self._tell_large(done, run))
+        except Overloaded as error:
+            for call in batch:
+                call.fail(_again(error))
+
+    def _tell_large(self, finished: Finished | Exception, run: Run) -> None:
+        """Tell the answers that a thread has written to those who still wait for theirs."""
+        assert not isinstance(finished, Exception)  # noqa: S101 - each call has its own trouble
+        still = [one for one in finished if not one[0].done]
+        if still:
+            self._tell(still, run)
+
+    def _tell(self, finished: Finished, run: Run) -> None:
         trouble: ModelkeepError | None
         try:
             trouble = self._finish_all(finished, run)

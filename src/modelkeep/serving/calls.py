@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
 import numpy as np
+import structlog
 
-from modelkeep.contracts.signature import Dtype
-from modelkeep.serving.codec import check_rows, values_of
-from modelkeep.serving.matrix import Matrix
+from modelkeep.contracts.errors import Internal, ModelkeepError
+from modelkeep.serving.codec import PIECE, check_rows, values_of
+from modelkeep.serving.matrix import Matrix, fitted
 
 if TYPE_CHECKING:
     from modelkeep.contracts.snapshot import NotFinite
@@ -16,17 +18,33 @@ if TYPE_CHECKING:
     from modelkeep.serving.messages import Request, Response
     from modelkeep.serving.router import Route
 
+log = structlog.get_logger(__name__)
+
+_encode = msgspec.json.Encoder().encode
+
 
 class Run:
     """The answer to one micro-batch. Lists for JSON are made once for all requests that share it."""
 
-    __slots__ = ("_lists", "outputs", "preprocess_s", "run_s")
+    __slots__ = ("_lists", "large", "outputs", "preprocess_s", "run_s")
 
     def __init__(self, outputs: "Tensors", run_s: float, preprocess_s: float = 0.0) -> None:
         self.outputs = outputs
         self.run_s = run_s
         self.preprocess_s = preprocess_s
+        self.large = False
+        """Whether a thread writes its answers, piece by piece."""
         self._lists: dict[str, list[Any]] = {}
+
+    @property
+    def size(self) -> int:
+        """How many values it has, of all its rows."""
+        return sum([array.size for array in self.outputs.values()])
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return len(next(iter(self.outputs.values())))
 
     def lists(self, name: str) -> list[Any]:
         """Return an output as nested lists for JSON, all rows."""
@@ -61,6 +79,21 @@ class Share:
             return values_of(self.tensor(name), not_finite)
         return self.run.lists(name)[self._start : self._end]
 
+    def json(self, values: list[Any]) -> list[Any] | msgspec.Raw:
+        """Return lists as they are to be encoded: those of a large answer already are, which took many short steps, not one."""
+        run = self.run
+        return msgspec.Raw(_in_pieces(values, run.size * (self._end - self._start) // run.rows)) if run.large else values
+
+
+def _in_pieces(values: list[Any], size: int) -> bytes:
+    """Encode lists that hold about so many values. While one list is encoded, no other thread goes on."""
+    step = max(1, len(values) * PIECE // max(1, size))
+    if step == 1 and values and isinstance(values[0], list):
+        pieces = [_in_pieces(row, size // len(values)) for row in values]
+    else:
+        pieces = [_encode(values[at : at + step])[1:-1] for at in range(0, len(values), step)]
+    return b"[%s]" % b",".join(pieces)
+
 
 class Answer(Protocol):
     """Where a call's answer goes: a future, or what stands for one."""
@@ -81,6 +114,8 @@ class Answer(Protocol):
 class Call:
     """One request for a prediction. `write(call, share)` makes its answer; `answer` is what its caller waits for.
 
+    `kept`: what is written down of its inputs and of its answer, each with a note, where that has been made ready already.
+
     `kind`: calls of equal kind may share a run. `owner`: whose call it is, for fairness (a key's id). `started` and `deadline`
     are seconds of the monotonic clock.
     """
@@ -95,6 +130,7 @@ class Call:
         "deadline",
         "dialect",
         "id",
+        "kept",
         "kind",
         "owner",
         "payload",
@@ -121,6 +157,7 @@ class Call:
         self.rows = 0
         self.kind: object = None
         self.share: Share | None = None
+        self.kept: tuple[bytes | None, str, bytes | None, str] | None = None
         self.attempts = 0
         self.bucket = 0
         self.deadline = 0.0
@@ -154,12 +191,27 @@ def together(calls: list[Call]) -> "Tensors | None":
     first = calls[0].payload
     if isinstance(first, Matrix):
         rows = first.rows if len(calls) == 1 else [row for call in calls for row in call.payload.rows]  # type: ignore[union-attr]
-        spec = first.spec
-        if spec.dtype is Dtype.FP64:
-            return {spec.name: np.array(rows, dtype=np.float64)}  # JSON's numbers are all of them
-        with np.errstate(over="ignore"):
-            array = np.array(rows, dtype=spec.dtype.numpy)
-        return {spec.name: array} if np.isfinite(array).all() else None
+        array = fitted(first.spec, rows)
+        return None if array is None else {first.spec.name: array}
     if len(calls) == 1:
         return first
     return {name: np.concatenate([call.payload[name] for call in calls]) for name in first}  # type: ignore[index]
+
+
+def written(batch: list[Call], run: Run) -> "list[tuple[Call, Response | ModelkeepError]]":
+    """Return the answers, or what is wrong with them, of those in a run who still wait for one."""
+    finished: list[tuple[Call, Response | ModelkeepError]] = []
+    start = 0
+    for call in batch:
+        end = start + call.rows
+        if not call.done:
+            call.share = Share(run, start, end)
+            try:
+                finished.append((call, call.write(call, call.share)))
+            except ModelkeepError as error:
+                finished.append((call, error))
+            except Exception:
+                log.exception("an answer cannot be written", prediction_id=call.id, request_id=call.request_id)
+                finished.append((call, Internal()))
+        start = end
+    return finished

@@ -22,9 +22,12 @@ import msgspec
 import numpy as np
 
 from modelkeep.contracts.errors import FieldError, InvalidInput, ModelkeepError
-from modelkeep.contracts.signature import Layout, Signature, TensorSpec
+from modelkeep.contracts.signature import EXACT, Layout, Signature, TensorSpec
 from modelkeep.contracts.snapshot import NotFinite
 from modelkeep.serving.coercion import Array, EnoughError, Faults, array_of
+
+PIECE = 8192
+"""Values of an answer that are made into JSON at once, in half a millisecond."""
 
 Tensors = dict[str, Array]
 
@@ -74,8 +77,11 @@ def check_rows(tensors: Mapping[str, Array]) -> int:
     return rows
 
 
-def tensor_from_flat(spec: TensorSpec, data: object, shape: tuple[int, ...], path: str) -> Array:
-    """Return an array of `shape` from nested or flat row-major lists, as the Open Inference Protocol allows both."""
+def tensor_from_flat(spec: TensorSpec, data: object, shape: tuple[int, ...], path: str, *, exact: int = EXACT) -> Array:
+    """Return an array of `shape` from nested or flat row-major lists, as the Open Inference Protocol allows both.
+
+    `exact` is what it is to `coercion.array_of`.
+    """
     faults = Faults()
     try:
         flat = _sequence(data, path, faults)
@@ -86,7 +92,7 @@ def tensor_from_flat(spec: TensorSpec, data: object, shape: tuple[int, ...], pat
             values = list(flat)
         else:
             faults.stop(path, "shape_mismatch", f"The data has shape {list(nested)}, not {list(shape)}; it may also be flat.")
-        array = array_of(spec, values, lambda at: f"{path}[{at}]", faults)
+        array = array_of(spec, values, lambda at: f"{path}[{at}]", faults, exact=exact)
     except EnoughError:
         array = np.empty(0)
     faults.settle()
@@ -118,6 +124,8 @@ def values_of(array: Array, not_finite: NotFinite = "null") -> list[Any]:
 
     NaN and infinity stay as they are to become null, or become texts; raises `AnswerNotFinite` where they are refused.
     """
+    if array.size > PIECE and len(array) > 1:
+        return _in_pieces(array, not_finite)
     if array.dtype == object:
         return list(_text_values(array.tolist()))
     if not_finite == "refuse":
@@ -125,6 +133,12 @@ def values_of(array: Array, not_finite: NotFinite = "null") -> list[Any]:
     elif not_finite == "text" and array.dtype.kind == "f" and not np.isfinite(array).all():
         return list(_said(array.tolist()))
     return list(array.tolist())
+
+
+def _in_pieces(array: Array, not_finite: NotFinite) -> list[Any]:
+    """Return `values_of` a large output, of some rows at a time."""
+    step = max(1, len(array) * PIECE // array.size)
+    return [row for at in range(0, len(array), step) for row in values_of(array[at : at + step], not_finite)]
 
 
 def _said(values: object) -> Any:  # noqa: ANN401 - nested lists of any depth

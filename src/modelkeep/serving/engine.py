@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from modelkeep.contracts.errors import FieldError, Invalid, InvalidInput, Kind, ModelkeepError, Overloaded, Timeout
 from modelkeep.contracts.snapshot import ServedKey
@@ -14,7 +15,9 @@ from modelkeep.serving.choice import version_asked
 from modelkeep.serving.codec import values_of
 from modelkeep.serving.coercion import Array
 from modelkeep.serving.deadlines import Deadlines
+from modelkeep.serving.large import LARGE, Large
 from modelkeep.serving.limits import Limits, TooManyAtOnce
+from modelkeep.serving.matrix import Matrix
 from modelkeep.serving.messages import ClientGone, Request, Response
 from modelkeep.serving.pool import Served
 from modelkeep.serving.recorder import Recorder
@@ -46,8 +49,11 @@ class TooManyRequests(Overloaded):
 class Engine:
     """Answers predictions within their deadlines and limits; counts them, and has them written down."""
 
-    def __init__(self, settings: ServingSettings, router: Router, limits: Limits, recorder: Recorder) -> None:
+    def __init__(
+        self, settings: ServingSettings, router: Router, limits: Limits, recorder: Recorder, large: Large | None = None
+    ) -> None:
         self._settings = settings
+        self._large = large or Large()
         self._max_body = settings.max_body_mb * 1024 * 1024
         self._router = router
         self._limits = limits
@@ -131,6 +137,9 @@ class Engine:
         """Read the call's rows and queue it."""
         try:
             call.deadline = call.started + self._seconds(call.route, request)
+            if len(call.body) > LARGE:
+                self._begin_large(call, request, read)
+                return
             read(call)
             self._deadlines.add(call)
             request.when_gone(lambda: _leave(call))
@@ -140,6 +149,35 @@ class Engine:
             if isinstance(error, ModelkeepError):
                 self.failed(call, error)
             raise
+
+    def _begin_large(self, call: Call, request: Request, read: Read) -> None:
+        """Have the call's rows read in a thread, then queue it; its deadline passes and its caller leaves meanwhile as ever."""
+        self._deadlines.add(call)
+        request.when_gone(lambda: _leave(call))
+        self._large.do(len(call.body), lambda: self._read_large(call, read), lambda error: self._queue(call, error))
+
+    def _read_large(self, call: Call, read: Read) -> None:
+        """Read a call's rows in a thread, unless nobody waits for it any more; leave the event loop nothing to convert."""
+        if call.done:
+            return
+        read(call)
+        if isinstance(call.payload, Matrix):
+            call.ask(call.payload.tensors(), call.write)
+        self._recorder.prepare(call)
+
+    def _queue(self, call: Call, error: Exception | None) -> None:
+        """Queue a call whose rows have been read, or refuse it with what was wrong with them."""
+        if call.done:
+            return
+        if error is not None:
+            call.fail(error)
+            return
+        try:
+            self._deadlines.discard(call)
+            self._deadlines.add(call)  # what was read may have brought it forward
+            call.route.served.batcher.submit(call)
+        except Exception as refusal:  # noqa: BLE001 - told, and logged where it is our fault
+            call.fail(refusal)
 
     def _end(self, call: Call, request: Request) -> None:
         request.when_gone(None)
@@ -247,15 +285,24 @@ def top_classes(call: Call, share: Share, top_k: int) -> list[list[dict[str, obj
     if scores is None:
         raise no_scores()
     names = class_names(call.route.served)
-    best = np.argsort(np.negative(scores), axis=1, kind="stable")[:, :top_k]
-    values = np.take_along_axis(scores, best, axis=1)
+    places, values = best(scores, top_k)
     return [
         [
             {"label": names[index] if index < len(names) else str(index), "index": index, "score": score}
             for index, score in zip(indexes, row, strict=True)
         ]
-        for indexes, row in zip(best.tolist(), values_of(values, call.route.settings.not_finite), strict=True)
+        for indexes, row in zip(places.tolist(), values_of(values, call.route.settings.not_finite), strict=True)
     ]
+
+
+def best(scores: Array, count: int) -> tuple[NDArray[np.intp], Array]:
+    """Return the places of each row's highest numbers, best first, and these; of equal ones the first is first."""
+    if scores.dtype.kind == "f":
+        order = np.argsort(np.negative(scores), axis=1, kind="stable")  # NaN last
+    else:  # unsigned numbers have no negative
+        order = scores.shape[1] - 1 - np.argsort(scores[:, ::-1], axis=1, kind="stable")[:, ::-1]
+    places = order[:, :count]
+    return places, np.take_along_axis(scores, places, axis=1)
 
 
 def no_scores() -> InvalidInput:

@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 from modelkeep.contracts.errors import FieldError, Invalid, InvalidInput
 from modelkeep.contracts.signature import FLOATS, Signature
 from modelkeep.serving.codec import Tensors, check_rows, check_shape, tensors_from
-from modelkeep.serving.coercion import Array
+from modelkeep.serving.coercion import Array, exact_below
 
 _LONGEST_HEADER: Final = 1024
 _MOST_AXES: Final = 16
@@ -47,7 +47,19 @@ def tensors_from_npy(signature: Signature, body: bytes) -> Tensors:
         if np.isfinite(fitted).all():
             check_rows({spec.name: fitted})
             return {spec.name: fitted}
+    _check_exact(signature, array)
     return tensors_from(signature, _listed(array.tolist()))
+
+
+def _check_exact(signature: Signature, array: Array) -> None:
+    """Refuse floats of fewer digits than JSON's where whole numbers are needed, and they may have been others."""
+    whole = [at for at, spec in enumerate(signature.inputs) if spec.dtype.numpy.lstrip("u").startswith("int")]
+    if array.dtype.kind != "f" or not whole:
+        return
+    given = array[:, whole] if len(signature.inputs) > 1 and array.shape[1:] == (len(signature.inputs),) else array
+    if (np.abs(given) >= exact_below(array)).any():
+        text = f"So large a number loses digits as {array.dtype.name}: send whole numbers as integers."
+        raise InvalidInput.at("inputs", "not_exact", text)
 
 
 def array_of(body: bytes) -> Array:

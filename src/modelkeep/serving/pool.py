@@ -25,6 +25,7 @@ from modelkeep.serving.batcher import Batcher, Finished
 from modelkeep.serving.calls import Run
 from modelkeep.serving.codec import Tensors
 from modelkeep.serving.golden import GoldenRows
+from modelkeep.serving.large import Large
 from modelkeep.serving.matrix import plain_matrix
 from modelkeep.serving.metrics import Meter
 from modelkeep.serving.modes import cost_from, plan
@@ -65,7 +66,14 @@ class Replica:
 class Served:
     """One version on this server: its queue, and whether a warm runner stands behind it."""
 
-    def __init__(self, version: ServedVersion, settings: ServingSettings, recorder: Recorder, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        version: ServedVersion,
+        settings: ServingSettings,
+        recorder: Recorder,
+        wake: Callable[[], None],
+        large: Large | None = None,
+    ) -> None:
         self.version = version
         self._wake = wake
         self._runs = 0
@@ -92,6 +100,7 @@ class Served:
             run_timeout_s=version.spec.limits.run_timeout_s,
             finish=self._finish,
             missed=self._missed,
+            large=large,
         )
 
     def configure(self, settings: DeploymentSettings, meter: Meter) -> None:
@@ -186,8 +195,11 @@ class Served:
 class Pool:
     """All versions that the router wants, each with a runner or waiting for one."""
 
-    def __init__(self, settings: ServingSettings, send: Send, changed: Callable[[], None], recorder: Recorder) -> None:
+    def __init__(
+        self, settings: ServingSettings, send: Send, changed: Callable[[], None], recorder: Recorder, large: Large | None = None
+    ) -> None:
         self._settings = settings
+        self._large = large or Large()
         self._recorder = recorder
         self._replicas: dict[str, tuple[Served, Replica]] = {}
         self._send = send
@@ -221,7 +233,7 @@ class Pool:
         for version_id, version in wanted.items():
             if version_id not in self._served:
                 wake = partial(self._send, control.Wake(version_id))
-                self._served[version_id] = Served(version, self._settings, self._recorder, wake)
+                self._served[version_id] = Served(version, self._settings, self._recorder, wake, self._large)
             if self._golden.get(version_id) == "off":
                 self._served[version_id].golden.differs = ""
         self._ask()

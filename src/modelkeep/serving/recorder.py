@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from modelkeep.serving.batcher import Finished
+    from modelkeep.serving.messages import Response
 
 _encode = msgspec.json.Encoder().encode
 
@@ -60,6 +61,20 @@ class Recorder:
         except StorageFull as error:
             return error
         return None
+
+    def prepare(self, call: Call) -> None:
+        """Make ready what is kept of a large call, in its threads: of its body now, of its answer when that is written."""
+        recording: Recording = call.route.recording
+        if self._spool is None or call.route.plain or not recording.enabled:
+            return
+        inputs, write = self._kept(call.body, recording, recording.inputs, call, None), call.write
+
+        def written(call: Call, share: Share) -> "Response":
+            response = write(call, share)
+            call.kept = (*inputs, *self._kept(response.body, recording, recording.outputs, call, share.run))
+            return response
+
+        call.write = written
 
     def refused(self, call: Call, error: ModelkeepError, outcome: Outcome) -> None:
         """Write down a prediction that was asked for and could not be given."""
@@ -101,7 +116,9 @@ class Recorder:
         inputs: bytes | None = call.body
         outputs: bytes | None = answer
         input_note = output_note = ""
-        if not route.plain or len(call.body) > self._max_payload or len(answer) > self._max_payload:
+        if call.kept is not None:
+            inputs, input_note, outputs, output_note = call.kept
+        elif not route.plain or len(call.body) > self._max_payload or len(answer) > self._max_payload:
             recording = route.recording
             inputs, input_note = self._kept(call.body, recording, recording.inputs, call, None)
             outputs, output_note = self._kept(answer, recording, recording.outputs, call, run)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 import numpy as np
 
-from modelkeep.contracts.prediction import PredictionRecord
+from modelkeep.contracts.prediction import PredictionRecord, json_length
 from modelkeep.contracts.signature import Dtype, Signature
 from modelkeep.serving.codec import Tensors
 from modelkeep.serving.dialects import mlflow, native, rows, sagemaker, scoring, tf_serving, vertex
+from modelkeep.serving.dialects.open_inference import GRPC_NAME, NAME
 from modelkeep.serving.dialects.open_inference import body as open_inference
 
 if TYPE_CHECKING:
@@ -25,12 +26,14 @@ class Answered(msgspec.Struct, frozen=True):
     """What was answered then: values by output, a row each, or the best classes of each row in `top`.
 
     `note` says why there is nothing. Where `partly`, something was left out then, and outputs that are not here are not shown.
+    Where `gapless`, it was told in bytes, which say of a missing text what they say of an empty one.
     """
 
     outputs: dict[str, list[Any]] = {}
     top: list[list[dict[str, Any]]] = []
     note: str = ""
     partly: bool = False
+    gapless: bool = False
 
     def __bool__(self) -> bool:
         """Whether there is anything to compare with."""
@@ -66,7 +69,8 @@ def _v2_inputs(signature: Signature, record: PredictionRecord, body: bytes) -> T
 
 
 def _v2_answer(signature: Signature, record: PredictionRecord, body: bytes) -> Answered:
-    return _values(signature, open_inference.answer_of(record.answer_type, body))
+    in_bytes = json_length(record.answer_type) is not None
+    return _values(signature, open_inference.answer_of(record.answer_type, body), gapless=in_bytes)
 
 
 def _message_inputs(signature: Signature, _record: PredictionRecord, body: bytes) -> Tensors:
@@ -75,14 +79,14 @@ def _message_inputs(signature: Signature, _record: PredictionRecord, body: bytes
 
 
 def _message_answer(signature: Signature, _record: PredictionRecord, body: bytes) -> Answered:
-    return _values(signature, _messages().answer_of(body))
+    return _values(signature, _messages().answer_of(body), gapless=True)
 
 
-def _values(signature: Signature, outputs: dict[str, list[Any]]) -> Answered:
+def _values(signature: Signature, outputs: dict[str, list[Any]], *, gapless: bool) -> Answered:
     """Return an answer's values. An output of numbers that was told as its best classes (`value:index`) has none of its own."""
     numbers = {spec.name for spec in signature.outputs if spec.dtype is not Dtype.BYTES}
     values = {name: rows for name, rows in outputs.items() if not (name in numbers and _are_classes(rows))}
-    return Answered(values, partly=len(values) < len(outputs))
+    return Answered(values, partly=len(values) < len(outputs), gapless=gapless)
 
 
 def _are_classes(rows: list[Any]) -> bool:
@@ -153,11 +157,11 @@ def _in_json(
 
 
 READINGS: Final[Mapping[str, Reading]] = {
-    "native": Reading(_native_inputs, _native_answer),
-    "v2": Reading(_v2_inputs, _v2_answer),
-    "v2-grpc": Reading(_message_inputs, _message_answer),
-    "v1": Reading(partial(_in_json, tf_serving.tensors_of), _tf_serving_answer),
-    "vertex": Reading(partial(_in_json, vertex.tensors_of), _vertex_answer),
+    native.NAME: Reading(_native_inputs, _native_answer),
+    NAME: Reading(_v2_inputs, _v2_answer),
+    GRPC_NAME: Reading(_message_inputs, _message_answer),
+    tf_serving.NAME: Reading(partial(_in_json, tf_serving.tensors_of), _tf_serving_answer),
+    vertex.NAME: Reading(partial(_in_json, vertex.tensors_of), _vertex_answer),
     mlflow.NAME: Reading(partial(_scoring_inputs, mlflow.DATABRICKS), _scoring_answer),
     sagemaker.NAME: Reading(partial(_scoring_inputs, sagemaker.READING), _scoring_answer),
 }

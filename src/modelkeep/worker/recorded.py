@@ -136,7 +136,7 @@ def comparable(answered: Answered, start: int, now: Tensors, scores: str, *, bes
     rows = len(next(iter(now.values())))
     for name, values in answered.outputs.items():
         array = now.get(name, np.empty((rows, 0)))
-        given[name] = _as_told(array)
+        given[name] = _without_gaps(_as_told(array)) if answered.gapless else _as_told(array)
         wanted[name] = _as_array(values[start : start + rows], array)
     if answered.top and scores in now:
         lines = answered.top[start : start + rows]
@@ -157,6 +157,14 @@ def _as_told(array: "Array") -> "Array":
     if array.dtype.kind == "f":
         return np.where(np.isfinite(array), array, np.nan).astype(array.dtype)
     return array
+
+
+def _without_gaps(array: "Array") -> "Array":
+    """An output as bytes would have told it, which have no sign for a missing text."""
+    if array.dtype != object:
+        return array
+    told = ["" if value is None else value for value in array.reshape(-1).tolist()]
+    return np.array(told, dtype=object).reshape(array.shape)
 
 
 def _as_array(values: list[Any], like: "Array") -> "Array":

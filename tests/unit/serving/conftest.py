@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from uvicorn.server import ServerState
 
 from fixtures.described import async_check
+from fixtures.large import Watched
 from fixtures.planes import Plane
 from modelkeep.contracts.prediction import PredictionRecord
 from modelkeep.contracts.runner import ModelFacts
@@ -33,6 +34,7 @@ from modelkeep.contracts.snapshot import (
 )
 from modelkeep.contracts.snapshot import Limits as RunnerLimits
 from modelkeep.sandbox import control, frames
+from modelkeep.sandbox.wire import Inbox
 from modelkeep.serving.codec import Tensors
 from modelkeep.serving.engine import Engine
 from modelkeep.serving.forward import Forward
@@ -83,7 +85,15 @@ class Kept:
 class House:
     """Router, pool, keys, door, and a client that talks to the door."""
 
-    def __init__(self, run_dir: Path, options: ServingSettings, *, max_payload: int = 1 << 18, stand_in: str = "") -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        options: ServingSettings,
+        *,
+        max_payload: int = 1 << 18,
+        stand_in: str = "",
+        large: Watched | None = None,
+    ) -> None:
         self.sent: list[control.Message] = []
         self.keys = Keys(max_staleness_s=options.max_staleness_s)
         self._changed = asyncio.Event()
@@ -93,13 +103,14 @@ class House:
                 settle()
                 self._changed.set()
 
-            return Pool(options, self.sent.append, changed, self.recorder)
+            return Pool(options, self.sent.append, changed, self.recorder, self.large)
 
+        self.large = large or Watched()
         self.metrics = Metrics("9.9", run_dir / "metrics")
         self.records: list[PredictionRecord] = []
         self.recorder = Recorder(Kept(self.records), max_payload=max_payload)
         self.router = Router(pool, self.metrics.meter)
-        self.engine = Engine(options, self.router, Limits(OwnRates()), self.recorder)
+        self.engine = Engine(options, self.router, Limits(OwnRates()), self.recorder, self.large)
         self.metrics.watch(self.router, self.keys)
         self._forward = Forward(run_dir / "api.sock")
         self.door = Door(
@@ -211,10 +222,9 @@ class House:
         with sock:
             facts = ModelFacts(self.versions[version_id].signature, "fake", "1")
             await loop.sock_sendall(sock, b"".join(frames.encode(frames.Loaded(facts, 0.1, 1, 2))))
-            splitter = frames.Splitter()
-            while data := await loop.sock_recv(sock, 1 << 20):
-                for frame in splitter.feed(data):
-                    message, tensors = frames.decode(frame)
+            inbox = Inbox(sock)
+            while (received := await _received(inbox, sock)) is not None:
+                for message, tensors in received:
                     assert isinstance(message, frames.Run)
                     if version_id in self.gates:
                         await self.gates[version_id].wait()
@@ -237,13 +247,24 @@ class House:
         os.close(self._forward._folder)
 
 
+async def _received(inbox: Inbox, sock: socket.socket) -> list[tuple[frames.Message, Tensors]] | None:
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(sock.fileno(), readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(sock.fileno())
+    return inbox.read()
+
+
 @pytest.fixture
 async def open_house(tmp_path: Path) -> AsyncIterator[Callable[..., House]]:
     """Make serving planes with settings of one's own."""
     async with contextlib.AsyncExitStack() as stack:
 
-        def make(*, stand_in: str = "", **options: object) -> House:
-            house = House(tmp_path, ServingSettings(**options), stand_in=stand_in)  # type: ignore[arg-type]
+        def make(*, stand_in: str = "", large: Watched | None = None, **options: object) -> House:
+            house = House(tmp_path, ServingSettings(**options), stand_in=stand_in, large=large)  # type: ignore[arg-type]
             stack.push_async_callback(house.close)
             return house
 

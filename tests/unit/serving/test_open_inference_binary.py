@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
+from modelkeep.contracts.prediction import mixed_type
 from modelkeep.contracts.signature import FLOATS, Dtype, Signature, TensorSpec
 from modelkeep.serving.codec import Tensors
 from modelkeep.serving.dialects.open_inference import body, raw
@@ -91,7 +92,7 @@ def test_tensors_are_the_same_in_json_in_bytes_and_mixed(case: tuple[Signature, 
         content, length = message(
             *(tensor(name, one, binary=way) for way, (name, one) in zip(ways, arrays.items(), strict=True))
         )
-        read.append(body.tensors_of(signature, body.kept_type(length).decode(), content))
+        read.append(body.tensors_of(signature, mixed_type(length), content))
     for name, array in arrays.items():
         for tensors in read:
             assert (tensors[name].dtype, tensors[name].shape) == (array.dtype, array.shape)
@@ -327,3 +328,17 @@ async def test_a_type_that_claims_a_length_is_not_kept_for_a_body_of_json(house)
     claims = {"content-type": f"application/octet-stream; {LENGTH}=1"}
     assert (await house.client.post(INFER, content=json.dumps({"inputs": [sent]}), headers=claims)).status_code == 200
     assert house.records[0].content_type == "application/json"
+
+
+async def test_a_missing_text_is_null_in_json_and_an_empty_one_in_bytes(house) -> None:
+    texts = Signature((TensorSpec("x", Dtype.FP64, (-1, 1)),), (TensorSpec("y", Dtype.BYTES, (-1,)),))
+    await house.serve("texts", texts, lambda inputs: {"y": np.array([None, "", "a"], dtype=object)[: len(inputs["x"])]})
+    question = {"inputs": [{"name": "x", "shape": [3, 1], "datatype": "FP64", "data": [1, 2, 3]}]}
+    told = await house.client.post("/v2/models/texts/infer", json=question)
+    assert told.json()["outputs"][0]["data"] == [None, "", "a"]
+    binary = {**question, "parameters": {"binary_data_output": True}}
+    told = await house.client.post("/v2/models/texts/infer", json=binary)
+    head = int(told.headers["inference-header-content-length"])
+    assert told.content[head:] == raw.packed(["", "", "a"])
+    kept = body.answer_of(mixed_type(head), told.content)
+    assert kept == {"y": ["", "", "a"]}

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fixtures.signatures import ANYTHING, SIGNATURES, fits, matrices, same, tables
 from modelkeep.contracts.errors import Invalid
 from modelkeep.contracts.signature import DATETIME, Dtype, Layout, Signature, TensorSpec
 from modelkeep.serving.codec import tensors_from
-from modelkeep.serving.dialects.scoring import FORMS, Reading, tensors_of
+from modelkeep.serving.dialects.scoring import FORMS, Reading, _fields, tensors_of
 
 JSON = "application/json"
 NUMBERS = Signature((TensorSpec("input", Dtype.FP64, (-1, 2), nullable=True, columns=("a", "b")),))
@@ -92,7 +92,8 @@ def test_the_same_rows_are_the_same_tensors_as_csv(
     order = random.sample(range(len(names)), len(names))
     ordered = [[row[at] for at in order] for row in rows]
     wanted = tensors_from(signature, rows)
-    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
+    ends = any(isinstance(cell, str) and not {"\r", "\n"}.isdisjoint(cell) for row in rows for cell in row)
+    for quoting in (csv.QUOTE_NONNUMERIC if ends else csv.QUOTE_MINIMAL, csv.QUOTE_ALL):  # Python 3.11 quotes only its own end
         body = mark + written(ordered, [names[at] for at in order], lineterminator=end, quoting=quoting)
         same(tensors_of(signature, "text/csv", body, Reading()), wanted)
         same(tensors_of(signature, "text/csv; charset=UTF-8; header=present", body, Reading(headless=True)), wanted)
@@ -133,6 +134,20 @@ def test_what_python_writes_for_a_gap_is_a_missing_value() -> None:
         assert array[0, 1] == 1
     assert refused(WHOLE, '{"instances": [[NaN, 1]]}') == ("instances[0][0]", "missing_value")
     assert refused(NUMBERS, '{"instances": [[Infinity, 1]], "NaN": 0}') == ("", "invalid_json")
+
+
+@example([float("nan"), 'NaN, "NaN"', "\\", {"NaN": -0.5}])
+@given(
+    st.recursive(
+        st.none() | st.floats(allow_infinity=False) | st.text('NaN"\\,[ Infity-') | st.text(),
+        lambda one: st.lists(one, max_size=3) | st.dictionaries(st.text('NaN"\\'), one, max_size=2),
+        max_leaves=10,
+    )
+)
+def test_only_gaps_become_null_and_no_text_is_touched(value: object) -> None:
+    body = json.dumps({"inputs": value, "gap": float("nan")})
+    found = {name: json.loads(bytes(raw)) for name, raw in _fields(body.encode()).items()}
+    assert found == json.loads(body, parse_constant=lambda _name: None)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from fixtures.history import record
+from modelkeep.contracts.prediction import mixed_type
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
 from modelkeep.control.replays.rules import Skip
+from modelkeep.serving.dialects.open_inference import raw
 from modelkeep.worker.recorded import Question, SkippedError, comparable, question_of
 
 ONE = Signature(
@@ -63,6 +65,23 @@ def test_answers_agree_with_the_same_answers_now(dialect: str, answered: dict[st
     assert wanted
     for name, values in wanted.items():
         np.testing.assert_array_equal(values, given[name])
+
+
+def test_a_missing_text_that_was_told_in_bytes_is_the_one_that_is_missing_now() -> None:
+    texts = Signature(ONE.inputs, (TensorSpec("y", Dtype.BYTES, (-1,)),))
+    asked = {"inputs": [{"name": "input", "shape": [2, 2], "datatype": "FP32", "data": [1, 2, 3, 4]}]}
+    head = {"outputs": [{"name": "y", "shape": [2], "datatype": "BYTES", "parameters": {"binary_data_size": 9}}]}
+    answer = json.dumps(head).encode()
+    one = record(
+        dialect="v2",
+        inputs=json.dumps(asked).encode(),
+        outputs=answer + raw.packed([None, "a"]),
+        answer_type=mixed_type(len(answer)),
+    )
+    answered = question_of(one, "ver_A", texts).answered
+    for now, same in (([None, "a"], True), (["", "a"], True), ([None, "b"], False)):
+        wanted, given = comparable(answered, 0, {"y": np.array(now, dtype=object)}, "")
+        assert (wanted["y"].tolist() == given["y"].tolist()) is same
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from functools import partial
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response, status
@@ -19,7 +18,6 @@ from modelkeep.api.routes.models import Name
 from modelkeep.api.schemas.models import Describe, PlannedUpload, VersionAnswer
 from modelkeep.api.schemas.wire import Page, located
 from modelkeep.api.services import Behind, Services
-from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import (
     BeingRemoved,
     DamagedFile,
@@ -91,7 +89,7 @@ async def upload_version(
 ) -> VersionAnswer:
     """Upload a file as the next version. The answer comes once it is safely stored; validation follows."""
     await behind.models.expect_upload(actor, name, create=create)
-    received = await uploads.receive(request, behind.blobs, await _allowed(behind, actor), behind.settings)
+    received = await uploads.receive(request, behind.blobs, await uploads.allowed(behind, actor), behind.settings)
     said(request.state, received.fingerprint())
     version = await behind.models.receive(actor, name, received, create=create)
     response.headers["location"] = f"/api/v1/models/{version.model}/versions/{version.number}"
@@ -103,19 +101,7 @@ async def upload_version(
 async def check_upload(*, name: Name, body: PlannedUpload, actor: Writer, behind: Behind, create: Create = False) -> None:
     """Say whether an upload would be taken, before gigabytes are sent for nothing. Nothing is made."""
     await behind.models.expect_upload(actor, name, create=create)
-    uploads.check(body, await _allowed(behind, actor), behind.settings)
-
-
-async def _allowed(behind: Services, actor: Actor) -> uploads.Allowed:
-    """Return how a file's format is found, with what this uploader may bring."""
-    safety = await behind.switches.safety()
-
-    def choose(filename: str, declared: str) -> tuple[str, str]:
-        form, runner = behind.formats.choose(filename, declared)
-        safety.check(actor, form)
-        return form.name, runner
-
-    return uploads.Allowed(choose, partial(safety.check_hooks, actor))
+    uploads.check(body, await uploads.allowed(behind, actor), behind.settings)
 
 
 @router.get("")

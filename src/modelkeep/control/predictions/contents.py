@@ -1,15 +1,12 @@
 """What went in and came out of a prediction, as a reader can use it: JSON where it is JSON, else its bytes and their type."""
 
-import re
 from typing import Any
 
 import msgspec
 
-from modelkeep.contracts.prediction import PredictionRecord
+from modelkeep.contracts.prediction import PredictionRecord, json_length
 
 _JSON = "application/json"
-_JSON_LENGTH = re.compile(r"inference-header-content-length=(\d{1,18})")
-"""How long the JSON is of an Open Inference body that has tensors as bytes behind it."""
 
 
 class Contents(msgspec.Struct, frozen=True):
@@ -38,10 +35,10 @@ def _contents(kept: bytes | None, content_type: str, note: str) -> Contents | No
     if kept is None:
         return Contents(content_type, note=note) if note else None
     is_json = "json" in content_type.partition(";")[0].lower()
-    mixed = _JSON_LENGTH.search(content_type)
+    mixed = json_length(content_type)
     if is_json or mixed is not None:
         try:
-            value = msgspec.json.decode(kept if mixed is None else kept[: int(mixed[1])])
+            value = msgspec.json.decode(kept if mixed is None else kept[:mixed])
             return Contents(content_type, value, None if mixed is None else kept, note)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass

@@ -27,6 +27,7 @@ from modelkeep.serving.codings import DamagedBody, UnknownCoding
 from modelkeep.serving.dialects.native import InvalidJson
 from modelkeep.serving.engine import InvalidTimeout, TooManyRequests
 from modelkeep.serving.keys import StaleNews
+from modelkeep.serving.large import TooMuchAtOnce
 from modelkeep.serving.limits import TooManyAtOnce
 from modelkeep.serving.messages import LengthRequired
 from modelkeep.serving.router import DeploymentNotFound, VersionNotServed
@@ -57,6 +58,7 @@ PREDICTING: Final[Refusals] = (
     TooLate,
     TooManyAtOnce,
     TooManyRequests,
+    TooMuchAtOnce,
     UnknownCoding,
     VersionLoading,
     VersionNotServed,

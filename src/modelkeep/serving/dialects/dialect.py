@@ -4,7 +4,7 @@ from typing import Final, Protocol
 
 from modelkeep.contracts.errors import MethodNotAllowed, ModelkeepError
 from modelkeep.contracts.snapshot import Scope
-from modelkeep.infra.problems import problem
+from modelkeep.infra.problems import bare, problem
 from modelkeep.serving.messages import Request, Response, encoded
 
 _READS: Final = ("GET", "HEAD")
@@ -44,6 +44,12 @@ def reads(request: Request) -> None:
     """Raise `MethodNotAllowed` for any method but those that only read."""
     if request.method not in _READS:
         raise MethodNotAllowed(f"This address takes {' and '.join(_READS)} only.", allow=_READS)
+
+
+def as_error(error: ModelkeepError) -> Response:
+    """Return an error as `{"error": "..."}`."""
+    status, headers, body = bare(error)
+    return Response(status, body, headers=encoded(headers))
 
 
 def as_problem(request: Request, error: ModelkeepError) -> Response:

@@ -23,6 +23,7 @@ from modelkeep.serving.matrix import Matrix, plain_rows
 from modelkeep.serving.messages import Request, Response
 from modelkeep.serving.router import Route, Router
 
+NAME: Final = "native"
 DEFAULT_TOP_K = 5
 MAX_TOP_K = 1000
 _JSON = b"application/json"
@@ -57,8 +58,8 @@ class _Answer(msgspec.Struct, omit_defaults=True):
     deployment: str
     model: str
     version: int
-    predictions: list[object] | None = None
-    outputs: dict[str, list[object]] | None = None
+    predictions: list[object] | msgspec.Raw | None = None
+    outputs: dict[str, list[object] | msgspec.Raw] | None = None
     labels: list[str] | None = None
     metadata: dict[str, dict[str, object]] | None = None
 
@@ -129,14 +130,12 @@ class Native:
     async def _predict(self, deployment: str, request: Request, *, flat: bool) -> Response:
         """Answer a prediction. `flat`: a single picture's classes are not wrapped in a list, as `/predict` has it."""
         version = request.query("version") if request.query_string else None
-        return await self._engine.predict(
-            deployment, version, request, "native", lambda call: self._read(call, request, flat=flat)
-        )
+        return await self._engine.predict(deployment, version, request, NAME, lambda call: self._read(call, request, flat=flat))
 
     def predict_whole(self, deployment: str, request: Request, body: bytes, tell: Tell) -> None:
         """Answer a prediction whose body is there: `tell` gets the answer, or why there is none."""
         self._engine.predict_whole(
-            deployment, request, "native", body, read=lambda call: self._read(call, request, flat=False), tell=tell
+            deployment, request, NAME, body, read=lambda call: self._read(call, request, flat=False), tell=tell
         )
 
     def read(self, call: Call, request: Request) -> None:
@@ -345,11 +344,11 @@ def _answer(call: Call, share: Share, wish: _Wish) -> _Answer:
         wish.outputs is None and version.signature.layout is Layout.IMAGE and scores_of(call, share) is not None
     ):
         rows = top_classes(call, share, wish.top_k or DEFAULT_TOP_K)
-        answer.predictions = list(rows[0] if wish.flat and len(rows) == 1 else rows)
+        answer.predictions = share.json(list(rows[0] if wish.flat and len(rows) == 1 else rows))
         if not wish.outputs:
             return answer
     not_finite = call.route.settings.not_finite
-    answer.outputs = {name: share.values(name, not_finite) for name in wish.outputs or share.names}
+    answer.outputs = {name: share.json(share.values(name, not_finite)) for name in wish.outputs or share.names}
     if version.labels:
         answer.labels = _labels(call, share)
     return answer

@@ -16,6 +16,8 @@ import binascii
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from modelkeep.contracts.errors import InvalidInput
 from modelkeep.contracts.signature import Dtype, Layout, Signature, TensorSpec
 from modelkeep.serving.calls import Call, Share
@@ -178,20 +180,24 @@ def _tensors(signature: Signature, inputs: object, field: str) -> Tensors:
 # ---- writing
 
 
-def in_rows(call: Call, share: Share, names: Sequence[str] = ()) -> list[Any]:
+def in_rows(call: Call, share: Share, names: Sequence[str] = ()) -> list[Any] | msgspec.Raw:
     """Return a call's outputs (all, or those named) a row each: bare values of one output, an object of several.
 
     Raises `AnswerNotFinite` where the deployment refuses NaN and infinity.
     """
-    values = _by_name(call, share, names)
-    if len(values) == 1:
-        return next(iter(values.values()))
-    return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+    return share.json(by_row(_by_name(call, share, names)))
+
+
+def by_row(columns: Mapping[str, list[Any]]) -> list[Any]:
+    """Return lists by name as a list of rows: bare values where there is one name, an object each where there are several."""
+    if len(columns) == 1:
+        return next(iter(columns.values()))
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def in_columns(call: Call, share: Share, names: Sequence[str] = ()) -> Any:  # noqa: ANN401 - a list, or lists by name
     """Return a call's outputs (all, or those named): the list of one output alone, or a list each by name."""
-    values = _by_name(call, share, names)
+    values = {name: share.json(column) for name, column in _by_name(call, share, names).items()}
     return next(iter(values.values())) if len(values) == 1 else values
 
 

@@ -12,7 +12,7 @@ values of one output, or objects of several.
 Source: mlflow, `mlflow/pyfunc/scoring_server`; the Amazon SageMaker developer guide, "common data formats for inference".
 """
 
-import json
+import re
 from collections.abc import Collection
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -26,7 +26,7 @@ from modelkeep.serving.codec import Tensors, tensors_from
 from modelkeep.serving.csv_rows import tensors_from_csv
 from modelkeep.serving.dialects.frames import RECORDS, SPLIT, records_of, split_of
 from modelkeep.serving.dialects.native import MAX_TOP_K, InvalidJson, UnsupportedMediaType
-from modelkeep.serving.dialects.rows import inputs_of, instances_of
+from modelkeep.serving.dialects.rows import by_row, inputs_of, instances_of
 from modelkeep.serving.engine import no_scores, top_classes
 from modelkeep.serving.matrix import Matrix, plain_rows
 from modelkeep.serving.npy import tensors_from_npy
@@ -37,6 +37,8 @@ _JSON: Final = "application/json"
 _PARAMS: Final = "params"
 _PICTURES: Final = frozenset({"application/x-image", "application/octet-stream"})
 _HEADER: Final = {None: None, "present": True, "absent": False}
+
+_TEXTS_AND_NOT_FINITE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|(?<![\w-])NaN\b|\bInfinity\b', re.DOTALL)
 
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -113,15 +115,12 @@ def check(version: ServedVersion, wish: Wish) -> None:
         raise no_scores()
 
 
-def predictions(call: Call, share: Share, wish: Wish) -> list[Any]:
+def predictions(call: Call, share: Share, wish: Wish) -> list[Any] | msgspec.Raw:
     """Return the answer's `predictions`; raises `AnswerNotFinite` where the deployment refuses NaN and infinity."""
     if wish.top_k is not None:
-        return list(top_classes(call, share, wish.top_k))
+        return share.json(list(top_classes(call, share, wish.top_k)))
     not_finite = call.route.settings.not_finite
-    columns = {name: share.values(name, not_finite) for name in wish.outputs or share.names}
-    if len(columns) == 1:
-        return next(iter(columns.values()))
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return share.json(by_row({name: share.values(name, not_finite) for name in wish.outputs or share.names}))
 
 
 def answered(signature: Signature, body: bytes, wish: Wish) -> tuple[dict[str, list[Any]], list[list[dict[str, Any]]]]:
@@ -190,14 +189,16 @@ def _fields(body: bytes) -> dict[str, msgspec.Raw]:
         if b"NaN" not in body:
             raise InvalidJson("The body is not valid JSON.") from error
     try:
-        return _decode(json.dumps(json.loads(body, parse_constant=_constant)))
-    except (ValueError, RecursionError) as error:
+        return _decode(_TEXTS_AND_NOT_FINITE.sub(_null_for_nan, body))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidJson("The body is not valid JSON.") from error
 
 
-def _constant(name: str) -> None:
-    if name != "NaN":
+def _null_for_nan(found: re.Match[bytes]) -> bytes:
+    token = found[0]
+    if token.endswith(b"Infinity"):
         raise InvalidJson("Infinity is no JSON, and no value of a model.")
+    return b"null" if token == b"NaN" else token
 
 
 def _no_body(path: str, code: str) -> InvalidJson:

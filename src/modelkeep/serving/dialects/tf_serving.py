@@ -15,18 +15,18 @@ import msgspec
 from modelkeep.contracts.errors import FieldError, InvalidInput, ModelkeepError, NotFound
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
 from modelkeep.contracts.snapshot import Scope
-from modelkeep.infra.problems import status_and_headers
 from modelkeep.serving.calls import Call, Share
 from modelkeep.serving.choice import version_asked
 from modelkeep.serving.codec import Tensors, values_of
 from modelkeep.serving.dialects import rows
-from modelkeep.serving.dialects.dialect import only
+from modelkeep.serving.dialects.dialect import as_error, only
 from modelkeep.serving.dialects.native import InvalidJson
 from modelkeep.serving.engine import Engine, Read, Tell, answer_headers, class_names, scores_of
-from modelkeep.serving.messages import Request, Response, encoded
+from modelkeep.serving.messages import Request, Response
 from modelkeep.serving.pool import Served
 from modelkeep.serving.router import Router
 
+NAME: Final = "v1"
 SIGNATURE: Final = "serving_default"
 _ABSENT: Final = msgspec.Raw(b"")
 _PREDICTS: Final = "tensorflow/serving/predict"
@@ -77,7 +77,7 @@ _encode = msgspec.json.Encoder().encode
 class TfServing:
     """Answers everything below `/v1`."""
 
-    route: Final = "v1"
+    route: Final = NAME
 
     def __init__(self, router: Router, engine: Engine) -> None:
         self._router = router
@@ -107,12 +107,11 @@ class TfServing:
 
     def predict_whole(self, deployment: str, request: Request, body: bytes, tell: Tell) -> None:
         """Answer a `:predict` whose body is there: `tell` gets the answer, or why there is none."""
-        self._engine.predict_whole(deployment, request, "v1", body, read=_read_predict, tell=tell)
+        self._engine.predict_whole(deployment, request, NAME, body, read=_read_predict, tell=tell)
 
     def refusal(self, request: Request, error: ModelkeepError) -> Response:  # noqa: ARG002 - these errors name no request
         """Return an error in the API's own shape."""
-        status, headers = status_and_headers(error)
-        return Response(status, _encode({"error": error.message}), headers=encoded(headers))
+        return as_error(error)
 
     async def _model(self, request: Request, name: str, version: str | None, verb: str | None) -> Response:
         """Answer for a model or one version of it: what it is (no verb), or what it says."""
@@ -128,7 +127,7 @@ class TfServing:
         if read is None:
             raise NotFound("There is no such call: a model takes :predict, :classify and :regress.")
         only("POST", request)
-        return await self._engine.predict(name, version, request, "v1", read)
+        return await self._engine.predict(name, version, request, NAME, read)
 
     def _metadata(self, request: Request, name: str, version: str | None) -> Response:
         only("GET", request)
@@ -250,7 +249,7 @@ def _write_classes(call: Call, share: Share) -> Response:
     told = class_names(call.route.served)
     names = [*told[: scores.shape[1]], *[""] * (scores.shape[1] - len(told))]
     values = values_of(scores, call.route.settings.not_finite)
-    result = [list(zip(names, row, strict=True)) for row in values]
+    result = share.json([list(zip(names, row, strict=True)) for row in values])
     return Response(200, _encode({"result": result, "results": result}), headers=answer_headers(call))
 
 
@@ -260,7 +259,7 @@ def _write_numbers(call: Call, share: Share) -> Response:
     array = share.tensor(output.name)
     if array.size != call.rows:
         raise NotThatKind
-    result = values_of(array.reshape(-1), call.route.settings.not_finite)
+    result = share.json(values_of(array.reshape(-1), call.route.settings.not_finite))
     return Response(200, _encode({"result": result, "results": result}), headers=answer_headers(call))
 
 

@@ -20,12 +20,14 @@ from modelkeep.contracts.snapshot import Scope
 from modelkeep.serving.calls import Call, Share
 from modelkeep.serving.choice import Choice
 from modelkeep.serving.codec import Tensors
-from modelkeep.serving.dialects import rows
+from modelkeep.serving.dialects import native, rows
 from modelkeep.serving.dialects.dialect import as_problem, only
 from modelkeep.serving.dialects.native import MAX_TOP_K, InvalidJson, Native
 from modelkeep.serving.engine import Engine, answer_headers, no_scores, top_classes
 from modelkeep.serving.messages import Request, Response
 from modelkeep.serving.settings import NATIVE_PREDICT, ServingSettings
+
+NAME: Final = "vertex"
 
 _ABSENT: Final = msgspec.Raw(b"")
 _FILES: Final = (b"multipart/", b"image/", b"application/octet-stream")
@@ -43,7 +45,7 @@ _encode = msgspec.json.Encoder().encode
 class Vertex:
     """Answers the two routes of the settings, exact paths. `health` describes the server; here its status says more."""
 
-    route: Final = "vertex"
+    route: Final = NAME
 
     def __init__(
         self,
@@ -81,7 +83,7 @@ class Vertex:
             return Response(200 if self._ready() else 503, self._health().body)
         version = request.query("version") if request.query_string else None
         return await self._engine.predict(
-            self._choice.of(request), version, request, "vertex", lambda call: self._read(call, request)
+            self._choice.of(request), version, request, NAME, lambda call: self._read(call, request)
         )
 
     def _asks_for_health(self, request: Request) -> bool:
@@ -102,7 +104,7 @@ class Vertex:
         shared = self._predict_route == NATIVE_PREDICT
         asked = None if shared and call.content_type.startswith(_FILES) else _asked(call.body, shared=shared)
         if asked is None:
-            call.dialect = "native"
+            call.dialect = native.NAME
             self._native.read(call, request)
             return
         top_k = _top_k(asked.parameters)
@@ -149,5 +151,5 @@ def _top_k(parameters: dict[str, Any] | None) -> int | None:
 
 
 def _written(call: Call, share: Share, top_k: int | None) -> Response:
-    predictions: list[Any] = rows.in_rows(call, share) if top_k is None else list(top_classes(call, share, top_k))
+    predictions = rows.in_rows(call, share) if top_k is None else share.json(list(top_classes(call, share, top_k)))
     return Response(200, _encode({"predictions": predictions}), headers=answer_headers(call))

@@ -5,13 +5,13 @@ Source of the latter: github.com/triton-inference-server/server, docs/protocol/e
 that there is no JSON: the body is the bytes of the model's only input.
 """
 
-import re
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 
 from modelkeep.contracts.errors import FieldError, InvalidInput
+from modelkeep.contracts.prediction import json_length, mixed_type
 from modelkeep.contracts.signature import Dtype, Signature
 from modelkeep.serving.calls import Call, Share
 from modelkeep.serving.codec import Tensors, values_of
@@ -23,7 +23,6 @@ from modelkeep.serving.messages import Request, Response
 
 LENGTH: Final = b"inference-header-content-length"
 _BINARY: Final = b"application/octet-stream"
-_KEPT_LENGTH: Final = re.compile(r"inference-header-content-length=(\d+)")
 _MOST_DIGITS: Final = 18
 
 
@@ -51,7 +50,7 @@ class _Tensor(msgspec.Struct, omit_defaults=True):
     name: str
     shape: tuple[int, ...]
     datatype: str
-    data: list[Any] | None = None
+    data: list[Any] | msgspec.Raw | None = None
     parameters: dict[str, Any] | None = None
 
 
@@ -77,7 +76,7 @@ def read(call: Call, request: Request) -> None:
     """Read an inference request, and have the call answered in the protocol; raises `InvalidInput`."""
     length = _length_of(request.headers.get(LENGTH))
     if length is not None:
-        call.content_type = kept_type(length)
+        call.content_type = mixed_type(length).encode()
     elif LENGTH in call.content_type:
         call.content_type = b"application/json"  # only a body with bytes behind its JSON is kept as one
     version = call.route.served.version
@@ -102,7 +101,7 @@ def read(call: Call, request: Request) -> None:
 
 def tensors_of(signature: Signature, content_type: str, body: bytes) -> Tensors:
     """Return the inputs of a request that came before, read as a new one would be; raises what reading it raises."""
-    length = kept_length(content_type)
+    length = json_length(content_type)
     if length == 0:
         name, array = tensors.from_bare(signature, body)
         return tensors.payload(signature, {name: array}, exact=(name,))
@@ -112,7 +111,7 @@ def tensors_of(signature: Signature, content_type: str, body: bytes) -> Tensors:
 
 def answer_of(content_type: str, body: bytes) -> dict[str, list[Any]]:
     """Return the outputs of an answer given before, a row each, as JSON has them; raises `ValueError` for what is none."""
-    length = kept_length(content_type)
+    length = json_length(content_type)
     view = memoryview(body)
     answer = _decode_outputs(view[:length])
     rest, at = view[length:] if length else view[:0], 0
@@ -129,17 +128,6 @@ def answer_of(content_type: str, body: bytes) -> dict[str, list[Any]]:
             array = tensors.decoded(one.name, array, said.get("content_type"))
         found[one.name] = values_of(array, "text")
     return found
-
-
-def kept_type(length: int) -> bytes:
-    """Return the content type under which the history keeps a body whose JSON has this length."""
-    return b"%s; %s=%d" % (_BINARY, LENGTH, length)
-
-
-def kept_length(content_type: str) -> int | None:
-    """Return the length of the JSON of a body that the history keeps under this content type; None where it is all JSON."""
-    found = _KEPT_LENGTH.search(content_type)
-    return int(found[1]) if found else None
 
 
 class _Wish:
@@ -162,12 +150,12 @@ class _Wish:
                 written.append(_Tensor(one.name, one.shape, one.dtype, None, said))
             else:
                 values = values_of(one.array.reshape(-1), call.route.settings.not_finite)
-                written.append(_Tensor(one.name, one.shape, one.dtype, values, _said_of(one) or None))
+                written.append(_Tensor(one.name, one.shape, one.dtype, share.json(values), _said_of(one) or None))
         answer = _Answer(call.route.name, str(call.route.served.version.number), written, self.id, {"prediction_id": call.id})
         head = _encode(answer)
         if not bodies:
             return Response(200, head, headers=answer_headers(call))
-        call.answer_type = kept_type(len(head)).decode()
+        call.answer_type = mixed_type(len(head))
         headers = ((LENGTH, str(len(head)).encode()), *answer_headers(call))
         return Response(200, b"".join((head, *bodies)), _BINARY, headers)
 

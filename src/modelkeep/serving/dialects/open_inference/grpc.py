@@ -17,12 +17,12 @@ from modelkeep.sandbox.frames import MAX_TEXTS
 from modelkeep.serving.calls import Call, Share
 from modelkeep.serving.codec import Tensors, values_of
 from modelkeep.serving.coercion import Array
-from modelkeep.serving.dialects.open_inference import raw, tensors
+from modelkeep.serving.dialects.open_inference import GRPC_NAME, raw, tensors
 from modelkeep.serving.engine import answer_headers
 from modelkeep.serving.messages import Response
 from modelkeep.serving.protos import open_inference_pb2 as pb
 
-NAME: Final = "v2-grpc"
+NAME: Final = GRPC_NAME
 REQUEST_TYPE: Final = b"application/x-protobuf; messageType=inference.ModelInferRequest"
 ANSWER_TYPE: Final = "application/x-protobuf; messageType=inference.ModelInferResponse"
 

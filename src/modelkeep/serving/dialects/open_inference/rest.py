@@ -7,13 +7,13 @@ import msgspec
 
 from modelkeep.contracts.errors import ModelkeepError, NotFound
 from modelkeep.contracts.snapshot import Scope
-from modelkeep.infra.problems import status_and_headers
 from modelkeep.serving.choice import version_asked
+from modelkeep.serving.dialects.dialect import as_error
 from modelkeep.serving.dialects.native import InvalidJson
-from modelkeep.serving.dialects.open_inference import describe
+from modelkeep.serving.dialects.open_inference import NAME, describe
 from modelkeep.serving.dialects.open_inference.body import read
 from modelkeep.serving.engine import Engine, Tell
-from modelkeep.serving.messages import Request, Response, encoded
+from modelkeep.serving.messages import Request, Response
 from modelkeep.serving.metrics import Metrics
 from modelkeep.serving.pool import Served
 from modelkeep.serving.router import Router
@@ -33,7 +33,7 @@ _decode_index = msgspec.json.Decoder(_Index).decode
 class OpenInference:
     """Answers everything below `/v2`, except for loading and unloading, which the control plane does."""
 
-    route: Final = "v2"
+    route: Final = NAME
 
     def __init__(self, router: Router, engine: Engine, metrics: Metrics, version: str, ready: Callable[[], bool]) -> None:
         self._router = router
@@ -68,12 +68,11 @@ class OpenInference:
 
     def predict_whole(self, deployment: str, request: Request, body: bytes, tell: Tell) -> None:
         """Answer a prediction whose body is there: `tell` gets the answer, or why there is none."""
-        self._engine.predict_whole(deployment, request, "v2", body, read=lambda call: read(call, request), tell=tell)
+        self._engine.predict_whole(deployment, request, NAME, body, read=lambda call: read(call, request), tell=tell)
 
     def refusal(self, request: Request, error: ModelkeepError) -> Response:  # noqa: ARG002 - the protocol's errors name no request
         """Return an error in the protocol's own shape."""
-        status, headers = status_and_headers(error)
-        return Response(status, _encode({"error": error.message}), headers=encoded(headers))
+        return as_error(error)
 
     def _health(self, what: str) -> Response:
         """Both keys on both paths: the protocol's text calls readiness `live`, its clients look for `ready`."""
@@ -122,7 +121,7 @@ class OpenInference:
         return _json(describe.repository(self._router, ready=wish.ready))
 
     async def _infer(self, name: str, version: str | None, request: Request) -> Response:
-        return await self._engine.predict(name, version, request, "v2", lambda call: read(call, request))
+        return await self._engine.predict(name, version, request, NAME, lambda call: read(call, request))
 
 
 def _changes(request: Request, parts: list[str]) -> bool:

@@ -20,9 +20,9 @@ from modelkeep.contracts.snapshot import ServedVersion
 from modelkeep.sandbox.frames import datatype
 from modelkeep.serving.calls import Call, Share
 from modelkeep.serving.codec import Tensors, check_shape, refuse_not_finite, tensor_from_flat, tensors_from
-from modelkeep.serving.coercion import Array
+from modelkeep.serving.coercion import Array, exact_below
 from modelkeep.serving.dialects.open_inference import raw
-from modelkeep.serving.engine import class_names
+from modelkeep.serving.engine import best, class_names
 
 MAX_CLASSES: Final = 1000
 MAX_TIMEOUT_US: Final = 2**53
@@ -238,7 +238,7 @@ def _as_kind(spec: TensorSpec, array: Array, path: str, *, exact: bool) -> Array
         if found is not None:
             return found
     values = [None if value != value else value for value in array.reshape(-1).tolist()]  # noqa: PLR0124 - only NaN differs from itself
-    return tensor_from_flat(spec, values, array.shape, path)
+    return tensor_from_flat(spec, values, array.shape, path, exact=exact_below(array))
 
 
 def _takes(spec: TensorSpec, array: Array) -> bool:
@@ -384,14 +384,9 @@ def _labels(call: Call, output: str) -> tuple[str, ...]:
 
 def _best(array: Array, count: int, labels: tuple[str, ...]) -> Array:
     """Return each row's best classes, best first, as texts `value:index` or `value:index:label`."""
-    if array.dtype.kind == "f":
-        order = np.argsort(np.negative(array), axis=1, kind="stable")
-    else:  # unsigned numbers have no negative
-        order = array.shape[1] - 1 - np.argsort(array[:, ::-1], axis=1, kind="stable")[:, ::-1]
-    best = order[:, :count]
-    values = np.take_along_axis(array, best, axis=1)
-    found = np.empty(best.shape, dtype=object)
+    places, values = best(array, count)
+    found = np.empty(places.shape, dtype=object)
     label: Callable[[int], str] = lambda index: f":{labels[index]}" if index < len(labels) else ""  # noqa: E731
-    for row, indexes in enumerate(best.tolist()):
+    for row, indexes in enumerate(places.tolist()):
         found[row] = [f"{values[row, at]!s}:{index}{label(index)}" for at, index in enumerate(indexes)]
     return found

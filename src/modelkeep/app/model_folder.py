@@ -1,0 +1,88 @@
+"""The model that a platform puts into a folder of its container, as SageMaker does: it is taken up as any upload is.
+
+At each start the folder says what answers. What lies there is stored by its content, and validated in a runner; a file of a
+format that can run code is refused unless an administrator takes such files. Once it is ready, it is promoted. The same content
+is the same version, so that a restart changes nothing; other content is a new version, and what was there before is that one.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+from typing import IO, Final
+
+import structlog
+
+from modelkeep.api import uploads
+from modelkeep.api.schemas.models import PlannedUpload
+from modelkeep.api.services import Services
+from modelkeep.client.errors import Invalid as CannotPack
+from modelkeep.client.folder import LEFT_OUT
+from modelkeep.client.upload import Sent, prepare
+from modelkeep.client.upload import Upload as Packed
+from modelkeep.contracts.actor import SYSTEM
+from modelkeep.contracts.errors import ModelkeepError
+from modelkeep.control.models.errors import ModelNotFound
+from modelkeep.control.models.rules import State, Upload, Version
+
+log = structlog.get_logger(__name__)
+
+_MIB: Final = 1024 * 1024
+_LOOK_BACK: Final = 1000  # versions, among which the folder's content is looked for
+
+
+async def take_up(folder: Path, name: str, services: Services) -> None:
+    """Have the model in `folder`, if there is one, answer as the deployment `name`; what is wrong with it goes into the log."""
+    try:
+        source = await asyncio.to_thread(model_in, folder)
+        if source is None:
+            return
+        log.info("a model lies in the model folder", path=str(source), deployment=name)
+        with closing(await asyncio.to_thread(prepare, source)) as packed:
+            version = await _stored(packed, name, services)
+        while not version.state.final:
+            await asyncio.sleep(services.settings.events_poll_s)  # the worker is another process: its row tells
+            version = await services.models.version(name, version.number)
+        if version.state is State.READY:
+            await services.deployments.promote(SYSTEM, name, version.number)
+            log.info("the model folder's model is promoted", deployment=name, version=version.number)
+        else:
+            log.error("the model in the model folder was rejected", deployment=name, version=version.number)
+    except (ModelkeepError, CannotPack, OSError) as error:
+        log.error("the model folder cannot be taken up", folder=str(folder), reason=str(error))  # noqa: TRY400 - it says all
+
+
+def model_in(folder: Path) -> Path | None:
+    """Return the file or the folder that is the model: what lies in `folder` alone, else all of it; None where nothing does."""
+    try:
+        found = [one for one in folder.iterdir() if one.name not in LEFT_OUT]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if len(found) != 1:
+        return folder if found else None
+    return model_in(found[0]) if found[0].is_dir() else found[0]
+
+
+async def _stored(packed: Packed, name: str, services: Services) -> Version:
+    """Return the version that has this content: one that there is, or a new one."""
+    form = packed.fields.get("format", "")
+    may = await uploads.allowed(services, SYSTEM)
+    uploads.check(PlannedUpload(filename=packed.filename, format=form, size=packed.size), may, services.settings)
+    await services.models.expect_upload(SYSTEM, name, create=True)
+    with packed.parts(Sent(packed.size)) as parts:
+        _name, (_filename, content, _type) = parts[-1]
+        blob = await services.blobs.put(_pieces(content), max_bytes=services.settings.max_upload_mb * _MIB)
+    try:
+        versions = await services.models.versions(name, limit=_LOOK_BACK)
+    except ModelNotFound:
+        versions = []
+    known = next((one for one in versions if one.digest == blob.digest), None)
+    if known is not None:
+        return known
+    chosen, runner = may.choose(packed.filename, form)
+    return await services.models.receive(SYSTEM, name, Upload(blob, packed.filename, chosen, runner), create=True)
+
+
+async def _pieces(content: IO[bytes]) -> AsyncIterator[bytes]:
+    while piece := await asyncio.to_thread(content.read, _MIB):
+        yield piece

@@ -1,0 +1,68 @@
+"""Large bodies and answers: read and written in threads, so that whoever asks for little does not wait for who asks for much.
+
+Reading rows costs 10 to 120 ns a byte, by their form, and the event loop answers nobody meanwhile: 10 MiB of CSV held it for
+0.8 s, of records for 0.4 s. Above `LARGE` a thread reads. Python lets another thread go on after each `SWITCH_S`, so the loop's
+turns come late by some milliseconds, at worst by 50: the longest single step, in which msgspec decodes 10 MiB of records. The
+same holds for answers. Few threads are enough: they share the interpreter, and a large body gains nothing by a third.
+
+What waits here is bounded by its bytes. Whoever would go beyond is refused at once; whose deadline has passed, or who has left,
+is passed over.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final, TypeVar
+
+from modelkeep.contracts.errors import Overloaded
+
+LARGE: Final = 256 * 1024
+"""Bytes beyond which a body is read in a thread. One of this length holds the loop for 3 to 30 ms; to hand a shorter one over,
+and take it back while a thread has the interpreter, would cost about as much."""
+LARGE_ANSWER: Final = 32 * 1024
+"""Values beyond which an answer is written in a thread: as JSON they are some 256 KiB."""
+SWITCH_S: Final = 0.0005
+"""How long one thread of a server keeps the others waiting (`sys.setswitchinterval`). A request takes the loop a handful of
+system calls, and after each of them it waits for its turn: with Python's 5 ms it would be late by 20 to 30 ms."""
+
+_THREADS: Final = 2
+_MOST_BYTES: Final = 256 * 1024 * 1024
+
+T = TypeVar("T")
+
+
+class TooMuchAtOnce(Overloaded):
+    """Large requests and answers of as many bytes as may wait are being read and written: try again soon."""
+
+    code = "large_requests"
+
+
+class Large:
+    """Does what takes long, two at a time. `most_bytes` may be held by all of it; one thing alone may hold more."""
+
+    def __init__(self, *, most_bytes: int = _MOST_BYTES) -> None:
+        self._threads = ThreadPoolExecutor(_THREADS, "large")
+        self._most_bytes = most_bytes
+        self._held = 0
+
+    def do(self, size: int, work: Callable[[], T], then: Callable[[T | Exception], None]) -> None:
+        """Have `work` done in a thread, and `then` told its result or its error in the event loop; raises `TooMuchAtOnce`."""
+        if self._held and self._held + size > self._most_bytes:
+            raise TooMuchAtOnce(retry_after_s=1)
+        self._held += size
+        loop = asyncio.get_running_loop()
+
+        def done(job: Future[T]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+                loop.call_soon_threadsafe(told, job)
+
+        def told(job: Future[T]) -> None:
+            self._held -= size
+            try:
+                result: T | Exception = job.result()
+            except Exception as error:  # noqa: BLE001 - told
+                result = error
+            then(result)
+
+        self._threads.submit(work).add_done_callback(done)
