@@ -58,7 +58,15 @@ def test_the_format_is_the_declared_one_or_the_suffix_tells(filename: str, decla
     assert (form.name, runner) == chosen
 
 
-@pytest.mark.parametrize(("filename", "declared"), [("m.exe", ""), ("onnx", ""), ("m.", ""), ("m.onnx", "tensorflow")])
+@pytest.mark.parametrize(
+    ("filename", "declared"), [("saved.zip", "tensorflow"), ("m.zip", "keras"), ("m.h5", ""), ("m.pb", "")]
+)
+def test_what_is_to_be_converted_first_is_refused_with_how(filename: str, declared: str):
+    with pytest.raises(UnsupportedFormat, match=r"tf2onnx\.convert"):
+        FORMATS.choose(filename, declared)
+
+
+@pytest.mark.parametrize(("filename", "declared"), [("m.exe", ""), ("onnx", ""), ("m.", ""), ("m.onnx", "paddle")])
 def test_an_unknown_format_is_refused_with_what_is_supported(filename: str, declared: str):
     with pytest.raises(UnsupportedFormat) as refused:
         FORMATS.choose(filename, declared)
