@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from modelkeep.contracts.columns import ColumnsDiffer, places
+from modelkeep.contracts.columns import ColumnsDiffer, listed, places
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import CannotLoad, Column
 from modelkeep.contracts.signature import DATETIME, WIDE, Dtype, Layout, Signature, TensorSpec
@@ -49,7 +49,7 @@ def inputs_of(estimator: Any, sample: Sequence[Column]) -> tuple[TensorSpec, ...
     if not sample:
         return _inputs_unseen(estimator, names, count)
     columns = _matching(sample, names, count)
-    features = features_of(estimator, names, len(columns))
+    features = features_of(estimator, names, len(columns), [one.dtype is Dtype.BYTES for one in columns])
     exact = sees_values(estimator)
     table = tuple(_column(one, at, features.get(at, Feature()), exact=exact) for at, one in enumerate(columns))
     if any(one.dtype is not Dtype.FP64 for one in table):
@@ -68,6 +68,10 @@ def _inputs_unseen(estimator: Any, names: tuple[str, ...], count: int | None) ->
     if count is None:
         raise CannotLoad(Reason.SAMPLE_NEEDED, f"{type(estimator).__name__} does not say how many columns it takes.")
     spec = _matrix(count, names, nullable=False)
+    others = [at for at, one in features_of(estimator, names, count).items() if one.is_more_than_numbers]
+    if others:
+        which = listed([names[at] if names else f"at place {at}" for at in sorted(others)])
+        raise CannotLoad(Reason.SAMPLE_NEEDED, f"The model takes more than plain numbers; columns with categories or dates: {which}.")
     if type(first_step(estimator)).__name__ in _FIRST_STEPS:
         import numpy as np
 
@@ -98,7 +102,7 @@ def _column(column: Column, place: int, feature: Feature, *, exact: bool) -> Ten
             f"The column {column.name or place!r} has whole numbers beyond 2^53, and gaps: no datatype holds both. "
             "Fill the gaps, or train on texts.",
         )
-    keeps = dtype is Dtype.BYTES or (not column.nullable and (dtype is Dtype.BOOL or (dtype in whole and (wide or exact))))
+    keeps = dtype is Dtype.BYTES or (not column.nullable and (dtype is Dtype.BOOL or (dtype in whole and (wide or (exact and feature.levels is None)))))
     return TensorSpec(
         column.name or f"column_{place}",
         dtype if keeps else Dtype.FP64,
@@ -142,12 +146,15 @@ def feeder(estimator: Any, signature: Signature) -> "Callable[[Inputs], Any]":  
         name, names = signature.inputs[0].name, getattr(estimator, "feature_names_in_", None)
         if names is None or not _needs_names(estimator):
             return lambda inputs: inputs[name]
-        return lambda inputs: _frame({column: inputs[name][:, at] for at, column in enumerate(names)})
+        told = features_of(estimator, _names(estimator), len(names), [False] * len(names))
+        readers = [(at, one, _reader(signature.inputs[0], told.get(at, Feature()), one)) for at, one in enumerate(names)]
+        return lambda inputs: _frame({column: read(inputs[name][:, at]) for at, column, read in readers})
     if _takes_texts(estimator):
         only = signature.inputs[0].name
         return lambda inputs: [_text(one) for one in inputs[only].tolist()]
-    features = features_of(estimator, _names(estimator), len(signature.inputs))
-    columns = {one.name: _reader(one, features.get(at, Feature())) for at, one in enumerate(signature.inputs)}
+    texts = [one.dtype is Dtype.BYTES for one in signature.inputs]
+    features = features_of(estimator, _names(estimator), len(texts), texts)
+    columns = {one.name: _reader(one, features.get(at, Feature()), one.name) for at, one in enumerate(signature.inputs)}
     if getattr(estimator, "feature_names_in_", None) is not None:
         return lambda inputs: _frame({name: read(inputs[name]) for name, read in columns.items()})
     if any(one.dtype is Dtype.BYTES for one in signature.inputs):
@@ -176,8 +183,10 @@ def _stacked(columns: "list[NDArray[np.generic]]") -> "NDArray[np.generic]":
     return np.column_stack(columns)
 
 
-def _reader(spec: TensorSpec, feature: Feature) -> "Callable[[NDArray[np.generic]], Any]":
+def _reader(spec: TensorSpec, feature: Feature, name: str) -> "Callable[[NDArray[np.generic]], Any]":
     """Return what turns one input into a column as the estimator was fitted on."""
+    if feature.levels is not None:
+        return feature.levels.reader(name)
     if spec.kind == DATETIME:
         return lambda array: dates.column(_flat(array))
     if spec.dtype is Dtype.BYTES:
