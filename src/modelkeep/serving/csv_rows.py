@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from modelkeep.contracts.errors import FieldError, Invalid, InvalidInput
-from modelkeep.contracts.signature import DATETIME, FLOATS, Dtype, Layout, Signature, TensorSpec
+from modelkeep.contracts.signature import DATETIME, EXACT, FLOATS, Dtype, Layout, Signature, TensorSpec
 from modelkeep.serving.codec import Tensors, tensors_from
 from modelkeep.serving.coercion import EnoughError, Faults, from_text, is_date
 
@@ -174,9 +174,11 @@ def _reader(spec: TensorSpec) -> Callable[[str], object]:
     def read_float(cell: str) -> object:
         if cell[-1:].isdigit() and cell.isascii() and "_" not in cell:
             try:
-                return float(cell)
+                number = float(cell)
             except ValueError:
                 return cell
+            if -EXACT <= number <= EXACT:
+                return number
         return from_text(cell, dtype, kind)
 
     return read_float if dtype in FLOATS else read

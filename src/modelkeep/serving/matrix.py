@@ -2,7 +2,7 @@
 
 import msgspec
 
-from modelkeep.contracts.signature import FLOATS, Layout, Signature, TensorSpec
+from modelkeep.contracts.signature import EXACT, FLOATS, Layout, Signature, TensorSpec
 from modelkeep.serving.codec import tensors_from
 
 _matrix_of_floats = msgspec.json.Decoder(list[list[float]]).decode
@@ -47,4 +47,6 @@ def plain_rows(spec: TensorSpec, raw: bytes | memoryview) -> list[list[float]] |
     for row in rows:
         if len(row) != width:
             return None
+    if width and (max(map(max, rows)) > EXACT or min(map(min, rows)) < -EXACT):
+        return None  # it may have been a whole number with more digits
     return rows

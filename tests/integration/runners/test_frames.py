@@ -23,6 +23,7 @@ from fixtures.loading import load
 from modelkeep.client.inputs import encode, rows_in
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import CannotLoad
+from modelkeep.contracts.signature import BOOLEAN, Dtype
 from modelkeep.serving.codec import tensors_from_json
 from modelkeep.serving.csv_rows import tensors_from_csv
 from modelkeep.worker.samples import fit, read_sample
@@ -137,7 +138,9 @@ def test_a_category_that_training_did_not_know_is_a_missing_one(name):
     asked = FRAME.head(3).assign(plan=["basic", "unheard of", None], rooms=pd.array([99, 10, 30]))
     known = asked.assign(plan=pd.Categorical(["basic", None, None]), rooms=pd.Categorical([None, 10, 30]))
     served = load(artifacts.as_joblib(model), "joblib", read_sample(samples(FRAME)["CSV"], "sample", picture=False).columns)
-    same(expected(model, known), served.run(fit(read_sample(samples(asked)["JSON"], "s", picture=False), served.facts.signature)))
+    same(
+        expected(model, known), served.run(fit(read_sample(samples(asked)["JSON"], "s", picture=False), served.facts.signature))
+    )
 
 
 @pytest.mark.parametrize("name", ["XGBoost", "XGBoost in a pipeline"])
@@ -153,8 +156,50 @@ def test_xgboost_refuses_a_category_that_training_did_not_know_and_takes_a_gap(n
     same(expected(model, frame), served.run(inputs))
 
 
+GAPPY = pd.DataFrame(
+    {
+        "none": pd.Series([True, False, None, True, None, False] * 6, dtype=object),
+        "nan": pd.Series([False, np.nan, True, True, False, False] * 6, dtype=object),
+        "nullable": pd.array([True, None, False, False, None, True] * 6, dtype="boolean"),
+        "age": RANDOM.normal(size=36),
+    }
+)
+YES = np.array([1, 0, 0, 1, 1, 0] * 6)
+GAPPY_MODELS = {
+    "encoders": lambda: make_pipeline(
+        make_column_transformer((OneHotEncoder(), ["none", "nan"]), ("passthrough", ["age"])), LogisticRegression()
+    ).fit(GAPPY, YES),
+    "LightGBM": lambda: lightgbm.LGBMClassifier(n_estimators=4, min_child_samples=2, verbosity=-1, n_jobs=1).fit(
+        GAPPY[["nullable", "age"]], YES
+    ),
+    "XGBoost": lambda: xgboost.XGBClassifier(n_estimators=4, n_jobs=1).fit(GAPPY[["nullable", "age"]], YES),
+    "CatBoost": lambda: catboost.CatBoostClassifier(iterations=4, verbose=0, thread_count=1, allow_writing_files=False).fit(
+        GAPPY[["none", "age"]], YES
+    ),
+    "histogram trees": lambda: HistGradientBoostingClassifier(max_iter=4, min_samples_leaf=3).fit(
+        GAPPY[["nullable", "age"]], YES
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["CSV", "JSON"])
+@pytest.mark.parametrize("name", GAPPY_MODELS)
+def test_true_false_and_gaps_reach_a_model_as_it_was_fitted_on_them(name, kind):
+    model = GAPPY_MODELS[name]()
+    frame = GAPPY[list(getattr(model, "feature_names_in_", getattr(model, "feature_names_", None)))]
+    sample = read_sample(samples(frame)[kind], "sample", picture=False)
+    served = load(artifacts.as_joblib(model), "joblib", sample.columns)
+    gappy = [one for one in served.facts.signature.inputs if one.name != "age"]
+    assert {(one.dtype, one.kind, one.nullable) for one in gappy} == {(Dtype.FP64, BOOLEAN, True)}
+    same(expected(model, frame), served.run(fit(sample, served.facts.signature)))
+    for read, body in bodies(frame):
+        same(expected(model, frame), served.run(read(served.facts.signature, body)))
+
+
 def test_the_signature_shows_the_categories_in_the_order_of_training():
-    served = load(artifacts.as_joblib(MODELS["LightGBM"]()), "joblib", read_sample(samples(FRAME)["CSV"], "s", picture=False).columns)
+    served = load(
+        artifacts.as_joblib(MODELS["LightGBM"]()), "joblib", read_sample(samples(FRAME)["CSV"], "s", picture=False).columns
+    )
     shown = {one.name: one.categories for one in served.facts.signature.inputs}
     assert (shown["plan"], shown["rooms"], shown["weight"]) == (("team", "basic", "żółw"), (30, 10, 20), ())
 

@@ -36,7 +36,7 @@ class Levels(msgspec.Struct, frozen=True):
         return any(isinstance(one, str) for one in self.values)
 
     def reader(self, name: str) -> "Callable[[NDArray[np.generic]], Any]":
-        """Return what makes pandas' categories of values. What is missing has none; so has what is unknown, or it is refused."""
+        """Return what makes pandas' categories of values. What is missing has none; what is unknown has none or is refused."""
         import pandas as pd
 
         known: dict[object, int] = {value: code for code, value in enumerate(self.values)}
@@ -75,25 +75,28 @@ _DEEPEST = 8
 
 def _boosters(thing: Any, places: Places, depth: int) -> Iterator[tuple[Any, Places]]:  # noqa: ANN401 - any object
     """Yield the boosted trees inside, with the columns that they see."""
+    booster = thing.booster_ if hasattr(thing, "booster_") else thing
+    if getattr(booster, "pandas_categorical", None) is not None or callable(getattr(booster, "get_booster", None)):
+        yield booster, places
+    elif depth < _DEEPEST:
+        for inner, seen in _inside(thing, places):
+            yield from _boosters(inner, seen, depth + 1)
+
+
+def _inside(thing: Any, places: Places) -> Iterator[tuple[Any, Places]]:  # noqa: ANN401 - any object
+    """Yield what an estimator is made of, with the columns that each part sees."""
     steps, parts = getattr(thing, "steps", None), getattr(thing, "transformers_", None)
-    if depth > _DEEPEST:
-        return
-    if getattr(thing, "pandas_categorical", None) is not None or callable(getattr(thing, "get_booster", None)):
-        yield thing, places
-    elif hasattr(thing, "booster_"):
-        yield thing.booster_, places
-    elif isinstance(steps, list):
+    if isinstance(steps, list):
         for _name, step in steps:
-            yield from _boosters(step, places, depth + 1)
+            yield step, places
             places = _after(step, places)
     elif isinstance(parts, list):
         for _name, part, wanted in parts:
-            yield from _boosters(part, _chosen(thing, wanted, places), depth + 1)
+            yield part, _chosen(thing, wanted, places)
     elif type(thing).__module__.startswith("sklearn.") and getattr(thing, "n_features_in_", len(places)) == len(places):
         for name, value in vars(thing).items():
             if name.endswith("_") or not hasattr(thing, "get_params"):  # what an estimator was made of is not fitted
-                for inner in _listed(value):
-                    yield from _boosters(inner, places, depth + 1)
+                yield from ((inner, places) for inner in _listed(value))
 
 
 def _listed(value: object) -> Iterator[object]:
@@ -148,9 +151,7 @@ def _levels(booster: Any, texts: Sequence[bool] | None, count: int) -> Iterator[
         yield from ((at, Levels(values, strict=False)) for at, values in zip(chosen, lists, strict=True) if at < count)
 
 
-def _places_of(
-    lists: Sequence[tuple[Category, ...]], listed: Sequence[int], texts: Sequence[bool] | None
-) -> Sequence[int]:
+def _places_of(lists: Sequence[tuple[Category, ...]], listed: Sequence[int], texts: Sequence[bool] | None) -> Sequence[int]:
     """Which columns LightGBM's lists of categories are of: it keeps those that it splits by category, and not the ordered."""
     by_text = [at for at, is_text in enumerate(texts or ()) if is_text]
     for places in (sorted(set(listed)), sorted({*listed, *by_text}), by_text):
@@ -190,5 +191,7 @@ def _plain(value: Any) -> Category:  # noqa: ANN401 - whatever pandas had
     plain = value.item() if hasattr(value, "item") else value
     if not isinstance(plain, str | int | float):
         kind = type(plain).__name__
-        raise CannotLoad(Reason.SIGNATURE_UNSUPPORTED, f"The model has categories of the type {kind}: texts and numbers are served.")
+        raise CannotLoad(
+            Reason.SIGNATURE_UNSUPPORTED, f"The model has categories of the type {kind}: texts and numbers are served."
+        )
     return plain

@@ -16,9 +16,10 @@ Category = str | int | float
 
 
 class Feature(msgspec.Struct, frozen=True):
-    """One column. `is_named`: CatBoost compares its values by their names. `none`: a missing text was None in training, not NaN. `wide`: its categories are too large for floats.
+    """One column. `none`: a missing text was None in training, not NaN. `wide`: its categories are too large for floats.
 
-    `is_boolean`: its categories are true and false. `levels`: it was of pandas' categories, and is to be so again.
+    `is_boolean`: its categories are true and false. `is_named`: CatBoost compares its values by their names. `levels`: it was
+    of pandas' categories, and is to be so again.
     """
 
     categories: tuple[Category, ...] = ()
