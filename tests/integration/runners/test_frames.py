@@ -3,8 +3,6 @@
 Every column is of a dtype that pandas has and files have not: categories, booleans with gaps, whole numbers with gaps.
 """
 
-import json
-
 import catboost
 import lightgbm
 import numpy as np
@@ -19,13 +17,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from fixtures import artifacts
+from fixtures.frames import bodies, expected, same, samples
 from fixtures.loading import load
-from modelkeep.client.inputs import encode, rows_in
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import CannotLoad
 from modelkeep.contracts.signature import BOOLEAN, Dtype
-from modelkeep.serving.codec import tensors_from_json
-from modelkeep.serving.csv_rows import tensors_from_csv
 from modelkeep.worker.samples import fit, read_sample
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -41,7 +37,7 @@ def _gaps(values, gap=None):
 FRAME = pd.DataFrame(
     {
         "weight": _gaps(RANDOM.normal(size=ROWS), np.nan),
-        "plan": pd.Categorical(RANDOM.choice(["team", "basic", "żółw"], ROWS), categories=["team", "basic", "żółw"]),
+        "plan": pd.Categorical(RANDOM.choice(["team", "basic", "pro, plus"], ROWS), categories=["team", "basic", "pro, plus"]),
         "street": pd.Categorical(_gaps(RANDOM.choice(["High", "Low", "007"], ROWS))),
         "rooms": pd.Categorical(RANDOM.choice([30, 10, 20], ROWS), categories=[30, 10, 20]),
         "floor": pd.Categorical(_gaps(RANDOM.choice([3, 1, 2], ROWS))),
@@ -85,38 +81,6 @@ MODELS = {
         iterations=5, verbose=0, thread_count=1, allow_writing_files=False, cat_features=["plan", "rooms", "garden"]
     ).fit(FRAME[["weight", "plan", "rooms", "garden", "visits"]], LABEL),
 }
-
-
-def expected(model, frame):
-    answer = model.predict(frame)
-    answer = answer.ravel() if isinstance(model, catboost.CatBoostClassifier) else answer
-    if not hasattr(model, "predict_proba"):
-        return {"value": answer.astype(float)}
-    return {"label": answer, "probabilities": model.predict_proba(frame).astype(float)}
-
-
-def same(wanted, given):
-    assert list(wanted) == list(given)
-    for name, array in wanted.items():
-        np.testing.assert_array_equal(array, given[name])
-
-
-def columns_of(frame):
-    return json.loads(encode(rows_in(frame)))
-
-
-def bodies(frame):
-    """The rows in every form that a caller may send: how to read each, and its bytes."""
-    columns = columns_of(frame)
-    rows = [list(row) for row in zip(*columns.values(), strict=True)]
-    yield tensors_from_json, json.dumps(columns).encode()
-    yield tensors_from_json, json.dumps(rows).encode()
-    yield tensors_from_json, json.dumps([dict(zip(columns, row, strict=True)) for row in rows]).encode()
-    yield tensors_from_csv, frame.to_csv(index=False).encode()
-
-
-def samples(frame):
-    return {"CSV": frame.to_csv(index=False).encode(), "JSON": encode(rows_in(frame))}
 
 
 @pytest.mark.parametrize("kind", ["CSV", "JSON"])
@@ -196,12 +160,28 @@ def test_true_false_and_gaps_reach_a_model_as_it_was_fitted_on_them(name, kind):
         same(expected(model, frame), served.run(read(served.facts.signature, body)))
 
 
+def test_xgboost_s_categories_beyond_ascii_are_refused_in_words_as_it_keeps_them_only_in_part():
+    frame = FRAME.assign(plan=FRAME["plan"].cat.rename_categories({"basic": "żółw"}))
+    model = xgboost.XGBClassifier(**XGBOOST.get_params()).fit(frame, CODE)
+    with pytest.raises(CannotLoad, match="beyond ASCII") as refused:
+        load(artifacts.as_joblib(model), "joblib", read_sample(samples(frame)["CSV"], "s", picture=False).columns)
+    assert refused.value.reason is Reason.SIGNATURE_UNSUPPORTED
+
+
+def test_lightgbm_s_categories_are_of_any_letters():
+    frame = FRAME.assign(plan=FRAME["plan"].cat.rename_categories({"basic": "żółw"}))
+    model = lightgbm.LGBMClassifier(**LIGHTGBM.get_params()).fit(frame, LABEL)
+    sample = read_sample(samples(frame)["CSV"], "s", picture=False)
+    served = load(artifacts.as_joblib(model), "joblib", sample.columns)
+    same(expected(model, frame), served.run(fit(sample, served.facts.signature)))
+
+
 def test_the_signature_shows_the_categories_in_the_order_of_training():
     served = load(
         artifacts.as_joblib(MODELS["LightGBM"]()), "joblib", read_sample(samples(FRAME)["CSV"], "s", picture=False).columns
     )
     shown = {one.name: one.categories for one in served.facts.signature.inputs}
-    assert (shown["plan"], shown["rooms"], shown["weight"]) == (("team", "basic", "żółw"), (30, 10, 20), ())
+    assert (shown["plan"], shown["rooms"], shown["weight"]) == (("team", "basic", "pro, plus"), (30, 10, 20), ())
 
 
 @pytest.mark.parametrize("name", ["LightGBM", "LightGBM in a pipeline", "XGBoost", "histogram trees", "CatBoost"])

@@ -184,6 +184,12 @@ def _of_arrow(one: dict[str, Any]) -> tuple[Category, ...] | None:
     if "offsets" not in one:
         return tuple(one["values"])
     raw = bytes(value & 0xFF for value in one["values"])
+    if not raw.isascii():  # XGBoost 3.2 cuts the bytes by the numbers of letters, so that ends are lost
+        raise CannotLoad(
+            Reason.SIGNATURE_UNSUPPORTED,
+            "XGBoost keeps categories with letters beyond ASCII only in part, so they cannot be told from the model. "
+            "Train a column of such categories on other names, or on numbers.",
+        )
     return tuple(raw[start:end].decode() for start, end in pairwise(one["offsets"])) or None
 
 
