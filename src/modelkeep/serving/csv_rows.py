@@ -177,7 +177,7 @@ def _reader(spec: TensorSpec) -> Callable[[str], object]:
                 number = float(cell)
             except ValueError:
                 return cell
-            if -EXACT <= number <= EXACT:
+            if -EXACT < number < EXACT:
                 return number
         return from_text(cell, dtype, kind)
 

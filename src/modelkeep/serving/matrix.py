@@ -47,6 +47,6 @@ def plain_rows(spec: TensorSpec, raw: bytes | memoryview) -> list[list[float]] |
     for row in rows:
         if len(row) != width:
             return None
-    if width and (max(map(max, rows)) > EXACT or min(map(min, rows)) < -EXACT):
+    if width and (max(map(max, rows)) >= EXACT or min(map(min, rows)) <= -EXACT):
         return None  # it may have been a whole number with more digits
     return rows

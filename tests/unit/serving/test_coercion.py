@@ -128,7 +128,9 @@ def test_a_row_is_the_same_arrays_by_every_way_in_and_out(case: tuple[Signature,
         "the client": tensors_from_json(
             spec, encode(rows_in({one.name: _array(one, columns[one.name]) for one in spec.inputs}))
         ),
-        "the protocol": by_protocol(spec, {"inputs": [tensor(one.name, one.dtype, columns[one.name]) for one in spec.inputs]}),
+        "the protocol": by_protocol(
+            spec, {"inputs": [tensor(one.name, one.dtype, _told(one, columns)) for one in spec.inputs]}
+        ),
         "a sample of JSON": fit(read_sample(json.dumps(records).encode(), "s.json", picture=False), spec),
         "a sample of CSV": fit(read_sample(f"{','.join(columns)}\n{cells}\n".encode(), "s.csv", picture=False), spec),
     }
@@ -138,6 +140,11 @@ def test_a_row_is_the_same_arrays_by_every_way_in_and_out(case: tuple[Signature,
             assert tensors[name].tobytes() == array.tobytes() or tensors[name].tolist() == array.tolist(), (way, name)
     for name, array in expected.items():
         assert json.loads(msgspec.json.encode(values_of(array))) == columns[name]
+
+
+def _told(spec: TensorSpec, columns: dict[str, list[Any]]) -> list[Any]:
+    """As the protocol has it: booleans with gaps are numbers there."""
+    return [int(one) for one in columns[spec.name]] if spec.kind == BOOLEAN else columns[spec.name]
 
 
 def _quoted(value: object) -> str:

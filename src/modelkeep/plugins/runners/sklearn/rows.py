@@ -165,7 +165,7 @@ def feeder(estimator: Any, signature: Signature) -> "Callable[[Inputs], Any]":  
     columns = {one.name: _reader(one, features.get(at, Feature()), one.name) for at, one in enumerate(signature.inputs)}
     if getattr(estimator, "feature_names_in_", None) is not None:
         return lambda inputs: _frame({name: read(inputs[name]) for name, read in columns.items()})
-    if any(one.dtype is Dtype.BYTES for one in signature.inputs):
+    if any(one.dtype is Dtype.BYTES for one in signature.inputs) or any(one.is_named for one in features.values()):
         return lambda inputs: _frame({name: read(inputs[name]) for name, read in columns.items()}).to_numpy(dtype=object)
     return lambda inputs: _stacked([_flat(inputs[name]) for name in columns])
 
