@@ -145,6 +145,8 @@ Missing values are taken where the signature says `nullable`.
 - **Which columns a model takes** follows from the artifact and the sample. `modelkeep versions NAME NUMBER`, `/info` and the
   protocol's metadata show it: datatype, `nullable`, `kind` where texts are dates, and the categories that an encoder was
   fitted with (up to 100). Another category is handed to the model, which refuses it or not.
+- **True, false and gaps** in one column are `FP64` of the kind `boolean`, because `BOOL` has no place for a gap: a tensor in
+  bytes has 1, 0 and NaN, and JSON and CSV have what the table says.
 - **Whole numbers** of a sample are floats for a model of scikit-learn, so that the next row may have a fraction. They stay
   whole, with all their digits, where the sample or the model's categories go beyond 2^53, or where functions of the model's own
   see them. A column with such numbers and gaps is refused: no datatype holds both.

@@ -64,6 +64,9 @@ DATETIME = "datetime"
 """The kind of a tensor of BYTES whose texts are dates, or dates with a time, in ISO 8601."""
 
 
+BOOLEAN = "boolean"
+"""The kind of a tensor of floats that holds true, false and gaps, as 1, 0 and NaN: `BOOL` has no place for a gap."""
+
 WIDE = "wide"
 """The kind of a sample's column of whole numbers of which floats would lose digits: some are beyond 2^53."""
 
@@ -73,7 +76,8 @@ class TensorSpec(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `shape[0]` is the batch axis; -1 is any length. `nullable`: missing values are accepted (NaN for floats, None for BYTES).
     `columns` names the places of the second axis of a matrix. `classes` names those of a probability output. `kind` is
-    "datetime" where the texts are dates. `categories` are those that the artifact tells; others are the model's affair.
+    "datetime" where the texts are dates, "boolean" where the floats are true, false and gaps. `categories` are those that the
+    artifact tells; others are the model's affair.
     """
 
     name: str

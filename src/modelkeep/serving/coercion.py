@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelkeep.contracts.errors import FieldError, InvalidInput
-from modelkeep.contracts.signature import DATETIME, EXACT, FLOATS, Dtype, TensorSpec
+from modelkeep.contracts.signature import BOOLEAN, DATETIME, EXACT, FLOATS, Dtype, TensorSpec
 
 Array = NDArray[np.generic]
 Where = Callable[[int], str]
@@ -78,6 +78,8 @@ def array_of(spec: TensorSpec, values: Sequence[object], where: Where, faults: F
         return _dates(spec, values, where, faults) if spec.kind == DATETIME else _texts(spec, values, where, faults)
     if spec.dtype is Dtype.BOOL:
         return _booleans(values, where, faults)
+    if spec.kind == BOOLEAN:
+        return _booleans_with_gaps(spec, values, where, faults)
     if spec.dtype in FLOATS:
         return _floats(spec, values, where, faults)
     return _integers(spec, values, where, faults, exact)
@@ -163,6 +165,7 @@ def _all(values: Sequence[object], *kinds: type, nullable: bool = False) -> bool
 
 def _floats(spec: TensorSpec, values: Sequence[object], where: Where, faults: Faults) -> Array:
     numbers = _numbers(spec, values, where, faults)
+    _refuse_rounded(values, numbers, where, faults)
     with np.errstate(over="ignore"):
         array = numbers.astype(spec.dtype.numpy)
     for infinite in np.flatnonzero(np.isinf(array)).tolist():
@@ -196,6 +199,28 @@ def _pieced(values: Sequence[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     array = np.empty(len(values), dtype)
     for at in range(0, len(values), _PIECE):
         array[at : at + _PIECE] = values[at : at + _PIECE]
+    return array
+
+
+def _refuse_rounded(values: Sequence[object], numbers: NDArray[np.float64], where: Where, faults: Faults) -> None:
+    for at in np.flatnonzero(np.abs(numbers) >= EXACT).tolist():
+        value = values[at]
+        if isinstance(value, int) and int(numbers[at]) != value:
+            faults.add(where(at), "not_exact", "No float is this whole number: beyond 2^53 not each of them is one.")
+
+
+def _booleans_with_gaps(spec: TensorSpec, values: Sequence[object], where: Where, faults: Faults) -> Array:
+    """Return 1, 0 and NaN, as floats: booleans themselves have no place for a gap."""
+    array = np.zeros(len(values), dtype=spec.dtype.numpy)
+    for at, value in enumerate(values):
+        if value is None:
+            array[at] = math.nan
+            if not spec.nullable:
+                _missing(where(at), faults)
+        elif isinstance(value, int | float) and value in {0, 1}:
+            array[at] = value
+        else:
+            faults.add(where(at), "not_a_boolean", "true or false is needed here.")
     return array
 
 
@@ -313,11 +338,11 @@ TABLE: tuple[Taken, ...] = (
         json="a number: the nearest that the datatype has",
         csv="the same; `true` and `false` as 1 and 0",
         missing=f"`null`; in a CSV {_GAPS}. NaN for the model",
-        refused='`true`, `"1.5"`, what is beyond the datatype, infinity',
+        refused='`true`, `"1.5"`, what is beyond the datatype, infinity, whole numbers that no float is: `9007199254740993`',
         good=("1", "1.5", "-2e3", "null"),
-        bad=("true", '"1.5"', "1e400", '"NaN"', "[1]"),
+        bad=("true", '"1.5"', "1e400", '"NaN"', "[1]", "9007199254740993"),
         good_cells=("1", ".5", "-1e3", "NaN", "", "false"),
-        bad_cells=("inf", "1,5", "0x10", "1_0", "one"),
+        bad_cells=("inf", "1,5", "0x10", "1_0", "one", "9007199254740993"),
     ),
     Taken(
         "booleans",
@@ -330,6 +355,19 @@ TABLE: tuple[Taken, ...] = (
         bad=("2", "1.0", '"yes"', '"true"', "null", "[]"),
         good_cells=("True", "FALSE", "0", "1"),
         bad_cells=("yes", "no", "2", ""),
+    ),
+    Taken(
+        "booleans with gaps",
+        (Dtype.FP64,),
+        json="`true`, `false`, `1`, `0`: 1 and 0 for the protocol",
+        csv="`true`, `false` in any case, `1`, `0`",
+        missing=f"`null`; in a CSV {_GAPS}. For the model what it was fitted with: None, or NaN",
+        refused='every text (`"yes"`, `"true"`), `2`',
+        good=("true", "false", "1", "0", "null"),
+        bad=("2", '"yes"', '"true"', "[]"),
+        good_cells=("True", "FALSE", "0", "1", ""),
+        bad_cells=("yes", "no", "2"),
+        kind=BOOLEAN,
     ),
     Taken(
         "texts",

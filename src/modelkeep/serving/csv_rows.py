@@ -21,7 +21,7 @@ from itertools import count, islice
 from typing import Final
 
 from modelkeep.contracts.errors import FieldError, Invalid, InvalidInput
-from modelkeep.contracts.signature import DATETIME, FLOATS, Dtype, Layout, Signature, TensorSpec
+from modelkeep.contracts.signature import DATETIME, EXACT, FLOATS, Dtype, Layout, Signature, TensorSpec
 from modelkeep.serving.codec import Tensors, tensors_from
 from modelkeep.serving.coercion import EnoughError, Faults, from_text, is_date
 
@@ -182,7 +182,9 @@ def _read(cells: Sequence[str], spec: TensorSpec) -> list[object]:
     together = ",".join(cells)
     with suppress(ValueError):
         if dtype in FLOATS and _NUMBERS.fullmatch(together):
-            return list(map(float, cells))
+            numbers = list(map(float, cells))
+            if min(numbers) > -EXACT and max(numbers) < EXACT:
+                return [*numbers]
         if dtype not in _NOT_WHOLE and _DIGITS.fullmatch(together):
             return list(map(int, cells))
     return [from_text(cell, dtype, kind) for cell in cells]

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from modelkeep.contracts.signature import FLOATS, Dtype, Layout, Signature, TensorSpec
+from modelkeep.contracts.signature import EXACT, FLOATS, Dtype, Layout, Signature, TensorSpec
 from modelkeep.serving.codec import Tensors, tensors_from
 from modelkeep.serving.coercion import Array
 
@@ -77,6 +77,8 @@ def plain_rows(spec: TensorSpec, raw: bytes | memoryview) -> list[list[float]] |
     for row in rows:
         if len(row) != width:
             return None
+    if width and (max(map(max, rows)) >= EXACT or min(map(min, rows)) <= -EXACT):
+        return None  # it may have been a whole number with more digits
     return rows
 
 

@@ -40,7 +40,8 @@ def tensors_from_npy(signature: Signature, body: bytes) -> Tensors:
             "A picture model takes pictures, no arrays.", fields=(FieldError("inputs", "not_a_picture", "No array."),)
         )
     spec = signature.inputs[0]
-    if len(signature.inputs) == 1 and spec.dtype in FLOATS and array.dtype.kind != "b" and np.isfinite(array).all():
+    plain = array.dtype.kind == "f" or (array.dtype.kind in "iu" and array.dtype.itemsize < _WIDEST)
+    if len(signature.inputs) == 1 and spec.dtype in FLOATS and plain and np.isfinite(array).all():
         check_shape(spec, array.shape, "inputs")
         with np.errstate(over="ignore"):
             fitted = array.astype(np.float64).astype(spec.dtype.numpy)

@@ -1,5 +1,6 @@
 """The one table of values says what the code does, and a row is the same arrays by every way in."""
 
+import io
 import json
 from typing import Any
 
@@ -11,10 +12,13 @@ from hypothesis import strategies as st
 
 from modelkeep.client.inputs import encode, rows_in
 from modelkeep.contracts.errors import InvalidInput
-from modelkeep.contracts.signature import DATETIME, Dtype, Signature, TensorSpec
+from modelkeep.contracts.signature import BOOLEAN, DATETIME, Dtype, Signature, TensorSpec
 from modelkeep.serving.codec import Tensors, tensors_from_json, values_of
 from modelkeep.serving.coercion import TABLE, Taken, is_date
+from modelkeep.serving.csv_rows import tensors_from_csv
 from modelkeep.serving.dialects.open_inference.body import tensors_of
+from modelkeep.serving.matrix import plain_rows
+from modelkeep.serving.npy import tensors_from_npy
 from modelkeep.worker.samples import fit, read_sample
 
 KINDS = [(one, dtype) for one in TABLE for dtype in one.dtypes]
@@ -55,6 +59,34 @@ def test_every_datatype_is_in_the_table() -> None:
     assert {dtype for _taken, dtype in KINDS} == set(Dtype)
 
 
+WHOLE = 2**53 + 1
+FLOATS = Signature((TensorSpec("a", Dtype.FP64, (-1,)), TensorSpec("b", Dtype.BYTES, (-1,))))
+MATRIX = Signature((TensorSpec("input", Dtype.FP64, (-1, 2), columns=("a", "b")),))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_whole_number_that_no_float_is_is_refused_by_every_way_in(sign: int) -> None:
+    raw = io.BytesIO()
+    np.save(raw, np.array([[sign * WHOLE, 1]]))
+    asked = {
+        "rows": lambda: tensors_from_json(FLOATS, f'[[{sign * WHOLE}, "x"]]'.encode()),
+        "a matrix": lambda: tensors_from_json(MATRIX, f"[[{sign * WHOLE}, 1]]".encode()),
+        "CSV": lambda: tensors_from_csv(MATRIX, f"a,b\n{sign * WHOLE},1\n".encode()),
+        "npy": lambda: tensors_from_npy(MATRIX, raw.getvalue()),
+        "the protocol": lambda: by_protocol(
+            MATRIX, {"inputs": [{"name": "input", "datatype": "INT64", "shape": [1, 2], "data": [sign * WHOLE, 1]}]}
+        ),
+    }
+    for way, ask in asked.items():
+        with pytest.raises(InvalidInput) as refused:
+            ask()
+        assert refused.value.fields[0].code == "not_exact", way
+    assert plain_rows(MATRIX.inputs[0], f"[[{sign * WHOLE}, 1]]".encode()) is None
+    assert tensors_from_json(MATRIX, f"[[{sign * 2**60}, {sign}e300]]".encode())["input"].tolist() == [
+        [sign * 2.0**60, sign * 1e300]
+    ]
+
+
 TEXTS = st.text(st.characters(min_codepoint=33, exclude_categories=["Cs", "Cc", "Z"]), min_size=1, max_size=6)
 
 
@@ -67,7 +99,7 @@ def values(dtype: Dtype, kind: str) -> st.SearchStrategy[Any]:
         return st.tuples(days, clock).map("".join)
     if dtype is Dtype.BYTES:
         return TEXTS
-    if dtype is Dtype.BOOL:
+    if dtype is Dtype.BOOL or kind == BOOLEAN:
         return st.booleans()
     if dtype in {Dtype.FP16, Dtype.FP32, Dtype.FP64}:
         width = {Dtype.FP16: 16, Dtype.FP32: 32, Dtype.FP64: 64}[dtype]
@@ -96,7 +128,9 @@ def test_a_row_is_the_same_arrays_by_every_way_in_and_out(case: tuple[Signature,
         "the client": tensors_from_json(
             spec, encode(rows_in({one.name: _array(one, columns[one.name]) for one in spec.inputs}))
         ),
-        "the protocol": by_protocol(spec, {"inputs": [tensor(one.name, one.dtype, columns[one.name]) for one in spec.inputs]}),
+        "the protocol": by_protocol(
+            spec, {"inputs": [tensor(one.name, one.dtype, _told(one, columns)) for one in spec.inputs]}
+        ),
         "a sample of JSON": fit(read_sample(json.dumps(records).encode(), "s.json", picture=False), spec),
         "a sample of CSV": fit(read_sample(f"{','.join(columns)}\n{cells}\n".encode(), "s.csv", picture=False), spec),
     }
@@ -106,6 +140,11 @@ def test_a_row_is_the_same_arrays_by_every_way_in_and_out(case: tuple[Signature,
             assert tensors[name].tobytes() == array.tobytes() or tensors[name].tolist() == array.tolist(), (way, name)
     for name, array in expected.items():
         assert json.loads(msgspec.json.encode(values_of(array))) == columns[name]
+
+
+def _told(spec: TensorSpec, columns: dict[str, list[Any]]) -> list[Any]:
+    """As the protocol has it: booleans with gaps are numbers there."""
+    return [int(one) for one in columns[spec.name]] if spec.kind == BOOLEAN else columns[spec.name]
 
 
 def _quoted(value: object) -> str:

@@ -55,6 +55,20 @@ def fitted_parts(estimator: Any) -> Iterator[Any]:  # noqa: ANN401 - any object
             waiting.extend(thing)
 
 
+def chosen_places(wanted: Any, names: list[str], count: int) -> list[int]:  # noqa: ANN401 - as scikit-learn takes columns
+    """Return the places that a ColumnTransformer's choice of columns means: a name or place, several, a slice, or a mask."""
+    if isinstance(wanted, slice):
+        ends = [names.index(one) if isinstance(one, str) else one for one in (wanted.start, wanted.stop)]
+        if isinstance(wanted.stop, str):
+            ends[1] += 1  # a slice of names includes its end
+        return list(range(count))[slice(ends[0], ends[1], wanted.step)]
+    several = wanted.tolist() if hasattr(wanted, "tolist") else wanted
+    several = list(several) if isinstance(several, list | tuple) else [several]
+    if several and all(isinstance(one, bool) for one in several):
+        return [place for place, taken in enumerate(several) if taken]
+    return [names.index(one) if isinstance(one, str) else range(count)[one] for one in several]
+
+
 def origin(estimator: Any) -> tuple[str, str]:  # noqa: ANN401 - any object
     """Return the package that an estimator comes from, and its version here."""
     from importlib.metadata import PackageNotFoundError, version

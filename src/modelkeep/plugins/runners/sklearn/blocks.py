@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from modelkeep.contracts.runner import CannotCompile
-from modelkeep.contracts.signature import DATETIME, Dtype, Layout, Signature
+from modelkeep.contracts.signature import BOOLEAN, DATETIME, Dtype, Layout, Signature
 from modelkeep.plugins.runners.sklearn.features import Feature
 from modelkeep.plugins.runners.sklearn.nodes import Nodes
 
@@ -68,6 +68,9 @@ def block_of(signature: Signature, features: Mapping[int, Feature]) -> Block:
     if signature.layout is Layout.MATRIX:
         (source,) = signature.inputs
         return [Matrix(source.name, tuple(map(Origin, range(source.shape[1]))))]
+    for one in signature.inputs:
+        if one.kind == BOOLEAN:
+            raise CannotCompile(f"The column {one.name!r} has true, false and gaps, which are not compiled.")
     return [
         Column(
             one.name,

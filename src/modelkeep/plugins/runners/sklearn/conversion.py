@@ -12,7 +12,7 @@ from typing import Any
 
 from modelkeep.contracts.missing import MARK, PROPERTY
 from modelkeep.contracts.runner import CannotCompile, Compiled
-from modelkeep.contracts.signature import Layout, Signature
+from modelkeep.contracts.signature import Dtype, Layout, Signature
 from modelkeep.plugins.runners.sklearn import graph
 from modelkeep.plugins.runners.sklearn.anatomy import fitted_parts
 from modelkeep.plugins.runners.sklearn.blocks import Block, Column, Origin, block_of, matrix
@@ -88,7 +88,8 @@ def _table(estimator: Any, steps: list[Any], signature: Signature, *, exact: boo
     _check_names(signature)
     nodes = Nodes(_RESULTS)
     names = [str(one) for one in getattr(estimator, "feature_names_in_", ())]
-    block = block_of(signature, features_of(estimator, names, sum(one.width for one in block_of(signature, {}))))
+    texts = [one.dtype is Dtype.BYTES for one in signature.inputs] if signature.layout is Layout.TABLE else None
+    block = block_of(signature, features_of(estimator, names, sum(one.width for one in block_of(signature, {})), texts))
     ahead = max((at for at, step in enumerate(steps) if written_here(step)), default=-1) + 1
     for step in steps[:ahead]:
         block = passed(nodes, step, block)

@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 
 from modelkeep.contracts.signature import EXACT
-from modelkeep.plugins.runners.sklearn.anatomy import first_step, parts_of, steps_of
+from modelkeep.plugins.runners.sklearn.anatomy import chosen_places, first_step, parts_of, steps_of
+from modelkeep.plugins.runners.sklearn.boosters import Levels, levels_of
 
 MOST_CATEGORIES = 100
 """How many categories of a column a signature shows; where there are more, it shows none."""
@@ -15,18 +16,53 @@ Category = str | int | float
 
 
 class Feature(msgspec.Struct, frozen=True):
-    """One column. `none`: a missing text was None in training, not NaN. `wide`: its categories are too large for floats."""
+    """One column. `none`: a missing text was None in training, not NaN. `wide`: its categories are too large for floats.
+
+    `is_boolean`: its categories are true and false. `is_named`: CatBoost compares its values by their names. `levels`: it was
+    of pandas' categories, and is to be so again.
+    """
 
     categories: tuple[Category, ...] = ()
     is_text: bool = False
     is_date: bool = False
+    is_boolean: bool = False
+    is_named: bool = False
     none: bool = False
     wide: bool = False
+    levels: Levels | None = None
+
+    @property
+    def is_more_than_numbers(self) -> bool:
+        """Whether it takes, or may take, what is no plain number."""
+        return self.is_text or self.is_date or self.is_boolean or self.is_named
 
 
-def features_of(estimator: Any, names: Sequence[str], count: int) -> dict[int, Feature]:  # noqa: ANN401 - any object
-    """Return what is told of the columns, by their places; those that nothing is told of are not in it."""
-    return dict(_told(first_step(estimator), list(names), list(range(count))))
+def features_of(
+    estimator: Any,  # noqa: ANN401 - any object
+    names: Sequence[str],
+    count: int,
+    texts: Sequence[bool] | None = None,
+) -> dict[int, Feature]:
+    """Return what is told of the columns, by their places; those that nothing is told of are not in it.
+
+    `texts` says which of them are texts, where that is known. Raises `CannotLoad` where it had to be known.
+    """
+    found = dict(_told(first_step(estimator), list(names), list(range(count))))
+    for place, levels in levels_of(estimator, count, texts):
+        found[place] = _with_levels(found.get(place, Feature()), levels)
+    return found
+
+
+def _with_levels(feature: Feature, levels: Levels) -> Feature:
+    values = levels.values
+    return msgspec.structs.replace(
+        feature,
+        levels=levels,
+        is_text=levels.are_texts,
+        is_boolean=all(isinstance(one, bool) for one in values),
+        categories=_shown(values),
+        wide=_are_wide(values),
+    )
 
 
 def sees_values(estimator: Any) -> bool:  # noqa: ANN401 - any object
@@ -46,6 +82,8 @@ def _told(step: Any, names: list[str], at: list[int]) -> Iterator[tuple[int, Fea
     """Yield what a step tells of its columns; `at` are their places among those of the whole."""
     inner = getattr(step, "_preprocessor", None)  # histogram trees with categories
     parts = getattr(step if inner is None else inner, "transformers_", None)
+    if callable(getattr(step, "get_cat_feature_indices", None)):
+        yield from ((at[place], Feature(is_named=True)) for place in step.get_cat_feature_indices())
     if parts is None:
         for _name, part in getattr(step, "transformer_list", ()):  # a union: each gets all columns
             yield from _told(first_step(part), names, at)
@@ -85,24 +123,19 @@ def _of(categories: Any, *, none: bool) -> Feature:  # noqa: ANN401 - an array
     values = [one for one in categories.tolist() if one is not None and one == one]  # noqa: PLR0124 - NaN is no category
     if categories.dtype.kind == "M":
         return Feature(is_date=True)
-    plain = tuple(one for one in values if isinstance(one, str | int | float) and not isinstance(one, bool))
     return Feature(
-        categories=plain if len(plain) == len(values) <= MOST_CATEGORIES else (),
+        categories=_shown(values),
         is_text=categories.dtype.kind in "US" or any(isinstance(one, str) for one in values),
+        is_boolean=bool(values) and all(isinstance(one, bool) for one in values),
         none=none or any(one is None for one in categories.tolist()),
-        wide=categories.dtype.kind in "iu" and any(abs(one) > EXACT for one in values),
+        wide=_are_wide(values),
     )
 
 
-def chosen_places(wanted: Any, names: list[str], count: int) -> list[int]:  # noqa: ANN401 - as scikit-learn takes columns
-    """Return the places that a ColumnTransformer's choice of columns means: a name or place, several, a slice, or a mask."""
-    if isinstance(wanted, slice):
-        ends = [names.index(one) if isinstance(one, str) else one for one in (wanted.start, wanted.stop)]
-        if isinstance(wanted.stop, str):
-            ends[1] += 1  # a slice of names includes its end
-        return list(range(count))[slice(ends[0], ends[1], wanted.step)]
-    several = wanted.tolist() if hasattr(wanted, "tolist") else wanted
-    several = list(several) if isinstance(several, list | tuple) else [several]
-    if several and all(isinstance(one, bool) for one in several):
-        return [place for place, taken in enumerate(several) if taken]
-    return [names.index(one) if isinstance(one, str) else range(count)[one] for one in several]
+def _shown(values: Sequence[object]) -> tuple[Category, ...]:
+    plain = tuple(one for one in values if isinstance(one, str | int | float) and not isinstance(one, bool))
+    return plain if len(plain) == len(values) <= MOST_CATEGORIES else ()
+
+
+def _are_wide(values: Sequence[object]) -> bool:
+    return all(isinstance(one, int) for one in values) and any(isinstance(one, int) and abs(one) > EXACT for one in values)

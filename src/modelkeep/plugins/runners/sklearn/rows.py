@@ -1,14 +1,16 @@
 """How rows reach an estimator, which follows from how it was fitted: a matrix of numbers, a table of columns, or texts."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from modelkeep.contracts.columns import ColumnsDiffer, places
+from modelkeep.contracts.columns import ColumnsDiffer, listed, places
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import CannotLoad, Column
-from modelkeep.contracts.signature import DATETIME, WIDE, Dtype, Layout, Signature, TensorSpec
+from modelkeep.contracts.signature import BOOLEAN, DATETIME, WIDE, Dtype, Layout, Signature, TensorSpec
 from modelkeep.plugins.runners.sklearn import dates
 from modelkeep.plugins.runners.sklearn.anatomy import first_step, parts_of
 from modelkeep.plugins.runners.sklearn.answers import answers
@@ -49,10 +51,10 @@ def inputs_of(estimator: Any, sample: Sequence[Column]) -> tuple[TensorSpec, ...
     if not sample:
         return _inputs_unseen(estimator, names, count)
     columns = _matching(sample, names, count)
-    features = features_of(estimator, names, len(columns))
+    features = features_of(estimator, names, len(columns), [one.dtype is Dtype.BYTES for one in columns])
     exact = sees_values(estimator)
     table = tuple(_column(one, at, features.get(at, Feature()), exact=exact) for at, one in enumerate(columns))
-    if any(one.dtype is not Dtype.FP64 for one in table):
+    if any(one.dtype is not Dtype.FP64 or one.kind for one in table):
         return table
     return (_matrix(len(columns), names, nullable=any(one.nullable for one in columns)),)
 
@@ -68,6 +70,12 @@ def _inputs_unseen(estimator: Any, names: tuple[str, ...], count: int | None) ->
     if count is None:
         raise CannotLoad(Reason.SAMPLE_NEEDED, f"{type(estimator).__name__} does not say how many columns it takes.")
     spec = _matrix(count, names, nullable=False)
+    others = [at for at, one in features_of(estimator, names, count).items() if one.is_more_than_numbers]
+    if others:
+        which = listed([names[at] if names else f"at place {at}" for at in sorted(others)])
+        raise CannotLoad(
+            Reason.SAMPLE_NEEDED, f"The model takes more than plain numbers; columns with categories or dates: {which}."
+        )
     if type(first_step(estimator)).__name__ in _FIRST_STEPS:
         import numpy as np
 
@@ -98,7 +106,9 @@ def _column(column: Column, place: int, feature: Feature, *, exact: bool) -> Ten
             f"The column {column.name or place!r} has whole numbers beyond 2^53, and gaps: no datatype holds both. "
             "Fill the gaps, or train on texts.",
         )
-    keeps = dtype is Dtype.BYTES or (not column.nullable and (dtype is Dtype.BOOL or (dtype in whole and (wide or exact))))
+    keeps = dtype is Dtype.BYTES or (
+        not column.nullable and (dtype is Dtype.BOOL or (dtype in whole and (wide or (exact and feature.levels is None))))
+    )
     return TensorSpec(
         column.name or f"column_{place}",
         dtype if keeps else Dtype.FP64,
@@ -115,6 +125,8 @@ def _type(column: Column, feature: Feature) -> tuple[Dtype, str]:
         return Dtype.BYTES, ""
     if feature.is_date:
         return Dtype.BYTES, DATETIME
+    if column.dtype is Dtype.BOOL and column.nullable:
+        return column.dtype, BOOLEAN
     return column.dtype, DATETIME if column.kind == DATETIME else ""
 
 
@@ -142,15 +154,18 @@ def feeder(estimator: Any, signature: Signature) -> "Callable[[Inputs], Any]":  
         name, names = signature.inputs[0].name, getattr(estimator, "feature_names_in_", None)
         if names is None or not _needs_names(estimator):
             return lambda inputs: inputs[name]
-        return lambda inputs: _frame({column: inputs[name][:, at] for at, column in enumerate(names)})
+        told = features_of(estimator, _names(estimator), len(names), [False] * len(names))
+        readers = [(at, one, _reader(signature.inputs[0], told.get(at, Feature()), one)) for at, one in enumerate(names)]
+        return lambda inputs: _frame({column: read(inputs[name][:, at]) for at, column, read in readers})
     if _takes_texts(estimator):
         only = signature.inputs[0].name
         return lambda inputs: [_text(one) for one in inputs[only].tolist()]
-    features = features_of(estimator, _names(estimator), len(signature.inputs))
-    columns = {one.name: _reader(one, features.get(at, Feature())) for at, one in enumerate(signature.inputs)}
+    texts = [one.dtype is Dtype.BYTES for one in signature.inputs]
+    features = features_of(estimator, _names(estimator), len(texts), texts)
+    columns = {one.name: _reader(one, features.get(at, Feature()), one.name) for at, one in enumerate(signature.inputs)}
     if getattr(estimator, "feature_names_in_", None) is not None:
         return lambda inputs: _frame({name: read(inputs[name]) for name, read in columns.items()})
-    if any(one.dtype is Dtype.BYTES for one in signature.inputs):
+    if any(one.dtype is Dtype.BYTES for one in signature.inputs) or any(one.is_named for one in features.values()):
         return lambda inputs: _frame({name: read(inputs[name]) for name, read in columns.items()}).to_numpy(dtype=object)
     return lambda inputs: _stacked([_flat(inputs[name]) for name in columns])
 
@@ -176,10 +191,14 @@ def _stacked(columns: "list[NDArray[np.generic]]") -> "NDArray[np.generic]":
     return np.column_stack(columns)
 
 
-def _reader(spec: TensorSpec, feature: Feature) -> "Callable[[NDArray[np.generic]], Any]":
+def _reader(spec: TensorSpec, feature: Feature, name: str) -> "Callable[[NDArray[np.generic]], Any]":
     """Return what turns one input into a column as the estimator was fitted on."""
+    if feature.levels is not None:
+        return feature.levels.reader(name)
     if spec.kind == DATETIME:
         return lambda array: dates.column(_flat(array))
+    if spec.kind == BOOLEAN and feature.is_boolean:
+        return partial(_booleans, None if feature.none else math.nan)
     if spec.dtype is Dtype.BYTES:
         return _texts_with_none if feature.none else _texts_with_nan
     return _flat
@@ -201,6 +220,13 @@ def _texts_with_none(array: "NDArray[np.generic]") -> Any:  # noqa: ANN401 - pan
     import pandas as pd
 
     return pd.Series([_text(one) for one in _flat(array).tolist()], dtype=object)
+
+
+def _booleans(gap: float | None, array: "NDArray[np.generic]") -> Any:  # noqa: ANN401 - pandas carries no types here
+    """True, false and gaps as encoders were fitted on: objects, where no gap was among plain booleans."""
+    import pandas as pd
+
+    return pd.Series([gap if one != one else bool(one) for one in _flat(array).tolist()], dtype=object)  # noqa: PLR0124 - NaN
 
 
 def _text(value: object) -> object:

@@ -11,9 +11,8 @@ from typing import Any
 import msgspec
 
 from modelkeep.contracts.runner import CannotCompile
-from modelkeep.plugins.runners.sklearn.anatomy import refuses
+from modelkeep.plugins.runners.sklearn.anatomy import chosen_places, refuses
 from modelkeep.plugins.runners.sklearn.blocks import Block, Column, Matrix, Origin, chosen, matrix, single
-from modelkeep.plugins.runners.sklearn.features import chosen_places
 from modelkeep.plugins.runners.sklearn.lookups import ENCODERS, encoded
 from modelkeep.plugins.runners.sklearn.nodes import Nodes
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from modelkeep.contracts.signature import Dtype, TensorSpec
+from modelkeep.contracts.signature import DATETIME, Dtype, TensorSpec
 from modelkeep.contracts.snapshot import ServedVersion
 from modelkeep.serving.pool import Served
 from modelkeep.serving.router import Router
@@ -217,7 +217,7 @@ def _platform(version: ServedVersion) -> str:
 
 def _tensor(spec: TensorSpec) -> TensorMetadata:
     parameters: dict[str, object] = {}
-    if spec.kind:
+    if spec.kind == DATETIME:  # the one that MLServer knows
         parameters["content_type"] = spec.kind
     if spec.nullable:
         parameters["nullable"] = True

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from modelkeep.contracts.errors import FieldError, InvalidInput
-from modelkeep.contracts.signature import FLOATS, Dtype, Layout, Signature, TensorSpec
+from modelkeep.contracts.signature import EXACT, FLOATS, Dtype, Layout, Signature, TensorSpec
 from modelkeep.contracts.snapshot import ServedVersion
 from modelkeep.sandbox.frames import datatype
 from modelkeep.serving.calls import Call, Share
@@ -232,7 +232,7 @@ def _as_kind(spec: TensorSpec, array: Array, path: str, *, exact: bool) -> Array
         array = _as_texts(array)
         fine = not spec.kind and (spec.nullable or all(value is not None for value in array.reshape(-1).tolist()))
     else:
-        fine = exact or array.dtype.kind != "f" or _takes(spec, array)
+        fine = not spec.kind and (exact or array.dtype.kind != "f" or _takes(spec, array))
     if fine:
         found = array if array.dtype == _NUMPY[spec.dtype] else _cast(spec, array)
         if found is not None:
@@ -248,6 +248,8 @@ def _takes(spec: TensorSpec, array: Array) -> bool:
 
 def _cast(spec: TensorSpec, array: Array) -> Array | None:
     """Return numbers in another datatype where that is plain to see, None where each of them is to be looked at."""
+    if spec.dtype in FLOATS and array.dtype.kind in "iu" and array.size and max(-int(array.min()), int(array.max())) > EXACT:
+        return None
     if spec.dtype in FLOATS and array.dtype.kind in "fiu":
         with np.errstate(over="ignore"):
             found: Array = array.astype(np.float64).astype(spec.dtype.numpy)
