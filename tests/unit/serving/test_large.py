@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from fixtures.large import Watched
 from modelkeep.contracts.errors import ModelkeepError
-from modelkeep.contracts.signature import DATETIME, FLOATS, Dtype, Signature, TensorSpec
+from modelkeep.contracts.signature import DATETIME, EXACT, FLOATS, Dtype, Signature, TensorSpec
 from modelkeep.contracts.snapshot import DeploymentSettings, Recording, ServedKey
 from modelkeep.serving import csv_rows, matrix
 from modelkeep.serving.calls import Call, Run, Share
@@ -277,7 +277,8 @@ def test_rows_read_in_pieces_are_those_read_at_once(rows: list[list[float]], bla
     raw = json.dumps(rows).replace("]", f"{blank}]{blank}").replace("[", f"{blank}[{blank}").encode()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(matrix, "_PIECE", piece)
-        assert matrix.plain_rows(SPEC, raw) == rows
+        plain = all(abs(value) < EXACT for row in rows for value in row)  # others may have had more digits
+        assert matrix.plain_rows(SPEC, raw) == (rows if plain else None)
 
 
 @given(st.recursive(FINITE | st.text('],[" 1'), lambda one: st.lists(one, max_size=3), max_leaves=12))
