@@ -19,7 +19,7 @@ from tritonclient import http as triton_http
 from tritonclient.utils import np_to_triton_dtype
 
 from fixtures.installation import Installation
-from fixtures.onnx_cases import EQUAL, as_texts, reason, same, served_types
+from fixtures.onnx_cases import EQUAL, as_texts, reason, same, served_types, with_rows
 from modelkeep.client import Rejected
 
 PAIRS = int(os.environ.get("PAIRS", "8"))
@@ -40,7 +40,7 @@ def candidates() -> Iterator[tuple[Any, dict[str, np.ndarray], list[np.ndarray]]
         inputs = {name: as_texts(array) for name, array in zip(names, given, strict=True)}
         outputs = [as_texts(array) for array in expected]
         if reason(case, case.model.SerializeToString(), inputs, outputs) == EQUAL:
-            yield case, inputs, outputs
+            yield case, inputs, with_rows(outputs)
 
 
 def as_strings(array: np.ndarray) -> np.ndarray:

@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fixtures.counting import calls_counted
 from fixtures.routing import Plane, submit, version
+from fixtures.work import calls_counted
 from modelkeep.contracts.errors import NotFound
 from modelkeep.contracts.snapshot import Batching, DeploymentSettings, Memory, Replicas, ServedDeployment, Snapshot
 from modelkeep.sandbox import control

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures.counting import calls_counted
+from fixtures.work import calls_counted
 from modelkeep.control.replays.rules import MOST_SHOWN, Compared, Pair
 from modelkeep.sandbox.agreement import ABSOLUTE, RELATIVE, Differs, agreeing, largest_gap
 from modelkeep.worker.comparing import LONGEST_SHOWN, Part, Tally
