@@ -390,6 +390,7 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
     from modelkeep.control.replays.service import REPLAY_PREDICTIONS
     from modelkeep.infra.blob_claims import ClaimedStore, Claims
     from modelkeep.infra.clock import utc_now
+    from modelkeep.infra.migrations import wait_until_current
     from modelkeep.infra.prediction_log import history_database
     from modelkeep.sandbox import loader
     from modelkeep.worker.collector import Collector
@@ -424,6 +425,7 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
     patient = frozenset({REPLAY_PREDICTIONS})
     worker = Worker(db, control.jobs, handlers, role.worker, places.run, patient=patient, tidy=control.replays.forget)
     collector = Collector(db, control.models, claims, blobs, utc_now, keep_days=role.storage.keep_unused_days, told=meter)
+    await wait_until_current(db, stop)  # once for both, so that it is said once
     collecting = asyncio.create_task(collector.run())
     try:
         await worker.run(stop)

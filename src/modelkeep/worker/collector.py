@@ -24,7 +24,6 @@ from modelkeep.control.models.service import Models
 from modelkeep.infra.blob_claims import Claims
 from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Database
-from modelkeep.infra.migrations import wait_until_current
 
 _log = structlog.get_logger(__name__)
 _AT_ONCE: Final = 200
@@ -121,8 +120,10 @@ class Collector:
         return Found(found.kept, tuple(removed))
 
     async def run(self) -> None:
-        """Collect a while after the start and every hour; cancel to end. The next one removes what this one was about to."""
-        await wait_until_current(self._db)
+        """Collect a while after the start and every hour; cancel to end. The next one removes what this one was about to.
+
+        The database is up to date when it begins.
+        """
         await asyncio.sleep(_FIRST_S)
         while True:
             try:

@@ -33,7 +33,7 @@ class PlannedUpload(Ask):
     filename: Annotated[str, Field(max_length=1000)]
     format: Annotated[str, Field(max_length=100)] = ""
     size: Annotated[int, Field(strict=True, ge=0)]
-    hooks: bool = False
+    hooks: Annotated[bool, Field(strict=True)] = False
 
 
 class ModelAnswer(Answer):
