@@ -57,4 +57,4 @@ def test_a_model_whose_answers_change_is_held_back_until_it_is_said_that_they_ma
             assert before == {one.pid for one in house.runners()}
             assert client.configure("m", {"golden": "enforce"}).settings["golden"] == "enforce"
             eventually(lambda: not before & {one.pid for one in house.runners()}, "another runner, now that it is enforced")
-            assert "set golden=warn for the deployment" in house.log.read_text()
+            eventually(lambda: "set golden=warn for the deployment" in house.log.read_text(), "it is said what to do")
