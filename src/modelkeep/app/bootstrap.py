@@ -5,6 +5,7 @@ import hashlib
 import socket
 from asyncio import Event
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -435,7 +436,8 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
         await worker.run(stop)
     finally:
         collecting.cancel()
-        await asyncio.gather(collecting, return_exceptions=True)
+        with suppress(asyncio.CancelledError):
+            await collecting
     await history.close()
     await db.close()
 

@@ -56,7 +56,7 @@ class Claims:
     async def claim(self, digest: str) -> None:
         """Keep a blob that was just stored, for as long as unused files are kept; raises `BeingRemoved`."""
         now = self._clock()
-        async with self._db.begin() as tx:
+        async with self._db.begin_apart() as tx:  # the collector has to see it, while the rest of the upload is still coming
             insert = tx.insert(claims).values(digest=digest, at=now, condemned=False)
             again = insert.on_conflict_do_update(index_elements=["digest"], set_={"at": now}, where=~claims.c.condemned)
             if await tx.one(again.returning(claims.c.digest)) is None:

@@ -169,6 +169,18 @@ class Database:
             async with _answering(), span.joined() as tx:
                 yield tx
             return
+        async with self.begin_apart() as tx:
+            yield tx
+
+    @asynccontextmanager
+    async def begin_apart(self) -> AsyncIterator[Transaction]:
+        """Open a transaction that commits at the end of the block, also within a span, which must not have written yet.
+
+        For what has to be certain, and seen by others, whatever becomes of the request.
+        """
+        span = self._span()
+        if span is not None and span.tx is not None:
+            raise RuntimeError("the span has begun: on SQLite this would wait for itself")
         async with _answering(), self._writing() as tx:
             yield tx
             await _commit(tx)

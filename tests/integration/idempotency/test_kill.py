@@ -31,7 +31,7 @@ folder, asked, key = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
 def build(file):
     db = Database(DatabaseSettings(url=f"sqlite:///{file}"))
     control = control_plane(db, ring_worker=int, ring_courier=int, limits=Limits())
-    app = api_over(control, Predictions(db, utc_now), LocalStore(folder / "blobs"), ApiSettings())
+    app = api_over(control, Predictions(db, utc_now), db, LocalStore(folder / "blobs"), ApiSettings())
     return db, control, app
 
 async def prepare():

@@ -35,7 +35,7 @@ async def client(cutter: CommitCutter, clock: TestClock, tmp_path: Path) -> Asyn
     """A client of an API behind the proxy, with the first administrator's key."""
     db, rings = Database(DatabaseSettings(url=cutter.url)), Rings()
     control = control_plane(db, ring_worker=rings.ring_worker, ring_courier=rings.ring_courier, limits=Limits(), clock=clock)
-    app = api_over(control, Predictions(db, clock), LocalStore(tmp_path / "blobs"), ApiSettings())
+    app = api_over(control, Predictions(db, clock), db, LocalStore(tmp_path / "blobs"), ApiSettings())
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as client:
         token = await control.users.ensure_setup_token(clock())
         made = (await client.post("/api/v1/setup", json={"token": token})).json()
@@ -100,7 +100,7 @@ async def test_the_first_set_up_is_repeated_with_the_same_key(
     """Without this the first administrator would be locked out: the token is used, and the key was never seen."""
     db = Database(DatabaseSettings(url=cutter.url))
     control = control_plane(db, ring_worker=rings.ring_worker, ring_courier=rings.ring_courier, limits=Limits(), clock=clock)
-    app = api_over(control, Predictions(db, clock), LocalStore(tmp_path / "blobs"), ApiSettings())
+    app = api_over(control, Predictions(db, clock), db, LocalStore(tmp_path / "blobs"), ApiSettings())
     token = await control.users.ensure_setup_token(clock())
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as client:
         asked = {"url": "/api/v1/setup", "json": {"token": token}, "headers": {"idempotency-key": "first"}}

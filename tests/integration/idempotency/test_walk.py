@@ -40,7 +40,7 @@ async def walk(steps: list[tuple[str, object, str | None]], file: Path) -> None:
     clock, rings, expected = TestClock(), Rings(), Expected()
     db = Database(DatabaseSettings(url=f"sqlite:///{file}"))
     control = control_plane(db, ring_worker=rings.ring_worker, ring_courier=rings.ring_courier, limits=Limits(), clock=clock)
-    app = api_over(control, Predictions(db, clock), LocalStore(file.parent / "blobs"), ApiSettings())
+    app = api_over(control, Predictions(db, clock), db, LocalStore(file.parent / "blobs"), ApiSettings())
     token = await control.users.ensure_setup_token(clock())
     assert token is not None
     _user, issued = await control.users.set_up(token, "ada")

@@ -249,7 +249,7 @@ async def processes(
         own = Database(DatabaseSettings(url=db.url.render_as_string(hide_password=False)))
         rings = Rings()
         nouns = control_plane(own, ring_worker=rings.ring_worker, ring_courier=rings.ring_courier, limits=Limits(), clock=clock)
-        app = api_over(nouns, Predictions(own, clock), LocalStore(tmp_path / "blobs"), ApiSettings())
+        app = api_over(nouns, Predictions(own, clock), own, LocalStore(tmp_path / "blobs"), ApiSettings())
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(app), base_url="http://api", headers={"x-api-key": admin_key}
         ) as client:

@@ -25,6 +25,7 @@ from modelkeep.contracts.storage import Blob, BlobStore, NotingStore, Stored
 from modelkeep.control.models.rules import Sample, State, Version
 from modelkeep.infra.blob_claims import ClaimedStore, Claims, OthersTurn
 from modelkeep.infra.db import Database
+from modelkeep.infra.idempotency import Write
 from modelkeep.infra.envelopes import MasterKeys, new_master_key
 from modelkeep.infra.sealed_store import SealedStore
 from modelkeep.infra.settings import DatabaseSettings
@@ -194,6 +195,24 @@ async def test_what_was_stored_and_never_named_goes_after_its_days(keeper: Keepe
     keeper.clock.advance(days=0.2)
     assert [one.why for one in (await keeper.collector.collect()).unused] == ["unused"]
     assert await keeper.lying() == set()
+
+
+async def test_a_claim_holds_before_the_request_that_made_it_has_ended_and_when_it_fails(keeper: Keeper):
+    unseen = Claims(keeper.db, keeper.clock)
+    with pytest.raises(ZeroDivisionError):
+        async with keeper.control.idempotency.once(Write("somebody", "k", b"")):
+            blob = await keeper.put(b"its upload is still coming")
+            async with keeper.db.read() as tx:
+                assert blob.digest in await unseen.claimed(tx)
+            raise ZeroDivisionError
+    async with keeper.db.read() as tx:
+        assert blob.digest in await unseen.claimed(tx)
+
+
+async def test_a_claim_is_made_before_anything_else_is_written(keeper: Keeper):
+    with pytest.raises(RuntimeError, match="the span has begun"):
+        async with keeper.control.idempotency.once(Write("somebody", "k", b"")), keeper.db.begin():
+            await keeper.put(b"too late")
 
 
 async def test_what_this_installation_never_stored_is_left_alone_unless_one_says_so(keeper: Keeper):
