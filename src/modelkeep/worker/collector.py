@@ -131,7 +131,7 @@ class Collector:
                     _log.info("file_removed", digest=one.digest, bytes=one.size, why=one.why)
             except (ModelkeepError, OSError) as error:
                 _log.warning("files_not_collected", reason=str(error))
-            except Exception:  # a mistake of ours is told, and does not end what the worker is there for
+            except Exception:  # noqa: BLE001 - a mistake of ours is told, and does not end what the worker is there for
                 _log.exception("files_not_collected")
             await asyncio.sleep(_EVERY_S)
 

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from fixtures.control import ADMIN, FINDINGS, TestClock, upload
 from fixtures.stores import content, stream
@@ -24,13 +25,13 @@ from modelkeep.contracts.snapshot import Limits
 from modelkeep.contracts.storage import Blob, BlobStore, NotingStore, Stored
 from modelkeep.control.models.rules import Sample, State, Version
 from modelkeep.infra.blob_claims import ClaimedStore, Claims, OthersTurn
-from modelkeep.infra.db import Database
-from modelkeep.infra.idempotency import Write
+from modelkeep.infra.db import Database, DatabaseUnavailable
 from modelkeep.infra.envelopes import MasterKeys, new_master_key
+from modelkeep.infra.idempotency import Write
 from modelkeep.infra.sealed_store import SealedStore
 from modelkeep.infra.settings import DatabaseSettings
 from modelkeep.plugins.storage.local import LocalStore
-from modelkeep.worker.collector import Collector
+from modelkeep.worker.collector import Collector, Found
 
 DAYS = 7.0
 
@@ -223,6 +224,30 @@ async def test_what_this_installation_never_stored_is_left_alone_unless_one_says
     assert await keeper.lying() == {foreign.digest}
     assert [one.why for one in (await keeper.collector.collect(unknown=True)).unused] == ["unknown"]
     assert await keeper.lying() == set()
+
+
+async def test_a_collector_that_fails_says_so_and_goes_on(keeper: Keeper, monkeypatch: pytest.MonkeyPatch):
+    await keeper.put(b"unused")
+    keeper.clock.advance(days=8)
+    whole = keeper.collector.collect
+    failing = iter([ZeroDivisionError(), OSError("the disk"), DatabaseUnavailable()])
+
+    async def collect() -> Found:
+        for error in failing:
+            raise error
+        return await whole()
+
+    monkeypatch.setattr(keeper.collector, "collect", collect)
+    monkeypatch.setattr("modelkeep.worker.collector._FIRST_S", 0.0)
+    monkeypatch.setattr("modelkeep.worker.collector._EVERY_S", 0.0)
+    with capture_logs() as logs:
+        running = asyncio.create_task(keeper.collector.run())
+        while await keeper.lying():
+            assert not running.done()
+            await asyncio.sleep(0)
+        running.cancel()
+    told = [(one["event"], one["log_level"]) for one in logs if one["event"] == "files_not_collected"]
+    assert told == [("files_not_collected", level) for level in ("error", "warning", "warning")]
 
 
 async def test_looking_changes_nothing(keeper: Keeper):

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import json
+import math
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -277,8 +278,16 @@ def test_rows_read_in_pieces_are_those_read_at_once(rows: list[list[float]], bla
     raw = json.dumps(rows).replace("]", f"{blank}]{blank}").replace("[", f"{blank}[{blank}").encode()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(matrix, "_PIECE", piece)
-        plain = all(abs(value) < EXACT for row in rows for value in row)  # others may have had more digits
+        plain = all(math.hypot(*row) < EXACT for row in rows)  # others may have had more digits
         assert matrix.plain_rows(SPEC, raw) == (rows if plain else None)
+
+
+@given(st.lists(FINITE, min_size=1, max_size=5), st.integers(EXACT, 10**300) | st.integers(-(10**300), -EXACT), st.data())
+def test_what_may_have_been_a_whole_number_with_more_digits_is_not_read_as_a_float(
+    row: list[float], whole: int, data: st.DataObject
+) -> None:
+    at = data.draw(st.integers(0, len(row)))
+    assert matrix.plain_rows(SPEC, json.dumps([[*row[:at], whole, *row[at:]]]).encode()) is None
 
 
 @given(st.recursive(FINITE | st.text('],[" 1'), lambda one: st.lists(one, max_size=3), max_leaves=12))
