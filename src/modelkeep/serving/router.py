@@ -176,6 +176,7 @@ class Router:
             elif current.settings != deployment.settings:
                 self._point(deployment, current.served)
             self._pin(deployment)
+        self._roused = {id_ for id_ in self._roused if (one := self._pool.get(id_)) is not None and not one.answers}
         self._want()
 
     def tend(self) -> None:
@@ -252,8 +253,6 @@ class Router:
             self._roused.add(version_id)
             target.rouse()
             return False
-        if target.answers:
-            self._roused.discard(version_id)
         return target.answers
 
     def _leave(self, served: Served) -> None:

@@ -97,6 +97,21 @@ async def test_an_alias_of_a_version_that_sleeps_moves_at_once(plane: Plane) -> 
     assert plane.woken() == []
 
 
+async def test_who_was_woken_in_vain_takes_over_all_that_is_its_own_at_once(plane: Plane) -> None:
+    plane.point("v1", {"champion": "v1"})
+    plane.warm("v1")
+    plane.point("v2", {"champion": "v2"})
+    plane.sleeps("v2")
+    assert (plane.answers("m"), plane.answers("m", "champion")) == ("v1", "v1")
+    plane.sleeps("v2")
+    assert (plane.answers("m"), plane.answers("m", "champion"), plane.woken()) == ("v2", "v2", ["v2"])
+    plane.point("v1", {"champion": "v1"})
+    plane.warm("v1")
+    plane.point("v2", {"champion": "v1"})
+    plane.sleeps("v2")
+    assert plane.woken() == ["v2", "v2"], "another time it is woken again"
+
+
 async def test_a_deleted_alias_answers_no_more_and_its_version_goes(plane: Plane) -> None:
     plane.point("v1", {"champion": "v1", "canary": "v2"})
     plane.point("v1", {"champion": "v1"})
