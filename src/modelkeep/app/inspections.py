@@ -13,7 +13,7 @@ import structlog
 from modelkeep.app.census import Census
 from modelkeep.app.kept import A_RUNNER, Kept
 from modelkeep.app.residency import Residency
-from modelkeep.app.runner_process import Open, RunnerProcess, not_started, open_files, report
+from modelkeep.app.runner_process import Open, RunnerProcess, close, not_started, open_files, report
 from modelkeep.contracts.snapshot import KeepLoaded
 from modelkeep.sandbox import control
 from modelkeep.sandbox.control import Cause, Channel
@@ -120,7 +120,12 @@ class Inspections:
             return
         finally:
             del self._census.opening[name]
-        runner = self._census[name] = RunnerProcess(name, message.spec, message.ticket, one.runner_bytes)
+        try:
+            runner = self._census[name] = RunnerProcess(name, message.spec, message.ticket, one.runner_bytes)
+        except OSError as error:  # there are no descriptors left
+            close(*files)
+            report(one.owner, not_started(name, message.spec, error, message.ticket))
+            return
         runner.beside, runner.reserve_bytes = message.beside, one.reserve_bytes
         runner.attach(one.owner)
         runner.drain()

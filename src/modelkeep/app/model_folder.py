@@ -21,35 +21,52 @@ from modelkeep.client.folder import LEFT_OUT
 from modelkeep.client.upload import Sent, prepare
 from modelkeep.client.upload import Upload as Packed
 from modelkeep.contracts.actor import SYSTEM
-from modelkeep.contracts.errors import ModelkeepError
+from modelkeep.contracts.errors import ModelkeepError, Unavailable
 from modelkeep.control.models.errors import ModelNotFound
 from modelkeep.control.models.rules import State, Upload, Version
 
 log = structlog.get_logger(__name__)
 
 _MIB: Final = 1024 * 1024
+_AGAIN_S: Final = 5.0
 _LOOK_BACK: Final = 1000  # versions, among which the folder's content is looked for
 
 
 async def take_up(folder: Path, name: str, services: Services) -> None:
-    """Have the model in `folder`, if there is one, answer as the deployment `name`; what is wrong with it goes into the log."""
-    try:
-        source = await asyncio.to_thread(model_in, folder)
-        if source is None:
-            return
-        log.info("a model lies in the model folder", path=str(source), deployment=name)
-        with closing(await asyncio.to_thread(prepare, source)) as packed:
-            version = await _stored(packed, name, services)
-        while not version.state.final:
-            await asyncio.sleep(services.settings.events_poll_s)  # the worker is another process: its row tells
-            version = await services.models.version(name, version.number)
-        if version.state is State.READY:
-            await services.deployments.promote(SYSTEM, name, version.number)
-            log.info("the model folder's model is promoted", deployment=name, version=version.number)
-        else:
-            log.error("the model in the model folder was rejected", deployment=name, version=version.number)
-    except (ModelkeepError, CannotPack, OSError) as error:
-        log.error("the model folder cannot be taken up", folder=str(folder), reason=str(error))  # noqa: TRY400 - it says all
+    """Have the model in `folder`, if there is one, answer as the deployment `name`; what is wrong with it goes into the log.
+
+    Where the database or the store is away, it is tried again. Whatever is wrong, the server goes on.
+    """
+    while True:
+        try:
+            return await _take_up(folder, name, services)
+        except Unavailable as error:
+            log.warning("the model folder waits", folder=str(folder), reason=str(error))
+            await asyncio.sleep(error.retry_after_s or _AGAIN_S)
+        except (ModelkeepError, CannotPack, OSError, UnicodeError) as error:
+            log.error("the model folder cannot be taken up", folder=str(folder), reason=str(error))  # noqa: TRY400 - it says all
+            return None
+        except Exception:
+            log.exception("the model folder cannot be taken up", folder=str(folder))
+            return None
+
+
+async def _take_up(folder: Path, name: str, services: Services) -> None:
+    source = await asyncio.to_thread(model_in, folder)
+    if source is None:
+        return
+    str(source).encode()  # a name that is no UTF-8 could be kept nowhere
+    log.info("a model lies in the model folder", path=str(source), deployment=name)
+    with closing(await asyncio.to_thread(prepare, source)) as packed:
+        version = await _stored(packed, name, services)
+    while not version.state.final:
+        await asyncio.sleep(services.settings.events_poll_s)  # the worker is another process: its row tells
+        version = await services.models.version(name, version.number)
+    if version.state is State.READY:
+        await services.deployments.promote(SYSTEM, name, version.number)
+        log.info("the model folder's model is promoted", deployment=name, version=version.number)
+    else:
+        log.error("the model in the model folder was rejected", deployment=name, version=version.number)
 
 
 def model_in(folder: Path) -> Path | None:

@@ -18,7 +18,7 @@ from modelkeep.contracts.declared import declared
 from modelkeep.contracts.hooks import FILE, FUNCTIONS
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import CannotLoad, Column, ModelFacts
-from modelkeep.contracts.signature import Dtype, Layout, Signature, TensorSpec
+from modelkeep.contracts.signature import EXACT, Dtype, Layout, Signature, TensorSpec
 from modelkeep.contracts.snapshot import RunnerSpec
 from modelkeep.sandbox.imaging import PICTURES
 
@@ -166,10 +166,30 @@ def _fitted(array: "Array", spec: TensorSpec) -> "Array":
             raise HookFaultError(f"preprocess returned {spec.name!r} of {array.dtype.name}; the model takes texts")
         return array
     target = np.dtype(spec.dtype.numpy)
-    cast = array.astype(target, copy=False) if np.can_cast(array.dtype, target, "same_kind") else None
+    with np.errstate(over="ignore"):
+        cast = array.astype(target, copy=False) if np.can_cast(array.dtype, target, "same_kind") else None
     if cast is None or (target.kind in "iu" and not np.array_equal(cast, array)):
         raise HookFaultError(f"preprocess returned {spec.name!r} of {array.dtype.name}; the model takes {target.name}")
+    if target.kind == "f":
+        _check_floats(cast, array, spec)
     return cast
+
+
+def _check_floats(cast: "Array", array: "Array", spec: TensorSpec) -> None:
+    """Refuse numbers that a caller would not be let send: infinite ones, missing ones, whole ones that no float is."""
+    wrong = ""
+    if np.isinf(cast).any():
+        wrong = f"a number that is infinite, or too large for {spec.dtype}"
+    elif not spec.nullable and np.isnan(cast).any():
+        wrong = "a missing value, and the model takes none there"
+    elif array.dtype.kind in "iu" and (np.abs(array.astype(np.float64)) >= EXACT).any() and not _are_exact(array):
+        wrong = "a whole number that no float is exactly"
+    if wrong:
+        raise HookFaultError(f"preprocess returned {spec.name!r} with {wrong}")
+
+
+def _are_exact(array: "Array") -> bool:
+    return all(int(float(value)) == value for value in array.reshape(-1).tolist())
 
 
 def _imported(source: bytes) -> ModuleType:

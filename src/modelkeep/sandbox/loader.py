@@ -143,8 +143,9 @@ def require(spec: RunnerSpec, held: Confinement, runners: Sequence[type[Runner]]
 
 
 def runs_code(spec: RunnerSpec) -> bool:
-    """Whether a file of this format may run code when it is loaded."""
-    return any(one.name == spec.format and one.safety == "code" for plugin in installed() for one in plugin.manifest.formats)
+    """Whether what is loaded may run code: by the format of its file, or by its hooks."""
+    codes = {one.name for plugin in installed() for one in plugin.manifest.formats if one.safety == "code"}
+    return spec.hooks is not None or spec.format in codes
 
 
 def unpacks(spec: RunnerSpec) -> bool:

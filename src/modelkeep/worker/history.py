@@ -119,6 +119,7 @@ class HistoryCourier:
         await self._every("compact", _COMPACT_EVERY_S, self._predictions.compact)
         await self._every("retire", _RETIRE_EVERY_S, self._retire)
         await self._every("left", _LOOK_FOR_LEFT_EVERY_S, self._remove_left)
+        await self._every("forget", _RETIRE_EVERY_S, self._forget)
 
     async def _say(self) -> None:
         if self._tell is not None:
@@ -169,13 +170,17 @@ class HistoryCourier:
         if gone:
             self.lost += gone
             _log.warning("history_is_full", lost=gone, max_gb=self._settings.max_gb)
-        await self._forget(kept)
 
-    async def _forget(self, kept: Mapping[str, int]) -> None:
+    async def _forget(self) -> None:
         """Have what is shown of predictions that are gone go, too: once after a start, and whenever any may have gone."""
+        kept = await asyncio.to_thread(_kept_days, self._snapshot_file)
         reasons = (kept, (await self._predictions.lost()).get(OVER_CAP, 0), int(time.time() // _DAY_S))
         if self._forget_shown is not None and reasons != self._forgotten:
-            rows = await self._forget_shown()
+            try:
+                rows = await self._forget_shown()
+            except ModelkeepError as error:  # the control plane's database is away: the history does not wait for it
+                _log.warning("replays_wait", reason=str(error))
+                return
             self._forgotten = reasons
             if rows:
                 _log.info("replays_show_less", rows=rows)

@@ -79,6 +79,7 @@ class Runners:
             first = _First(name)
             _FIRST.set(first)
         self._channel.send(control.Inspect(name, spec, sample, "" if first.ticket == name else first.ticket))
+        session: Session | None = None
         try:
             either: list[asyncio.Future[Any]] = [ticket.connected, ticket.gone]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -94,11 +95,20 @@ class Runners:
                 session.connection.close()
                 await ticket.gone
         finally:
-            if not ticket.connected.done() and not ticket.gone.done():
-                with suppress(ChannelClosed):  # then nobody waits for memory any more, either
-                    self._channel.send(control.Kill(name, Cause.STOPPED))
+            if session is None:
+                self._leave(name, ticket)
             first.ended = first.ended or first.ticket == name
             del self._tickets[name]
+
+    def _leave(self, name: str, ticket: _Ticket) -> None:
+        """Give up what was asked for and never used: one that waits for memory, or a runner that came in this very moment."""
+        if ticket.gone.done():
+            return
+        if ticket.connected.done():
+            name, fd = ticket.connected.result()
+            os.close(fd)
+        with suppress(ChannelClosed):  # then nobody waits for memory any more, either
+            self._channel.send(control.Kill(name, Cause.STOPPED))
 
     def _ready(self, runner: str, loaded: "asyncio.Future[frames.Loaded | frames.LoadFailed]") -> None:
         """From now on it counts for what it holds."""

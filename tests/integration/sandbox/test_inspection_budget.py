@@ -1,6 +1,7 @@
 """Runners of validations and replays keep within the memory of all, wait for it, and say what they waited for."""
 
 import asyncio
+import errno
 import hashlib
 import os
 import socket
@@ -98,6 +99,56 @@ async def make(tmp_path: Path) -> AsyncIterator[Callable[[int], House]]:
     yield house
     for one in made:
         await one.close()
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_without_descriptors_a_runner_is_refused_and_nothing_stays_open(
+    make: Callable[[int], House], monkeypatch: pytest.MonkeyPatch
+):
+    house = make(900 << 20)
+    spec = house.spec(artifacts.echo())
+    async with house.worker.start(spec, ()) as one:
+        await one.connection.loaded
+    before = open_files()
+
+    def no_more(*args: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(inspections, "RunnerProcess", no_more)
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(RunnerUnavailable, match="Too many open files"):
+            async with house.worker.start(spec, ()):
+                raise AssertionError
+    assert open_files() == before
+
+
+async def test_who_gives_up_in_the_moment_in_which_a_runner_comes_leaves_none_behind(make: Callable[[int], House]):
+    house = make(900 << 20)
+    spec = house.spec(artifacts.echo())
+    came = asyncio.Event()
+    take = house.worker.take
+
+    def take_and_give_up(message: control.Message, fds: list[int]) -> None:
+        take(message, fds)
+        if isinstance(message, control.Connected):
+            asking.cancel()
+            came.set()
+
+    async def ask() -> None:
+        async with house.worker.start(spec, ()):
+            raise AssertionError
+
+    house.worker.take = take_and_give_up  # type: ignore[method-assign]
+    asking = asyncio.create_task(ask())
+    async with asyncio.timeout(PATIENCE_S):
+        await came.wait()
+    assert house.runners._runners
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await house.until(lambda: not house.runners._runners)
 
 
 async def test_as_many_validate_at_once_as_there_is_memory_for_and_all_come_to_an_end(make: Callable[[int], House]):

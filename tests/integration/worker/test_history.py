@@ -17,7 +17,7 @@ from fixtures.control import TestClock
 from fixtures.history import NOON, Loader, record
 from modelkeep.contracts.prediction import PredictionRecord
 from modelkeep.contracts.snapshot import DeploymentSettings, Recording, ServedDeployment, Snapshot, encode_snapshot
-from modelkeep.control.predictions.errors import PositionMoved
+from modelkeep.control.predictions.errors import PositionMoved, PredictionNotFound
 from modelkeep.control.predictions.rules import Wanted
 from modelkeep.control.predictions.service import Predictions
 from modelkeep.infra.db import Database
@@ -88,6 +88,23 @@ async def test_a_prediction_is_found_by_its_id_within_two_seconds(
     stop.set()
     await running
     writer.close()
+
+
+async def test_a_prediction_is_found_in_whatever_block_of_many_it_lies(
+    predictions: Predictions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Quiet deployments have blocks of hours, so that a day has many that might hold an id; one page opens some of them."""
+    monkeypatch.setattr("modelkeep.control.predictions.search._MOST_BLOCKS", 2)
+    records = [[record(NOON + hour * 3600, deployment=f"d{at}") for hour in range(3)] for at in range(7)]
+    await predictions.prepare()
+    await Loader(predictions)([one for each in records for one in each])
+    held = {one.id for each in records for one in each}
+    gone = {record(NOON + 1800).id}
+    assert await predictions.missing(held | gone) == gone
+    for each in records:
+        assert await predictions.prediction(each[1].id) == each[1]
+    with pytest.raises(PredictionNotFound):
+        await predictions.prediction(gone.pop())
 
 
 async def test_a_part_of_a_spool_is_loaded_once_whoever_tries(predictions: Predictions, spools: Path, tmp_path: Path) -> None:

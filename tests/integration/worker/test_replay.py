@@ -29,7 +29,7 @@ from modelkeep.control.predictions.service import Predictions
 from modelkeep.control.replays.errors import ReplayNotFound, RowsNotKept
 from modelkeep.control.replays.rules import Asked, Compared, Pair, Replay, Skip, State
 from modelkeep.control.replays.tables import replays
-from modelkeep.infra.db import Database
+from modelkeep.infra.db import Database, DatabaseUnavailable
 from modelkeep.infra.jobs import JobState, jobs
 from modelkeep.infra.settings import HistorySettings
 from modelkeep.sandbox.agreement import RELATIVE_TO_ROW
@@ -492,17 +492,22 @@ async def test_what_leaves_the_history_over_its_cap_is_shown_by_no_replay_any_mo
     forgotten: list[int] = []
 
     async def forget() -> int:
+        if away:
+            raise away.pop()
         forgotten.append(await place.control.replays.forget_shown(place.predictions.missing))
         return forgotten[-1]
 
+    away = [DatabaseUnavailable()]
     settings = HistorySettings(max_gb=0.001)
     courier = HistoryCourier(place.predictions, tmp_path, tmp_path / "none", settings, forget_shown=forget)
-    await courier._retire()
+    await tidied(courier)
+    assert forgotten == []  # that database was away
+    await tidied(courier)
     assert forgotten == [0]  # once after a start, for one may have died before it came to this
-    await courier._retire()
+    await tidied(courier)
     assert forgotten == [0]
     await place.load([answered(version, [[1.0, 1.0]], at=NOON, inputs=noise(seed)) for seed in range(12)])
-    await courier._retire()
+    await tidied(courier)
     assert (await place.predictions.lost())["over_cap"] == 12 + 3
     assert forgotten == [0, 3]
     left = await place.control.replays.replay(whole.id)
@@ -513,6 +518,12 @@ async def test_what_leaves_the_history_over_its_cap_is_shown_by_no_replay_any_mo
     async with place.db.read() as tx:
         kept = str(await tx.all(sa.select(sa.type_coerce(replays.c.details, sa.Text))))
     assert not any(one.id in kept for one in days[0])
+
+
+async def tidied(courier: HistoryCourier) -> None:
+    """Have it do all that is due now and then."""
+    courier._due.clear()
+    await courier.tidy()
 
 
 def noise(seed: int) -> bytes:

@@ -13,6 +13,7 @@ import pytest
 from fixtures.control import ADMIN, FINDINGS, upload
 from modelkeep.app.control_plane import ControlPlane, control_plane
 from modelkeep.contracts.errors import Unavailable
+from modelkeep.contracts.hooks import Hooks
 from modelkeep.contracts.rejections import Reason, Rejection, reject
 from modelkeep.contracts.signature import ImageSpec
 from modelkeep.contracts.snapshot import Limits
@@ -122,9 +123,12 @@ async def test_jobs_that_take_long_leave_a_place_to_others_and_what_is_over_is_t
     await asyncio.wait_for(running, 20)
 
 
-@pytest.mark.parametrize("form", ["joblib", "onnx"])
+@pytest.mark.parametrize(
+    ("brought", "is_code"),
+    [({"format": "joblib"}, True), ({"format": "onnx"}, False), ({"format": "onnx", "hooks": Hooks("d" * 64, 9)}, True)],
+)
 async def test_validations_under_way_end_when_files_that_run_code_are_allowed_no_more(
-    db: Database, live: ControlPlane, inspector: Inspector, tmp_path: Path, form: str
+    db: Database, live: ControlPlane, inspector: Inspector, tmp_path: Path, brought: dict[str, object], is_code: bool
 ):
     begun, ended, goes_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -140,16 +144,16 @@ async def test_validations_under_way_end_when_files_that_run_code_are_allowed_no
     validation = Validation(live.models, live.switches, LocalStore(tmp_path / "blobs"), inspector, Limits(), look_s=0.02)
     await live.switches.allow_code(ADMIN, allowed=True, reason="a test")
     await live.models.create(ADMIN, "iris")
-    first = await live.models.receive(ADMIN, "iris", upload(format=form))
+    first = await live.models.receive(ADMIN, "iris", upload(**brought))
     async with working(db, live, {"validate_version": validation}, tmp_path):
         await begun.wait()
         await live.switches.allow_code(ADMIN, allowed=False, reason="the test has seen enough")
-        second = await live.models.receive(ADMIN, "iris", upload(b"came just before", format=form))
-        if form == "onnx":  # what is data needs no switch
+        second = await live.models.receive(ADMIN, "iris", upload(b"came just before", **brought))
+        if not is_code:  # what is data needs no switch
             goes_on.set()
         outcomes = [await decided(live, one.number) for one in (first, second)]
     assert ended.is_set()
-    if form == "onnx":
+    if not is_code:
         assert [one.state for one in outcomes] == [State.READY] * 2
         return
     assert [one.rejection.code for one in outcomes] == [Reason.CODE_REFUSED] * 2

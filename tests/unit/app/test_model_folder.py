@@ -1,8 +1,15 @@
 """What is a model among the things that lie in a platform's folder."""
 
+import os
 from pathlib import Path
+from typing import Any
 
-from modelkeep.app.model_folder import model_in
+import pytest
+from structlog.testing import capture_logs
+
+from modelkeep.app import model_folder
+from modelkeep.app.model_folder import model_in, take_up
+from modelkeep.infra.db import DatabaseUnavailable
 
 
 def test_a_file_alone_is_the_model_and_several_are_one(tmp_path: Path) -> None:
@@ -21,3 +28,33 @@ def test_a_file_alone_is_the_model_and_several_are_one(tmp_path: Path) -> None:
     assert model_in(folder) == folder / "churn"
     (folder / "README").write_bytes(b"x")
     assert model_in(folder) == folder
+
+
+@pytest.mark.parametrize("names", [[b"\xff.onnx"], [b"\xff.onnx", b"labels.txt"], [b"\xff/model.onnx"]])
+async def test_a_name_that_is_no_text_is_told_and_ends_nothing(tmp_path: Path, names: list[bytes]) -> None:
+    for name in names:
+        path = tmp_path / os.fsdecode(name)
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    nobody: Any = None  # it comes to nothing before anybody is asked
+    with capture_logs() as logs:
+        await take_up(tmp_path, "m", nobody)
+    (told,) = [one for one in logs if one["log_level"] == "error"]
+    assert "codec can't encode" in told["reason"]
+    told["reason"].encode()
+
+
+async def test_what_is_away_is_waited_for_and_what_is_broken_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    happens = [DatabaseUnavailable(retry_after_s=0.001), DatabaseUnavailable(), ZeroDivisionError()]
+    nobody: Any = None
+
+    async def meets(*_asked: object) -> None:
+        raise happens.pop(0)
+
+    monkeypatch.setattr(model_folder, "_take_up", meets)
+    monkeypatch.setattr(model_folder, "_AGAIN_S", 0.001)
+    with capture_logs() as logs:
+        await take_up(tmp_path, "m", nobody)
+    assert not happens
+    assert [one["log_level"] for one in logs] == ["warning", "warning", "error"]
+    assert logs[-1]["exc_info"]

@@ -15,6 +15,7 @@ from modelkeep.contracts.snapshot import RunnerSpec
 from modelkeep.sandbox.hooks import HookFaultError, Wrapping, fitted
 
 MATRIX = Signature((TensorSpec("x", Dtype.FP32, (-1, 2), columns=("a", "b")),), (TensorSpec("y", Dtype.FP32, (-1, 2)),))
+WIDE_MATRIX = Signature((TensorSpec("x", Dtype.FP64, (-1, 2)),))
 TABLE = Signature((TensorSpec("age", Dtype.INT64, (-1,)), TensorSpec("city", Dtype.BYTES, (-1,))))
 SPEC = RunnerSpec("ver_1", "ab", 1, "onnx", "onnx", hooks=Hooks("cd", 1))
 
@@ -103,6 +104,13 @@ def test_columns_by_name_become_the_models_matrix_in_its_order():
     assert found["x"].dtype == np.float32
 
 
+def test_floats_that_callers_may_send_go_on_to_the_model():
+    gaps = Signature((TensorSpec("x", Dtype.FP32, (-1, 2), nullable=True),))
+    assert np.isnan(fitted({"x": np.array([[np.nan, 1.0]])}, gaps)["x"]).tolist() == [[True, False]]
+    assert fitted({"x": np.array([[2**60, -(2**53)]])}, WIDE_MATRIX)["x"].tolist() == [[2.0**60, -(2.0**53)]]
+    assert fitted({"x": np.array([[3.4e38, -3.4e38]])}, MATRIX)["x"].dtype == np.float32
+
+
 def test_a_value_a_row_fits_an_input_of_one_column():
     assert fitted({"output": np.arange(3.0)}, Signature((TensorSpec("x", Dtype.FP64, (-1, 1)),)))["x"].shape == (3, 1)
 
@@ -118,6 +126,11 @@ def test_a_value_a_row_fits_an_input_of_one_column():
         ({"age": np.array([1.5]), "city": array("a")}, TABLE, "'age' of float64; the model takes int64"),
         ({"age": np.array([2**63], np.uint64), "city": array("a")}, TABLE, "'age' of uint64; the model takes int64"),
         ({"age": np.array([1]), "city": np.array([1])}, TABLE, "'city' of int64; the model takes texts"),
+        ({"x": np.array([[1.0, 1e300]])}, MATRIX, "'x' with a number that is infinite, or too large for FP32"),
+        ({"x": np.array([[1.0, -np.inf]])}, MATRIX, "'x' with a number that is infinite"),
+        ({"x": np.array([[1.0, np.nan]])}, MATRIX, "'x' with a missing value, and the model takes none there"),
+        ({"x": np.array([[1, 2**53 + 1]])}, MATRIX, "'x' with a whole number that no float is exactly"),
+        ({"x": np.array([[1, -(2**62) - 1]])}, WIDE_MATRIX, "'x' with a whole number that no float is exactly"),
     ],
 )
 def test_what_the_model_would_not_take_is_the_hooks_fault(answer: dict[str, np.ndarray], inner: Signature, says: str):

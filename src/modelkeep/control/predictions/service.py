@@ -76,14 +76,13 @@ class Predictions:
 
     async def prediction(self, prediction_id: str) -> PredictionRecord:
         """Return one prediction, whole; raises `PredictionNotFound`."""
-        found = await self.page(Wanted(id=prediction_id), limit=1)
-        if not found.records:
-            raise PredictionNotFound
-        return found.records[0]
+        async for records in self.all(Wanted(id=prediction_id)):
+            return records[0]
+        raise PredictionNotFound
 
     async def missing(self, prediction_ids: Collection[str]) -> set[str]:
         """Return those of these predictions that the history does not hold."""
-        return {one for one in prediction_ids if not (await self.facts(Wanted(id=one), limit=1)).records}
+        return {one for one in prediction_ids if not await self._holds(Wanted(id=one))}
 
     async def page(self, wanted: Wanted, *, limit: int, before: str | None = None) -> Page:
         """Return wanted records, newest first. A page may be shorter than `limit`, even empty, and yet not be the last."""
@@ -119,6 +118,15 @@ class Predictions:
         async with self._read() as tx:
             await store.see_one_moment(tx)
             return await newest_first(tx, wanted, limit, before, choose)
+
+    async def _holds(self, wanted: Wanted) -> bool:
+        """Whether there is any wanted record, however many pages go by without one."""
+        before: str | None = None
+        while True:
+            page = await self.facts(wanted, limit=1, before=before)
+            if page.records or page.before is None:
+                return bool(page.records)
+            before = page.before
 
     # ---- tidying
 
