@@ -1,4 +1,4 @@
-"""Boosted trees as ONNX answer what their frameworks answer: on every threshold and beside it, at zero, without values, far out."""
+"""Boosted trees as ONNX answer as their frameworks do: on thresholds and beside them, at zero, without values, far out."""
 
 import json
 
@@ -57,7 +57,7 @@ def around(edges, dtype):
 
 
 def same(model, largest):
-    """Have the model compiled, and compare; returns the compiled form. `largest` is how far numbers may be apart, of their size."""
+    """Compare the model with its compiled form, and return that. Numbers may be apart by `largest` of their size, and of 1."""
     found = model.compiled()
     assert (found.format, found.runner) == ("onnx", "onnx")
     signature = model.facts.signature
@@ -307,16 +307,12 @@ NOT_CONVERTED = {
     ),
     "texts in CatBoost": (
         lambda: of_catboost(
-            trees.catboost_model(
-                catboost.CatBoostRegressor, GAPLESS, trees.score(TABLE), cat_features=["colour", "street"]
-            )
+            trees.catboost_model(catboost.CatBoostRegressor, GAPLESS, trees.score(TABLE), cat_features=["colour", "street"])
         ),
         "categories",
     ),
     "uncertainty": (
-        lambda: of_catboost(
-            trees.catboost_model(catboost.CatBoostRegressor, ROWS, FIRST, loss_function="RMSEWithUncertainty")
-        ),
+        lambda: of_catboost(trees.catboost_model(catboost.CatBoostRegressor, ROWS, FIRST, loss_function="RMSEWithUncertainty")),
         "RMSEWithUncertainty",
     ),
 }

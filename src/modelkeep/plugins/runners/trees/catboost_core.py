@@ -1,7 +1,7 @@
 """The core of CatBoost's binary files: a FlatBuffer, of which only what compares and sums is read here.
 
-The core is that of a model which CatBoost has loaded and written again, so its tables are those of the installed version. Places
-of fields are those of `model.fbs` and `features.fbs` among CatBoost's sources.
+The core is that of a model which CatBoost has loaded and written again, so its tables are those of the installed version.
+Places of fields are those of `model.fbs` and `features.fbs` among CatBoost's sources.
 """
 
 from collections.abc import Iterator
