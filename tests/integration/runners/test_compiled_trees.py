@@ -12,6 +12,7 @@ from fixtures import trees
 from modelkeep.contracts.runner import Artifact, CannotCompile, Column, LoadOptions
 from modelkeep.contracts.signature import Dtype
 from modelkeep.plugins.runners.onnx import OnnxRunner
+from modelkeep.plugins.runners.trees import lightgbm_onnx, xgboost_onnx
 from modelkeep.plugins.runners.trees.catboost import CatboostRunner
 from modelkeep.plugins.runners.trees.lightgbm import LightgbmRunner
 from modelkeep.plugins.runners.trees.xgboost import XgboostRunner
@@ -181,6 +182,11 @@ def test_every_kind_of_missing_value_of_lightgbm_goes_its_way(rows, params):
     same(of_lightgbm(booster), 1e-12)
 
 
+def test_an_objective_of_ones_own_answers_the_sums():
+    booster = trees.lightgbm_booster(ROWS, FIRST, objective=lambda given, data: (given - data.get_label(), np.ones(len(given))))
+    same(of_lightgbm(booster), 1e-12)
+
+
 def test_missing_values_of_every_kind_are_in_these_tests():
     kinds = set()
     for rows, params in ((ROWS, {}), (WHOLE, {}), (WITH_ZEROS, {"zero_as_missing": True})):
@@ -265,6 +271,36 @@ def test_edges_are_the_thresholds_by_column():
             if left != -1:
                 wanted[column].add(float(np.float32(value)))
     assert [set(one) for one in of_xgboost(booster).compiled().edges] == wanted
+
+
+def test_zero_must_be_missing_in_all_splits_of_a_column_or_in_none():
+    booster = trees.lightgbm_booster(WITH_ZEROS, SECOND, rounds=20, zero_as_missing=True)
+    signature = of_lightgbm(booster).facts.signature
+    lines = booster.model_to_string().splitlines()
+    at = next(place for place, line in enumerate(lines) if line.startswith("decision_type="))
+    first, *rest = lines[at].removeprefix("decision_type=").split()
+    lines[at] = "decision_type=" + " ".join([str(int(first) & 3 | 8), *rest])
+    with pytest.raises(CannotCompile, match="do not agree"):
+        lightgbm_onnx.compiled("\n".join(lines).encode(), "regression", signature)
+
+
+class Renamed:
+    """A booster of an objective that XGBoost may have one day."""
+
+    def __init__(self, booster):
+        document = json.loads(bytes(booster.save_raw("json")))
+        document["learner"]["objective"]["name"] = "reg:unheard"
+        self._data = json.dumps(document).encode()
+
+    def save_raw(self, raw_format):
+        assert raw_format == "ubj"
+        return self._data
+
+
+def test_an_unknown_objective_is_not_guessed():
+    booster = trees.xgboost_booster(ROWS, FIRST)
+    with pytest.raises(CannotCompile, match="reg:unheard"):
+        xgboost_onnx.compiled(Renamed(booster), (0, 0), of_xgboost(booster).facts.signature)
 
 
 def columns(table):

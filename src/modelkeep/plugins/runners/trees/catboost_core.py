@@ -5,7 +5,7 @@ Places of fields are those of `model.fbs` and `features.fbs` among CatBoost's so
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -91,7 +91,7 @@ def _number(table: "Table", field: int, kind: type, otherwise: int) -> int:
     return int(table.Get(kind, table.Pos + at)) if at else otherwise
 
 
-def _numbers(table: "Table", field: int, kind: type) -> "NDArray[np.generic]":
+def _numbers(table: "Table", field: int, kind: type) -> "NDArray[Any]":
     import numpy as np
     from flatbuffers.number_types import to_numpy_type
 

@@ -56,11 +56,7 @@ def _trees(core: Core, scale: float) -> Iterator[Iterator[Tree]]:
 
 
 def _for_each_output(
-    core: Core,
-    splits: "Places",
-    above: "Places",
-    below: "Places",
-    leaves: "NDArray[np.float64]",
+    core: Core, splits: "Places", above: "Places", below: "Places", leaves: "NDArray[np.float64]"
 ) -> Iterator[Tree]:
     for output in range(core.dimension):
         yield Tree(

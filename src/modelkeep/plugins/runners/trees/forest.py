@@ -8,7 +8,7 @@ framework does, and says of each split which way a missing value goes.
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -168,7 +168,7 @@ def _edges(forest: Forest, width: int) -> tuple[tuple[float, ...], ...]:
     return tuple(map(some_of, found))
 
 
-def _declared(spec: TensorSpec) -> object:
+def _declared(spec: TensorSpec) -> Any:  # noqa: ANN401 - ONNX carries no types here
     from onnx import TensorProto, helper
 
     shape = [axis if axis > 0 else None for axis in spec.shape]

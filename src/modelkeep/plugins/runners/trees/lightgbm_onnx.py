@@ -5,7 +5,7 @@ there are none, and NaN is taken for zero.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modelkeep.contracts.onnx_nodes import Nodes
 from modelkeep.contracts.runner import CannotCompile, Compiled
@@ -21,22 +21,14 @@ if TYPE_CHECKING:
     Answer = Callable[[Nodes, str], Sequence[str]]
 
 _AS_IT_IS = frozenset(
-    {
-        "custom",
-        "fair",
-        "huber",
-        "lambdarank",
-        "mape",
-        "quantile",
-        "rank_xendcg",
-        "regression",
-        "regression_l1",
-    }
+    {"custom", "fair", "huber", "lambdarank", "mape", "quantile", "rank_xendcg", "regression", "regression_l1"}
 )
 _LOGARITHMS = frozenset({"poisson", "gamma", "tweedie"})
-_CATEGORICAL, _DEFAULT_LEFT = 1, 2
+_DEFAULT_LEFT = 2
+_KIND = 2
+"""By how many bits the kind of missing values is shifted in what a split says of itself."""
+
 _NO_MISSING, _ZERO = 0, 1
-"""The kinds of missing values, in the bits above."""
 
 
 def compiled(data: bytes, objective: str, signature: Signature) -> Compiled:
@@ -51,13 +43,7 @@ def compiled(data: bytes, objective: str, signature: Signature) -> Compiled:
     answer = _answer(objective, outputs)
     rounds = len(blocks) // outputs if "average_output" in head else 1
     trees = tuple(_tree(one, at % outputs, rounds) for at, one in enumerate(blocks))
-    # A model of no trees sums to 0, and one needs some tree to sum.
-    return forest.compiled(
-        Forest(trees, outputs, "<=", _zero_is_missing(blocks)),
-        signature,
-        Dtype.FP64,
-        answer,
-    )
+    return forest.compiled(Forest(trees, outputs, "<=", _zero_is_missing(blocks)), signature, Dtype.FP64, answer)
 
 
 def _zero_is_missing(blocks: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
@@ -65,7 +51,7 @@ def _zero_is_missing(blocks: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
     kinds: dict[int, bool] = {}
     for block in blocks:
         for column, kind in zip(block.get("split_feature", "").split(), block.get("decision_type", "").split(), strict=True):
-            is_zero = int(kind) >> 2 == _ZERO
+            is_zero = int(kind) >> _KIND == _ZERO
             if kinds.setdefault(int(column), is_zero) != is_zero:
                 raise CannotCompile("Its splits do not agree on whether zero is a missing value.")
     return tuple(sorted(column for column, is_zero in kinds.items() if is_zero))
@@ -74,7 +60,7 @@ def _zero_is_missing(blocks: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
 def _tree(block: Mapping[str, str], output: int, rounds: int) -> Tree:
     import numpy as np
 
-    def listed(name: str, dtype: type) -> "NDArray[np.generic]":
+    def listed(name: str, dtype: type) -> "NDArray[Any]":
         return np.array(block.get(name, "").split(), dtype=dtype)
 
     has_splits = int(block["num_leaves"]) > 1
@@ -87,7 +73,7 @@ def _tree(block: Mapping[str, str], output: int, rounds: int) -> Tree:
         thresholds=_around_zero(thresholds),
         if_true=listed("left_child", np.int64),
         if_false=listed("right_child", np.int64),
-        missing_is_true=np.where(kinds >> 2 == _NO_MISSING, thresholds >= 0, missing_is_left),
+        missing_is_true=np.where(kinds >> _KIND == _NO_MISSING, thresholds >= 0, missing_is_left),
         leaves=listed("leaf_value", np.float64) / rounds,
     )
 
