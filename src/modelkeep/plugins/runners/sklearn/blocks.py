@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from modelkeep.contracts.onnx_nodes import Nodes
 from modelkeep.contracts.runner import CannotCompile
 from modelkeep.contracts.signature import BOOLEAN, DATETIME, Dtype, Layout, Signature
 from modelkeep.plugins.runners.sklearn.features import Feature
-from modelkeep.plugins.runners.sklearn.nodes import Nodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,15 +10,16 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from modelkeep.contracts.edges import some_of
 from modelkeep.contracts.missing import MARK, PROPERTY
+from modelkeep.contracts.onnx_nodes import TABLES, Nodes
 from modelkeep.contracts.runner import CannotCompile, Compiled
 from modelkeep.contracts.signature import Dtype, Layout, Signature
 from modelkeep.plugins.runners.sklearn import graph
 from modelkeep.plugins.runners.sklearn.anatomy import fitted_parts
 from modelkeep.plugins.runners.sklearn.blocks import Block, Column, Origin, block_of, matrix
 from modelkeep.plugins.runners.sklearn.features import features_of
-from modelkeep.plugins.runners.sklearn.nodes import TABLES, Nodes
-from modelkeep.plugins.runners.sklearn.remembered import AROUND_ZERO, remembered, some_of
+from modelkeep.plugins.runners.sklearn.remembered import AROUND_ZERO, remembered
 from modelkeep.plugins.runners.sklearn.steps import (
     OPSETS,
     NotConvertedError,

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from modelkeep.contracts.missing import marked
+from modelkeep.contracts.onnx_nodes import TABLES, Nodes
 from modelkeep.contracts.runner import CannotCompile
 from modelkeep.contracts.signature import EXACT
 from modelkeep.plugins.runners.sklearn.blocks import Block, Column, Matrix, single
-from modelkeep.plugins.runners.sklearn.nodes import TABLES, Nodes
 
 if TYPE_CHECKING:
     import numpy as np

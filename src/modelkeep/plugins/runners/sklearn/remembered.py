@@ -4,8 +4,10 @@ A sample need not come with a model of one matrix. Rows drawn from nowhere may a
 learned, and then any other model would answer them alike: so they are drawn from here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+
+from modelkeep.contracts.edges import some_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +28,6 @@ AROUND_ZERO = (-2.0, -1.0, 0.0, 1.0, 2.0)
 """Where most of what was scaled to middle 0 and spread 1 lies."""
 
 _PARTS = (0.0, 0.25, 0.4, 0.5, 0.6, 0.75, 1.0)
-_MOST = 64
 
 
 def remembered(estimator: Any, width: int) -> "tuple[tuple[float, ...], ...]":  # noqa: ANN401 - any object
@@ -37,15 +38,6 @@ def remembered(estimator: Any, width: int) -> "tuple[tuple[float, ...], ...]":  
     if not found:
         return ()
     return tuple(some_of(column[np.isfinite(column)]) for column in np.concatenate(found).T)
-
-
-def some_of(values: "Sequence[float] | Values") -> tuple[float, ...]:
-    """Return at most 64 of them, each once, evenly chosen from the least to the greatest."""
-    import numpy as np
-
-    known = np.unique(values)
-    places = np.linspace(0, len(known) - 1, min(len(known), _MOST)).astype(int)
-    return tuple(known[places].tolist())
 
 
 def _rows(estimator: Any, width: int) -> "Iterator[Values]":  # noqa: ANN401 - any object

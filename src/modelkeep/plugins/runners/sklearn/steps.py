@@ -10,11 +10,11 @@ from typing import Any
 
 import msgspec
 
+from modelkeep.contracts.onnx_nodes import Nodes
 from modelkeep.contracts.runner import CannotCompile
 from modelkeep.plugins.runners.sklearn.anatomy import chosen_places, refuses
 from modelkeep.plugins.runners.sklearn.blocks import Block, Column, Matrix, Origin, chosen, matrix, single
 from modelkeep.plugins.runners.sklearn.lookups import ENCODERS, encoded
-from modelkeep.plugins.runners.sklearn.nodes import Nodes
 
 OPSETS = {"": 18, "ai.onnx.ml": 3}
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from modelkeep.contracts.rejections import Reason
-from modelkeep.contracts.runner import Artifact, CannotLoad, Column, Format, LoadOptions, Manifest, ModelFacts
+from modelkeep.contracts.runner import Artifact, CannotLoad, Column, Compiled, Format, LoadOptions, Manifest, ModelFacts
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
 from modelkeep.plugins.runners.trees import catboost_file as files
 from modelkeep.plugins.runners.trees.columns import MATRIX, matching
@@ -71,7 +71,7 @@ class CatboostModel:
         known = options.signature
         inputs = known.inputs if known else _inputs(self._names, self._categorical, options.sample)
         self._order = [one.name for one in inputs]
-        loss = _loss(model)
+        self._loss = loss = _loss(model)
         self._kind_of_value = _ESTIMATED.get(loss, "RawFormulaVal")
         classes = model.classes_
         outputs: tuple[TensorSpec, ...] = (TensorSpec("value", Dtype.FP64, (-1,)),)
@@ -103,6 +103,12 @@ class CatboostModel:
         }
         table = pd.DataFrame(columns, copy=False)
         return self._answer(catboost.Pool(table, cat_features=sorted(self._categorical), thread_count=self._threads))
+
+    def compiled(self) -> Compiled:
+        """Return the trees as ONNX; raises `CannotCompile`."""
+        from modelkeep.plugins.runners.trees.catboost_onnx import compiled
+
+        return compiled(self._model, self._loss, self._kind_of_value, self.facts.signature)
 
     def _predict(self, pool: Any, kind: str) -> Any:  # noqa: ANN401 - CatBoost carries no types
         return self._model.predict(pool, prediction_type=kind, thread_count=self._threads)

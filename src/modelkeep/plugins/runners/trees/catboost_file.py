@@ -11,6 +11,7 @@ from modelkeep.plugins.runners.trees.structure import cut, damaged
 
 _MAGIC = b"CBM1"
 _SIZE = struct.Struct("<I")
+CORE_BEGINS = len(_MAGIC) + _SIZE.size
 _LONG_SIZE = struct.Struct("<Q")
 _IS_LONG = 0xFFFFFFFF
 _NOT_SERVED = ((b"text_process", "texts"), (b"embed_process", "embeddings"))
@@ -23,7 +24,7 @@ def recognise(head: bytes) -> bool:
 
 def check(data: bytes) -> None:
     """Raise `CannotLoad` unless the file is whole, and of columns of numbers and categories."""
-    at = len(_MAGIC) + _SIZE.size
+    at = CORE_BEGINS
     if len(data) < at:
         raise cut(data, "before its core")
     core_end = at + _SIZE.unpack_from(data, len(_MAGIC))[0]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from modelkeep.contracts.rejections import Reason
-from modelkeep.contracts.runner import Artifact, CannotLoad, Column, Format, LoadOptions, Manifest, ModelFacts
+from modelkeep.contracts.runner import Artifact, CannotLoad, Column, Compiled, Format, LoadOptions, Manifest, ModelFacts
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
 from modelkeep.plugins.runners.trees import lightgbm_file as files
 from modelkeep.plugins.runners.trees.columns import Category, Feature, feeder, inputs_of, matching
@@ -60,6 +60,7 @@ class LightgbmModel:
         known = options.signature
         inputs = known.inputs if known else inputs_of(features, options.sample, Dtype.FP64)
         self._booster = booster
+        self._objective = description.objective
         self._threads = options.threads
         self._feed = feeder(features, Signature(inputs), Dtype.FP64, unknown_is_missing=True)
         objective = description.objective.split(" ")[0]
@@ -86,6 +87,12 @@ class LightgbmModel:
     def run(self, inputs: "Inputs") -> "Outputs":
         """Answer one micro-batch."""
         return self._answer(self._feed(inputs))
+
+    def compiled(self) -> Compiled:
+        """Return the trees as ONNX; raises `CannotCompile`."""
+        from modelkeep.plugins.runners.trees.lightgbm_onnx import compiled
+
+        return compiled(self._booster.model_to_string().encode(), self._objective, self.facts.signature)
 
     def _predict(self, rows: "NDArray[np.generic]") -> Any:  # noqa: ANN401 - LightGBM answers arrays for arrays
         return self._booster.predict(rows, num_threads=self._threads)

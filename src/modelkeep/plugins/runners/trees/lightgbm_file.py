@@ -4,7 +4,7 @@ A file is a head, one block a tree, an end mark, importances, parameters, and th
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -55,7 +55,7 @@ def describe(data: bytes) -> Description:
     trees_end, tail = _whole(data)
     starts = list(_TREE.finditer(data, 0, trees_end))
     try:
-        head = _fields(data[: starts[0].start() if starts else trees_end])
+        head = _head(data, starts, trees_end)
         names = tuple(head["feature_names"].split(" "))
         infos = head["feature_infos"].split(" ")
         classes, per_round = int(head["num_class"]), int(head["num_tree_per_iteration"])
@@ -63,11 +63,10 @@ def describe(data: bytes) -> Description:
         if not (0 < classes < _MOST_CLASSES and per_round == classes and len(starts) % per_round == 0):
             raise damaged(f"it has {len(starts)} trees, {per_round} a round, for {classes} classes")
         _check_sizes(head, [one.start() for one in starts], trees_end)
-        ends = [*(one.start() for one in starts[1:]), trees_end]
-        for place, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        for place, (start, tree) in enumerate(zip(starts, _blocks(data, starts, trees_end), strict=True)):
             if int(start[1]) != place:
                 raise damaged("its trees are in another order")
-            _check_tree(_fields(data[start.end() : end]), len(names))
+            _check_tree(tree, len(names))
         return Description(
             objective=_objective(head, classes),
             classes=classes,
@@ -101,6 +100,23 @@ def _whole(data: bytes) -> tuple[int, bytes]:
 def answering_part(data: bytes) -> bytes:
     """Return the file without importances, parameters and categories: no answer needs them."""
     return data[: data.rfind(_END_OF_TREES)] + _END_OF_TREES + b"\n\n" + _CATEGORIES + b"null\n"
+
+
+def parts(data: bytes) -> tuple[Mapping[str, str], list[Mapping[str, str]]]:
+    """Return the lines `name=value` of the head, and those of each tree."""
+    trees_end, _tail = _whole(data)
+    starts = list(_TREE.finditer(data, 0, trees_end))
+    return _head(data, starts, trees_end), list(_blocks(data, starts, trees_end))
+
+
+def _head(data: bytes, starts: list[re.Match[bytes]], trees_end: int) -> Mapping[str, str]:
+    return _fields(data[: starts[0].start() if starts else trees_end])
+
+
+def _blocks(data: bytes, starts: list[re.Match[bytes]], trees_end: int) -> Iterator[Mapping[str, str]]:
+    ends = [*(one.start() for one in starts[1:]), trees_end]
+    for start, end in zip(starts, ends, strict=True):
+        yield _fields(data[start.end() : end])
 
 
 def _fields(block: bytes) -> Mapping[str, str]:

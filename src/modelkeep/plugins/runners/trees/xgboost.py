@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from modelkeep.contracts.rejections import Reason
-from modelkeep.contracts.runner import Artifact, CannotLoad, Format, LoadOptions, Manifest, ModelFacts
+from modelkeep.contracts.runner import Artifact, CannotLoad, Compiled, Format, LoadOptions, Manifest, ModelFacts
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
 from modelkeep.plugins.runners.trees import xgboost_file as files
 from modelkeep.plugins.runners.trees.columns import feeder, inputs_of
@@ -96,6 +96,12 @@ class XgboostModel:
     def run(self, inputs: "Inputs") -> "Outputs":
         """Answer one micro-batch."""
         return self._answer(self, self._feed(inputs))
+
+    def compiled(self) -> Compiled:
+        """Return the trees as ONNX; raises `CannotCompile`."""
+        from modelkeep.plugins.runners.trees.xgboost_onnx import compiled
+
+        return compiled(self._booster, self._rounds, self.facts.signature)
 
     def predict(self, rows: "NDArray[np.generic]", *, margin: bool = False) -> Any:  # noqa: ANN401 - XGBoost carries no types
         """Return what the booster answers, or its sum of leaves before the objective made an answer of it."""

@@ -78,14 +78,15 @@ def _is_old_binary(head: bytes) -> bool:
 
 def describe(data: bytes) -> Description:
     """Return what the file says of its model; raises `CannotLoad` where it is cut or contradicts itself."""
-    document = _read(data)
+    document = read(data)
     try:
         return _checked(document)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise damaged(f"its parts are not those of a model ({type(error).__name__}: {error})") from error
 
 
-def _read(data: bytes) -> Any:  # noqa: ANN401 - a document
+def read(data: bytes) -> Any:  # noqa: ANN401 - a document
+    """Return the document that the file is; raises `CannotLoad` where it is none."""
     if _is_old_binary(data[:4096]):
         detail = (
             "The file is in XGBoost's old binary format. Load it with the version that wrote it, and save it as .json or .ubj."
@@ -157,9 +158,13 @@ def _checked(document: Mapping[str, Any]) -> Description:
     )
 
 
+def base_scores(text: object) -> list[float]:
+    """Return the base score of every output, or the one of all."""
+    return list(map(float, msgspec.json.decode(str(text)))) if str(text).startswith("[") else [float(str(text))]
+
+
 def _check_base_score(text: object, groups: int) -> None:
-    score = msgspec.json.decode(str(text)) if str(text).startswith("[") else [float(str(text))]
-    if len(score) not in {1, groups}:
+    if len(base_scores(text)) not in {1, groups}:
         raise damaged("its base score is of another number of outputs")
 
 
