@@ -84,6 +84,7 @@ def test_pictures_calibrate_and_a_restart_serves_the_same(own_house: Installatio
         ({"accuracy_budget": 1.5, "calibration": [[1.0]]}, "share from 0 to 1"),
         ({"optimise": "off", "calibration": [[1.0]]}, "uses no calibration"),
         ({"optimise": "openvino", "accuracy_budget": 0.1, "calibration": [[1.0]]}, "changes no answers"),
+        ({"optimise": "threads", "accuracy_budget": 0.1, "calibration": [[1.0]]}, "changes no answers"),
     ],
 )
 def test_a_wish_that_cannot_be_judged_is_refused_at_once(house: Installation, tmp_path: Path, asked, words) -> None:

@@ -82,7 +82,7 @@ OPENAPI: Final[dict[str, Any]] = {
                         },
                         "optimise": {
                             "type": "string",
-                            "enum": ["auto", "off", "openvino", "bf16", "int8"],
+                            "enum": ["auto", "off", "openvino", "bf16", "int8", "threads"],
                             "description": "How it is made faster for the host: the best way, not at all, or this way or not "
                             "at all.",
                         },

@@ -59,12 +59,13 @@ def push(
     plain arrays need it. `labels`: class names in the order of the outputs, or a text file with one a line. `preprocess`:
     for pictures, "imagenet", a dict or a JSON file. `compile`: "off" serves the file as it is, even where a faster form of
     the model was found that agrees with it. `optimise`: how it is made faster for the server's host: "auto" takes what is
-    fastest and agrees, "off" nothing, "openvino", "bf16" or "int8" this or nothing. `calibration`: at least 40 different
-    rows or pictures, as for `sample`; `accuracy_budget`: the share of answers that may change for speed, as 0.01 or "1%";
-    both are needed for "bf16", and "int8" is tried by "auto" where both are given. `hooks`: a Python file with `preprocess`,
-    `postprocess` or both, which go around the model; the sample is then what callers send. `promote`: let the version
-    answer once it is ready; a model's first does so by itself. `progress` shows a bar. `on_packing(done, total)` hears of a
-    folder's bytes, `on_progress(sent, total)` of those that are sent, `on_state(version)` of the states of validation.
+    fastest and agrees, "off" nothing, "openvino", "bf16" or "int8" this or nothing, "threads" as many threads as are fastest.
+    `calibration`: at least 40 different rows or pictures, as for `sample`; `accuracy_budget`: the share of answers that may
+    change for speed, as 0.01 or "1%"; both are needed for "bf16", and "int8" is tried by "auto" where both are given. `hooks`:
+    a Python file with `preprocess`, `postprocess` or both, which go around the model; the sample is then what callers send.
+    `promote`: let the version answer once it is ready; a model's first does so by itself. `progress` shows a bar.
+    `on_packing(done, total)` hears of a folder's bytes, `on_progress(sent, total)` of those that are sent,
+    `on_state(version)` of the states of validation.
     """
     rows: dict[str, Any] = {"sample": sample, "labels": labels, "calibration": calibration, "accuracy_budget": accuracy_budget}
     said: dict[str, Any] = {"preprocess": preprocess, "description": description, "format": format}

@@ -18,7 +18,8 @@ class Check(msgspec.Struct, frozen=True):
 class CompiledArtifact(msgspec.Struct, frozen=True):
     """What serves instead of the uploaded file as it is: SHA-256, bytes, and the format and runner plugin that load it.
 
-    `precision` is what it computes in. The file may be the uploaded one, run by another plugin or in another precision.
+    `precision` is what it computes in, `threads` how many it computes with (0: as many as the installation says). The file may
+    be the uploaded one, run by another plugin, in another precision or with more threads.
     """
 
     digest: str
@@ -26,6 +27,7 @@ class CompiledArtifact(msgspec.Struct, frozen=True):
     format: str
     runner: str
     precision: Precision = "f32"
+    threads: int = 0
 
 
 class Compilation(msgspec.Struct, frozen=True):
@@ -46,14 +48,18 @@ class Compilation(msgspec.Struct, frozen=True):
     latency_ms: dict[str, float] = {}
 
 
-Optimise = Literal["auto", "off", "openvino", "bf16", "int8"]
-"""How a version is made faster for the host: whichever way is best ("auto"), not at all, or this way or not at all."""
+Optimise = Literal["auto", "off", "openvino", "bf16", "int8", "threads"]
+"""How a version is made faster for the host: whichever way is best ("auto"), not at all, or this way or not at all.
+
+"threads" is the number of threads that answers fastest, which may be the installation's own.
+"""
 
 
 class Candidate(msgspec.Struct, frozen=True):
     """One way to run a model that was tried for speed.
 
-    `name` is as in `Optimise`, with "-ends" where the first and last layers stayed in floats; `provider` is the runner plugin.
+    `name` is as in `Optimise`, with "-ends" where the first and last layers stayed in floats, and threads with their number;
+    `provider` is the runner plugin.
     `rows` were answered by it and by the original. `measure` is how far the answers are apart, as `worker.heldout.measure` has
     it (a share), None where it was not measured; `largest_difference` is between numbers. `latency_ms` is the median time of
     one run by the number of rows in it, `speed` how many times faster a row is than otherwise. `reason` says why it does not

@@ -38,8 +38,9 @@ class RunnerSpec(msgspec.Struct, frozen=True):
     serves the supervisor says so at each start, since it may be taken back.
     `memory_bytes` is what loading added to a runner at validation, 0 where that is not known; `golden` the SHA-256 of the file
     with the version's golden rows, "" for none. `precision` is what the model computes in: a runner that finds it otherwise
-    does not load. `quantises`: validation will ask the runner for a form in 8-bit integers. `hooks` go before and after the
-    model; `signature` is what callers see, `hooks.inner` the model's own.
+    does not load. `threads` is how many it computes with, 0 as many as the limits say. `quantises`: validation will ask the
+    runner for a form in 8-bit integers. `hooks` go before and after the model; `signature` is what callers see, `hooks.inner`
+    the model's own.
     """
 
     version_id: str
@@ -56,6 +57,12 @@ class RunnerSpec(msgspec.Struct, frozen=True):
     precision: Precision = "f32"
     quantises: bool = False
     hooks: Hooks | None = None
+    threads: int = 0
+
+    @property
+    def threads_used(self) -> int:
+        """With how many threads it computes."""
+        return self.threads or self.limits.threads
 
 
 class ServedVersion(msgspec.Struct, frozen=True):

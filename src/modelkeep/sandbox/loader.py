@@ -87,7 +87,7 @@ def load(
     warning = advice(uploaded.data, uploaded.files) if told is not None and declared.safety == "code" else ""
     if told is not None and warning:
         told.append(warning)
-    options = LoadOptions(_known(spec), sample or _of_pictures(spec), spec.limits.threads, spec.precision, spec.quantises)
+    options = LoadOptions(_known(spec), sample or _of_pictures(spec), spec.threads_used, spec.precision, spec.quantises)
     try:
         chosen = runner()
         if unpacking is not None and isinstance(chosen, Prepares):

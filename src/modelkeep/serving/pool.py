@@ -92,7 +92,7 @@ class Served:
         self._max_rows = settings.max_batch_rows
         self._recorder = recorder
         self._meter: Meter | None = None
-        self._scale = Scale(self.settings.replicas)
+        self._scale = Scale(self.settings.replicas, threads=version.spec.threads_used)
         self.plan = plan(self.settings.batching, self._cost, self._max_rows, independent=self.version.independent)
         self.batcher = Batcher(
             self.plan,

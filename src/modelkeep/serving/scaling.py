@@ -1,7 +1,7 @@
 """How many runners a version wants: as many as keep up with its load, between the bounds of its deployment.
 
 One more when the runners were busy nearly all the time and requests waited, twice in a row; one less when the rest would have
-been less than half busy for half a minute. More than one a core is never of use by itself.
+been less than half busy for half a minute. More than the cores have threads for is never of use by itself.
 """
 
 import os
@@ -22,10 +22,11 @@ def cores() -> int:
 
 
 class Scale:
-    """The wanted number of one version's runners."""
+    """The wanted number of one version's runners, each of which computes with so many threads."""
 
-    def __init__(self, replicas: Replicas, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, replicas: Replicas, clock: Callable[[], float] = time.monotonic, *, threads: int = 1) -> None:
         self._clock = clock
+        self._threads = threads
         self._looked = clock()
         self._busy_s = 0.0
         self._up = self._down = 0
@@ -36,7 +37,7 @@ class Scale:
     def configure(self, replicas: Replicas) -> None:
         """Take new bounds."""
         self._least = max(1, replicas.min)
-        self._most = max(self._least, replicas.max or cores())
+        self._most = max(self._least, replicas.max or cores() // self._threads)
         self.wanted = min(max(self.wanted, self._least), self._most)
 
     def look(self, busy_s: float, waiting: int, replicas: int, *, spread: bool) -> bool:

@@ -1,8 +1,10 @@
-"""Has a model run faster on this host: by OpenVINO, in bfloat16, or in 8-bit integers, and lets that serve only with proof.
+"""Has a model run faster on this host: by OpenVINO, in bfloat16, in integers or with more threads; it serves only with proof.
 
 Every candidate is loaded in a runner of its own, which reads back what it runs on and in. In FP32 it must answer as the
 original does, elsewhere it must stay within the user's accuracy budget, on rows that it was not fitted to. Where the user
 leaves the choice, the fastest serves, if it is worth it; where the user named one, that one serves or the version is refused.
+How many threads are fastest is such a choice, too, made only where it is asked for: replicas spread over cores, and what one
+row gains by more threads, others wait for.
 """
 
 import asyncio
@@ -68,11 +70,20 @@ class Subject(msgspec.Struct, frozen=True):
 
 
 class Way(msgspec.Struct, frozen=True):
-    """One way to run a model: its name in `optimise`, the plugin that runs it, and in what."""
+    """One way to run a model: its name in `optimise`, the plugin that runs it, in what, and with how many threads.
+
+    0 threads are as many as the installation says.
+    """
 
     name: Optimise
     provider: str
     precision: Precision
+    threads: int = 0
+
+    @property
+    def title(self) -> str:
+        """What its candidate is called."""
+        return f"{self.name}-{self.threads}" if self.threads else self.name
 
 
 WAYS = (
@@ -81,6 +92,21 @@ WAYS = (
     Way("int8", "onnx", "int8"),
     Way("int8", "openvino", "int8"),
 )
+
+_LEFT_TO_US = frozenset({"auto", "threads"})
+
+
+def ways(asked: Optimise, processor: Processor, threads: int) -> list[Way]:
+    """Return the ways that are asked for, on a machine where a model has so many `threads` otherwise."""
+    if asked != "threads":
+        return [way for way in WAYS if asked in {"auto", way.name}]
+    return [Way("threads", _FORMAT, "f32", number) for number in _numbers(processor.cores) if number != threads]
+
+
+def _numbers(cores: int) -> list[int]:
+    """Which numbers of threads may be best: powers of two, all cores, and one for each pair, which may share a core."""
+    doubled = (1 << power for power in range(cores.bit_length()))
+    return sorted({*doubled, cores // 2 or 1, cores})
 
 
 def objection(way: Way, goal: Goal, processor: Processor, installed: frozenset[str], *, pointed: bool = True) -> str:
@@ -105,7 +131,7 @@ def per_row(latency_ms: Mapping[str, float]) -> float:
 
 def choice(candidates: tuple[Candidate, ...], asked: Optimise) -> int | None:
     """Return the place of the fastest candidate that nothing speaks against; where nobody named it, only if it is worth it."""
-    able = [at for at, one in enumerate(candidates) if not one.reason and (asked != "auto" or one.speed >= WORTH_IT)]
+    able = [at for at, one in enumerate(candidates) if not one.reason and (asked not in _LEFT_TO_US or one.speed >= WORTH_IT)]
     return min(able, key=lambda at: per_row(candidates[at].latency_ms), default=None)
 
 
@@ -145,7 +171,7 @@ class Optimiser:
             except TimeoutError:
                 reason = f"It took longer than {self._compare_s:g} s."
         outcome, artifact = search.outcome(reason)
-        if artifact is None and goal.asked not in {"auto", "off"}:
+        if artifact is None and goal.asked not in {*_LEFT_TO_US, "off"}:
             raise RefusedError(Reason.OPTIMISATION_MISSED, missed(outcome))
         return outcome, artifact
 
@@ -181,10 +207,10 @@ class _Search:
         """Try every way that is asked for; returns why none could be tried, "" where that was not in the way."""
         signature = self._subject.signature
         pointed = signature.layout is Layout.IMAGE or all(one.dtype in FLOATS for one in signature.inputs)
-        ways = [way for way in WAYS if self._goal.asked in {"auto", way.name}]
-        against = {way: objection(way, self._goal, processor, installed, pointed=pointed) for way in ways}
+        asked = ways(self._goal.asked, processor, self._subject.spec.threads_used)
+        against = {way: objection(way, self._goal, processor, installed, pointed=pointed) for way in asked}
         self._found += [(_named(way, reason=reason), None) for way, reason in against.items() if reason]
-        able = [way for way in ways if not against[way]]
+        able = [way for way in asked if not against[way]]
         if not able:
             return "Nothing could be tried here."
         try:
@@ -194,7 +220,9 @@ class _Search:
         spec = self._subject.spec
         for way in able:
             if way.precision != "int8":
-                await self._try(way, CompiledArtifact(spec.digest, spec.size, _FORMAT, way.provider, way.precision))
+                await self._try(
+                    way, CompiledArtifact(spec.digest, spec.size, _FORMAT, way.provider, way.precision, way.threads)
+                )
         integers = [way for way in able if way.precision == "int8"]
         for spare_ends in (False, True):
             if integers and not any(one.precision == "int8" and not one.reason for one, _artifact in self._found):
@@ -346,7 +374,7 @@ def _halves(goal: Goal) -> "tuple[NDArray[np.intp], NDArray[np.intp]]":
 
 
 def _named(way: Way, *, name: str = "", reason: str = "") -> Candidate:
-    return Candidate(name or way.name, way.provider, way.precision, reason=reason)
+    return Candidate(name or way.title, way.provider, way.precision, reason=reason)
 
 
 def _with_verdict(one: Candidate, *, used: bool) -> Candidate:

@@ -1,5 +1,6 @@
-"""What this machine's processor can compute in, as the kernel tells."""
+"""What this machine's processor can compute in, as the kernel tells, and with how many cores."""
 
+import os
 from pathlib import Path
 from typing import Self
 
@@ -10,18 +11,23 @@ _SUMS_IN_32_BITS = frozenset({"avx512_vnni", "avx_vnni", "asimddp"})
 
 
 class Processor(msgspec.Struct, frozen=True):
-    """`bfloat16`: it has the instructions. `narrow`: it adds products of 8 bits up in 16, which can overflow."""
+    """`bfloat16`: it has the instructions. `narrow`: it adds products of 8 bits up in 16, which can overflow.
+
+    `cores` are those that this process may use.
+    """
 
     bfloat16: bool
     narrow: bool
+    cores: int = 1
 
     @classmethod
     def here(cls, told: Path = Path("/proc/cpuinfo")) -> Self:
         """Read what the kernel tells; nothing is taken for granted where it tells nothing."""
+        cores = len(os.sched_getaffinity(0))
         try:
-            return cls.of(told.read_text(errors="replace"))
+            return msgspec.structs.replace(cls.of(told.read_text(errors="replace")), cores=cores)
         except OSError:
-            return cls(bfloat16=False, narrow=True)
+            return cls(bfloat16=False, narrow=True, cores=cores)
 
     @classmethod
     def of(cls, told: str) -> Self:

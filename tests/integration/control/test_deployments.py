@@ -54,11 +54,12 @@ async def test_the_first_ready_version_promotes_itself_and_later_ones_do_not(con
 async def test_a_compiled_version_is_served_from_its_compiled_file(control: ControlPlane, db: Database):
     await control.models.create(ADMIN, "rose")
     received = await control.models.receive(ADMIN, "rose", upload(b"rose"))
-    faster = CompiledArtifact("f" * 64, 7, "onnx", "onnx")
+    faster = CompiledArtifact("f" * 64, 7, "onnx", "onnx", threads=3)
     report = msgspec.structs.replace(FINDINGS.report, compiled=Compilation(used=True, latency_ms={"1": 0.01, "64": 0.05}))
     await control.models.accept(received.id, msgspec.structs.replace(FINDINGS, report=report, compiled=faster), "job_x")
     (served,) = (await snapshot(db)).versions
     assert (served.spec.digest, served.spec.size, served.spec.format, served.spec.runner) == ("f" * 64, 7, "onnx", "onnx")
+    assert served.spec.threads_used == 3
     assert (served.spec.signature, served.cost_ms) == (FINDINGS.signature, {"1": 0.01, "64": 0.05})
     version = await control.models.version("rose", 1)
     assert (version.digest, version.compiled, version.compile) == (received.digest, faster, "auto")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import psutil
 import pytest
 
 from fixtures.inspection import accepted, refused
@@ -68,6 +69,45 @@ async def serves(warm_bench, data, found):
         message, again = await two.run(**kept.inputs)
         golden.check(kept, message, again)
     return loaded.facts, wanted, given
+
+
+# ---- threads
+
+
+async def test_as_many_threads_serve_as_were_proven(inspect, warm_bench, monkeypatch):
+    monkeypatch.setattr("modelkeep.worker.optimisation.WORTH_IT", 0.0)  # the fastest of them, on whatever machine
+    data = convolutional()
+    found = await accepted(inspect, data, optimise="threads", processor=msgspec.structs.replace(HERE, cores=5))
+    assert [(one.name, one.provider, one.precision) for one in candidates(found)] == [
+        (f"threads-{number}", "onnx", "f32") for number in (2, 4, 5)
+    ]
+    used = next(one for one in candidates(found) if one.used)
+    assert used.largest_difference < 1e-4
+    assert used.rows >= 8
+    assert (found.compiled.digest, found.compiled.runner) == (warm_bench.keep(data), "onnx")
+    assert used.name == f"threads-{found.compiled.threads}"
+    form = msgspec.structs.asdict(found.compiled)
+    spec = warm_bench.spec(data, "onnx", signature=found.signature)
+    async with warm_bench.start(spec) as one, warm_bench.start(msgspec.structs.replace(spec, **form)) as many:
+        await one.load()
+        await many.load()
+        more = psutil.Process(many.pid).num_threads() - psutil.Process(one.pid).num_threads()
+    assert more == found.compiled.threads - 1
+
+
+async def test_a_model_that_more_threads_do_not_make_faster_keeps_what_it_has(inspect, monkeypatch):
+    monkeypatch.setattr("modelkeep.worker.optimisation.WORTH_IT", 1e9)
+    found = await accepted(inspect, convolutional(), optimise="threads", processor=msgspec.structs.replace(HERE, cores=2))
+    (two,) = candidates(found)
+    assert not two.used
+    assert "times as fast" in two.reason
+    assert found.compiled is None
+
+
+async def test_a_machine_of_one_core_has_no_other_number_of_threads(inspect):
+    found = await accepted(inspect, convolutional(), optimise="threads", processor=HERE)
+    assert candidates(found) == []
+    assert found.report.optimised.reason == "Nothing could be tried here."
 
 
 # ---- OpenVINO in FP32

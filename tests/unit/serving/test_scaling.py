@@ -12,10 +12,10 @@ from modelkeep.serving.scaling import Scale, cores
 class Load:
     """A version under a load, in runners' seconds a second; looked at once a second. Runners come as soon as wanted."""
 
-    def __init__(self, least: int = 1, most: int = 8) -> None:
+    def __init__(self, least: int = 1, most: int = 8, threads: int = 1) -> None:
         self.now = 0.0
         self.busy_s = 0.0
-        self.scale = Scale(Replicas(least, most), lambda: self.now)
+        self.scale = Scale(Replicas(least, most), lambda: self.now, threads=threads)
         self.replicas = self.scale.wanted
 
     def second(self, load: float, *, spread: bool = True, come: bool = True, waiting: int | None = None) -> int:
@@ -125,6 +125,17 @@ def test_new_bounds_hold_at_once() -> None:
     assert scale.wanted == 2
     scale.configure(Replicas(5, 2))
     assert scale.wanted == 5
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "threads", "runners"), [(1, 0, 2, 3), (1, 0, 4, 1), (1, 0, 9, 1), (2, 0, 9, 2), (1, 5, 9, 5)]
+)
+def test_runners_that_use_several_threads_are_fewer_where_no_bound_is_set(
+    least: int, most: int, threads: int, runners: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scaling, "cores", lambda: 7)
+    load = Load(least, most, threads)
+    assert max(load.seconds(30, 9.0)) == runners
 
 
 def test_no_bound_is_as_many_as_there_are_cores(monkeypatch: pytest.MonkeyPatch) -> None:

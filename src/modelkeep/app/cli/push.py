@@ -37,7 +37,7 @@ NoCompile = Annotated[
     bool, typer.Option("--no-compile", metavar="", help="Serve the file as it is, even where a faster form of it agrees.")
 ]
 Optimise = Annotated[
-    str, typer.Option(metavar="auto|off|openvino|bf16|int8", help="How to make it faster for the server's host.")
+    str, typer.Option(metavar="auto|off|openvino|bf16|int8|threads", help="How to make it faster for the server's host.")
 ]
 Calibration = Annotated[
     Path | None,

@@ -141,6 +141,7 @@ def served_version(version: Version, labels: tuple[str, ...], limits: Limits) ->
         golden=version.report.golden if version.report else "",
         precision=version.compiled.precision if version.compiled else "f32",
         hooks=version.hooks,
+        threads=version.compiled.threads if version.compiled else 0,
     )
     return ServedVersion(
         id=version.id,

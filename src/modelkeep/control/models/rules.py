@@ -304,7 +304,7 @@ def check_goal(optimise: Optimise, budget: float, *, calibrated: bool) -> None:
         raise Invalid(f"`optimise` {optimise} needs calibration rows: send them as `calibration`.")
     if optimise == "bf16" and budget == 0:
         raise Invalid("`optimise` bf16 needs an `accuracy_budget` above 0.")
-    if optimise in {"off", "openvino"} and budget > 0:
+    if optimise in {"off", "openvino", "threads"} and budget > 0:
         raise Invalid(f"`optimise` {optimise} changes no answers, so there is no `accuracy_budget` to give.")
     if budget > 0 and not calibrated:
         raise Invalid("An `accuracy_budget` needs calibration rows to be measured on: send them as `calibration`.")
