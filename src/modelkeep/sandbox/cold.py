@@ -2,7 +2,8 @@
 
 A fork has what the template imported, and cannot import another version of it. So the fork becomes a new Python, without
 site hooks and with the template's own `sys.path`, which knows what this package needs and nothing of any framework. That is
-before the lock-down, and before the artifact is read.
+before the lock-down, and before the artifact is read. numpy comes after both, as what follows imports it: the artifact's own,
+where it brings one.
 """
 
 import os
@@ -20,6 +21,9 @@ from modelkeep.sandbox.place import Place
 
 BROKEN = 70
 """Status of a runner that ended by an error of ours, or because its model raised `SystemExit`."""
+
+_ARRAYS_BYTES = 84 << 20
+"""Address space for numpy, which no version's memory is charged with: so much is mapped by numpy 2.4 with its OpenBLAS."""
 
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from modelkeep.sandbox import cold; cold.main({number})"
 
@@ -55,7 +59,7 @@ def main(told: int) -> NoReturn:
     with open(told, "rb") as file:
         start = msgspec.msgpack.decode(file.read(), type=Start)
     memory = Memory("self", start.allowance.proc)
-    most = memory.mapped_bytes() + (start.fork.spec.limits.memory_mb << 20)
+    most = memory.mapped_bytes() + _ARRAYS_BYTES + (start.fork.spec.limits.memory_mb << 20)
     memory.close()
     allowance = msgspec.structs.replace(start.allowance, memory_bytes=most, rules=_rules(start.seen))
     status = BROKEN

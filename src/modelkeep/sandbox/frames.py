@@ -8,6 +8,9 @@ Nothing here is ever pickled. Both sides treat what arrives as untrusted: any fa
 
 Towards a runner, tensors of more than 64 kB may lie in a sealed memory file whose descriptor comes with the frame, each at
 the next multiple of 64 bytes.
+
+numpy is imported with the first tensor and not with this module: a runner that was started cold speaks before it has any, and
+the one that it gets may have come in its artifact.
 """
 
 import fcntl
@@ -15,17 +18,18 @@ import math
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from mmap import mmap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import ModelFacts
 from modelkeep.contracts.signature import Dtype, dtype_of
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     Buffer = bytes | bytearray | memoryview | mmap
@@ -150,7 +154,6 @@ Asked = Run | Compile | Quantise
 """What a runner is asked for."""
 
 Tensors = Mapping[str, "NDArray[np.generic]"]
-_DATATYPES = {np.dtype(dtype.numpy): dtype for dtype in Dtype}
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Message).decode
 
@@ -257,11 +260,20 @@ class Splitter:
 
 def datatype(array: "NDArray[np.generic]") -> Dtype:
     """Return the datatype of an array; `KeyError` where there is none."""
-    found = _DATATYPES.get(array.dtype)
+    found = _datatypes().get(array.dtype)
     return dtype_of(array.dtype.name) if found is None else found
 
 
+@cache
+def _datatypes() -> "dict[np.dtype[Any], Dtype]":
+    import numpy as np
+
+    return {np.dtype(dtype.numpy): dtype for dtype in Dtype}
+
+
 def _laid_out(tensors: "Tensors") -> "tuple[list[TensorHead], list[bytes | memoryview]]":
+    import numpy as np
+
     heads: list[TensorHead] = []
     bodies: list[bytes | memoryview] = []
     for name, array in tensors.items():
@@ -314,6 +326,8 @@ def _mapped(message: Run, map_shared: "Callable[[int], Buffer] | None") -> memor
 
 
 def _decode_tensor(head: TensorHead, body: memoryview) -> "NDArray[np.generic]":
+    import numpy as np
+
     shape = head.shape
     if len(shape) > MAX_AXES or (shape and min(shape) < 0):
         raise FrameError(f"tensor {head.name!r} has an impossible shape")
@@ -347,6 +361,8 @@ def _encode_texts(array: "NDArray[np.generic]") -> bytes:
 
 
 def _decode_texts(head: TensorHead, body: memoryview, count: int) -> "NDArray[np.generic]":
+    import numpy as np
+
     if count > MAX_TEXTS:
         raise FrameError(f"tensor {head.name!r} has more than {MAX_TEXTS} texts")
     if count * _LENGTH.size > len(body):

@@ -28,7 +28,14 @@ from typing import NamedTuple, NoReturn
 import msgspec
 
 from modelkeep.contracts.runner import Runner
-from modelkeep.sandbox import child, cold, loader, lockdown, view
+from modelkeep.sandbox import (
+    answering,  # noqa: F401 - imported once, for all forks
+    child,
+    cold,
+    loader,
+    lockdown,
+    view,
+)
 from modelkeep.sandbox.cells import Cells
 from modelkeep.sandbox.control import ChannelClosed, Exited, Fork, Forked, Grounded, Inbox, pack
 from modelkeep.sandbox.place import Place, lent, mounted

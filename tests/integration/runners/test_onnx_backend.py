@@ -33,7 +33,7 @@ from modelkeep.contracts.runner import Artifact, CannotLoad, LoadOptions
 from modelkeep.contracts.signature import Dtype
 from modelkeep.plugins.runners.onnx import OnnxRunner
 from modelkeep.sandbox import frames
-from modelkeep.sandbox.child import Served
+from modelkeep.sandbox.answering import Served
 from modelkeep.worker.inspection import close_rows
 
 COUNTS = {

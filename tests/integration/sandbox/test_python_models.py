@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from fixtures import python_models
+from fixtures.foreign import foreign
 from fixtures.inspection import accepted, refused
-from fixtures.python_models import archive, compiled_wheel, sha256, wheel
+from fixtures.python_models import archive, compiled_wheel, installed_wheel, sha256, wheel
 from modelkeep.contracts.rejections import Reason
 from modelkeep.contracts.runner import Column
 from modelkeep.contracts.signature import Dtype, TensorSpec
@@ -59,6 +60,7 @@ FILES = {
     "scoring/__init__.py": "",
     "scoring/main.py": SCORES,
 }
+KNOWN = "classes are given arrays of numpy 1.26 to 2.x"
 INPUTS = {"x": np.array([[1, 2], [3, 4]], np.float32), "name": np.array(["ab", "é"], dtype=object)}
 
 
@@ -66,6 +68,11 @@ def predicting(body: str, **more: str) -> bytes:
     """An archive whose class says this in `predict`."""
     source = "class Model:\n    def load(self, path): pass\n    def predict(self, inputs):\n"
     return archive(model=source + "".join(f"        {line}\n" for line in dedent(body).strip().splitlines()), **more)
+
+
+def numpy_that_says(source: str, version: str) -> dict[str, bytes]:
+    """A wheel of a numpy that is nothing but this."""
+    return wheel("numpy", version, {"numpy/__init__.py": f"{source}\n"})
 
 
 def in_process(folder, data):
@@ -307,13 +314,95 @@ async def test_a_package_in_another_version_than_the_installed_one_is_the_artifa
         assert outputs["output"].tolist() == [version] * 2
 
 
+NUMPY_1 = pytest.mark.skipif(sys.version_info >= (3, 13), reason="there are no wheels of numpy 1.26 for this Python")
+
+
+@pytest.mark.parametrize("environment", [pytest.param("numpy_1", marks=NUMPY_1), "numpy_2"])
+async def test_a_class_is_given_arrays_of_the_numpy_that_it_brings(warm_bench, environment):
+    there = foreign(environment)
+    files, version = installed_wheel(there.packages, "numpy")
+    assert version != metadata.version("numpy"), "the control: another would show nothing"
+    model = """
+    import sys
+    import numpy as np
+
+    class Model:
+        signature = [{"name": "x", "datatype": "FP64", "shape": [-1, 2]}, {"name": "t", "datatype": "BYTES"}]
+
+        def load(self, path):
+            self.weights = np.linalg.inv(np.array([[2.0, 0.0], [1.0, 1.0]]))
+
+        def predict(self, inputs):
+            rows = inputs["x"]
+            assert type(rows) is np.ndarray and type(inputs["t"][0]) is str, inputs
+            return {
+                "y": rows @ self.weights,
+                "half": rows.astype("float16"),
+                "day": np.array(["2026-05-17", "NaT"], "datetime64[D]"),
+                "text": np.char.upper(inputs["t"].astype(str)),
+                "version": [np.__version__] * len(rows),
+            }
+    """
+    rows = np.array([[2.0, 0.0], [4.0, 6.0]])
+    data = archive({**files, "requirements.txt": f"numpy=={version}\n"}, model=model)
+    result, outputs = await answers(warm_bench, data, x=rows, t=np.array(["a", "é"], dtype=object))
+    assert not isinstance(result, RunFailed), result
+    assert outputs["version"].tolist() == [version] * 2
+    assert outputs["y"].tolist() == (rows @ np.linalg.inv(np.array([[2.0, 0.0], [1.0, 1.0]]))).tolist()
+    assert (outputs["half"].dtype, outputs["half"].tolist()) == (np.float16, rows.tolist())
+    assert outputs["day"].tolist() == ["2026-05-17", None]
+    assert outputs["text"].tolist() == ["A", "É"]
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (
+            numpy_that_says("__version__ = '1.25.2'", "1.25.2"),
+            f"brings numpy 1.25.2; {KNOWN}",
+        ),
+        (
+            numpy_that_says("__version__ = '3.0.0'", "3.0.0"),
+            f"brings numpy 3.0.0; {KNOWN}",
+        ),
+        (numpy_that_says("", "2.1.0"), f"brings a numpy without a version; {KNOWN}"),
+        (numpy_that_says("import gone", "2.1.0"), "gone is not installed here and not among the artifact's wheels"),
+    ],
+    ids=["older", "newer", "none", "broken"],
+)
+async def test_a_numpy_that_we_cannot_speak_with_is_refused_by_its_version(warm_bench, files, said):
+    found = await failure(warm_bench, archive(files, model=python_models.DOUBLES))
+    assert (found.reason, said in found.detail) == (Reason.MISSING_DEPENDENCY, True), found.detail
+
+
+async def test_files_of_the_authors_are_not_taken_for_modules_that_numpy_imports(warm_bench):
+    body = {"secrets.py": "1/0", "numpy/__init__.py": "1/0"}
+    _result, outputs = await answers(warm_bench, archive(body, model=python_models.DOUBLES))
+    assert outputs["y"].tolist() == [2.0, 4.0]
+
+
+async def test_no_package_but_ours_is_there_before_the_artifacts_own(warm_bench):
+    looking = """
+import sys
+tops = {one.partition(".")[0] for one in sys.modules if not one.startswith("_sysconfigdata")}
+from typing_extensions import WHOSE
+raise ImportError(f"{WHOSE}: {sorted(tops - set(sys.stdlib_module_names))}")
+"""
+    files = {
+        **numpy_that_says(looking, "2.1.0"),
+        **wheel("typing_extensions", "0.1", {"typing_extensions.py": "WHOSE = 'the author'\n"}),
+    }
+    found = await failure(warm_bench, archive(files, model=python_models.DOUBLES))
+    assert "the author: ['__main__', 'modelkeep', 'msgspec', 'numpy']" in found.detail
+
+
 @pytest.mark.parametrize(
     ("files", "reason", "said"),
     [
         (
-            wheel("numpy", "1.0", {"numpy/__init__.py": ""}),
+            wheel("msgspec", "0.1", {"msgspec/__init__.py": ""}),
             Reason.MISSING_DEPENDENCY,
-            "numpy-1.0-py3-none-any.whl conflicts with numpy",
+            "msgspec-0.1-py3-none-any.whl conflicts with msgspec",
         ),
         (
             wheel("far", "1.0", {"far.py": ""}, tag="cp311-cp311-win_amd64"),

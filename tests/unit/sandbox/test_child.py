@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fixtures import artifacts
 from modelkeep.contracts.runner import ModelFacts
 from modelkeep.contracts.signature import Dtype, ImageSpec, Signature, TensorSpec
-from modelkeep.sandbox import child, control, frames
+from modelkeep.sandbox import answering, child, control, frames
 from modelkeep.sandbox.imaging import Pictures
 from modelkeep.sandbox.servers import Servers
 
@@ -102,7 +102,7 @@ def client():
     made = []
 
     def client(answer, pictures=None):
-        made.append(Client(child.Served(Told(answer), pictures)))
+        made.append(Client(answering.Served(Told(answer), pictures)))
         return made[-1]
 
     yield client
@@ -222,7 +222,7 @@ def test_nonsense_ends_the_loop(client, frame):
 @settings(max_examples=30, deadline=None)
 @given(data=st.binary(min_size=1, max_size=300))
 def test_no_bytes_make_the_loop_raise(data):
-    one = Client(child.Served(Told(lambda rows: {"y": rows}), None))
+    one = Client(answering.Served(Told(lambda rows: {"y": rows}), None))
     one.sock.sendall(data)
     assert one.end() in {0, child.PROTOCOL_FAULT}
 
@@ -325,7 +325,7 @@ def test_the_end_of_the_channel_ends_the_runner_whoever_is_attached(client):
 def test_a_runner_that_was_not_told_to_end_waits_for_the_next_server():
     channel, far = socket.socketpair()
     servers = Servers(far)
-    served = child.Served(Told(lambda rows: {"y": rows}), None)
+    served = answering.Served(Told(lambda rows: {"y": rows}), None)
     status = []
     thread = threading.Thread(target=lambda: status.append(child.serve(servers, served)))
     thread.start()

@@ -11,14 +11,13 @@ import io
 import platform
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from modelkeep.contracts import calls, imports
 from modelkeep.contracts.declared import declared
 from modelkeep.contracts.runner import Artifact, CannotLoad, Format, LoadOptions, Manifest, ModelFacts, Unpack
 from modelkeep.contracts.signature import Signature
-from modelkeep.plugins.runners.custom import source, wheels
+from modelkeep.plugins.runners.custom import arrays, source, wheels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,10 +61,12 @@ class PythonRunner:
         sys.dont_write_bytecode = True  # there is nowhere to write it
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(line_buffering=True)  # what it prints shows before it may crash
-        packages = Path(folder, wheels.PACKAGES)
-        sys.path[:0] = [str(packages), folder] if packages.is_dir() else [folder]
+        packages = f"{folder}/{wheels.PACKAGES}"
+        sys.path.insert(0, packages)
         importlib.invalidate_caches()
         try:
+            arrays.check(packages)  # before the author's own files, whose names may be those of modules that numpy imports
+            sys.path.insert(1, folder)
             return PythonModel(source.find(folder), folder, options, self._packages)
         except (CannotLoad, MemoryError):
             raise

@@ -29,7 +29,8 @@ _WHEELS, _REQUIREMENTS = "wheels", "requirements.txt"
 _DATA = re.compile(r"[^/]+\.data/(?P<kind>[^/]+)/(?P<rest>.+)")
 _LIBRARIES = frozenset({"purelib", "platlib"})
 _LARGEST_METADATA = 1 << 20
-_OURS_FOR_NOW = "packaging"
+_OURS_FOR_NOW = frozenset({"packaging", "picklescan", "typing_extensions"})
+"""What is used on an archive before it is unpacked, and what msgspec has taken its needs from: others may come after them."""
 
 
 class Wheel(NamedTuple):
@@ -52,7 +53,7 @@ def install(folder: str, unpack: Unpack) -> list[str]:
     _check_digests(folder, wanted, wheels)
     _check_needs(folder, wheels)
     missing = [wheel for wheel in wheels if not _is_loaded(folder, wheel)]
-    _let_go(_OURS_FOR_NOW)  # no more needed: the artifact may bring its own
+    _let_go(_OURS_FOR_NOW)
     for wheel in missing:
         unpack(wheel.file, _placed)
     return [f"{wheel.name} {wheel.version}" for wheel in wheels]
@@ -170,7 +171,7 @@ def _is_loaded(folder: str, wheel: Wheel) -> bool:
     """Whether this process has the package already, of the same version; raises `CannotLoad` where it is another."""
     with zipfile.ZipFile(Path(folder, wheel.file)) as archive:
         tops = {_placed(name).removeprefix(f"{PACKAGES}/").partition("/")[0].partition(".")[0] for name in archive.namelist()}
-    loaded = sorted(top for top in tops - {"", _OURS_FOR_NOW} if top in sys.modules)
+    loaded = sorted(top for top in tops - {""} - _OURS_FOR_NOW if top in sys.modules)
     if not loaded:
         return False
     here = _installed(wheel.name)
@@ -207,6 +208,6 @@ def _same(left: str, right: str) -> bool:
         return left == right
 
 
-def _let_go(package: str) -> None:
-    for name in [one for one in sys.modules if one.partition(".")[0] == package]:
+def _let_go(packages: frozenset[str]) -> None:
+    for name in [one for one in sys.modules if one.partition(".")[0] in packages]:
         del sys.modules[name]
