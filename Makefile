@@ -36,7 +36,7 @@ soak: $(READY) ## Run the long campaigns: 500 loads and unloads, 100 seeded kill
 	@LOADS=500 KILL_ROUNDS=100 $(BIN)/python -m pytest -s --no-cov tests/e2e/test_loads.py tests/e2e/test_kill.py
 	@MODELS=200 BUDGET_MB=4096 EACH_MB=60 SECONDS=90 $(BIN)/python -m pytest -s --no-cov tests/e2e/test_memory_budget.py -k more_models
 	@PAIRS=300 $(BIN)/python -m pytest -s --no-cov tests/e2e/test_onnx_pairs.py
-	@ESTIMATORS=1000 $(BIN)/python -m pytest -s --no-cov tests/e2e/test_every_estimator_served.py
+	@ESTIMATORS=1000 TABLE=.cache/estimators.md $(BIN)/python -m pytest -s --no-cov tests/e2e/test_every_estimator_served.py
 
 fuzz: $(READY) ## Ask every address of the OpenAPI document at random, as every kind of key, for EXAMPLES (200) each
 	@EXAMPLES=$${EXAMPLES:-200} $(BIN)/python -m pytest -s --no-cov --timeout 7200 tests/e2e/test_description.py -k fuzz

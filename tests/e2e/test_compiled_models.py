@@ -29,6 +29,7 @@ def test_a_forest_is_compiled_unless_it_must_not_be(house: Installation, compile
         version = client.push(model, name, sample=data.data.head(), compile=compile_, format="joblib")
         answer = client.predict(name, rows)
     assert version.report["compiled"]["used"] is used, version.report["compiled"]
+    assert (version.report["compiled"]["speed"] > 1) is used
     assert list(answer.outputs["label"]) == list(model.predict(rows))
     np.testing.assert_allclose(answer.outputs["probabilities"], model.predict_proba(rows), rtol=0, atol=1e-15)
     with house.http() as http:

@@ -9,7 +9,7 @@ from modelkeep.control.deployments import tasks
 from modelkeep.control.deployments.service import Deployments
 from modelkeep.control.models.service import Models
 from modelkeep.control.replays.service import Replays
-from modelkeep.control.safety.service import Switches
+from modelkeep.control.safety.service import Switches, lower_lock_down
 from modelkeep.control.users.service import Users
 from modelkeep.infra.broadcast import Broadcast
 from modelkeep.infra.clock import Clock, utc_now
@@ -49,7 +49,7 @@ def control_plane(
     """
     events = Events()
     jobs = Jobs(ring_worker, clock)
-    audit = Audit(db, clock)
+    audit = Audit(db, clock, lower_lock_down(acceptable))
     users = Users(db, audit, events, clock)
     switches = Switches(db, audit, events, clock, acceptable=acceptable)
     models = Models(db, audit, events, jobs, clock)

@@ -75,7 +75,13 @@ async def collect(settings: "Settings", *, dry_run: bool, unknown: bool) -> Foun
     async with _database(settings, places) as db:
         if db is None:
             raise NotStarted
-        control = control_plane(db, ring_worker=_silent, ring_courier=_silent, limits=bootstrap.limits(settings))
+        control = control_plane(
+            db,
+            ring_worker=_silent,
+            ring_courier=_silent,
+            limits=bootstrap.limits(settings),
+            acceptable=settings.runners.unsafe_allow_level,
+        )
         meter = _meter(places)
         collector = Collector(
             db,

@@ -36,7 +36,8 @@ class Compilation(msgspec.Struct, frozen=True):
     `used` is whether it serves instead of the original, which otherwise does for this `reason`. `rows_compared` rows were
     answered by both; numbers of their answers differed by at most `largest_difference`, and were allowed
     `absolute_tolerance + relative_tolerance * |original|`; labels are never allowed to differ. `latency_ms` is the median
-    time of one run of the compiled form, by the number of rows in it.
+    time of one run of the compiled form, by the number of rows in it, `speed` how many times faster a row is than with the
+    original: 0 where that one serves, and in reports of before it was kept.
     """
 
     used: bool
@@ -46,6 +47,7 @@ class Compilation(msgspec.Struct, frozen=True):
     relative_tolerance: float = 0.0
     absolute_tolerance: float = 0.0
     latency_ms: dict[str, float] = {}
+    speed: float = 0.0
 
 
 Optimise = Literal["auto", "off", "openvino", "bf16", "int8", "threads"]

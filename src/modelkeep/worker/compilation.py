@@ -20,7 +20,7 @@ from modelkeep.sandbox import frames, loader
 from modelkeep.sandbox.agreement import ABSOLUTE, RELATIVE, Differs, differing
 from modelkeep.worker.drawn import drawn_rows
 from modelkeep.worker.samples import RefusedError
-from modelkeep.worker.trial import StartRunner, Trial, repeated
+from modelkeep.worker.trial import StartRunner, Trial, repeated, speed_of
 
 if TYPE_CHECKING:
     from modelkeep.worker.trial import Arrays
@@ -117,6 +117,7 @@ class _Attempt:
             relative_tolerance=RELATIVE,
             absolute_tolerance=ABSOLUTE,
             latency_ms=self._latency_ms,
+            speed=0.0 if reason else speed_of(self._latency_ms, self._original_ms),
         )
 
     def spec_of(self, artifact: CompiledArtifact) -> RunnerSpec:

@@ -8,7 +8,6 @@ row gains by more threads, others wait for.
 """
 
 import asyncio
-import statistics
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,7 @@ from modelkeep.worker.drawn import drawn
 from modelkeep.worker.heldout import DEVIATION, TOP_CLASS, measure, split
 from modelkeep.worker.processor import Processor
 from modelkeep.worker.samples import RefusedError
-from modelkeep.worker.trial import StartRunner, Trial, repeated
+from modelkeep.worker.trial import StartRunner, Trial, per_row, repeated, speed_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,11 +121,6 @@ def objection(way: Way, goal: Goal, processor: Processor, installed: frozenset[s
     if way.precision != "f32" and goal.budget <= 0 and (goal.asked == "auto" or way.precision == "bf16"):
         return _NO_BUDGET
     return ""
-
-
-def per_row(latency_ms: Mapping[str, float]) -> float:
-    """Return the median time of a row in milliseconds, over the numbers of rows in `latency_ms`; infinite for none."""
-    return statistics.median([taken / int(count) for count, taken in latency_ms.items()]) if latency_ms else float("inf")
 
 
 def choice(candidates: tuple[Candidate, ...], asked: Optimise) -> int | None:
@@ -272,7 +266,7 @@ class _Search:
                 await trial.load()
                 seen = await (self._agrees(seen, trial) if way.precision == "f32" else self._measured(seen, trial))
                 latency = await self._timed(trial)
-                speed = round(per_row(self._before_ms) / per_row(latency), 3)
+                speed = speed_of(latency, self._before_ms)
                 seen = msgspec.structs.replace(seen, latency_ms=latency, speed=speed)
         except RefusedError as error:
             rejection = error.rejection

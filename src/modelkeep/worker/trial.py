@@ -165,6 +165,16 @@ def repeated(tensors: "Arrays", count: int) -> "Arrays":
     return {name: np.take(array, np.arange(count) % len(array), axis=0) for name, array in tensors.items()}
 
 
+def per_row(latency_ms: Mapping[str, float]) -> float:
+    """Return the median time of a row in milliseconds, over the numbers of rows in `latency_ms`; infinite for none."""
+    return statistics.median([taken / int(count) for count, taken in latency_ms.items()]) if latency_ms else float("inf")
+
+
+def speed_of(latency_ms: Mapping[str, float], before_ms: Mapping[str, float]) -> float:
+    """Return how many times faster a row is than before."""
+    return round(per_row(before_ms) / per_row(latency_ms), 3)
+
+
 def _failed(message: frames.RunFailed, *, given: bool) -> RefusedError:
     reasons = {
         "memory": Reason.MEMORY_LIMIT,

@@ -104,6 +104,27 @@ async def test_an_accepted_level_is_news_for_serving(db: Database, allowed: str,
     assert (await _news(db)) is None
 
 
+async def test_what_is_done_while_a_lower_level_is_in_force_says_so_in_the_trail(db: Database):
+    def installed(acceptable: str) -> ControlPlane:
+        return control_plane(db, ring_worker=bool, ring_courier=bool, limits=Limits(), acceptable=acceptable)
+
+    control = installed("L1")
+    await control.models.create(ADMIN, "before")
+    await control.switches.accept(ADMIN, "L1", "old kernel")
+    await control.models.create(ADMIN, "meanwhile")
+    await installed("").models.create(ADMIN, "not-here")  # this machine's settings let nobody accept it any more
+    await control.switches.accept(ADMIN, None, "new kernel")
+    await control.models.create(ADMIN, "after")
+    assert [entry.details for entry in reversed(await control.audit.entries(limit=10))] == [
+        {"name": "before"},
+        {"value": "L1", "reason": "old kernel", "sandbox_accepted": "L1"},
+        {"name": "meanwhile", "sandbox_accepted": "L1"},
+        {"name": "not-here"},
+        {"value": "off", "reason": "new kernel"},
+        {"name": "after"},
+    ]
+
+
 async def test_a_lower_level_than_allowed_is_refused(db: Database):
     control = control_plane(db, ring_worker=bool, ring_courier=bool, limits=Limits(), acceptable="L1")
     with pytest.raises(Exception, match="L0 cannot be accepted"):

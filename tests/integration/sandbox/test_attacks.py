@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.attacks import places
-from fixtures.attacks.bodies import BODIES, ENDING
+from fixtures.attacks import hooks, places
+from fixtures.attacks.bodies import BODIES, ENDING, LASTING
 
 STAGE = Path(__file__).parents[2] / "fixtures" / "attacks" / "stage.py"
 LEFT_OPEN = {"L2": {"whether a file exists"}, "L3": set()}
@@ -85,11 +85,27 @@ def test_an_attack_works_unprotected_and_not_in_a_runner(stage, name):
         assert confined.startswith(ends), confined
 
 
-@pytest.mark.parametrize("name", [name for name in BODIES if name not in ENDING])
+@pytest.mark.parametrize("name", LASTING)
 def test_an_attack_works_as_little_from_a_class_whose_runner_is_a_new_python(stage, name):
     _setup, found = stage
     expected = "OPEN" if name in LEFT_OPEN[found["level"]] else "BLOCKED"
     assert found["classes"][name].startswith(expected)
+
+
+@pytest.mark.parametrize("place", hooks.PLACES)
+@pytest.mark.parametrize("name", LASTING)
+def test_an_attack_works_unprotected_and_as_little_from_hooks(stage, name, place):
+    setup, found = stage
+    alone, confined = found["hooks"][place][name]["unprotected"], found["hooks"][place][name]["runner"]
+    if name not in CLOSED_BEFORE[setup]:
+        assert alone.startswith("OPEN"), "the control does not show the attack"
+    assert confined.startswith("OPEN" if name in LEFT_OPEN[found["level"]] else "BLOCKED"), confined
+
+
+@pytest.mark.parametrize("name", sorted(ENDING))
+def test_hooks_that_end_their_runner_end_nothing_else(stage, name):
+    _setup, found = stage
+    assert found["hooks"]["preprocess"][name]["runner"].startswith(OTHERWISE[name][1])
 
 
 @pytest.mark.parametrize("name", places.BODIES)

@@ -34,6 +34,7 @@ from modelkeep.plugins.runners.sklearn.conversion import compiled
 from modelkeep.worker.compilation import Compiler
 from modelkeep.worker.drawn import drawn
 from modelkeep.worker.inspection import InspectionRequest, RunnerInspector
+from modelkeep.worker.trial import speed_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -103,6 +104,7 @@ def used(found):
     assert compilation.latency_ms.keys() == found.report.latency_ms.keys() == {"1", "64"}
     assert all(compilation.latency_ms[rows] < taken for rows, taken in found.report.latency_ms.items())
     assert found.report.cost_ms == compilation.latency_ms
+    assert compilation.speed == speed_of(compilation.latency_ms, found.report.latency_ms) > 1
     return compilation
 
 
@@ -110,6 +112,7 @@ def unused(found):
     assert not found.report.compiled.used
     assert found.compiled is None
     assert found.report.cost_ms == found.report.latency_ms
+    assert found.report.compiled.speed == 0
     return found.report.compiled.reason
 
 

@@ -25,6 +25,22 @@ def test_a_push_says_what_became_of_it_and_what_to_do_next(command, file):
     assert done.err.splitlines()[-1] == "going into service ..."
 
 
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        ({"used": True, "speed": 142.37}, "yes, 142.4 times as fast; the same on 400 rows"),
+        ({"used": True, "speed": 0.0}, "yes; the same on 400 rows"),
+        ({"used": True}, "yes; the same on 400 rows"),  # a report of before, from a server of before
+        ({"used": False, "reason": "It is not faster.", "speed": 0.0}, "no: It is not faster."),
+    ],
+)
+def test_a_version_says_how_much_faster_its_compiled_form_is(command, standin, pushed, seen, words):
+    standin.versions["churn"][0]["report"]["compiled"] = {"rows_compared": 400, "reason": "", **seen}
+    assert [line.split(maxsplit=1)[1] for line in command("versions", "churn", 1).out.splitlines() if "compiled" in line] == [
+        words
+    ]
+
+
 def test_everything_that_goes_with_a_model_is_sent(command, standin, file, tmp_path):
     (tmp_path / "rows.csv").write_text("a\n1\n")
     (tmp_path / "names.txt").write_text("x\ny\n")

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelkeep.contracts.report import Candidate
-from modelkeep.worker.optimisation import WAYS, WORTH_IT, Goal, choice, objection, per_row, ways
+from modelkeep.worker.optimisation import WAYS, WORTH_IT, Goal, choice, objection, ways
 from modelkeep.worker.processor import Processor
+from modelkeep.worker.trial import per_row, speed_of
 
 ALL = frozenset({"onnx", "openvino"})
 CORES = len(os.sched_getaffinity(0))
@@ -43,6 +44,7 @@ def test_the_fastest_of_those_that_nothing_speaks_against_is_chosen(candidates, 
 def test_time_is_counted_by_the_row():
     assert per_row({"1": 2.0, "64": 64.0}) == 1.5
     assert per_row({}) == float("inf")
+    assert speed_of({"1": 0.5, "64": 16.0}, before_ms={"1": 2.0, "64": 64.0}) == 4.0
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from modelkeep.api.schemas.wire import Answer
 
 
 class EntryAnswer(Answer):
-    """One change."""
+    """One change. While a lower lock-down is accepted and in force, `details` of all have it as `sandbox_accepted`."""
 
     id: str
     at: datetime

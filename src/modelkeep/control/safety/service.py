@@ -1,14 +1,26 @@
 """The switches of an installation: who may set them, and what is written down when they do."""
 
+from modelkeep.contracts import confinement
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.snapshot import Scope
-from modelkeep.control.audit.service import Audit
+from modelkeep.control.audit.service import Audit, Circumstances
 from modelkeep.control.safety import store
 from modelkeep.control.safety.events import SandboxAccepted
 from modelkeep.control.safety.rules import CODE_FORMATS, SANDBOX, Accepted, Safety, Switch, check_acceptable, check_reason
 from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Database, Transaction
 from modelkeep.infra.events import Events
+
+
+def lower_lock_down(acceptable: str) -> Circumstances:
+    """Return what audit entries say of the level that an administrator accepts, while it is in force on this machine."""
+
+    async def noted(tx: Transaction) -> dict[str, str]:
+        accepted = (await store.load(tx)).accepted
+        level = confinement.in_force(accepted, confinement.level(acceptable))
+        return {} if level is None else {"sandbox_accepted": level.short}
+
+    return noted
 
 
 class Switches:

@@ -26,7 +26,7 @@ def answers(estimator: Any) -> "tuple[str, tuple[TensorSpec, ...], Callable[[Any
         return "transformer", (TensorSpec("values", Dtype.FP64, (-1, -1)),), _transform
     if not hasattr(estimator, "__sklearn_tags__"):
         return "", (TensorSpec("output", Dtype.FP64, (-1,)),), lambda model, rows: {"output": _dense(model.predict(rows))}
-    if is_classifier(estimator):
+    if is_classifier(estimator) and not _is_plain_catboost(estimator):
         return _classifier(estimator)
     if is_outlier_detector(estimator):
         specs = (TensorSpec("label", Dtype.INT64, (-1,)), TensorSpec("score", Dtype.FP64, (-1,)))
@@ -55,6 +55,11 @@ def _classifier(estimator: Any) -> "tuple[str, tuple[TensorSpec, ...], Callable[
     probabilities = tuple(_probability(name, known) for name, known in zip(names, every, strict=True))
     answer = _by_probabilities if not many and _says_the_likeliest(estimator) else _label_and_probabilities
     return "classifier", (label, *probabilities), answer
+
+
+def _is_plain_catboost(estimator: Any) -> bool:  # noqa: ANN401 - any object
+    """Whether it is CatBoost's own class, whose predict() answers raw scores, whatever its tags say it was trained for."""
+    return (type(estimator).__module__, type(estimator).__name__) == ("catboost.core", "CatBoost")
 
 
 def _probability(name: str, classes: Any) -> TensorSpec:  # noqa: ANN401 - an array, or None

@@ -140,6 +140,9 @@ def _must_predict(estimator: Any) -> None:  # noqa: ANN401 - any object
         raise CannotLoad(Reason.NOT_A_MODEL, f"The file holds the class {estimator.__name__}, not a fitted object of it.")
     if not _can_predict(estimator):
         raise CannotLoad(Reason.NOT_A_MODEL, f"The file holds {kind_of(estimator)}, which has no predict().{_hint(estimator)}")
+    if (type(estimator).__module__, type(estimator).__name__) == ("xgboost.core", "Booster"):
+        saved = "Save it with save_model('model.ubj') and upload that file."
+        raise CannotLoad(Reason.NOT_A_MODEL, f"The file holds XGBoost's Booster, whose predict() takes no rows. {saved}")
     from sklearn.base import BaseEstimator
     from sklearn.exceptions import NotFittedError
     from sklearn.utils.validation import check_is_fitted
