@@ -117,6 +117,8 @@ class Batcher:
         self._run_s = 0.0
         self._busy_s = 0.0
         self.runs = 0
+        self.reading = 0
+        """How many calls will be queued here once a thread has read them."""
 
     # ---- what others see
 
@@ -137,8 +139,8 @@ class Batcher:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits and nothing runs."""
-        return not self._flights and not self.waiting
+        """Whether nothing waits, nothing runs, and nothing is read that will."""
+        return not self._flights and not self.waiting and not self.reading
 
     @property
     def waiting(self) -> int:

@@ -20,6 +20,7 @@ from fixtures.large import Watched
 from modelkeep.contracts.errors import ModelkeepError
 from modelkeep.contracts.signature import DATETIME, EXACT, FLOATS, Dtype, Signature, TensorSpec
 from modelkeep.contracts.snapshot import DeploymentSettings, Recording, ServedKey
+from modelkeep.sandbox import control
 from modelkeep.serving import csv_rows, matrix
 from modelkeep.serving.calls import Call, Run, Share
 from modelkeep.serving.codec import PIECE, values_of
@@ -182,8 +183,7 @@ async def test_more_than_may_wait_is_refused_at_once(open_house) -> None:
     assert (await house.client.post(PREDICT, json=SMALL)).status_code == 200
     house.large.gate.set()
     assert {(await one).status_code for one in taken} <= {200, 503}
-    while house.large._held:
-        await asyncio.sleep(0)
+    await all_done(house)
     assert (await house.client.post(PREDICT, content=body)).status_code == 200  # one alone may hold as much as it needs
 
 
@@ -195,6 +195,49 @@ async def test_the_deadline_of_a_large_body_passes_while_it_waits(house) -> None
     assert house.router.find("m").underway.count == 0
     house.large.gate.set()
     assert (await house.client.post(PREDICT, json=SMALL)).status_code == 200
+    await all_done(house)
+
+
+async def all_done(house) -> None:
+    """Wait until nothing large is read or written; then no version is kept for it."""
+    while house.large._held:
+        await asyncio.sleep(0)
+    assert all(served.batcher.idle for served in house.router.pool.all())
+
+
+@pytest.mark.parametrize("named", [None, "live"])
+async def test_a_version_that_is_replaced_while_a_large_body_is_read_stays_until_it_has_answered(
+    house, named: str | None
+) -> None:
+    """Of a promotion and of an alias that moves; the supervisor ends the runners of what is not wanted any more."""
+
+    async def replaced_by(number: int) -> None:
+        if named is None:
+            await house.serve("m", number=number)
+        else:
+            await house.alias("m", named, number)
+        assert house.router.find("m", named).number == str(number)
+
+    def wanted() -> set[str]:
+        want = next(message for message in reversed(house.sent) if isinstance(message, control.Want))
+        return {one.spec.version_id for one in want.specs}
+
+    await house.serve("m")
+    await replaced_by(2)
+    house.large.gate.clear()
+    headers = {} if named is None else {"x-modelkeep-version": named}
+    large = asyncio.create_task(house.client.post(PREDICT, content=as_json(inputs=ROWS.tolist()), headers=headers))
+    while not house.large._held:
+        await asyncio.sleep(0)
+    await replaced_by(3)
+    if "m-2" not in wanted():
+        house.router.pool.take(control.Leave("m-2"), [])
+    house.large.gate.set()
+    answer = await asyncio.wait_for(large, 10)
+    assert (answer.status_code, answer.headers.get("x-model-version")) == (200, "2")
+    await all_done(house)
+    house.router.tend()
+    assert "m-2" not in wanted()
 
 
 class Told:
@@ -234,8 +277,7 @@ async def test_the_body_of_whoever_has_left_is_not_read(house) -> None:
     one.gone()
     assert isinstance(await one.answer, ClientGone)
     house.large.gate.set()
-    while house.large._held:
-        await asyncio.sleep(0)
+    await all_done(house)
     assert one.threads == []
 
 
@@ -244,6 +286,7 @@ async def test_what_breaks_in_a_thread_is_told(house) -> None:
     answer = await Told(house, breaks=True).answer
     assert isinstance(answer, ZeroDivisionError)
     assert house.router.find("m").underway.count == 0
+    await all_done(house)
 
 
 async def test_work_is_bounded_by_its_bytes() -> None:
