@@ -162,9 +162,9 @@ class Engine:
         if call.done:
             return
         read(call)
+        self._recorder.prepare(call)  # of the numbers that were sent, before they are rounded to the model's datatype
         if isinstance(call.payload, Matrix):
             call.ask(call.payload.tensors(), call.write)
-        self._recorder.prepare(call)
 
     def _queue(self, call: Call, error: Exception | None) -> None:
         """Queue a call whose rows have been read, or refuse it with what was wrong with them."""

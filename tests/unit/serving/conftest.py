@@ -277,7 +277,7 @@ async def house(open_house: Callable[..., House]) -> House:
     return open_house()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def refuse() -> type[Refused]:
     """What a fake model raises to fail a run."""
     return Refused
