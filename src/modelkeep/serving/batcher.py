@@ -27,7 +27,7 @@ from modelkeep.contracts.errors import (
 from modelkeep.sandbox import frames
 from modelkeep.sandbox.connection import RunnerConnection, RunnerGone
 from modelkeep.serving.calls import Call, Run, together, written
-from modelkeep.serving.large import LARGE_ANSWER, Large
+from modelkeep.serving.large import LARGE_ANSWER, AnswerNotWritten, Large, TooMuchAtOnce
 from modelkeep.serving.modes import Plan
 
 if TYPE_CHECKING:
@@ -409,9 +409,8 @@ class Batcher:
         run.large = True
         try:
             self._large.do(run.size * _BYTES_A_VALUE, lambda: written(batch, run), lambda done: self._tell_large(done, run))
-        except Overloaded as error:
-            for call in batch:
-                call.fail(_again(error))
+        except TooMuchAtOnce:
+            self._tell([(call, AnswerNotWritten(retry_after_s=1)) for call in batch if not call.done], run)
 
     def _tell_large(self, finished: Finished | Exception, run: Run) -> None:
         """Tell the answers that a thread has written to those who still wait for theirs."""

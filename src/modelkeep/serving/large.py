@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from modelkeep.contracts.errors import Overloaded
+from modelkeep.contracts.errors import Overloaded, Unavailable
 
 LARGE: Final = 256 * 1024
 """Bytes beyond which a body is read in a thread. One of this length holds the loop for 3 to 30 ms; to hand a shorter one over,
@@ -36,6 +36,12 @@ class TooMuchAtOnce(Overloaded):
     """Large requests and answers of as many bytes as may wait are being read and written: try again soon."""
 
     code = "large_requests"
+
+
+class AnswerNotWritten(Unavailable):
+    """The model ran, but as much of large answers as may wait is being written: ask for fewer rows, or try again soon."""
+
+    code = "large_answers"
 
 
 class Large:

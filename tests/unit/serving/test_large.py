@@ -8,6 +8,7 @@ import math
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -185,6 +186,29 @@ async def test_more_than_may_wait_is_refused_at_once(open_house) -> None:
     assert {(await one).status_code for one in taken} <= {200, 503}
     await all_done(house)
     assert (await house.client.post(PREDICT, content=body)).status_code == 200  # one alone may hold as much as it needs
+
+
+async def test_an_answer_that_ran_and_cannot_be_written_is_told_counted_and_kept_as_such(house) -> None:
+    await house.serve("m")
+    large, small = (npy(ROWS[:rows]) for rows in (LARGE_ANSWER // 3 + 1, 1))
+    assert len(large) <= LARGE
+    house.large.gate.clear()
+    house.large.do(1 << 31, lambda: None, lambda _done: None)
+    ask = partial(house.client.post, "/invocations", headers={"content-type": "application/x-npy"})
+    refused = await ask(content=large)
+    assert (refused.status_code, refused.json()["error_code"]) == (503, "TEMPORARILY_UNAVAILABLE")
+    assert "retry-after" in refused.headers
+    (record,) = house.records
+    assert (record.outcome, record.code, record.status, record.inputs) == ("error", "large_answers", 503, large)
+    text = house.metrics.text().decode()
+    labels = '{deployment="m",version="1",outcome="error"}'
+    assert f"modelkeep_predictions_total{labels} 1" in text
+    assert 'modelkeep_batch_requests_count{deployment="m"} 1' in text
+    assert "modelkeep_queue_rejected_total{" not in text
+    assert house.metrics.statistics.of([("m", "1")])[0].failed == 1
+    assert (await ask(content=small)).status_code == 200
+    house.large.gate.set()
+    await all_done(house)
 
 
 async def test_the_deadline_of_a_large_body_passes_while_it_waits(house) -> None:
