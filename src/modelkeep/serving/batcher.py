@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -403,12 +404,14 @@ class Batcher:
 
     def _share(self, batch: list[Call], run: Run) -> None:
         """Give everyone in a run its answer. Where one of them is large, a thread writes the run's answers."""
-        if run.size <= LARGE_ANSWER or run.size * max(one.rows for one in batch) // run.rows <= LARGE_ANSWER:
+        if run.size <= LARGE_ANSWER or run.size * (most := max(batch, key=attrgetter("rows"))).rows // run.rows <= LARGE_ANSWER:
             self._tell(written(batch, run), run)
             return
         run.large = True
         try:
-            self._large.do(run.size * _BYTES_A_VALUE, lambda: written(batch, run), lambda done: self._tell_large(done, run))
+            self._large.do(
+                most.owner, run.size * _BYTES_A_VALUE, lambda: written(batch, run), lambda done: self._tell_large(done, run)
+            )
         except TooMuchAtOnce:
             self._tell([(call, AnswerNotWritten(retry_after_s=1)) for call in batch if not call.done], run)
 

@@ -154,7 +154,7 @@ class Engine:
         """Have the call's rows read in a thread, then queue it; its deadline passes and its caller leaves meanwhile as ever."""
         self._deadlines.add(call)
         request.when_gone(lambda: _leave(call))
-        self._large.do(len(call.body), lambda: self._read_large(call, read), lambda error: self._queue(call, error))
+        self._large.do(call.owner, len(call.body), lambda: self._read_large(call, read), lambda error: self._queue(call, error))
         call.route.served.batcher.reading += 1
 
     def _read_large(self, call: Call, read: Read) -> None:

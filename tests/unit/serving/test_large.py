@@ -182,6 +182,9 @@ async def test_more_than_may_wait_is_refused_at_once(open_house) -> None:
     assert (refused.status_code, refused.json()["code"]) == (503, "large_requests")
     assert "retry-after" in refused.headers
     assert (await house.client.post(PREDICT, json=SMALL)).status_code == 200
+    taken.append(asyncio.create_task(house.client.post(PREDICT, content=body, headers={"x-api-key": "predict"})))
+    while house.large._held < 3 * len(body):  # another key's is taken
+        await asyncio.sleep(0)
     house.large.gate.set()
     assert {(await one).status_code for one in taken} <= {200, 503}
     await all_done(house)
@@ -193,7 +196,7 @@ async def test_an_answer_that_ran_and_cannot_be_written_is_told_counted_and_kept
     large, small = (npy(ROWS[:rows]) for rows in (LARGE_ANSWER // 3 + 1, 1))
     assert len(large) <= LARGE
     house.large.gate.clear()
-    house.large.do(1 << 31, lambda: None, lambda _done: None)
+    house.large.do("all", 1 << 30, lambda: None, lambda _done: None)  # as much as may wait, by the key that asks
     ask = partial(house.client.post, "/invocations", headers={"content-type": "application/x-npy"})
     refused = await ask(content=large)
     assert (refused.status_code, refused.json()["error_code"]) == (503, "TEMPORARILY_UNAVAILABLE")
@@ -207,7 +210,11 @@ async def test_an_answer_that_ran_and_cannot_be_written_is_told_counted_and_kept
     assert "modelkeep_queue_rejected_total{" not in text
     assert house.metrics.statistics.of([("m", "1")])[0].failed == 1
     assert (await ask(content=small)).status_code == 200
+    other = asyncio.create_task(ask(content=large, headers={**ask.keywords["headers"], "x-api-key": "predict"}))
+    while house.large._held == 1 << 30:  # another key's answer is taken
+        await asyncio.sleep(0)
     house.large.gate.set()
+    assert (await other).status_code == 200
     await all_done(house)
 
 
@@ -313,21 +320,74 @@ async def test_what_breaks_in_a_thread_is_told(house) -> None:
     await all_done(house)
 
 
+class Watching:
+    """What is done large, one at a time, held up by a gate; and whose was done, in turn."""
+
+    def __init__(self, large: Large) -> None:
+        self.large = large
+        self.done: list[str] = []
+        self.asked = 0
+        self.gate = threading.Event()
+
+    def do(self, owner: str, size: int = 1) -> None:
+        def heard(result: object) -> None:
+            assert result is True
+            self.done.append(owner)
+
+        self.large.do(owner, size, lambda: self.gate.wait(30), heard)
+        self.asked += 1
+
+    def refuses(self, owner: str, size: int) -> None:
+        with pytest.raises(TooMuchAtOnce):
+            self.do(owner, size)
+
+    async def end(self) -> None:
+        self.gate.set()
+        while len(self.done) < self.asked:
+            await asyncio.sleep(0)
+        assert not self.large._holders
+        assert not self.large._waiting
+
+
 async def test_work_is_bounded_by_its_bytes() -> None:
-    large = Large(most_bytes=10)
-    heard: list[object] = []
-    gate = threading.Event()
-    large.do(11, gate.wait, heard.append)
-    with pytest.raises(TooMuchAtOnce):
-        large.do(1, gate.wait, heard.append)
-    gate.set()
-    while not heard:
-        await asyncio.sleep(0)
-    large.do(10, lambda: 1 // 0, heard.append)
-    while len(heard) < 2:
-        await asyncio.sleep(0)
-    assert heard[0] is True
-    assert isinstance(heard[1], ZeroDivisionError)
+    one = Watching(Large(most_bytes=10))
+    one.do("a", 11)
+    one.refuses("a", 1)
+    await one.end()
+    one.do("a", 10)
+    await one.end()
+
+
+async def test_what_fails_in_a_thread_is_told() -> None:
+    large, told = Large(), asyncio.get_running_loop().create_future()
+    large.do("a", 1, lambda: 1 // 0, told.set_result)
+    assert isinstance(await told, ZeroDivisionError)
+    assert not large._held
+
+
+async def test_callers_take_turns_at_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelkeep.serving.large._THREADS", 1)
+    one = Watching(Large())
+    for owner in ("a", "a", "a", "a", "b", "b", "c"):
+        one.do(owner)
+        while one.asked == 1 and one.large._waiting:  # until the first one is under way
+            await asyncio.sleep(0)
+    await one.end()
+    assert one.done == ["a", "a", "b", "c", "a", "b", "a"]
+
+
+async def test_where_one_caller_holds_all_others_are_taken_by_their_share() -> None:
+    one = Watching(Large(most_bytes=10))
+    one.do("a", 6)
+    one.do("a", 4)
+    one.refuses("a", 1)
+    one.do("b", 4)
+    one.do("b", 1)
+    one.refuses("b", 1)
+    one.do("c", 4)
+    one.refuses("d", 2)  # twice the bound is held
+    one.do("d", 1)
+    await one.end()
 
 
 # ---- piece by piece
