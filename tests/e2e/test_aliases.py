@@ -19,6 +19,7 @@ from modelkeep.client import Client, ModelkeepError, NotFound
 
 Command = Callable[..., tuple[int, str, str]]
 ROW = [[1.0, 2.0]]
+MANY = 40_000  # rows, which are read and answered in threads
 NAME = "named"
 
 
@@ -52,10 +53,10 @@ def push(client: Client, folder: Path, name: str, factor: int) -> None:
     client.push(file, name)
 
 
-def answered(client: Client, version: int | str | None = None) -> int:
+def answered(client: Client, version: int | str | None = None, rows: int = 1) -> int:
     """The version that answered, which its answer shows."""
-    found = client.predict(NAME, ROW, version=version)
-    assert np.asarray(found.outputs["y"]).tolist() == [[1.0 * found.version, 2.0 * found.version]]
+    found = client.predict(NAME, ROW * rows, version=version)
+    assert np.asarray(found.outputs["y"]).tolist() == [[1.0 * found.version, 2.0 * found.version]] * rows
     return found.version
 
 
@@ -105,14 +106,14 @@ def test_versions_are_asked_by_alias_and_number_through_every_door(house: Instal
 
 
 class Load:
-    """Threads that ask by alias without a pause, and what they were told."""
+    """Threads that ask by alias without a pause, one of them for very much, and what they were told."""
 
     def __init__(self, house: Installation) -> None:
         self._house = house
         self._stop = threading.Event()
         self.answers: list[int] = []
         self.failures: list[str] = []
-        self._threads = [threading.Thread(target=self._ask) for _ in range(3)]
+        self._threads = [threading.Thread(target=self._ask, args=(rows,)) for rows in (1, 1, MANY)]
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -124,11 +125,11 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def _ask(self) -> None:
+    def _ask(self, rows: int) -> None:
         with self._house.client() as client:
             while not self._stop.is_set():
                 try:
-                    self.answers.append(answered(client, "live"))
+                    self.answers.append(answered(client, "live", rows))
                 except (ModelkeepError, AssertionError) as error:
                     self.failures.append(f"{type(error).__name__}: {error}")
                     self._stop.wait(0.02)

@@ -128,11 +128,13 @@ class Tally:
         return [values for name, values in self._first if name == family.name and values != family.other(values)]
 
     def replace(self, family: Family, old: Labels, new: Labels) -> int:
-        """Give the cells of one series to another, which begins at zero; -1 where it cannot be written down any more."""
+        """Give the cells of one series to another, which begins at zero; -1, and all stays, where it cannot be written down."""
         first = self._first[family.name, old]
-        self.cells[first : first + family.width] = memoryview(array("d", bytes(family.width * _CELL)))
-        if not self._append(family, new, first, _KEPT_BYTES):
+        entry = self._entry(family, new, first, _KEPT_BYTES)
+        if entry is None:
             return -1
+        self.cells[first : first + family.width] = memoryview(array("d", bytes(family.width * _CELL)))
+        self._append(entry)
         del self._first[family.name, old]
         self._first[family.name, new] = first
         return first
@@ -228,21 +230,23 @@ class Tally:
     def _add(self, family: Family, values: Labels, keep_cells: int, keep_bytes: int) -> int:
         """Append a directory entry; -1 when only what is kept for "other" is left."""
         first = self._next
-        if first + family.width + keep_cells > _CELLS or not self._append(family, values, first, keep_bytes):
+        entry = self._entry(family, values, first, keep_bytes)
+        if entry is None or first + family.width + keep_cells > _CELLS:
             return -1
+        self._append(entry)
         self._next += family.width
         self._first[family.name, values] = first
         return first
 
-    def _append(self, family: Family, values: Labels, first: int, keep_bytes: int) -> bool:
-        """Write into the directory that these cells are this series'; False where there is no room for that."""
+    def _entry(self, family: Family, values: Labels, first: int, keep_bytes: int) -> bytes | None:
+        """Return the directory entry by which these cells are this series'; None where there is no room for it."""
         payload = msgspec.msgpack.encode((self.families.index(family), first, *values))
         entry = _FRAME.pack(len(payload), crc32(payload, len(payload))) + payload
-        if len(entry) > _LONGEST_ENTRY or self._end + len(entry) + keep_bytes > _SIZE:
-            return False
+        return None if len(entry) > _LONGEST_ENTRY or self._end + len(entry) + keep_bytes > _SIZE else entry
+
+    def _append(self, entry: bytes) -> None:
         self.map[self._end : self._end + len(entry)] = entry
         self._end += len(entry)
-        return True
 
 
 class Followed:

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -27,7 +28,7 @@ from modelkeep.contracts.errors import (
 from modelkeep.sandbox import frames
 from modelkeep.sandbox.connection import RunnerConnection, RunnerGone
 from modelkeep.serving.calls import Call, Run, together, written
-from modelkeep.serving.large import LARGE_ANSWER, Large
+from modelkeep.serving.large import LARGE_ANSWER, AnswerNotWritten, Large, TooMuchAtOnce
 from modelkeep.serving.modes import Plan
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ class Batcher:
         self._run_s = 0.0
         self._busy_s = 0.0
         self.runs = 0
+        self.reading = 0
+        """How many calls will be queued here once a thread has read them."""
 
     # ---- what others see
 
@@ -137,8 +140,8 @@ class Batcher:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits and nothing runs."""
-        return not self._flights and not self.waiting
+        """Whether nothing waits, nothing runs, and nothing is read that will."""
+        return not self._flights and not self.waiting and not self.reading
 
     @property
     def waiting(self) -> int:
@@ -401,15 +404,16 @@ class Batcher:
 
     def _share(self, batch: list[Call], run: Run) -> None:
         """Give everyone in a run its answer. Where one of them is large, a thread writes the run's answers."""
-        if run.size <= LARGE_ANSWER or run.size * max(one.rows for one in batch) // run.rows <= LARGE_ANSWER:
+        if run.size <= LARGE_ANSWER or run.size * (most := max(batch, key=attrgetter("rows"))).rows // run.rows <= LARGE_ANSWER:
             self._tell(written(batch, run), run)
             return
         run.large = True
         try:
-            self._large.do(run.size * _BYTES_A_VALUE, lambda: written(batch, run), lambda done: self._tell_large(done, run))
-        except Overloaded as error:
-            for call in batch:
-                call.fail(_again(error))
+            self._large.do(
+                most.owner, run.size * _BYTES_A_VALUE, lambda: written(batch, run), lambda done: self._tell_large(done, run)
+            )
+        except TooMuchAtOnce:
+            self._tell([(call, AnswerNotWritten(retry_after_s=1)) for call in batch if not call.done], run)
 
     def _tell_large(self, finished: Finished | Exception, run: Run) -> None:
         """Tell the answers that a thread has written to those who still wait for theirs."""

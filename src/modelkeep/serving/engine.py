@@ -154,19 +154,22 @@ class Engine:
         """Have the call's rows read in a thread, then queue it; its deadline passes and its caller leaves meanwhile as ever."""
         self._deadlines.add(call)
         request.when_gone(lambda: _leave(call))
-        self._large.do(len(call.body), lambda: self._read_large(call, read), lambda error: self._queue(call, error))
+        self._large.do(call.owner, len(call.body), lambda: self._read_large(call, read), lambda error: self._queue(call, error))
+        call.route.served.batcher.reading += 1
 
     def _read_large(self, call: Call, read: Read) -> None:
         """Read a call's rows in a thread, unless nobody waits for it any more; leave the event loop nothing to convert."""
         if call.done:
             return
         read(call)
+        self._recorder.prepare(call)  # of the numbers that were sent, before they are rounded to the model's datatype
         if isinstance(call.payload, Matrix):
             call.ask(call.payload.tensors(), call.write)
-        self._recorder.prepare(call)
 
     def _queue(self, call: Call, error: Exception | None) -> None:
         """Queue a call whose rows have been read, or refuse it with what was wrong with them."""
+        batcher = call.route.served.batcher
+        batcher.reading -= 1
         if call.done:
             return
         if error is not None:
@@ -175,7 +178,7 @@ class Engine:
         try:
             self._deadlines.discard(call)
             self._deadlines.add(call)  # what was read may have brought it forward
-            call.route.served.batcher.submit(call)
+            batcher.submit(call)
         except Exception as refusal:  # noqa: BLE001 - told, and logged where it is our fault
             call.fail(refusal)
 

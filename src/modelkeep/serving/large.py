@@ -6,16 +6,18 @@ turns come late by some milliseconds, at worst by 50: the longest single step, i
 same holds for answers. Few threads are enough: they share the interpreter, and a large body gains nothing by a third.
 
 What waits here is bounded by its bytes. Whoever would go beyond is refused at once; whose deadline has passed, or who has left,
-is passed over.
+is passed over. Callers take turns: one that sends much waits behind itself, and is refused before the others are.
 """
 
 import asyncio
 import contextlib
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Final, TypeVar
 
-from modelkeep.contracts.errors import Overloaded
+from modelkeep.contracts.errors import Overloaded, Unavailable
 
 LARGE: Final = 256 * 1024
 """Bytes beyond which a body is read in a thread. One of this length holds the loop for 3 to 30 ms; to hand a shorter one over,
@@ -38,31 +40,68 @@ class TooMuchAtOnce(Overloaded):
     code = "large_requests"
 
 
+class AnswerNotWritten(Unavailable):
+    """The model ran, but as much of large answers as may wait is being written: ask for fewer rows, or try again soon."""
+
+    code = "large_answers"
+
+
 class Large:
-    """Does what takes long, two at a time. `most_bytes` may be held by all of it; one thing alone may hold more."""
+    """Does what takes long, two at a time, each caller's in turn; a caller is a key.
+
+    `most_bytes` may be held by all of it, and one thing alone may hold more. Beyond that whoever holds less than its share is
+    taken yet, up to twice as much in all.
+    """
 
     def __init__(self, *, most_bytes: int = _MOST_BYTES) -> None:
         self._threads = ThreadPoolExecutor(_THREADS, "large")
         self._most_bytes = most_bytes
-        self._held = 0
+        self._holders: Counter[str] = Counter()
+        self._lock = Lock()
+        self._waiting: OrderedDict[str, deque[Callable[[], None]]] = OrderedDict()
 
-    def do(self, size: int, work: Callable[[], T], then: Callable[[T | Exception], None]) -> None:
+    def do(self, owner: str, size: int, work: Callable[[], T], then: Callable[[T | Exception], None]) -> None:
         """Have `work` done in a thread, and `then` told its result or its error in the event loop; raises `TooMuchAtOnce`."""
-        if self._held and self._held + size > self._most_bytes:
+        if not self._has_room(owner, size):
             raise TooMuchAtOnce(retry_after_s=1)
-        self._held += size
+        self._holders[owner] += size
         loop = asyncio.get_running_loop()
 
-        def done(job: Future[T]) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever waited
-                loop.call_soon_threadsafe(told, job)
-
-        def told(job: Future[T]) -> None:
-            self._held -= size
+        def job() -> None:
             try:
-                result: T | Exception = job.result()
+                result: T | Exception = work()
             except Exception as error:  # noqa: BLE001 - told
                 result = error
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+                loop.call_soon_threadsafe(told, result)
+
+        def told(result: T | Exception) -> None:
+            self._holders[owner] -= size
+            if not self._holders[owner]:
+                del self._holders[owner]
             then(result)
 
-        self._threads.submit(work).add_done_callback(done)
+        with self._lock:
+            self._waiting.setdefault(owner, deque()).append(job)
+        self._threads.submit(self._next)
+
+    @property
+    def _held(self) -> int:
+        return self._holders.total()
+
+    def _has_room(self, owner: str, size: int) -> bool:
+        held, mine = self._held, self._holders[owner]
+        if not held or held + size <= self._most_bytes:
+            return True
+        if held + size > 2 * self._most_bytes:
+            return False
+        return not mine or (mine + size) * len(self._holders) <= self._most_bytes
+
+    def _next(self) -> None:
+        """Do, in a thread, what is next: the first that waits of the caller whose turn it is."""
+        with self._lock:
+            owner, mine = self._waiting.popitem(last=False)
+            job = mine.popleft()
+            if mine:
+                self._waiting[owner] = mine
+        job()

@@ -68,6 +68,7 @@ class Recorder:
         if self._spool is None or call.route.plain or not recording.enabled:
             return
         inputs, write = self._kept(call.body, recording, recording.inputs, call, None), call.write
+        call.kept = (*inputs, None, "")
 
         def written(call: Call, share: Share) -> "Response":
             response = write(call, share)
@@ -82,7 +83,7 @@ class Recorder:
         if self._spool is None or not recording.enabled:
             return
         version = call.route.served.version
-        inputs, note = self._kept(call.body, recording, recording.inputs, call, None)
+        inputs, note = call.kept[:2] if call.kept else self._kept(call.body, recording, recording.inputs, call, None)
         record = PredictionRecord(
             call.id,
             time.time(),

@@ -139,7 +139,7 @@ class Statistics:
             old = next((whose for whose in self._tally.labels(VERSIONS) if whose not in served), None)
             if old is not None:
                 first = self._tally.replace(VERSIONS, old, holder.whose)
-                if old in self._holders:
+                if first >= 0 and old in self._holders:
                     self._holders.pop(old).lose()
         self._holders[holder.whose] = holder
         return first if first >= 0 else self._tally.series(VERSIONS, holder.whose)

@@ -199,9 +199,9 @@ class House:
         return version_id
 
     async def connect(self, version_id: str, compute: Compute = sums) -> None:
-        """Bring a runner of this version up, as the supervisor does."""
+        """Bring a runner of this version up, named as the version, as the supervisor does."""
         near, far = socket.socketpair()
-        self.router.pool.take(control.Connected("runner", os.getpid(), version_id), [near.detach()])
+        self.router.pool.take(control.Connected(version_id, os.getpid(), version_id), [near.detach()])
         task = asyncio.create_task(self._run(far, version_id, compute))
         self._runners.add(task)
         served = self.router.pool.get(version_id)
@@ -277,7 +277,7 @@ async def house(open_house: Callable[..., House]) -> House:
     return open_house()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def refuse() -> type[Refused]:
     """What a fake model raises to fail a run."""
     return Refused

@@ -8,6 +8,7 @@ import math
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from fixtures.large import Watched
 from modelkeep.contracts.errors import ModelkeepError
 from modelkeep.contracts.signature import DATETIME, EXACT, FLOATS, Dtype, Signature, TensorSpec
 from modelkeep.contracts.snapshot import DeploymentSettings, Recording, ServedKey
+from modelkeep.sandbox import control
 from modelkeep.serving import csv_rows, matrix
 from modelkeep.serving.calls import Call, Run, Share
 from modelkeep.serving.codec import PIECE, values_of
@@ -180,11 +182,40 @@ async def test_more_than_may_wait_is_refused_at_once(open_house) -> None:
     assert (refused.status_code, refused.json()["code"]) == (503, "large_requests")
     assert "retry-after" in refused.headers
     assert (await house.client.post(PREDICT, json=SMALL)).status_code == 200
+    taken.append(asyncio.create_task(house.client.post(PREDICT, content=body, headers={"x-api-key": "predict"})))
+    while house.large._held < 3 * len(body):  # another key's is taken
+        await asyncio.sleep(0)
     house.large.gate.set()
     assert {(await one).status_code for one in taken} <= {200, 503}
-    while house.large._held:
-        await asyncio.sleep(0)
+    await all_done(house)
     assert (await house.client.post(PREDICT, content=body)).status_code == 200  # one alone may hold as much as it needs
+
+
+async def test_an_answer_that_ran_and_cannot_be_written_is_told_counted_and_kept_as_such(house) -> None:
+    await house.serve("m")
+    large, small = (npy(ROWS[:rows]) for rows in (LARGE_ANSWER // 3 + 1, 1))
+    assert len(large) <= LARGE
+    house.large.gate.clear()
+    house.large.do("all", 1 << 30, lambda: None, lambda _done: None)  # as much as may wait, by the key that asks
+    ask = partial(house.client.post, "/invocations", headers={"content-type": "application/x-npy"})
+    refused = await ask(content=large)
+    assert (refused.status_code, refused.json()["error_code"]) == (503, "TEMPORARILY_UNAVAILABLE")
+    assert "retry-after" in refused.headers
+    (record,) = house.records
+    assert (record.outcome, record.code, record.status, record.inputs) == ("error", "large_answers", 503, large)
+    text = house.metrics.text().decode()
+    labels = '{deployment="m",version="1",outcome="error"}'
+    assert f"modelkeep_predictions_total{labels} 1" in text
+    assert 'modelkeep_batch_requests_count{deployment="m"} 1' in text
+    assert "modelkeep_queue_rejected_total{" not in text
+    assert house.metrics.statistics.of([("m", "1")])[0].failed == 1
+    assert (await ask(content=small)).status_code == 200
+    other = asyncio.create_task(ask(content=large, headers={**ask.keywords["headers"], "x-api-key": "predict"}))
+    while house.large._held == 1 << 30:  # another key's answer is taken
+        await asyncio.sleep(0)
+    house.large.gate.set()
+    assert (await other).status_code == 200
+    await all_done(house)
 
 
 async def test_the_deadline_of_a_large_body_passes_while_it_waits(house) -> None:
@@ -195,6 +226,49 @@ async def test_the_deadline_of_a_large_body_passes_while_it_waits(house) -> None
     assert house.router.find("m").underway.count == 0
     house.large.gate.set()
     assert (await house.client.post(PREDICT, json=SMALL)).status_code == 200
+    await all_done(house)
+
+
+async def all_done(house) -> None:
+    """Wait until nothing large is read or written; then no version is kept for it."""
+    while house.large._held:
+        await asyncio.sleep(0)
+    assert all(served.batcher.idle for served in house.router.pool.all())
+
+
+@pytest.mark.parametrize("named", [None, "live"])
+async def test_a_version_that_is_replaced_while_a_large_body_is_read_stays_until_it_has_answered(
+    house, named: str | None
+) -> None:
+    """Of a promotion and of an alias that moves; the supervisor ends the runners of what is not wanted any more."""
+
+    async def replaced_by(number: int) -> None:
+        if named is None:
+            await house.serve("m", number=number)
+        else:
+            await house.alias("m", named, number)
+        assert house.router.find("m", named).number == str(number)
+
+    def wanted() -> set[str]:
+        want = next(message for message in reversed(house.sent) if isinstance(message, control.Want))
+        return {one.spec.version_id for one in want.specs}
+
+    await house.serve("m")
+    await replaced_by(2)
+    house.large.gate.clear()
+    headers = {} if named is None else {"x-modelkeep-version": named}
+    large = asyncio.create_task(house.client.post(PREDICT, content=as_json(inputs=ROWS.tolist()), headers=headers))
+    while not house.large._held:
+        await asyncio.sleep(0)
+    await replaced_by(3)
+    if "m-2" not in wanted():
+        house.router.pool.take(control.Leave("m-2"), [])
+    house.large.gate.set()
+    answer = await asyncio.wait_for(large, 10)
+    assert (answer.status_code, answer.headers.get("x-model-version")) == (200, "2")
+    await all_done(house)
+    house.router.tend()
+    assert "m-2" not in wanted()
 
 
 class Told:
@@ -234,8 +308,7 @@ async def test_the_body_of_whoever_has_left_is_not_read(house) -> None:
     one.gone()
     assert isinstance(await one.answer, ClientGone)
     house.large.gate.set()
-    while house.large._held:
-        await asyncio.sleep(0)
+    await all_done(house)
     assert one.threads == []
 
 
@@ -244,23 +317,77 @@ async def test_what_breaks_in_a_thread_is_told(house) -> None:
     answer = await Told(house, breaks=True).answer
     assert isinstance(answer, ZeroDivisionError)
     assert house.router.find("m").underway.count == 0
+    await all_done(house)
+
+
+class Watching:
+    """What is done large, one at a time, held up by a gate; and whose was done, in turn."""
+
+    def __init__(self, large: Large) -> None:
+        self.large = large
+        self.done: list[str] = []
+        self.asked = 0
+        self.gate = threading.Event()
+
+    def do(self, owner: str, size: int = 1) -> None:
+        def heard(result: object) -> None:
+            assert result is True
+            self.done.append(owner)
+
+        self.large.do(owner, size, lambda: self.gate.wait(30), heard)
+        self.asked += 1
+
+    def refuses(self, owner: str, size: int) -> None:
+        with pytest.raises(TooMuchAtOnce):
+            self.do(owner, size)
+
+    async def end(self) -> None:
+        self.gate.set()
+        while len(self.done) < self.asked:
+            await asyncio.sleep(0)
+        assert not self.large._holders
+        assert not self.large._waiting
 
 
 async def test_work_is_bounded_by_its_bytes() -> None:
-    large = Large(most_bytes=10)
-    heard: list[object] = []
-    gate = threading.Event()
-    large.do(11, gate.wait, heard.append)
-    with pytest.raises(TooMuchAtOnce):
-        large.do(1, gate.wait, heard.append)
-    gate.set()
-    while not heard:
-        await asyncio.sleep(0)
-    large.do(10, lambda: 1 // 0, heard.append)
-    while len(heard) < 2:
-        await asyncio.sleep(0)
-    assert heard[0] is True
-    assert isinstance(heard[1], ZeroDivisionError)
+    one = Watching(Large(most_bytes=10))
+    one.do("a", 11)
+    one.refuses("a", 1)
+    await one.end()
+    one.do("a", 10)
+    await one.end()
+
+
+async def test_what_fails_in_a_thread_is_told() -> None:
+    large, told = Large(), asyncio.get_running_loop().create_future()
+    large.do("a", 1, lambda: 1 // 0, told.set_result)
+    assert isinstance(await told, ZeroDivisionError)
+    assert not large._held
+
+
+async def test_callers_take_turns_at_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelkeep.serving.large._THREADS", 1)
+    one = Watching(Large())
+    for owner in ("a", "a", "a", "a", "b", "b", "c"):
+        one.do(owner)
+        while one.asked == 1 and one.large._waiting:  # until the first one is under way
+            await asyncio.sleep(0)
+    await one.end()
+    assert one.done == ["a", "a", "b", "c", "a", "b", "a"]
+
+
+async def test_where_one_caller_holds_all_others_are_taken_by_their_share() -> None:
+    one = Watching(Large(most_bytes=10))
+    one.do("a", 6)
+    one.do("a", 4)
+    one.refuses("a", 1)
+    one.do("b", 4)
+    one.do("b", 1)
+    one.refuses("b", 1)
+    one.do("c", 4)
+    one.refuses("d", 2)  # twice the bound is held
+    one.do("d", 1)
+    await one.end()
 
 
 # ---- piece by piece

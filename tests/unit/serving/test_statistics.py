@@ -63,6 +63,19 @@ def test_a_version_that_is_served_takes_the_place_of_one_that_is_not(metrics: Me
     again.close()
 
 
+def test_a_version_that_cannot_be_written_down_takes_no_place(metrics: Metrics, tmp_path: Path) -> None:
+    for number in range(VERSIONS.most or 0):
+        run(metrics, number)
+    long = metrics.meter("m" * 20_000, 1).sums
+    long.ran(Sum(answered=1, rows=7, last=1000.0))
+    run(metrics, 0)
+    other = Metrics("9.9", tmp_path, 1)
+    for server in (metrics, other):
+        assert rows(server, 0, 1) == [4, 2]
+        assert server.statistics.of([long.whose]) == [Sum()]
+    other.close()
+
+
 def test_where_all_are_served_what_comes_later_has_none(metrics: Metrics) -> None:
     most = VERSIONS.most or 0
     metrics.statistics.served = lambda: [whose(number) for number in range(most + 1)]

@@ -27,7 +27,7 @@ from modelkeep.serving.codings import DamagedBody, UnknownCoding
 from modelkeep.serving.dialects.native import InvalidJson
 from modelkeep.serving.engine import InvalidTimeout, TooManyRequests
 from modelkeep.serving.keys import StaleNews
-from modelkeep.serving.large import TooMuchAtOnce
+from modelkeep.serving.large import AnswerNotWritten, TooMuchAtOnce
 from modelkeep.serving.limits import TooManyAtOnce
 from modelkeep.serving.messages import LengthRequired
 from modelkeep.serving.router import DeploymentNotFound, VersionNotServed
@@ -38,6 +38,7 @@ ASKED_WITH_A_KEY: Final[Refusals] = (Unauthenticated, Forbidden, StaleNews)
 PREDICTING: Final[Refusals] = (
     *ASKED_WITH_A_KEY,
     AnswerNotFinite,
+    AnswerNotWritten,
     DamagedBody,
     DamagedFile,
     DeploymentNotFound,
