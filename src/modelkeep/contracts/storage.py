@@ -109,7 +109,7 @@ class BlobStore(Protocol):
         ...
 
     async def size(self, digest: str) -> int:
-        """Return the blob's length in bytes; raises `NotFound`."""
+        """Return the blob's length in bytes; raises `NotFound`. It is there for good: a copy on this machine does not count."""
         ...
 
     async def open(self, digest: str) -> int:

@@ -75,6 +75,7 @@ class SealedStore:
         envelope = await self._envelope(digest)
         if envelope is None:
             return await self._inner.size(digest)
+        await self._inner.size(envelope.sealed)  # the note may be a copy from before the file was removed
         self._keys.open(envelope, digest)  # whoever asks is about to read, and the length is bound to the key
         return envelope.size
 

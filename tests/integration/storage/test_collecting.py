@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from fixtures.control import ADMIN, FINDINGS, TestClock, upload
-from fixtures.stores import content, stream
+from fixtures.stores import Keeping, content, stream
 from modelkeep.app.control_plane import ControlPlane, control_plane
 from modelkeep.contracts.errors import BeingRemoved, NotFound
 from modelkeep.contracts.rejections import Reason, reject
@@ -283,6 +283,26 @@ async def test_a_blob_that_vanished_before_it_was_claimed_is_refused(keeper: Kee
     monkeypatch.setattr(keeper.claims, "claim", late)
     with pytest.raises(BeingRemoved):
         await keeper.put(b"model")
+
+
+async def test_a_copy_on_this_machine_is_no_file_that_is_kept(
+    db: Database, clock: TestClock, bucket_place: Keeping, monkeypatch: pytest.MonkeyPatch
+):
+    """The upload finds the bytes in the bucket; they are removed, and forgotten, before it claims them."""
+    claims = Claims(db, clock)
+    store, claim = ClaimedStore(bucket_place.store(), claims), claims.claim
+
+    async def late(digest: str) -> None:
+        await bucket_place.store(elsewhere=True).remove(digest)
+        await claim(digest)
+
+    await store.put(stream(b"model"), max_bytes=5)
+    monkeypatch.setattr(claims, "claim", late)
+    with pytest.raises(BeingRemoved):
+        await store.put(stream(b"model"), max_bytes=5)
+    monkeypatch.setattr(claims, "claim", claim)
+    blob = await store.put(stream(b"model"), max_bytes=5)
+    assert await content(bucket_place.store(elsewhere=True), blob.digest) == b"model"
 
 
 async def test_of_a_claim_and_a_condemnation_at_once_one_holds(keeper: Keeper):
