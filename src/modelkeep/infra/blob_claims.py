@@ -11,7 +11,7 @@ which a removal had just taken away would lose the file that has come since.
 
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import aclosing, asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import sqlalchemy as sa
@@ -37,6 +37,7 @@ turns = sa.Table(
     sa.Column("until", UtcTime, nullable=False),
 )
 _FILES: Final = "files"
+_NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)  # nobody here has claimed the blob
 _TURN: Final = timedelta(minutes=10)
 
 
@@ -64,7 +65,8 @@ class Claims:
 
     async def claimed(self, tx: Transaction) -> Mapping[str, datetime]:
         """Return when each blob was last claimed, condemned ones left out."""
-        return {row.digest: row.at for row in await tx.all(sa.select(claims).where(~claims.c.condemned))}
+        held = sa.select(claims).where(~claims.c.condemned, claims.c.at != _NEVER)
+        return {row.digest: row.at for row in await tx.all(held)}
 
     async def condemned(self, tx: Transaction) -> list[str]:
         """Return the blobs that are being removed, also those over which a collector died."""
@@ -74,12 +76,17 @@ class Claims:
         """Condemn those of the blobs that were claimed before then, or never, and return them. For unused ones alone."""
         gone: list[str] = []
         for digest in digests:
-            insert = tx.insert(claims).values(digest=digest, at=before, condemned=True)
+            insert = tx.insert(claims).values(digest=digest, at=_NEVER, condemned=True)
             old = insert.on_conflict_do_update(
                 index_elements=["digest"], set_={"condemned": True}, where=(claims.c.at < before) & ~claims.c.condemned
             )
             gone += [row.digest for row in await tx.all(old.returning(claims.c.digest))]
         return gone
+
+    async def spare(self, tx: Transaction, digests: Collection[str]) -> None:
+        """Take back the condemnation of blobs that are there, and that nobody is removing any more."""
+        condemned = claims.c.digest.in_(digests) & claims.c.condemned
+        await tx.execute(sa.update(claims).where(condemned).values(condemned=False))
 
     async def forget(self, digest: str) -> None:
         """Note that a condemned blob is gone: it can be stored again."""

@@ -5,7 +5,7 @@ import hashlib
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from fixtures.control import ADMIN, FINDINGS, TestClock, upload
-from fixtures.stores import Keeping, content, stream
+from fixtures.faults import faulty, no_fault
+from fixtures.object_store import ObjectStore
+from fixtures.stores import Keeping, content, keeping, stream
 from modelkeep.app.control_plane import ControlPlane, control_plane
-from modelkeep.contracts.errors import BeingRemoved, NotFound
+from modelkeep.contracts.errors import BeingRemoved, MasterKeyMissing, NotFound, StorageRefused, StorageUnavailable
 from modelkeep.contracts.rejections import Reason, reject
 from modelkeep.contracts.report import CompiledArtifact, Report
 from modelkeep.contracts.snapshot import Limits
@@ -248,6 +250,89 @@ async def test_a_collector_that_fails_says_so_and_goes_on(keeper: Keeper, monkey
         running.cancel()
     told = [(one["event"], one["log_level"]) for one in logs if one["event"] == "files_not_collected"]
     assert told == [("files_not_collected", level) for level in ("error", "warning", "warning")]
+
+
+async def test_what_cannot_be_removed_is_said_and_spared_and_holds_nothing_else_up(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+):
+    stuck, damaged = await keeper.put(b"nobody may remove this"), await keeper.put(b"nobody can read this")
+    other = [await keeper.put(bytes([number])) for number in range(3)]
+    foreign = await keeper.dated.put(stream(b"another installation's"), max_bytes=100)
+    keeper.clock.advance(days=8)
+    why = {
+        stuck.digest: PermissionError("read-only"),
+        damaged.digest: MasterKeyMissing("damaged"),
+        foreign.digest: StorageRefused("locked"),
+    }
+    remove = keeper.dated.remove
+
+    async def refused(digest: str) -> None:
+        if digest in why:
+            raise why[digest]
+        await remove(digest)
+
+    monkeypatch.setattr(keeper.dated, "remove", refused)
+    for again in (False, True):  # the next run begins as if there had been none
+        done = await keeper.collector.collect(unknown=True)
+        assert {one.digest for one in done.unused} == (set() if again else {one.digest for one in other})
+        assert done.failed == {digest: str(error) for digest, error in why.items()}
+    assert (await keeper.collector.look()).kept["unknown"] == 22  # it has not become ours by that
+    assert await keeper.put(b"nobody may remove this") == stuck
+    monkeypatch.setattr(keeper.dated, "remove", remove)
+    assert {one.digest for one in (await keeper.collector.collect()).unused} == {damaged.digest}
+    assert await keeper.lying() == {stuck.digest, foreign.digest}
+
+
+async def test_a_removal_that_was_not_answered_may_yet_come(keeper: Keeper, monkeypatch: pytest.MonkeyPatch):
+    unheard, other = await keeper.put(b"unheard"), await keeper.put(b"other")
+    keeper.clock.advance(days=8)
+    remove = keeper.dated.remove
+
+    async def silent(digest: str) -> None:
+        if digest == unheard.digest:
+            raise StorageUnavailable
+        await remove(digest)
+
+    monkeypatch.setattr(keeper.dated, "remove", silent)
+    done = await keeper.collector.collect()
+    assert ([one.digest for one in done.unused], list(done.failed)) == ([other.digest], [unheard.digest])
+    with pytest.raises(BeingRemoved):
+        await keeper.put(b"unheard")
+    monkeypatch.setattr(keeper.dated, "remove", remove)
+    await keeper.collector.collect()
+    assert await keeper.put(b"unheard") == unheard
+
+
+async def test_a_bucket_from_which_nothing_may_be_removed_still_takes_files(
+    db: Database, clock: TestClock, object_store: ObjectStore, tmp_path: Path
+):
+    place = keeping("s3", tmp_path, object_store)
+    async with faulty(object_store.address) as proxy:
+        proxy.before = lambda exchange: (
+            exchange.refuse("403 Forbidden", "AccessDenied") if exchange.method == "DELETE" else None
+        )
+        keeper = Keeper(db, clock, place.store(elsewhere=True, settings=replace(place.settings, endpoint=proxy.url)))
+        blobs = [await keeper.put(data) for data in (b"one", b"two")]
+        clock.advance(days=8)
+        assert set((await keeper.collector.collect()).failed) == {one.digest for one in blobs}
+        assert await keeper.put(b"one") == blobs[0]
+        proxy.before = no_fault
+        assert [one.digest for one in (await keeper.collector.collect()).unused] == [blobs[1].digest]
+
+
+async def test_beside_a_damaged_envelope_others_are_collected_and_its_file_is_left_alone(
+    db: Database, clock: TestClock, tmp_path: Path
+):
+    store = LocalStore(tmp_path / "blobs")
+    keeper = Keeper(db, clock, store, keys=read_keys(tmp_path / "keys", [new_master_key("one")]))
+    used, unused = await keeper.receive(b"used"), await keeper.put(b"unused")
+    note = await store.note(used.digest)
+    await store.keep_note(used.digest, note[:-9])
+    clock.advance(days=8)
+    done = await keeper.collector.collect(unknown=True)
+    assert [one.digest for one in done.unused] == [unused.digest]
+    await store.keep_note(used.digest, note)
+    assert await content(keeper.blobs, used.digest) == b"used"
 
 
 async def test_looking_changes_nothing(keeper: Keeper):
