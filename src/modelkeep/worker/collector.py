@@ -141,10 +141,12 @@ class Collector:
     async def _condemned(self, some: list[Unused]) -> list[Unused]:
         """Condemn what still is unused: what came into use since it was found is left alone."""
         before = self._clock() - self._kept_for
+        wanted = {one.digest: one for one in some}
         async with self._db.begin() as tx:
+            condemned = await self._claims.condemn(tx, wanted, before)
             used = (await self._models.files(tx, before)).used
-            wanted = {one.digest: one for one in some if one.digest not in used}
-            return [wanted[digest] for digest in await self._claims.condemn(tx, wanted, before)]
+            await self._claims.spare(tx, [digest for digest in condemned if digest in used])
+        return [wanted[digest] for digest in condemned if digest not in used]
 
     async def _remove_all(self, turn: Turn, condemned: list[Unused], failed: dict[str, str]) -> list[Unused]:
         """Remove what is condemned; returns what has gone, and notes why the others have not."""

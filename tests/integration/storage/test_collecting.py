@@ -3,10 +3,10 @@
 import asyncio
 import hashlib
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -27,7 +27,7 @@ from modelkeep.contracts.snapshot import Limits
 from modelkeep.contracts.storage import Blob, BlobStore, NotingStore, Stored
 from modelkeep.control.models.rules import Sample, State, Version
 from modelkeep.infra.blob_claims import ClaimedStore, Claims, OthersTurn
-from modelkeep.infra.db import Database, DatabaseUnavailable
+from modelkeep.infra.db import Database, DatabaseUnavailable, Transaction
 from modelkeep.infra.envelopes import MasterKeys, new_master_key
 from modelkeep.infra.idempotency import Write
 from modelkeep.infra.sealed_store import SealedStore
@@ -390,6 +390,74 @@ async def test_a_copy_on_this_machine_is_no_file_that_is_kept(
     assert await content(bucket_place.store(elsewhere=True), blob.digest) == b"model"
 
 
+async def test_no_row_names_what_was_removed_since_it_was_stored_whatever_the_clock_did(keeper: Keeper):
+    model = upload(blob=await keeper.put(b"model"))
+    keeper.clock.advance(days=8)  # the clock jumps while the upload is still coming
+    assert len((await keeper.collector.collect()).unused) == 1
+    with pytest.raises(BeingRemoved):
+        await keeper.control.models.receive(ADMIN, "m", model, create=True)
+    assert await keeper.control.models.models(limit=1) == []
+    version = await keeper.receive(b"model")
+    made = {"compiled": await keeper.put(b"a faster form"), "golden": await keeper.put(b"golden")}
+    for kind, blob in made.items():
+        keeper.clock.advance(days=8)
+        await keeper.collector.collect()
+        assert await keeper.lying() == {version.digest}
+        with pytest.raises(BeingRemoved):
+            await keeper.accept(version, **{kind: blob})
+        await keeper.put(b"a faster form")
+    assert (await keeper.control.models.version("m", 1)).state is State.VALIDATING
+    await keeper.put(b"golden")
+    await keeper.accept(version, **made)
+    assert await keeper.lying() == {version.digest, *(blob.digest for blob in made.values())}
+
+
+async def test_no_row_names_what_is_being_removed(keeper: Keeper):
+    model = upload(blob=await keeper.put(b"model"))
+    keeper.clock.advance(days=8)
+    async with keeper.db.begin() as tx:
+        await keeper.claims.condemn(tx, [model.blob.digest], keeper.clock() - timedelta(days=DAYS))
+    with pytest.raises(BeingRemoved):
+        await keeper.control.models.receive(ADMIN, "m", model, create=True)
+
+
+async def test_who_finds_a_file_gone_leaves_no_claim_that_another_could_take_for_its_own(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+):
+    model = upload(blob=await keeper.put(b"model"))
+    claim = keeper.claims.claim
+
+    async def late(digest: str) -> None:
+        keeper.clock.advance(days=8)
+        assert len((await keeper.collector.collect()).unused) == 1
+        await claim(digest)
+
+    monkeypatch.setattr(keeper.claims, "claim", late)
+    with pytest.raises(BeingRemoved):
+        await keeper.put(b"model")
+    with pytest.raises(BeingRemoved):
+        await keeper.control.models.receive(ADMIN, "m", model, create=True)
+
+
+async def test_a_row_that_comes_while_the_unused_are_condemned_keeps_its_files(keeper: Keeper, monkeypatch: pytest.MonkeyPatch):
+    """The collector's clock is days ahead of the one that receives."""
+    if keeper.db.sqlite:
+        pytest.skip("one writes at a time")
+    slow = Keeper(keeper.db, TestClock(), LocalStore(Path("unused")))
+    model = upload(blob=await keeper.put(b"model"))
+    keeper.clock.advance(days=8)
+    condemn = keeper.claims.condemn
+
+    async def late(tx: Transaction, digests: Collection[str], before: datetime) -> list[str]:
+        await slow.control.models.receive(ADMIN, "m", model, create=True)
+        return await condemn(tx, digests, before)
+
+    monkeypatch.setattr(keeper.claims, "condemn", late)
+    assert (await keeper.collector.collect()).unused == ()
+    assert await keeper.put(b"model") == model.blob  # and is not left condemned
+    assert await content(keeper.blobs, model.blob.digest) == b"model"
+
+
 async def test_of_a_claim_and_a_condemnation_at_once_one_holds(keeper: Keeper):
     """Both are one statement on one row: where the claim comes first nothing is condemned, else it is refused."""
     blobs = [await keeper.put(bytes([number])) for number in range(40)]
@@ -489,7 +557,7 @@ def read_keys(file: Path, keys: list[str]) -> MasterKeys:
 
 actions = st.lists(
     st.tuples(
-        st.sampled_from(["upload", "upload", "validate", "rotate", "collect", "collect", "wait", "wait", "kill"]),
+        st.sampled_from(["upload", "upload", "validate", "rotate", "collect", "collect", "wait", "wait", "jump", "kill"]),
         st.integers(0, 5),
         st.integers(0, 9),
     ),
@@ -520,6 +588,8 @@ class Play:
             case "wait":  # no step takes days
                 await self.finished(which)
                 self.keeper.clock.advance(days=1 if which == 0 else DAYS + 1)
+            case "jump" if not {"collect", "rotate"} & set(self.stage.tasks.values()):  # a turn is as long as the clock says
+                self.keeper.clock.advance(days=DAYS + 1)
             case "kill" if self.stage.tasks:
                 await self.stage.advance(which, kill=True)
         for number in range(steps):
@@ -576,10 +646,9 @@ class Play:
         try:
             compiled = await self.keeper.put(DATA[which // 2 % len(DATA)])
             await self.stage.step()
+            await self.keeper.accept(version, compiled if which % 4 else None)
         except BeingRemoved:
             self.versions.append(version)
-            return
-        await self.keeper.accept(version, compiled if which % 4 else None)
 
     async def _rotate(self) -> None:
         self.keys.append(self.keys.pop(0))
