@@ -247,6 +247,10 @@ class StorageUnavailable(Unavailable):
         super().__init__(message, retry_after_s=5)
 
 
+class StorageRefused(StorageUnavailable):
+    """The store of model files refuses what it was asked, and so has not done it; after its kin it may have, or may still."""
+
+
 class MasterKeyMissing(Unavailable):
     """This file is sealed with a master key that this installation does not have, or has another under the same name."""
 

@@ -21,7 +21,9 @@ class StorageSettings:
         Literal["local", "s3"], "Where model files are kept: below the data directory (local), or in an object store (s3)."
     ] = "local"
     bucket: Annotated[str, "The bucket, for s3. It must be there already."] = ""
-    prefix: Annotated[str, "What the names of all objects in the bucket begin with, such as a folder."] = ""
+    prefix: Annotated[
+        str, "What the names of all objects in the bucket begin with, such as a folder; each installation needs its own."
+    ] = ""
     endpoint: Annotated[
         str, "Address of the object store, such as https://s3.internal:9000; empty means Amazon's for the region."
     ] = ""
@@ -109,7 +111,7 @@ class BlobStore(Protocol):
         ...
 
     async def size(self, digest: str) -> int:
-        """Return the blob's length in bytes; raises `NotFound`."""
+        """Return the blob's length in bytes; raises `NotFound`. It is there for good: a copy on this machine does not count."""
         ...
 
     async def open(self, digest: str) -> int:

@@ -2,8 +2,9 @@
 
 Whoever stores a blob claims it before a row refers to it. The collector condemns a blob in one statement, and only where its
 claim is old; from then until its bytes are gone nobody can claim it. So a file that is stored again while the old one is being
-removed is either kept, or refused and sent again; it is never acknowledged and then gone. What was never claimed here is not
-condemned either: it may be another installation's.
+removed is either kept, or refused and sent again; it is never acknowledged and then gone. Clocks decide when a claim is old,
+and nothing else: a row that names files holds their claims in its own transaction, and cannot where one was condemned since.
+What was never claimed here is not condemned either: it may be another installation's.
 
 One of those who work on all files at once (collection, rotation of keys) has the turn; a rotation that wrote back an envelope
 which a removal had just taken away would lose the file that has come since.
@@ -11,7 +12,7 @@ which a removal had just taken away would lose the file that has come since.
 
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import aclosing, asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import sqlalchemy as sa
@@ -37,6 +38,7 @@ turns = sa.Table(
     sa.Column("until", UtcTime, nullable=False),
 )
 _FILES: Final = "files"
+_NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)  # nobody has claimed the blob since it was removed, or ever
 _TURN: Final = timedelta(minutes=10)
 
 
@@ -44,6 +46,16 @@ class OthersTurn(Conflict):
     """Unused files are being removed, or keys rotated, by another process: try again when it is done."""
 
     code = "storage_at_work"
+
+
+async def hold(tx: Transaction, digests: Collection[str], now: datetime) -> None:
+    """Keep the files that a row written in `tx` names; raises `BeingRemoved` where one is being removed, or was."""
+    for digest in sorted(digests):  # as in `condemn`: two that wait for each other would be none
+        insert = tx.insert(claims).values(digest=digest, at=now, condemned=False)
+        there = ~claims.c.condemned & (claims.c.at != _NEVER)
+        held = insert.on_conflict_do_update(index_elements=["digest"], set_={"at": now}, where=there)
+        if await tx.one(held.returning(claims.c.digest)) is None:
+            raise BeingRemoved(retry_after_s=5)
 
 
 class Claims:
@@ -64,27 +76,42 @@ class Claims:
 
     async def claimed(self, tx: Transaction) -> Mapping[str, datetime]:
         """Return when each blob was last claimed, condemned ones left out."""
-        return {row.digest: row.at for row in await tx.all(sa.select(claims).where(~claims.c.condemned))}
+        held = sa.select(claims).where(~claims.c.condemned, claims.c.at != _NEVER)
+        return {row.digest: row.at for row in await tx.all(held)}
 
     async def condemned(self, tx: Transaction) -> list[str]:
         """Return the blobs that are being removed, also those over which a collector died."""
         return [row.digest for row in await tx.all(sa.select(claims.c.digest).where(claims.c.condemned))]
 
     async def condemn(self, tx: Transaction, digests: Collection[str], before: datetime) -> list[str]:
-        """Condemn those of the blobs that were claimed before then, or never, and return them. For unused ones alone."""
+        """Condemn those of the blobs that were claimed before then, or never, and return them.
+
+        Whoever names one in a row from now on is refused; so ask after this which are used, in `tx`, and spare those.
+        """
         gone: list[str] = []
-        for digest in digests:
-            insert = tx.insert(claims).values(digest=digest, at=before, condemned=True)
+        for digest in sorted(digests):
+            insert = tx.insert(claims).values(digest=digest, at=_NEVER, condemned=True)
             old = insert.on_conflict_do_update(
                 index_elements=["digest"], set_={"condemned": True}, where=(claims.c.at < before) & ~claims.c.condemned
             )
             gone += [row.digest for row in await tx.all(old.returning(claims.c.digest))]
         return gone
 
+    async def spare(self, tx: Transaction, digests: Collection[str]) -> None:
+        """Take back the condemnation of blobs that are there, and that nobody is removing."""
+        condemned = claims.c.digest.in_(digests) & claims.c.condemned
+        await tx.execute(sa.update(claims).where(condemned).values(condemned=False))
+
     async def forget(self, digest: str) -> None:
-        """Note that a condemned blob is gone: it can be stored again."""
+        """Note that a condemned blob is gone: it can be stored again, and who had stored it before holds it no more."""
         async with self._db.begin() as tx:
-            await tx.execute(sa.delete(claims).where(claims.c.digest == digest, claims.c.condemned))
+            gone = sa.update(claims).where(claims.c.digest == digest, claims.c.condemned)
+            await tx.execute(gone.values(at=_NEVER, condemned=False))
+
+    async def give_up(self, digest: str) -> None:
+        """Take back a claim of what proved not to be there."""
+        async with self._db.begin_apart() as tx:
+            await tx.execute(sa.update(claims).where(claims.c.digest == digest, ~claims.c.condemned).values(at=_NEVER))
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator["Turn"]:
@@ -140,6 +167,7 @@ class ClaimedStore:
         try:
             await self._inner.size(blob.digest)
         except NotFound as error:  # the store had it already, and it was removed before it was claimed
+            await self._claims.give_up(blob.digest)
             raise BeingRemoved(retry_after_s=1) from error
         return blob
 

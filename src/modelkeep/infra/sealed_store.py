@@ -8,6 +8,7 @@ runner gets its file in sealed memory: no plain byte reaches a disk. Files from 
 import asyncio
 import fcntl
 import hashlib
+import logging
 import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -20,6 +21,7 @@ from modelkeep.contracts.storage import Blob, NotingStore, Stored, verified
 from modelkeep.infra import envelopes
 from modelkeep.infra.envelopes import PIECE, TAG, Envelope, MasterKeys, Opener
 
+_log = logging.getLogger(__name__)  # on stderr in commands, too, whose output programs read
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
@@ -75,6 +77,7 @@ class SealedStore:
         envelope = await self._envelope(digest)
         if envelope is None:
             return await self._inner.size(digest)
+        await self._inner.size(envelope.sealed)  # the note may be a copy from before the file was removed
         self._keys.open(envelope, digest)  # whoever asks is about to read, and the length is bound to the key
         return envelope.size
 
@@ -100,15 +103,23 @@ class SealedStore:
     async def stored(self) -> AsyncIterator[Stored]:
         """Yield the blobs that are there under their plain digests, with the bytes that they take sealed.
 
-        A sealed file without an envelope, which an upload may be writing or have left, goes by the digest of its own.
+        A sealed file without an envelope, which an upload may be writing or have left, goes by the digest of its own. Beside a
+        damaged envelope such files are passed over: one of them may be the file that it is for, which somebody may yet mend.
         """
         plain: dict[str, str] = {}
+        damaged = False
         async for digest in self._inner.notes():
-            envelope = await self._envelope(digest)
+            try:
+                envelope = await self._envelope(digest)
+            except (MasterKeyMissing, DamagedFile) as error:
+                damaged = True
+                _log.warning("envelope_damaged digest=%s: %s", digest, error.message)
+                continue
             if envelope is not None:
                 plain[envelope.sealed] = digest
         async for one in self._inner.stored():
-            yield Stored(plain.get(one.digest, one.digest), one.size, one.at)
+            if one.digest in plain or not damaged:
+                yield Stored(plain.get(one.digest, one.digest), one.size, one.at)
 
     async def sweep(self) -> int:
         """Have the store below clean up."""

@@ -6,7 +6,8 @@ that no version came to name, such as a validation of a faster form that it did 
 stored itself is left alone: in a bucket it may be another's, beside a wrong database it would be everything.
 
 Condemning and removing are two steps (`infra/blob_claims.py`), so that a file which is uploaded again at that moment is not
-lost; a collector that dies between them is completed by the next one.
+lost; a collector that dies between them is completed by the next one. What cannot be removed is spared, said, and tried again
+by the next one.
 """
 
 import asyncio
@@ -18,10 +19,10 @@ from typing import Final, Literal, Protocol
 import msgspec
 import structlog
 
-from modelkeep.contracts.errors import ModelkeepError
+from modelkeep.contracts.errors import MasterKeyMissing, ModelkeepError, NotFound, StorageRefused, StorageUnavailable
 from modelkeep.contracts.storage import BlobStore
 from modelkeep.control.models.service import Models
-from modelkeep.infra.blob_claims import Claims
+from modelkeep.infra.blob_claims import Claims, Turn
 from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Database
 
@@ -43,10 +44,11 @@ class Unused(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """What lies in the store: the bytes of all files by what they are, and those that may go now."""
+    """What lies in the store: the bytes of all files by what they are, those that may go now, and those that would not."""
 
     kept: Mapping[str, int]
     unused: tuple[Unused, ...]
+    failed: Mapping[str, str] = {}  # digests, and why each is still there
 
     @property
     def size(self) -> int:
@@ -106,18 +108,16 @@ class Collector:
         """Remove what may go; returns what was kept before, and what has gone. Raises `OthersTurn`."""
         async with self._claims.turn() as turn:
             async with self._db.read() as tx:
-                left = await self._claims.condemned(tx)
-            for digest in left:
-                await turn.keep()
-                await self._remove(Unused(digest, 0, "unused"))
+                left = [Unused(digest, 0, "unused") for digest in await self._claims.condemned(tx)]
+            failed: dict[str, str] = {}
+            await self._remove_all(turn, left, failed)
             found = await self.look(unknown=unknown)
+            unused = [one for one in found.unused if one.digest not in failed]
             removed: list[Unused] = []
-            for first in range(0, len(found.unused), _AT_ONCE):
-                for one in await self._condemned(found.unused[first : first + _AT_ONCE]):
-                    await turn.keep()
-                    await self._remove(one)
-                    removed.append(one)
-        return Found(found.kept, tuple(removed))
+            for first in range(0, len(unused), _AT_ONCE):
+                condemned = await self._condemned(unused[first : first + _AT_ONCE])
+                removed += await self._remove_all(turn, condemned, failed)
+        return Found(found.kept, tuple(removed), failed)
 
     async def run(self) -> None:
         """Collect a while after the start and every hour; cancel to end. The next one removes what this one was about to.
@@ -127,23 +127,61 @@ class Collector:
         await asyncio.sleep(_FIRST_S)
         while True:
             try:
-                for one in (await self.collect()).unused:
+                done = await self.collect()
+                for one in done.unused:
                     _log.info("file_removed", digest=one.digest, bytes=one.size, why=one.why)
+                for digest, why in done.failed.items():
+                    _log.warning("file_not_removed", digest=digest, reason=why)
             except (ModelkeepError, OSError) as error:
                 _log.warning("files_not_collected", reason=str(error))
             except Exception:  # noqa: BLE001 - a mistake of ours is told, and does not end what the worker is there for
                 _log.exception("files_not_collected")
             await asyncio.sleep(_EVERY_S)
 
-    async def _condemned(self, some: tuple[Unused, ...]) -> list[Unused]:
+    async def _condemned(self, some: list[Unused]) -> list[Unused]:
         """Condemn what still is unused: what came into use since it was found is left alone."""
         before = self._clock() - self._kept_for
+        wanted = {one.digest: one for one in some}
         async with self._db.begin() as tx:
+            condemned = await self._claims.condemn(tx, wanted, before)
             used = (await self._models.files(tx, before)).used
-            wanted = {one.digest: one for one in some if one.digest not in used}
-            return [wanted[digest] for digest in await self._claims.condemn(tx, wanted, before)]
+            await self._claims.spare(tx, [digest for digest in condemned if digest in used])
+        return [wanted[digest] for digest in condemned if digest not in used]
 
-    async def _remove(self, one: Unused) -> None:
-        await self._blobs.remove(one.digest)
-        await self._claims.forget(one.digest)
-        self._told.removed(one.size)
+    async def _remove_all(self, turn: Turn, condemned: list[Unused], failed: dict[str, str]) -> list[Unused]:
+        """Remove what is condemned; returns what has gone, and notes why the others have not."""
+        removed: list[Unused] = []
+        for one in condemned:
+            await turn.keep()
+            why = await self._remove(turn, one)
+            if why:
+                failed[one.digest] = why
+            else:
+                await self._claims.forget(one.digest)
+                self._told.removed(one.size)
+                removed.append(one)
+        return removed
+
+    async def _remove(self, turn: Turn, one: Unused) -> str:
+        """Remove a file; returns why it is still there, "" where it is not. What is there may be stored again from now on.
+
+        A removal that was not answered may yet come: then the file stays condemned, and the next collector removes it.
+        """
+        try:
+            await self._blobs.remove(one.digest)
+        except (ModelkeepError, OSError) as error:
+            why = str(error) or type(error).__name__
+            may_come = isinstance(error, StorageUnavailable) and not isinstance(error, StorageRefused)
+        else:
+            return ""
+        try:
+            await self._blobs.size(one.digest)
+        except NotFound:
+            return ""
+        except MasterKeyMissing:  # it is there, for nobody
+            pass
+        if not may_come:
+            await turn.keep()
+            async with self._db.begin() as tx:
+                await self._claims.spare(tx, [one.digest])
+        return why

@@ -3,10 +3,10 @@
 import asyncio
 import hashlib
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -16,16 +16,18 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from fixtures.control import ADMIN, FINDINGS, TestClock, upload
-from fixtures.stores import content, stream
+from fixtures.faults import faulty, no_fault
+from fixtures.object_store import ObjectStore
+from fixtures.stores import Keeping, content, keeping, stream
 from modelkeep.app.control_plane import ControlPlane, control_plane
-from modelkeep.contracts.errors import BeingRemoved, NotFound
+from modelkeep.contracts.errors import BeingRemoved, MasterKeyMissing, NotFound, StorageRefused, StorageUnavailable
 from modelkeep.contracts.rejections import Reason, reject
 from modelkeep.contracts.report import CompiledArtifact, Report
 from modelkeep.contracts.snapshot import Limits
 from modelkeep.contracts.storage import Blob, BlobStore, NotingStore, Stored
 from modelkeep.control.models.rules import Sample, State, Version
 from modelkeep.infra.blob_claims import ClaimedStore, Claims, OthersTurn
-from modelkeep.infra.db import Database, DatabaseUnavailable
+from modelkeep.infra.db import Database, DatabaseUnavailable, Transaction
 from modelkeep.infra.envelopes import MasterKeys, new_master_key
 from modelkeep.infra.idempotency import Write
 from modelkeep.infra.sealed_store import SealedStore
@@ -250,6 +252,89 @@ async def test_a_collector_that_fails_says_so_and_goes_on(keeper: Keeper, monkey
     assert told == [("files_not_collected", level) for level in ("error", "warning", "warning")]
 
 
+async def test_what_cannot_be_removed_is_said_and_spared_and_holds_nothing_else_up(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+):
+    stuck, damaged = await keeper.put(b"nobody may remove this"), await keeper.put(b"nobody can read this")
+    other = [await keeper.put(bytes([number])) for number in range(3)]
+    foreign = await keeper.dated.put(stream(b"another installation's"), max_bytes=100)
+    keeper.clock.advance(days=8)
+    why = {
+        stuck.digest: PermissionError("read-only"),
+        damaged.digest: MasterKeyMissing("damaged"),
+        foreign.digest: StorageRefused("locked"),
+    }
+    remove = keeper.dated.remove
+
+    async def refused(digest: str) -> None:
+        if digest in why:
+            raise why[digest]
+        await remove(digest)
+
+    monkeypatch.setattr(keeper.dated, "remove", refused)
+    for again in (False, True):  # the next run begins as if there had been none
+        done = await keeper.collector.collect(unknown=True)
+        assert {one.digest for one in done.unused} == (set() if again else {one.digest for one in other})
+        assert done.failed == {digest: str(error) for digest, error in why.items()}
+    assert (await keeper.collector.look()).kept["unknown"] == 22  # it has not become ours by that
+    assert await keeper.put(b"nobody may remove this") == stuck
+    monkeypatch.setattr(keeper.dated, "remove", remove)
+    assert {one.digest for one in (await keeper.collector.collect()).unused} == {damaged.digest}
+    assert await keeper.lying() == {stuck.digest, foreign.digest}
+
+
+async def test_a_removal_that_was_not_answered_may_yet_come(keeper: Keeper, monkeypatch: pytest.MonkeyPatch):
+    unheard, other = await keeper.put(b"unheard"), await keeper.put(b"other")
+    keeper.clock.advance(days=8)
+    remove = keeper.dated.remove
+
+    async def silent(digest: str) -> None:
+        if digest == unheard.digest:
+            raise StorageUnavailable
+        await remove(digest)
+
+    monkeypatch.setattr(keeper.dated, "remove", silent)
+    done = await keeper.collector.collect()
+    assert ([one.digest for one in done.unused], list(done.failed)) == ([other.digest], [unheard.digest])
+    with pytest.raises(BeingRemoved):
+        await keeper.put(b"unheard")
+    monkeypatch.setattr(keeper.dated, "remove", remove)
+    await keeper.collector.collect()
+    assert await keeper.put(b"unheard") == unheard
+
+
+async def test_a_bucket_from_which_nothing_may_be_removed_still_takes_files(
+    db: Database, clock: TestClock, object_store: ObjectStore, tmp_path: Path
+):
+    place = keeping("s3", tmp_path, object_store)
+    async with faulty(object_store.address) as proxy:
+        proxy.before = lambda exchange: (
+            exchange.refuse("403 Forbidden", "AccessDenied") if exchange.method == "DELETE" else None
+        )
+        keeper = Keeper(db, clock, place.store(elsewhere=True, settings=replace(place.settings, endpoint=proxy.url)))
+        blobs = [await keeper.put(data) for data in (b"one", b"two")]
+        clock.advance(days=8)
+        assert set((await keeper.collector.collect()).failed) == {one.digest for one in blobs}
+        assert await keeper.put(b"one") == blobs[0]
+        proxy.before = no_fault
+        assert [one.digest for one in (await keeper.collector.collect()).unused] == [blobs[1].digest]
+
+
+async def test_beside_a_damaged_envelope_others_are_collected_and_its_file_is_left_alone(
+    db: Database, clock: TestClock, tmp_path: Path
+):
+    store = LocalStore(tmp_path / "blobs")
+    keeper = Keeper(db, clock, store, keys=read_keys(tmp_path / "keys", [new_master_key("one")]))
+    used, unused = await keeper.receive(b"used"), await keeper.put(b"unused")
+    note = await store.note(used.digest)
+    await store.keep_note(used.digest, note[:-9])
+    clock.advance(days=8)
+    done = await keeper.collector.collect(unknown=True)
+    assert [one.digest for one in done.unused] == [unused.digest]
+    await store.keep_note(used.digest, note)
+    assert await content(keeper.blobs, used.digest) == b"used"
+
+
 async def test_looking_changes_nothing(keeper: Keeper):
     await keeper.put(b"unused")
     keeper.clock.advance(days=8)
@@ -283,6 +368,94 @@ async def test_a_blob_that_vanished_before_it_was_claimed_is_refused(keeper: Kee
     monkeypatch.setattr(keeper.claims, "claim", late)
     with pytest.raises(BeingRemoved):
         await keeper.put(b"model")
+
+
+async def test_a_copy_on_this_machine_is_no_file_that_is_kept(
+    db: Database, clock: TestClock, bucket_place: Keeping, monkeypatch: pytest.MonkeyPatch
+):
+    """The upload finds the bytes in the bucket; they are removed, and forgotten, before it claims them."""
+    claims = Claims(db, clock)
+    store, claim = ClaimedStore(bucket_place.store(), claims), claims.claim
+
+    async def late(digest: str) -> None:
+        await bucket_place.store(elsewhere=True).remove(digest)
+        await claim(digest)
+
+    await store.put(stream(b"model"), max_bytes=5)
+    monkeypatch.setattr(claims, "claim", late)
+    with pytest.raises(BeingRemoved):
+        await store.put(stream(b"model"), max_bytes=5)
+    monkeypatch.setattr(claims, "claim", claim)
+    blob = await store.put(stream(b"model"), max_bytes=5)
+    assert await content(bucket_place.store(elsewhere=True), blob.digest) == b"model"
+
+
+async def test_no_row_names_what_was_removed_since_it_was_stored_whatever_the_clock_did(keeper: Keeper):
+    model = upload(blob=await keeper.put(b"model"))
+    keeper.clock.advance(days=8)  # the clock jumps while the upload is still coming
+    assert len((await keeper.collector.collect()).unused) == 1
+    with pytest.raises(BeingRemoved):
+        await keeper.control.models.receive(ADMIN, "m", model, create=True)
+    assert await keeper.control.models.models(limit=1) == []
+    version = await keeper.receive(b"model")
+    made = {"compiled": await keeper.put(b"a faster form"), "golden": await keeper.put(b"golden")}
+    for kind, blob in made.items():
+        keeper.clock.advance(days=8)
+        await keeper.collector.collect()
+        assert await keeper.lying() == {version.digest}
+        with pytest.raises(BeingRemoved):
+            await keeper.accept(version, **{kind: blob})
+        await keeper.put(b"a faster form")
+    assert (await keeper.control.models.version("m", 1)).state is State.VALIDATING
+    await keeper.put(b"golden")
+    await keeper.accept(version, **made)
+    assert await keeper.lying() == {version.digest, *(blob.digest for blob in made.values())}
+
+
+async def test_no_row_names_what_is_being_removed(keeper: Keeper):
+    model = upload(blob=await keeper.put(b"model"))
+    keeper.clock.advance(days=8)
+    async with keeper.db.begin() as tx:
+        await keeper.claims.condemn(tx, [model.blob.digest], keeper.clock() - timedelta(days=DAYS))
+    with pytest.raises(BeingRemoved):
+        await keeper.control.models.receive(ADMIN, "m", model, create=True)
+
+
+async def test_who_finds_a_file_gone_leaves_no_claim_that_another_could_take_for_its_own(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+):
+    model = upload(blob=await keeper.put(b"model"))
+    claim = keeper.claims.claim
+
+    async def late(digest: str) -> None:
+        keeper.clock.advance(days=8)
+        assert len((await keeper.collector.collect()).unused) == 1
+        await claim(digest)
+
+    monkeypatch.setattr(keeper.claims, "claim", late)
+    with pytest.raises(BeingRemoved):
+        await keeper.put(b"model")
+    with pytest.raises(BeingRemoved):
+        await keeper.control.models.receive(ADMIN, "m", model, create=True)
+
+
+async def test_a_row_that_comes_while_the_unused_are_condemned_keeps_its_files(keeper: Keeper, monkeypatch: pytest.MonkeyPatch):
+    """The collector's clock is days ahead of the one that receives."""
+    if keeper.db.sqlite:
+        pytest.skip("one writes at a time")
+    slow = Keeper(keeper.db, TestClock(), LocalStore(Path("unused")))
+    model = upload(blob=await keeper.put(b"model"))
+    keeper.clock.advance(days=8)
+    condemn = keeper.claims.condemn
+
+    async def late(tx: Transaction, digests: Collection[str], before: datetime) -> list[str]:
+        await slow.control.models.receive(ADMIN, "m", model, create=True)
+        return await condemn(tx, digests, before)
+
+    monkeypatch.setattr(keeper.claims, "condemn", late)
+    assert (await keeper.collector.collect()).unused == ()
+    assert await keeper.put(b"model") == model.blob  # and is not left condemned
+    assert await content(keeper.blobs, model.blob.digest) == b"model"
 
 
 async def test_of_a_claim_and_a_condemnation_at_once_one_holds(keeper: Keeper):
@@ -384,7 +557,7 @@ def read_keys(file: Path, keys: list[str]) -> MasterKeys:
 
 actions = st.lists(
     st.tuples(
-        st.sampled_from(["upload", "upload", "validate", "rotate", "collect", "collect", "wait", "wait", "kill"]),
+        st.sampled_from(["upload", "upload", "validate", "rotate", "collect", "collect", "wait", "wait", "jump", "kill"]),
         st.integers(0, 5),
         st.integers(0, 9),
     ),
@@ -415,6 +588,8 @@ class Play:
             case "wait":  # no step takes days
                 await self.finished(which)
                 self.keeper.clock.advance(days=1 if which == 0 else DAYS + 1)
+            case "jump" if not {"collect", "rotate"} & set(self.stage.tasks.values()):  # a turn is as long as the clock says
+                self.keeper.clock.advance(days=DAYS + 1)
             case "kill" if self.stage.tasks:
                 await self.stage.advance(which, kill=True)
         for number in range(steps):
@@ -471,10 +646,9 @@ class Play:
         try:
             compiled = await self.keeper.put(DATA[which // 2 % len(DATA)])
             await self.stage.step()
+            await self.keeper.accept(version, compiled if which % 4 else None)
         except BeingRemoved:
             self.versions.append(version)
-            return
-        await self.keeper.accept(version, compiled if which % 4 else None)
 
     async def _rotate(self) -> None:
         self.keys.append(self.keys.pop(0))

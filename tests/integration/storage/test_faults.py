@@ -14,7 +14,7 @@ import pytest_asyncio
 from fixtures.faults import Exchange, Fault, FaultyProxy, faulty, no_fault
 from fixtures.object_store import ObjectStore
 from fixtures.stores import Keeping, content, keeping, stream
-from modelkeep.contracts.errors import DamagedFile, MasterKeyMissing, ModelkeepError, StorageUnavailable
+from modelkeep.contracts.errors import DamagedFile, MasterKeyMissing, ModelkeepError, NotFound, StorageUnavailable
 from modelkeep.contracts.storage import BlobStore
 
 MIB = 1 << 20
@@ -204,9 +204,20 @@ async def test_a_second_start_needs_no_network(object_store: ObjectStore, tmp_pa
     proxy.before = internal_error
     opened = await store.open(blob.digest)
     assert os.pread(opened, len(DATA), 0) == DATA
-    assert await store.size(blob.digest) == len(DATA)
     assert await content(store, blob.digest) == DATA
     os.close(opened)
+
+
+async def test_a_file_that_is_gone_is_not_there_by_the_copy_of_its_envelope(
+    object_store: ObjectStore, tmp_path, proxy: FaultyProxy
+):
+    place = keeping("s3, sealed", tmp_path, object_store)
+    store = behind(place, proxy, timeout_s=2.0)
+    blob = await store.put(stream(DATA), max_bytes=len(DATA))
+    await place.store(elsewhere=True).remove(blob.digest)
+    proxy.before = lambda exchange: internal_error(exchange) if "/notes/" in exchange.target else None
+    with pytest.raises(NotFound):
+        await store.size(blob.digest)
 
 
 async def test_a_sealed_file_opens_while_the_bucket_is_away(object_store: ObjectStore, tmp_path, proxy: FaultyProxy):

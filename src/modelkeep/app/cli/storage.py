@@ -68,12 +68,20 @@ def collect(
     found = asyncio.run(storage_work.collect(loaded, dry_run=dry_run, unknown=unknown))
     screen = Screen(as_json=as_json)
     files = [{"digest": one.digest, "bytes": one.size, "why": one.why} for one in found.unused]
-    document = {"kept": dict(found.kept), "unused": files, "bytes": found.size, "removed": not dry_run}
+    document = {
+        "kept": dict(found.kept),
+        "unused": files,
+        "bytes": found.size,
+        "removed": not dry_run,
+        "failed": dict(found.failed),
+    }
 
     def show() -> None:
         screen.table(["kind", "bytes"], list(found.kept.items()))
         screen.table(["unused", "bytes", "why"], [(one.digest, one.size, one.why) for one in found.unused])
         done = "would be removed" if dry_run else "were removed"
         screen.say(f"{len(found.unused)} files of {file_size(found.size)} {done}.")
+        if found.failed:
+            screen.table(["not removed", "why"], list(found.failed.items()))
 
     screen.result(document, show)

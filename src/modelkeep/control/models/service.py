@@ -28,6 +28,7 @@ from modelkeep.control.models.rules import (
     check_open,
     check_promotable,
 )
+from modelkeep.infra.blob_claims import hold
 from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Database, Transaction
 from modelkeep.infra.events import Events
@@ -95,7 +96,8 @@ class Models:
     async def receive(self, actor: Actor, name: str, upload: Upload, *, create: bool = False) -> Version:
         """Make a stored upload the next version of a model and ask for its validation.
 
-        With `create`, a model that is not there yet is made in the same moment, with the version's description.
+        With `create`, a model that is not there yet is made in the same moment, with the version's description. Raises
+        `BeingRemoved` where what was stored is gone by now.
         """
         actor.need(Scope.MODELS_WRITE)
         version_id = new_id("ver")
@@ -107,6 +109,7 @@ class Models:
             version = self._new_version(version_id, model, upload, actor)
             await store.change_model(tx, model.id, latest_version=version.number)
             await store.add_version(tx, version, upload)
+            await hold(tx, await store.files_of(tx, version.id), self._clock())
             await self._jobs.enqueue(tx, VALIDATE_VERSION, version.id)
             brought = {"digest": version.digest} | ({"hooks": version.hooks.digest} if version.hooks else {})
             await self._audit.note(tx, actor, "version.upload", version.id, number=str(version.number), **brought)
@@ -201,10 +204,11 @@ class Models:
             return await store.version_by_id(tx, version_id)
 
     async def accept(self, version_id: str, findings: Findings, job_id: str) -> None:
-        """Make a version ready; its job is done in the same moment."""
+        """Make a version ready; its job is done in the same moment. Raises `BeingRemoved` where a file of it is gone."""
         async with self._db.begin() as tx:
             model, version = await _version_for_update(tx, version_id)
             if await store.accept(tx, version_id, findings, self._clock()):
+                await hold(tx, await store.files_of(tx, version_id), self._clock())
                 await self._audit.note(tx, SYSTEM, "version.ready", version_id)
                 archived = model.archived_at is not None or version.archived_at is not None
                 await self._events.publish(tx, VersionBecameReady(model.id, model.name, version_id, version.number, archived))

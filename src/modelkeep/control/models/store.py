@@ -1,9 +1,9 @@
 """All the SQL of models, versions and aliases."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import sqlalchemy as sa
@@ -27,6 +27,7 @@ _NAMING_FILES: Final = [
     for column in sorted(versions.c, key=lambda one: list(FILES).index(one.name) if one.name in FILES else len(FILES))
     if isinstance(column.type, sa.Text | Document) and column.name not in {"id", "state", "labels"}
 ]
+_TEXTS: Final = [column for _name, column in _NAMING_FILES]
 
 
 async def add_model(tx: Transaction, model: Model) -> bool:
@@ -112,22 +113,26 @@ async def files(tx: Transaction, rejected_before: datetime) -> Files:
     """
     used: dict[str, str] = {}
     released: set[str] = set()
-    columns = [column for name, column in _NAMING_FILES]
     after = ""
     while True:
-        page = sa.select(versions.c.id, versions.c.state, versions.c.validated_at, *columns).order_by(versions.c.id)
+        page = sa.select(versions.c.id, versions.c.state, versions.c.validated_at, *_TEXTS).order_by(versions.c.id)
         rows = await tx.all(page.where(versions.c.id > after).limit(_FILES_PAGE))
         for row in rows:
             after = row.id
             rejected = row.state == State.REJECTED and row.validated_at is not None and row.validated_at < rejected_before
-            for name, _column in _NAMING_FILES:
-                for digest in _DIGEST.findall(getattr(row, f"text_{name}") or ""):
-                    if rejected:
-                        released.add(digest)
-                    else:
-                        used.setdefault(digest, FILES.get(name, "other"))
+            for digest, name in _named(row):
+                if rejected:
+                    released.add(digest)
+                else:
+                    used.setdefault(digest, FILES.get(name, "other"))
         if len(rows) < _FILES_PAGE:
             return Files(used, frozenset(released - used.keys()))
+
+
+async def files_of(tx: Transaction, version_id: str) -> set[str]:
+    """Return all files that one version names."""
+    rows = await tx.all(sa.select(*_TEXTS).where(versions.c.id == version_id))
+    return {digest for row in rows for digest, _name in _named(row)}
 
 
 async def labels(tx: Transaction, version_id: str) -> tuple[str, ...]:
@@ -155,6 +160,13 @@ async def accept(tx: Transaction, version_id: str, findings: Findings, now: date
 async def reject(tx: Transaction, version_id: str, rejection: Rejection, now: datetime) -> bool:
     """Set a version to rejected with the reason; False when it had been validated before."""
     return await _leave_unvalidated(tx, version_id, state=State.REJECTED, validated_at=now, rejection=rejection)
+
+
+def _named(row: sa.Row[Any]) -> Iterator[tuple[str, str]]:
+    """Yield what looks like a digest in a version's row, with the column that it stands in."""
+    for name, _column in _NAMING_FILES:
+        for digest in _DIGEST.findall(getattr(row, f"text_{name}") or ""):
+            yield digest, name
 
 
 async def _leave_unvalidated(tx: Transaction, version_id: str, **values: object) -> bool:

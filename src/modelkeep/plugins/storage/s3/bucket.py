@@ -14,7 +14,7 @@ import obstore
 from obstore.exceptions import BaseError, GenericError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import S3Store
 
-from modelkeep.contracts.errors import Invalid, NotFound, StorageFull, StorageUnavailable
+from modelkeep.contracts.errors import Invalid, NotFound, StorageFull, StorageRefused, StorageUnavailable
 from modelkeep.contracts.storage import StorageSettings
 from modelkeep.plugins.storage.s3 import credentials
 
@@ -141,7 +141,7 @@ class Bucket:
         except TimeoutError as error:
             raise StorageUnavailable("The object store does not answer in time.") from error
         except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
-            raise StorageUnavailable("The object store refuses our credentials: see the settings storage.*.") from error
+            raise StorageRefused("The object store refuses our credentials: see the settings storage.*.") from error
         except (BaseError, OSError, ValueError) as error:
             if any(word in str(error) for word in _FULL):
                 raise StorageFull("The object store takes no more: nothing was stored.") from error

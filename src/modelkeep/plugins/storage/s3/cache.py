@@ -44,13 +44,6 @@ class Cache:
         os.utime(fd)
         return fd
 
-    def size(self, digest: str) -> int | None:
-        """Return the length of a copy in bytes."""
-        try:
-            return (self._copies / digest).stat().st_size
-        except FileNotFoundError:
-            return None
-
     def keep(self, unfinished: Unfinished) -> Blob:
         """Make what was written a copy under its digest, and let go of the oldest ones where there is too much."""
         blob = unfinished.blob()

@@ -72,10 +72,8 @@ class S3BlobStore:
             os.close(copy)
 
     async def size(self, digest: str) -> int:
-        """Return the blob's length in bytes; raises `NotFound`, `StorageUnavailable`."""
-        key = place_of(digest)
-        here = await in_thread(self._cache.size, digest)
-        return await self._bucket.size(key) if here is None else here
+        """Return the blob's length in bytes, as the bucket has it; raises `NotFound`, `StorageUnavailable`."""
+        return await self._bucket.size(place_of(digest))
 
     async def open(self, digest: str) -> int:
         """Return a descriptor of a copy that has the digest, fetched where there is none here yet."""
