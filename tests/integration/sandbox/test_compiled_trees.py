@@ -1,5 +1,7 @@
 """Boosted trees are compiled in the runners that hold them, and serve as ONNX; or the report says why they do not."""
 
+import itertools
+
 import catboost
 import lightgbm
 import numpy as np
@@ -12,6 +14,7 @@ from modelkeep.contracts.snapshot import Limits
 from modelkeep.contracts.storage import Blob
 from modelkeep.worker.compilation import Compiler
 from modelkeep.worker.inspection import InspectionRequest, RunnerInspector
+from modelkeep.worker.trial import Trial
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -68,8 +71,16 @@ PLAIN = {
 
 
 @pytest.mark.parametrize("name", PLAIN)
-async def test_trees_serve_compiled(inspect, name):
+async def test_trees_serve_compiled(inspect, name, monkeypatch):
     form, made = PLAIN[name]
+    times = itertools.count(1000.0, -1.0)
+
+    async def sooner_each_time(trial, tensors):
+        """As on a machine where whatever is timed later is faster: how fast they are is for `bench/tree_rows.py`."""
+        await trial.run(tensors)
+        return next(times)
+
+    monkeypatch.setattr(Trial, "median_ms", sooner_each_time)
     found = await accepted(inspect, made(), form)
     compilation = found.report.compiled
     assert compilation.used, compilation.reason
