@@ -21,7 +21,7 @@ from modelkeep.client.folder import LEFT_OUT
 from modelkeep.client.upload import Sent, prepare
 from modelkeep.client.upload import Upload as Packed
 from modelkeep.contracts.actor import SYSTEM
-from modelkeep.contracts.errors import ModelkeepError, Unavailable
+from modelkeep.contracts.errors import MasterKeyMissing, ModelkeepError, StorageRefused, Unavailable
 from modelkeep.control.models.errors import ModelNotFound
 from modelkeep.control.models.rules import State, Upload, Version
 
@@ -29,6 +29,7 @@ log = structlog.get_logger(__name__)
 
 _MIB: Final = 1024 * 1024
 _AGAIN_S: Final = 5.0
+_LONGEST_S: Final = 300.0
 _LOOK_BACK: Final = 1000  # versions, among which the folder's content is looked for
 
 
@@ -37,12 +38,17 @@ async def take_up(folder: Path, name: str, services: Services) -> None:
 
     Where the database or the store is away, it is tried again. Whatever is wrong, the server goes on.
     """
+    pause_s = _AGAIN_S
     while True:
         try:
             return await _take_up(folder, name, services)
+        except (StorageRefused, MasterKeyMissing) as error:  # who sets this right starts the server again
+            log.error("the model folder cannot be taken up", folder=str(folder), reason=str(error))  # noqa: TRY400 - it says all
+            return None
         except Unavailable as error:
-            log.warning("the model folder waits", folder=str(folder), reason=str(error))
-            await asyncio.sleep(error.retry_after_s or _AGAIN_S)
+            log.warning("the model folder waits", folder=str(folder), reason=str(error), seconds=pause_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_S)  # each time the model is packed again
         except (ModelkeepError, CannotPack, OSError, UnicodeError) as error:
             log.error("the model folder cannot be taken up", folder=str(folder), reason=str(error))  # noqa: TRY400 - it says all
             return None

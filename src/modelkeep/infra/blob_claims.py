@@ -65,14 +65,18 @@ class Claims:
         self._db = db
         self._clock = clock
 
-    async def claim(self, digest: str) -> None:
-        """Keep a blob that was just stored, for as long as unused files are kept; raises `BeingRemoved`."""
+    async def claim(self, digest: str) -> datetime:
+        """Keep a blob that was just stored, for as long as unused files are kept; raises `BeingRemoved`.
+
+        Returns the moment by which the claim is known.
+        """
         now = self._clock()
         async with self._db.begin_apart() as tx:  # the collector has to see it, while the rest of the upload is still coming
             insert = tx.insert(claims).values(digest=digest, at=now, condemned=False)
             again = insert.on_conflict_do_update(index_elements=["digest"], set_={"at": now}, where=~claims.c.condemned)
             if await tx.one(again.returning(claims.c.digest)) is None:
                 raise BeingRemoved(retry_after_s=5)
+        return now
 
     async def claimed(self, tx: Transaction) -> Mapping[str, datetime]:
         """Return when each blob was last claimed, condemned ones left out."""
@@ -108,10 +112,11 @@ class Claims:
             gone = sa.update(claims).where(claims.c.digest == digest, claims.c.condemned)
             await tx.execute(gone.values(at=_NEVER, condemned=False))
 
-    async def give_up(self, digest: str) -> None:
-        """Take back a claim of what proved not to be there."""
+    async def give_up(self, digest: str, at: datetime) -> None:
+        """Take back the claim of this moment, of what proved not to be there; who claimed it since keeps it."""
+        mine = sa.update(claims).where(claims.c.digest == digest, claims.c.at == at, ~claims.c.condemned)
         async with self._db.begin_apart() as tx:
-            await tx.execute(sa.update(claims).where(claims.c.digest == digest, ~claims.c.condemned).values(at=_NEVER))
+            await tx.execute(mine.values(at=_NEVER))
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator["Turn"]:
@@ -163,11 +168,11 @@ class ClaimedStore:
     async def put(self, chunks: AsyncIterator[bytes], *, max_bytes: int) -> Blob:
         """Store a stream and claim the blob; also raises `BeingRemoved`."""
         blob = await self._inner.put(chunks, max_bytes=max_bytes)
-        await self._claims.claim(blob.digest)
+        claimed = await self._claims.claim(blob.digest)
         try:
             await self._inner.size(blob.digest)
         except NotFound as error:  # the store had it already, and it was removed before it was claimed
-            await self._claims.give_up(blob.digest)
+            await self._claims.give_up(blob.digest, claimed)
             raise BeingRemoved(retry_after_s=1) from error
         return blob
 

@@ -149,7 +149,7 @@ def fitted(answer: "Arrays", inner: Signature) -> "Arrays":
 
 
 def _matrix(answer: "Arrays", spec: TensorSpec) -> "Array":
-    columns = [_fitted(answer[name], TensorSpec(name, spec.dtype, (-1,))) for name in spec.columns]
+    columns = [_fitted(answer[name], TensorSpec(name, spec.dtype, (-1,), spec.nullable)) for name in spec.columns]
     return np.stack(columns, axis=1)
 
 

@@ -19,7 +19,14 @@ from typing import Final, Literal, Protocol
 import msgspec
 import structlog
 
-from modelkeep.contracts.errors import MasterKeyMissing, ModelkeepError, NotFound, StorageRefused, StorageUnavailable
+from modelkeep.contracts.errors import (
+    DamagedFile,
+    MasterKeyMissing,
+    ModelkeepError,
+    NotFound,
+    StorageRefused,
+    StorageUnavailable,
+)
 from modelkeep.contracts.storage import BlobStore
 from modelkeep.control.models.service import Models
 from modelkeep.infra.blob_claims import Claims, Turn
@@ -180,6 +187,8 @@ class Collector:
             return ""
         except MasterKeyMissing:  # it is there, for nobody
             pass
+        except (DamagedFile, StorageRefused, OSError):  # nobody knows; the others go on
+            return why
         if not may_come:
             await turn.keep()
             async with self._db.begin() as tx:

@@ -117,6 +117,34 @@ def test_xgboost_answers_the_same(params, target):
     same(of_xgboost(trees.xgboost_booster(ROWS, target, **params)), 2e-6)
 
 
+RARELY = {"base_score": 1e-8, "min_child_weight": 0, "eta": 0.01}
+RARE = {
+    "xgboost": lambda: of_xgboost(trees.xgboost_booster(ROWS, HALVES, objective="binary:logistic", **RARELY)),
+    "xgboost-numbers": lambda: of_xgboost(trees.xgboost_booster(ROWS, HALVES, objective="reg:logistic", **RARELY)),
+    "lightgbm": lambda: of_lightgbm(
+        trees.lightgbm_booster(ROWS, HALVES * 1e-8, objective="cross_entropy", min_sum_hessian_in_leaf=0)
+    ),
+    "catboost": lambda: of_catboost(rare_catboost()),
+}
+
+
+def rare_catboost():
+    model = trees.catboost_model(rows=ROWS, target=HALVES)
+    model.set_scale_and_bias(1.0, -18.0)
+    return model
+
+
+@pytest.mark.parametrize("name", RARE)
+def test_what_is_rare_keeps_its_digits_and_its_order(name):
+    model = RARE[name]()
+    found = model.compiled()
+    other = OnnxRunner().load(Artifact(found.data, "onnx"), LoadOptions(signature=model.facts.signature))
+    rows = {"input": around(found.edges, model.facts.signature.inputs[0].dtype.numpy)}
+    wanted, given = (list(one.run(rows).values())[-1].reshape(len(rows["input"]), -1)[:, -1] for one in (model, other))
+    assert 0 < wanted.min() < wanted.max() < 1e-5
+    np.testing.assert_allclose(given, wanted, rtol=2e-6 if "xgboost" in name else 1e-12, atol=0)
+
+
 def test_xgboost_survival_with_bounds_answers_the_same():
     matrix = xgboost.DMatrix(ROWS, nthread=1)
     matrix.set_float_info("label_lower_bound", np.exp(FIRST))

@@ -376,8 +376,10 @@ async def test_a_numpy_that_we_cannot_speak_with_is_refused_by_its_version(warm_
 
 
 async def test_files_of_the_authors_are_not_taken_for_modules_that_numpy_imports(warm_bench):
-    body = {"secrets.py": "1/0", "numpy/__init__.py": "1/0"}
-    _result, outputs = await answers(warm_bench, archive(body, model=python_models.DOUBLES))
+    body = {"secrets.py": "1/0", "random.py": "1/0", "numpy/__init__.py": "1/0"}
+    drawn = "import numpy; self.factor = float(numpy.random.randint(2, 3))"
+    drawing = python_models.DOUBLES.replace("self.factor = 2.0", drawn)
+    _result, outputs = await answers(warm_bench, archive(body, model=drawing))
     assert outputs["y"].tolist() == [2.0, 4.0]
 
 

@@ -427,16 +427,60 @@ async def test_who_finds_a_file_gone_leaves_no_claim_that_another_could_take_for
     model = upload(blob=await keeper.put(b"model"))
     claim = keeper.claims.claim
 
-    async def late(digest: str) -> None:
+    async def late(digest: str) -> datetime:
         keeper.clock.advance(days=8)
         assert len((await keeper.collector.collect()).unused) == 1
-        await claim(digest)
+        return await claim(digest)
 
     monkeypatch.setattr(keeper.claims, "claim", late)
     with pytest.raises(BeingRemoved):
         await keeper.put(b"model")
     with pytest.raises(BeingRemoved):
         await keeper.control.models.receive(ADMIN, "m", model, create=True)
+
+
+async def test_a_claim_that_is_given_up_is_ones_own(keeper: Keeper):
+    first = await keeper.claims.claim("d" * 64)
+    keeper.clock.advance(seconds=1)
+    second = await keeper.claims.claim("d" * 64)
+    await keeper.claims.give_up("d" * 64, first)
+    async with keeper.db.read() as tx:
+        assert await keeper.claims.claimed(tx) == {"d" * 64: second}
+    await keeper.claims.give_up("d" * 64, second)
+    async with keeper.db.read() as tx:
+        assert await keeper.claims.claimed(tx) == {}
+
+
+async def test_texts_that_look_like_a_removed_file_are_none_of_a_versions_files(keeper: Keeper):
+    gone = await keeper.put(b"gone")
+    keeper.clock.advance(days=8)
+    assert len((await keeper.collector.collect()).unused) == 1
+    about = {"description": f"instead of {gone.digest}", "filename": f"{gone.digest}.onnx"}
+    version = await keeper.receive(b"model", **about)
+    await keeper.accept(version)
+    assert (await keeper.control.models.version("m", 1)).state is State.READY
+
+
+async def test_a_file_of_which_nobody_knows_holds_nothing_else_up(keeper: Keeper, monkeypatch: pytest.MonkeyPatch):
+    blobs = [await keeper.put(data) for data in (b"one", b"two", b"three")]
+    keeper.clock.advance(days=8)
+    stuck, remove, size = blobs[0].digest, keeper.dated.remove, keeper.dated.size
+
+    async def refused(digest: str) -> None:
+        if digest == stuck:
+            raise StorageRefused("locked")
+        await remove(digest)
+
+    async def unknown(digest: str) -> int:
+        if digest == stuck:
+            raise PermissionError("locked")
+        return await size(digest)
+
+    monkeypatch.setattr(keeper.dated, "remove", refused)
+    monkeypatch.setattr(keeper.dated, "size", unknown)
+    for removed in ({blobs[1].digest, blobs[2].digest}, set()):
+        done = await keeper.collector.collect()
+        assert ({one.digest for one in done.unused}, list(done.failed)) == (removed, [stuck])
 
 
 async def test_a_row_that_comes_while_the_unused_are_condemned_keeps_its_files(keeper: Keeper, monkeypatch: pytest.MonkeyPatch):

@@ -45,7 +45,7 @@ async def test_a_name_that_is_no_text_is_told_and_ends_nothing(tmp_path: Path, n
 
 
 async def test_what_is_away_is_waited_for_and_what_is_broken_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    happens = [DatabaseUnavailable(retry_after_s=0.001), DatabaseUnavailable(), ZeroDivisionError()]
+    happens = [DatabaseUnavailable(), DatabaseUnavailable(), DatabaseUnavailable(), ZeroDivisionError()]
     nobody: Any = None
 
     async def meets(*_asked: object) -> None:
@@ -53,8 +53,10 @@ async def test_what_is_away_is_waited_for_and_what_is_broken_is_told(tmp_path: P
 
     monkeypatch.setattr(model_folder, "_take_up", meets)
     monkeypatch.setattr(model_folder, "_AGAIN_S", 0.001)
+    monkeypatch.setattr(model_folder, "_LONGEST_S", 0.003)
     with capture_logs() as logs:
         await take_up(tmp_path, "m", nobody)
     assert not happens
-    assert [one["log_level"] for one in logs] == ["warning", "warning", "error"]
+    assert [one["log_level"] for one in logs] == ["warning", "warning", "warning", "error"]
+    assert [one["seconds"] for one in logs[:-1]] == [0.001, 0.002, 0.003]
     assert logs[-1]["exc_info"]

@@ -107,6 +107,9 @@ def test_columns_by_name_become_the_models_matrix_in_its_order():
 def test_floats_that_callers_may_send_go_on_to_the_model():
     gaps = Signature((TensorSpec("x", Dtype.FP32, (-1, 2), nullable=True),))
     assert np.isnan(fitted({"x": np.array([[np.nan, 1.0]])}, gaps)["x"]).tolist() == [[True, False]]
+    named = Signature((TensorSpec("x", Dtype.FP32, (-1, 2), nullable=True, columns=("a", "b")),))
+    columns = {"b": np.array([1, 2]), "a": np.array([np.nan, 4.0])}
+    assert np.isnan(fitted(columns, named)["x"]).tolist() == [[True, False], [False, False]]
     assert fitted({"x": np.array([[2**60, -(2**53)]])}, WIDE_MATRIX)["x"].tolist() == [[2.0**60, -(2.0**53)]]
     assert fitted({"x": np.array([[3.4e38, -3.4e38]])}, MATRIX)["x"].dtype == np.float32
 

@@ -155,6 +155,13 @@ FILES: Final = {
 """What a file is, by the column of a version that names it; of several, the first holds. One in any other column is "other"."""
 
 
+def files_of(version: Version) -> set[str]:
+    """Return the files that a version is made of; texts of people's that look like a digest are none."""
+    parts = (version.sample, version.calibration, version.hooks, version.compiled)
+    found = {version.digest, version.report.golden if version.report else "", *(one.digest for one in parts if one is not None)}
+    return found - {""}
+
+
 class Findings(msgspec.Struct, frozen=True):
     """What validation found out about a version that is fit to serve. `scores` names the output that labels belong to."""
 

@@ -27,6 +27,7 @@ from modelkeep.control.models.rules import (
     check_description,
     check_open,
     check_promotable,
+    files_of,
 )
 from modelkeep.infra.blob_claims import hold
 from modelkeep.infra.clock import Clock
@@ -109,7 +110,7 @@ class Models:
             version = self._new_version(version_id, model, upload, actor)
             await store.change_model(tx, model.id, latest_version=version.number)
             await store.add_version(tx, version, upload)
-            await hold(tx, await store.files_of(tx, version.id), self._clock())
+            await hold(tx, files_of(version), self._clock())
             await self._jobs.enqueue(tx, VALIDATE_VERSION, version.id)
             brought = {"digest": version.digest} | ({"hooks": version.hooks.digest} if version.hooks else {})
             await self._audit.note(tx, actor, "version.upload", version.id, number=str(version.number), **brought)
@@ -208,7 +209,9 @@ class Models:
         async with self._db.begin() as tx:
             model, version = await _version_for_update(tx, version_id)
             if await store.accept(tx, version_id, findings, self._clock()):
-                await hold(tx, await store.files_of(tx, version_id), self._clock())
+                report, compiled, hooks = findings.report, findings.compiled, findings.hooks or version.hooks
+                made = msgspec.structs.replace(version, report=report, compiled=compiled, hooks=hooks)
+                await hold(tx, files_of(made), self._clock())
                 await self._audit.note(tx, SYSTEM, "version.ready", version_id)
                 archived = model.archived_at is not None or version.archived_at is not None
                 await self._events.publish(tx, VersionBecameReady(model.id, model.name, version_id, version.number, archived))

@@ -129,12 +129,6 @@ async def files(tx: Transaction, rejected_before: datetime) -> Files:
             return Files(used, frozenset(released - used.keys()))
 
 
-async def files_of(tx: Transaction, version_id: str) -> set[str]:
-    """Return all files that one version names."""
-    rows = await tx.all(sa.select(*_TEXTS).where(versions.c.id == version_id))
-    return {digest for row in rows for digest, _name in _named(row)}
-
-
 async def labels(tx: Transaction, version_id: str) -> tuple[str, ...]:
     """Return a version's labels, in class order."""
     row = await tx.one(sa.select(versions.c.labels).where(versions.c.id == version_id))

@@ -14,9 +14,12 @@ def check(packages: str) -> None:
     """Import numpy; raises `CannotLoad` where it is among the artifact's packages, and older or newer than those we know."""
     import numpy as np
 
-    if not str(np.__file__).startswith(f"{packages}/"):
-        return
-    told = str(getattr(np, "__version__", ""))
+    if str(np.__file__).startswith(f"{packages}/"):
+        _check_version(str(getattr(np, "__version__", "")))
+    import numpy.random  # noqa: F401 - it comes late, and with it modules whose names an author's files may have: secrets, random
+
+
+def _check_version(told: str) -> None:
     version = _VERSION.match(told)
     if version is None or not _OLDEST <= (int(version[1]), int(version[2])) < _BEYOND:
         which = f"numpy {told}" if told else "a numpy without a version"

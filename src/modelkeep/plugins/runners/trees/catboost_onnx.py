@@ -103,8 +103,7 @@ def _answer(model: Any, loss: str, operator: str, signature: Signature, outputs:
     if signature.outputs[0].shape != (-1,):
         return lambda nodes, sums: _several_labels(nodes, sums, outputs)
     if outputs > 1:
-        each = "Sigmoid" if loss == _ONE_AGAINST_ALL else "Softmax"
-        return lambda nodes, sums: [_labelled(nodes, forest.best(nodes, sums), labels), nodes.add(each, sums)]
+        return lambda nodes, sums: [_labelled(nodes, forest.best(nodes, sums), labels), _each(nodes, sums, loss)]
     least = _least_sum(model.get_metadata())
     return lambda nodes, sums: _of_two(nodes, sums, labels, least)
 
@@ -120,11 +119,16 @@ def _least_sum(metadata: Mapping[str, str]) -> float:
 
 def _of_two(nodes: Nodes, sums: str, labels: "NDArray[np.generic]", least: float) -> list[str]:
     second = forest.values(nodes, forest.is_above(nodes, sums, least, Dtype.FP64), 1)
-    return [_labelled(nodes, second, labels), forest.of_two(nodes, nodes.add("Sigmoid", sums), Dtype.FP64)]
+    return [_labelled(nodes, second, labels), forest.of_two(nodes, forest.logistic(nodes, sums, Dtype.FP64), Dtype.FP64)]
+
+
+def _each(nodes: Nodes, sums: str, loss: str) -> str:
+    """The probabilities of several classes."""
+    return forest.logistic(nodes, sums, Dtype.FP64) if loss == _ONE_AGAINST_ALL else nodes.add("Softmax", sums)
 
 
 def _several_labels(nodes: Nodes, sums: str, outputs: int) -> list[str]:
-    probabilities = nodes.add("Sigmoid", sums)
+    probabilities = forest.logistic(nodes, sums, Dtype.FP64)
     return [forest.is_above(nodes, sums, 0.0, Dtype.FP64), *forest.each_of_two(nodes, probabilities, outputs, Dtype.FP64)]
 
 

@@ -193,6 +193,17 @@ def values(nodes: Nodes, sums: str, outputs: int) -> str:
     return nodes.add("Reshape", sums, nodes.constant(np.array([-1]))) if outputs == 1 else sums
 
 
+def logistic(nodes: Nodes, sums: str, dtype: Dtype) -> str:
+    """Return 1 / (1 + exp(-x)), as the frameworks compute it.
+
+    ONNX Runtime's own Sigmoid is made for speed: in FP32 it errs by 1e-7, so that what is rarer has no order, or is 0.
+    """
+    import numpy as np
+
+    one = nodes.constant(np.array(1, dtype=dtype.numpy))
+    return nodes.add("Div", one, nodes.add("Add", one, nodes.add("Exp", nodes.add("Neg", sums))))
+
+
 def of_two(nodes: Nodes, second: str, dtype: Dtype) -> str:
     """Return [n, 2] of the probability of the second class, [n, 1]."""
     import numpy as np

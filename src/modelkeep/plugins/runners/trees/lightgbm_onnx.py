@@ -97,7 +97,7 @@ def _answer(objective: str, outputs: int) -> "Answer":
     if name == "multiclassova":
         return lambda nodes, sums: _classes(nodes, _logistic(nodes, sums, steepness))
     if name == "cross_entropy":
-        return lambda nodes, sums: [forest.values(nodes, nodes.add("Sigmoid", sums), outputs)]
+        return lambda nodes, sums: [forest.values(nodes, forest.logistic(nodes, sums, Dtype.FP64), outputs)]
     if name in _LOGARITHMS:
         return lambda nodes, sums: [forest.values(nodes, nodes.add("Exp", sums), outputs)]
     if name not in _AS_IT_IS:
@@ -114,4 +114,4 @@ def _classes(nodes: Nodes, probabilities: str) -> list[str]:
 def _logistic(nodes: Nodes, sums: str, steepness: float) -> str:
     import numpy as np
 
-    return nodes.add("Sigmoid", nodes.add("Mul", sums, nodes.constant(np.array(steepness))))
+    return forest.logistic(nodes, nodes.add("Mul", sums, nodes.constant(np.array(steepness))), Dtype.FP64)

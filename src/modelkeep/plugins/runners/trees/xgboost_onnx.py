@@ -30,6 +30,7 @@ _AS_IT_IS = frozenset(
         "reg:squaredlogerror",
     }
 )
+_LEAST_SCORE = 1e-6
 _LOGITS = frozenset({"binary:logistic", "reg:logistic"})
 _LOGARITHMS = frozenset({"count:poisson", "reg:gamma", "reg:tweedie", "survival:aft", "survival:cox"})
 
@@ -59,7 +60,8 @@ def _starts(params: Mapping[str, Any], objective: str) -> list[Tree]:
     groups = max(int(params["num_class"]), int(params.get("num_target", 1)), 1)
     scores = files.base_scores(params["base_score"])
     if objective in _LOGITS:
-        scores = [math.log(one / (1 - one)) for one in scores]
+        within = [min(max(one, _LEAST_SCORE), 1 - _LEAST_SCORE) for one in scores]  # as XGBoost has it
+        scores = [math.log(one / (1 - one)) for one in within]
     elif objective in _LOGARITHMS:
         scores = [math.log(one) for one in scores]
     each = scores * groups if len(scores) == 1 else scores
@@ -101,15 +103,23 @@ def _answer(objective: str, signature: Signature, outputs: int) -> "Answer":
     if objective == "binary:hinge":
         return lambda nodes, sums: [forest.values(nodes, forest.is_above(nodes, sums, 0.0, Dtype.FP32), outputs)]
     if objective.startswith("multi:"):
-        return lambda nodes, sums: [forest.best(nodes, sums), nodes.add("Softmax", sums, axis=1)]
+        return lambda nodes, sums: _of_several(nodes, sums, is_soft=objective == "multi:softprob")
+    if objective == "reg:logistic":
+        return lambda nodes, sums: [forest.values(nodes, forest.logistic(nodes, sums, Dtype.FP32), outputs)]
     if signature.outputs[0].name == "label":
         return lambda nodes, sums: _of_two(nodes, sums, outputs)
-    operator = "Exp" if objective in _LOGARITHMS else "Sigmoid" if objective == "reg:logistic" else "Identity"
+    operator = "Exp" if objective in _LOGARITHMS else "Identity"
     return lambda nodes, sums: [forest.values(nodes, nodes.add(operator, sums), outputs)]
 
 
+def _of_several(nodes: Nodes, sums: str, *, is_soft: bool) -> list[str]:
+    """The class and the probabilities; `softprob` takes the class from these, where two sums may have become one number."""
+    probabilities = nodes.add("Softmax", sums, axis=1)
+    return [forest.best(nodes, probabilities if is_soft else sums), probabilities]
+
+
 def _of_two(nodes: Nodes, sums: str, outputs: int) -> list[str]:
-    second = nodes.add("Sigmoid", sums)
+    second = forest.logistic(nodes, sums, Dtype.FP32)
     label = forest.values(nodes, forest.is_likely(nodes, second, Dtype.FP32), outputs)
     if outputs == 1:
         return [label, forest.of_two(nodes, second, Dtype.FP32)]
