@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from fixtures.artifacts import constant, onnx_file, value
-from fixtures.installation import Installation, eventually
+from fixtures.installation import Installation, eventually, runs
 from modelkeep.app.cli import program
 from modelkeep.client import Client, ModelkeepError, NotFound
 
@@ -181,7 +181,7 @@ def _kill(house: Installation, role: str) -> None:
     victim = house.role(role)
     assert victim is not None
     victim.send_signal(signal.SIGKILL)
-    eventually(lambda: not victim.is_running() or victim.status() == "zombie", f"the end of the {role}")
+    eventually(lambda: not runs(victim), f"the end of the {role}")
 
 
 def _sleeps(http: httpx.Client) -> bool:

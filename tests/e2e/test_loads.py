@@ -34,6 +34,12 @@ def holds(house: Installation) -> dict[str, tuple[int, int]]:
     return {name: (one.memory_full_info().uss, one.num_fds()) for name, one in processes.items()}
 
 
+def more_files(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> dict[str, int]:
+    """How many more descriptors each process has, where it has more."""
+    more = {name: fds - before[name][1] for name, (_memory, fds) in after.items()}
+    return {name: number for name, number in more.items() if number > 0}
+
+
 def promoted(house: Installation, times: int) -> None:
     """Let the two versions take turns; after each turn the other's runner has ended."""
     with house.client() as client:
@@ -58,5 +64,5 @@ def test_as_much_is_held_after_many_loads_as_before(house: Installation, tmp_pat
     print("\n".join(f"{name}: {before[name]} -> {after[name]}" for name in before))
     total = sum(memory for memory, _fds in before.values())
     assert sum(memory for memory, _fds in after.values()) <= MAY_GROW * total
-    assert {name: fds for name, (_memory, fds) in after.items()} == {name: fds for name, (_memory, fds) in before.items()}
+    eventually(lambda: more_files(before, holds(house)) == {}, "as many open files as before")  # more while one is forked ahead
     assert all(psutil.pid_exists(one.pid) for one in house.runners())
