@@ -17,6 +17,7 @@ LOADS = int(os.environ.get("LOADS", "60"))
 WARM_UP = 40
 PATIENCE_S = 60 + 2.0 * LOADS
 MAY_GROW = 1.05
+_COMES_AND_GOES = 6
 
 pytestmark = pytest.mark.timeout(PATIENCE_S + 120)
 
@@ -35,9 +36,12 @@ def holds(house: Installation) -> dict[str, tuple[int, int]]:
 
 
 def more_files(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> dict[str, int]:
-    """How many more descriptors each process has, where it has more."""
+    """How many more descriptors each process has, where they are more than what comes and goes.
+
+    That is a runner that is being forked ahead, and connections of the database's pool. What a load leaves behind, all leave.
+    """
     more = {name: fds - before[name][1] for name, (_memory, fds) in after.items()}
-    return {name: number for name, number in more.items() if number > 0}
+    return {name: number for name, number in more.items() if number > _COMES_AND_GOES}
 
 
 def promoted(house: Installation, times: int) -> None:
@@ -64,5 +68,5 @@ def test_as_much_is_held_after_many_loads_as_before(house: Installation, tmp_pat
     print("\n".join(f"{name}: {before[name]} -> {after[name]}" for name in before))
     total = sum(memory for memory, _fds in before.values())
     assert sum(memory for memory, _fds in after.values()) <= MAY_GROW * total
-    eventually(lambda: more_files(before, holds(house)) == {}, "as many open files as before")  # more while one is forked ahead
+    assert more_files(before, after) == {}
     assert all(psutil.pid_exists(one.pid) for one in house.runners())
