@@ -42,16 +42,14 @@ async def take_up(folder: Path, name: str, services: Services) -> None:
     while True:
         try:
             return await _take_up(folder, name, services)
-        except (StorageRefused, MasterKeyMissing) as error:  # who sets this right starts the server again
-            log.error("the model folder cannot be taken up", folder=str(folder), reason=str(error))  # noqa: TRY400 - it says all
-            return None
-        except Unavailable as error:
+        except (ModelkeepError, CannotPack, OSError, UnicodeError) as error:
+            passes = isinstance(error, Unavailable) and not isinstance(error, StorageRefused | MasterKeyMissing)
+            if not passes:  # who sets this right starts the server again
+                log.error("the model folder cannot be taken up", folder=str(folder), reason=str(error))  # noqa: TRY400 - it says all
+                return None
             log.warning("the model folder waits", folder=str(folder), reason=str(error), seconds=pause_s)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_S)  # each time the model is packed again
-        except (ModelkeepError, CannotPack, OSError, UnicodeError) as error:
-            log.error("the model folder cannot be taken up", folder=str(folder), reason=str(error))  # noqa: TRY400 - it says all
-            return None
         except Exception:
             log.exception("the model folder cannot be taken up", folder=str(folder))
             return None
