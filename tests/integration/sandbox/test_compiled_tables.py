@@ -11,31 +11,18 @@ from sklearn.preprocessing import OneHotEncoder
 
 from fixtures import artifacts, table_models, tables
 from fixtures.inspection import accepted
-from modelkeep.contracts.snapshot import Limits
-from modelkeep.contracts.storage import Blob
 from modelkeep.sandbox import frames
 from modelkeep.sandbox.agreement import differing
-from modelkeep.worker.compilation import Compiler
-from modelkeep.worker.inspection import InspectionRequest, RunnerInspector
 from modelkeep.worker.samples import fit, read_sample
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.filterwarnings("ignore")]
 
-QUICK = Limits(memory_mb=2048, load_timeout_s=30, run_timeout_s=10)
 MORE_ROWS = 60
 
 
 @pytest.fixture
-def inspect(warm_bench):
-    async def inspect(data, name, sample):
-        async def keep(data: bytes) -> Blob:
-            return Blob(warm_bench.keep(data), len(data))
-
-        compiler = Compiler(warm_bench.start, keep)
-        request = InspectionRequest(warm_bench.spec(data, name), sample, "sample.csv")
-        return await RunnerInspector(warm_bench.start, QUICK, compiler).inspect(request)
-
-    return inspect
+def inspect(inspect_and_compile):
+    return inspect_and_compile
 
 
 def asked(model):

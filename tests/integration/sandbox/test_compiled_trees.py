@@ -10,15 +10,10 @@ import xgboost
 
 from fixtures import trees
 from fixtures.inspection import accepted
-from modelkeep.contracts.snapshot import Limits
-from modelkeep.contracts.storage import Blob
-from modelkeep.worker.compilation import Compiler
-from modelkeep.worker.inspection import InspectionRequest, RunnerInspector
 from modelkeep.worker.trial import Trial
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-QUICK = Limits(memory_mb=2048, load_timeout_s=30, run_timeout_s=10)
 ROWS = trees.numbers(8)
 FIRST = np.nan_to_num(ROWS[:, 0])
 THIRDS = np.digitize(FIRST, [-0.4, 0.4])
@@ -28,16 +23,8 @@ CSV = trees.without_gaps(TABLE).head(8).dropna().query("colour != 'none'").to_cs
 
 
 @pytest.fixture
-def inspect(warm_bench):
-    async def inspect(data, name, sample=None):
-        async def keep(data: bytes) -> Blob:
-            return Blob(warm_bench.keep(data), len(data))
-
-        compiler = Compiler(warm_bench.start, keep)
-        request = InspectionRequest(warm_bench.spec(data, name), sample, "sample.csv")
-        return await RunnerInspector(warm_bench.start, QUICK, compiler).inspect(request)
-
-    return inspect
+def inspect(inspect_and_compile):
+    return inspect_and_compile
 
 
 PLAIN = {
