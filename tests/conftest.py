@@ -16,6 +16,7 @@ pytest_plugins = [
     "fixtures.control_api",
     "fixtures.runners",
     "fixtures.inspection",
+    "fixtures.logs",
     "fixtures.object_store",
     "fixtures.stores",
 ]

@@ -18,15 +18,6 @@ from modelkeep.infra.redaction import HIDDEN, without_secrets
 from modelkeep.infra.settings import LogSettings
 
 
-@pytest.fixture(autouse=True)
-def _restored():
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = handlers, level
-    structlog.reset_defaults()
-
-
 def _fail(error: Exception) -> None:
     raise error
 
