@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) ..."
 # torch by pip, whose own configuration may name a folder with the build for processors alone; uv does not read it
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv torch
-	@$(BIN)/uv pip install --quiet --system-certs --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[server,sklearn,xgboost,lightgbm,catboost,torch,openvino,s3,s3-role,grpc,demo]' --group test --group lint --group bench
+	@$(BIN)/uv pip install --quiet --system-certs --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[server,sklearn,xgboost,lightgbm,catboost,torch,openvino,s3,s3-role,grpc,redis,demo]' --group test --group lint --group bench
 	@touch $(READY)
 
 demo: $(READY) ## Set up and serve two real models on PORT (8080), with keys in DATA/demo.env
