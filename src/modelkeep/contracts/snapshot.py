@@ -18,6 +18,9 @@ class Scope(StrEnum):
     MODELS_READ = "models:read"
     MODELS_WRITE = "models:write"
     MODELS_CODE = "models:code"
+    DEPLOYMENTS_WRITE = "deployments:write"
+    PREDICTIONS_READ = "predictions:read"
+    AUDIT_READ = "audit:read"
     METRICS_READ = "metrics:read"
     ADMIN = "admin"
 

@@ -1,0 +1,126 @@
+"""Who may do what: one decision for REST, gRPC, the console and jobs, in both planes. Pure, and deny by default.
+
+A *standing* is what a caller brings: their grants, and what their credential is bounded to. A *place* is what they ask about:
+a model with its workspace and owner, a workspace, or the installation. Power comes from grants and ownership alone; a key's
+scopes and models only take away.
+"""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Final, Literal
+
+import msgspec
+
+from modelkeep.contracts.snapshot import Scope
+
+
+class Role(StrEnum):
+    """What a grant gives. `trusted` is a developer whose files may run code, where the installation allows such files."""
+
+    VIEWER = "viewer"
+    PREDICTOR = "predictor"
+    DEVELOPER = "developer"
+    TRUSTED = "trusted"
+    RELEASER = "releaser"
+    AUDITOR = "auditor"
+    ADMIN = "admin"
+
+
+_VIEWER: Final = frozenset({Scope.MODELS_READ})
+_PREDICTOR: Final = _VIEWER | {Scope.PREDICT}
+_DEVELOPER: Final = _PREDICTOR | {Scope.MODELS_WRITE, Scope.PREDICTIONS_READ}
+
+GIVES: Final[dict[Role, frozenset[Scope]]] = {
+    Role.VIEWER: _VIEWER,
+    Role.PREDICTOR: _PREDICTOR,
+    Role.DEVELOPER: _DEVELOPER,
+    Role.TRUSTED: _DEVELOPER | {Scope.MODELS_CODE},
+    Role.RELEASER: _PREDICTOR | {Scope.DEPLOYMENTS_WRITE, Scope.PREDICTIONS_READ},
+    Role.AUDITOR: _VIEWER | {Scope.AUDIT_READ, Scope.PREDICTIONS_READ, Scope.METRICS_READ},
+    Role.ADMIN: frozenset(Scope),
+}
+OWNER: Final = _DEVELOPER | {Scope.DEPLOYMENTS_WRITE}
+"""What owners may do with their models. Code is not among it: having made a model says nothing of what its files may do."""
+SEES: Final = (Scope.MODELS_READ, Scope.PREDICT)
+"""Who may do one of these knows that a model is there; to others it is answered as if it were not."""
+
+
+class Place(msgspec.Struct, frozen=True):
+    """What is asked about, by ids: a model where `model` is set, else a workspace where that is set, else the installation."""
+
+    workspace: str = ""
+    model: str = ""
+    owner: str = ""
+
+
+INSTALLATION: Final = Place()
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """A role on the installation, a workspace or a model (`on` is its id, "" for the installation).
+
+    `through` is the group by which the subject has it, "" for one of their own.
+    """
+
+    role: Role
+    kind: Literal["installation", "workspace", "model"]
+    on: str = ""
+    through: str = ""
+
+    def covers(self, place: Place) -> bool:
+        """Whether the place is what the grant is on, or lies in it."""
+        match self.kind:
+            case "installation":
+                return True
+            case "workspace":
+                return bool(self.on) and self.on == place.workspace
+            case "model":
+                return bool(self.on) and self.on == place.model
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """What a caller brings. `scopes` and `models` (ids) bound a key; None, as for a person's token, bounds nothing."""
+
+    user: str
+    grants: tuple[Grant, ...] = ()
+    scopes: frozenset[Scope] | None = None
+    models: frozenset[str] | None = None
+    active: bool = True
+
+
+Reason = Literal["granted", "owner", "inactive", "scope", "other_model", "no_grant"]
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """The answer, why, and by which grant."""
+
+    allowed: bool
+    reason: Reason
+    grant: Grant | None = None
+
+
+def decide(standing: Standing, scope: Scope, place: Place = INSTALLATION) -> Decision:
+    """Return whether this caller may do this here."""
+    if not standing.active or not standing.user:
+        return Decision(allowed=False, reason="inactive")
+    if standing.scopes is not None and scope not in standing.scopes and Scope.ADMIN not in standing.scopes:
+        return Decision(allowed=False, reason="scope")
+    if standing.models is not None and place.model not in standing.models:
+        return Decision(allowed=False, reason="other_model")
+    for grant in _widest_first(standing.grants):
+        if scope in GIVES[grant.role] and grant.covers(place):
+            return Decision(allowed=True, reason="granted", grant=grant)
+    if place.model and place.owner == standing.user and scope in OWNER:
+        return Decision(allowed=True, reason="owner")
+    return Decision(allowed=False, reason="no_grant")
+
+
+def sees(standing: Standing, place: Place) -> bool:
+    """Whether this caller may know that the place is there."""
+    return any(decide(standing, scope, place).allowed for scope in SEES)
+
+
+def _widest_first(grants: tuple[Grant, ...]) -> Iterator[Grant]:
+    """Return the grants in the order in which they explain best: that on the installation before that on a single model."""
+    for kind in ("installation", "workspace", "model"):
+        yield from (grant for grant in grants if grant.kind == kind)
