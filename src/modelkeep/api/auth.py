@@ -2,6 +2,9 @@
 
     async def promote(actor: Writer, ...)
 
+Most look whether the key carries a scope at all; with which model it may be used is for the services to say, which find that
+out anyway. What concerns the whole installation is decided here.
+
 A key comes as `X-API-Key` or as `Authorization: Bearer` and may do the same by either way.
 """
 
@@ -13,7 +16,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Unauthenticated
-from modelkeep.contracts.snapshot import Scope
+from modelkeep.contracts.access import Scope
 
 _key_header = APIKeyHeader(name="X-API-Key", scheme_name="ApiKey", auto_error=False)
 _bearer = HTTPBearer(scheme_name="Bearer", auto_error=False)
@@ -33,13 +36,26 @@ async def _caller(
 
 def _may(scope: Scope) -> Callable[[Actor], Awaitable[Actor]]:
     async def check(actor: Annotated[Actor, Security(_caller)]) -> Actor:
-        actor.need(scope)
+        actor.carry(scope)
         return actor
 
     return check
 
 
+async def _admin(actor: Annotated[Actor, Security(_caller)]) -> Actor:
+    actor.need(Scope.ADMIN)
+    return actor
+
+
+async def _auditor(actor: Annotated[Actor, Security(_caller)]) -> Actor:
+    actor.need(Scope.AUDIT_READ)
+    return actor
+
+
 AnyKey = Annotated[Actor, Security(_caller)]
 Reader = Annotated[Actor, Security(_may(Scope.MODELS_READ), scopes=[Scope.MODELS_READ.value])]
 Writer = Annotated[Actor, Security(_may(Scope.MODELS_WRITE), scopes=[Scope.MODELS_WRITE.value])]
-Admin = Annotated[Actor, Security(_may(Scope.ADMIN), scopes=[Scope.ADMIN.value])]
+Releaser = Annotated[Actor, Security(_may(Scope.DEPLOYMENTS_WRITE), scopes=[Scope.DEPLOYMENTS_WRITE.value])]
+PredictionReader = Annotated[Actor, Security(_may(Scope.PREDICTIONS_READ), scopes=[Scope.PREDICTIONS_READ.value])]
+Admin = Annotated[Actor, Security(_admin, scopes=[Scope.ADMIN.value])]
+Auditor = Annotated[Actor, Security(_auditor, scopes=[Scope.AUDIT_READ.value])]

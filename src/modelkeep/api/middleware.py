@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from modelkeep.api.errors import OPEN_INFERENCE, respond
 from modelkeep.contracts.errors import Internal, ModelkeepError, TooLarge, Unauthenticated
-from modelkeep.control.users.service import Users
+from modelkeep.control.access.service import Access
 from modelkeep.infra import headers, telemetry
 
 _log = structlog.get_logger(__name__)
@@ -73,9 +73,9 @@ class Guard:
     can be changed, a key is also taken as the password of HTTP Basic. What the key may do is for the routes to say.
     """
 
-    def __init__(self, app: ASGIApp, users: Users) -> None:
+    def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
-        self._users = users
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one request."""
@@ -85,7 +85,7 @@ class Guard:
         given, path = dict(scope["headers"]), scope["path"]
         try:
             if path not in _OPEN:
-                scope["state"]["actor"] = await self._users.authenticate(_secret(given, path), scope["state"]["request_id"])
+                scope["state"]["actor"] = await self._access.authenticate(_secret(given, path), scope["state"]["request_id"])
         except ModelkeepError as error:
             await self._refuse(error, scope, receive, send)
             return

@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from modelkeep.api.settings import ApiSettings
 from modelkeep.contracts.storage import BlobStore
+from modelkeep.control.access.service import Access
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments.service import Deployments
 from modelkeep.control.models.rules import Formats
@@ -23,6 +24,7 @@ class Services:
     """Everything behind the door."""
 
     users: Users
+    access: Access
     switches: Switches
     models: Models
     deployments: Deployments

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from modelkeep.api.schemas.models import PlannedUpload
 from modelkeep.api.services import Services
 from modelkeep.api.settings import ApiSettings
+from modelkeep.contracts.access import Place
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Invalid, TooLarge
 from modelkeep.contracts.hooks import MOST_BYTES, Hooks
@@ -128,16 +129,16 @@ class InvalidUpload(Invalid):
     code = "invalid_upload"
 
 
-async def allowed(behind: Services, actor: Actor) -> Allowed:
-    """Return how a file's format is found, with what this uploader may bring."""
+async def allowed(behind: Services, actor: Actor, place: Place) -> Allowed:
+    """Return how a file's format is found, with what this uploader may bring to this place."""
     safety = await behind.switches.safety()
 
     def choose(filename: str, declared: str) -> tuple[str, str]:
         form, runner = behind.formats.choose(filename, declared)
-        safety.check(actor, form)
+        safety.check(actor, place, form)
         return form.name, runner
 
-    return Allowed(choose, partial(safety.check_hooks, actor))
+    return Allowed(choose, partial(safety.check_hooks, actor, place))
 
 
 async def receive(request: Request, blobs: BlobStore, may: Allowed, settings: ApiSettings) -> Upload:

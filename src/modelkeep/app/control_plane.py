@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from modelkeep.contracts.snapshot import Limits
+from modelkeep.control.access import tasks as first_admin
+from modelkeep.control.access.service import Access
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments import tasks
 from modelkeep.control.deployments.service import Deployments
@@ -25,6 +27,7 @@ class ControlPlane:
 
     audit: Audit
     users: Users
+    access: Access
     switches: Switches
     models: Models
     deployments: Deployments
@@ -51,12 +54,13 @@ def control_plane(
     jobs = Jobs(ring_worker, clock)
     audit = Audit(db, clock, lower_lock_down(acceptable))
     users = Users(db, audit, events, clock)
+    access = Access(db, audit, users, events, clock)
     switches = Switches(db, audit, events, clock, acceptable=acceptable)
     models = Models(db, audit, events, jobs, clock)
     deployments = Deployments(
         db=db,
         audit=audit,
-        users=users,
+        access=access,
         models=models,
         switches=switches,
         events=events,
@@ -65,5 +69,6 @@ def control_plane(
         limits=limits,
     )
     replays = Replays(db=db, audit=audit, models=models, deployments=deployments, jobs=jobs, clock=clock)
+    first_admin.subscribe(events, access)
     tasks.subscribe(events, deployments)
-    return ControlPlane(audit, users, switches, models, deployments, replays, jobs, events, Idempotency(db, clock))
+    return ControlPlane(audit, users, access, switches, models, deployments, replays, jobs, events, Idempotency(db, clock))

@@ -22,6 +22,7 @@ from modelkeep.client.upload import Sent, prepare
 from modelkeep.client.upload import Upload as Packed
 from modelkeep.contracts.actor import SYSTEM
 from modelkeep.contracts.errors import MasterKeyMissing, ModelkeepError, StorageRefused, Unavailable
+from modelkeep.control.access.rules import DEFAULT_WORKSPACE
 from modelkeep.control.models.errors import ModelNotFound
 from modelkeep.control.models.rules import State, Upload, Version
 
@@ -65,7 +66,7 @@ async def _take_up(folder: Path, name: str, services: Services) -> None:
         version = await _stored(packed, name, services)
     while not version.state.final:
         await asyncio.sleep(services.settings.events_poll_s)  # the worker is another process: its row tells
-        version = await services.models.version(name, version.number)
+        version = await services.models.version(SYSTEM, name, version.number)
     if version.state is State.READY:
         await services.deployments.promote(SYSTEM, name, version.number)
         log.info("the model folder's model is promoted", deployment=name, version=version.number)
@@ -87,21 +88,21 @@ def model_in(folder: Path) -> Path | None:
 async def _stored(packed: Packed, name: str, services: Services) -> Version:
     """Return the version that has this content: one that there is, or a new one."""
     form = packed.fields.get("format", "")
-    may = await uploads.allowed(services, SYSTEM)
+    place = await services.models.expect_upload(SYSTEM, name, create_in=DEFAULT_WORKSPACE)
+    may = await uploads.allowed(services, SYSTEM, place)
     uploads.check(PlannedUpload(filename=packed.filename, format=form, size=packed.size), may, services.settings)
-    await services.models.expect_upload(SYSTEM, name, create=True)
     with packed.parts(Sent(packed.size)) as parts:
         _name, (_filename, content, _type) = parts[-1]
         blob = await services.blobs.put(_pieces(content), max_bytes=services.settings.max_upload_mb * _MIB)
     try:
-        versions = await services.models.versions(name, limit=_LOOK_BACK)
+        versions = await services.models.versions(SYSTEM, name, limit=_LOOK_BACK)
     except ModelNotFound:
         versions = []
     known = next((one for one in versions if one.digest == blob.digest), None)
     if known is not None:
         return known
     chosen, runner = may.choose(packed.filename, form)
-    return await services.models.receive(SYSTEM, name, Upload(blob, packed.filename, chosen, runner), create=True)
+    return await services.models.receive(SYSTEM, name, Upload(blob, packed.filename, chosen, runner), create_in=DEFAULT_WORKSPACE)
 
 
 async def _pieces(content: IO[bytes]) -> AsyncIterator[bytes]:

@@ -5,13 +5,28 @@ a model with its workspace and owner, a workspace, or the installation. Power co
 scopes and models only take away.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import Final, Literal
 
 import msgspec
 
-from modelkeep.contracts.snapshot import Scope
+
+class Scope(StrEnum):
+    """One kind of thing that may be done; what grants give, and what bounds an API key.
+
+    `admin` includes all others; `models:code` adds files that may run code to `models:write`.
+    """
+
+    PREDICT = "predict"
+    MODELS_READ = "models:read"
+    MODELS_WRITE = "models:write"
+    MODELS_CODE = "models:code"
+    DEPLOYMENTS_WRITE = "deployments:write"
+    PREDICTIONS_READ = "predictions:read"
+    AUDIT_READ = "audit:read"
+    METRICS_READ = "metrics:read"
+    ADMIN = "admin"
 
 
 class Role(StrEnum):
@@ -87,6 +102,10 @@ class Standing(msgspec.Struct, frozen=True):
     models: frozenset[str] | None = None
     active: bool = True
 
+    def carries(self, scope: Scope) -> bool:
+        """Whether the credential lets its holder do this at all, wherever they may."""
+        return self.scopes is None or scope in self.scopes or Scope.ADMIN in self.scopes
+
 
 Reason = Literal["granted", "owner", "inactive", "scope", "other_model", "no_grant"]
 
@@ -103,7 +122,7 @@ def decide(standing: Standing, scope: Scope, place: Place = INSTALLATION) -> Dec
     """Return whether this caller may do this here."""
     if not standing.active or not standing.user:
         return Decision(allowed=False, reason="inactive")
-    if standing.scopes is not None and scope not in standing.scopes and Scope.ADMIN not in standing.scopes:
+    if not standing.carries(scope):
         return Decision(allowed=False, reason="scope")
     if standing.models is not None and place.model not in standing.models:
         return Decision(allowed=False, reason="other_model")
@@ -118,6 +137,37 @@ def decide(standing: Standing, scope: Scope, place: Place = INSTALLATION) -> Dec
 def sees(standing: Standing, place: Place) -> bool:
     """Whether this caller may know that the place is there."""
     return any(decide(standing, scope, place).allowed for scope in SEES)
+
+
+class Reach(msgspec.Struct, frozen=True):
+    """Which models a caller may do something with, in a form that a database can be asked for.
+
+    Reached is what one of the first four names; where `only` is set, it must be among those as well.
+    """
+
+    everything: bool = False
+    workspaces: frozenset[str] = frozenset()
+    models: frozenset[str] = frozenset()
+    owner: str = ""
+    only: frozenset[str] | None = None
+
+    def holds(self, place: Place) -> bool:
+        """Whether it reaches this model."""
+        reached = self.everything or place.workspace in self.workspaces or place.model in self.models
+        return (reached or (bool(self.owner) and place.owner == self.owner)) and (self.only is None or place.model in self.only)
+
+
+def reach(standing: Standing, scopes: Iterable[Scope] = SEES) -> Reach:
+    """Return the models with which this caller may do at least one of these."""
+    carried = [scope for scope in scopes if standing.active and standing.user and standing.carries(scope)]
+    giving = [grant for grant in standing.grants if any(scope in GIVES[grant.role] for scope in carried)]
+    return Reach(
+        everything=any(grant.kind == "installation" for grant in giving),
+        workspaces=frozenset(grant.on for grant in giving if grant.kind == "workspace" and grant.on),
+        models=frozenset(grant.on for grant in giving if grant.kind == "model" and grant.on),
+        owner=standing.user if any(scope in OWNER for scope in carried) else "",
+        only=standing.models,
+    )
 
 
 def _widest_first(grants: tuple[Grant, ...]) -> Iterator[Grant]:

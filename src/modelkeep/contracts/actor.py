@@ -2,27 +2,41 @@
 
 import msgspec
 
-from modelkeep.contracts.errors import Forbidden
-from modelkeep.contracts.snapshot import Scope
+from modelkeep.contracts.access import INSTALLATION, Grant, Place, Role, Scope, Standing, decide, sees
+from modelkeep.contracts.errors import Forbidden, NotFound
 
 
 class Actor(msgspec.Struct, frozen=True):
-    """An authorised caller. `id` is the key's (or "system"), `name` is what people read, `user` the person behind the key."""
+    """An authenticated caller. `id` is the key's (or "system"), `name` is what people read, `user` the person behind it."""
 
     id: str
     name: str
     user: str = ""
-    scopes: frozenset[Scope] = frozenset()
+    standing: Standing = Standing("")
     request_id: str = ""
 
-    def may(self, scope: Scope) -> bool:
-        """Whether the actor carries `scope`."""
-        return scope in self.scopes or Scope.ADMIN in self.scopes
+    def may(self, scope: Scope, place: Place = INSTALLATION) -> bool:
+        """Whether the actor may do this here."""
+        return decide(self.standing, scope, place).allowed
 
-    def need(self, scope: Scope) -> None:
-        """Raise `Forbidden`, naming the scope, unless the actor carries it."""
-        if not self.may(scope):
-            raise Forbidden(f"This key may not do that: it needs the scope {scope.value!r}.")
+    def need(self, scope: Scope, place: Place = INSTALLATION, *, unseen: type[NotFound] | None = None) -> None:
+        """Raise `Forbidden` unless the actor may do this here; `unseen` where they may not know that the place is there."""
+        found = decide(self.standing, scope, place)
+        if found.allowed:
+            return
+        if unseen is not None and not sees(self.standing, place):
+            raise unseen
+        raise Forbidden(_TEXTS.get(found.reason, _NO_GRANT).format(scope=scope.value))
+
+    def carry(self, scope: Scope) -> None:
+        """Raise `Forbidden` where the actor's key lacks this scope, so that they may do it nowhere."""
+        if not self.standing.carries(scope):
+            raise Forbidden(_TEXTS["scope"].format(scope=scope.value))
 
 
-SYSTEM = Actor("system", "modelkeep", scopes=frozenset({Scope.ADMIN}))
+_NO_GRANT = "You may not do that here: it needs a role that gives {scope!r}."
+_TEXTS = {
+    "scope": "This key may not do that: it needs the scope {scope!r}.",
+    "other_model": "This key is bound to other models.",
+}
+SYSTEM = Actor("system", "modelkeep", standing=Standing("system", (Grant(Role.ADMIN, "installation"),)))

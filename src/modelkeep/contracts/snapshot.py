@@ -1,28 +1,15 @@
 """The only message from the control plane down to serving: everything it needs to answer, numbered, immutable, complete."""
 
-from enum import StrEnum
 from typing import Literal
 
 import msgspec
 
+from modelkeep.contracts.access import Place, Standing
+from modelkeep.contracts.access import Scope as Scope
 from modelkeep.contracts.confinement import Level
 from modelkeep.contracts.hooks import Hooks
 from modelkeep.contracts.runner import Precision
 from modelkeep.contracts.signature import ImageSpec, Signature
-
-
-class Scope(StrEnum):
-    """What an API key may do. `admin` includes all others; `models:code` adds files that may run code to `models:write`."""
-
-    PREDICT = "predict"
-    MODELS_READ = "models:read"
-    MODELS_WRITE = "models:write"
-    MODELS_CODE = "models:code"
-    DEPLOYMENTS_WRITE = "deployments:write"
-    PREDICTIONS_READ = "predictions:read"
-    AUDIT_READ = "audit:read"
-    METRICS_READ = "metrics:read"
-    ADMIN = "admin"
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -164,13 +151,17 @@ class DeploymentSettings(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ServedDeployment(msgspec.Struct, frozen=True):
-    """A named place that answers with one version; on request also with those that `aliases` point to (ids by name)."""
+    """A named place that answers with one version; on request also with those that `aliases` point to (ids by name).
+
+    `place` says whose it is, for the decision about who may ask it.
+    """
 
     name: str
     version_id: str
     revision: int
     settings: DeploymentSettings = msgspec.field(default_factory=DeploymentSettings)
     aliases: dict[str, str] = {}
+    place: Place = Place()
 
 
 class Rate(msgspec.Struct, frozen=True):
@@ -184,20 +175,16 @@ class ServedKey(msgspec.Struct, frozen=True):
     """An API key as serving knows it: never the key, only its SHA-256.
 
     `expires_at` is Unix seconds, None for never; `rate` None is unlimited; `concurrency` is the most requests of this key in
-    flight on all servers together, 0 for no bound of its own.
+    flight on all servers together, 0 for no bound of its own. `standing` is what its owner may do, within what bounds the key.
     """
 
     id: str
     digest: bytes
     name: str
-    scopes: frozenset[Scope]
+    standing: Standing
     expires_at: float | None = None
     rate: Rate | None = None
     concurrency: int = 0
-
-    def may(self, scope: Scope) -> bool:
-        """Whether the key carries `scope`."""
-        return scope in self.scopes or Scope.ADMIN in self.scopes
 
 
 class Snapshot(msgspec.Struct, frozen=True):

@@ -265,7 +265,7 @@ class _Attempt:
         """Learn the policy of a deployment as it is now."""
         if deployment not in self._recordings:
             try:
-                found, _serving = await deployments.deployment(deployment)
+                found, _serving = await deployments.deployment(SYSTEM, deployment)
                 self._recordings[deployment] = found.settings.recording
             except NotFound:
                 self._recordings[deployment] = None

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelkeep.contracts.access import GIVES, INSTALLATION, OWNER, Grant, Place, Role, Standing, decide, sees
-from modelkeep.contracts.snapshot import Scope
+from modelkeep.contracts.access import GIVES, INSTALLATION, OWNER, Grant, Place, Role, Scope, Standing, decide, reach, sees
 
 _IDS = st.sampled_from(["a", "b", "c"])
 _PLACES = st.one_of(
@@ -76,6 +75,11 @@ def test_an_allowed_decision_names_the_grant_that_gives_it(standing: Standing, s
         assert found.grant in standing.grants
         assert found.grant.covers(place)
         assert _allowed(msgspec.structs.replace(standing, grants=(found.grant,)), scope, place)
+
+
+@given(standing=_STANDINGS, scopes=st.lists(_SCOPES, max_size=3), place=_PLACES.filter(lambda place: bool(place.model)))
+def test_the_reach_holds_those_models_that_are_decided_for(standing: Standing, scopes: list[Scope], place: Place):
+    assert reach(standing, scopes).holds(place) == any(_allowed(standing, scope, place) for scope in scopes)
 
 
 @pytest.mark.parametrize("kind", ["workspace", "model"])

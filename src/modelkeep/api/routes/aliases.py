@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response, status
 
-from modelkeep.api.auth import Reader, Writer
+from modelkeep.api.auth import Reader, Releaser
 from modelkeep.api.description import raises
 from modelkeep.api.paging import Cursor, InvalidCursor, Limit, read_number_cursor, split
 from modelkeep.api.revisions import REVISED, IfMatch, revision_of
@@ -33,8 +33,7 @@ AliasName = Annotated[str, Path(max_length=100, description="The alias.")]
 @raises(ModelNotFound)
 async def list_aliases(name: Name, actor: Reader, behind: Behind) -> Page[AliasAnswer]:
     """List the aliases of a model, by name: all of them."""
-    del actor
-    found = await behind.models.aliases(name)
+    found = await behind.models.aliases(actor, name)
     return Page(items=[AliasAnswer.model_validate(one) for one in found], next_cursor=None)
 
 
@@ -48,7 +47,7 @@ async def set_alias(
     name: Name,
     alias: AliasName,
     body: PointTo,
-    actor: Writer,
+    actor: Releaser,
     behind: Behind,
     response: Response,
     if_match: IfMatch = None,
@@ -61,7 +60,7 @@ async def set_alias(
 
 @router.delete("/{alias}", status_code=status.HTTP_204_NO_CONTENT)
 @raises(AliasNotFound, AliasStale, ModelNotFound)
-async def delete_alias(*, name: Name, alias: AliasName, actor: Writer, behind: Behind, if_match: IfMatch = None) -> Response:
+async def delete_alias(*, name: Name, alias: AliasName, actor: Releaser, behind: Behind, if_match: IfMatch = None) -> Response:
     """Delete an alias: nobody is answered by it any more. Its history stays."""
     await behind.models.delete_alias(actor, name, alias, expected=revision_of(if_match))
     return Response(status_code=status.HTTP_204_NO_CONTENT)
@@ -73,7 +72,6 @@ async def list_alias_moves(
     *, name: Name, alias: AliasName, actor: Reader, behind: Behind, limit: Limit = 50, cursor: Cursor = None
 ) -> Page[MoveAnswer]:
     """List where an alias has pointed, newest first: who moved it, when, from where to where."""
-    del actor
-    found = await behind.models.alias_history(name, alias, limit=limit + 1, before=read_number_cursor(cursor))
+    found = await behind.models.alias_history(actor, name, alias, limit=limit + 1, before=read_number_cursor(cursor))
     page, next_cursor = split(found, limit, lambda move: move.revision)
     return Page(items=[MoveAnswer.model_validate(one) for one in page], next_cursor=next_cursor)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from modelkeep.api.auth import Admin
+from modelkeep.api.auth import Auditor
 from modelkeep.api.description import raises
 from modelkeep.api.paging import Cursor, InvalidCursor, Limit, read_cursor, split
 from modelkeep.api.schemas.audit import EntryAnswer
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/audit", tags=["audit"])
 @router.get("")
 @raises(InvalidCursor)
 async def list_audit_entries(
-    actor: Admin,
+    actor: Auditor,
     behind: Behind,
     limit: Limit = 50,
     cursor: Cursor = None,

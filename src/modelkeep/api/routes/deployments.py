@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from modelkeep.api.auth import Reader, Writer
+from modelkeep.api.auth import Reader, Releaser
 from modelkeep.api.description import raises
 from modelkeep.api.paging import Cursor, InvalidCursor, Limit, read_cursor, split
 from modelkeep.api.revisions import REVISED, IfMatch, revision_of
@@ -22,8 +22,7 @@ Name = Annotated[str, Path(max_length=100, description="The deployment's name.")
 @raises(InvalidCursor)
 async def list_deployments(actor: Reader, behind: Behind, limit: Limit = 50, cursor: Cursor = None) -> Page[DeploymentAnswer]:
     """List deployments by name."""
-    del actor
-    found = await behind.deployments.deployments(limit=limit + 1, after=read_cursor(cursor))
+    found = await behind.deployments.deployments(actor, limit=limit + 1, after=read_cursor(cursor))
     page, next_cursor = split(found, limit, lambda one: one[0].name)
     return Page(items=[DeploymentAnswer.of(*one) for one in page], next_cursor=next_cursor)
 
@@ -32,8 +31,7 @@ async def list_deployments(actor: Reader, behind: Behind, limit: Limit = 50, cur
 @raises(DeploymentNotFound)
 async def get_deployment(name: Name, actor: Reader, behind: Behind, response: Response) -> DeploymentAnswer:
     """Return a deployment; its ETag is the revision that `If-Match` takes."""
-    del actor
-    return await _answer(name, behind, response)
+    return await _answer(name, actor, behind, response)
 
 
 @router.patch("/{name}", responses=REVISED)
@@ -42,14 +40,14 @@ async def configure_deployment(
     *,
     name: Name,
     body: Configure,
-    actor: Writer,
+    actor: Releaser,
     behind: Behind,
     response: Response,
     if_match: IfMatch = None,
 ) -> DeploymentAnswer:
     """Change settings: what is not named stays, null brings a default back."""
     await behind.deployments.configure(actor, name, body.settings, expected=revision_of(if_match))
-    return await _answer(name, behind, response)
+    return await _answer(name, actor, behind, response)
 
 
 @router.post("/{name}/promote", responses=REVISED)
@@ -58,17 +56,17 @@ async def promote_version(
     *,
     name: Name,
     body: Promote,
-    actor: Writer,
+    actor: Releaser,
     behind: Behind,
     response: Response,
     if_match: IfMatch = None,
 ) -> DeploymentAnswer:
     """Have the deployment answer with this ready version."""
     await behind.deployments.promote(actor, name, body.version, expected=revision_of(if_match))
-    return await _answer(name, behind, response)
+    return await _answer(name, actor, behind, response)
 
 
-async def _answer(name: str, behind: Behind, response: Response) -> DeploymentAnswer:
-    deployment, serving = await behind.deployments.deployment(name)
+async def _answer(name: str, actor: Actor, behind: Behind, response: Response) -> DeploymentAnswer:
+    deployment, serving = await behind.deployments.deployment(actor, name)
     response.headers["etag"] = f'"{deployment.revision}"'
     return DeploymentAnswer.of(deployment, serving)

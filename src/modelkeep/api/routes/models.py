@@ -36,8 +36,7 @@ async def list_models(
     archived: Annotated[bool, Query(description="Archived models too.")] = False,  # noqa: FBT002 - a query parameter has a name
 ) -> Page[ModelAnswer]:
     """List models by name."""
-    del actor
-    found = await behind.models.models(limit=limit + 1, after=read_cursor(cursor), archived=archived)
+    found = await behind.models.models(actor, limit=limit + 1, after=read_cursor(cursor), archived=archived)
     page, next_cursor = split(found, limit, lambda model: model.name)
     return Page(items=[ModelAnswer.model_validate(model) for model in page], next_cursor=next_cursor)
 
@@ -46,8 +45,7 @@ async def list_models(
 @raises(ModelNotFound)
 async def get_model(name: Name, actor: Reader, behind: Behind) -> ModelAnswer:
     """Return a model."""
-    del actor
-    return ModelAnswer.model_validate(await behind.models.model(name))
+    return ModelAnswer.model_validate(await behind.models.model(actor, name))
 
 
 @router.patch("/{name}")

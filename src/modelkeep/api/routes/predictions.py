@@ -1,4 +1,4 @@
-"""The prediction history. Whoever may read models may read what was asked of them, contents included."""
+"""The prediction history. Whoever may read predictions of a model sees what was asked of it, contents included."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import StreamingResponse
 from pydantic import WithJsonSchema
 
-from modelkeep.api.auth import Reader
+from modelkeep.api.auth import PredictionReader
 from modelkeep.api.description import raises
 from modelkeep.api.paging import Cursor, InvalidCursor, Limit, encode_cursor, read_cursor
 from modelkeep.api.schemas.predictions import PredictionAnswer, PredictionFacts, answer_of, facts_of
@@ -65,30 +65,28 @@ Filter = Annotated[Wanted, Depends(_wanted)]
 @router.get("")
 @raises(InvalidCursor, Unavailable)
 async def list_predictions(
-    actor: Reader, behind: Behind, wanted: Filter, limit: Limit = 50, cursor: Cursor = None
+    actor: PredictionReader, behind: Behind, wanted: Filter, limit: Limit = 50, cursor: Cursor = None
 ) -> Page[PredictionFacts]:
     """List predictions, newest first.
 
     A page may hold fewer than `limit`, even none, and still name a `next_cursor`: it ends early where a rare find takes long.
     """
-    del actor
-    found = await behind.predictions.facts(wanted, limit=limit, before=read_cursor(cursor))
+    found = await behind.predictions.facts(await _shown(wanted, actor, behind), limit=limit, before=read_cursor(cursor))
     return Page(items=[facts_of(record) for record in found.records], next_cursor=encode_cursor(found.before))
 
 
 @router.get("/export", response_class=StreamingResponse, responses=_FILE)
 @raises(ParquetNotInstalled)
 async def export_predictions(
-    actor: Reader,
+    actor: PredictionReader,
     behind: Behind,
     wanted: Filter,
     format: Annotated[Format, Query(description="JSON lines, or Parquet with typed columns.")] = "jsonl",  # noqa: A002 - as above
 ) -> StreamingResponse:
     """Stream all wanted predictions as a file, newest first, with what went in and came out."""
-    del actor
     write = export.writer(format)
     return StreamingResponse(
-        write(behind.predictions.all(wanted)),
+        write(behind.predictions.all(await _shown(wanted, actor, behind))),
         media_type=MEDIA_TYPES[format],
         headers={"content-disposition": f'attachment; filename="predictions.{format}"'},
     )
@@ -98,12 +96,17 @@ async def export_predictions(
 @raises(PredictionNotFound, Unavailable)
 async def get_prediction(
     prediction_id: Annotated[str, Path(max_length=200, description="The prediction's id, as X-Prediction-ID said.")],
-    actor: Reader,
+    actor: PredictionReader,
     behind: Behind,
 ) -> PredictionAnswer:
     """Return a prediction with what went in and came out."""
-    del actor
-    return answer_of(await behind.predictions.prediction(prediction_id))
+    among = await behind.deployments.names(actor, Scope.PREDICTIONS_READ)
+    return answer_of(await behind.predictions.prediction(prediction_id, among))
+
+
+async def _shown(wanted: Wanted, actor: Actor, behind: Services) -> Wanted:
+    """Return the filter within those deployments of which the actor may read predictions."""
+    return msgspec.structs.replace(wanted, among=await behind.deployments.names(actor, Scope.PREDICTIONS_READ))
 
 
 def _seconds(moment: datetime | None) -> float | None:

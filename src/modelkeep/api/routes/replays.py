@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response, status
 
-from modelkeep.api.auth import Reader
+from modelkeep.api.auth import PredictionReader
 from modelkeep.api.description import raises
 from modelkeep.api.paging import Cursor, InvalidCursor, Limit, read_cursor, split
 from modelkeep.api.routes.models import Name
@@ -29,7 +29,7 @@ router = APIRouter(tags=["replays"])
     *(ModelArchived, ModelNotFound, VersionArchived, VersionNotFound, VersionNotReady),
 )
 async def ask_replay(
-    *, name: Name, number: Number, body: NewReplay, actor: Reader, behind: Behind, response: Response
+    *, name: Name, number: Number, body: NewReplay, actor: PredictionReader, behind: Behind, response: Response
 ) -> ReplayAnswer:
     """Have predictions answered again by the uploaded file: `predictions` by id, the `last` ones, or `rows` (`predict` too)."""
     asked = read_asked(body.predictions, body.last, body.rows)
@@ -42,11 +42,10 @@ async def ask_replay(
 @router.get("/models/{name}/versions/{number}/replays")
 @raises(InvalidCursor, ModelNotFound, VersionNotFound)
 async def list_replays(
-    *, name: Name, number: Number, actor: Reader, behind: Behind, limit: Limit = 50, cursor: Cursor = None
+    *, name: Name, number: Number, actor: PredictionReader, behind: Behind, limit: Limit = 50, cursor: Cursor = None
 ) -> Page[ReplayFacts]:
     """List replays of a version, newest first."""
-    del actor
-    found = await behind.replays.replays(name, number, limit=limit + 1, before=read_cursor(cursor))
+    found = await behind.replays.replays(actor, name, number, limit=limit + 1, before=read_cursor(cursor))
     page, next_cursor = split(found, limit, lambda replay: replay.id)
     return Page(items=[ReplayFacts.model_validate(replay) for replay in page], next_cursor=next_cursor)
 
@@ -54,8 +53,7 @@ async def list_replays(
 @router.get("/replays/{replay_id}")
 @raises(ReplayNotFound)
 async def get_replay(
-    replay_id: Annotated[str, Path(max_length=200, description="The replay's id.")], actor: Reader, behind: Behind
+    replay_id: Annotated[str, Path(max_length=200, description="The replay's id.")], actor: PredictionReader, behind: Behind
 ) -> ReplayAnswer:
     """Return a replay: how far it is, and what came of it."""
-    del actor
-    return ReplayAnswer.model_validate(await behind.replays.replay(replay_id))
+    return ReplayAnswer.model_validate(await behind.replays.replay(actor, replay_id))

@@ -64,6 +64,9 @@ _EVENTS: Final[dict[int | str, dict[str, Any]]] = {
 }
 router = APIRouter(prefix="/models/{name}/versions", tags=["versions"])
 Create = Annotated[bool, Query(description="Make the model too, when it is new.")]
+InWorkspace = Annotated[
+    str | None, Query(max_length=100, description="The workspace in which a new model is made; yours, where you have but one.")
+]
 Number = Annotated[int, Path(ge=1, le=LARGEST_NUMBER, description="The version's number.")]
 
 
@@ -86,22 +89,27 @@ async def upload_version(
     behind: Behind,
     response: Response,
     create: Create = False,
+    workspace: InWorkspace = None,
 ) -> VersionAnswer:
     """Upload a file as the next version. The answer comes once it is safely stored; validation follows."""
-    await behind.models.expect_upload(actor, name, create=create)
-    received = await uploads.receive(request, behind.blobs, await uploads.allowed(behind, actor), behind.settings)
+    create_in = await behind.access.home(actor, workspace) if create else None
+    place = await behind.models.expect_upload(actor, name, create_in=create_in)
+    received = await uploads.receive(request, behind.blobs, await uploads.allowed(behind, actor, place), behind.settings)
     said(request.state, received.fingerprint())
-    version = await behind.models.receive(actor, name, received, create=create)
+    version = await behind.models.receive(actor, name, received, create_in=create_in)
     response.headers["location"] = f"/api/v1/models/{version.model}/versions/{version.number}"
     return VersionAnswer.model_validate(version)
 
 
 @router.post("/check", status_code=status.HTTP_204_NO_CONTENT)
 @raises(CodeFormatsOff, InvalidName, ModelArchived, ModelNotFound, UnsupportedFormat, uploads.InvalidUpload)
-async def check_upload(*, name: Name, body: PlannedUpload, actor: Writer, behind: Behind, create: Create = False) -> None:
+async def check_upload(
+    *, name: Name, body: PlannedUpload, actor: Writer, behind: Behind, create: Create = False, workspace: InWorkspace = None
+) -> None:
     """Say whether an upload would be taken, before gigabytes are sent for nothing. Nothing is made."""
-    await behind.models.expect_upload(actor, name, create=create)
-    uploads.check(body, await uploads.allowed(behind, actor), behind.settings)
+    create_in = await behind.access.home(actor, workspace) if create else None
+    place = await behind.models.expect_upload(actor, name, create_in=create_in)
+    uploads.check(body, await uploads.allowed(behind, actor, place), behind.settings)
 
 
 @router.get("")
@@ -110,8 +118,7 @@ async def list_versions(
     name: Name, actor: Reader, behind: Behind, limit: Limit = 50, cursor: Cursor = None
 ) -> Page[VersionAnswer]:
     """List versions, newest first."""
-    del actor
-    found = await behind.models.versions(name, limit=limit + 1, before=read_number_cursor(cursor))
+    found = await behind.models.versions(actor, name, limit=limit + 1, before=read_number_cursor(cursor))
     page, next_cursor = split(found, limit, lambda version: version.number)
     return Page(items=[VersionAnswer.model_validate(version) for version in page], next_cursor=next_cursor)
 
@@ -120,8 +127,7 @@ async def list_versions(
 @raises(ModelNotFound, VersionNotFound)
 async def get_version(name: Name, number: Number, actor: Reader, behind: Behind) -> VersionAnswer:
     """Return a version."""
-    del actor
-    return VersionAnswer.model_validate(await behind.models.version(name, number))
+    return VersionAnswer.model_validate(await behind.models.version(actor, name, number))
 
 
 @router.patch("/{number}")
@@ -149,9 +155,8 @@ async def restore_version(name: Name, number: Number, actor: Writer, behind: Beh
 @raises(ModelNotFound, VersionNotFound)
 async def watch_version(name: Name, number: Number, actor: Reader, behind: Behind) -> EventSourceResponse:
     """Watch a version: an event `state` with it now and at each change, until it is ready or rejected."""
-    del actor
-    first = await behind.models.version(name, number)
-    return EventSourceResponse(_states(behind, first))
+    first = await behind.models.version(actor, name, number)
+    return EventSourceResponse(_states(behind, actor, first))
 
 
 @router.get("/{number}/artifact", response_class=StreamingResponse, responses=_FILE)
@@ -169,8 +174,7 @@ async def download_artifact(
     ] = None,
 ) -> Response:
     """Download the uploaded file, whole or in part."""
-    del actor
-    version = await behind.models.version(name, number)
+    version = await behind.models.version(actor, name, number)
     etag = f'"{version.digest}"'
     headers = {"etag": etag, "accept-ranges": "bytes"}
     if if_none_match is not None and (if_none_match.strip() == "*" or etag in if_none_match):
@@ -201,8 +205,7 @@ async def download_artifact(
 @raises(DamagedFile, HooksNotFound, MasterKeyMissing, ModelNotFound, NotFound, StorageUnavailable, VersionNotFound)
 async def download_hooks(name: Name, number: Number, actor: Reader, behind: Behind) -> Response:
     """Download the version's hooks."""
-    del actor
-    hooks = (await behind.models.version(name, number)).hooks
+    hooks = (await behind.models.version(actor, name, number)).hooks
     if hooks is None:
         raise HooksNotFound
     source = b"".join([piece async for piece in behind.blobs.read(hooks.digest)])
@@ -217,11 +220,11 @@ async def _with_first(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncI
             yield piece
 
 
-async def _states(behind: Services, version: Version) -> AsyncIterator[ServerSentEvent]:
+async def _states(behind: Services, actor: Actor, version: Version) -> AsyncIterator[ServerSentEvent]:
     yield _state(version)
     while not version.state.final:
         await asyncio.sleep(behind.settings.events_poll_s)
-        newer = await behind.models.version(version.model, version.number)
+        newer = await behind.models.version(actor, version.model, version.number)
         if newer.state is not version.state:
             yield _state(newer)
         version = newer

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from modelkeep.contracts.access import INSTALLATION, Place
 from modelkeep.contracts.confinement import Level
 from modelkeep.contracts.prediction import Heartbeat
 from modelkeep.contracts.snapshot import (
@@ -22,6 +23,7 @@ from modelkeep.control.deployments.errors import CannotBeServed, DeploymentStale
 from modelkeep.control.models.rules import Version
 
 _NO_ALIASES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
+_NO_PLACES: Final[Mapping[str, Place]] = MappingProxyType({})
 
 
 class Deployment(msgspec.Struct, frozen=True):
@@ -167,16 +169,27 @@ def compile_snapshot(
     *,
     accepted: Level | None = None,
     aliases: Mapping[str, Mapping[str, str]] = _NO_ALIASES,
+    places: Mapping[str, Place] = _NO_PLACES,
 ) -> Snapshot:
-    """Put together everything that serving needs to answer. `aliases` are version ids by name, by the id of their model."""
+    """Put together everything that serving needs to answer.
+
+    `aliases` are version ids by name, by the id of their model; `places` says whose each model is, by its id.
+    """
     known = {version.id: version for version in versions}
-    places = [
-        ServedDeployment(one.name, one.version_id, one.revision, one.settings, _served(aliases.get(one.model_id, {}), known))
+    answering = [
+        ServedDeployment(
+            one.name,
+            one.version_id,
+            one.revision,
+            one.settings,
+            _served(aliases.get(one.model_id, {}), known),
+            places.get(one.model_id, INSTALLATION),
+        )
         for one in sorted(deployments, key=lambda one: one.name)
         if one.version_id is not None and one.version_id in known
     ]
-    served = sorted({version_id for place in places for version_id in (place.version_id, *place.aliases.values())})
-    return Snapshot(number, now.timestamp(), tuple(places), tuple(known[one] for one in served), keys, accepted)
+    served = sorted({version_id for one in answering for version_id in (one.version_id, *one.aliases.values())})
+    return Snapshot(number, now.timestamp(), tuple(answering), tuple(known[one] for one in served), keys, accepted)
 
 
 def _served(aliases: Mapping[str, str], known: Container[str]) -> dict[str, str]:

@@ -7,10 +7,12 @@ from typing import Any, Final
 
 import msgspec
 
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.prediction import Heartbeat
-from modelkeep.contracts.snapshot import DeploymentSettings, Limits, Scope, encode_snapshot
+from modelkeep.contracts.snapshot import DeploymentSettings, Limits, encode_snapshot
+from modelkeep.control.access.service import Access
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments import store
 from modelkeep.control.deployments.configuration import merged
@@ -28,7 +30,6 @@ from modelkeep.control.deployments.rules import (
 )
 from modelkeep.control.models.service import Models
 from modelkeep.control.safety.service import Switches
-from modelkeep.control.users.service import Users
 from modelkeep.infra.broadcast import Broadcast, latest
 from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Database, Transaction
@@ -49,7 +50,7 @@ class Deployments:
         *,
         db: Database,
         audit: Audit,
-        users: Users,
+        access: Access,
         models: Models,
         switches: Switches,
         events: Events,
@@ -59,7 +60,7 @@ class Deployments:
     ) -> None:
         self._db = db
         self._audit = audit
-        self._users = users
+        self._access = access
         self._models = models
         self._switches = switches
         self._events = events
@@ -67,18 +68,25 @@ class Deployments:
         self._clock = clock
         self._limits = limits
 
-    async def deployment(self, name: str) -> tuple[Deployment, list[Serving]]:
+    async def deployment(self, actor: Actor, name: str) -> tuple[Deployment, list[Serving]]:
         """Return one deployment, and what each server says it answers with."""
         async with self._db.read() as tx:
-            found = await store.deployment(tx, name)
-            if found is None:
-                raise DeploymentNotFound
+            found = await self._deployment(tx, actor, name, Scope.MODELS_READ)
             return (await self._with_serving(tx, [found]))[0]
 
-    async def deployments(self, *, limit: int, after: str | None = None) -> list[tuple[Deployment, list[Serving]]]:
-        """List deployments by name, each with what the servers say."""
+    async def deployments(
+        self, actor: Actor, *, limit: int, after: str | None = None
+    ) -> list[tuple[Deployment, list[Serving]]]:
+        """List the deployments of the models that the actor may see, by name, each with what the servers say."""
         async with self._db.read() as tx:
-            return await self._with_serving(tx, await store.page(tx, limit=limit, after=after))
+            of_models = await self._models.reached(tx, actor)
+            return await self._with_serving(tx, await store.page(tx, limit=limit, after=after, of_models=of_models))
+
+    async def names(self, actor: Actor, scope: Scope) -> frozenset[str] | None:
+        """Return the names of the deployments with which the actor may do this; None for all."""
+        async with self._db.read() as tx:
+            of_models = await self._models.reached(tx, actor, scope)
+            return None if of_models is None else await store.names(tx, of_models)
 
     async def promote(self, actor: Actor, name: str, number: int, *, expected: int | None = None) -> Deployment:
         """Have a deployment answer with a ready version of its model.
@@ -86,7 +94,6 @@ class Deployments:
         `expected` is the revision that the actor has seen: if it is not the present one, nothing changes and `Stale` is raised.
         Promoting what serves already changes nothing.
         """
-        actor.need(Scope.MODELS_WRITE)
         async with self._db.begin() as tx:
             return await self.promote_in(tx, actor, name, number, expected=expected)
 
@@ -95,11 +102,8 @@ class Deployments:
 
         `expected` as in `promote`. Raises `InvalidSettings` with each fault's place.
         """
-        actor.need(Scope.MODELS_WRITE)
         async with self._db.begin() as tx:
-            present = await store.deployment(tx, name, for_update=True)
-            if present is None:
-                raise DeploymentNotFound
+            present = await self._deployment(tx, actor, name, Scope.DEPLOYMENTS_WRITE, for_update=True)
             settings = merged(present.settings, patch, await self._models.signature(tx, present.version_id))
             changed = configure(present, settings, expected=expected, by=actor.name, now=self._clock())
             if changed is None:
@@ -115,10 +119,8 @@ class Deployments:
         self, tx: Transaction, actor: Actor, name: str, number: int, *, expected: int | None = None, only_first: bool = False
     ) -> Deployment:
         """Promote inside a transaction that is already open; `only_first` leaves a deployment that answers as it is."""
-        found = await store.deployment(tx, name)
-        if found is None:
-            raise DeploymentNotFound
-        version = await self._models.promotable(tx, found.model, number)
+        found = await self._deployment(tx, actor, name, Scope.DEPLOYMENTS_WRITE)
+        version = await self._models.promotable(tx, actor, found.model, number, Scope.DEPLOYMENTS_WRITE)
         present = await store.deployment(tx, name, for_update=True) or found
         if only_first and present.version_id is not None:
             return present
@@ -154,8 +156,11 @@ class Deployments:
         served = [served_version(version, labels, self._limits) for version, labels in await self._models.served(tx, ids)]
         versions = [version for version in served if version is not None]
         now = self._clock()
-        keys = await self._users.served_keys(tx)
-        snapshot = compile_snapshot(number, now, deployments, versions, keys, accepted=accepted, aliases=aliases)
+        keys = await self._access.served_keys(tx)
+        places = await self._models.places(tx, {one.model_id for one in deployments})
+        snapshot = compile_snapshot(
+            number, now, deployments, versions, keys, accepted=accepted, aliases=aliases, places=places
+        )
         await self._broadcast.publish(tx, SNAPSHOT, number, encode_snapshot(snapshot), now)
 
     async def settled(self, name: str, *, answers: bool, patience_s: float) -> None:
@@ -190,6 +195,16 @@ class Deployments:
         async with self._db.begin() as tx:
             await store.keep_heartbeat(tx, heartbeat)
             await store.forget_heartbeats(tx, (self._clock() - _HEARTBEAT_KEPT).timestamp())
+
+    async def _deployment(
+        self, tx: Transaction, actor: Actor, name: str, scope: Scope, *, for_update: bool = False
+    ) -> Deployment:
+        """Return a deployment with which the actor may do this; to whom may not see its model, there is none."""
+        found = await store.deployment(tx, name, for_update=for_update)
+        if found is None:
+            raise DeploymentNotFound
+        actor.need(scope, (await self._models.places(tx, {found.model_id}))[found.model_id], unseen=DeploymentNotFound)
+        return found
 
     async def _with_serving(self, tx: Transaction, found: list[Deployment]) -> list[tuple[Deployment, list[Serving]]]:
         beats = await store.fresh_heartbeats(tx, (self._clock() - _HEARTBEAT_FRESH).timestamp())

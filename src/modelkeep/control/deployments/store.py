@@ -1,5 +1,7 @@
 """All the SQL of deployments and heartbeats."""
 
+from collections.abc import Iterable
+
 import msgspec
 import sqlalchemy as sa
 
@@ -28,12 +30,22 @@ async def deployment(tx: Transaction, name: str, *, for_update: bool = False) ->
     return None if row is None else _deployment(row)
 
 
-async def page(tx: Transaction, *, limit: int, after: str | None) -> list[Deployment]:
-    """Return deployments in the order of their names, from after `after`."""
+async def page(
+    tx: Transaction, *, limit: int, after: str | None, of_models: Iterable[str] | None = None
+) -> list[Deployment]:
+    """Return deployments in the order of their names, from after `after`; `of_models` with these ids alone."""
     by_name = sa.select(deployments).order_by(deployments.c.name).limit(limit)
+    if of_models is not None:
+        by_name = by_name.where(deployments.c.model_id.in_(list(of_models)))
     if after is not None:
         by_name = by_name.where(deployments.c.name > after)
     return [_deployment(row) for row in await tx.all(by_name)]
+
+
+async def names(tx: Transaction, of_models: Iterable[str]) -> frozenset[str]:
+    """Return the names of the deployments of these models, by their ids."""
+    of_these = sa.select(deployments.c.name).where(deployments.c.model_id.in_(list(of_models)))
+    return frozenset(row.name for row in await tx.all(of_these))
 
 
 async def answering(tx: Transaction) -> list[Deployment]:

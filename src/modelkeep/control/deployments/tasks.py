@@ -1,8 +1,9 @@
 """What deployments do when something happens below them, in the same transaction."""
 
 from modelkeep.contracts.actor import SYSTEM
+from modelkeep.control.access.events import AccessChanged
 from modelkeep.control.deployments.service import Deployments
-from modelkeep.control.models.events import AliasMoved, ModelArchiveChanged, ModelCreated, VersionBecameReady
+from modelkeep.control.models.events import AliasMoved, ModelArchiveChanged, ModelCreated, ModelMoved, VersionBecameReady
 from modelkeep.control.safety.events import SandboxAccepted
 from modelkeep.control.users.events import KeysChanged
 from modelkeep.infra.db import Transaction
@@ -19,13 +20,15 @@ def subscribe(events: Events, deployments: Deployments) -> None:
         if not event.archived:
             await deployments.promote_in(tx, SYSTEM, event.model, event.number, only_first=True)
 
-    async def on_news(tx: Transaction, event: AliasMoved | ModelArchiveChanged | KeysChanged | SandboxAccepted) -> None:
+    async def on_news(tx: Transaction, event: AccessChanged | AliasMoved | ModelArchiveChanged | ModelMoved | KeysChanged | SandboxAccepted) -> None:
         del event
         await deployments.publish_in(tx)
 
     events.subscribe(ModelCreated, on_model_created)
     events.subscribe(VersionBecameReady, on_version_ready)
+    events.subscribe(AccessChanged, on_news)
     events.subscribe(AliasMoved, on_news)
+    events.subscribe(ModelMoved, on_news)
     events.subscribe(ModelArchiveChanged, on_news)
     events.subscribe(KeysChanged, on_news)
     events.subscribe(SandboxAccepted, on_news)

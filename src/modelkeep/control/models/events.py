@@ -32,3 +32,9 @@ class VersionBecameReady(msgspec.Struct, frozen=True):
     version_id: str
     number: int
     archived: bool
+
+
+class ModelMoved(msgspec.Struct, frozen=True):
+    """A model lies in another workspace, or belongs to somebody else: others may ask it than before."""
+
+    model_id: str

@@ -13,6 +13,7 @@ from typing import Final, Literal, Self, get_args
 
 import msgspec
 
+from modelkeep.contracts.access import Place
 from modelkeep.contracts.errors import Invalid, UnsupportedFormat
 from modelkeep.contracts.hooks import Hooks
 from modelkeep.contracts.rejections import Rejection
@@ -20,6 +21,7 @@ from modelkeep.contracts.report import CompiledArtifact, Optimise, Report
 from modelkeep.contracts.runner import Format, Manifest
 from modelkeep.contracts.signature import ImageSpec, Signature
 from modelkeep.contracts.storage import Blob
+from modelkeep.control.access.rules import DEFAULT_WORKSPACE
 from modelkeep.control.models.errors import (
     InvalidLabels,
     InvalidPreprocess,
@@ -57,7 +59,10 @@ UNVALIDATED: Final = (State.RECEIVED, State.VALIDATING)
 
 
 class Model(msgspec.Struct, frozen=True):
-    """A named line of versions. `aliases` are numbers of versions by the names that point to them."""
+    """A named line of versions. `aliases` are numbers of versions by the names that point to them.
+
+    It lies in a workspace, and belongs to whoever made it; `owner_id` is None where the installation itself did.
+    """
 
     id: str
     name: str
@@ -67,7 +72,14 @@ class Model(msgspec.Struct, frozen=True):
     archived_at: datetime | None = None
     latest_version: int | None = None
     serving_version: int | None = None
+    workspace_id: str = DEFAULT_WORKSPACE
+    owner_id: str | None = None
     aliases: dict[str, int] = {}
+
+    @property
+    def place(self) -> Place:
+        """What is asked about it, when it is asked who may do what."""
+        return Place(self.workspace_id, self.id, self.owner_id or "")
 
 
 class Version(msgspec.Struct, frozen=True):

@@ -5,17 +5,18 @@ from typing import Final
 
 import msgspec
 
+from modelkeep.contracts.access import Place, Scope, reach, sees
 from modelkeep.contracts.actor import SYSTEM, Actor
 from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.names import check_name
 from modelkeep.contracts.rejections import Rejection
 from modelkeep.contracts.signature import Signature
-from modelkeep.contracts.snapshot import Scope
+from modelkeep.control.access.rules import DEFAULT_WORKSPACE
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.models import store
 from modelkeep.control.models.aliases import Alias, Move, check_alias, point, remove
 from modelkeep.control.models.errors import AliasNotFound, ModelExists, ModelNotFound, VersionNotFound
-from modelkeep.control.models.events import AliasMoved, ModelArchiveChanged, ModelCreated, VersionBecameReady
+from modelkeep.control.models.events import AliasMoved, ModelArchiveChanged, ModelCreated, ModelMoved, VersionBecameReady
 from modelkeep.control.models.rules import (
     Files,
     Findings,
@@ -48,30 +49,84 @@ class Models:
         self._jobs = jobs
         self._clock = clock
 
-    async def create(self, actor: Actor, name: str, description: str = "") -> Model:
-        """Create a model, and with it the deployment of its name."""
-        actor.need(Scope.MODELS_WRITE)
+    async def create(
+        self, actor: Actor, name: str, description: str = "", *, workspace_id: str = DEFAULT_WORKSPACE
+    ) -> Model:
+        """Create a model in a workspace, and with it the deployment of its name."""
         async with self._db.begin() as tx:
-            model = await self._create(tx, actor, name, description)
+            model = await self._create(tx, actor, name, description, workspace_id)
         if model is None:
             raise ModelExists
         return model
 
-    async def model(self, name: str) -> Model:
+    async def model(self, actor: Actor, name: str) -> Model:
         """Return one model."""
         async with self._db.read() as tx:
-            return await _model(tx, name)
+            return await _model(tx, actor, name)
 
-    async def models(self, *, limit: int, after: str | None = None, archived: bool = False) -> list[Model]:
-        """List models by name; `archived` ones too, or not."""
+    async def models(self, actor: Actor, *, limit: int, after: str | None = None, archived: bool = False) -> list[Model]:
+        """List the models that the actor may see, by name; `archived` ones too, or not."""
+        reached = reach(actor.standing)
         async with self._db.read() as tx:
-            return await _with_aliases(tx, await store.page_of_models(tx, limit=limit, after=after, archived=archived))
+            found = await store.page_of_models(tx, reached, limit=limit, after=after, archived=archived)
+            return await _with_aliases(tx, found)
+
+    async def place(self, actor: Actor, name: str) -> Place:
+        """Return where a model lies and whose it is, to one who may know that it is there."""
+        async with self._db.read() as tx:
+            found = await store.model(tx, name)
+        if found is None or not sees(actor.standing, found.place):
+            raise ModelNotFound
+        return found.place
+
+    async def place_of(self, model_id: str) -> Place:
+        """Return where a model lies and whose it is."""
+        async with self._db.read() as tx:
+            return (await self.places(tx, {model_id}))[model_id]
+
+    async def places(self, tx: Transaction, model_ids: set[str]) -> dict[str, Place]:
+        """Return where these models lie and whose they are, by their ids."""
+        return {one.id: one.place for one in await store.models_by_id(tx, model_ids)}
+
+    async def reached(self, tx: Transaction, actor: Actor, scope: Scope | None = None) -> dict[str, str] | None:
+        """Return the names of the models with which the actor may do this (None: that they may see), by id; None for all."""
+        reached = reach(actor.standing) if scope is None else reach(actor.standing, (scope,))
+        everywhere = reached.everything and reached.only is None
+        return None if everywhere else await store.reached_models(tx, reached)
+
+    async def move(self, actor: Actor, name: str, workspace_id: str) -> Model:
+        """Move a model into another workspace: those with a role on that one may from now on what their roles give."""
+        async with self._db.begin() as tx:
+            model = await _model(tx, actor, name, Scope.ADMIN, for_update=True)
+            actor.need(Scope.MODELS_WRITE, Place(workspace_id))
+            if model.workspace_id == workspace_id:
+                return model
+            changed = await store.change_model(tx, model.id, workspace_id=workspace_id)
+            moved = {"from_workspace": model.workspace_id, "to_workspace": workspace_id}
+            await self._audit.note(tx, actor, "model.move", model.id, **moved)
+            await self._events.publish(tx, ModelMoved(model.id))
+            return msgspec.structs.replace(changed, aliases=model.aliases)
+
+    async def give_to(self, actor: Actor, name: str, owner_id: str) -> Model:
+        """Make another person the owner of a model."""
+        async with self._db.begin() as tx:
+            model = await _model(tx, actor, name, Scope.MODELS_WRITE, for_update=True)
+            if model.owner_id != actor.user:
+                actor.need(Scope.ADMIN, model.place)
+            changed = await store.change_model(tx, model.id, owner_id=owner_id)
+            handed = {"from_owner": model.owner_id or "", "to_owner": owner_id}
+            await self._audit.note(tx, actor, "model.give", model.id, **handed)
+            await self._events.publish(tx, ModelMoved(model.id))
+            return msgspec.structs.replace(changed, aliases=model.aliases)
+
+    async def count(self, tx: Transaction, workspace_id: str) -> int:
+        """Return how many models lie in a workspace."""
+        return await store.count_models(tx, workspace_id)
 
     async def describe(self, actor: Actor, name: str, description: str) -> Model:
         """Change a model's description."""
-        actor.need(Scope.MODELS_WRITE)
         async with self._db.begin() as tx:
-            model = await _model(tx, name, for_update=True)
+            model = await _model(tx, actor, name, Scope.MODELS_WRITE, for_update=True)
             await self._audit.note(tx, actor, "model.describe", model.id)
             changed = await store.change_model(tx, model.id, description=check_description(description))
             return msgspec.structs.replace(changed, aliases=model.aliases)
@@ -84,28 +139,33 @@ class Models:
         """Bring an archived model back: it answers again as before."""
         return await self._set_archived(actor, name, archived=False)
 
-    async def expect_upload(self, actor: Actor, name: str, *, create: bool = False) -> None:
-        """Refuse an upload before its first byte is read, when it is to no model, to an archived one, or one may not."""
-        actor.need(Scope.MODELS_WRITE)
-        check_name(name)
-        try:
-            check_open(await self.model(name))
-        except ModelNotFound:
-            if not create:
-                raise
+    async def expect_upload(self, actor: Actor, name: str, *, create_in: str | None = None) -> Place:
+        """Refuse an upload before its first byte is read, when it is to no model, to an archived one, or one may not.
 
-    async def receive(self, actor: Actor, name: str, upload: Upload, *, create: bool = False) -> Version:
+        Return where it goes: the model's place, or that of the workspace with the id `create_in`, in which a new one is made.
+        """
+        check_name(name)
+        async with self._db.read() as tx:
+            there = await store.model(tx, name)
+            if there is not None or create_in is None:
+                model = await _model(tx, actor, name, Scope.MODELS_WRITE)
+                check_open(model)
+                return model.place
+        place = Place(create_in)
+        actor.need(Scope.MODELS_WRITE, place)
+        return place
+
+    async def receive(self, actor: Actor, name: str, upload: Upload, *, create_in: str | None = None) -> Version:
         """Make a stored upload the next version of a model and ask for its validation.
 
-        With `create`, a model that is not there yet is made in the same moment, with the version's description. Raises
-        `BeingRemoved` where what was stored is gone by now.
+        A model that is not there yet is made in the same moment in the workspace `create_in`, with the version's description.
+        Raises `BeingRemoved` where what was stored is gone by now.
         """
-        actor.need(Scope.MODELS_WRITE)
         version_id = new_id("ver")
         async with self._db.begin() as tx:
-            if create:
-                await self._create(tx, actor, name, upload.description)
-            model = await _model(tx, name, for_update=True)
+            if create_in is not None and await store.model(tx, name) is None:
+                await self._create(tx, actor, name, upload.description, create_in)
+            model = await _model(tx, actor, name, Scope.MODELS_WRITE, for_update=True)
             check_open(model)
             version = self._new_version(version_id, model, upload, actor)
             await store.change_model(tx, model.id, latest_version=version.number)
@@ -116,15 +176,15 @@ class Models:
             await self._audit.note(tx, actor, "version.upload", version.id, number=str(version.number), **brought)
         return version
 
-    async def version(self, name: str, number: int) -> Version:
+    async def version(self, actor: Actor, name: str, number: int) -> Version:
         """Return one version."""
         async with self._db.read() as tx:
-            return await _version(tx, name, number)
+            return await _version(tx, await _model(tx, actor, name), number)
 
-    async def versions(self, name: str, *, limit: int, before: int | None = None) -> list[Version]:
+    async def versions(self, actor: Actor, name: str, *, limit: int, before: int | None = None) -> list[Version]:
         """List versions of a model, newest first."""
         async with self._db.read() as tx:
-            model = await _model(tx, name)
+            model = await _model(tx, actor, name)
             return await store.page_of_versions(tx, model.id, limit=limit, before=before)
 
     async def labels(self, version_id: str) -> tuple[str, ...]:
@@ -134,13 +194,12 @@ class Models:
 
     async def describe_version(self, actor: Actor, name: str, number: int, description: str) -> Version:
         """Change a version's description."""
-        actor.need(Scope.MODELS_WRITE)
         async with self._db.begin() as tx:
-            await _model(tx, name, for_update=True)
-            version = await _version(tx, name, number)
+            model = await _model(tx, actor, name, Scope.MODELS_WRITE, for_update=True)
+            version = await _version(tx, model, number)
             await store.change_version(tx, version.id, description=check_description(description))
             await self._audit.note(tx, actor, "version.describe", version.id)
-            return await _version(tx, name, number)
+            return await _version(tx, model, number)
 
     async def archive_version(self, actor: Actor, name: str, number: int) -> Version:
         """Archive a version that does not serve, and that no alias points to."""
@@ -150,10 +209,10 @@ class Models:
         """Bring an archived version back."""
         return await self._set_version_archived(actor, name, number, archived=False)
 
-    async def aliases(self, name: str) -> list[Alias]:
+    async def aliases(self, actor: Actor, name: str) -> list[Alias]:
         """List the aliases of a model, by name."""
         async with self._db.read() as tx:
-            return await store.aliases_of(tx, [(await _model(tx, name)).id])
+            return await store.aliases_of(tx, [(await _model(tx, actor, name)).id])
 
     async def set_alias(self, actor: Actor, name: str, alias: str, number: int, *, expected: int | None = None) -> Alias:
         """Have an alias point to a ready version of its model, made where it is new; its history keeps where it pointed.
@@ -161,10 +220,9 @@ class Models:
         `expected` is the revision that the actor has seen, 0 for an alias that is not there: if it is not the present one,
         nothing changes and `Stale` is raised. Pointing it to where it points already changes nothing.
         """
-        actor.need(Scope.MODELS_WRITE)
         check_alias(alias)
         async with self._db.begin() as tx:
-            version = await self.promotable(tx, name, number)
+            version = await self.promotable(tx, actor, name, number, Scope.DEPLOYMENTS_WRITE)
             there = await store.aliases_of(tx, [version.model_id])
             moves = await store.last_move(tx, version.model_id, alias)
             after, move = point(there, alias, version, moves=moves, expected=expected, by=actor.name, now=self._clock())
@@ -174,18 +232,19 @@ class Models:
 
     async def delete_alias(self, actor: Actor, name: str, alias: str, *, expected: int | None = None) -> None:
         """Delete an alias; its history stays. `expected` as in `set_alias`."""
-        actor.need(Scope.MODELS_WRITE)
         async with self._db.begin() as tx:
-            model = await _model(tx, name, for_update=True)
+            model = await _model(tx, actor, name, Scope.DEPLOYMENTS_WRITE, for_update=True)
             present = await store.alias(tx, model.id, alias)
             if present is None:
                 raise AliasNotFound
             await self._move_alias(tx, actor, None, remove(present, expected=expected, by=actor.name, now=self._clock()))
 
-    async def alias_history(self, name: str, alias: str, *, limit: int, before: int | None = None) -> list[Move]:
+    async def alias_history(
+        self, actor: Actor, name: str, alias: str, *, limit: int, before: int | None = None
+    ) -> list[Move]:
         """List where an alias has pointed, newest first, with revisions below `before`; what was deleted keeps its history."""
         async with self._db.read() as tx:
-            model = await _model(tx, name)
+            model = await _model(tx, actor, name)
             if not await store.last_move(tx, model.id, alias):
                 raise AliasNotFound
             return await store.page_of_moves(tx, model.id, alias, limit=limit, before=before)
@@ -230,10 +289,10 @@ class Models:
         async with self._db.begin() as tx:
             await self._jobs.finish(tx, job_id)
 
-    async def promotable(self, tx: Transaction, name: str, number: int) -> Version:
-        """Return a version that may serve, keeping its model's row to `tx`; raises what speaks against it."""
-        model = await _model(tx, name, for_update=True)
-        version = await _version(tx, name, number)
+    async def promotable(self, tx: Transaction, actor: Actor, name: str, number: int, scope: Scope) -> Version:
+        """Return a version that may serve, keeping its model's row to `tx`; raises what speaks against it, or the actor."""
+        model = await _model(tx, actor, name, scope, for_update=True)
+        version = await _version(tx, model, number)
         check_promotable(model, version)
         return version
 
@@ -262,12 +321,23 @@ class Models:
         """Return the numbers of these versions by their ids."""
         return {one.id: one.number for one in await store.versions_by_id(tx, version_ids)}
 
-    async def _create(self, tx: Transaction, actor: Actor, name: str, description: str) -> Model | None:
+    async def _create(
+        self, tx: Transaction, actor: Actor, name: str, description: str, workspace_id: str
+    ) -> Model | None:
         """Add a model; None where its name is taken."""
-        model = Model(new_id("mdl"), check_name(name), check_description(description), self._clock(), actor.name)
+        actor.need(Scope.MODELS_WRITE, Place(workspace_id))
+        model = Model(
+            new_id("mdl"),
+            check_name(name),
+            check_description(description),
+            self._clock(),
+            actor.name,
+            workspace_id=workspace_id,
+            owner_id=actor.user or None,
+        )
         if not await store.add_model(tx, model):
             return None
-        await self._audit.note(tx, actor, "model.create", model.id, name=name)
+        await self._audit.note(tx, actor, "model.create", model.id, name=name, workspace=workspace_id)
         await self._events.publish(tx, ModelCreated(model.id, model.name))
         return model
 
@@ -305,9 +375,8 @@ class Models:
         )
 
     async def _set_archived(self, actor: Actor, name: str, *, archived: bool) -> Model:
-        actor.need(Scope.MODELS_WRITE)
         async with self._db.begin() as tx:
-            model = await _model(tx, name, for_update=True)
+            model = await _model(tx, actor, name, Scope.MODELS_WRITE, for_update=True)
             if (model.archived_at is not None) == archived:
                 return model
             changed = await store.change_model(tx, model.id, archived_at=self._clock() if archived else None)
@@ -316,10 +385,9 @@ class Models:
             return msgspec.structs.replace(changed, aliases=model.aliases)
 
     async def _set_version_archived(self, actor: Actor, name: str, number: int, *, archived: bool) -> Version:
-        actor.need(Scope.MODELS_WRITE)
         async with self._db.begin() as tx:
-            model = await _model(tx, name, for_update=True)
-            version = await _version(tx, name, number)
+            model = await _model(tx, actor, name, Scope.MODELS_WRITE, for_update=True)
+            version = await _version(tx, model, number)
             if (version.archived_at is not None) == archived:
                 return version
             if archived:
@@ -330,10 +398,14 @@ class Models:
             return msgspec.structs.replace(version, archived_at=at)
 
 
-async def _model(tx: Transaction, name: str, *, for_update: bool = False) -> Model:
+async def _model(
+    tx: Transaction, actor: Actor, name: str, scope: Scope = Scope.MODELS_READ, *, for_update: bool = False
+) -> Model:
+    """Return a model with which the actor may do this; to whom may not see it, there is none."""
     model = await store.model(tx, name, for_update=for_update)
     if model is None:
         raise ModelNotFound
+    actor.need(scope, model.place, unseen=ModelNotFound)
     return (await _with_aliases(tx, [model]))[0]
 
 
@@ -345,10 +417,9 @@ async def _with_aliases(tx: Transaction, models: list[Model]) -> list[Model]:
     return [msgspec.structs.replace(model, aliases=pointing[model.id]) for model in models]
 
 
-async def _version(tx: Transaction, name: str, number: int) -> Version:
-    version = await store.version(tx, name, number)
+async def _version(tx: Transaction, model: Model, number: int) -> Version:
+    version = await store.version(tx, model.name, number)
     if version is None:
-        await _model(tx, name)
         raise VersionNotFound
     return version
 
@@ -357,5 +428,5 @@ async def _version_for_update(tx: Transaction, version_id: str) -> tuple[Model, 
     version = await store.version_by_id(tx, version_id)
     if version is None:
         raise VersionNotFound
-    model = await _model(tx, version.model, for_update=True)
-    return model, await _version(tx, model.name, version.number)
+    model = await _model(tx, SYSTEM, version.model, for_update=True)
+    return model, await _version(tx, model, version.number)

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 import sqlalchemy as sa
 
+from modelkeep.contracts.access import Reach
 from modelkeep.contracts.rejections import Rejection
 from modelkeep.control.models.aliases import Alias, Move
 from modelkeep.control.models.rules import FILES, UNVALIDATED, Files, Findings, Model, State, Upload, Version
@@ -45,14 +46,30 @@ async def model(tx: Transaction, name: str, *, for_update: bool = False) -> Mode
     return None if row is None else _model(row)
 
 
-async def page_of_models(tx: Transaction, *, limit: int, after: str | None, archived: bool) -> list[Model]:
-    """Return models in the order of their names, from after `after`; `archived` ones too, or not."""
-    by_name = sa.select(models).order_by(models.c.name).limit(limit)
+async def page_of_models(tx: Transaction, reached: Reach, *, limit: int, after: str | None, archived: bool) -> list[Model]:
+    """Return models that are reached, in the order of their names, from after `after`; `archived` ones too, or not."""
+    by_name = sa.select(models).where(_in(reached)).order_by(models.c.name).limit(limit)
     if after is not None:
         by_name = by_name.where(models.c.name > after)
     if not archived:
         by_name = by_name.where(models.c.archived_at.is_(None))
     return [_model(row) for row in await tx.all(by_name)]
+
+
+async def models_by_id(tx: Transaction, model_ids: Iterable[str]) -> list[Model]:
+    """Return these models."""
+    return [_model(row) for row in await tx.all(sa.select(models).where(models.c.id.in_(list(model_ids))))]
+
+
+async def reached_models(tx: Transaction, reached: Reach) -> dict[str, str]:
+    """Return the names of the models that are reached, by their ids."""
+    return {row.id: row.name for row in await tx.all(sa.select(models.c.id, models.c.name).where(_in(reached)))}
+
+
+async def count_models(tx: Transaction, workspace_id: str) -> int:
+    """Return how many models lie in a workspace; no other transaction moves one in before this one has ended."""
+    row = await tx.one(sa.select(sa.func.count()).select_from(models).where(models.c.workspace_id == workspace_id))
+    return 0 if row is None else int(row[0])
 
 
 async def open_models(tx: Transaction) -> set[str]:
@@ -205,6 +222,18 @@ async def page_of_moves(tx: Transaction, model_id: str, name: str, *, limit: int
         of_alias = of_alias.where(alias_moves.c.revision < before)
     rows = await tx.all(of_alias.order_by(alias_moves.c.revision.desc()).limit(limit))
     return [Move(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's public name for it
+
+
+def _in(reached: Reach) -> sa.ColumnElement[bool]:
+    """Return `Reach.holds` as SQL."""
+    either = [
+        sa.literal(reached.everything),
+        models.c.workspace_id.in_(sorted(reached.workspaces)),
+        models.c.id.in_(sorted(reached.models)),
+        sa.and_(sa.literal(bool(reached.owner)), models.c.owner_id == reached.owner),
+    ]
+    bound = sa.true() if reached.only is None else models.c.id.in_(sorted(reached.only))
+    return sa.and_(sa.or_(*either), bound)
 
 
 def _model(row: sa.Row[tuple[object, ...]]) -> Model:

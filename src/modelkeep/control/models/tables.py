@@ -20,6 +20,8 @@ models = sa.Table(
     sa.Column("archived_at", UtcTime),
     sa.Column("latest_version", sa.Integer),
     sa.Column("serving_version", sa.Integer),
+    sa.Column("workspace_id", sa.Text, sa.ForeignKey("workspaces.id"), nullable=False, index=True),
+    sa.Column("owner_id", sa.Text, sa.ForeignKey("users.id"), index=True),
 )
 versions = sa.Table(
     "versions",

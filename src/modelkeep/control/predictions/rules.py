@@ -17,7 +17,7 @@ _LATEST: Final = 253_000_000_000.0  # the year 9987: what a forged id says must 
 class Wanted(msgspec.Struct, frozen=True):
     """A filter: what is None is not asked for. `version` is a version's id or its number; times are Unix seconds.
 
-    `since` is included, `until` is not.
+    `since` is included, `until` is not. `among` are the deployments of which records may be shown at all.
     """
 
     id: str | None = None
@@ -28,6 +28,7 @@ class Wanted(msgspec.Struct, frozen=True):
     outcome: Outcome | None = None
     since: float | None = None
     until: float | None = None
+    among: frozenset[str] | None = None
 
     def matches(self, record: RecordSummary) -> bool:
         """Whether this record is wanted."""
@@ -40,6 +41,7 @@ class Wanted(msgspec.Struct, frozen=True):
             and (self.outcome is None or record.outcome == self.outcome)
             and (self.since is None or record.at >= self.since)
             and (self.until is None or record.at < self.until)
+            and (self.among is None or record.deployment in self.among)
         )
 
     def around_its_request(self) -> "Wanted":

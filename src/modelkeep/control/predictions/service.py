@@ -74,9 +74,9 @@ class Predictions:
 
     # ---- finding
 
-    async def prediction(self, prediction_id: str) -> PredictionRecord:
-        """Return one prediction, whole; raises `PredictionNotFound`."""
-        async for records in self.all(Wanted(id=prediction_id)):
+    async def prediction(self, prediction_id: str, among: frozenset[str] | None = None) -> PredictionRecord:
+        """Return one prediction, whole; raises `PredictionNotFound`. `among` are the deployments it may be of, None for all."""
+        async for records in self.all(Wanted(id=prediction_id, among=among)):
             return records[0]
         raise PredictionNotFound
 

@@ -159,6 +159,8 @@ def _conditions(wanted: Wanted, before: str | None) -> list[sa.ColumnElement[boo
         found.append(sa.false() if made is None else blocks.c.day.between(*days_around(made)))
     if wanted.deployment is not None:
         found.append(blocks.c.deployment == wanted.deployment)
+    if wanted.among is not None:
+        found.append(blocks.c.deployment.in_(sorted(wanted.among)))
     if wanted.version is not None:
         number = wanted.version.isdecimal()
         found.append(blocks.c.versions.contains(f' {wanted.version}"' if number else f'"{wanted.version} ', autoescape=True))

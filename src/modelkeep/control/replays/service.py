@@ -4,11 +4,12 @@ from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime
 from typing import Final
 
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.ids import new_id
-from modelkeep.contracts.snapshot import Scope
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments.service import Deployments
+from modelkeep.control.models.errors import ModelNotFound
 from modelkeep.control.models.service import Models
 from modelkeep.control.replays import store
 from modelkeep.control.replays.errors import ReplayNotFound, TooManyReplays
@@ -52,16 +53,15 @@ class Replays:
 
         Raises `RowsNotKept`, `TooManyReplays`, or what speaks against the version: archived, or never ready.
         """
-        actor.need(Scope.MODELS_READ)
+        needed = Scope.PREDICT if asked.rows else Scope.PREDICTIONS_READ
         if asked.rows:
-            actor.need(Scope.PREDICT)
-            await self._models.model(name)
-            deployment, _serving = await self._deployments.deployment(name)
+            await self._models.model(actor, name)
+            deployment, _serving = await self._deployments.deployment(actor, name)
             check_rows_may_wait(deployment.settings.recording)
         now = self._clock()
         async with self._db.begin() as tx:
             await store.forget(tx, now)
-            version = await self._models.promotable(tx, name, number)
+            version = await self._models.promotable(tx, actor, name, number, needed)
             mine, all_open = await store.count_open(tx, actor.name)
             if mine >= MOST_OPEN_OF_ONE or all_open >= MOST_OPEN:
                 raise TooManyReplays(retry_after_s=10)
@@ -104,17 +104,25 @@ class Replays:
             if len(found) < _SHOWING:
                 return forgotten
 
-    async def replay(self, replay_id: str) -> Replay:
-        """Return one replay, whole; raises `ReplayNotFound`."""
+    async def replay(self, actor: Actor, replay_id: str) -> Replay:
+        """Return one replay, whole, to who may read predictions of its model; raises `ReplayNotFound`."""
         async with self._db.read() as tx:
             found = await store.replay(tx, replay_id, self._clock())
         if found is None:
             raise ReplayNotFound
+        try:
+            place = await self._models.place(actor, found.model)
+        except ModelNotFound as error:
+            raise ReplayNotFound from error
+        actor.need(Scope.PREDICTIONS_READ, place)
         return found
 
-    async def replays(self, name: str, number: int, *, limit: int, before: str | None = None) -> list[Replay]:
+    async def replays(
+        self, actor: Actor, name: str, number: int, *, limit: int, before: str | None = None
+    ) -> list[Replay]:
         """List replays of a version, newest first, without their details."""
-        version = await self._models.version(name, number)
+        version = await self._models.version(actor, name, number)
+        actor.need(Scope.PREDICTIONS_READ, await self._models.place(actor, name))
         async with self._db.read() as tx:
             return await store.page(tx, version.id, self._clock(), limit=limit, before=before)
 

@@ -6,11 +6,11 @@ from typing import Final, Literal, get_args
 import msgspec
 
 from modelkeep.contracts import confinement
+from modelkeep.contracts.access import Place, Scope
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.confinement import Level
 from modelkeep.contracts.errors import Invalid
 from modelkeep.contracts.runner import Format
-from modelkeep.contracts.snapshot import Scope
 from modelkeep.control.safety.errors import CodeFormatsOff, NotAcceptable
 
 CODE_FORMATS: Final = "code_formats"
@@ -51,23 +51,23 @@ class Safety(msgspec.Struct, frozen=True):
         """The same by its short name."""
         return next((one for one in get_args(Accepted) if one == self.sandbox.value), None)
 
-    def check(self, actor: Actor, form: Format) -> None:
+    def check(self, actor: Actor, place: Place, form: Format) -> None:
         """Refuse a file of this format from whom may not upload it: `CodeFormatsOff`, or `Forbidden`."""
         if form.safety == "code":
             what = f"A file of the format {form.name} can run code when it is loaded"
-            self._check_code(actor, what, "convert the model to ONNX")
+            self._check_code(actor, place, what, "convert the model to ONNX")
 
-    def check_hooks(self, actor: Actor) -> None:
+    def check_hooks(self, actor: Actor, place: Place) -> None:
         """Refuse hooks from whom may not upload them, as files that may run code: `CodeFormatsOff`, or `Forbidden`."""
-        self._check_code(actor, "Hooks are code", "leave them out")
+        self._check_code(actor, place, "Hooks are code", "leave them out")
 
-    def _check_code(self, actor: Actor, what: str, instead: str) -> None:
+    def _check_code(self, actor: Actor, place: Place, what: str, instead: str) -> None:
         if not self.code_allowed:
             raise CodeFormatsOff(
                 f"{what}, and this installation takes no such files. "
                 f"An administrator allows them with `modelkeep safety allow-code`; or {instead}."
             )
-        actor.need(Scope.MODELS_CODE)
+        actor.need(Scope.MODELS_CODE, place)
 
 
 def check_reason(text: str) -> str:

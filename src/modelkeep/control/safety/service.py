@@ -1,8 +1,8 @@
 """The switches of an installation: who may set them, and what is written down when they do."""
 
 from modelkeep.contracts import confinement
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.actor import Actor
-from modelkeep.contracts.snapshot import Scope
 from modelkeep.control.audit.service import Audit, Circumstances
 from modelkeep.control.safety import store
 from modelkeep.control.safety.events import SandboxAccepted

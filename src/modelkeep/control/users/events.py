@@ -9,3 +9,6 @@ class KeysChanged(msgspec.Struct, frozen=True):
 
 class SetUpDone(msgspec.Struct, frozen=True):
     """The first administrator exists: the setup token is of no more use."""
+
+    user_id: str
+    request_id: str

@@ -27,7 +27,8 @@ class User(msgspec.Struct, frozen=True):
 class Key(msgspec.Struct, frozen=True):
     """An API key, without its secret, which nobody has.
 
-    `rate_per_minute` None is unlimited; `burst` None is a sixth of it: what ten seconds allow.
+    `rate_per_minute` None is unlimited; `burst` None is a sixth of it: what ten seconds allow. `models` are the ids of those
+    that it is good for, None for all; like its scopes they bound what its owner may do, and add nothing to it.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Key(msgspec.Struct, frozen=True):
     revoked_at: datetime | None = None
     rate_per_minute: int | None = None
     burst: int | None = None
+    models: tuple[str, ...] | None = None
 
     @property
     def rate(self) -> str:

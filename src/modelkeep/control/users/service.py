@@ -5,11 +5,11 @@ from datetime import datetime
 import msgspec
 import structlog
 
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.actor import SYSTEM, Actor
 from modelkeep.contracts.errors import Invalid, StorageFull, Unauthenticated
 from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.names import check_name
-from modelkeep.contracts.snapshot import Scope, ServedKey
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.users import store
 from modelkeep.control.users.errors import AlreadySetUp, KeyNotFound, LastAdminKey, SetupTokenInvalid
@@ -80,11 +80,11 @@ class Users:
             actor = msgspec.structs.replace(SYSTEM, request_id=request_id)
             await self._audit.note(tx, actor, "user.create", user.id, name=name)
             issued = await self._issue(tx, actor, Key(new_id("key"), user.id, "first key", b"", (Scope.ADMIN,), now))
-            await self._events.publish(tx, SetUpDone())
+            await self._events.publish(tx, SetUpDone(user.id, request_id))
             return user, issued
 
-    async def authenticate(self, secret: str, request_id: str = "") -> Actor:
-        """Return who holds this secret; raises `Unauthenticated` for anything but a good key."""
+    async def holder(self, secret: str) -> tuple[Key, User]:
+        """Return the key with this secret and whose it is; raises `Unauthenticated` for anything but a good key."""
         if not secrets.well_formed(secret, secrets.KEY):
             raise Unauthenticated
         now = self._clock()
@@ -92,10 +92,10 @@ class Users:
             found = await store.key_by_digest(tx, secrets.digest(secret))
         if found is None or not found[0].good(now):
             raise Unauthenticated
-        key, user = found
+        key = found[0]
         if use_is_news(key, now):
             await self._note_use(key, now)
-        return Actor(key.id, user.name, user.id, frozenset(key.scopes), request_id)
+        return found
 
     async def issue_key(
         self,
@@ -106,10 +106,12 @@ class Users:
         *,
         rate: str = UNLIMITED,
         burst: int | None = None,
+        models: tuple[str, ...] | None = None,
     ) -> IssuedKey:
         """Make a key for the actor's own user; its secret is in the answer and nowhere else.
 
-        `rate` is `100/min` or `unlimited`; `burst` the most requests at once, a sixth of a minute's without it.
+        `rate` is `100/min` or `unlimited`; `burst` the most requests at once, a sixth of a minute's without it. `models` are
+        the ids of those that it is good for, None for all.
         """
         actor.need(Scope.ADMIN)
         if not scopes:
@@ -128,6 +130,7 @@ class Users:
             expires_at=expiry(expires_in_days, self._clock()),
             rate_per_minute=read_rate(rate),
             burst=burst,
+            models=models,
         )
         async with self._db.begin() as tx:
             return await self._issue(tx, actor, key)
@@ -162,19 +165,18 @@ class Users:
             await self._audit.note(tx, actor, "key.revoke", key_id, name=key.name)
             await self._events.publish(tx, KeysChanged())
 
-    async def served_keys(self, tx: Transaction) -> tuple[ServedKey, ...]:
-        """Return the keys that serving must know, for a snapshot made in `tx`."""
-        return tuple(
-            ServedKey(
-                key.id,
-                key.digest,
-                key.name,
-                frozenset(key.scopes),
-                key.expires_at.timestamp() if key.expires_at else None,
-                key.served_rate,
-            )
-            for key in await store.good_keys(tx, self._clock())
-        )
+    async def good_keys(self, tx: Transaction) -> list[Key]:
+        """Return the keys that open something now."""
+        return await store.good_keys(tx, self._clock())
+
+    async def key_in(self, tx: Transaction, key_id: str) -> Key | None:
+        """Return a good key, as a transaction that is open sees it."""
+        key = await store.key(tx, key_id)
+        return key if key is not None and key.good(self._clock()) else None
+
+    async def user_in(self, tx: Transaction, user_id: str) -> User | None:
+        """Return a user, as a transaction that is open sees them."""
+        return await store.user(tx, user_id)
 
     async def _issue(self, tx: Transaction, actor: Actor, key: Key) -> IssuedKey:
         """Give a key its secret, and keep it."""

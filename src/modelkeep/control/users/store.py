@@ -20,6 +20,12 @@ async def add_user(tx: Transaction, user: User) -> None:
     await tx.execute(sa.insert(users).values(**msgspec.structs.asdict(user)))
 
 
+async def user(tx: Transaction, user_id: str) -> User | None:
+    """Return a user."""
+    row = await tx.one(sa.select(users).where(users.c.id == user_id))
+    return None if row is None else User(row.id, row.name, row.created_at)
+
+
 async def add_key(tx: Transaction, key: Key) -> None:
     """Add a key."""
     await tx.execute(sa.insert(api_keys).values(**msgspec.structs.asdict(key)))
@@ -93,4 +99,5 @@ def _key(row: sa.Row[tuple[object, ...]]) -> Key:
         revoked_at=row.revoked_at,
         rate_per_minute=row.rate_per_minute,
         burst=row.burst,
+        models=row.models,
     )

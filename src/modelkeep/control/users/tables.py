@@ -26,6 +26,7 @@ api_keys = sa.Table(
     sa.Column("revoked_at", UtcTime),
     sa.Column("rate_per_minute", sa.Integer),
     sa.Column("burst", sa.Integer),
+    sa.Column("models", Document(tuple[str, ...])),
 )
 setup_tokens = sa.Table(
     "setup_tokens",

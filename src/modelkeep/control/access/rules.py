@@ -1,0 +1,69 @@
+"""Workspaces, groups and grants as values, and who may give what."""
+
+from datetime import datetime
+from typing import Final, Literal
+
+import msgspec
+
+from modelkeep.contracts.access import GIVES, OWNER, Grant, Place, Role, Scope
+from modelkeep.contracts.actor import Actor
+from modelkeep.contracts.errors import Forbidden
+from modelkeep.control.access.errors import InvalidGrant
+
+DEFAULT_WORKSPACE: Final = "wsp_default"
+"""The id of the workspace that is always there, for models that name none."""
+
+SubjectKind = Literal["user", "group", "key"]
+PlaceKind = Literal["installation", "workspace", "model"]
+
+
+class Workspace(msgspec.Struct, frozen=True):
+    """A tenant: models lie in one, and whoever has a role on it has it on all of them."""
+
+    id: str
+    name: str
+    created_at: datetime
+
+
+class Group(msgspec.Struct, frozen=True):
+    """People who are granted roles together."""
+
+    id: str
+    name: str
+    created_at: datetime
+
+
+class Given(msgspec.Struct, frozen=True):
+    """A role that was granted: to whom, where, when and by whom. `on` is the id of the place, "" for the installation."""
+
+    id: str
+    subject_kind: SubjectKind
+    subject: str
+    role: Role
+    kind: PlaceKind
+    on: str
+    created_at: datetime
+    created_by: str
+
+    def grant(self, through: str = "") -> Grant:
+        """Return it as the decision reads it; `through` names the group that has it."""
+        return Grant(self.role, self.kind, self.on, through)
+
+
+def check_place(kind: PlaceKind, on: str) -> None:
+    """Raise `InvalidGrant` unless a place is named exactly where there is one to name."""
+    if (kind == "installation") == bool(on):
+        raise InvalidGrant
+
+
+def check_may_give(actor: Actor, role: Role, place: Place) -> None:
+    """Raise `Forbidden` unless the actor may give, and take away, this role here.
+
+    Administrators of the place may; and owners of a model, as far as it gives no more on it than they have themselves.
+    """
+    if actor.may(Scope.ADMIN, place):
+        return
+    owns = bool(place.model) and place.owner == actor.user and actor.standing.carries(Scope.MODELS_WRITE)
+    if owns and GIVES[role] <= OWNER:
+        return
+    raise Forbidden("Only administrators of this place may do that; owners of a model as far as their own rights on it go.")

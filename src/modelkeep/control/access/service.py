@@ -1,0 +1,329 @@
+"""Who may do what: workspaces, groups and grants, and the standing of everyone who asks."""
+
+from collections.abc import Iterable, Mapping
+
+from modelkeep.contracts.access import Decision, Grant, Place, Role, Scope, Standing, decide, reach
+from modelkeep.contracts.actor import SYSTEM, Actor
+from modelkeep.contracts.ids import new_id
+from modelkeep.contracts.names import check_name
+from modelkeep.contracts.snapshot import ServedKey
+from modelkeep.control.access import store
+from modelkeep.control.access.errors import (
+    GrantNotFound,
+    GroupExists,
+    GroupNotFound,
+    LastAdmin,
+    SubjectNotFound,
+    WorkspaceExists,
+    WorkspaceInUse,
+    WorkspaceNotFound,
+)
+from modelkeep.control.access.events import AccessChanged
+from modelkeep.control.access.rules import (
+    DEFAULT_WORKSPACE,
+    Given,
+    Group,
+    PlaceKind,
+    SubjectKind,
+    Workspace,
+    check_may_give,
+    check_place,
+)
+from modelkeep.control.audit.service import Audit
+from modelkeep.control.users.rules import Key
+from modelkeep.control.users.service import Users
+from modelkeep.infra.clock import Clock
+from modelkeep.infra.db import Database, Transaction
+from modelkeep.infra.events import Events
+
+
+class Access:
+    """Roles, who has them where, and what that lets a caller do."""
+
+    def __init__(self, db: Database, audit: Audit, users: Users, events: Events, clock: Clock) -> None:
+        self._db = db
+        self._audit = audit
+        self._users = users
+        self._events = events
+        self._clock = clock
+
+    # ---- who asks
+
+    async def authenticate(self, secret: str, request_id: str = "") -> Actor:
+        """Return who holds this key, with what they may do; raises `Unauthenticated` for anything but a good key."""
+        key, user = await self._users.holder(secret)
+        async with self._db.read() as tx:
+            standing = (await self._standings(tx, [key]))[key.id]
+        return Actor(key.id, user.name, user.id, standing, request_id)
+
+    async def served_keys(self, tx: Transaction) -> tuple[ServedKey, ...]:
+        """Return the keys that serving must know, for a snapshot made in `tx`."""
+        keys = await self._users.good_keys(tx)
+        standings = await self._standings(tx, keys)
+        return tuple(
+            ServedKey(
+                key.id,
+                key.digest,
+                key.name,
+                standings[key.id],
+                key.expires_at.timestamp() if key.expires_at else None,
+                key.served_rate,
+            )
+            for key in keys
+        )
+
+    async def explain(self, actor: Actor, kind: SubjectKind, subject: str, scope: Scope, place: Place) -> Decision:
+        """Return what is decided about a person or a key, and why; of others than oneself administrators may ask."""
+        if subject not in {actor.id, actor.user}:
+            actor.need(Scope.ADMIN, place)
+        async with self._db.read() as tx:
+            return decide(await self._standing_of(tx, kind, subject), scope, place)
+
+    # ---- workspaces
+
+    async def workspaces(self, actor: Actor, *, limit: int, after: str | None = None) -> list[Workspace]:
+        """List the workspaces by name: all for who has a role on the installation, else those on which one has a role."""
+        reached = reach(actor.standing, Scope)
+        among = None if reached.everything else reached.workspaces
+        async with self._db.read() as tx:
+            return await store.page_of_workspaces(tx, limit=limit, after=after, among=among)
+
+    async def create_workspace(self, actor: Actor, name: str) -> Workspace:
+        """Make a workspace."""
+        actor.need(Scope.ADMIN)
+        made = Workspace(new_id("wsp"), check_name(name), self._clock())
+        async with self._db.begin() as tx:
+            if not await store.add_workspace(tx, made):
+                raise WorkspaceExists
+            await self._audit.note(tx, actor, "workspace.create", made.id, name=name)
+        return made
+
+    async def remove_workspace(self, tx: Transaction, actor: Actor, workspace: Workspace, *, models: int) -> None:
+        """Remove a workspace that holds no models, of which `tx` counts `models`, with what was granted on it."""
+        actor.need(Scope.ADMIN)
+        if models or workspace.id == DEFAULT_WORKSPACE:
+            raise WorkspaceInUse
+        await store.remove_workspace(tx, workspace.id)
+        await self._audit.note(tx, actor, "workspace.remove", workspace.id, name=workspace.name)
+        await self._events.publish(tx, AccessChanged())
+
+    async def workspace(self, actor: Actor, name: str, scope: Scope = Scope.MODELS_READ) -> Workspace:
+        """Return a workspace where the actor may do this; raises `WorkspaceNotFound` where they have nothing to do with it."""
+        async with self._db.read() as tx:
+            found = await store.workspace(tx, name)
+        if found is None:
+            raise WorkspaceNotFound
+        actor.need(scope, Place(found.id), unseen=WorkspaceNotFound)
+        return found
+
+    async def workspace_names(self, tx: Transaction, ids: Iterable[str]) -> dict[str, str]:
+        """Return the names of these workspaces by their ids."""
+        return {id_: found.name for id_, found in (await store.workspaces_by_id(tx, ids)).items()}
+
+    # ---- groups
+
+    async def groups(self, actor: Actor, *, limit: int, after: str | None = None) -> list[Group]:
+        """List groups by name."""
+        actor.need(Scope.ADMIN)
+        async with self._db.read() as tx:
+            return await store.page_of_groups(tx, limit=limit, after=after)
+
+    async def create_group(self, actor: Actor, name: str) -> Group:
+        """Make a group."""
+        actor.need(Scope.ADMIN)
+        made = Group(new_id("grp"), check_name(name), self._clock())
+        async with self._db.begin() as tx:
+            if not await store.add_group(tx, made):
+                raise GroupExists
+            await self._audit.note(tx, actor, "group.create", made.id, name=name)
+        return made
+
+    async def remove_group(self, actor: Actor, name: str) -> None:
+        """Remove a group; what its members had through it, they have no more."""
+        actor.need(Scope.ADMIN)
+        async with self._db.begin() as tx:
+            found = await _group(tx, name)
+            await self._check_admins_stay(tx, without_group=found.id)
+            await store.remove_group(tx, found.id)
+            await self._audit.note(tx, actor, "group.remove", found.id, name=name)
+            await self._events.publish(tx, AccessChanged())
+
+    async def members(self, actor: Actor, name: str) -> list[str]:
+        """Return the ids of a group's members."""
+        actor.need(Scope.ADMIN)
+        async with self._db.read() as tx:
+            return await store.members(tx, (await _group(tx, name)).id)
+
+    async def add_member(self, actor: Actor, name: str, user_id: str) -> None:
+        """Put a person into a group; repeated, it changes nothing."""
+        actor.need(Scope.ADMIN)
+        async with self._db.begin() as tx:
+            found = await _group(tx, name)
+            await self._check_subject(tx, "user", user_id)
+            if await store.add_member(tx, found.id, user_id):
+                await self._audit.note(tx, actor, "group.add_member", found.id, user=user_id)
+                await self._events.publish(tx, AccessChanged())
+
+    async def remove_member(self, actor: Actor, name: str, user_id: str) -> None:
+        """Take a person out of a group; repeated, it changes nothing."""
+        actor.need(Scope.ADMIN)
+        async with self._db.begin() as tx:
+            found = await _group(tx, name)
+            await self._check_admins_stay(tx, without_member=(found.id, user_id))
+            if await store.remove_member(tx, found.id, user_id):
+                await self._audit.note(tx, actor, "group.remove_member", found.id, user=user_id)
+                await self._events.publish(tx, AccessChanged())
+
+    # ---- grants
+
+    async def grants(
+        self,
+        actor: Actor,
+        *,
+        limit: int,
+        before: str | None = None,
+        subject: tuple[SubjectKind, str] | None = None,
+        place: tuple[PlaceKind, Place] | None = None,
+    ) -> list[Given]:
+        """List grants, newest first: on one place for its administrators and owners, all for those of the installation."""
+        if place is None:
+            actor.need(Scope.ADMIN)
+        else:
+            check_may_give(actor, Role.VIEWER, place[1])
+        on = None if place is None else (place[0], _on(*place))
+        async with self._db.read() as tx:
+            return await store.page_of_grants(tx, limit=limit, before=before, subject=subject, place=on)
+
+    async def give(self, actor: Actor, kind: SubjectKind, subject: str, role: Role, where: PlaceKind, place: Place) -> Given:
+        """Grant a role; granted before, it stays as it is. Raises `Forbidden` where the actor may not give that here."""
+        check_place(where, _on(where, place))
+        check_may_give(actor, role, place)
+        async with self._db.begin() as tx:
+            await self._check_subject(tx, kind, subject)
+            return await self._give(tx, actor, kind, subject, role, where, _on(where, place))
+
+    async def grant(self, grant_id: str) -> Given:
+        """Return one grant."""
+        async with self._db.read() as tx:
+            found = await store.grant(tx, grant_id)
+        if found is None:
+            raise GrantNotFound
+        return found
+
+    async def take(self, actor: Actor, given: Given, place: Place) -> None:
+        """Take a grant back, which is on this place."""
+        check_may_give(actor, given.role, place)
+        async with self._db.begin() as tx:
+            if await store.grant(tx, given.id) is None:
+                return
+            await self._check_admins_stay(tx, without=given.id)
+            await store.remove_grant(tx, given.id)
+            await self._audit.note(tx, actor, "grant.take", given.id, **_said(given))
+            await self._events.publish(tx, AccessChanged())
+
+    async def make_admin(self, tx: Transaction, user_id: str, request_id: str) -> None:
+        """Have the first person administer the installation, in the transaction that makes them."""
+        actor = Actor(SYSTEM.id, SYSTEM.name, standing=SYSTEM.standing, request_id=request_id)
+        await self._give(tx, actor, "user", user_id, Role.ADMIN, "installation", "")
+
+    async def _give(
+        self, tx: Transaction, actor: Actor, kind: SubjectKind, subject: str, role: Role, where: PlaceKind, on: str
+    ) -> Given:
+        given = Given(new_id("grt"), kind, subject, role, where, on, self._clock(), actor.name)
+        kept = await store.add_grant(tx, given)
+        if kept.id == given.id:
+            await self._audit.note(tx, actor, "grant.give", given.id, **_said(given))
+            await self._events.publish(tx, AccessChanged())
+        return kept
+
+    async def _check_subject(self, tx: Transaction, kind: SubjectKind, subject: str) -> None:
+        match kind:
+            case "user":
+                there = await self._users.user_in(tx, subject) is not None
+            case "key":
+                there = await self._users.key_in(tx, subject) is not None
+            case "group":
+                there = await store.group_by_id(tx, subject) is not None
+        if not there:
+            raise SubjectNotFound
+
+    async def _check_admins_stay(
+        self, tx: Transaction, *, without: str = "", without_group: str = "", without_member: tuple[str, str] = ("", "")
+    ) -> None:
+        """Raise `LastAdmin` where, without this grant, group or member, no person would administer the installation."""
+        for given in await store.installation_admins(tx):
+            if given.id == without or given.subject_kind == "key":
+                continue
+            if given.subject_kind == "user":
+                return
+            members = set() if given.subject == without_group else set(await store.members(tx, given.subject))
+            if given.subject == without_member[0]:
+                members.discard(without_member[1])
+            if members:
+                return
+        raise LastAdmin
+
+    # ---- standings
+
+    async def _standing_of(self, tx: Transaction, kind: SubjectKind, subject: str) -> Standing:
+        if kind == "key":
+            key = await self._users.key_in(tx, subject)
+            if key is None:
+                raise SubjectNotFound
+            return (await self._standings(tx, [key]))[key.id]
+        await self._check_subject(tx, kind, subject)
+        if kind == "group":
+            return Standing(subject, tuple(one.grant() for one in await store.grants_of(tx, [("group", subject)])))
+        return Standing(subject, (await self._grants(tx, {subject}))[subject])
+
+    async def _standings(self, tx: Transaction, keys: Iterable[Key]) -> dict[str, Standing]:
+        """Return what each key's holder may do through it: what the person may and what the key was granted, within its bounds."""
+        keys = list(keys)
+        of_people = await self._grants(tx, {key.user_id for key in keys})
+        own: dict[str, list[Grant]] = {}
+        for given in await store.grants_of(tx, [("key", key.id) for key in keys]):
+            own.setdefault(given.subject, []).append(given.grant())
+        return {
+            key.id: Standing(
+                key.user_id,
+                (*of_people[key.user_id], *own.get(key.id, ())),
+                frozenset(key.scopes),
+                None if key.models is None else frozenset(key.models),
+            )
+            for key in keys
+        }
+
+    async def _grants(self, tx: Transaction, user_ids: set[str]) -> Mapping[str, tuple[Grant, ...]]:
+        """Return what each of these people was granted, by themselves and through groups."""
+        in_groups = await store.groups_of(tx, user_ids)
+        names = {group.id: group.name for _user, group in in_groups}
+        holders: dict[tuple[str, str], list[str]] = {("user", user): [user] for user in user_ids}
+        for user, group in in_groups:
+            holders.setdefault(("group", group.id), []).append(user)
+        found: dict[str, list[Grant]] = {user: [] for user in user_ids}
+        subjects: list[tuple[SubjectKind, str]] = [("user", user) for user in user_ids] + [("group", one) for one in names]
+        for given in await store.grants_of(tx, subjects):
+            for user in holders[given.subject_kind, given.subject]:
+                found[user].append(given.grant(names.get(given.subject, "")))
+        return {user: tuple(grants) for user, grants in found.items()}
+
+
+async def _group(tx: Transaction, name: str) -> Group:
+    found = await store.group(tx, name)
+    if found is None:
+        raise GroupNotFound
+    return found
+
+
+def _on(kind: PlaceKind, place: Place) -> str:
+    match kind:
+        case "installation":
+            return ""
+        case "workspace":
+            return place.workspace
+        case "model":
+            return place.model
+
+
+def _said(given: Given) -> dict[str, str]:
+    return {"subject": f"{given.subject_kind} {given.subject}", "role": given.role, "on": f"{given.kind} {given.on}".strip()}
