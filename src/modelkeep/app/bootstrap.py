@@ -243,6 +243,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
     control.events.subscribe(SetUpDone, on_set_up)
     services = Services(
         users=control.users,
+        access=control.access,
         switches=control.switches,
         models=control.models,
         deployments=control.deployments,

@@ -11,6 +11,7 @@ from modelkeep.api.revisions import REVISED, IfMatch, revision_of
 from modelkeep.api.schemas.deployments import Configure, DeploymentAnswer, Promote
 from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind
+from modelkeep.contracts.actor import Actor
 from modelkeep.control.deployments.errors import DeploymentNotFound, DeploymentStale, InvalidSettings
 from modelkeep.control.models.errors import ModelArchived, VersionArchived, VersionNotFound, VersionNotReady
 

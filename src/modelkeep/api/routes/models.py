@@ -7,10 +7,12 @@ from fastapi import APIRouter, Path, Query, Response, status
 from modelkeep.api.auth import Reader, Writer
 from modelkeep.api.description import raises
 from modelkeep.api.paging import Cursor, InvalidCursor, Limit, read_cursor, split
-from modelkeep.api.schemas.models import Describe, ModelAnswer, NewModel
+from modelkeep.api.schemas.models import Describe, ModelAnswer, MoveModel, NewModel
 from modelkeep.api.schemas.wire import Page, located
 from modelkeep.api.services import Behind
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import InvalidName
+from modelkeep.control.access.errors import SubjectNotFound, WorkspaceNotFound
 from modelkeep.control.models.errors import ModelExists, ModelNotFound
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -18,10 +20,11 @@ Name = Annotated[str, Path(max_length=100, description="The model's name.")]
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, responses=located(201, "/api/v1/models/churn"))
-@raises(InvalidName, ModelExists)
+@raises(InvalidName, ModelExists, WorkspaceNotFound)
 async def create_model(body: NewModel, actor: Writer, behind: Behind, response: Response) -> ModelAnswer:
     """Make a model, and with it the deployment of its name."""
-    model = await behind.models.create(actor, body.name, body.description)
+    workspace_id = await behind.access.home(actor, body.workspace)
+    model = await behind.models.create(actor, body.name, body.description, workspace_id=workspace_id)
     response.headers["location"] = f"/api/v1/models/{model.name}"
     return ModelAnswer.model_validate(model)
 
@@ -53,6 +56,19 @@ async def get_model(name: Name, actor: Reader, behind: Behind) -> ModelAnswer:
 async def describe_model(name: Name, body: Describe, actor: Writer, behind: Behind) -> ModelAnswer:
     """Change a model's description."""
     return ModelAnswer.model_validate(await behind.models.describe(actor, name, body.description))
+
+
+@router.post("/{name}/move")
+@raises(ModelNotFound, SubjectNotFound, WorkspaceNotFound)
+async def move_model(name: Name, body: MoveModel, actor: Writer, behind: Behind) -> ModelAnswer:
+    """Move a model into another workspace (for its administrators), or give it to another person (for its owner too)."""
+    if body.owner is not None:
+        await behind.access.check_person(body.owner)
+        await behind.models.give_to(actor, name, body.owner)
+    if body.workspace is not None:
+        found = await behind.access.workspace(actor, body.workspace, Scope.MODELS_WRITE)
+        await behind.models.move(actor, name, found.id)
+    return ModelAnswer.model_validate(await behind.models.model(actor, name))
 
 
 @router.post("/{name}/archive")

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
+import msgspec
 from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import StreamingResponse
 from pydantic import WithJsonSchema
@@ -12,7 +13,9 @@ from modelkeep.api.description import raises
 from modelkeep.api.paging import Cursor, InvalidCursor, Limit, encode_cursor, read_cursor
 from modelkeep.api.schemas.predictions import PredictionAnswer, PredictionFacts, answer_of, facts_of
 from modelkeep.api.schemas.wire import Page
-from modelkeep.api.services import Behind
+from modelkeep.api.services import Behind, Services
+from modelkeep.contracts.access import Scope
+from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Unavailable
 from modelkeep.contracts.prediction import Outcome
 from modelkeep.control.predictions import export

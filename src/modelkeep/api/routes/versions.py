@@ -18,6 +18,7 @@ from modelkeep.api.routes.models import Name
 from modelkeep.api.schemas.models import Describe, PlannedUpload, VersionAnswer
 from modelkeep.api.schemas.wire import Page, located
 from modelkeep.api.services import Behind, Services
+from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import (
     BeingRemoved,
     DamagedFile,

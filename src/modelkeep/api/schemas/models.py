@@ -16,6 +16,16 @@ class NewModel(Ask):
 
     name: Name
     description: Description = ""
+    workspace: Annotated[
+        str | None, Field(max_length=100, description="Its workspace; yours, where you have but one.")
+    ] = None
+
+
+class MoveModel(Ask):
+    """Move a model into another workspace, or give it to another person; what is left out stays."""
+
+    workspace: Annotated[str | None, Field(max_length=100)] = None
+    owner: Annotated[str | None, Field(max_length=100, description="The id of a person.")] = None
 
 
 class Describe(Ask):
@@ -37,7 +47,10 @@ class PlannedUpload(Ask):
 
 
 class ModelAnswer(Answer):
-    """A model. `serving_version` is the version that its deployment answers with; `aliases` are numbers of versions by name."""
+    """A model. `serving_version` is the version that its deployment answers with; `aliases` are numbers of versions by name.
+
+    `owner_id` is null where the installation made it by itself.
+    """
 
     id: str
     name: str
@@ -48,6 +61,8 @@ class ModelAnswer(Answer):
     latest_version: int | None
     serving_version: int | None
     aliases: dict[str, int]
+    workspace_id: str
+    owner_id: str | None
 
 
 class TensorAnswer(Answer):

@@ -21,6 +21,12 @@ class WorkspaceInUse(Conflict):
     code = "workspace_in_use"
 
 
+class WorkspaceUnclear(Invalid):
+    """You may make models in several workspaces: name one."""
+
+    code = "workspace_unclear"
+
+
 class GroupNotFound(NotFound):
     """There is no group of this name."""
 

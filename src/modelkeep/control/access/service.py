@@ -17,6 +17,7 @@ from modelkeep.control.access.errors import (
     WorkspaceExists,
     WorkspaceInUse,
     WorkspaceNotFound,
+    WorkspaceUnclear,
 )
 from modelkeep.control.access.events import AccessChanged
 from modelkeep.control.access.rules import (
@@ -98,10 +99,17 @@ class Access:
             await self._audit.note(tx, actor, "workspace.create", made.id, name=name)
         return made
 
-    async def remove_workspace(self, tx: Transaction, actor: Actor, workspace: Workspace, *, models: int) -> None:
-        """Remove a workspace that holds no models, of which `tx` counts `models`, with what was granted on it."""
+    async def workspace_in(self, tx: Transaction, name: str) -> Workspace:
+        """Return a workspace, as a transaction that is open sees it."""
+        found = await store.workspace(tx, name)
+        if found is None:
+            raise WorkspaceNotFound
+        return found
+
+    async def remove_workspace(self, tx: Transaction, actor: Actor, workspace: Workspace) -> None:
+        """Remove a workspace in which there are no models, with what was granted on it."""
         actor.need(Scope.ADMIN)
-        if models or workspace.id == DEFAULT_WORKSPACE:
+        if workspace.id == DEFAULT_WORKSPACE:
             raise WorkspaceInUse
         await store.remove_workspace(tx, workspace.id)
         await self._audit.note(tx, actor, "workspace.remove", workspace.id, name=workspace.name)
@@ -116,6 +124,22 @@ class Access:
         actor.need(scope, Place(found.id), unseen=WorkspaceNotFound)
         return found
 
+    async def home(self, actor: Actor, name: str | None) -> str:
+        """Return the id of the workspace in which the actor's new model is made: the named one, else the only one they have."""
+        if name is not None:
+            return (await self.workspace(actor, name, Scope.MODELS_WRITE)).id
+        reached = reach(actor.standing, (Scope.MODELS_WRITE,))
+        if reached.everything or not reached.workspaces or DEFAULT_WORKSPACE in reached.workspaces:
+            return DEFAULT_WORKSPACE
+        if len(reached.workspaces) > 1:
+            raise WorkspaceUnclear
+        return next(iter(reached.workspaces))
+
+    async def check_person(self, user_id: str) -> None:
+        """Raise `SubjectNotFound` unless there is such a person."""
+        async with self._db.read() as tx:
+            await self._check_subject(tx, "user", user_id)
+
     async def workspace_names(self, tx: Transaction, ids: Iterable[str]) -> dict[str, str]:
         """Return the names of these workspaces by their ids."""
         return {id_: found.name for id_, found in (await store.workspaces_by_id(tx, ids)).items()}
@@ -127,6 +151,11 @@ class Access:
         actor.need(Scope.ADMIN)
         async with self._db.read() as tx:
             return await store.page_of_groups(tx, limit=limit, after=after)
+
+    async def group(self, name: str) -> Group:
+        """Return one group."""
+        async with self._db.read() as tx:
+            return await _group(tx, name)
 
     async def create_group(self, actor: Actor, name: str) -> Group:
         """Make a group."""

@@ -11,7 +11,9 @@ from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.names import check_name
 from modelkeep.contracts.rejections import Rejection
 from modelkeep.contracts.signature import Signature
+from modelkeep.control.access.errors import WorkspaceInUse
 from modelkeep.control.access.rules import DEFAULT_WORKSPACE
+from modelkeep.control.access.service import Access
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.models import store
 from modelkeep.control.models.aliases import Alias, Move, check_alias, point, remove
@@ -42,9 +44,10 @@ VALIDATE_VERSION: Final = "validate_version"
 class Models:
     """Models, their numbered versions, and the life of each."""
 
-    def __init__(self, db: Database, audit: Audit, events: Events, jobs: Jobs, clock: Clock) -> None:
+    def __init__(self, db: Database, audit: Audit, access: Access, events: Events, jobs: Jobs, clock: Clock) -> None:
         self._db = db
         self._audit = audit
+        self._access = access
         self._events = events
         self._jobs = jobs
         self._clock = clock
@@ -119,9 +122,14 @@ class Models:
             await self._events.publish(tx, ModelMoved(model.id))
             return msgspec.structs.replace(changed, aliases=model.aliases)
 
-    async def count(self, tx: Transaction, workspace_id: str) -> int:
-        """Return how many models lie in a workspace."""
-        return await store.count_models(tx, workspace_id)
+    async def remove_workspace(self, actor: Actor, name: str) -> None:
+        """Remove a workspace; raises `WorkspaceInUse` while models lie in it."""
+        actor.need(Scope.ADMIN)
+        async with self._db.begin() as tx:
+            found = await self._access.workspace_in(tx, name)
+            if await store.count_models(tx, found.id):
+                raise WorkspaceInUse
+            await self._access.remove_workspace(tx, actor, found)
 
     async def describe(self, actor: Actor, name: str, description: str) -> Model:
         """Change a model's description."""
