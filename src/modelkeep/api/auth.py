@@ -14,9 +14,9 @@ from typing import Annotated
 from fastapi import Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Unauthenticated
-from modelkeep.contracts.access import Scope
 
 _key_header = APIKeyHeader(name="X-API-Key", scheme_name="ApiKey", auto_error=False)
 _bearer = HTTPBearer(scheme_name="Bearer", auto_error=False)

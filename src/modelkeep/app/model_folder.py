@@ -102,7 +102,9 @@ async def _stored(packed: Packed, name: str, services: Services) -> Version:
     if known is not None:
         return known
     chosen, runner = may.choose(packed.filename, form)
-    return await services.models.receive(SYSTEM, name, Upload(blob, packed.filename, chosen, runner), create_in=DEFAULT_WORKSPACE)
+    return await services.models.receive(
+        SYSTEM, name, Upload(blob, packed.filename, chosen, runner), create_in=DEFAULT_WORKSPACE
+    )
 
 
 async def _pieces(content: IO[bytes]) -> AsyncIterator[bytes]:

@@ -131,7 +131,6 @@ class Server:
         server = GrpcServer(
             self._role.grpc,
             self._role.serving,
-            router=self._router,
             engine=self._engine,
             keys=self._keys,
             metrics=self._metrics,

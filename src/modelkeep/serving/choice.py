@@ -1,10 +1,10 @@
 """Which deployment is meant by a request whose path names none, and which version of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from modelkeep.contracts.errors import NotFound
 from modelkeep.serving.messages import Request
-from modelkeep.serving.router import Router
+from modelkeep.serving.view import View
 
 HEADER = b"x-modelkeep-model"
 VERSION = b"x-modelkeep-version"
@@ -23,8 +23,8 @@ class Choice:
     `hosts`: deployments by the names of hosts, which are compared without port and case.
     """
 
-    def __init__(self, router: Router, default: str, hosts: Mapping[str, str]) -> None:
-        self._router = router
+    def __init__(self, view_of: Callable[[Request], View], default: str, hosts: Mapping[str, str]) -> None:
+        self._view_of = view_of
         self._default = default
         self._hosts = {host_name(host): name for host, name in hosts.items()}
 
@@ -35,18 +35,18 @@ class Choice:
 
     def of(self, request: Request) -> str:
         """Return the deployment; raises `ModelNeeded` where there are several, `NotFound` where there is none."""
-        return self.named(request) or self._only()
+        return self.named(request) or self._only(request)
 
     def unnamed(self, request: Request) -> str:
         """Return the deployment that is meant where the request names none; raises as `of` does."""
-        return self._of_host(request) or self._only()
+        return self._of_host(request) or self._only(request)
 
     def _of_host(self, request: Request) -> str:
         host = request.header(b"host") if self._hosts else None
         return self._hosts.get(host_name(host.decode("latin-1")), self._default) if host else self._default
 
-    def _only(self) -> str:
-        routes = self._router.routes()
+    def _only(self, request: Request) -> str:
+        routes = self._view_of(request).routes()
         if len(routes) == 1:
             return next(iter(routes))
         raise ModelNeeded if routes else NotFound("No model answers here yet: push one first.")

@@ -23,6 +23,7 @@ from modelkeep.serving.pool import Served
 from modelkeep.serving.recorder import Recorder
 from modelkeep.serving.router import Route, Router
 from modelkeep.serving.settings import ServingSettings
+from modelkeep.serving.view import Doors, View
 
 _ROWS_AXES = 2
 _REJECTED = frozenset({Kind.INVALID, Kind.TOO_LARGE, Kind.NOT_FOUND})
@@ -56,6 +57,7 @@ class Engine:
         self._large = large or Large()
         self._max_body = settings.max_body_mb * 1024 * 1024
         self._router = router
+        self._doors = Doors(router)
         self._limits = limits
         self._recorder = recorder
         self._deadlines = Deadlines(_overdue)
@@ -81,8 +83,14 @@ class Engine:
         finally:
             self._release(admitted, request)
 
+    def view(self, request: Request) -> View:
+        """Return what answers here as far as whoever asks may know it."""
+        return View(self._router, self._doors, request.key)
+
     def admit(self, deployment: str, version: str | None, request: Request) -> Route:
-        """Return what answers; raises `NotFound`, or `Limited` or `Overloaded` where deployment or key are at their limits."""
+        """Return what answers; raises `NotFound` or `Forbidden`, `Limited` or `Overloaded` where something is at its limits."""
+        if request.key is not None:
+            self._doors.check(request.key, deployment)
         route = self._router.find(deployment, version)
         most = route.settings.concurrency
         if most and (route.underway.count >= most or not self._limits.enter(route.name, most)):

@@ -57,12 +57,12 @@ class Door:
         self._stand_in = StandIn(keys, stand_in, [*SAGEMAKER_ROUTES, settings.predict_route])
         self._metrics = metrics
         self._forward = forward
-        choice = Choice(router, settings.default_model, settings.deployments_by_host)
-        self._native = native = Native(router, engine, choice, version)
-        self._open_inference = open_inference = OpenInference(router, engine, metrics, version, lambda: self.ready)
+        choice = Choice(engine.view, settings.default_model, settings.deployments_by_host)
+        self._native = native = Native(engine, choice, version)
+        self._open_inference = open_inference = OpenInference(engine, metrics, version, lambda: self.ready)
         self._dialects: dict[str, Dialect] = {"predict": native, "info": native, "v2": open_inference}
-        self._dialects |= {"endpoints": SageMaker(engine)} | dict.fromkeys(PATHS, Mlflow(router, engine, choice, version))
-        self._dialects["v1"] = self._tf_serving = TfServing(router, engine)
+        self._dialects |= {"endpoints": SageMaker(engine)} | dict.fromkeys(PATHS, Mlflow(engine, choice, version))
+        self._dialects["v1"] = self._tf_serving = TfServing(engine)
         vertex = Vertex(settings, engine, choice, native=native, health=self._health, ready=lambda: self.ready)
         self._exact: dict[str, Dialect] = dict.fromkeys(vertex.routes, vertex)
         self._version = version
@@ -135,6 +135,8 @@ class Door:
             case ["metrics"]:
                 reads(request)
                 self._check(request, KeyScope.METRICS_READ)
+                if request.key is not None and not decide(request.key.standing, KeyScope.METRICS_READ).allowed:
+                    raise Forbidden("You may not read this installation's metrics: that needs a role that gives 'metrics:read'.")
                 openmetrics = wants_openmetrics(request.header(b"accept"))
                 page = self._metrics.text(openmetrics=openmetrics)
                 return Response(200, page, OPENMETRICS if openmetrics else CONTENT_TYPE)

@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Iterable
 
 from modelkeep.contracts.errors import Forbidden, Unauthenticated, Unavailable
-from modelkeep.contracts.snapshot import Scope, ServedKey
+from modelkeep.contracts.access import Scope
+from modelkeep.contracts.snapshot import ServedKey
 
 
 class StaleNews(Unavailable):
@@ -50,6 +51,6 @@ class Keys:
             raise StaleNews(retry_after_s=5)
         if key is None or (key.expires_at is not None and key.expires_at <= now):
             raise Unauthenticated("This API key is not known, has expired, or was revoked.")
-        if not key.may(scope):
+        if not key.standing.carries(scope):
             raise Forbidden(f"This API key lacks the scope {scope.value!r}.")
         return key

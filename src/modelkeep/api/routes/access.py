@@ -48,9 +48,7 @@ On = Annotated[str | None, Query(max_length=100, description="The name of the wo
 
 @router.get("/workspaces")
 @raises(InvalidCursor)
-async def list_workspaces(
-    actor: AnyKey, behind: Behind, limit: Limit = 50, cursor: Cursor = None
-) -> Page[WorkspaceAnswer]:
+async def list_workspaces(actor: AnyKey, behind: Behind, limit: Limit = 50, cursor: Cursor = None) -> Page[WorkspaceAnswer]:
     """List the workspaces on which you have a role, by name; all for who has one on the installation."""
     found = await behind.access.workspaces(actor, limit=limit + 1, after=read_cursor(cursor))
     page, next_cursor = split(found, limit, lambda one: one.name)
@@ -150,9 +148,7 @@ async def give_role(body: NewGrant, actor: AnyKey, behind: Behind) -> GrantAnswe
     """Give a role, as an administrator of the place, or as the owner of the model; given before, it stays as it is."""
     place = await _place(behind, actor, body.kind, body.on)
     subject = await _subject(behind, body.subject_kind, body.subject)
-    return GrantAnswer.model_validate(
-        await behind.access.give(actor, body.subject_kind, subject, body.role, body.kind, place)
-    )
+    return GrantAnswer.model_validate(await behind.access.give(actor, body.subject_kind, subject, body.role, body.kind, place))
 
 
 @router.delete("/grants/{grant_id}", status_code=status.HTTP_204_NO_CONTENT)

@@ -16,9 +16,7 @@ class NewModel(Ask):
 
     name: Name
     description: Description = ""
-    workspace: Annotated[
-        str | None, Field(max_length=100, description="Its workspace; yours, where you have but one.")
-    ] = None
+    workspace: Annotated[str | None, Field(max_length=100, description="Its workspace; yours, where you have but one.")] = None
 
 
 class MoveModel(Ask):

@@ -174,6 +174,4 @@ def _group(row: sa.Row[Any]) -> Group:
 
 
 def _given(row: sa.Row[Any]) -> Given:
-    return Given(
-        row.id, row.subject_kind, row.subject, Role(row.role), row.kind, row.on, row.created_at, row.created_by
-    )
+    return Given(row.id, row.subject_kind, row.subject, Role(row.role), row.kind, row.on, row.created_at, row.created_by)

@@ -158,9 +158,7 @@ class Deployments:
         now = self._clock()
         keys = await self._access.served_keys(tx)
         places = await self._models.places(tx, {one.model_id for one in deployments})
-        snapshot = compile_snapshot(
-            number, now, deployments, versions, keys, accepted=accepted, aliases=aliases, places=places
-        )
+        snapshot = compile_snapshot(number, now, deployments, versions, keys, accepted=accepted, aliases=aliases, places=places)
         await self._broadcast.publish(tx, SNAPSHOT, number, encode_snapshot(snapshot), now)
 
     async def settled(self, name: str, *, answers: bool, patience_s: float) -> None:

@@ -30,9 +30,7 @@ async def deployment(tx: Transaction, name: str, *, for_update: bool = False) ->
     return None if row is None else _deployment(row)
 
 
-async def page(
-    tx: Transaction, *, limit: int, after: str | None, of_models: Iterable[str] | None = None
-) -> list[Deployment]:
+async def page(tx: Transaction, *, limit: int, after: str | None, of_models: Iterable[str] | None = None) -> list[Deployment]:
     """Return deployments in the order of their names, from after `after`; `of_models` with these ids alone."""
     by_name = sa.select(deployments).order_by(deployments.c.name).limit(limit)
     if of_models is not None:

@@ -20,7 +20,9 @@ def subscribe(events: Events, deployments: Deployments) -> None:
         if not event.archived:
             await deployments.promote_in(tx, SYSTEM, event.model, event.number, only_first=True)
 
-    async def on_news(tx: Transaction, event: AccessChanged | AliasMoved | ModelArchiveChanged | ModelMoved | KeysChanged | SandboxAccepted) -> None:
+    async def on_news(
+        tx: Transaction, event: AccessChanged | AliasMoved | ModelArchiveChanged | ModelMoved | KeysChanged | SandboxAccepted
+    ) -> None:
         del event
         await deployments.publish_in(tx)
 

@@ -52,9 +52,7 @@ class Models:
         self._jobs = jobs
         self._clock = clock
 
-    async def create(
-        self, actor: Actor, name: str, description: str = "", *, workspace_id: str = DEFAULT_WORKSPACE
-    ) -> Model:
+    async def create(self, actor: Actor, name: str, description: str = "", *, workspace_id: str = DEFAULT_WORKSPACE) -> Model:
         """Create a model in a workspace, and with it the deployment of its name."""
         async with self._db.begin() as tx:
             model = await self._create(tx, actor, name, description, workspace_id)
@@ -247,9 +245,7 @@ class Models:
                 raise AliasNotFound
             await self._move_alias(tx, actor, None, remove(present, expected=expected, by=actor.name, now=self._clock()))
 
-    async def alias_history(
-        self, actor: Actor, name: str, alias: str, *, limit: int, before: int | None = None
-    ) -> list[Move]:
+    async def alias_history(self, actor: Actor, name: str, alias: str, *, limit: int, before: int | None = None) -> list[Move]:
         """List where an alias has pointed, newest first, with revisions below `before`; what was deleted keeps its history."""
         async with self._db.read() as tx:
             model = await _model(tx, actor, name)
@@ -329,9 +325,7 @@ class Models:
         """Return the numbers of these versions by their ids."""
         return {one.id: one.number for one in await store.versions_by_id(tx, version_ids)}
 
-    async def _create(
-        self, tx: Transaction, actor: Actor, name: str, description: str, workspace_id: str
-    ) -> Model | None:
+    async def _create(self, tx: Transaction, actor: Actor, name: str, description: str, workspace_id: str) -> Model | None:
         """Add a model; None where its name is taken."""
         actor.need(Scope.MODELS_WRITE, Place(workspace_id))
         model = Model(

@@ -117,9 +117,7 @@ class Replays:
         actor.need(Scope.PREDICTIONS_READ, place)
         return found
 
-    async def replays(
-        self, actor: Actor, name: str, number: int, *, limit: int, before: str | None = None
-    ) -> list[Replay]:
+    async def replays(self, actor: Actor, name: str, number: int, *, limit: int, before: str | None = None) -> list[Replay]:
         """List replays of a version, newest first, without their details."""
         version = await self._models.version(actor, name, number)
         actor.need(Scope.PREDICTIONS_READ, await self._models.place(actor, name))

@@ -22,7 +22,6 @@ from modelkeep.serving.dialects.native import UnsupportedMediaType
 from modelkeep.serving.dialects.scoring import CLIENT_REQUEST_ID, Reading, Wish, asked_of, check, predictions
 from modelkeep.serving.engine import Engine, answer_headers
 from modelkeep.serving.messages import Request, Response, encoded
-from modelkeep.serving.router import Router
 
 NAME: Final = "mlflow"
 READING: Final = Reading()
@@ -54,8 +53,7 @@ class Mlflow:
 
     route: Final = NAME
 
-    def __init__(self, router: Router, engine: Engine, choice: Choice, product: str) -> None:
-        self._router = router
+    def __init__(self, engine: Engine, choice: Choice, product: str) -> None:
         self._engine = engine
         self._choice = choice
         self._product = product
@@ -95,7 +93,7 @@ class Mlflow:
 
         Names are not looked at: whoever has no key is not told which deployments there are.
         """
-        served = self._router.find(self._choice.unnamed(request)).served
+        served = self._engine.view(request).find(self._choice.unnamed(request)).served
         return Response(200 if served.answers else 503, b"\n")
 
     async def _predict(self, deployment: str, request: Request, how: Reading) -> Response:

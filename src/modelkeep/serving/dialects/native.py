@@ -21,7 +21,7 @@ from modelkeep.serving.dialects.dialect import as_problem, only, reads
 from modelkeep.serving.engine import Engine, Tell, answer_headers, class_names, no_scores, scores_of, top_classes
 from modelkeep.serving.matrix import Matrix, plain_rows
 from modelkeep.serving.messages import Request, Response
-from modelkeep.serving.router import Route, Router
+from modelkeep.serving.router import Route
 
 NAME: Final = "native"
 DEFAULT_TOP_K = 5
@@ -97,8 +97,7 @@ class Native:
 
     route: Final = "predict"
 
-    def __init__(self, router: Router, engine: Engine, choice: Choice, product: str) -> None:
-        self._router = router
+    def __init__(self, engine: Engine, choice: Choice, product: str) -> None:
         self._engine = engine
         self._choice = choice
         self._product = product
@@ -147,18 +146,19 @@ class Native:
         product = {"product": "modelkeep", "product_version": self._product}
         name = self._choice.named(request)
         if name:
-            return Response(200, _encode(self._described(name, version_asked(request, request.query("version"))) | product))
-        return Response(200, _encode(product | {"models": [self._described(one) for one in sorted(self._router.routes())]}))
+            return Response(200, _encode(self._described(request, name, version_asked(request, request.query("version"))) | product))
+        return Response(200, _encode(product | {"models": [self._described(request, one) for one in sorted(self._engine.view(request).routes())]}))
 
-    def _described(self, deployment: str, asked: str | None = None) -> dict[str, object]:
-        served = self._router.find(deployment, asked).served
+    def _described(self, request: Request, deployment: str, asked: str | None = None) -> dict[str, object]:
+        view = self._engine.view(request)
+        served = view.find(deployment, asked).served
         version = served.version
         return {
             "deployment": deployment,
             "model": version.model,
             "version": version.number,
             "version_id": version.id,
-            "aliases": self._router.aliases(deployment),
+            "aliases": view.aliases(deployment),
             "format": version.spec.format,
             "framework": version.framework,
             "digest": version.spec.digest,
@@ -224,7 +224,7 @@ class Native:
 
     def _asked(self, route: Route, version: str, request: Request) -> Route:
         """Return what answers by the version that a body names; raises `InvalidInput` where the query names another one."""
-        asked = self._router.find(route.name, version)
+        asked = self._engine.view(request).find(route.name, version)
         if asked is not route and request.query("version") is not None:
             text = "The query names one version and the body another."
             raise InvalidInput(text, fields=(FieldError("version", "two_versions", text),))

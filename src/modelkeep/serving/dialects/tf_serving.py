@@ -24,7 +24,6 @@ from modelkeep.serving.dialects.native import InvalidJson
 from modelkeep.serving.engine import Engine, Read, Tell, answer_headers, class_names, scores_of
 from modelkeep.serving.messages import Request, Response
 from modelkeep.serving.pool import Served
-from modelkeep.serving.router import Router
 
 NAME: Final = "v1"
 SIGNATURE: Final = "serving_default"
@@ -79,8 +78,7 @@ class TfServing:
 
     route: Final = NAME
 
-    def __init__(self, router: Router, engine: Engine) -> None:
-        self._router = router
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def needs(self, request: Request, parts: list[str]) -> Scope:  # noqa: ARG002 - all of it is closed
@@ -93,7 +91,7 @@ class TfServing:
         match [*parts[1:-1], last]:
             case ["models"] if not colon:
                 only("GET", request)
-                return _json({"models": sorted(self._router.routes())})
+                return _json({"models": sorted(self._engine.view(request).routes())})
             case ["models", name]:
                 return await self._model(request, name, None, verb if colon else None)
             case ["models", name, "metadata"] if not colon:
@@ -118,10 +116,10 @@ class TfServing:
         if verb is None:
             if request.method != "HEAD":
                 only("GET", request)
-            return _status(name, self._router.find(name, version_asked(request, version)).served)
+            return _status(name, self._engine.view(request).find(name, version_asked(request, version)).served)
         if verb == "explain":
             only("POST", request)
-            self._router.find(name, version_asked(request, version))
+            self._engine.view(request).find(name, version_asked(request, version))
             raise NoExplanations
         read = _VERBS.get(verb)
         if read is None:
@@ -131,7 +129,7 @@ class TfServing:
 
     def _metadata(self, request: Request, name: str, version: str | None) -> Response:
         only("GET", request)
-        served = self._router.find(name, version_asked(request, version)).served
+        served = self._engine.view(request).find(name, version_asked(request, version)).served
         signature = served.version.signature
         described = {
             "inputs": {spec.name: _described(spec) for spec in signature.inputs},

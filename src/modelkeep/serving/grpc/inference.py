@@ -28,7 +28,6 @@ from modelkeep.serving.keys import Keys
 from modelkeep.serving.messages import Response
 from modelkeep.serving.metrics import Metrics
 from modelkeep.serving.protos import open_inference_pb2 as pb
-from modelkeep.serving.router import Router
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +45,6 @@ class Inference:
     def __init__(
         self,
         *,
-        router: Router,
         engine: Engine,
         keys: Keys,
         metrics: Metrics,
@@ -55,7 +53,6 @@ class Inference:
         ready: Callable[[], bool],
         version: str,
     ) -> None:
-        self._router = router
         self._engine = engine
         self._keys = keys
         self._metrics = metrics
@@ -96,33 +93,33 @@ class Inference:
     async def _model_ready(self, request: RpcRequest, message: bytes) -> bytes:
         asked = read(pb.ModelReadyRequest(), message)
         version = version_asked(request, asked.version or None)
-        return written(pb.ModelReadyResponse(ready=self._router.find(asked.name, version).served.answers))
+        return written(pb.ModelReadyResponse(ready=self._engine.view(request).find(asked.name, version).served.answers))
 
     async def _model_metadata(self, request: RpcRequest, message: bytes) -> bytes:
         asked = read(pb.ModelMetadataRequest(), message)
-        found = describe.metadata(self._router, asked.name, version_asked(request, asked.version or None))
+        found = describe.metadata(self._engine.view(request), asked.name, version_asked(request, asked.version or None))
         return written(filled(pb.ModelMetadataResponse(), found))
 
     async def _model_config(self, request: RpcRequest, message: bytes) -> bytes:
         asked = read(pb.ModelConfigRequest(), message)
         answer = pb.ModelConfigResponse()
         version = version_asked(request, asked.version or None)
-        filled(answer.config, describe.config(self._router, asked.name, version))
+        filled(answer.config, describe.config(self._engine.view(request), asked.name, version))
         return written(answer)
 
     async def _model_statistics(self, request: RpcRequest, message: bytes) -> bytes:
         asked = read(pb.ModelStatisticsRequest(), message)
         version = version_asked(request, asked.version or None)
-        found = describe.statistics(self._router, self._metrics.statistics, asked.name or None, version)
+        found = describe.statistics(self._engine.view(request), self._metrics.statistics, asked.name or None, version)
         answer = pb.ModelStatisticsResponse()
         async for one in found:
             filled(answer.model_stats.add(), one)
         return written(answer)
 
-    async def _index(self, _request: RpcRequest, message: bytes) -> bytes:
+    async def _index(self, request: RpcRequest, message: bytes) -> bytes:
         asked = read(pb.RepositoryIndexRequest(), message)
         answer = pb.RepositoryIndexResponse()
-        for one in describe.repository(self._router, ready=asked.ready):
+        for one in describe.repository(self._engine.view(request), ready=asked.ready):
             filled(answer.models.add(), one)
         return written(answer)
 

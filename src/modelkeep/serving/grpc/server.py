@@ -19,7 +19,6 @@ from modelkeep.serving.grpc.reflection import Reflection
 from modelkeep.serving.grpc.settings import GrpcAddress
 from modelkeep.serving.keys import Keys
 from modelkeep.serving.metrics import Metrics
-from modelkeep.serving.router import Router
 from modelkeep.serving.settings import ServingSettings
 
 _BOUNDS: Final = (
@@ -49,7 +48,6 @@ class GrpcServer:
         address: GrpcAddress,
         settings: ServingSettings,
         *,
-        router: Router,
         engine: Engine,
         keys: Keys,
         metrics: Metrics,
@@ -62,7 +60,6 @@ class GrpcServer:
         self._health = Health(services, ready)
         rpcs = [
             *Inference(
-                router=router,
                 engine=engine,
                 keys=keys,
                 metrics=metrics,

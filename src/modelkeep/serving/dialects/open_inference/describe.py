@@ -14,7 +14,7 @@ import msgspec
 from modelkeep.contracts.signature import DATETIME, Dtype, TensorSpec
 from modelkeep.contracts.snapshot import ServedVersion
 from modelkeep.serving.pool import Served
-from modelkeep.serving.router import Router
+from modelkeep.serving.view import View
 from modelkeep.serving.statistics import Statistics, Sum
 
 EXTENSIONS: Final = (
@@ -139,27 +139,27 @@ def server(version: str) -> ServerMetadata:
     return ServerMetadata("modelkeep", version, EXTENSIONS)
 
 
-def metadata(router: Router, name: str, asked: str | None = None) -> ModelMetadata:
+def metadata(view: View, name: str, asked: str | None = None) -> ModelMetadata:
     """Return the metadata of the version asked for, or of the promoted one, under its deployment's name; raises `NotFound`."""
-    version = router.find(name, asked).served.version
+    version = view.find(name, asked).served.version
     return ModelMetadata(
         name,
-        tuple(str(one.version.number) for one in router.serving(name)),
+        tuple(str(one.version.number) for one in view.serving(name)),
         _platform(version),
         tuple(_tensor(spec) for spec in version.signature.inputs),
         tuple(_tensor(spec) for spec in version.signature.outputs),
     )
 
 
-def config(router: Router, name: str, asked: str | None = None) -> ModelConfig:
+def config(view: View, name: str, asked: str | None = None) -> ModelConfig:
     """Return the configuration of the version asked for, or of the promoted one; raises `NotFound`."""
-    served = router.find(name, asked).served
+    served = view.find(name, asked).served
     version = served.version
     return ModelConfig(
         name,
         _platform(version),
         version.spec.runner,
-        VersionPolicy({"versions": tuple(one.version.number for one in router.serving(name))}),
+        VersionPolicy({"versions": tuple(one.version.number for one in view.serving(name))}),
         served.plan.max_rows,
         tuple(_config(spec) for spec in version.signature.inputs),
         tuple(_config(spec) for spec in version.signature.outputs),
@@ -167,19 +167,19 @@ def config(router: Router, name: str, asked: str | None = None) -> ModelConfig:
 
 
 async def statistics(
-    router: Router, counted: Statistics, name: str | None = None, version: str | None = None
+    view: View, counted: Statistics, name: str | None = None, version: str | None = None
 ) -> AsyncIterator[ModelStatistics]:
     """Yield the statistics of the versions that answer for a deployment, or for all of them; raises `NotFound`.
 
     The event loop goes on between some and some: there may be thousands.
     """
     if name is None:
-        found = [(one, served) for one in sorted(router.routes()) for served in router.serving(one)]
+        found = [(one, served) for one in sorted(view.routes()) for served in view.serving(one)]
     elif version is None:
-        router.find(name)
-        found = [(name, served) for served in router.serving(name)]
+        view.find(name)
+        found = [(name, served) for served in view.serving(name)]
     else:
-        found = [(name, router.find(name, version).served)]
+        found = [(name, view.find(name, version).served)]
     versions = [(one, str(served.version.number)) for one, served in found]
     for at in range(0, len(versions), _AT_ONCE):
         some = versions[at : at + _AT_ONCE]
@@ -188,16 +188,16 @@ async def statistics(
         await asyncio.sleep(0)
 
 
-def repository(router: Router, *, ready: bool = False) -> list[RepositoryModel]:
+def repository(view: View, *, ready: bool = False) -> list[RepositoryModel]:
     """Return a row for each version that answers or is to answer; with `ready`, those alone that do."""
-    return [one for one in _rows(router) if one.state == "READY" or not ready]
+    return [one for one in _rows(view) if one.state == "READY" or not ready]
 
 
-def _rows(router: Router) -> Iterator[RepositoryModel]:
-    routes = router.routes()
-    for deployment in router.snapshot.deployments:
-        name, coming = deployment.name, router.pool.get(deployment.version_id)
-        present = router.serving(name) if name in routes else []
+def _rows(view: View) -> Iterator[RepositoryModel]:
+    routes = view.routes()
+    for deployment in view.deployments():
+        name, coming = deployment.name, view.pool.get(deployment.version_id)
+        present = view.serving(name) if name in routes else []
         for served in (*present, *(() if coming is None or coming in present else (coming,))):
             yield _row(name, served)
 

@@ -16,7 +16,6 @@ from modelkeep.serving.engine import Engine, Tell
 from modelkeep.serving.messages import Request, Response
 from modelkeep.serving.metrics import Metrics
 from modelkeep.serving.pool import Served
-from modelkeep.serving.router import Router
 
 _OPEN: Final = (["v2", "health", "live"], ["v2", "health", "ready"])
 _LARGEST_WISH: Final = 64 * 1024
@@ -35,8 +34,7 @@ class OpenInference:
 
     route: Final = NAME
 
-    def __init__(self, router: Router, engine: Engine, metrics: Metrics, version: str, ready: Callable[[], bool]) -> None:
-        self._router = router
+    def __init__(self, engine: Engine, metrics: Metrics, version: str, ready: Callable[[], bool]) -> None:
         self._engine = engine
         self._metrics = metrics
         self._version = version
@@ -85,31 +83,31 @@ class OpenInference:
             case [] | [""]:
                 return _json(describe.server(self._version))
             case ["models", "stats"]:
-                return await self._statistics()
+                return await self._statistics(request)
             case ["models", name]:
-                return await self._model(name, version_asked(request), "")
+                return await self._model(request, name, version_asked(request), "")
             case ["models", name, "versions", version]:
-                return await self._model(name, version, "")
+                return await self._model(request, name, version, "")
             case ["models", name, "ready" | "config" | "stats" as what]:
-                return await self._model(name, version_asked(request), what)
+                return await self._model(request, name, version_asked(request), what)
             case ["models", name, "versions", version, "ready" | "config" | "stats" as what]:
-                return await self._model(name, version, what)
+                return await self._model(request, name, version, what)
             case _:
                 raise _no_such_path()
 
-    async def _model(self, name: str, version: str | None, what: str) -> Response:
+    async def _model(self, request: Request, name: str, version: str | None, what: str) -> Response:
         if what == "stats":
-            return await self._statistics(name, version)
+            return await self._statistics(request, name, version)
         match what:
             case "ready":
-                return _readiness(name, self._router.find(name, version).served)
+                return _readiness(name, self._engine.view(request).find(name, version).served)
             case "config":
-                return _json(describe.config(self._router, name, version))
+                return _json(describe.config(self._engine.view(request), name, version))
             case _:
-                return _json(describe.metadata(self._router, name, version))
+                return _json(describe.metadata(self._engine.view(request), name, version))
 
-    async def _statistics(self, name: str | None = None, version: str | None = None) -> Response:
-        found = describe.statistics(self._router, self._metrics.statistics, name, version)
+    async def _statistics(self, request: Request, name: str | None = None, version: str | None = None) -> Response:
+        found = describe.statistics(self._engine.view(request), self._metrics.statistics, name, version)
         return _json({"model_stats": [one async for one in found]})
 
     async def _index(self, request: Request) -> Response:
@@ -118,7 +116,7 @@ class OpenInference:
             wish = _decode_index(body) if body.strip() else _Index()
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidJson('The body is empty, or {"ready": true} or {"ready": false}.') from error
-        return _json(describe.repository(self._router, ready=wish.ready))
+        return _json(describe.repository(self._engine.view(request), ready=wish.ready))
 
     async def _infer(self, name: str, version: str | None, request: Request) -> Response:
         return await self._engine.predict(name, version, request, NAME, lambda call: read(call, request))

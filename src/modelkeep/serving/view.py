@@ -1,0 +1,92 @@
+"""What answers here, as one caller may know it: deployments that they may not ask are not there for them."""
+
+from collections.abc import Iterator
+
+from modelkeep.contracts.access import Scope, decide, sees
+from modelkeep.contracts.errors import Forbidden
+from modelkeep.contracts.snapshot import ServedDeployment, ServedKey
+from modelkeep.serving.pool import Pool, Served
+from modelkeep.serving.router import DeploymentNotFound, Route, Router
+
+
+class Doors:
+    """Remembers what was decided about keys and deployments, for as long as the snapshot is the same."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._snapshot = -1
+        self._places: dict[str, ServedDeployment] = {}
+        self._decided: dict[tuple[str, str], bool] = {}
+
+    def check(self, key: ServedKey, deployment: str) -> None:
+        """Raise `DeploymentNotFound` or `Forbidden` unless this key may ask this deployment."""
+        if self._router.snapshot.number != self._snapshot:
+            self._forget()
+        allowed = self._decided.get((key.id, deployment))
+        if allowed is None:
+            allowed = self._decided[key.id, deployment] = self._decide(key, deployment)
+        if not allowed:
+            self._refuse(key, deployment)
+
+    def open_to(self, key: ServedKey, deployment: str) -> bool:
+        """Whether this key may ask this deployment."""
+        try:
+            self.check(key, deployment)
+        except (DeploymentNotFound, Forbidden):
+            return False
+        return True
+
+    def _forget(self) -> None:
+        snapshot = self._router.snapshot
+        self._snapshot = snapshot.number
+        self._places = {one.name: one for one in snapshot.deployments}
+        self._decided.clear()
+
+    def _decide(self, key: ServedKey, deployment: str) -> bool:
+        there = self._places.get(deployment)
+        return there is not None and decide(key.standing, Scope.PREDICT, there.place).allowed
+
+    def _refuse(self, key: ServedKey, deployment: str) -> None:
+        there = self._places.get(deployment)
+        if there is None or not sees(key.standing, there.place):
+            raise DeploymentNotFound
+        raise Forbidden("You may see this model, but not ask it: that needs a role that gives 'predict'.")
+
+
+class View:
+    """What a router tells, without what one key may not ask. Without a key, where none is needed, all of it."""
+
+    def __init__(self, router: Router, doors: Doors, key: ServedKey | None) -> None:
+        self._router = router
+        self._doors = doors
+        self._key = key
+
+    def find(self, deployment: str, version: str | None = None) -> Route:
+        """Return what answers for `deployment`; raises `NotFound`, and `Forbidden` where the key may only see it."""
+        if self._key is not None:
+            self._doors.check(self._key, deployment)
+        return self._router.find(deployment, version)
+
+    def routes(self) -> dict[str, Served]:
+        """Return the promoted version that answers for each deployment."""
+        return {name: served for name, served in self._router.routes().items() if self._open(name)}
+
+    def serving(self, deployment: str) -> list[Served]:
+        """Return all versions that answer for a deployment that was found, the promoted one first."""
+        return self._router.serving(deployment)
+
+    def aliases(self, deployment: str) -> dict[str, int]:
+        """Return the number of the version that each alias of a deployment that was found is answered by."""
+        return self._router.aliases(deployment)
+
+    def deployments(self) -> Iterator[ServedDeployment]:
+        """Yield the deployments of the newest snapshot, whether they answer already or not."""
+        return (one for one in self._router.snapshot.deployments if self._open(one.name))
+
+    @property
+    def pool(self) -> Pool:
+        """The versions behind the routes."""
+        return self._router.pool
+
+    def _open(self, deployment: str) -> bool:
+        return self._key is None or self._doors.open_to(self._key, deployment)
