@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from fixtures.access import filled, table
 from fixtures.described import operations
-from modelkeep.contracts.snapshot import Scope
+from modelkeep.contracts.access import Scope
 from modelkeep.serving import http
 from modelkeep.serving.http import Door
 from modelkeep.serving.messages import Request, segments

@@ -19,7 +19,7 @@ from fixtures.access import filled, table
 from fixtures.artifacts import onnx_identity
 from fixtures.described import document
 from fixtures.installation import Installation, installed
-from modelkeep.contracts.snapshot import Scope
+from modelkeep.contracts.access import Scope
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "2"))
 LONG = 10

@@ -5,7 +5,6 @@ from typing import Literal
 import msgspec
 
 from modelkeep.contracts.access import Place, Standing
-from modelkeep.contracts.access import Scope as Scope
 from modelkeep.contracts.confinement import Level
 from modelkeep.contracts.hooks import Hooks
 from modelkeep.contracts.runner import Precision

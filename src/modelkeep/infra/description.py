@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import Forbidden, IdempotencyKeyInUse, Internal, Kind, ModelkeepError, Unauthenticated
-from modelkeep.contracts.snapshot import Scope
 from modelkeep.infra.problems import CONTENT_TYPE, STATUS, TITLE, Problem
 
 Document = dict[str, Any]

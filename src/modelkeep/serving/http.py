@@ -7,9 +7,10 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
+from modelkeep.contracts.access import Scope as KeyScope
+from modelkeep.contracts.access import decide
 from modelkeep.contracts.confinement import Confinement, Level, in_force
-from modelkeep.contracts.errors import Internal, ModelkeepError
-from modelkeep.contracts.snapshot import Scope as KeyScope
+from modelkeep.contracts.errors import Forbidden, Internal, ModelkeepError
 from modelkeep.infra.headers import presented_key
 from modelkeep.serving.choice import Choice
 from modelkeep.serving.codings import ASKED_FROM, Coding, is_long
@@ -136,7 +137,9 @@ class Door:
                 reads(request)
                 self._check(request, KeyScope.METRICS_READ)
                 if request.key is not None and not decide(request.key.standing, KeyScope.METRICS_READ).allowed:
-                    raise Forbidden("You may not read this installation's metrics: that needs a role that gives 'metrics:read'.")
+                    raise Forbidden(
+                        "You may not read this installation's metrics: that needs a role that gives 'metrics:read'."
+                    )
                 openmetrics = wants_openmetrics(request.header(b"accept"))
                 page = self._metrics.text(openmetrics=openmetrics)
                 return Response(200, page, OPENMETRICS if openmetrics else CONTENT_TYPE)

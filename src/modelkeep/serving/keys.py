@@ -4,8 +4,8 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable
 
-from modelkeep.contracts.errors import Forbidden, Unauthenticated, Unavailable
 from modelkeep.contracts.access import Scope
+from modelkeep.contracts.errors import Forbidden, Unauthenticated, Unavailable
 from modelkeep.contracts.snapshot import ServedKey
 
 

@@ -8,7 +8,8 @@ docs/decisions/0021-callers-without-keys.md.
 from collections.abc import Collection
 from typing import Final
 
-from modelkeep.contracts.snapshot import Scope, ServedKey
+from modelkeep.contracts.access import Scope
+from modelkeep.contracts.snapshot import ServedKey
 from modelkeep.serving.keys import Keys
 from modelkeep.serving.messages import Request
 

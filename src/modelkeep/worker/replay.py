@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from modelkeep.contracts.actor import SYSTEM
 from modelkeep.contracts.confinement import Level
 from modelkeep.contracts.errors import ModelkeepError, NotFound, Unavailable
 from modelkeep.contracts.prediction import PredictionRecord

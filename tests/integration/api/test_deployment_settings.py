@@ -6,7 +6,7 @@ import pytest
 from fixtures.control import ADMIN, ready_version
 from fixtures.control_api import key_with
 from modelkeep.app.control_plane import ControlPlane
-from modelkeep.contracts.snapshot import Scope
+from modelkeep.contracts.access import Scope
 
 IRIS = "/api/v1/deployments/iris"
 DEFAULTS = {

@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from fixtures.control_api import key_with
 from modelkeep.app.control_plane import ControlPlane
-from modelkeep.contracts.snapshot import Scope
+from modelkeep.contracts.access import Scope
 from modelkeep.infra import secrets
 
 OPEN = {("GET", "/api/v1/health"), ("HEAD", "/api/v1/health"), ("POST", "/api/v1/setup")}

@@ -11,7 +11,7 @@ import pytest
 from fixtures.control_api import key_with
 from fixtures.history import NOON, Loader, record
 from modelkeep.app.control_plane import ControlPlane
-from modelkeep.contracts.snapshot import Scope
+from modelkeep.contracts.access import Scope
 from modelkeep.control.predictions.service import Predictions
 
 URL = "/api/v1/predictions"

@@ -11,8 +11,8 @@ from fixtures.control import ADMIN, FINDINGS, TestClock, ready_version, upload
 from fixtures.control_api import key_with
 from fixtures.history import record
 from modelkeep.app.control_plane import ControlPlane
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.ids import new_id
-from modelkeep.contracts.snapshot import Scope
 from modelkeep.control.replays.errors import TooManyReplays
 from modelkeep.control.replays.rules import MOST_LISTED, MOST_OPEN, MOST_OPEN_OF_ONE, Asked, Failure
 from modelkeep.control.replays.tables import replays

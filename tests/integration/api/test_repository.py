@@ -9,8 +9,8 @@ from fixtures.control import ADMIN, TestClock, ready_version
 from fixtures.control_api import key_with
 from modelkeep.api.routes import repository
 from modelkeep.app.control_plane import ControlPlane
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.prediction import Heartbeat
-from modelkeep.contracts.snapshot import Scope
 from modelkeep.control.deployments.service import SNAPSHOT
 from modelkeep.infra.broadcast import latest
 from modelkeep.infra.db import Database

@@ -14,7 +14,8 @@ from pathlib import Path
 import sqlalchemy as sa
 from fixtures.control import ADMIN, FINDINGS, ready_version, upload
 from modelkeep.app.control_plane import control_plane
-from modelkeep.contracts.snapshot import Limits, Scope
+from modelkeep.contracts.access import Scope
+from modelkeep.contracts.snapshot import Limits
 from modelkeep.control.replays.rules import Asked
 from modelkeep.infra.db import Database
 from modelkeep.infra.migrations import migrate

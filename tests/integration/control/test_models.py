@@ -6,11 +6,11 @@ import pytest
 
 from fixtures.control import ADMIN, FINDINGS, Rings, TestClock, ready_version, upload
 from modelkeep.app.control_plane import ControlPlane
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Forbidden, InvalidName
 from modelkeep.contracts.rejections import Reason, reject
 from modelkeep.contracts.signature import ImageSpec
-from modelkeep.contracts.snapshot import Scope
 from modelkeep.control.models import errors
 from modelkeep.control.models.rules import Sample, State
 from modelkeep.infra.db import Database

@@ -17,7 +17,8 @@ from fixtures.control_api import api_over, key_with
 from fixtures.described import operations, resolved
 from modelkeep.api.settings import ApiSettings
 from modelkeep.app.control_plane import ControlPlane, control_plane
-from modelkeep.contracts.snapshot import Limits, Scope
+from modelkeep.contracts.access import Scope
+from modelkeep.contracts.snapshot import Limits
 from modelkeep.control.audit.tables import audit_entries
 from modelkeep.control.predictions.service import Predictions
 from modelkeep.infra.db import Database

@@ -2,8 +2,8 @@
 
 import msgspec
 
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import Conflict, Limited, NotFound, Stale, Unauthenticated
-from modelkeep.contracts.snapshot import Scope
 from modelkeep.infra import description
 
 

@@ -20,13 +20,13 @@ from uvicorn.server import ServerState
 from fixtures.described import async_check
 from fixtures.large import Watched
 from fixtures.planes import Plane
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.prediction import PredictionRecord
 from modelkeep.contracts.runner import ModelFacts
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
 from modelkeep.contracts.snapshot import (
     DeploymentSettings,
     RunnerSpec,
-    Scope,
     ServedDeployment,
     ServedKey,
     ServedVersion,

@@ -10,8 +10,9 @@ import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 from uvicorn.server import ServerState
 
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
-from modelkeep.contracts.snapshot import DeploymentSettings, Rate, Scope, ServedKey
+from modelkeep.contracts.snapshot import DeploymentSettings, Rate, ServedKey
 from modelkeep.serving.codec import Tensors
 from modelkeep.serving.protocol import HttpProtocol
 

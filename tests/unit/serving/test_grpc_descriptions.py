@@ -10,7 +10,7 @@ import pytest
 from google.protobuf import json_format
 
 from fixtures.rpcs import KEY, ONE, SERVICE, Rpcs, rpcs_of
-from modelkeep.contracts.snapshot import Scope
+from modelkeep.contracts.access import Scope
 from modelkeep.serving.protos import open_inference_pb2 as pb
 
 S = grpc.StatusCode

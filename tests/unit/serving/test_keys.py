@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import Forbidden, ModelkeepError, Unauthenticated
-from modelkeep.contracts.snapshot import Scope, ServedKey
+from modelkeep.contracts.snapshot import ServedKey
 from modelkeep.infra.headers import presented_key
 from modelkeep.serving.keys import Keys, StaleNews
 

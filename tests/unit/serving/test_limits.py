@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import Kind, Limited
-from modelkeep.contracts.snapshot import Rate, Scope, ServedKey
+from modelkeep.contracts.snapshot import Rate, ServedKey
 from modelkeep.serving.limits import Limits, OwnCounts, OwnRates, TooManyAtOnce, spacing
 
 MINUTE = 60.0

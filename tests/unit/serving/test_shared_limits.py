@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import Limited
-from modelkeep.contracts.snapshot import DeploymentSettings, Rate, Scope, ServedKey
+from modelkeep.contracts.snapshot import DeploymentSettings, Rate, ServedKey
 from modelkeep.infra.quotas import Quotas
 from modelkeep.serving.limits import Limits, OwnRates, TooManyAtOnce
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import Forbidden, Unauthenticated
-from modelkeep.contracts.snapshot import Scope, ServedKey
+from modelkeep.contracts.snapshot import ServedKey
 from modelkeep.serving.keys import Keys, StaleNews
 from modelkeep.serving.messages import Request
 from modelkeep.serving.stand_in import StandIn

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from modelkeep.api.schemas.wire import Answer, Ask, Name
-from modelkeep.contracts.snapshot import Scope
+from modelkeep.contracts.access import Scope
 
 
 class SetUp(Ask):

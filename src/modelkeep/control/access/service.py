@@ -100,11 +100,16 @@ class Access:
         return made
 
     async def workspace_in(self, tx: Transaction, name: str) -> Workspace:
-        """Return a workspace, as a transaction that is open sees it."""
-        found = await store.workspace(tx, name)
+        """Return a workspace, keeping its row to `tx`."""
+        found = await store.workspace(tx, name, for_update=True)
         if found is None:
             raise WorkspaceNotFound
         return found
+
+    async def keep(self, tx: Transaction, workspace_id: str) -> None:
+        """Have a workspace stay until `tx` has ended; raises `WorkspaceNotFound` where it is gone."""
+        if not await store.keep_workspace(tx, workspace_id):
+            raise WorkspaceNotFound
 
     async def remove_workspace(self, tx: Transaction, actor: Actor, workspace: Workspace) -> None:
         """Remove a workspace in which there are no models, with what was granted on it."""

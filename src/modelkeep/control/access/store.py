@@ -18,10 +18,17 @@ async def add_workspace(tx: Transaction, workspace: Workspace) -> bool:
     return await tx.one(insert.returning(workspaces.c.id)) is not None
 
 
-async def workspace(tx: Transaction, name: str) -> Workspace | None:
-    """Return a workspace by its name."""
-    row = await tx.one(sa.select(workspaces).where(workspaces.c.name == name))
+async def workspace(tx: Transaction, name: str, *, for_update: bool = False) -> Workspace | None:
+    """Return a workspace by its name; `for_update` keeps its row to this transaction."""
+    by_name = sa.select(workspaces).where(workspaces.c.name == name)
+    row = await tx.one(by_name.with_for_update() if for_update else by_name)
     return None if row is None else _workspace(row)
+
+
+async def keep_workspace(tx: Transaction, workspace_id: str) -> bool:
+    """Have nobody remove a workspace before this transaction has ended; False when there is none."""
+    kept = sa.select(workspaces.c.id).where(workspaces.c.id == workspace_id).with_for_update(read=True)
+    return await tx.one(kept) is not None
 
 
 async def workspaces_by_id(tx: Transaction, ids: Iterable[str]) -> dict[str, Workspace]:

@@ -100,6 +100,7 @@ class Models:
         async with self._db.begin() as tx:
             model = await _model(tx, actor, name, Scope.ADMIN, for_update=True)
             actor.need(Scope.MODELS_WRITE, Place(workspace_id))
+            await self._access.keep(tx, workspace_id)
             if model.workspace_id == workspace_id:
                 return model
             changed = await store.change_model(tx, model.id, workspace_id=workspace_id)
@@ -328,6 +329,7 @@ class Models:
     async def _create(self, tx: Transaction, actor: Actor, name: str, description: str, workspace_id: str) -> Model | None:
         """Add a model; None where its name is taken."""
         actor.need(Scope.MODELS_WRITE, Place(workspace_id))
+        await self._access.keep(tx, workspace_id)
         model = Model(
             new_id("mdl"),
             check_name(name),

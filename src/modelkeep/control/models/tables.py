@@ -6,6 +6,7 @@ from modelkeep.contracts.hooks import Hooks
 from modelkeep.contracts.rejections import Rejection
 from modelkeep.contracts.report import CompiledArtifact, Report
 from modelkeep.contracts.signature import ImageSpec, Signature
+from modelkeep.control.access.rules import DEFAULT_WORKSPACE
 from modelkeep.control.models.rules import Sample
 from modelkeep.infra.db import Document, UtcTime, metadata
 
@@ -20,8 +21,8 @@ models = sa.Table(
     sa.Column("archived_at", UtcTime),
     sa.Column("latest_version", sa.Integer),
     sa.Column("serving_version", sa.Integer),
-    sa.Column("workspace_id", sa.Text, sa.ForeignKey("workspaces.id"), nullable=False, index=True),
-    sa.Column("owner_id", sa.Text, sa.ForeignKey("users.id"), index=True),
+    sa.Column("workspace_id", sa.Text, nullable=False, server_default=DEFAULT_WORKSPACE, index=True),
+    sa.Column("owner_id", sa.Text, index=True),
 )
 versions = sa.Table(
     "versions",

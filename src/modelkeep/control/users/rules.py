@@ -6,8 +6,9 @@ from typing import Final
 
 import msgspec
 
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import FieldError, Invalid
-from modelkeep.contracts.snapshot import Rate, Scope
+from modelkeep.contracts.snapshot import Rate
 
 SETUP_TOKEN_LIFE: Final = timedelta(hours=24)
 NOTE_USE_EVERY: Final = timedelta(minutes=5)

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from modelkeep.contracts.snapshot import Scope
+from modelkeep.contracts.access import Scope
 from modelkeep.infra.db import Document, UtcTime, metadata
 
 users = sa.Table(

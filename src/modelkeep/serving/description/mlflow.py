@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import ModelkeepError, NotFound
-from modelkeep.contracts.snapshot import Scope
 from modelkeep.infra.description import Description, Document, answer, as_json, operation, refusals, sentence
 from modelkeep.serving.choice import ModelNeeded
 from modelkeep.serving.description import scoring

@@ -2,9 +2,9 @@
 
 from typing import Final
 
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import NotFound
 from modelkeep.contracts.signature import ImageSpec, Signature, TensorSpec
-from modelkeep.contracts.snapshot import Scope
 from modelkeep.infra.description import Description, Document, answer, as_json, operation, schema, schemas
 from modelkeep.infra.multipart import InvalidMultipart
 from modelkeep.serving.choice import ModelNeeded

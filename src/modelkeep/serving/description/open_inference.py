@@ -6,8 +6,8 @@ Loading and unloading are the control plane's routes, which describe themselves.
 from collections.abc import Sequence
 from typing import Final
 
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import ModelkeepError, NotFound, TooLarge
-from modelkeep.contracts.snapshot import Scope
 from modelkeep.infra.description import Description, Document, answer, as_inference_errors, as_json, operation
 from modelkeep.serving.codings import DamagedBody, UnknownCoding
 from modelkeep.serving.description import open_inference_schemas

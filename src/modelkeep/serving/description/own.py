@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from modelkeep.contracts.snapshot import Scope
+from modelkeep.contracts.access import Scope
 from modelkeep.infra.description import Description, Document, answer, as_json, operation
 from modelkeep.serving.description.predicting import ASKED_WITH_A_KEY
 from modelkeep.serving.forward import ApiDown

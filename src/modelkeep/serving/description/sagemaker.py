@@ -6,8 +6,8 @@ They sign their requests: `Authorization` is AWS's own then, and its access key 
 from collections.abc import Sequence
 from typing import Final
 
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import ModelkeepError
-from modelkeep.contracts.snapshot import Scope
 from modelkeep.infra.description import Description, Document, answer, as_json, operation, sentence
 from modelkeep.serving.description import scoring
 from modelkeep.serving.description.predicting import DEADLINE, DEPLOYMENT, SAID, VERSION

@@ -2,8 +2,8 @@
 
 from typing import Final, Protocol
 
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import MethodNotAllowed, ModelkeepError
-from modelkeep.contracts.snapshot import Scope
 from modelkeep.infra.problems import bare, problem
 from modelkeep.serving.messages import Request, Response, encoded
 

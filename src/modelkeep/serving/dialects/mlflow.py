@@ -11,8 +11,8 @@ from typing import Final
 
 import msgspec
 
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import Kind, ModelkeepError, NotFound
-from modelkeep.contracts.snapshot import Scope
 from modelkeep.infra.headers import decent_request_id
 from modelkeep.infra.problems import status_and_headers
 from modelkeep.serving.calls import Call, Share

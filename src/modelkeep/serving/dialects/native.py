@@ -10,9 +10,10 @@ from typing import Final, Literal, get_args
 
 import msgspec
 
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import FieldError, Invalid, InvalidInput, ModelkeepError, NotFound
 from modelkeep.contracts.signature import Layout, Signature
-from modelkeep.contracts.snapshot import Scope, ServedVersion
+from modelkeep.contracts.snapshot import ServedVersion
 from modelkeep.serving import multipart
 from modelkeep.serving.calls import Call, Share
 from modelkeep.serving.choice import Choice, version_asked
@@ -146,8 +147,15 @@ class Native:
         product = {"product": "modelkeep", "product_version": self._product}
         name = self._choice.named(request)
         if name:
-            return Response(200, _encode(self._described(request, name, version_asked(request, request.query("version"))) | product))
-        return Response(200, _encode(product | {"models": [self._described(request, one) for one in sorted(self._engine.view(request).routes())]}))
+            return Response(
+                200, _encode(self._described(request, name, version_asked(request, request.query("version"))) | product)
+            )
+        return Response(
+            200,
+            _encode(
+                product | {"models": [self._described(request, one) for one in sorted(self._engine.view(request).routes())]}
+            ),
+        )
 
     def _described(self, request: Request, deployment: str, asked: str | None = None) -> dict[str, object]:
         view = self._engine.view(request)

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import msgspec
 
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import FieldError, InvalidInput, ModelkeepError, NotFound
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
-from modelkeep.contracts.snapshot import Scope
 from modelkeep.serving.calls import Call, Share
 from modelkeep.serving.choice import version_asked
 from modelkeep.serving.codec import Tensors, values_of

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import msgspec
 
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import FieldError, InvalidInput, ModelkeepError
 from modelkeep.contracts.signature import Signature
-from modelkeep.contracts.snapshot import Scope
 from modelkeep.serving.calls import Call, Share
 from modelkeep.serving.choice import Choice
 from modelkeep.serving.codec import Tensors

@@ -14,8 +14,9 @@ from typing import Any, Final, NamedTuple
 import grpc
 import structlog
 
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import Internal, Limited, ModelkeepError
-from modelkeep.contracts.snapshot import Scope, ServedKey
+from modelkeep.contracts.snapshot import ServedKey
 from modelkeep.serving.grpc.conversation import Conversation, read_message
 from modelkeep.serving.grpc.packing import ALGORITHMS, pays
 from modelkeep.serving.grpc.places import Place, Places

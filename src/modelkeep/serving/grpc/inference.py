@@ -13,8 +13,8 @@ import structlog
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import Internal, ModelkeepError
-from modelkeep.contracts.snapshot import Scope
 from modelkeep.serving.choice import version_asked
 from modelkeep.serving.dialects.open_inference import describe
 from modelkeep.serving.dialects.open_inference import grpc as dialect

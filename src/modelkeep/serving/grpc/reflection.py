@@ -7,7 +7,7 @@ from google.protobuf import descriptor_pool
 from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from modelkeep.contracts.snapshot import Scope
+from modelkeep.contracts.access import Scope
 from modelkeep.serving.dialects.open_inference.grpc import InvalidMessage
 from modelkeep.serving.grpc.conversation import Conversation
 from modelkeep.serving.grpc.door import Rpc

@@ -14,8 +14,8 @@ import msgspec
 from modelkeep.contracts.signature import DATETIME, Dtype, TensorSpec
 from modelkeep.contracts.snapshot import ServedVersion
 from modelkeep.serving.pool import Served
-from modelkeep.serving.view import View
 from modelkeep.serving.statistics import Statistics, Sum
+from modelkeep.serving.view import View
 
 EXTENSIONS: Final = (
     "binary_tensor_data",

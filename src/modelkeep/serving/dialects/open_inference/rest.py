@@ -5,8 +5,8 @@ from typing import Final
 
 import msgspec
 
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import ModelkeepError, NotFound
-from modelkeep.contracts.snapshot import Scope
 from modelkeep.serving.choice import version_asked
 from modelkeep.serving.dialects.dialect import as_error
 from modelkeep.serving.dialects.native import InvalidJson
