@@ -56,7 +56,7 @@ def control_plane(
     users = Users(db, audit, events, clock)
     access = Access(db, audit, users, events, clock)
     switches = Switches(db, audit, events, clock, acceptable=acceptable)
-    models = Models(db, audit, access, events, jobs, clock)
+    models = Models(db=db, audit=audit, access=access, events=events, jobs=jobs, clock=clock)
     deployments = Deployments(
         db=db,
         audit=audit,

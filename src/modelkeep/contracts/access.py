@@ -60,12 +60,25 @@ SEES: Final = (Scope.MODELS_READ, Scope.PREDICT)
 """Who may do one of these knows that a model is there; to others it is answered as if it were not."""
 
 
+PlaceKind = Literal["installation", "workspace", "model"]
+
+
 class Place(msgspec.Struct, frozen=True):
     """What is asked about, by ids: a model where `model` is set, else a workspace where that is set, else the installation."""
 
     workspace: str = ""
     model: str = ""
     owner: str = ""
+
+    @property
+    def kind(self) -> PlaceKind:
+        """What kind of place it is."""
+        return "model" if self.model else "workspace" if self.workspace else "installation"
+
+    @property
+    def id(self) -> str:
+        """The id of what it is; "" for the installation."""
+        return self.model or self.workspace
 
 
 INSTALLATION: Final = Place()
@@ -78,19 +91,15 @@ class Grant(msgspec.Struct, frozen=True):
     """
 
     role: Role
-    kind: Literal["installation", "workspace", "model"]
+    kind: PlaceKind
     on: str = ""
     through: str = ""
 
     def covers(self, place: Place) -> bool:
         """Whether the place is what the grant is on, or lies in it."""
-        match self.kind:
-            case "installation":
-                return True
-            case "workspace":
-                return bool(self.on) and self.on == place.workspace
-            case "model":
-                return bool(self.on) and self.on == place.model
+        if self.kind == "installation":
+            return True
+        return bool(self.on) and self.on == (place.workspace if self.kind == "workspace" else place.model)
 
 
 class Standing(msgspec.Struct, frozen=True):

@@ -137,9 +137,7 @@ class Door:
                 reads(request)
                 self._check(request, KeyScope.METRICS_READ)
                 if request.key is not None and not decide(request.key.standing, KeyScope.METRICS_READ).allowed:
-                    raise Forbidden(
-                        "You may not read this installation's metrics: that needs a role that gives 'metrics:read'."
-                    )
+                    raise Forbidden("You may not read metrics: that needs a role that gives 'metrics:read'.")
                 openmetrics = wants_openmetrics(request.header(b"accept"))
                 page = self._metrics.text(openmetrics=openmetrics)
                 return Response(200, page, OPENMETRICS if openmetrics else CONTENT_TYPE)

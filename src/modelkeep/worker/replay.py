@@ -106,7 +106,7 @@ class Replaying:
             await self._replays.finish_job(job.id)
             return
         replay, rows = begun
-        attempt = _Attempt(replay, await self._models.version(replay.model, replay.version))
+        attempt = _Attempt(replay, await self._models.version(SYSTEM, replay.model, replay.version))
         await self._attempt(attempt, rows, job)
         # What left the history before this was written down was not there to be removed from it; what leaves it later is.
         await self._replays.forget_shown(self._predictions.missing, replay.id)

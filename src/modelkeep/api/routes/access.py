@@ -10,18 +10,17 @@ from modelkeep.api.paging import Cursor, InvalidCursor, Limit, read_cursor, spli
 from modelkeep.api.schemas.access import (
     ExplainAnswer,
     GrantAnswer,
+    GrantFacts,
     GroupAnswer,
     MembersAnswer,
     NewGrant,
     NewGroup,
     NewWorkspace,
-    PlaceKind,
-    SubjectKind,
     WorkspaceAnswer,
 )
 from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind, Services
-from modelkeep.contracts.access import INSTALLATION, Place, Scope
+from modelkeep.contracts.access import INSTALLATION, Place, PlaceKind, Scope
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import InvalidName
 from modelkeep.control.access.errors import (
@@ -35,12 +34,13 @@ from modelkeep.control.access.errors import (
     WorkspaceInUse,
     WorkspaceNotFound,
 )
+from modelkeep.control.access.rules import Subject, SubjectKind
 from modelkeep.control.models.errors import ModelNotFound
 
 router = APIRouter(tags=["access"])
 Group = Annotated[str, Path(max_length=100, description="The group's name.")]
 Person = Annotated[str, Path(max_length=100, description="The person's id.")]
-Subject = Annotated[SubjectKind | None, Query(description="The kind of who has the role.")]
+SubjectKindAsked = Annotated[SubjectKind | None, Query(description="Of whom: a person, a group or a key.")]
 SubjectId = Annotated[str | None, Query(max_length=100, description="Their id; a group's name.")]
 Where = Annotated[PlaceKind | None, Query(description="On what kind of place.")]
 On = Annotated[str | None, Query(max_length=100, description="The name of the workspace or model.")]
@@ -127,7 +127,7 @@ async def list_grants(
     behind: Behind,
     limit: Limit = 50,
     cursor: Cursor = None,
-    subject_kind: Subject = None,
+    subject_kind: SubjectKindAsked = None,
     subject: SubjectId = None,
     kind: Where = None,
     on: On = None,
@@ -135,8 +135,8 @@ async def list_grants(
     """List grants, newest first: on one place for its administrators and its owner, all for those of the installation."""
     if (subject_kind is None) != (subject is None):
         raise InvalidGrant
-    of = None if subject_kind is None or subject is None else (subject_kind, await _subject(behind, subject_kind, subject))
-    place = None if kind is None else (kind, await _place(behind, actor, kind, on or ""))
+    of = None if subject_kind is None or subject is None else await _subject(behind, subject_kind, subject)
+    place = None if kind is None else await _place(behind, actor, kind, on or "")
     found = await behind.access.grants(actor, limit=limit + 1, before=read_cursor(cursor), subject=of, place=place)
     page, next_cursor = split(found, limit, lambda one: one.id)
     return Page(items=[GrantAnswer.model_validate(one) for one in page], next_cursor=next_cursor)
@@ -148,7 +148,7 @@ async def give_role(body: NewGrant, actor: AnyKey, behind: Behind) -> GrantAnswe
     """Give a role, as an administrator of the place, or as the owner of the model; given before, it stays as it is."""
     place = await _place(behind, actor, body.kind, body.on)
     subject = await _subject(behind, body.subject_kind, body.subject)
-    return GrantAnswer.model_validate(await behind.access.give(actor, body.subject_kind, subject, body.role, body.kind, place))
+    return GrantAnswer.model_validate(await behind.access.give(actor, subject, body.role, place))
 
 
 @router.delete("/grants/{grant_id}", status_code=status.HTTP_204_NO_CONTENT)
@@ -158,11 +158,7 @@ async def take_role(
 ) -> Response:
     """Take a role back; it counts for nothing from now on."""
     given = await behind.access.grant(grant_id)
-    place = {
-        "installation": INSTALLATION,
-        "workspace": Place(given.on),
-        "model": await behind.models.place_of(given.on) if given.kind == "model" else INSTALLATION,
-    }[given.kind]
+    place = await behind.models.place_of(given.on) if given.kind == "model" else Place(given.on)
     await behind.access.take(actor, given, place)
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 
@@ -174,7 +170,7 @@ async def explain(
     actor: AnyKey,
     behind: Behind,
     scope: Annotated[Scope, Query(description="What would be done.")],
-    subject_kind: Annotated[SubjectKind | None, Query(description="Who would do it; you, where it is left out.")] = None,
+    subject_kind: SubjectKindAsked = None,
     subject: SubjectId = None,
     kind: Annotated[PlaceKind, Query(description="Where.")] = "installation",
     on: On = None,
@@ -183,11 +179,16 @@ async def explain(
     if (subject_kind is None) != (subject is None):
         raise InvalidGrant
     place = await _place(behind, actor, kind, on or "")
-    who: tuple[SubjectKind, str] = ("key", actor.id)
+    who = Subject("key", actor.id)
     if subject_kind is not None and subject is not None:
-        who = subject_kind, await _subject(behind, subject_kind, subject)
-    found = await behind.access.explain(actor, *who, scope, place)
-    return ExplainAnswer(allowed=found.allowed, reason=found.reason, scope=scope, grant=found.grant)
+        who = await _subject(behind, subject_kind, subject)
+    found = await behind.access.explain(actor, who, scope, place)
+    return ExplainAnswer(
+        allowed=found.allowed,
+        reason=found.reason,
+        scope=scope,
+        grant=None if found.grant is None else GrantFacts.model_validate(found.grant),
+    )
 
 
 async def _place(behind: Services, actor: Actor, kind: PlaceKind, on: str) -> Place:
@@ -203,5 +204,6 @@ async def _place(behind: Services, actor: Actor, kind: PlaceKind, on: str) -> Pl
             return await behind.models.place(actor, on)
 
 
-async def _subject(behind: Services, kind: SubjectKind, subject: str) -> str:
-    return (await behind.access.group(subject)).id if kind == "group" else subject
+async def _subject(behind: Services, kind: SubjectKind, subject: str) -> Subject:
+    """Return who is meant: groups have names, all else has ids."""
+    return Subject(kind, (await behind.access.group(subject)).id if kind == "group" else subject)

@@ -1,15 +1,14 @@
 """Wire shapes of workspaces, groups, grants and explanations."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from modelkeep.api.schemas.wire import Answer, Ask, Name
-from modelkeep.contracts.access import Reason, Role, Scope
+from modelkeep.contracts.access import PlaceKind, Reason, Role, Scope
+from modelkeep.control.access.rules import SubjectKind
 
-SubjectKind = Literal["user", "group", "key"]
-PlaceKind = Literal["installation", "workspace", "model"]
 Id = Annotated[str, Field(min_length=1, max_length=100)]
 
 

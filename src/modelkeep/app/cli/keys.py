@@ -71,7 +71,7 @@ def create_key(
     as_json: AsJson = False,
 ) -> None:
     """Make an API key. Its secret is shown this once."""
-    from modelkeep.contracts.snapshot import Scope
+    from modelkeep.contracts.access import Scope
 
     _check_scopes(scope, [one.value for one in Scope])
     if not name.strip():

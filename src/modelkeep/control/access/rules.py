@@ -1,20 +1,25 @@
 """Workspaces, groups and grants as values, and who may give what."""
 
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
-from modelkeep.contracts.access import GIVES, OWNER, Grant, Place, Role, Scope
+from modelkeep.contracts.access import GIVES, OWNER, Grant, Place, PlaceKind, Role, Scope
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Forbidden
-from modelkeep.control.access.errors import InvalidGrant
 
 DEFAULT_WORKSPACE: Final = "wsp_default"
 """The id of the workspace that is always there, for models that name none."""
 
 SubjectKind = Literal["user", "group", "key"]
-PlaceKind = Literal["installation", "workspace", "model"]
+
+
+class Subject(NamedTuple):
+    """Who has a role, or may have one: a person, a group or a key, by id."""
+
+    kind: SubjectKind
+    id: str
 
 
 class Workspace(msgspec.Struct, frozen=True):
@@ -48,12 +53,6 @@ class Given(msgspec.Struct, frozen=True):
     def grant(self, through: str = "") -> Grant:
         """Return it as the decision reads it; `through` names the group that has it."""
         return Grant(self.role, self.kind, self.on, through)
-
-
-def check_place(kind: PlaceKind, on: str) -> None:
-    """Raise `InvalidGrant` unless a place is named exactly where there is one to name."""
-    if (kind == "installation") == bool(on):
-        raise InvalidGrant
 
 
 def check_may_give(actor: Actor, role: Role, place: Place) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from modelkeep.contracts.access import Decision, Grant, Place, Role, Scope, Standing, decide, reach
+from modelkeep.contracts.access import INSTALLATION, Decision, Grant, Place, Role, Scope, Standing, decide, reach
 from modelkeep.contracts.actor import SYSTEM, Actor
 from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.names import check_name
@@ -24,11 +24,9 @@ from modelkeep.control.access.rules import (
     DEFAULT_WORKSPACE,
     Given,
     Group,
-    PlaceKind,
-    SubjectKind,
+    Subject,
     Workspace,
     check_may_give,
-    check_place,
 )
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.users.rules import Key
@@ -73,12 +71,12 @@ class Access:
             for key in keys
         )
 
-    async def explain(self, actor: Actor, kind: SubjectKind, subject: str, scope: Scope, place: Place) -> Decision:
+    async def explain(self, actor: Actor, subject: Subject, scope: Scope, place: Place) -> Decision:
         """Return what is decided about a person or a key, and why; of others than oneself administrators may ask."""
-        if subject not in {actor.id, actor.user}:
+        if subject.id not in {actor.id, actor.user}:
             actor.need(Scope.ADMIN, place)
         async with self._db.read() as tx:
-            return decide(await self._standing_of(tx, kind, subject), scope, place)
+            return decide(await self._standing_of(tx, subject), scope, place)
 
     # ---- workspaces
 
@@ -143,7 +141,7 @@ class Access:
     async def check_person(self, user_id: str) -> None:
         """Raise `SubjectNotFound` unless there is such a person."""
         async with self._db.read() as tx:
-            await self._check_subject(tx, "user", user_id)
+            await self._check_subject(tx, Subject("user", user_id))
 
     async def workspace_names(self, tx: Transaction, ids: Iterable[str]) -> dict[str, str]:
         """Return the names of these workspaces by their ids."""
@@ -193,7 +191,7 @@ class Access:
         actor.need(Scope.ADMIN)
         async with self._db.begin() as tx:
             found = await _group(tx, name)
-            await self._check_subject(tx, "user", user_id)
+            await self._check_subject(tx, Subject("user", user_id))
             if await store.add_member(tx, found.id, user_id):
                 await self._audit.note(tx, actor, "group.add_member", found.id, user=user_id)
                 await self._events.publish(tx, AccessChanged())
@@ -216,25 +214,23 @@ class Access:
         *,
         limit: int,
         before: str | None = None,
-        subject: tuple[SubjectKind, str] | None = None,
-        place: tuple[PlaceKind, Place] | None = None,
+        subject: Subject | None = None,
+        place: Place | None = None,
     ) -> list[Given]:
         """List grants, newest first: on one place for its administrators and owners, all for those of the installation."""
         if place is None:
             actor.need(Scope.ADMIN)
         else:
-            check_may_give(actor, Role.VIEWER, place[1])
-        on = None if place is None else (place[0], _on(*place))
+            check_may_give(actor, Role.VIEWER, place)
         async with self._db.read() as tx:
-            return await store.page_of_grants(tx, limit=limit, before=before, subject=subject, place=on)
+            return await store.page_of_grants(tx, limit=limit, before=before, subject=subject, place=place)
 
-    async def give(self, actor: Actor, kind: SubjectKind, subject: str, role: Role, where: PlaceKind, place: Place) -> Given:
+    async def give(self, actor: Actor, subject: Subject, role: Role, place: Place) -> Given:
         """Grant a role; granted before, it stays as it is. Raises `Forbidden` where the actor may not give that here."""
-        check_place(where, _on(where, place))
         check_may_give(actor, role, place)
         async with self._db.begin() as tx:
-            await self._check_subject(tx, kind, subject)
-            return await self._give(tx, actor, kind, subject, role, where, _on(where, place))
+            await self._check_subject(tx, subject)
+            return await self._give(tx, actor, subject, role, place)
 
     async def grant(self, grant_id: str) -> Given:
         """Return one grant."""
@@ -258,26 +254,24 @@ class Access:
     async def make_admin(self, tx: Transaction, user_id: str, request_id: str) -> None:
         """Have the first person administer the installation, in the transaction that makes them."""
         actor = Actor(SYSTEM.id, SYSTEM.name, standing=SYSTEM.standing, request_id=request_id)
-        await self._give(tx, actor, "user", user_id, Role.ADMIN, "installation", "")
+        await self._give(tx, actor, Subject("user", user_id), Role.ADMIN, INSTALLATION)
 
-    async def _give(
-        self, tx: Transaction, actor: Actor, kind: SubjectKind, subject: str, role: Role, where: PlaceKind, on: str
-    ) -> Given:
-        given = Given(new_id("grt"), kind, subject, role, where, on, self._clock(), actor.name)
+    async def _give(self, tx: Transaction, actor: Actor, subject: Subject, role: Role, place: Place) -> Given:
+        given = Given(new_id("grt"), *subject, role, place.kind, place.id, self._clock(), actor.name)
         kept = await store.add_grant(tx, given)
         if kept.id == given.id:
             await self._audit.note(tx, actor, "grant.give", given.id, **_said(given))
             await self._events.publish(tx, AccessChanged())
         return kept
 
-    async def _check_subject(self, tx: Transaction, kind: SubjectKind, subject: str) -> None:
-        match kind:
+    async def _check_subject(self, tx: Transaction, subject: Subject) -> None:
+        match subject.kind:
             case "user":
-                there = await self._users.user_in(tx, subject) is not None
+                there = await self._users.user_in(tx, subject.id) is not None
             case "key":
-                there = await self._users.key_in(tx, subject) is not None
+                there = await self._users.key_in(tx, subject.id) is not None
             case "group":
-                there = await store.group_by_id(tx, subject) is not None
+                there = await store.group_by_id(tx, subject.id) is not None
         if not there:
             raise SubjectNotFound
 
@@ -299,23 +293,23 @@ class Access:
 
     # ---- standings
 
-    async def _standing_of(self, tx: Transaction, kind: SubjectKind, subject: str) -> Standing:
-        if kind == "key":
-            key = await self._users.key_in(tx, subject)
+    async def _standing_of(self, tx: Transaction, subject: Subject) -> Standing:
+        if subject.kind == "key":
+            key = await self._users.key_in(tx, subject.id)
             if key is None:
                 raise SubjectNotFound
             return (await self._standings(tx, [key]))[key.id]
-        await self._check_subject(tx, kind, subject)
-        if kind == "group":
-            return Standing(subject, tuple(one.grant() for one in await store.grants_of(tx, [("group", subject)])))
-        return Standing(subject, (await self._grants(tx, {subject}))[subject])
+        await self._check_subject(tx, subject)
+        if subject.kind == "group":
+            return Standing(subject.id, tuple(one.grant() for one in await store.grants_of(tx, [subject])))
+        return Standing(subject.id, (await self._grants(tx, {subject.id}))[subject.id])
 
     async def _standings(self, tx: Transaction, keys: Iterable[Key]) -> dict[str, Standing]:
-        """Return what each key's holder may do through it: what the person may and what the key was granted, within its bounds."""
+        """Return what may be done through each key: what its owner may and what it was granted, within its bounds."""
         keys = list(keys)
         of_people = await self._grants(tx, {key.user_id for key in keys})
         own: dict[str, list[Grant]] = {}
-        for given in await store.grants_of(tx, [("key", key.id) for key in keys]):
+        for given in await store.grants_of(tx, [Subject("key", key.id) for key in keys]):
             own.setdefault(given.subject, []).append(given.grant())
         return {
             key.id: Standing(
@@ -331,13 +325,12 @@ class Access:
         """Return what each of these people was granted, by themselves and through groups."""
         in_groups = await store.groups_of(tx, user_ids)
         names = {group.id: group.name for _user, group in in_groups}
-        holders: dict[tuple[str, str], list[str]] = {("user", user): [user] for user in user_ids}
+        holders = {Subject("user", user): [user] for user in user_ids}
         for user, group in in_groups:
-            holders.setdefault(("group", group.id), []).append(user)
+            holders.setdefault(Subject("group", group.id), []).append(user)
         found: dict[str, list[Grant]] = {user: [] for user in user_ids}
-        subjects: list[tuple[SubjectKind, str]] = [("user", user) for user in user_ids] + [("group", one) for one in names]
-        for given in await store.grants_of(tx, subjects):
-            for user in holders[given.subject_kind, given.subject]:
+        for given in await store.grants_of(tx, holders):
+            for user in holders[Subject(given.subject_kind, given.subject)]:
                 found[user].append(given.grant(names.get(given.subject, "")))
         return {user: tuple(grants) for user, grants in found.items()}
 
@@ -347,16 +340,6 @@ async def _group(tx: Transaction, name: str) -> Group:
     if found is None:
         raise GroupNotFound
     return found
-
-
-def _on(kind: PlaceKind, place: Place) -> str:
-    match kind:
-        case "installation":
-            return ""
-        case "workspace":
-            return place.workspace
-        case "model":
-            return place.model
 
 
 def _said(given: Given) -> dict[str, str]:

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from modelkeep.contracts.access import Role
-from modelkeep.control.access.rules import Given, Group, PlaceKind, SubjectKind, Workspace
+from modelkeep.contracts.access import Place, Role
+from modelkeep.control.access.rules import Given, Group, Subject, SubjectKind, Workspace
 from modelkeep.control.access.tables import grants, group_members, groups, workspaces
 from modelkeep.infra.db import Transaction
 
@@ -141,21 +141,21 @@ async def page_of_grants(
     *,
     limit: int,
     before: str | None,
-    subject: tuple[SubjectKind, str] | None,
-    place: tuple[PlaceKind, str] | None,
+    subject: Subject | None,
+    place: Place | None,
 ) -> list[Given]:
     """Return grants, newest first, older than the grant `before`; of one subject, on one place."""
     newest = sa.select(grants).order_by(grants.c.id.desc()).limit(limit)
     if before is not None:
         newest = newest.where(grants.c.id < before)
     if subject is not None:
-        newest = newest.where(grants.c.subject_kind == subject[0], grants.c.subject == subject[1])
+        newest = newest.where(grants.c.subject_kind == subject.kind, grants.c.subject == subject.id)
     if place is not None:
-        newest = newest.where(grants.c.kind == place[0], grants.c.on == place[1])
+        newest = newest.where(grants.c.kind == place.kind, grants.c.on == place.id)
     return [_given(row) for row in await tx.all(newest)]
 
 
-async def grants_of(tx: Transaction, subjects: Iterable[tuple[SubjectKind, str]]) -> list[Given]:
+async def grants_of(tx: Transaction, subjects: Iterable[Subject]) -> list[Given]:
     """Return all grants of these subjects."""
     by_kind: dict[SubjectKind, list[str]] = {}
     for kind, subject in subjects:

@@ -44,7 +44,7 @@ VALIDATE_VERSION: Final = "validate_version"
 class Models:
     """Models, their numbered versions, and the life of each."""
 
-    def __init__(self, db: Database, audit: Audit, access: Access, events: Events, jobs: Jobs, clock: Clock) -> None:
+    def __init__(self, *, db: Database, audit: Audit, access: Access, events: Events, jobs: Jobs, clock: Clock) -> None:
         self._db = db
         self._audit = audit
         self._access = access

@@ -23,6 +23,7 @@ from modelkeep.serving.engine import Engine, Tell, answer_headers, class_names, 
 from modelkeep.serving.matrix import Matrix, plain_rows
 from modelkeep.serving.messages import Request, Response
 from modelkeep.serving.router import Route
+from modelkeep.serving.view import View
 
 NAME: Final = "native"
 DEFAULT_TOP_K = 5
@@ -145,38 +146,11 @@ class Native:
     def _info(self, request: Request) -> Response:
         """Describe the deployment that is named, or all of them."""
         product = {"product": "modelkeep", "product_version": self._product}
-        name = self._choice.named(request)
+        view, name = self._engine.view(request), self._choice.named(request)
         if name:
-            return Response(
-                200, _encode(self._described(request, name, version_asked(request, request.query("version"))) | product)
-            )
-        return Response(
-            200,
-            _encode(
-                product | {"models": [self._described(request, one) for one in sorted(self._engine.view(request).routes())]}
-            ),
-        )
-
-    def _described(self, request: Request, deployment: str, asked: str | None = None) -> dict[str, object]:
-        view = self._engine.view(request)
-        served = view.find(deployment, asked).served
-        version = served.version
-        return {
-            "deployment": deployment,
-            "model": version.model,
-            "version": version.number,
-            "version_id": version.id,
-            "aliases": view.aliases(deployment),
-            "format": version.spec.format,
-            "framework": version.framework,
-            "digest": version.spec.digest,
-            "ready": served.answers,
-            "asleep": served.asleep,
-            "signature": msgspec.to_builtins(version.signature),
-            "preprocessing": msgspec.to_builtins(version.spec.image),
-            "classes": list(class_names(served)),
-            "created_at": version.created_at,
-        }
+            asked = version_asked(request, request.query("version"))
+            return Response(200, _encode(_described(view, name, asked) | product))
+        return Response(200, _encode(product | {"models": [_described(view, one) for one in sorted(view.routes())]}))
 
     def _read(self, call: Call, request: Request, *, flat: bool) -> None:
         content_type = call.content_type
@@ -373,3 +347,24 @@ def _labels(call: Call, share: Share) -> list[str] | None:
         return None
     names = dict(zip(classes, version.labels, strict=True))
     return [names.get(str(value), str(value)) for value in share.values("label")]
+
+
+def _described(view: View, deployment: str, asked: str | None = None) -> dict[str, object]:
+    served = view.find(deployment, asked).served
+    version = served.version
+    return {
+        "deployment": deployment,
+        "model": version.model,
+        "version": version.number,
+        "version_id": version.id,
+        "aliases": view.aliases(deployment),
+        "format": version.spec.format,
+        "framework": version.framework,
+        "digest": version.spec.digest,
+        "ready": served.answers,
+        "asleep": served.asleep,
+        "signature": msgspec.to_builtins(version.signature),
+        "preprocessing": msgspec.to_builtins(version.spec.image),
+        "classes": list(class_names(served)),
+        "created_at": version.created_at,
+    }

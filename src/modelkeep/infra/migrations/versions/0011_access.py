@@ -10,6 +10,7 @@ down_revision = "0010"
 
 _TIME = sa.DateTime(timezone=True)
 _DEFAULT = "wsp_default"
+_SUBJECT_AND_PLACE = ("subject_kind", "subject", "role", "kind", "on")
 _ADDED = {"models:write": "deployments:write", "models:read": "predictions:read"}
 """What a scope let its holder do until now, and another one does from now on."""
 
