@@ -107,7 +107,7 @@ async def test_versions_that_may_not_answer_are_not_replayed(
     await control.models.receive(ADMIN, "iris", upload(b"new"))
     received = await client.post(URL.replace("/1/", "/2/"), json={"last": 1})
     assert (received.status_code, received.json()["code"]) == (409, "version_not_ready")
-    second = await control.models.version("iris", 2)
+    second = await control.models.version(ADMIN, "iris", 2)
     await control.models.begin_validation(second.id)
     await control.models.accept(second.id, FINDINGS, "job_none")
     await control.models.archive_version(ADMIN, "iris", 2)

@@ -51,7 +51,7 @@ async def servers(client: httpx.AsyncClient, control: ControlPlane, db: Database
     await control.models.create(ADMIN, "iris")
     await ready_version(control, "iris")
     servers = Servers(control, db, clock)
-    servers.version = (await control.models.version("iris", 1)).id
+    servers.version = (await control.models.version(ADMIN, "iris", 1)).id
     for one in ("s1", "s2"):
         await servers.say(one, answers=True)
     return servers

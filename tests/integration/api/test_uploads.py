@@ -55,7 +55,7 @@ async def test_all_parts_of_an_upload_arrive(client: httpx.AsyncClient, control:
     assert (answer.status_code, answer.headers["location"]) == (202, f"{PATH}/1")
     body = answer.json()
     assert (body["format"], body["labels"], body["image"]["size"], body["description"]) == ("joblib", 2, 64, "déjà vu")
-    version = await control.models.version("iris", 1)
+    version = await control.models.version(ADMIN, "iris", 1)
     assert version.runner == "sklearn"
     assert version.sample is not None
     assert version.sample.filename == "rows.csv"

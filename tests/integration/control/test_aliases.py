@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from fixtures.control import ADMIN, Rings, TestClock, ready_version, upload
+from fixtures.standings import through
 from modelkeep.app.control_plane import ControlPlane
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Forbidden, InvalidName
@@ -16,8 +17,8 @@ from modelkeep.control.models import errors
 from modelkeep.infra import broadcast
 from modelkeep.infra.db import Database
 
-READER = Actor("key_reader", "bob", "usr_b", frozenset({Scope.MODELS_READ}))
-EVA = Actor("key_eva", "eva", "usr_e", frozenset({Scope.MODELS_WRITE}), "req_eva")
+READER = Actor("key_reader", "bob", "usr_b", through(Scope.MODELS_READ, user="usr_b"))
+EVA = Actor("key_eva", "eva", "usr_e", through(Scope.DEPLOYMENTS_WRITE, user="usr_e"), "req_eva")
 
 
 async def snapshot(db: Database) -> Snapshot:
@@ -44,13 +45,13 @@ async def test_an_alias_is_made_moved_and_deleted_and_its_history_stays(
     moved_at = clock()
     moved = await control.models.set_alias(EVA, "iris", "champion", 2)
     assert (moved.version, moved.revision, moved.changed_by) == (2, 2, "eva")
-    assert await control.models.aliases("iris") == [moved]
-    assert (await control.models.model("iris")).aliases == {"champion": 2}
+    assert await control.models.aliases(ADMIN, "iris") == [moved]
+    assert (await control.models.model(ADMIN, "iris")).aliases == {"champion": 2}
     await control.models.delete_alias(ADMIN, "iris", "champion")
-    assert await control.models.aliases("iris") == []
+    assert await control.models.aliases(ADMIN, "iris") == []
     again = await control.models.set_alias(ADMIN, "iris", "champion", 2)
     assert again.revision == 4
-    history = await control.models.alias_history("iris", "champion", limit=9)
+    history = await control.models.alias_history(ADMIN, "iris", "champion", limit=9)
     assert [(one.revision, one.from_version, one.to_version, one.by) for one in history] == [
         (4, None, 2, "ada"),
         (3, 2, None, "ada"),
@@ -59,7 +60,7 @@ async def test_an_alias_is_made_moved_and_deleted_and_its_history_stays(
     ]
     assert history[2].at == moved_at
     assert (history[2].from_version_id, history[2].to_version_id) == (made.version_id, moved.version_id)
-    assert [one.revision for one in await control.models.alias_history("iris", "champion", limit=2, before=4)] == [3, 2]
+    assert [one.revision for one in await control.models.alias_history(ADMIN, "iris", "champion", limit=2, before=4)] == [3, 2]
 
 
 async def test_each_move_is_audited_and_told_to_serving_in_its_transaction(
@@ -86,7 +87,7 @@ async def test_pointing_where_it_points_already_changes_nothing(control: Control
     assert await control.models.set_alias(EVA, "iris", "champion", 1) == made
     assert await snapshot(db) == before
     assert await control.audit.entries(limit=50) == entries
-    assert len(await control.models.alias_history("iris", "champion", limit=9)) == 1
+    assert len(await control.models.alias_history(ADMIN, "iris", "champion", limit=9)) == 1
 
 
 async def test_what_is_refused_changes_nothing(control: ControlPlane, iris: None, db: Database):
@@ -106,16 +107,16 @@ async def test_what_is_refused_changes_nothing(control: ControlPlane, iris: None
         (control.models.delete_alias(ADMIN, "iris", "champion", expected=2), errors.AliasStale),
         (control.models.delete_alias(ADMIN, "iris", "canary"), errors.AliasNotFound),
         (control.models.delete_alias(ADMIN, "rose", "champion"), errors.ModelNotFound),
-        (control.models.alias_history("iris", "canary", limit=9), errors.AliasNotFound),
-        (control.models.alias_history("rose", "champion", limit=9), errors.ModelNotFound),
-        (control.models.aliases("rose"), errors.ModelNotFound),
+        (control.models.alias_history(ADMIN, "iris", "canary", limit=9), errors.AliasNotFound),
+        (control.models.alias_history(ADMIN, "rose", "champion", limit=9), errors.ModelNotFound),
+        (control.models.aliases(ADMIN, "rose"), errors.ModelNotFound),
     ]
     for attempt, error in refused:
         with pytest.raises(error):
             await attempt
     assert await snapshot(db) == before
     assert await control.audit.entries(limit=50) == entries
-    assert (await control.models.model("iris")).aliases == {"champion": 1}
+    assert (await control.models.model(ADMIN, "iris")).aliases == {"champion": 1}
 
 
 async def test_a_version_that_an_alias_points_to_is_not_archived(control: ControlPlane, iris: None):
@@ -140,17 +141,17 @@ async def test_an_archived_models_aliases_answer_no_more_and_again_once_it_is_re
     assert (await snapshot(db)).deployments[0].aliases.keys() == {"canary"}
     await control.models.archive(ADMIN, "iris")
     await control.models.delete_alias(ADMIN, "iris", "canary")
-    assert (await control.models.model("iris")).aliases == {}
+    assert (await control.models.model(ADMIN, "iris")).aliases == {}
 
 
 async def test_moves_at_once_are_moves_one_after_another(control: ControlPlane, iris: None):
     numbers = [1 + turn % 2 for turn in range(10)]
     await asyncio.gather(*(control.models.set_alias(ADMIN, "iris", "champion", number) for number in numbers))
-    history = await control.models.alias_history("iris", "champion", limit=50)
+    history = await control.models.alias_history(ADMIN, "iris", "champion", limit=50)
     assert [one.revision for one in history] == list(range(len(history), 0, -1))
     for newer, older in itertools.pairwise(history):
         assert newer.from_version == older.to_version
-    (alias,) = await control.models.aliases("iris")
+    (alias,) = await control.models.aliases(ADMIN, "iris")
     assert (alias.version, alias.revision) == (history[0].to_version, history[0].revision)
 
 
@@ -163,8 +164,8 @@ async def test_an_alias_that_is_set_while_its_version_is_archived_never_points_t
         return_exceptions=True,
     )
     assert sum(isinstance(one, Exception) for one in results) == 1
-    aliased = (await control.models.model("iris")).aliases.get("canary") == 2
-    assert ((await control.models.version("iris", 2)).archived_at is None) == aliased
+    aliased = (await control.models.model(ADMIN, "iris")).aliases.get("canary") == 2
+    assert ((await control.models.version(ADMIN, "iris", 2)).archived_at is None) == aliased
 
 
 async def test_models_are_listed_each_with_its_own_aliases(control: ControlPlane, iris: None):
@@ -172,7 +173,7 @@ async def test_models_are_listed_each_with_its_own_aliases(control: ControlPlane
     await ready_version(control, "rose", b"rose")
     await control.models.set_alias(ADMIN, "iris", "canary", 2)
     await control.models.set_alias(ADMIN, "rose", "canary", 1)
-    found = await control.models.models(limit=9)
+    found = await control.models.models(ADMIN, limit=9)
     assert [(one.name, one.aliases) for one in found] == [("iris", {"canary": 2}), ("rose", {"canary": 1})]
     assert (await control.models.describe(ADMIN, "iris", "x")).aliases == {"canary": 2}
 

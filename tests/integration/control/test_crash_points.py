@@ -44,7 +44,7 @@ async def do(control):
     elif change == "promote":
         await control.deployments.promote(ADMIN, "m", 2)
     elif change == "accept":
-        version = await control.models.version("fresh", 1)
+        version = await control.models.version(ADMIN, "fresh", 1)
         await control.models.accept(version.id, FINDINGS, "job_x")
     elif change == "archive":
         await control.models.archive(ADMIN, "m")

@@ -6,6 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from fixtures.control import ADMIN, Rings, TestClock, ready_version
+from fixtures.standings import through
 from modelkeep.app.control_plane import ControlPlane, control_plane
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Forbidden, Invalid
@@ -17,7 +18,7 @@ from modelkeep.infra import broadcast
 from modelkeep.infra.db import Database
 from modelkeep.infra.migrations import migrate
 
-READER = Actor("key_reader", "bob", "usr_bob", frozenset({Scope.MODELS_READ}))
+READER = Actor("key_reader", "bob", "usr_bob", through(Scope.MODELS_READ, user="usr_bob"))
 
 
 async def snapshot(db: Database) -> Snapshot:
@@ -44,7 +45,7 @@ async def test_settings_are_kept_and_told_to_serving(control: ControlPlane, iris
     assert (after.number, rings.courier) == (before.number + 1, rung + 1)
     served = after.deployments[0]
     assert served.revision == 2
-    assert served.settings == changed.settings == (await control.deployments.deployment("iris"))[0].settings
+    assert served.settings == changed.settings == (await control.deployments.deployment(ADMIN, "iris"))[0].settings
     assert (served.settings.deadline_s, served.settings.batching.mode) == (2.0, "off")
     assert served.settings.recording.fields == {"x": "hash", "y": "drop"}
 
@@ -54,7 +55,7 @@ async def test_what_is_not_named_stays_and_null_brings_a_default_back(control: C
         ADMIN, "iris", {"concurrency": 4, "batching": {"max_rows": 8, "mode": "cheap"}, "recording": {"fields": {"x": "drop"}}}
     )
     await control.deployments.configure(ADMIN, "iris", {"batching": {"mode": None}, "recording": {"fields": {"x": None}}})
-    settings = (await control.deployments.deployment("iris"))[0].settings
+    settings = (await control.deployments.deployment(ADMIN, "iris"))[0].settings
     assert (settings.concurrency, settings.batching.max_rows, settings.batching.mode) == (4, 8, "auto")
     assert settings.recording.fields == {}
     back = await control.deployments.configure(ADMIN, "iris", {"batching": None, "concurrency": None})
@@ -76,7 +77,7 @@ async def test_a_change_over_somebody_elses_is_refused_with_the_present_revision
     await control.deployments.configure(ADMIN, "iris", {"concurrency": 2}, expected=1)
     with pytest.raises(DeploymentStale, match="revision 2"):
         await control.deployments.configure(ADMIN, "iris", {"concurrency": 3}, expected=1)
-    assert (await control.deployments.deployment("iris"))[0].settings.concurrency == 2
+    assert (await control.deployments.deployment(ADMIN, "iris"))[0].settings.concurrency == 2
 
 
 async def test_of_many_changes_at_once_none_is_lost(control: ControlPlane, iris: None, db: Database):
@@ -118,7 +119,7 @@ async def test_only_who_may_write_models_changes_settings(control: ControlPlane,
 async def test_a_deployment_from_before_there_were_settings_has_the_defaults(control: ControlPlane, iris: None, db: Database):
     async with db.begin() as tx:  # as the step 0002 leaves what was there before it
         await tx.execute(sa.text("UPDATE deployments SET settings = '{}'"))
-    assert (await control.deployments.deployment("iris"))[0].settings == DeploymentSettings()
+    assert (await control.deployments.deployment(ADMIN, "iris"))[0].settings == DeploymentSettings()
     await migrate(db)  # nothing is left to do
 
 
@@ -135,7 +136,7 @@ async def test_a_keys_rate_is_told_to_serving(control: ControlPlane, clock: Test
     token = await control.users.ensure_setup_token(clock())
     assert token is not None
     user, first = await control.users.set_up(token, "ada")
-    admin = Actor(first.key.id, "ada", user.id, frozenset({Scope.ADMIN}))
+    admin = Actor(first.key.id, "ada", user.id, through(Scope.ADMIN, user=user.id))
     made = {
         rate: (await control.users.issue_key(admin, "ci", frozenset({Scope.PREDICT}), None, rate=rate)).key.id
         for rate in ("unlimited", "100/min", "3/min")

@@ -36,17 +36,17 @@ async def iris(control: ControlPlane) -> None:
 
 async def test_a_model_comes_with_a_deployment_of_its_name(control: ControlPlane):
     await control.models.create(ADMIN, "iris")
-    deployment, serving = await control.deployments.deployment("iris")
+    deployment, serving = await control.deployments.deployment(ADMIN, "iris")
     assert (deployment.name, deployment.version, deployment.revision, serving) == ("iris", None, 0, [])
     with pytest.raises(DeploymentNotFound):
-        await control.deployments.deployment("rose")
+        await control.deployments.deployment(ADMIN, "rose")
 
 
 async def test_the_first_ready_version_promotes_itself_and_later_ones_do_not(control: ControlPlane, iris: None, db: Database):
     await ready_version(control, "iris", b"two")
-    deployment, _serving = await control.deployments.deployment("iris")
+    deployment, _serving = await control.deployments.deployment(ADMIN, "iris")
     assert (deployment.version, deployment.revision) == (1, 1)
-    assert (await control.models.model("iris")).serving_version == 1
+    assert (await control.models.model(ADMIN, "iris")).serving_version == 1
     (version,) = (await snapshot(db)).versions
     assert version.number == 1
 
@@ -61,7 +61,7 @@ async def test_a_compiled_version_is_served_from_its_compiled_file(control: Cont
     assert (served.spec.digest, served.spec.size, served.spec.format, served.spec.runner) == ("f" * 64, 7, "onnx", "onnx")
     assert served.spec.threads_used == 3
     assert (served.spec.signature, served.cost_ms) == (FINDINGS.signature, {"1": 0.01, "64": 0.05})
-    version = await control.models.version("rose", 1)
+    version = await control.models.version(ADMIN, "rose", 1)
     assert (version.digest, version.compiled, version.compile) == (received.digest, faster, "auto")
 
 
@@ -73,7 +73,7 @@ async def test_an_uncompiled_version_costs_what_its_own_runs_cost(control: Contr
 async def test_the_snapshot_has_all_that_serving_needs(control: ControlPlane, iris: None, db: Database, clock: TestClock):
     await control.models.create(ADMIN, "rose")
     await control.models.receive(ADMIN, "rose", upload(b"rose", labels=("red", "white")))
-    version = await control.models.version("rose", 1)
+    version = await control.models.version(ADMIN, "rose", 1)
     await control.models.accept(version.id, FINDINGS, "job_x")
     news = await snapshot(db)
     assert [one.name for one in news.deployments] == ["iris", "rose"]
@@ -151,25 +151,25 @@ async def test_a_version_that_becomes_ready_while_its_model_is_archived_waits_to
 
 
 async def test_what_servers_say_is_kept_newest_first_said_and_fades(control: ControlPlane, iris: None, clock: TestClock):
-    version = await control.models.version("iris", 1)
+    version = await control.models.version(ADMIN, "iris", 1)
     now = clock().timestamp()
     await control.deployments.hear(Heartbeat("s1", now, 7, {"iris": version.id}))
     await control.deployments.hear(Heartbeat("s1", now - 5, 6, {}))
     await control.deployments.hear(Heartbeat("s2", now, 6, {}, {version.id: "it cannot be loaded"}))
-    _deployment, serving = await control.deployments.deployment("iris")
+    _deployment, serving = await control.deployments.deployment(ADMIN, "iris")
     assert [(one.server, one.snapshot, one.version, one.failing) for one in serving] == [
         ("s1", 7, 1, ""),
         ("s2", 6, None, "it cannot be loaded"),
     ]
     clock.advance(minutes=2)
-    assert (await control.deployments.deployment("iris"))[1] == []
+    assert (await control.deployments.deployment(ADMIN, "iris"))[1] == []
 
 
 async def test_deployments_are_listed_by_name_in_pages(control: ControlPlane):
     for name in ("b", "a", "c"):
         await control.models.create(ADMIN, name)
-    assert [one.name for one, _serving in await control.deployments.deployments(limit=2)] == ["a", "b"]
-    assert [one.name for one, _serving in await control.deployments.deployments(limit=2, after="b")] == ["c"]
+    assert [one.name for one, _serving in await control.deployments.deployments(ADMIN, limit=2)] == ["a", "b"]
+    assert [one.name for one, _serving in await control.deployments.deployments(ADMIN, limit=2, after="b")] == ["c"]
 
 
 async def test_promotions_at_once_make_one_line_of_revisions(control: ControlPlane, iris: None, db: Database):
@@ -177,7 +177,7 @@ async def test_promotions_at_once_make_one_line_of_revisions(control: ControlPla
         await ready_version(control, "iris", bytes([number]))
     promotions = [control.deployments.promote(ADMIN, "iris", 1 + number % 5) for number in range(40)]
     results = await asyncio.gather(*promotions)
-    deployment, _serving = await control.deployments.deployment("iris")
+    deployment, _serving = await control.deployments.deployment(ADMIN, "iris")
     entries = [entry for entry in await control.audit.entries(limit=500) if entry.action == "deployment.promote"]
     history = sorted((int(entry.details["revision"]), int(entry.details["version"])) for entry in entries)
     assert [revision for revision, _version in history] == list(range(1, deployment.revision + 1))
@@ -186,7 +186,7 @@ async def test_promotions_at_once_make_one_line_of_revisions(control: ControlPla
     assert changed.items() <= dict(history).items()
     assert all(one != other for (_r, one), (_s, other) in itertools.pairwise(history))
     (served,) = (await snapshot(db)).versions
-    assert served.number == deployment.version == (await control.models.model("iris")).serving_version
+    assert served.number == deployment.version == (await control.models.model(ADMIN, "iris")).serving_version
 
 
 async def test_of_promotions_that_saw_the_same_revision_one_succeeds(control: ControlPlane, iris: None):
@@ -196,7 +196,7 @@ async def test_of_promotions_that_saw_the_same_revision_one_succeeds(control: Co
     results = await asyncio.gather(*tries, return_exceptions=True)
     assert sum(isinstance(result, DeploymentStale) for result in results) == 3
     (winner,) = [result for result in results if not isinstance(result, BaseException)]
-    assert (await control.deployments.deployment("iris"))[0] == winner
+    assert (await control.deployments.deployment(ADMIN, "iris"))[0] == winner
 
 
 async def test_a_version_is_never_archived_and_promoted_by_two_who_ask_at_once(control: ControlPlane, iris: None):
@@ -207,6 +207,6 @@ async def test_a_version_is_never_archived_and_promoted_by_two_who_ask_at_once(c
             control.models.archive_version(ADMIN, "iris", number),
             return_exceptions=True,
         )
-        deployment, _serving = await control.deployments.deployment("iris")
-        serving = await control.models.version("iris", deployment.version or 0)
+        deployment, _serving = await control.deployments.deployment(ADMIN, "iris")
+        serving = await control.models.version(ADMIN, "iris", deployment.version or 0)
         assert serving.archived_at is None

@@ -108,7 +108,7 @@ class Life(RuleBasedStateMachine):
 
     def decide(self, place: int, *, bad: bool) -> None:
         number, expected = self.some(place)
-        version_id = self.run(self.control.models.version("m", number)).id
+        version_id = self.run(self.control.models.version(ADMIN, "m", number)).id
         if not bad:
             self.run(self.control.models.accept(version_id, FINDINGS, "job_x"))
         else:
@@ -121,7 +121,7 @@ class Life(RuleBasedStateMachine):
 
     def begin(self, place: int) -> None:
         number, expected = self.some(place)
-        version_id = self.run(self.control.models.version("m", number)).id
+        version_id = self.run(self.control.models.version(ADMIN, "m", number)).id
         begun = self.run(self.control.models.begin_validation(version_id))
         assert (begun is None) == (expected.state in {"ready", "rejected"})
         if begun is not None:
@@ -197,13 +197,13 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def everything_is_as_expected(self) -> None:
-        found = {one.number: one for one in self.run(self.control.models.versions("m", limit=10))}
+        found = {one.number: one for one in self.run(self.control.models.versions(ADMIN, "m", limit=10))}
         assert {number: (one.state, one.archived_at is not None) for number, one in found.items()} == {
             number: (one.state, one.archived) for number, one in self.versions.items()
         }
-        deployment, _serving = self.run(self.control.deployments.deployment("m"))
+        deployment, _serving = self.run(self.control.deployments.deployment(ADMIN, "m"))
         assert (deployment.version, deployment.revision) == (self.serving, self.revision)
-        model = self.run(self.control.models.model("m"))
+        model = self.run(self.control.models.model(ADMIN, "m"))
         assert (model.latest_version, model.serving_version) == (len(self.versions) or None, self.serving)
         assert model.aliases == self.aliases
 
@@ -211,9 +211,9 @@ class Life(RuleBasedStateMachine):
     def the_history_has_every_move_and_nothing_else(self) -> None:
         for alias, moves in self.moves.items():
             if not moves:
-                assert self.code(self.control.models.alias_history("m", alias, limit=9)) == "alias_not_found"
+                assert self.code(self.control.models.alias_history(ADMIN, "m", alias, limit=9)) == "alias_not_found"
                 continue
-            found = self.run(self.control.models.alias_history("m", alias, limit=100))
+            found = self.run(self.control.models.alias_history(ADMIN, "m", alias, limit=100))
             assert [(one.from_version, one.to_version) for one in reversed(found)] == moves
             assert [one.revision for one in reversed(found)] == list(range(1, len(moves) + 1))
 

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from fixtures.control import ADMIN, FINDINGS, Rings, TestClock, ready_version, upload
+from fixtures.standings import through
 from modelkeep.app.control_plane import ControlPlane
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.actor import Actor
@@ -16,19 +17,19 @@ from modelkeep.control.models.rules import Sample, State
 from modelkeep.infra.db import Database
 from modelkeep.infra.jobs import JobState
 
-READER = Actor("key_reader", "bob", "usr_b", frozenset({Scope.MODELS_READ}))
+READER = Actor("key_reader", "bob", "usr_b", through(Scope.MODELS_READ, user="usr_b"))
 
 
 async def test_a_model_is_made_once(control: ControlPlane, clock: TestClock):
     model = await control.models.create(ADMIN, "iris", "flowers")
     assert (model.created_at, model.created_by, model.latest_version, model.serving_version) == (clock(), "ada", None, None)
-    assert await control.models.model("iris") == model
+    assert await control.models.model(ADMIN, "iris") == model
     with pytest.raises(errors.ModelExists):
         await control.models.create(ADMIN, "iris")
     with pytest.raises(InvalidName):
         await control.models.create(ADMIN, "Iris!")
     with pytest.raises(errors.ModelNotFound):
-        await control.models.model("rose")
+        await control.models.model(ADMIN, "rose")
 
 
 async def test_of_many_who_make_the_same_model_at_once_one_succeeds(control: ControlPlane):
@@ -40,9 +41,9 @@ async def test_models_are_listed_by_name_in_pages(control: ControlPlane):
     for name in ("c", "a", "d", "b"):
         await control.models.create(ADMIN, name)
     await control.models.archive(ADMIN, "b")
-    assert [model.name for model in await control.models.models(limit=2)] == ["a", "c"]
-    assert [model.name for model in await control.models.models(limit=2, after="c")] == ["d"]
-    assert [model.name for model in await control.models.models(limit=9, archived=True)] == ["a", "b", "c", "d"]
+    assert [model.name for model in await control.models.models(ADMIN, limit=2)] == ["a", "c"]
+    assert [model.name for model in await control.models.models(ADMIN, limit=2, after="c")] == ["d"]
+    assert [model.name for model in await control.models.models(ADMIN, limit=9, archived=True)] == ["a", "b", "c", "d"]
 
 
 async def test_whoever_may_only_read_changes_nothing(control: ControlPlane):
@@ -76,10 +77,10 @@ async def test_an_upload_is_the_next_version_and_a_job(control: ControlPlane, db
     given = upload(b"abc", description="first", labels=("a", "b"), image=image, sample=sample)
     version = await control.models.receive(ADMIN, "iris", given)
     assert (version.number, version.state, version.size, version.labels) == (1, State.RECEIVED, 3, 2)
-    assert await control.models.version("iris", 1) == version
+    assert await control.models.version(ADMIN, "iris", 1) == version
     assert (version.image, version.sample, version.description) == (image, sample, "first")
     assert await control.models.labels(version.id) == ("a", "b")
-    assert (await control.models.model("iris")).latest_version == 1
+    assert (await control.models.model(ADMIN, "iris")).latest_version == 1
     assert rings.worker == 1
     async with db.read() as tx:
         (job,) = await control.jobs.unfinished(tx, 10)
@@ -90,8 +91,8 @@ async def test_versions_are_numbered_without_gaps_however_many_arrive_at_once(co
     await control.models.create(ADMIN, "iris")
     versions = await asyncio.gather(*[control.models.receive(ADMIN, "iris", upload(bytes([n]))) for n in range(10)])
     assert sorted(version.number for version in versions) == list(range(1, 11))
-    assert [version.number for version in await control.models.versions("iris", limit=3)] == [10, 9, 8]
-    assert [version.number for version in await control.models.versions("iris", limit=3, before=3)] == [2, 1]
+    assert [version.number for version in await control.models.versions(ADMIN, "iris", limit=3)] == [10, 9, 8]
+    assert [version.number for version in await control.models.versions(ADMIN, "iris", limit=3, before=3)] == [2, 1]
 
 
 async def test_an_upload_to_no_model_or_an_archived_one_is_refused(control: ControlPlane):
@@ -118,7 +119,7 @@ async def test_a_version_is_accepted_once_with_what_was_found(control: ControlPl
     assert validating.state is State.VALIDATING
     clock.advance(minutes=1)
     await control.models.accept(version.id, FINDINGS, job.id)
-    ready = await control.models.version("iris", 1)
+    ready = await control.models.version(ADMIN, "iris", 1)
     assert (ready.state, ready.validated_at, ready.signature, ready.report) == (
         State.READY,
         clock(),
@@ -126,7 +127,7 @@ async def test_a_version_is_accepted_once_with_what_was_found(control: ControlPl
         FINDINGS.report,
     )
     await control.models.reject(version.id, reject(Reason.CORRUPT), job.id)
-    assert await control.models.version("iris", 1) == ready
+    assert await control.models.version(ADMIN, "iris", 1) == ready
     assert await control.models.begin_validation(version.id) is None
     async with db.read() as tx:
         assert await control.jobs.unfinished(tx, 10) == []
@@ -139,11 +140,11 @@ async def test_a_version_is_rejected_once_with_its_reason(control: ControlPlane)
     version = await control.models.receive(ADMIN, "iris", upload())
     rejection = reject(Reason.NOT_FITTED, "the tree has no nodes")
     await control.models.reject(version.id, rejection, "job_x")
-    rejected = await control.models.version("iris", 1)
+    rejected = await control.models.version(ADMIN, "iris", 1)
     assert (rejected.state, rejected.rejection) == (State.REJECTED, rejection)
     await control.models.accept(version.id, FINDINGS, "job_x")
-    assert await control.models.version("iris", 1) == rejected
-    assert (await control.models.model("iris")).serving_version is None
+    assert await control.models.version(ADMIN, "iris", 1) == rejected
+    assert (await control.models.model(ADMIN, "iris")).serving_version is None
 
 
 async def test_a_version_that_serves_cannot_be_archived_and_another_can(control: ControlPlane, clock: TestClock):
@@ -167,8 +168,8 @@ async def test_a_version_archived_while_it_is_validated_does_not_promote_itself(
     version = await control.models.receive(ADMIN, "iris", upload())
     await control.models.archive_version(ADMIN, "iris", 1)
     await control.models.accept(version.id, FINDINGS, "job_x")
-    assert (await control.models.version("iris", 1)).state is State.READY
-    assert (await control.models.model("iris")).serving_version is None
+    assert (await control.models.version(ADMIN, "iris", 1)).state is State.READY
+    assert (await control.models.model(ADMIN, "iris")).serving_version is None
 
 
 async def test_descriptions_change(control: ControlPlane):
@@ -178,4 +179,4 @@ async def test_descriptions_change(control: ControlPlane):
     with pytest.raises(errors.VersionNotFound):
         await control.models.describe_version(ADMIN, "iris", 2, "x")
     with pytest.raises(errors.ModelNotFound):
-        await control.models.version("rose", 1)
+        await control.models.version(ADMIN, "rose", 1)

@@ -25,7 +25,7 @@ async def set_up(control: ControlPlane, clock: TestClock) -> tuple[Actor, str]:
     assert token is not None
     _user, issued = await control.users.set_up(token, "ada")
     secret = issued.secret.reveal()
-    return await control.users.authenticate(secret), secret
+    return await control.access.authenticate(secret), secret
 
 
 async def served_key_ids(db: Database) -> set[str]:
@@ -47,14 +47,14 @@ async def test_a_key_is_good_even_when_a_full_disk_keeps_its_use_from_being_note
         await tx.execute(sa.text(f"PRAGMA max_page_count = {pages[0] + 2}"))
     noted = (await control.users.key(admin.id)).last_used_at
     clock.advance(minutes=10)
-    assert (await control.users.authenticate(secret)).id == admin.id
+    assert (await control.access.authenticate(secret)).id == admin.id
     assert (await control.users.key(admin.id)).last_used_at == noted
 
 
 async def test_the_setup_token_makes_the_first_administrator(control: ControlPlane, clock: TestClock):
     actor, secret = await set_up(control, clock)
     assert secrets.well_formed(secret, secrets.KEY)
-    assert (actor.name, actor.scopes) == ("ada", frozenset({Scope.ADMIN}))
+    assert (actor.name, actor.standing.scopes) == ("ada", frozenset({Scope.ADMIN}))
     assert actor.may(Scope.PREDICT)
     assert await control.users.ensure_setup_token(clock()) is None
 
@@ -112,7 +112,7 @@ async def test_the_set_up_is_told_in_its_transaction(control: ControlPlane, cloc
 async def test_a_key_does_what_its_scopes_say(control: ControlPlane, clock: TestClock):
     admin, _secret = await set_up(control, clock)
     issued = await control.users.issue_key(admin, "ci", frozenset({Scope.PREDICT, Scope.MODELS_READ}), 30)
-    actor = await control.users.authenticate(issued.secret.reveal(), "req_1")
+    actor = await control.access.authenticate(issued.secret.reveal(), "req_1")
     assert (actor.user, actor.request_id) == (admin.user, "req_1")
     actor.need(Scope.PREDICT)
     for scope in (Scope.MODELS_WRITE, Scope.ADMIN, Scope.METRICS_READ):
@@ -140,17 +140,17 @@ async def test_a_wrong_key_opens_nothing(control: ControlPlane, clock: TestClock
     _admin, secret = await set_up(control, clock)
     for wrong in ("", "x", secret[:-1], secret[:-1] + "!", secret.upper(), secrets.new_secret(secrets.KEY).reveal()):
         with pytest.raises(Unauthenticated):
-            await control.users.authenticate(wrong)
+            await control.access.authenticate(wrong)
 
 
 async def test_a_key_ends_when_it_expires(control: ControlPlane, clock: TestClock, db: Database):
     admin, _secret = await set_up(control, clock)
     issued = await control.users.issue_key(admin, "short", frozenset({Scope.PREDICT}), 1)
     clock.advance(days=1, seconds=-1)
-    await control.users.authenticate(issued.secret.reveal())
+    await control.access.authenticate(issued.secret.reveal())
     clock.advance(seconds=1)
     with pytest.raises(Unauthenticated):
-        await control.users.authenticate(issued.secret.reveal())
+        await control.access.authenticate(issued.secret.reveal())
     await control.deployments.publish()
     assert await served_key_ids(db) == {admin.id}
 
@@ -166,7 +166,7 @@ async def test_a_revoked_key_opens_nothing_and_serving_learns_of_it_at_once(
     assert rings.courier == rung + 1
     assert await served_key_ids(db) == {admin.id}
     with pytest.raises(Unauthenticated):
-        await control.users.authenticate(issued.secret.reveal())
+        await control.access.authenticate(issued.secret.reveal())
     await control.users.revoke_key(admin, issued.key.id)
     assert rings.courier == rung + 1
     assert [key.id for key in await control.users.keys(limit=10)] == [admin.id]
@@ -184,7 +184,7 @@ async def test_the_last_key_that_may_administer_stays(control: ControlPlane, clo
 async def test_of_two_administrators_who_revoke_each_other_at_once_one_stays(control: ControlPlane, clock: TestClock):
     first, _secret = await set_up(control, clock)
     issued = await control.users.issue_key(first, "second", frozenset({Scope.ADMIN}), None)
-    second = await control.users.authenticate(issued.secret.reveal())
+    second = await control.access.authenticate(issued.secret.reveal())
     results = await asyncio.gather(
         control.users.revoke_key(first, second.id), control.users.revoke_key(second, first.id), return_exceptions=True
     )
@@ -202,10 +202,10 @@ async def test_the_use_of_a_key_is_noted_now_and_then(control: ControlPlane, clo
     admin, secret = await set_up(control, clock)
     first = (await control.users.key(admin.id)).last_used_at
     clock.advance(minutes=1)
-    await control.users.authenticate(secret)
+    await control.access.authenticate(secret)
     assert (await control.users.key(admin.id)).last_used_at == first
     clock.advance(minutes=5)
-    await control.users.authenticate(secret)
+    await control.access.authenticate(secret)
     assert (await control.users.key(admin.id)).last_used_at == clock()
 
 

@@ -39,7 +39,7 @@ async def prepare():
     await migrate(db)
     token = await control.users.ensure_setup_token(utc_now())
     user, issued = await control.users.set_up(token, "ada")
-    await control.users.authenticate(issued.secret.reveal())  # whose use is noted now, and not in the middle
+    await control.access.authenticate(issued.secret.reveal())  # whose use is noted now, and not in the middle
     await control.models.create(ADMIN, "iris")
     await ready_version(control, "iris")
     await ready_version(control, "iris", b"two")

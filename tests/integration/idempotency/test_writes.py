@@ -161,7 +161,7 @@ async def test_an_upload_is_known_by_what_was_received(client: httpx.AsyncClient
     ):
         refused = await ask(client, ("POST", f"{IRIS}/versions", other))
         assert (refused.status_code, refused.json()["code"]) == (409, "idempotency_key_reused")
-    assert (await control.models.model("iris")).latest_version == 4
+    assert (await control.models.model(ADMIN, "iris")).latest_version == 4
 
 
 async def test_what_was_refused_did_nothing_and_its_key_may_be_used_again(client: httpx.AsyncClient, db: Database):
@@ -288,7 +288,7 @@ async def test_uploads_at_once_with_one_key_are_one_version(
         *[until_answered(lambda client=processes[n % 3]: ask(client, WRITES["uploadVersion"])) for n in range(6)]
     )
     assert {(answer.status_code, answer.json()["number"]) for answer in answers} == {(202, 4)}
-    assert (await control.models.model("iris")).latest_version == 4
+    assert (await control.models.model(ADMIN, "iris")).latest_version == 4
 
 
 @pytest.mark.parametrize("db", ["postgresql"], indirect=True)
@@ -296,7 +296,7 @@ async def test_a_request_that_is_still_under_way_is_not_waited_for(
     client: httpx.AsyncClient, db: Database, control: ControlPlane, admin_key: str
 ):
     """Writers of SQLite wait for each other in any case, and the second finds the answer."""
-    caller = (await control.users.authenticate(admin_key)).id
+    caller = (await control.access.authenticate(admin_key)).id
     async with db.begin() as tx:  # as one that has begun, and does not end
         await tx.execute(sa.select(sa.func.pg_try_advisory_xact_lock(Write(caller, "k-1", b"").lock)))
         refused = await ask(client, WRITES["issueKey"])

@@ -25,6 +25,7 @@ from modelkeep.contracts.rejections import Reason, reject
 from modelkeep.contracts.report import CompiledArtifact, Report
 from modelkeep.contracts.snapshot import Limits
 from modelkeep.contracts.storage import Blob, BlobStore, NotingStore, Stored
+from modelkeep.control.access.rules import DEFAULT_WORKSPACE
 from modelkeep.control.models.rules import Sample, State, Version
 from modelkeep.infra.blob_claims import ClaimedStore, Claims, OthersTurn
 from modelkeep.infra.db import Database, DatabaseUnavailable, Transaction
@@ -145,7 +146,7 @@ class Keeper:
         return {one.digest async for one in self.blobs.stored()}
 
     async def _has(self, model: str) -> bool:
-        return model in {one.name for one in await self.control.models.models(limit=100)}
+        return model in {one.name for one in await self.control.models.models(ADMIN, limit=100)}
 
 
 @pytest.fixture
@@ -395,8 +396,8 @@ async def test_no_row_names_what_was_removed_since_it_was_stored_whatever_the_cl
     keeper.clock.advance(days=8)  # the clock jumps while the upload is still coming
     assert len((await keeper.collector.collect()).unused) == 1
     with pytest.raises(BeingRemoved):
-        await keeper.control.models.receive(ADMIN, "m", model, create=True)
-    assert await keeper.control.models.models(limit=1) == []
+        await keeper.control.models.receive(ADMIN, "m", model, create_in=DEFAULT_WORKSPACE)
+    assert await keeper.control.models.models(ADMIN, limit=1) == []
     version = await keeper.receive(b"model")
     made = {"compiled": await keeper.put(b"a faster form"), "golden": await keeper.put(b"golden")}
     for kind, blob in made.items():
@@ -406,7 +407,7 @@ async def test_no_row_names_what_was_removed_since_it_was_stored_whatever_the_cl
         with pytest.raises(BeingRemoved):
             await keeper.accept(version, **{kind: blob})
         await keeper.put(b"a faster form")
-    assert (await keeper.control.models.version("m", 1)).state is State.VALIDATING
+    assert (await keeper.control.models.version(ADMIN, "m", 1)).state is State.VALIDATING
     await keeper.put(b"golden")
     await keeper.accept(version, **made)
     assert await keeper.lying() == {version.digest, *(blob.digest for blob in made.values())}
@@ -418,7 +419,7 @@ async def test_no_row_names_what_is_being_removed(keeper: Keeper):
     async with keeper.db.begin() as tx:
         await keeper.claims.condemn(tx, [model.blob.digest], keeper.clock() - timedelta(days=DAYS))
     with pytest.raises(BeingRemoved):
-        await keeper.control.models.receive(ADMIN, "m", model, create=True)
+        await keeper.control.models.receive(ADMIN, "m", model, create_in=DEFAULT_WORKSPACE)
 
 
 async def test_who_finds_a_file_gone_leaves_no_claim_that_another_could_take_for_its_own(
@@ -436,7 +437,7 @@ async def test_who_finds_a_file_gone_leaves_no_claim_that_another_could_take_for
     with pytest.raises(BeingRemoved):
         await keeper.put(b"model")
     with pytest.raises(BeingRemoved):
-        await keeper.control.models.receive(ADMIN, "m", model, create=True)
+        await keeper.control.models.receive(ADMIN, "m", model, create_in=DEFAULT_WORKSPACE)
 
 
 async def test_a_claim_that_is_given_up_is_ones_own(keeper: Keeper):
@@ -458,7 +459,7 @@ async def test_texts_that_look_like_a_removed_file_are_none_of_a_versions_files(
     about = {"description": f"instead of {gone.digest}", "filename": f"{gone.digest}.onnx"}
     version = await keeper.receive(b"model", **about)
     await keeper.accept(version)
-    assert (await keeper.control.models.version("m", 1)).state is State.READY
+    assert (await keeper.control.models.version(ADMIN, "m", 1)).state is State.READY
 
 
 async def test_a_file_of_which_nobody_knows_holds_nothing_else_up(keeper: Keeper, monkeypatch: pytest.MonkeyPatch):
@@ -493,7 +494,7 @@ async def test_a_row_that_comes_while_the_unused_are_condemned_keeps_its_files(k
     condemn = keeper.claims.condemn
 
     async def late(tx: Transaction, digests: Collection[str], before: datetime) -> list[str]:
-        await slow.control.models.receive(ADMIN, "m", model, create=True)
+        await slow.control.models.receive(ADMIN, "m", model, create_in=DEFAULT_WORKSPACE)
         return await condemn(tx, digests, before)
 
     monkeypatch.setattr(keeper.claims, "condemn", late)

@@ -103,7 +103,7 @@ async def test_the_newest_heartbeat_of_each_server_is_kept(db: Database, live: C
         assert bell.ring(b"not a heartbeat")
         async with asyncio.timeout(5):
             while True:
-                _deployment, serving = await live.deployments.deployment("iris")
+                _deployment, serving = await live.deployments.deployment(ADMIN, "iris")
                 if len(serving) == 2:
                     break
                 await asyncio.sleep(0.02)

@@ -250,7 +250,7 @@ async def test_where_a_sample_is_kept_rows_of_ones_own_are_answered_out_of_sight
     waiting = await place.control.replays.ask(ADMIN, "forest", 1, Asked(rows=True), "[[1, 2]]")
     await place.control.deployments.configure(ADMIN, "forest", {"recording": {"sample": 0.0}})
     await place.worker().run(await place.job())
-    (own,) = (await place.control.replays.replay(waiting.id)).details.differing
+    (own,) = (await place.control.replays.replay(ADMIN, waiting.id)).details.differing
     assert (own.hidden, own.original.outputs) == (("input",), {})
     with pytest.raises(RowsNotKept):
         await place.control.replays.ask(ADMIN, "forest", 1, Asked(rows=True), "[[1, 2]]")
@@ -438,12 +438,12 @@ async def test_a_replay_is_done_again_from_its_start_and_ends_once(place: Place)
     assert await place.control.replays.begin(waiting.id) is not None  # and its worker died
     await place.control.replays.note_progress(waiting.id, 77)
     await place.worker().run(job)
-    first = await place.control.replays.replay(waiting.id)
+    first = await place.control.replays.replay(ADMIN, waiting.id)
     assert (first.state, first.progress) == (State.DONE, 1)
     place.clock.advance(seconds=9)
     await place.worker().run(job)
     await place.worker().give_up(job)
-    assert await place.control.replays.replay(waiting.id) == first
+    assert await place.control.replays.replay(ADMIN, waiting.id) == first
     async with place.db.read() as tx:
         (ended,) = await tx.all(sa.select(jobs).where(jobs.c.id == job.id))
     assert ended.state == JobState.DONE
@@ -454,7 +454,7 @@ async def test_a_replay_that_never_ends_is_given_up_with_words(place: Place):
     waiting = await place.control.replays.ask(ADMIN, "forest", 1, Asked(rows=True), "[[1, 2]]")
     job = await place.job()
     await place.worker().give_up(job)
-    replay = await place.control.replays.replay(waiting.id)
+    replay = await place.control.replays.replay(ADMIN, waiting.id)
     assert (replay.state, replay.failure.code) == (State.FAILED, "replay_failed")
     async with place.db.read() as tx:
         (ended,) = await tx.all(sa.select(jobs).where(jobs.c.id == job.id))
@@ -471,11 +471,11 @@ async def test_a_replay_goes_with_the_first_prediction_that_it_shows(place: Plac
     replay = done(await place.replay(version, LAST))
     assert replay.expires_at == datetime(2026, 1, 7, tzinfo=UTC)
     place.clock.now = replay.expires_at - timedelta(seconds=1)
-    assert await place.control.replays.replay(replay.id) == replay
+    assert await place.control.replays.replay(ADMIN, replay.id) == replay
     place.clock.advance(seconds=1)
     with pytest.raises(ReplayNotFound):
-        await place.control.replays.replay(replay.id)
-    assert await place.control.replays.replays("forest", 1, limit=9) == []
+        await place.control.replays.replay(ADMIN, replay.id)
+    assert await place.control.replays.replays(ADMIN, "forest", 1, limit=9) == []
     await place.control.replays.ask(ADMIN, "forest", 1, LAST)
     async with place.db.read() as tx:
         assert replay.id not in {row.id for row in await tx.all(sa.select(replays.c.id))}
@@ -510,11 +510,11 @@ async def test_what_leaves_the_history_over_its_cap_is_shown_by_no_replay_any_mo
     await tidied(courier)
     assert (await place.predictions.lost())["over_cap"] == 12 + 3
     assert forgotten == [0, 3]
-    left = await place.control.replays.replay(whole.id)
+    left = await place.control.replays.replay(ADMIN, whole.id)
     assert {row.prediction for row in left.details.differing} == {one.id for one in days[1]}
     assert left.details.forgotten == 3
     assert left.summary == whole.summary
-    assert await place.control.replays.replay(mine.id) == mine
+    assert await place.control.replays.replay(ADMIN, mine.id) == mine
     async with place.db.read() as tx:
         kept = str(await tx.all(sa.select(sa.type_coerce(replays.c.details, sa.Text))))
     assert not any(one.id in kept for one in days[0])
@@ -554,7 +554,7 @@ async def test_what_a_model_said_over_a_prediction_goes_with_it(place: Place):
     assert await place.control.replays.forget_shown(place.predictions.missing) == 0
     await place.predictions.retire(keep_days=30, kept={}, max_bytes=0)
     assert await place.control.replays.forget_shown(place.predictions.missing) == 1
-    after = await place.control.replays.replay(replay.id)
+    after = await place.control.replays.replay(ADMIN, replay.id)
     assert (after.failure.code, after.failure.prediction) == (replay.failure.code, "")
     assert "has left the history" in after.failure.message
     assert await place.control.replays.forget_shown(place.predictions.missing) == 0

@@ -173,14 +173,14 @@ async def test_what_kept_a_validation_from_beginning_is_told_when_it_is_given_up
     with pytest.raises(Unavailable):
         await validation.run(job)
     await validation.give_up(job)
-    rejection = (await live.models.version("iris", 1)).rejection
+    rejection = (await live.models.version(ADMIN, "iris", 1)).rejection
     assert rejection.detail.endswith("The last time: It waited for memory: 80 MiB are needed.")
 
 
 async def decided(live: ControlPlane, number: int, within_s: float = 15) -> Version:
     async with asyncio.timeout(within_s):
         while True:
-            version = await live.models.version("iris", number)
+            version = await live.models.version(ADMIN, "iris", number)
             if version.state.final:
                 return version
             await asyncio.sleep(0.02)
@@ -205,7 +205,7 @@ async def test_a_version_becomes_ready_with_what_the_inspector_found(
     async with working(db, live, {"validate_version": validation}, tmp_path):
         version = await decided(live, 1)
     assert (version.state, version.signature, version.image, version.scores) == (State.READY, FOUND.signature, FOUND.image, "y")
-    assert (await live.deployments.deployment("iris"))[0].version == 1
+    assert (await live.deployments.deployment(ADMIN, "iris"))[0].version == 1
     (asked,) = inspector.asked
     assert (asked.sample, asked.sample_filename, asked.labels) == (b"a,b\n", "rows.csv", ("x", "y"))
     assert (asked.spec.digest, asked.spec.image, asked.spec.limits.memory_mb) == (given.blob.digest, image, 7)
@@ -387,10 +387,10 @@ async def test_a_killed_workers_job_goes_on_when_it_starts_again(db: Database, l
     with worker_process(db, tmp_path, "w", "hang") as first:
         await logged(tmp_path, f"w hang {version.id}")
         first.kill()
-    assert (await live.models.version("iris", 1)).state is State.VALIDATING
+    assert (await live.models.version(ADMIN, "iris", 1)).state is State.VALIDATING
     with worker_process(db, tmp_path, "w", "accept"):
         assert (await decided(live, 1, 20)).state is State.READY
-    (deployment, _serving) = await live.deployments.deployment("iris")
+    (deployment, _serving) = await live.deployments.deployment(ADMIN, "iris")
     assert (deployment.version, deployment.revision) == (1, 1)
 
 

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from fixtures.standings import through
 from modelkeep.contracts.snapshot import DeploymentSettings, Scope, ServedDeployment, ServedKey, decode_snapshot
 
 
@@ -15,7 +16,7 @@ def test_a_snapshot_without_settings_or_rates_is_read_with_their_defaults() -> N
     }
     snapshot = decode_snapshot(msgspec.msgpack.encode(old))
     assert snapshot.deployments == (ServedDeployment("iris", "ver_1", 1, DeploymentSettings()),)
-    assert snapshot.keys == (ServedKey("key_1", b"d", "one", frozenset({Scope.PREDICT}), None, None, 0),)
+    assert snapshot.keys == (ServedKey("key_1", b"d", "one", through(Scope.PREDICT), None, None, 0),)
 
 
 def test_settings_that_are_not_given_are_the_defaults_at_every_depth() -> None:

@@ -20,6 +20,7 @@ from uvicorn.server import ServerState
 from fixtures.described import async_check
 from fixtures.large import Watched
 from fixtures.planes import Plane
+from fixtures.standings import through
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.prediction import PredictionRecord
 from modelkeep.contracts.runner import ModelFacts
@@ -138,12 +139,12 @@ class House:
         self.gates: dict[str, asyncio.Event] = {}
         self.keys.heard(time.time())
         self._served_keys = tuple(
-            ServedKey(name, hashlib.sha256(name.encode()).digest(), name, scopes)
-            for name, scopes in {
-                "all": frozenset({Scope.ADMIN}),
-                "predict": frozenset({Scope.PREDICT}),
-                "read": frozenset({Scope.MODELS_READ}),
-                "metrics": frozenset({Scope.METRICS_READ}),
+            ServedKey(name, hashlib.sha256(name.encode()).digest(), name, standing)
+            for name, standing in {
+                "all": through(Scope.ADMIN),
+                "predict": through(Scope.PREDICT),
+                "read": through(Scope.MODELS_READ),
+                "metrics": through(Scope.METRICS_READ),
             }.items()
         )
         self.keys.replace(self._served_keys)

@@ -10,6 +10,7 @@ import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 from uvicorn.server import ServerState
 
+from fixtures.standings import through
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
 from modelkeep.contracts.snapshot import DeploymentSettings, Rate, ServedKey
@@ -194,7 +195,7 @@ async def test_a_deployment_takes_as_many_at_once_as_it_is_set_to(house, client)
 def limited(house, **limits: object) -> None:
     """Put a bound on the key that all tests use."""
     digest = next(key.digest for key in house._served_keys if key.id == "all")
-    house.keys.replace((ServedKey("all", digest, "all", frozenset({Scope.ADMIN}), **limits),))  # type: ignore[arg-type]
+    house.keys.replace((ServedKey("all", digest, "all", through(Scope.ADMIN), **limits),))  # type: ignore[arg-type]
 
 
 async def test_a_key_over_its_rate_is_told_when_to_come_back(house, client) -> None:

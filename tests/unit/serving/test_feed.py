@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from fixtures.calling import Counted, no_recorder
+from fixtures.standings import through
 from modelkeep.contracts.prediction import Heartbeat
 from modelkeep.contracts.snapshot import News, Scope, ServedDeployment, ServedKey, ServedVersion, Snapshot, encode_snapshot
 from modelkeep.infra.bell import Bell, Listener
@@ -73,7 +74,7 @@ async def running(server: Server) -> AsyncIterator[Callable[[], "asyncio.Future[
 
 
 def snapshot(number: int, *deployments: ServedDeployment, versions: tuple[ServedVersion, ...] = ()) -> Snapshot:
-    keys = (ServedKey("key_1", hashlib.sha256(b"mk_one").digest(), "ci", frozenset({Scope.PREDICT})),)
+    keys = (ServedKey("key_1", hashlib.sha256(b"mk_one").digest(), "ci", through(Scope.PREDICT)),)
     return Snapshot(number, time.time(), deployments, versions, keys)
 
 

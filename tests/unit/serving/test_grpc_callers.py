@@ -21,6 +21,7 @@ from fixtures.rpcs import (
     eventually,
     silent,
 )
+from fixtures.standings import through
 from modelkeep.contracts.snapshot import Rate, ServedKey
 from modelkeep.serving.grpc.places import MOST_AT_ONCE, Places, TooManyRpcs, host_of
 from modelkeep.serving.messages import Request
@@ -110,7 +111,7 @@ def test_all_callers_with_keys_leave_places_for_those_without() -> None:
     places, most = Places(), 0
     with contextlib.ExitStack() as held, contextlib.suppress(TooManyRpcs):
         for number in range(MOST_AT_ONCE):
-            held.enter_context(places.take(ServedKey(str(number), b"", "", frozenset()), lambda: "ipv4:1.1.1.1:1"))
+            held.enter_context(places.take(ServedKey(str(number), b"", "", through()), lambda: "ipv4:1.1.1.1:1"))
             most += 1
     with contextlib.ExitStack() as held, contextlib.suppress(TooManyRpcs):
         for number in range(MOST_AT_ONCE):

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fixtures.standings import through
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import Forbidden, ModelkeepError, Unauthenticated
 from modelkeep.contracts.snapshot import ServedKey
@@ -23,7 +24,7 @@ class Clock:
 
 
 def served(secret: bytes, *scopes: Scope, expires_at: float | None = None) -> ServedKey:
-    return ServedKey("key_1", hashlib.sha256(secret).digest(), "ci", frozenset(scopes), expires_at)
+    return ServedKey("key_1", hashlib.sha256(secret).digest(), "ci", through(*scopes), expires_at)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fixtures.standings import through
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import Kind, Limited
 from modelkeep.contracts.snapshot import Rate, ServedKey
@@ -27,7 +28,7 @@ class Clock:
 
 
 def key(rate: Rate | None = None, concurrency: int = 0, name: str = "k") -> ServedKey:
-    return ServedKey(name, name.encode(), name, frozenset({Scope.PREDICT}), rate=rate, concurrency=concurrency)
+    return ServedKey(name, name.encode(), name, through(Scope.PREDICT), rate=rate, concurrency=concurrency)
 
 
 def asked(limits: Limits, who: ServedKey) -> float:

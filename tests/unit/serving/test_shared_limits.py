@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.standings import through
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import Limited
 from modelkeep.contracts.snapshot import DeploymentSettings, Rate, ServedKey
@@ -41,7 +42,7 @@ def both(files: list[Quotas]) -> list[Limits]:
 
 
 def key(rate: Rate | None = None, concurrency: int = 0) -> ServedKey:
-    return ServedKey("key_1", b"", "all", frozenset({Scope.ADMIN}), rate=rate, concurrency=concurrency)
+    return ServedKey("key_1", b"", "all", through(Scope.ADMIN), rate=rate, concurrency=concurrency)
 
 
 def test_two_servers_let_a_key_through_as_often_as_one_would(both: list[Limits]) -> None:
@@ -122,6 +123,6 @@ async def test_a_key_that_is_refused_gives_the_deployments_place_back(house, fil
     house.settings["m"] = DeploymentSettings(concurrency=2)
     await house.serve("m")
     known = next(one for one in house._served_keys if one.id == "all")
-    house.keys.replace((ServedKey("all", known.digest, "all", known.scopes, rate=Rate(1, 1)),))
+    house.keys.replace((ServedKey("all", known.digest, "all", known.standing, rate=Rate(1, 1)),))
     assert [(await house.client.post(PREDICT, json=ROWS)).status_code for _ in range(4)] == [200, 429, 429, 429]
     assert sum(files[0]._counts) == 0

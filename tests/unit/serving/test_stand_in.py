@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fixtures.standings import through
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import Forbidden, Unauthenticated
 from modelkeep.contracts.snapshot import ServedKey
@@ -35,7 +36,7 @@ def clock() -> Clock:
 def keys(clock: Clock) -> Keys:
     keys = Keys(max_staleness_s=60, clock=clock)
     keys.heard(clock.now)
-    keys.replace([ServedKey("key_1", DIGEST, "vertex", frozenset({Scope.PREDICT}), 2000.0)])
+    keys.replace([ServedKey("key_1", DIGEST, "vertex", through(Scope.PREDICT), 2000.0)])
     return keys
 
 
