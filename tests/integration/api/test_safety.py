@@ -6,8 +6,9 @@ import pytest
 from fixtures.control import ADMIN
 from fixtures.control_api import key_with
 from modelkeep.app.control_plane import ControlPlane, control_plane
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.confinement import Level
-from modelkeep.contracts.snapshot import Limits, Scope, decode_snapshot
+from modelkeep.contracts.snapshot import Limits, decode_snapshot
 from modelkeep.infra.broadcast import latest
 from modelkeep.infra.db import Database
 

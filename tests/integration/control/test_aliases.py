@@ -9,9 +9,10 @@ import sqlalchemy as sa
 from fixtures.control import ADMIN, Rings, TestClock, ready_version, upload
 from fixtures.standings import through
 from modelkeep.app.control_plane import ControlPlane
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Forbidden, InvalidName
-from modelkeep.contracts.snapshot import Scope, Snapshot, decode_snapshot
+from modelkeep.contracts.snapshot import Snapshot, decode_snapshot
 from modelkeep.control.deployments.service import SNAPSHOT
 from modelkeep.control.models import errors
 from modelkeep.infra import broadcast

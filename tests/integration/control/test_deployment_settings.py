@@ -8,9 +8,10 @@ import sqlalchemy as sa
 from fixtures.control import ADMIN, Rings, TestClock, ready_version
 from fixtures.standings import through
 from modelkeep.app.control_plane import ControlPlane, control_plane
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Forbidden, Invalid
-from modelkeep.contracts.snapshot import DeploymentSettings, Limits, Rate, Scope, Snapshot, decode_snapshot
+from modelkeep.contracts.snapshot import DeploymentSettings, Limits, Rate, Snapshot, decode_snapshot
 from modelkeep.control.deployments.errors import DeploymentNotFound, DeploymentStale, InvalidSettings
 from modelkeep.control.deployments.service import SNAPSHOT
 from modelkeep.control.users.rules import Key

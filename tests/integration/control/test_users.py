@@ -9,9 +9,10 @@ import sqlalchemy as sa
 
 from fixtures.control import ADMIN, Rings, TestClock
 from modelkeep.app.control_plane import ControlPlane, control_plane
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Forbidden, Invalid, InvalidName, Unauthenticated
-from modelkeep.contracts.snapshot import Limits, Scope, decode_snapshot
+from modelkeep.contracts.snapshot import Limits, decode_snapshot
 from modelkeep.control.deployments.service import SNAPSHOT
 from modelkeep.control.users.errors import AlreadySetUp, KeyNotFound, LastAdminKey, SetupTokenInvalid
 from modelkeep.control.users.events import SetUpDone

@@ -3,7 +3,8 @@
 import msgspec
 
 from fixtures.standings import through
-from modelkeep.contracts.snapshot import DeploymentSettings, Scope, ServedDeployment, ServedKey, decode_snapshot
+from modelkeep.contracts.access import Scope
+from modelkeep.contracts.snapshot import DeploymentSettings, ServedDeployment, ServedKey, decode_snapshot
 
 
 def test_a_snapshot_without_settings_or_rates_is_read_with_their_defaults() -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from fixtures.calling import Counted, no_recorder
 from fixtures.standings import through
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.prediction import Heartbeat
-from modelkeep.contracts.snapshot import News, Scope, ServedDeployment, ServedKey, ServedVersion, Snapshot, encode_snapshot
+from modelkeep.contracts.snapshot import News, ServedDeployment, ServedKey, ServedVersion, Snapshot, encode_snapshot
 from modelkeep.infra.bell import Bell, Listener
 from modelkeep.serving.feed import Feed
 from modelkeep.serving.keys import Keys
