@@ -19,4 +19,5 @@ pytest_plugins = [
     "fixtures.logs",
     "fixtures.object_store",
     "fixtures.stores",
+    "fixtures.tenants",
 ]

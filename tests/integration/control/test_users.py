@@ -170,7 +170,7 @@ async def test_a_revoked_key_opens_nothing_and_serving_learns_of_it_at_once(
         await control.access.authenticate(issued.secret.reveal())
     await control.users.revoke_key(admin, issued.key.id)
     assert rings.courier == rung + 1
-    assert [key.id for key in await control.users.keys(limit=10)] == [admin.id]
+    assert [key.id for key in await control.users.keys(ADMIN, limit=10)] == [admin.id]
 
 
 async def test_the_last_key_that_may_administer_stays(control: ControlPlane, clock: TestClock):
@@ -216,8 +216,8 @@ async def test_keys_are_listed_newest_first_in_pages(control: ControlPlane, cloc
         (await control.users.issue_key(admin, f"k{number}", frozenset({Scope.PREDICT}), None)).key.id for number in range(4)
     ]
     newest = sorted([admin.id, *made], reverse=True)
-    first = [key.id for key in await control.users.keys(limit=3)]
-    rest = [key.id for key in await control.users.keys(limit=3, before=first[-1])]
+    first = [key.id for key in await control.users.keys(ADMIN, limit=3)]
+    rest = [key.id for key in await control.users.keys(ADMIN, limit=3, before=first[-1])]
     assert first + rest == newest
 
 

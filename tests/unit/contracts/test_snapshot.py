@@ -2,8 +2,7 @@
 
 import msgspec
 
-from fixtures.standings import through
-from modelkeep.contracts.access import Scope
+from modelkeep.contracts.access import Scope, Standing, decide
 from modelkeep.contracts.snapshot import DeploymentSettings, ServedDeployment, ServedKey, decode_snapshot
 
 
@@ -17,7 +16,8 @@ def test_a_snapshot_without_settings_or_rates_is_read_with_their_defaults() -> N
     }
     snapshot = decode_snapshot(msgspec.msgpack.encode(old))
     assert snapshot.deployments == (ServedDeployment("iris", "ver_1", 1, DeploymentSettings()),)
-    assert snapshot.keys == (ServedKey("key_1", b"d", "one", through(Scope.PREDICT), None, None, 0),)
+    assert snapshot.keys == (ServedKey("key_1", b"d", "one", Standing(""), None, None, 0),)
+    assert not decide(snapshot.keys[0].standing, Scope.PREDICT, snapshot.deployments[0].place).allowed
 
 
 def test_settings_that_are_not_given_are_the_defaults_at_every_depth() -> None:

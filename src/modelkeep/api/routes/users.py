@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response, status
 
-from modelkeep.api.auth import Admin, AnyKey
+from modelkeep.api.auth import AnyKey
 from modelkeep.api.description import raises
 from modelkeep.api.paging import Cursor, InvalidCursor, Limit, read_cursor, split
 from modelkeep.api.schemas.users import (
@@ -20,6 +20,7 @@ from modelkeep.api.schemas.users import (
 from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind
 from modelkeep.contracts.errors import InvalidName
+from modelkeep.control.models.errors import ModelNotFound
 from modelkeep.control.users.errors import AlreadySetUp, KeyNotFound, LastAdminKey, SetupTokenInvalid
 from modelkeep.control.users.service import IssuedKey
 
@@ -43,20 +44,27 @@ async def get_me(actor: AnyKey, behind: Behind) -> MeAnswer:
 
 
 @router.post("/keys", status_code=status.HTTP_201_CREATED)
-async def issue_key(body: NewKey, actor: Admin, behind: Behind) -> IssuedKeyAnswer:
-    """Make a key; its secret is in this answer and nowhere else."""
+@raises(ModelNotFound)
+async def issue_key(body: NewKey, actor: AnyKey, behind: Behind) -> IssuedKeyAnswer:
+    """Make a key of your own; its secret is in this answer and nowhere else. It never lets anyone do more than you may."""
+    models = None if body.models is None else [await behind.models.place(actor, name) for name in body.models]
     issued = await behind.users.issue_key(
-        actor, body.name, frozenset(body.scopes), body.expires_in_days, rate=body.rate, burst=body.burst
+        actor,
+        body.name,
+        frozenset(body.scopes),
+        body.expires_in_days,
+        rate=body.rate,
+        burst=body.burst,
+        models=None if models is None else tuple(place.model for place in models),
     )
     return _with_secret(issued)
 
 
 @router.get("/keys")
 @raises(InvalidCursor)
-async def list_keys(actor: Admin, behind: Behind, limit: Limit = 50, cursor: Cursor = None) -> Page[KeyAnswer]:
-    """List keys, newest first."""
-    del actor
-    found = await behind.users.keys(limit=limit + 1, before=read_cursor(cursor))
+async def list_keys(actor: AnyKey, behind: Behind, limit: Limit = 50, cursor: Cursor = None) -> Page[KeyAnswer]:
+    """List your keys, newest first; administrators see everybody's."""
+    found = await behind.users.keys(actor, limit=limit + 1, before=read_cursor(cursor))
     page, next_cursor = split(found, limit, lambda key: key.id)
     return Page(items=[KeyAnswer.model_validate(key) for key in page], next_cursor=next_cursor)
 
@@ -64,9 +72,9 @@ async def list_keys(actor: Admin, behind: Behind, limit: Limit = 50, cursor: Cur
 @router.delete("/keys/{key_id}", status_code=status.HTTP_204_NO_CONTENT)
 @raises(KeyNotFound, LastAdminKey)
 async def revoke_key(
-    key_id: Annotated[str, Path(max_length=100, description="The key's id.")], actor: Admin, behind: Behind
+    key_id: Annotated[str, Path(max_length=100, description="The key's id.")], actor: AnyKey, behind: Behind
 ) -> Response:
-    """Revoke a key: it opens nothing from now on."""
+    """Revoke a key of yours, or as an administrator anybody's: it opens nothing from now on."""
     await behind.users.revoke_key(actor, key_id)
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 

@@ -22,6 +22,10 @@ class NewKey(Ask):
     name: Annotated[str, Field(min_length=1, max_length=100)]
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=20)]
     expires_in_days: Annotated[int, Field(strict=True, ge=1, le=36500)] | None = None
+    models: Annotated[
+        list[Annotated[str, Field(max_length=100)]] | None,
+        Field(max_length=1000, description="The names of the models that it is good for; all that you may use, else."),
+    ] = None
     rate: Annotated[str, Field(max_length=50, description="Requests a minute, as `100/min`, or `unlimited`.")] = "unlimited"
     burst: Annotated[
         int | None,
@@ -47,6 +51,8 @@ class KeyAnswer(Answer):
     last_used_at: datetime | None
     rate: str
     burst: int | None
+    user_id: str
+    models: list[str] | None
 
 
 class IssuedKeyAnswer(KeyAnswer):

@@ -113,7 +113,7 @@ class Users:
         `rate` is `100/min` or `unlimited`; `burst` the most requests at once, a sixth of a minute's without it. `models` are
         the ids of those that it is good for, None for all.
         """
-        actor.need(Scope.ADMIN)
+        actor.carry(Scope.ADMIN)  # or a key could make one that may more than itself
         if not scopes:
             raise Invalid("A key needs at least one scope.")
         if not name.strip() or len(name) > _LONGEST_NAME:
@@ -135,10 +135,11 @@ class Users:
         async with self._db.begin() as tx:
             return await self._issue(tx, actor, key)
 
-    async def keys(self, *, limit: int, before: str | None = None) -> list[Key]:
-        """List the keys that are not revoked, newest first."""
+    async def keys(self, actor: Actor, *, limit: int, before: str | None = None) -> list[Key]:
+        """List the keys that are not revoked, newest first: one's own, and for administrators all."""
+        of = None if actor.may(Scope.ADMIN) else actor.user
         async with self._db.read() as tx:
-            return await store.page_of_keys(tx, limit=limit, before=before)
+            return await store.page_of_keys(tx, limit=limit, before=before, of=of)
 
     async def key(self, key_id: str) -> Key:
         """Return one key."""
@@ -149,14 +150,14 @@ class Users:
         return key
 
     async def revoke_key(self, actor: Actor, key_id: str) -> None:
-        """Revoke a key; revoking it twice is no fault."""
-        actor.need(Scope.ADMIN)
+        """Revoke one's own key, or as an administrator anybody's; revoking it twice is no fault."""
         now = self._clock()
         async with self._db.begin() as tx:
             good = await store.good_keys(tx, now, for_update=True)
             key = await store.key(tx, key_id)
-            if key is None:
+            if key is None or not (key.user_id == actor.user or actor.may(Scope.ADMIN)):
                 raise KeyNotFound
+            actor.carry(Scope.ADMIN)
             if key.revoked_at is not None:
                 return
             if is_last_admin(key, [other for other in good if other.id != key_id], now):

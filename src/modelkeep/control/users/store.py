@@ -43,11 +43,13 @@ async def note_use(tx: Transaction, key_id: str, now: datetime) -> None:
     await tx.execute(sa.update(api_keys).where(api_keys.c.id == key_id).values(last_used_at=now))
 
 
-async def page_of_keys(tx: Transaction, *, limit: int, before: str | None) -> list[Key]:
-    """Return keys that are not revoked, newest first, older than the key `before`."""
+async def page_of_keys(tx: Transaction, *, limit: int, before: str | None, of: str | None) -> list[Key]:
+    """Return keys that are not revoked, newest first, older than the key `before`; those `of` one user, None for all."""
     newest = sa.select(api_keys).where(api_keys.c.revoked_at.is_(None)).order_by(api_keys.c.id.desc()).limit(limit)
     if before is not None:
         newest = newest.where(api_keys.c.id < before)
+    if of is not None:
+        newest = newest.where(api_keys.c.user_id == of)
     return [_key(row) for row in await tx.all(newest)]
 
 
