@@ -1,0 +1,148 @@
+"""Every route, asked by every role in two tenants: allowed is what the table of routes and the one decision say, and no more."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from fixtures.access import on_the_installation, table
+from fixtures.control import ADMIN
+from fixtures.tenants import Tenants
+from modelkeep.contracts.access import INSTALLATION, Place, Role, Scope, decide, sees
+from modelkeep.contracts.actor import Actor
+
+_BODIES: dict[tuple[str, str], Any] = {
+    ("POST", "/api/v1/keys"): {"name": "k", "scopes": ["predict"]},
+    ("POST", "/api/v1/workspaces"): {"name": "fresh"},
+    ("POST", "/api/v1/groups"): {"name": "fresh"},
+    ("POST", "/api/v1/models"): {"name": "fresh", "workspace": "red"},
+    ("PATCH", "/api/v1/models/{name}"): {"description": "d"},
+    ("POST", "/api/v1/models/{name}/move"): {},
+    ("POST", "/api/v1/models/{name}/versions/check"): {"filename": "m.onnx", "size": 1},
+    ("PATCH", "/api/v1/models/{name}/versions/{number}"): {"description": "d"},
+    ("PUT", "/api/v1/models/{name}/aliases/{alias}"): {"version": 1},
+    ("PATCH", "/api/v1/deployments/{name}"): {"settings": {"concurrency": 2}},
+    ("POST", "/api/v1/deployments/{name}/promote"): {"version": 1},
+    ("POST", "/api/v1/models/{name}/versions/{number}/replays"): {"last": 1},
+    ("PUT", "/api/v1/safety/code-formats"): {"allowed": True, "reason": "r"},
+    ("PUT", "/api/v1/safety/sandbox"): {"accepted": None, "reason": "r"},
+}
+_ELSEWHERE = ("/api/v1/setup", "/v2/repository", "/api/v1/grants", "/api/v1/authz", "/api/v1/replays/", "/api/v1/predict")
+"""Asked by tests of their own: open to anyone, waiting for servers, about places that a body or a query names, or by an id."""
+_LISTS = ("/api/v1/models", "/api/v1/deployments", "/api/v1/predictions", "/api/v1/predictions/export", "/api/v1/safety")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks: a name, what they may, and their key."""
+
+    actor: Actor
+    secret: str
+
+
+def _routes() -> list[tuple[str, str, str]]:
+    """Method, path and scope of the control plane's routes that need a key."""
+    return [
+        (method, path, who)
+        for (method, path), who in table().items()
+        if path.startswith("/api/v1/") and who is not None and not path.startswith(_ELSEWHERE)
+    ]
+
+
+def _path(path: str, model: str) -> str:
+    values = {"name": model, "number": "1", "alias": "champion", "user_id": "usr_none", "key_id": "key_none"}
+    values["prediction_id"] = "prd_none"
+    if path.startswith(("/api/v1/groups", "/api/v1/workspaces")):
+        values["name"] = "none"
+    return path.format_map(values)
+
+
+def _place(path: str, model: Place) -> Place:
+    return model if "/models/{name}" in path or "/deployments/{name}" in path else INSTALLATION
+
+
+def _expected(caller: Actor, method: str, path: str, scope: str, model: Place) -> int | None:
+    """The status by which this is refused; None where it is not."""
+    if not scope:
+        return None if method == "GET" or caller.standing.carries(Scope.ADMIN) else 403
+    if not caller.standing.carries(Scope(scope)):
+        return 403
+    if path in _LISTS:
+        return None
+    place = Place(model.workspace) if (method, path) == ("POST", "/api/v1/models") else _place(path, model)
+    if decide(caller.standing, Scope(scope), place).allowed:
+        return None
+    hidden = place.model and not sees(caller.standing, place)
+    return 404 if hidden or ((method, path) == ("POST", "/api/v1/models") and not sees(caller.standing, place)) else 403
+
+
+@pytest.fixture
+async def callers(tenants: Tenants) -> AsyncIterator[list[Caller]]:
+    """Somebody in each role on the installation, on the red workspace and on its model; a stranger, an owner, bounded keys."""
+    found = []
+
+    async def add(name: str, *scopes: Scope, models: tuple[str, ...] | None = None) -> None:
+        secret = await tenants.secret(name, *scopes, models=models)
+        found.append(Caller(await tenants.control.access.authenticate(secret), secret))
+
+    for where, place in (("everywhere", INSTALLATION), ("red", tenants.places["red"]), ("model", tenants.places["red-model"])):
+        for role in Role:
+            await tenants.person(f"{role}-{where}", role, place)
+            await add(f"{role}-{where}")
+    await tenants.person("stranger")
+    await add("stranger")
+    await tenants.person("owner")
+    await tenants.control.models.give_to(ADMIN, "red-model", tenants.people["owner"])
+    tenants.places["red-model"] = await tenants.control.models.place(ADMIN, "red-model")
+    await add("owner")
+    for scope in Scope:
+        await add("admin-everywhere", scope)
+    await add("admin-everywhere", models=(tenants.places["red-model"].model,))
+    yield found
+
+
+@pytest.mark.parametrize("model", ["red-model", "blue-model"])
+async def test_every_route_refuses_exactly_whom_the_table_and_the_decision_refuse(
+    stranger: httpx.AsyncClient, tenants: Tenants, callers: list[Caller], model: str
+):
+    wrong, asked = [], 0
+    place = tenants.places[model]
+    for method, path, scope in _routes():
+        for caller in callers:
+            answer = await stranger.request(
+                method, _path(path, model), json=_BODIES.get((method, path)), headers={"X-API-Key": caller.secret}
+            )
+            refused = _expected(caller.actor, method, path, scope, tenants.places["red"] if "{name}" not in path else place)
+            code = answer.json().get("code", "") if "json" in answer.headers.get("content-type", "") else ""
+            by_access = answer.status_code == 403 or code in {"model_not_found", "deployment_not_found", "workspace_not_found"}
+            asked += 1
+            if (answer.status_code if by_access else None) != refused or answer.status_code >= 500:
+                wrong.append((method, path, caller.actor.name, caller.actor.standing.scopes, refused, answer.status_code, code))
+    assert wrong == []
+    assert asked > 1000
+
+
+async def test_what_is_on_the_installation_is_refused_to_whom_has_a_role_below_it(tenants: Tenants, callers: list[Caller]):
+    below = [one.actor for one in callers if one.actor.name == "admin-red"]
+    assert below
+    for method, path in on_the_installation():
+        scope = table()[method, path]
+        assert scope
+        assert not any(one.may(Scope(scope)) for one in below)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/models/{}", "/api/v1/models/{}/versions", "/api/v1/deployments/{}"])
+async def test_what_is_hidden_is_answered_as_what_is_not_there(
+    stranger: httpx.AsyncClient, tenants: Tenants, callers: list[Caller], path: str
+):
+    nobody = next(one for one in callers if one.actor.name == "stranger")
+    answers = [
+        await stranger.get(path.format(name), headers={"X-API-Key": nobody.secret, "X-Request-ID": "r"})
+        for name in ("red-model", "no-model-here")
+    ]
+    assert answers[0].status_code == 404
+    assert answers[0].content.replace(b"red-model", b"X") == answers[1].content.replace(b"no-model-here", b"X")
+    assert answers[0].headers.keys() == answers[1].headers.keys()
+    assert tenants.places
