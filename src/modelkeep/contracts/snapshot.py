@@ -174,8 +174,8 @@ class ServedKey(msgspec.Struct, frozen=True):
     """An API key as serving knows it: never the key, only its SHA-256.
 
     `expires_at` is Unix seconds, None for never; `rate` None is unlimited; `concurrency` is the most requests of this key in
-    flight on all servers together, 0 for no bound of its own. `standing` is what its owner may do, within what bounds the key; a snapshot
-    that was made before there were standings lets nobody do anything.
+    flight on all servers together, 0 for no bound of its own. `standing` is what its owner may do, within what bounds the key;
+    a snapshot that was made before there were standings lets nobody do anything.
     """
 
     id: str

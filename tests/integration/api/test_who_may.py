@@ -1,6 +1,5 @@
-"""Every route, asked by every role in two tenants: allowed is what the table of routes and the one decision say, and no more."""
+"""Every route, asked by every role in two tenants: allowed is what the table of routes and the one decision say."""
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +78,7 @@ def _expected(caller: Actor, method: str, path: str, scope: str, model: Place) -
 
 
 @pytest.fixture
-async def callers(tenants: Tenants) -> AsyncIterator[list[Caller]]:
+async def callers(tenants: Tenants) -> list[Caller]:
     """Somebody in each role on the installation, on the red workspace and on its model; a stranger, an owner, bounded keys."""
     found = []
 
@@ -100,7 +99,7 @@ async def callers(tenants: Tenants) -> AsyncIterator[list[Caller]]:
     for scope in Scope:
         await add("admin-everywhere", scope)
     await add("admin-everywhere", models=(tenants.places["red-model"].model,))
-    yield found
+    return found
 
 
 @pytest.mark.parametrize("model", ["red-model", "blue-model"])
