@@ -51,6 +51,9 @@ from modelkeep.client.results import (
     Alias,
     AliasMove,
     Deployment,
+    Explanation,
+    Grant,
+    Group,
     Key,
     Label,
     Listing,
@@ -61,6 +64,7 @@ from modelkeep.client.results import (
     Replay,
     Side,
     Version,
+    Workspace,
 )
 
 __all__ = [
@@ -73,7 +77,10 @@ __all__ = [
     "DeadlineExceeded",
     "Deployment",
     "DeploymentNotFound",
+    "Explanation",
     "Field",
+    "Grant",
+    "Group",
     "Invalid",
     "InvalidInput",
     "Key",
@@ -113,4 +120,5 @@ __all__ = [
     "VersionNotFound",
     "VersionNotReady",
     "VersionQuarantined",
+    "Workspace",
 ]

@@ -24,10 +24,20 @@ def keys(server: Server) -> Steps[list[Key]]:
 
 
 def create_key(
-    server: Server, name: str, scopes: Sequence[str], *, expires_in_days: int | None = None, rate: str = "unlimited"
+    server: Server,
+    name: str,
+    scopes: Sequence[str],
+    *,
+    expires_in_days: int | None = None,
+    rate: str = "unlimited",
+    models: Sequence[str] | None = None,
 ) -> Steps[Key]:
-    """Make an API key; `secret` in the answer is shown this once. `rate`: requests a minute, as "100/min"."""
+    """Make an API key; `secret` in the answer is shown this once. `rate`: requests a minute, as "100/min".
+
+    `models` are the names of those that it is good for; without, all that you may use.
+    """
     body = {"name": name, "scopes": list(scopes), "expires_in_days": expires_in_days, "rate": rate}
+    body |= {} if models is None else {"models": list(models)}
     return Key.read((yield from server.document("POST", "/keys", body)))
 
 

@@ -5,7 +5,7 @@ What a method does is said once, by the operation of the same name in the module
 
 from typing import Self
 
-from modelkeep.client import access, history, predicting, pushing
+from modelkeep.client import access, history, predicting, pushing, roles
 from modelkeep.client import aliases as of_aliases
 from modelkeep.client import deployments as of_deployments
 from modelkeep.client import models as of_models
@@ -87,6 +87,20 @@ class Client:
     replay_result = blocking(history.replay_result)
     replays = blocking(history.replays)
 
+    workspaces = blocking(roles.workspaces)
+    create_workspace = blocking(roles.create_workspace)
+    remove_workspace = blocking(roles.remove_workspace)
+    move_model = blocking(roles.move_model)
+    groups = blocking(roles.groups)
+    create_group = blocking(roles.create_group)
+    remove_group = blocking(roles.remove_group)
+    members = blocking(roles.members)
+    add_member = blocking(roles.add_member)
+    remove_member = blocking(roles.remove_member)
+    grants = blocking(roles.grants)
+    give_role = blocking(roles.give_role)
+    take_role = blocking(roles.take_role)
+    explain = blocking(roles.explain)
     setup = blocking(access.setup)
     me = blocking(access.me)
     keys = blocking(access.keys)
@@ -169,6 +183,20 @@ class AsyncClient:
     replay_result = awaited(history.replay_result)
     replays = awaited(history.replays)
 
+    workspaces = awaited(roles.workspaces)
+    create_workspace = awaited(roles.create_workspace)
+    remove_workspace = awaited(roles.remove_workspace)
+    move_model = awaited(roles.move_model)
+    groups = awaited(roles.groups)
+    create_group = awaited(roles.create_group)
+    remove_group = awaited(roles.remove_group)
+    members = awaited(roles.members)
+    add_member = awaited(roles.add_member)
+    remove_member = awaited(roles.remove_member)
+    grants = awaited(roles.grants)
+    give_role = awaited(roles.give_role)
+    take_role = awaited(roles.take_role)
+    explain = awaited(roles.explain)
     setup = awaited(access.setup)
     me = awaited(access.me)
     keys = awaited(access.keys)

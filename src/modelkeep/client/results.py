@@ -339,6 +339,72 @@ class Alias(_FromDocument):
 
 
 @dataclass(frozen=True, repr=False)
+class Workspace(_FromDocument):
+    """A tenant: models lie in one."""
+
+    id: str
+    name: str = ""
+    created_at: str = ""
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("name", "id", "created_at")
+
+
+@dataclass(frozen=True, repr=False)
+class Group(_FromDocument):
+    """People who are granted roles together."""
+
+    id: str
+    name: str = ""
+    created_at: str = ""
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("name", "id", "created_at")
+
+
+@dataclass(frozen=True, repr=False)
+class Grant(_FromDocument):
+    """A role that was given: to whom (`subject_kind` and an id), and on what (`kind` and an id)."""
+
+    id: str
+    role: str = ""
+    subject_kind: str = ""
+    subject: str = ""
+    kind: str = ""
+    on: str = ""
+    created_at: str = ""
+    created_by: str = ""
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("id", "role", "subject_kind", "subject", "kind", "on")
+
+
+@dataclass(frozen=True, repr=False)
+class Explanation(_FromDocument):
+    """Whether somebody may do something, and why."""
+
+    allowed: bool
+    reason: str = ""
+    scope: str = ""
+    grant: Mapping[str, str] | None = None
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("allowed", "reason", "scope")
+
+    @property
+    def role(self) -> str:
+        """The role that gives it, "" where none does."""
+        return (self.grant or {}).get("role", "")
+
+    @property
+    def place(self) -> str:
+        """The place that the role is on."""
+        grant = self.grant or {}
+        return f"{grant.get('kind', '')} {grant.get('on', '')}".strip()
+
+    @property
+    def through(self) -> str:
+        """The group by which they have the role, "" for one of their own."""
+        return (self.grant or {}).get("through", "")
+
+
+@dataclass(frozen=True, repr=False)
 class AliasMove(_FromDocument):
     """One move of an alias; there is no `from_version` where it was new, and no `to_version` where it was deleted."""
 

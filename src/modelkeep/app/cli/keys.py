@@ -59,13 +59,17 @@ def create_key(
         list[str],
         typer.Option(
             metavar="SCOPE",
-            help="predict, models:read, models:write, models:code, metrics:read or admin; several times for several.",
+            help="predict, models:read, models:write, models:code, deployments:write, predictions:read, audit:read, metrics:read "
+            "or admin; several times for several.",
         ),
     ] = ["predict"],  # noqa: B006 - typer reads the default and never changes it
     expires_in_days: Annotated[
         int | None, typer.Option(min=1, metavar="DAYS", help="End of its life; without, it has none.")
     ] = None,
     rate: Annotated[str, typer.Option(metavar="RATE", help="Requests a minute, as 100/min, or unlimited.")] = "unlimited",
+    model: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Good for this model alone; several times for several.")
+    ] = None,
     url: Url = DEFAULT_URL,
     key: ApiKey = "",
     as_json: AsJson = False,
@@ -78,7 +82,7 @@ def create_key(
         raise WrongUse("The key needs a name.", "Say what it is for: `modelkeep keys create nightly-batch`.")
     screen = Screen(as_json=as_json)
     with connected(url, key, interrupted=MAYBE_MADE) as client:
-        made = client.create_key(name, scope, expires_in_days=expires_in_days, rate=rate)
+        made = client.create_key(name, scope, expires_in_days=expires_in_days, rate=rate, models=model)
     screen.result(made.raw, lambda: _show_secret(screen, made))
 
 

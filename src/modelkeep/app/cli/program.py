@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import typer
 
+from modelkeep.app.cli import access as access_commands
 from modelkeep.app.cli import aliases as aliases_commands
 from modelkeep.app.cli import deployments as deployments_commands
 from modelkeep.app.cli import keys as keys_commands
@@ -52,11 +53,15 @@ _add(models.describe, _SECOND, "modelkeep describe churn 'Who will leave next mo
 _add(models.download, _SECOND, "modelkeep download churn 2 -o churn-2.joblib")
 _add(models.archive, _SECOND, "modelkeep archive churn 1")
 _add(models.restore, _SECOND, "modelkeep restore churn")
+_add(access_commands.move, _SECOND, "modelkeep move churn --workspace fraud")
 app.add_typer(aliases_commands.alias, name="alias", rich_help_panel=_SECOND)
 app.add_typer(deployments_commands.deployments, name="deployments", rich_help_panel=_SECOND)
 _add(server.serve, _THIRD, "modelkeep serve --port 9000 --data /srv/modelkeep")
 _add(keys_commands.setup, _THIRD, "modelkeep setup --token mks_...")
 app.add_typer(keys_commands.keys, name="keys", rich_help_panel=_THIRD)
+app.add_typer(access_commands.access, name="access", rich_help_panel=_THIRD)
+app.add_typer(access_commands.workspaces, name="workspaces", rich_help_panel=_THIRD)
+app.add_typer(access_commands.groups, name="groups", rich_help_panel=_THIRD)
 app.add_typer(safety_commands.safety, name="safety", rich_help_panel=_THIRD)
 app.add_typer(storage_commands.storage, name="storage", rich_help_panel=_THIRD)
 _add(server.doctor, _THIRD, "modelkeep doctor --data /srv/modelkeep")
