@@ -21,7 +21,6 @@ from modelkeep.client.upload import Sent, Upload, prepare
 _LONGEST_SILENCE = 15.0  # seconds without news of a validation before its state is asked for again
 _AFTER_SILENCE = 0.2
 _AFTER_UPLOAD = 600.0  # seconds that the server may take to store the last bytes of a large upload
-_CREATE = {"create": "true"}
 
 
 def push(
@@ -39,6 +38,7 @@ def push(
     calibration: object = None,
     accuracy_budget: float | str = 0,
     hooks: str | PathLike[str] | None = None,
+    workspace: str | None = None,
     wait: bool = True,
     promote: bool = False,
     timeout: float = 600.0,
@@ -63,6 +63,7 @@ def push(
     `calibration`: at least 40 different rows or pictures, as for `sample`; `accuracy_budget`: the share of answers that may
     change for speed, as 0.01 or "1%"; both are needed for "bf16", and "int8" is tried by "auto" where both are given. `hooks`:
     a Python file with `preprocess`, `postprocess` or both, which go around the model; the sample is then what callers send.
+    `workspace`: where a new model is made; yours, where you have but one.
     `promote`: let the version answer once it is ready; a model's first does so by itself. `progress` shows a bar.
     `on_packing(done, total)` hears of a folder's bytes, `on_progress(sent, total)` of those that are sent,
     `on_state(version)` of the states of validation.
@@ -72,8 +73,8 @@ def push(
     how: dict[str, Any] = {"compile": compile, "optimise": optimise, "hooks": hooks, "on_packing": on_packing}
     upload = yield Work(partial(prepare, model, **rows, **said, **how))
     with closing(upload), shown(f"Uploading {upload.filename}", on_progress, bar=progress) as tell:
-        yield from _check(server, name, upload)
-        version = yield from _upload(server, name, upload, Sent(upload.size, tell))
+        yield from _check(server, name, upload, _create(workspace))
+        version = yield from _upload(server, name, upload, Sent(upload.size, tell), _create(workspace))
     if not wait:
         return version
     version = yield from wait_ready(server, name, version.number, timeout=timeout, on_state=on_state)
@@ -111,15 +112,15 @@ def wait_serving(server: Server, name: str, number: int, *, timeout: float = 60.
     yield from until(partial(_serves, server, name, number), bool, late, timeout=timeout, pauses=growing(0.02, 0.5))
 
 
-def _check(server: Server, name: str, upload: Upload) -> Steps[None]:
+def _check(server: Server, name: str, upload: Upload, create: Mapping[str, str]) -> Steps[None]:
     """Have the upload refused, if it will be, before its file is sent."""
     planned: dict[str, Any] = {"filename": upload.filename, "format": upload.fields.get("format", ""), "size": upload.size}
     if any(part == "hooks" for part, _content in upload.attachments):
         planned["hooks"] = True
-    yield from server.document("POST", f"{model_path(name)}/versions/check", planned, params=_CREATE, repeat=True)
+    yield from server.document("POST", f"{model_path(name)}/versions/check", planned, params=create, repeat=True)
 
 
-def _upload(server: Server, name: str, upload: Upload, sent: Sent) -> Steps[Version]:
+def _upload(server: Server, name: str, upload: Upload, sent: Sent, create: Mapping[str, str]) -> Steps[Version]:
     """Send the upload; once more if the connection breaks. Both carry one key, so that it cannot count twice."""
 
     def send() -> Steps[Any]:
@@ -127,7 +128,7 @@ def _upload(server: Server, name: str, upload: Upload, sent: Sent) -> Steps[Vers
             "POST",
             f"{model_path(name)}/versions",
             headers={"idempotency-key": key},
-            params=_CREATE,
+            params=create,
             parts=partial(upload.parts, sent),
             told=sent.tell,
             patience=_AFTER_UPLOAD,
@@ -171,3 +172,8 @@ def _serves(server: Server, name: str, number: int) -> Steps[bool]:
         found = yield from deployment(server, name)
         return any(one.get("version") == number for one in found.serving)
     return answers is not None and answers["version"] == number and bool(answers["ready"] or answers.get("asleep"))
+
+
+def _create(workspace: str | None) -> dict[str, str]:
+    """Return the parameters that have a new model made."""
+    return {"create": "true"} | ({} if workspace is None else {"workspace": workspace})

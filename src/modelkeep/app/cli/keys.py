@@ -59,8 +59,8 @@ def create_key(
         list[str],
         typer.Option(
             metavar="SCOPE",
-            help="predict, models:read, models:write, models:code, deployments:write, predictions:read, audit:read, metrics:read "
-            "or admin; several times for several.",
+            help="predict, models:read, models:write, models:code, deployments:write, predictions:read, audit:read, "
+            "metrics:read or admin; several times for several.",
         ),
     ] = ["predict"],  # noqa: B006 - typer reads the default and never changes it
     expires_in_days: Annotated[

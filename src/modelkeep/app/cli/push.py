@@ -44,6 +44,9 @@ Calibration = Annotated[
     typer.Option(metavar="FILE", help="At least 40 rows (CSV or JSON), or pictures in a ZIP, to measure int8 and bf16 on."),
 ]
 Budget = Annotated[str, typer.Option(metavar="SHARE", help="Share of answers that may change for speed: 1% or 0.01.")]
+Workspace = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Where a new model is made; yours, where you have but one.")
+]
 Hooks = Annotated[
     Path | None, typer.Option(metavar="FILE.py", help="Python with preprocess(inputs), postprocess(outputs) or both.")
 ]
@@ -80,6 +83,7 @@ def push(
     calibration: Calibration = None,
     accuracy_budget: Budget = "0",
     hooks: Hooks = None,
+    workspace: Workspace = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", metavar="", help="Return as soon as the file is stored.")] = False,
     url: Url = DEFAULT_URL,
     key: ApiKey = "",
@@ -111,6 +115,7 @@ def push(
                 calibration=calibration,
                 accuracy_budget=accuracy_budget,
                 hooks=hooks,
+                workspace=workspace,
                 wait=False,
                 on_packing=progress,
                 on_progress=standing.watching(progress),
