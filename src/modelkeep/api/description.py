@@ -46,7 +46,8 @@ Describe = Callable[[], Iterable[Description]]
 ABOUT: Final = """Keeps, serves and watches machine-learning models inside your own walls.
 
 Every route but health and the first set-up needs an API key: `X-API-Key: mk_...` or `Authorization: Bearer mk_...`. The scope
-that a key needs stands with each route; `admin` includes all others. Lists take `limit` and `cursor`. An error is a problem
+that a key needs stands with each route; `admin` includes all others. What its owner may do, roles and ownership say: what they may not
+see is answered as what is not there. Lists take `limit` and `cursor`. An error is a problem
 document (RFC 9457) with a stable `code`, or, at a dialect's own addresses, of that dialect's shape. A write that comes again
 with its `Idempotency-Key` is not done again: it gets the first answer.
 """
@@ -58,6 +59,7 @@ _TAGS: Final = {
     "predictions": "The history of predictions.",
     "replays": "Predictions, answered again by the uploaded file itself.",
     "keys": "The first set-up, and API keys.",
+    "access": "Workspaces, groups and roles: who may do what.",
     "safety": "What administrators allow although it is dangerous.",
     "audit": "Who changed what.",
     "control plane": "Whether the control plane works.",

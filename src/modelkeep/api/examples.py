@@ -18,6 +18,8 @@ _KEY: Final[dict[str, Any]] = {
     "last_used_at": _AT,
     "rate": "600/min",
     "burst": 100,
+    "user_id": "usr_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
+    "models": None,
 }
 _ISSUED: Final[dict[str, Any]] = {**_KEY, "last_used_at": None, "secret": "mk_shown_once_and_never_again"}
 _MODEL: Final[dict[str, Any]] = {
@@ -30,6 +32,8 @@ _MODEL: Final[dict[str, Any]] = {
     "latest_version": 3,
     "serving_version": 3,
     "aliases": {"champion": 3},
+    "workspace_id": "wsp_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
+    "owner_id": "usr_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
 }
 
 
@@ -241,6 +245,24 @@ _MOVE: Final[dict[str, Any]] = {
     "at": _AT,
     "by": "ada",
 }
+_WORKSPACE: Final[dict[str, Any]] = {"id": _MODEL["workspace_id"], "name": "fraud", "created_at": _AT}
+_GROUP: Final[dict[str, Any]] = {"id": "grp_01J9Z3K6T2Q8W4V5R7X0Y1B2C3", "name": "analysts", "created_at": _AT}
+_GRANT: Final[dict[str, Any]] = {
+    "id": "grt_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
+    "subject_kind": "group",
+    "subject": _GROUP["id"],
+    "role": "predictor",
+    "kind": "workspace",
+    "on": _WORKSPACE["id"],
+    "created_at": _AT,
+    "created_by": "ada",
+}
+_DECIDING: Final[dict[str, Any]] = {
+    "role": "predictor",
+    "kind": "workspace",
+    "on": _WORKSPACE["id"],
+    "through": "analysts",
+}
 
 EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "AcceptSandbox": [{"accepted": "L1", "reason": "This kernel has no Landlock yet."}],
@@ -254,14 +276,30 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "ControlPlaneHealth": [{"status": "ok"}],
     "Deployment": [_DEPLOYMENT],
     "DeploymentPage": [_page(_DEPLOYMENT)],
+    "Explanation": [
+        {"allowed": True, "reason": "granted", "scope": "predict", "grant": _DECIDING},
+        {"allowed": False, "reason": "no_grant", "scope": "models:write", "grant": None},
+    ],
+    "Grant": [_GRANT],
+    "GrantPage": [_page(_GRANT)],
+    "Group": [_GROUP],
+    "GroupPage": [_page(_GROUP)],
     "IssuedKey": [_ISSUED],
     "KeyPage": [_page(_KEY)],
+    "Members": [{"items": [_USER["id"]]}],
     "Model": [_MODEL],
     "ModelPage": [{"items": [_MODEL], "next_cursor": "Y2h1cm4"}],
+    "MoveModel": [{"workspace": "fraud"}, {"owner": _USER["id"]}],
     "NewDescription": [{"description": "Who will leave next month?"}],
+    "NewGrant": [
+        {"subject_kind": "group", "subject": "analysts", "role": "predictor", "kind": "workspace", "on": "fraud"},
+        {"subject_kind": "user", "subject": _USER["id"], "role": "auditor", "kind": "installation"},
+    ],
+    "NewGroup": [{"name": "analysts"}],
     "NewKey": [{"name": "web shop", "scopes": ["predict"], "rate": "600/min", "burst": 100, "expires_in_days": 365}],
     "NewModel": [{"name": "churn", "description": "Who will leave next month?"}],
     "NewReplay": [{"last": 200}, {"predictions": [_PREDICTION_ID]}, {"rows": [[41, 3]]}],
+    "NewWorkspace": [{"name": "fraud"}],
     "PlannedUpload": [{"filename": "churn.joblib", "size": 184_320}],
     "PointTo": [{"version": 3}],
     "PredictionFactsPage": [_page(_FACTS)],
@@ -274,5 +312,7 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "SetUpDone": [{"user": _USER, "key": {**_ISSUED, "name": "first key", "scopes": ["admin"]}}],
     "Version": [_VERSION, _REJECTED],
     "VersionPage": [_page(_VERSION)],
+    "Workspace": [_WORKSPACE],
+    "WorkspacePage": [_page(_WORKSPACE)],
 }
 """Whole bodies: of requests and answers. What is within them is shown by them."""

@@ -1,6 +1,7 @@
 """`Idempotency-Key` on every write: done once, answered alike, whoever is asked, and refused where it is another request."""
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,8 +18,9 @@ from fixtures.control_api import api_over, key_with
 from fixtures.described import operations, resolved
 from modelkeep.api.settings import ApiSettings
 from modelkeep.app.control_plane import ControlPlane, control_plane
-from modelkeep.contracts.access import Scope
+from modelkeep.contracts.access import Place, Role, Scope
 from modelkeep.contracts.snapshot import Limits
+from modelkeep.control.access.rules import Subject
 from modelkeep.control.audit.tables import audit_entries
 from modelkeep.control.predictions.service import Predictions
 from modelkeep.infra.db import Database
@@ -34,6 +36,19 @@ Asked = tuple[str, str, dict[str, Any]]
 WRITES: dict[str, Asked] = {
     "issueKey": ("POST", f"{V1}/keys", {"json": {"name": "k", "scopes": ["predict"]}}),
     "revokeKey": ("DELETE", f"{V1}/keys/KEY", {}),
+    "createWorkspace": ("POST", f"{V1}/workspaces", {"json": {"name": "fraud"}}),
+    "removeWorkspace": ("DELETE", f"{V1}/workspaces/empty", {}),
+    "createGroup": ("POST", f"{V1}/groups", {"json": {"name": "analysts"}}),
+    "removeGroup": ("DELETE", f"{V1}/groups/crew", {}),
+    "addMember": ("PUT", f"{V1}/groups/crew/members/USER", {}),
+    "removeMember": ("DELETE", f"{V1}/groups/staff/members/USER", {}),
+    "giveRole": (
+        "POST",
+        f"{V1}/grants",
+        {"json": {"subject_kind": "key", "subject": "KEY", "role": "viewer", "kind": "installation"}},
+    ),
+    "takeRole": ("DELETE", f"{V1}/grants/GRANT", {}),
+    "moveModel": ("POST", f"{IRIS}/move", {"json": {"workspace": "empty"}}),
     "createModel": ("POST", f"{V1}/models", {"json": {"name": "rose"}}),
     "describeModel": ("PATCH", IRIS, {"json": {"description": "petals"}}),
     "archiveModel": ("POST", f"{IRIS}/archive", {}),
@@ -58,8 +73,8 @@ WRITES: dict[str, Asked] = {
 
 
 @pytest.fixture
-async def house(control: ControlPlane, client: httpx.AsyncClient) -> str:
-    """Models with versions, and a key whose id is returned."""
+async def house(control: ControlPlane, client: httpx.AsyncClient) -> dict[str, str]:
+    """Models with versions, groups and roles; and a key, a person and a grant, whose ids are returned."""
     for name in ("iris", "old"):
         await control.models.create(ADMIN, name)
     for content in (b"one", b"two", b"three"):
@@ -69,7 +84,22 @@ async def house(control: ControlPlane, client: httpx.AsyncClient) -> str:
     await control.models.archive(ADMIN, "old")
     await control.models.set_alias(ADMIN, "iris", "stable", 2)
     made = await client.post(f"{V1}/keys", json={"name": "old", "scopes": ["predict"]})
-    return str(made.json()["id"])
+    ada = (await client.get(f"{V1}/me")).json()["user"]["id"]
+    for group in ("crew", "staff"):
+        await control.access.create_group(ADMIN, group)
+    await control.access.add_member(ADMIN, "staff", ada)
+    workspace = await control.access.create_workspace(ADMIN, "empty")
+    given = await control.access.give(ADMIN, Subject("user", ada), Role.VIEWER, Place(workspace.id))
+    return {"KEY": str(made.json()["id"]), "USER": ada, "GRANT": given.id}
+
+
+def placed(asked: Asked, house: dict[str, str]) -> Asked:
+    """A request with the ids that there are now."""
+    text = json.dumps(asked[1:]) if "files" not in asked[2] else ""
+    for name, value in house.items():
+        text = text.replace(name, value)
+    url, more = json.loads(text) if text else asked[1:]
+    return asked[0], url, more
 
 
 async def ask(client: httpx.AsyncClient, asked: Asked, key: str | None = "k-1") -> httpx.Response:
@@ -116,10 +146,9 @@ def test_every_write_takes_a_key_and_is_tried_here():
 
 @pytest.mark.parametrize("name", WRITES)
 async def test_a_write_that_comes_again_is_answered_alike_and_not_done_again(
-    name: str, client: httpx.AsyncClient, house: str, db: Database
+    name: str, client: httpx.AsyncClient, house: dict[str, str], db: Database
 ):
-    method, url, more = WRITES[name]
-    asked = (method, url.replace("KEY", house), more)
+    asked = placed(WRITES[name], house)
     before = await audited(db)
     first = await ask(client, asked)
     assert first.is_success, first.text
@@ -141,7 +170,9 @@ OTHERS: dict[str, Asked] = {
 
 
 @pytest.mark.parametrize("other", OTHERS)
-async def test_another_request_with_the_same_key_is_refused(other: str, client: httpx.AsyncClient, house: str, db: Database):
+async def test_another_request_with_the_same_key_is_refused(
+    other: str, client: httpx.AsyncClient, house: dict[str, str], db: Database
+):
     assert (await ask(client, WRITES["describeModel"])).status_code == 200
     done = await audited(db)
     refused = await ask(client, OTHERS[other])
@@ -150,7 +181,7 @@ async def test_another_request_with_the_same_key_is_refused(other: str, client: 
     same(await ask(client, OTHERS[other], "k-2"), await ask(client, OTHERS[other], "k-2"))
 
 
-async def test_an_upload_is_known_by_what_was_received(client: httpx.AsyncClient, house: str, control: ControlPlane):
+async def test_an_upload_is_known_by_what_was_received(client: httpx.AsyncClient, house: dict[str, str], control: ControlPlane):
     """Each form has a boundary of its own; what it holds is the same."""
     first = await ask(client, WRITES["uploadVersion"])
     same(first, await ask(client, WRITES["uploadVersion"]))
@@ -175,14 +206,16 @@ async def test_what_was_refused_did_nothing_and_its_key_may_be_used_again(client
     assert (taken.status_code, taken.json()["code"]) == (409, "model_exists")
 
 
-async def test_what_only_looks_leaves_no_note(client: httpx.AsyncClient, house: str, db: Database):
+async def test_what_only_looks_leaves_no_note(client: httpx.AsyncClient, house: dict[str, str], db: Database):
     planned = {"json": {"filename": "m.onnx", "format": "", "size": 1}}
     assert (await ask(client, ("POST", f"{IRIS}/versions/check", planned))).status_code == 204
     assert (await ask(client, ("GET", IRIS, {}))).status_code == 200
     assert await rows(db) == []
 
 
-async def test_each_caller_has_keys_of_its_own(client: httpx.AsyncClient, control: ControlPlane, admin_key: str, house: str):
+async def test_each_caller_has_keys_of_its_own(
+    client: httpx.AsyncClient, control: ControlPlane, admin_key: str, house: dict[str, str]
+):
     other = {"x-api-key": await key_with(control, admin_key, Scope.ADMIN)}
     method, url, more = WRITES["issueKey"]
     first = await ask(client, WRITES["issueKey"])
@@ -282,7 +315,7 @@ async def test_of_many_requests_at_once_with_one_key_one_is_done(
 
 
 async def test_uploads_at_once_with_one_key_are_one_version(
-    processes: list[httpx.AsyncClient], control: ControlPlane, house: str
+    processes: list[httpx.AsyncClient], control: ControlPlane, house: dict[str, str]
 ):
     answers = await asyncio.gather(
         *[until_answered(lambda client=processes[n % 3]: ask(client, WRITES["uploadVersion"])) for n in range(6)]
@@ -311,7 +344,7 @@ async def test_another_process_knows_the_answer(processes: list[httpx.AsyncClien
     same(await ask(processes[0], WRITES["createModel"]), await ask(processes[1], WRITES["createModel"]))
 
 
-async def test_bells_ring_once_and_after_the_commit(client: httpx.AsyncClient, house: str, rings: Rings):
+async def test_bells_ring_once_and_after_the_commit(client: httpx.AsyncClient, house: dict[str, str], rings: Rings):
     before = rings.worker
     await ask(client, WRITES["uploadVersion"])
     await ask(client, WRITES["uploadVersion"])

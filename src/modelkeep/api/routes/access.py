@@ -8,7 +8,7 @@ from modelkeep.api.auth import Admin, AnyKey
 from modelkeep.api.description import raises
 from modelkeep.api.paging import Cursor, InvalidCursor, Limit, read_cursor, split
 from modelkeep.api.schemas.access import (
-    ExplainAnswer,
+    ExplanationAnswer,
     GrantAnswer,
     GrantFacts,
     GroupAnswer,
@@ -174,7 +174,7 @@ async def explain(
     subject: SubjectId = None,
     kind: Annotated[PlaceKind, Query(description="Where.")] = "installation",
     on: On = None,
-) -> ExplainAnswer:
+) -> ExplanationAnswer:
     """Say whether somebody may do something, and why; of others than yourself only administrators may ask."""
     if (subject_kind is None) != (subject is None):
         raise InvalidGrant
@@ -183,7 +183,7 @@ async def explain(
     if subject_kind is not None and subject is not None:
         who = await _subject(behind, subject_kind, subject)
     found = await behind.access.explain(actor, who, scope, place)
-    return ExplainAnswer(
+    return ExplanationAnswer(
         allowed=found.allowed,
         reason=found.reason,
         scope=scope,

@@ -78,7 +78,7 @@ class GrantFacts(Answer):
     through: str
 
 
-class ExplainAnswer(Answer):
+class ExplanationAnswer(Answer):
     """What is decided, and why.
 
     `granted`: by the grant. `owner`: the subject owns the model. `scope`: the key lacks the scope. `other_model`: the key is
