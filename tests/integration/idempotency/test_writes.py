@@ -33,6 +33,7 @@ REASON = {"reason": "a test"}
 FORM = {"files": {"file": ("m.onnx", b"new")}}
 
 Asked = tuple[str, str, dict[str, Any]]
+House = dict[str, str]
 WRITES: dict[str, Asked] = {
     "issueKey": ("POST", f"{V1}/keys", {"json": {"name": "k", "scopes": ["predict"]}}),
     "revokeKey": ("DELETE", f"{V1}/keys/KEY", {}),
@@ -73,7 +74,7 @@ WRITES: dict[str, Asked] = {
 
 
 @pytest.fixture
-async def house(control: ControlPlane, client: httpx.AsyncClient) -> dict[str, str]:
+async def house(control: ControlPlane, client: httpx.AsyncClient) -> House:
     """Models with versions, groups and roles; and a key, a person and a grant, whose ids are returned."""
     for name in ("iris", "old"):
         await control.models.create(ADMIN, name)
@@ -93,7 +94,7 @@ async def house(control: ControlPlane, client: httpx.AsyncClient) -> dict[str, s
     return {"KEY": str(made.json()["id"]), "USER": ada, "GRANT": given.id}
 
 
-def placed(asked: Asked, house: dict[str, str]) -> Asked:
+def placed(asked: Asked, house: House) -> Asked:
     """A request with the ids that there are now."""
     text = json.dumps(asked[1:]) if "files" not in asked[2] else ""
     for name, value in house.items():
@@ -146,7 +147,7 @@ def test_every_write_takes_a_key_and_is_tried_here():
 
 @pytest.mark.parametrize("name", WRITES)
 async def test_a_write_that_comes_again_is_answered_alike_and_not_done_again(
-    name: str, client: httpx.AsyncClient, house: dict[str, str], db: Database
+    name: str, client: httpx.AsyncClient, house: House, db: Database
 ):
     asked = placed(WRITES[name], house)
     before = await audited(db)
@@ -170,9 +171,7 @@ OTHERS: dict[str, Asked] = {
 
 
 @pytest.mark.parametrize("other", OTHERS)
-async def test_another_request_with_the_same_key_is_refused(
-    other: str, client: httpx.AsyncClient, house: dict[str, str], db: Database
-):
+async def test_another_request_with_the_same_key_is_refused(other: str, client: httpx.AsyncClient, house: House, db: Database):
     assert (await ask(client, WRITES["describeModel"])).status_code == 200
     done = await audited(db)
     refused = await ask(client, OTHERS[other])
@@ -181,7 +180,7 @@ async def test_another_request_with_the_same_key_is_refused(
     same(await ask(client, OTHERS[other], "k-2"), await ask(client, OTHERS[other], "k-2"))
 
 
-async def test_an_upload_is_known_by_what_was_received(client: httpx.AsyncClient, house: dict[str, str], control: ControlPlane):
+async def test_an_upload_is_known_by_what_was_received(client: httpx.AsyncClient, house: House, control: ControlPlane):
     """Each form has a boundary of its own; what it holds is the same."""
     first = await ask(client, WRITES["uploadVersion"])
     same(first, await ask(client, WRITES["uploadVersion"]))
@@ -206,16 +205,14 @@ async def test_what_was_refused_did_nothing_and_its_key_may_be_used_again(client
     assert (taken.status_code, taken.json()["code"]) == (409, "model_exists")
 
 
-async def test_what_only_looks_leaves_no_note(client: httpx.AsyncClient, house: dict[str, str], db: Database):
+async def test_what_only_looks_leaves_no_note(client: httpx.AsyncClient, house: House, db: Database):
     planned = {"json": {"filename": "m.onnx", "format": "", "size": 1}}
     assert (await ask(client, ("POST", f"{IRIS}/versions/check", planned))).status_code == 204
     assert (await ask(client, ("GET", IRIS, {}))).status_code == 200
     assert await rows(db) == []
 
 
-async def test_each_caller_has_keys_of_its_own(
-    client: httpx.AsyncClient, control: ControlPlane, admin_key: str, house: dict[str, str]
-):
+async def test_each_caller_has_keys_of_its_own(client: httpx.AsyncClient, control: ControlPlane, admin_key: str, house: House):
     other = {"x-api-key": await key_with(control, admin_key, Scope.ADMIN)}
     method, url, more = WRITES["issueKey"]
     first = await ask(client, WRITES["issueKey"])
@@ -315,7 +312,7 @@ async def test_of_many_requests_at_once_with_one_key_one_is_done(
 
 
 async def test_uploads_at_once_with_one_key_are_one_version(
-    processes: list[httpx.AsyncClient], control: ControlPlane, house: dict[str, str]
+    processes: list[httpx.AsyncClient], control: ControlPlane, house: House
 ):
     answers = await asyncio.gather(
         *[until_answered(lambda client=processes[n % 3]: ask(client, WRITES["uploadVersion"])) for n in range(6)]
@@ -344,7 +341,7 @@ async def test_another_process_knows_the_answer(processes: list[httpx.AsyncClien
     same(await ask(processes[0], WRITES["createModel"]), await ask(processes[1], WRITES["createModel"]))
 
 
-async def test_bells_ring_once_and_after_the_commit(client: httpx.AsyncClient, house: dict[str, str], rings: Rings):
+async def test_bells_ring_once_and_after_the_commit(client: httpx.AsyncClient, house: House, rings: Rings):
     before = rings.worker
     await ask(client, WRITES["uploadVersion"])
     await ask(client, WRITES["uploadVersion"])
