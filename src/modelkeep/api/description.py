@@ -45,11 +45,11 @@ Describe = Callable[[], Iterable[Description]]
 
 ABOUT: Final = """Keeps, serves and watches machine-learning models inside your own walls.
 
-Every route but health and the first set-up needs an API key: `X-API-Key: mk_...` or `Authorization: Bearer mk_...`. The scope
-that a key needs stands with each route; `admin` includes all others. What its owner may do, roles and ownership say, and what they
-may not see is answered as what is not there. Lists take `limit` and `cursor`. An error is a problem document (RFC 9457) with a stable
-`code`, or, at a dialect's own addresses, of that dialect's shape. A write that comes again with its `Idempotency-Key` is not done
-again: it gets the first answer.
+Every route but health and the first set-up needs an API key: `X-API-Key: mk_...` or `Authorization: Bearer mk_...`. The
+scope that a key needs stands with each route; `admin` includes all others. What its owner may do, roles and ownership say,
+and what they may not see is answered as what is not there. Lists take `limit` and `cursor`. An error is a problem document
+(RFC 9457) with a stable `code`, or, at a dialect's own addresses, of that dialect's shape. A write that comes again with
+its `Idempotency-Key` is not done again: it gets the first answer.
 """
 _TAGS: Final = {
     "models": "Named lines of versions.",
