@@ -16,6 +16,7 @@ from modelkeep.api.opening import Opening
 from modelkeep.api.routes import (
     aliases,
     audit,
+    auth,
     deployments,
     health,
     models,
@@ -30,7 +31,7 @@ from modelkeep.api.services import Services
 from modelkeep.infra.description import Document
 
 _ROUTERS: Final = tuple(
-    noun.router for noun in (health, users, models, versions, aliases, deployments, predictions, replays, safety, audit)
+    noun.router for noun in (health, users, auth, models, versions, aliases, deployments, predictions, replays, safety, audit)
 )
 
 
@@ -43,7 +44,7 @@ def create_app(services: Services, opened: asyncio.Event | None = None, *, door:
     app.state.services = services
     errors.install(app)
     app.add_middleware(Writes, idempotency=services.idempotency)
-    app.add_middleware(Guard, users=services.users)
+    app.add_middleware(Guard, users=services.users, sessions=services.sessions)
     if opened is not None:
         app.add_middleware(Opening, opened=opened)
     app.add_middleware(Requests)

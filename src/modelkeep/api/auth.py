@@ -2,7 +2,8 @@
 
     async def promote(actor: Writer, ...)
 
-A key comes as `X-API-Key` or as `Authorization: Bearer` and may do the same by either way.
+A key comes as `X-API-Key` or as `Authorization: Bearer`, and so does a session's access token. It may do the same
+by either way.
 """
 
 from collections.abc import Awaitable, Callable

@@ -14,6 +14,7 @@ from modelkeep.control.models.service import Models
 from modelkeep.control.predictions.service import Predictions
 from modelkeep.control.replays.service import Replays
 from modelkeep.control.safety.service import Switches
+from modelkeep.control.sessions.service import Sessions
 from modelkeep.control.users.service import Users
 from modelkeep.infra.idempotency import Idempotency
 
@@ -33,6 +34,7 @@ class Services:
     formats: Formats
     settings: ApiSettings
     idempotency: Idempotency
+    sessions: Sessions
 
 
 async def _services(request: Request) -> Services:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from modelkeep.app.supervisor import Role
     from modelkeep.contracts.runner import Manifest
     from modelkeep.contracts.storage import BlobStore, NotingStore
+    from modelkeep.control.sessions.service import Sessions
     from modelkeep.control.users.events import SetUpDone
     from modelkeep.infra.db import Database, Transaction
     from modelkeep.infra.storage_metrics import StorageMeter
@@ -253,6 +254,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
         formats=Formats.of(manifests()),
         settings=role.api,
         idempotency=control.idempotency,
+        sessions=_sessions(control, db, places),
     )
     config = uvicorn.Config(
         create_app(services, opened, door=description.door),
@@ -274,6 +276,25 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
     await _serve(server, inner, stop, started, _beside(_open(db, control, places, opened, trouble), role, services))
     await history.close()
     await db.close()
+
+
+def _sessions(control: "ControlPlane", db: "Database", places: Places) -> "Sessions":
+    """Build what only the api needs: sessions, which hear of what happens to users."""
+    from modelkeep.control.sessions import tasks
+    from modelkeep.control.sessions.service import Sessions
+    from modelkeep.infra import site_key
+    from modelkeep.infra.clock import utc_now
+
+    sessions = Sessions(
+        db=db,
+        users=control.users,
+        audit=control.audit,
+        passwords=control.passwords,
+        site_key=site_key.opened(places.site_key),
+        clock=utc_now,
+    )
+    tasks.subscribe(control.events, sessions)
+    return sessions
 
 
 async def _serve(

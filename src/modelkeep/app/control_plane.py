@@ -17,6 +17,7 @@ from modelkeep.infra.db import Database
 from modelkeep.infra.events import Events
 from modelkeep.infra.idempotency import Idempotency
 from modelkeep.infra.jobs import Jobs
+from modelkeep.infra.passwords import Passwords
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class ControlPlane:
     jobs: Jobs
     events: Events
     idempotency: Idempotency
+    passwords: Passwords
 
 
 def control_plane(
@@ -42,6 +44,7 @@ def control_plane(
     limits: Limits,
     acceptable: str = "",
     clock: Clock = utc_now,
+    passwords: Passwords | None = None,
 ) -> ControlPlane:
     """Build the nouns over a database. The bells ring after the commits that concern worker and courier.
 
@@ -50,7 +53,8 @@ def control_plane(
     events = Events()
     jobs = Jobs(ring_worker, clock)
     audit = Audit(db, clock, lower_lock_down(acceptable))
-    users = Users(db, audit, events, clock)
+    passwords = passwords or Passwords()
+    users = Users(db, audit, events, clock, passwords)
     switches = Switches(db, audit, events, clock, acceptable=acceptable)
     models = Models(db, audit, events, jobs, clock)
     deployments = Deployments(
@@ -66,4 +70,4 @@ def control_plane(
     )
     replays = Replays(db=db, audit=audit, models=models, deployments=deployments, jobs=jobs, clock=clock)
     tasks.subscribe(events, deployments)
-    return ControlPlane(audit, users, switches, models, deployments, replays, jobs, events, Idempotency(db, clock))
+    return ControlPlane(audit, users, switches, models, deployments, replays, jobs, events, Idempotency(db, clock), passwords)

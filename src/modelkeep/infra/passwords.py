@@ -3,9 +3,9 @@
 New ones are kept as Argon2id. Hashes of bcrypt, of cost 12 and above, are accepted from elsewhere, and the first login with one
 replaces it. bcrypt reads 72 bytes and no more, so a longer password is never asked of it.
 
-A hash takes tens of milliseconds and tens of MiB on purpose. So they are computed in a few threads of their own, of which none
-is waited for by anything else, and where too many wait for one, the next is turned away at once. Whether a name exists cannot be
-told from how much is computed: without a hash to compare with, a decoy is computed instead.
+A hash takes tens of milliseconds and tens of MiB on purpose. So they are computed in a few threads of their own, which nothing
+else waits for, and where too many wait for one, the next is turned away at once. Whether a name exists cannot be told from how
+much is computed: without a hash to compare with, a decoy is computed instead.
 """
 
 import asyncio

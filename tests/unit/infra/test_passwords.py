@@ -40,8 +40,9 @@ async def test_the_same_characters_written_in_another_way_are_the_same_password(
 @pytest.mark.parametrize(
     "weak",
     [
-        "", "elevenchars", "x" * 1025, "aaaaaaaaaaaaaa", "abcabcabcabcabc", "123456789012345", "abcdefghijklm", "mlkjihgfedcba",
-        "qwertyuiopas", "1qaz2wsx3edc4rfv", "Password1234!", "P@ssw0rd2026!", "AdminAdmin123", "welcome-2026-!", "changeme!1234",
+        "", "elevenchars", "x" * 1025, "aaaaaaaaaaaaaa", "abcabcabcabcabc", "123456789012345", "abcdefghijklm",
+        "mlkjihgfedcba", "qwertyuiopas", "1qaz2wsx3edc4rfv", "Password1234!", "P@ssw0rd2026!", "AdminAdmin123",
+        "welcome-2026-!", "changeme!1234",
     ],
 )  # fmt: skip
 async def test_short_and_well_known_passwords_are_refused_without_being_computed(weak: str):
@@ -98,7 +99,8 @@ async def test_a_password_is_not_cut_at_72_bytes():
     "wrong",
     [
         "", "plain", "$2b$11$" + "a" * 53, "$2b$17$" + "a" * 53, "$argon2i$v=19$m=65536,t=3,p=4$c2FsdHNhbHRzYWx0$" + "a" * 43,
-        "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHRzYWx0$" + "a" * 43, "$argon2id$v=19$m=9999999,t=3,p=4$c2FsdHNhbHRzYWx0$" + "a" * 43,
+        "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHRzYWx0$" + "a" * 43,
+        "$argon2id$v=19$m=9999999,t=3,p=4$c2FsdHNhbHRzYWx0$" + "a" * 43,
         "$1$salt$hash", "$2b$12$" + "a" * 53 + "\n",
     ],
 )  # fmt: skip

@@ -20,26 +20,35 @@ from modelkeep.api.schemas.users import (
 from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind
 from modelkeep.contracts.errors import InvalidName
-from modelkeep.control.users.errors import AlreadySetUp, KeyNotFound, LastAdminKey, SetupTokenInvalid
+from modelkeep.control.sessions.service import in_session
+from modelkeep.control.users.errors import AlreadySetUp, KeyNotFound, LastAdminKey, SetupTokenInvalid, UserNotFound
 from modelkeep.control.users.service import IssuedKey
+from modelkeep.infra.passwords import PasswordsBusy, WeakPassword
 
 router = APIRouter(tags=["keys"])
 
 
 @router.post("/setup", status_code=status.HTTP_201_CREATED)
-@raises(AlreadySetUp, InvalidName, SetupTokenInvalid)
+@raises(AlreadySetUp, InvalidName, PasswordsBusy, SetupTokenInvalid, WeakPassword)
 async def set_up(body: SetUp, request: Request, behind: Behind) -> SetUpAnswer:
-    """Exchange the one-time token that `serve` printed for the first administrator's key."""
-    user, issued = await behind.users.set_up(body.token, body.name, request.state.request_id)
+    """Exchange the one-time token that `serve` printed for the first administrator's key.
+
+    With an e-mail address and a password, the administrator can log in, too.
+    """
+    user, issued = await behind.users.set_up(
+        body.token, body.name, request.state.request_id, email=body.email, password=body.password
+    )
     return SetUpAnswer(user=UserAnswer.model_validate(user), key=_with_secret(issued))
 
 
 @router.get("/me")
-@raises(KeyNotFound)
+@raises(KeyNotFound, UserNotFound)
 async def get_me(actor: AnyKey, behind: Behind) -> MeAnswer:
-    """Say who asks, and what the key may do."""
-    key = await behind.users.key(actor.id)
-    return MeAnswer(key=OwnKeyAnswer.model_validate(key), user=UserAnswer(id=actor.user, name=actor.name))
+    """Say who asks, and what they may do."""
+    logged_in = in_session(actor)
+    key = None if logged_in else OwnKeyAnswer.model_validate(await behind.users.key(actor.id))
+    user = UserAnswer.model_validate(await behind.users.user(actor.user))
+    return MeAnswer(key=key, session=actor.id if logged_in else None, user=user, scopes=sorted(actor.scopes))
 
 
 @router.post("/keys", status_code=status.HTTP_201_CREATED)

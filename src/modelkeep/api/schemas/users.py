@@ -7,6 +7,13 @@ from pydantic import Field
 
 from modelkeep.api.schemas.wire import Answer, Ask, Name
 from modelkeep.contracts.snapshot import Scope
+from modelkeep.control.users.rules import LONGEST_EMAIL, Kind, Role, Status
+from modelkeep.infra.passwords import LONGEST, SHORTEST
+
+Email = Annotated[str, Field(min_length=3, max_length=LONGEST_EMAIL, description="An e-mail address; case does not matter.")]
+Password = Annotated[
+    str, Field(max_length=LONGEST, description=f"At least {SHORTEST} characters, and none that is well known.")
+]
 
 
 class SetUp(Ask):
@@ -14,6 +21,8 @@ class SetUp(Ask):
 
     token: Annotated[str, Field(max_length=200)]
     name: Name = "admin"
+    email: Email | None = None
+    password: Password | None = None
 
 
 class NewKey(Ask):
@@ -30,10 +39,16 @@ class NewKey(Ask):
 
 
 class UserAnswer(Answer):
-    """A person."""
+    """A person, or a service."""
 
     id: str
     name: str
+    email: str | None
+    display_name: str
+    kind: Kind
+    role: Role
+    status: Status
+    created_at: datetime
 
 
 class KeyAnswer(Answer):
@@ -71,7 +86,9 @@ class OwnKeyAnswer(Answer):
 
 
 class MeAnswer(Answer):
-    """Who asks."""
+    """Who asks: with a key, or in a session."""
 
-    key: OwnKeyAnswer
+    key: OwnKeyAnswer | None
+    session: str | None
     user: UserAnswer
+    scopes: list[Scope]

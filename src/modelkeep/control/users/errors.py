@@ -1,6 +1,6 @@
 """What users and keys refuse."""
 
-from modelkeep.contracts.errors import Conflict, NotFound, Unauthenticated
+from modelkeep.contracts.errors import Conflict, Invalid, NotFound, Unauthenticated
 
 
 class SetupTokenInvalid(Unauthenticated):
@@ -25,3 +25,27 @@ class LastAdminKey(Conflict):
     """This is the last key that may administer: make another one before you revoke it."""
 
     code = "last_admin_key"
+
+
+class UserNotFound(NotFound):
+    """There is no user with this id."""
+
+    code = "user_not_found"
+
+
+class UserExists(Conflict):
+    """There is a user of this name or this e-mail address already: take another."""
+
+    code = "user_exists"
+
+
+class LastAdmin(Conflict):
+    """This is the last active administrator: make another one first."""
+
+    code = "last_admin"
+
+
+class BeyondRole(Invalid):
+    """A key may do no more than its user's role: ask for less, or change the role."""
+
+    code = "beyond_role"
