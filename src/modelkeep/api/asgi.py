@@ -20,6 +20,7 @@ from modelkeep.api.routes import (
     deployments,
     health,
     models,
+    people,
     predictions,
     replays,
     repository,
@@ -31,7 +32,8 @@ from modelkeep.api.services import Services
 from modelkeep.infra.description import Document
 
 _ROUTERS: Final = tuple(
-    noun.router for noun in (health, users, auth, models, versions, aliases, deployments, predictions, replays, safety, audit)
+    noun.router
+    for noun in (health, users, auth, people, models, versions, aliases, deployments, predictions, replays, safety, audit)
 )
 
 

@@ -29,6 +29,14 @@ _SESSION: Final[dict[str, Any]] = {
     "program": "Mozilla/5.0",
     "this": True,
 }
+_INVITATION: Final[dict[str, Any]] = {
+    "id": "lnk_01J9Z3K6T2Q8W4V5R7X0Y1B2C6",
+    "email": "bob@example.org",
+    "role": "developer",
+    "created_at": _AT,
+    "created_by": "ada",
+    "expires_at": "2026-03-21T09:26:53.589793Z",
+}
 _PUBLIC_KEY: Final[dict[str, Any]] = {
     "kty": "OKP",
     "crv": "Ed25519",
@@ -292,6 +300,21 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "NewKey": [{"name": "web shop", "scopes": ["predict"], "rate": "600/min", "burst": 100, "expires_in_days": 365}],
     "NewModel": [{"name": "churn", "description": "Who will leave next month?"}],
     "NewReplay": [{"last": 200}, {"predictions": [_PREDICTION_ID]}, {"rows": [[41, 3]]}],
+    "ChangePassword": [{"old": "correct horse battery", "new": "staple of another kind"}],
+    "ChangeUser": [{"role": "developer"}],
+    "Invitation": [_INVITATION],
+    "InvitationList": [{"items": [_INVITATION]}],
+    "IssuedInvitation": [{**_INVITATION, "token": "mkl_shown_once_and_never_again"}],
+    "NewInvitation": [{"email": "bob@example.org", "role": "developer"}, {}],
+    "NewUser": [{"name": "bob", "email": "bob@example.org", "role": "developer"}, {"name": "nightly", "kind": "service"}],
+    "PasswordLink": [{"token": "mkl_shown_once_and_never_again", "expires_at": _AT}],
+    "Registration": [
+        {"token": "mkl_from_an_administrator", "name": "bob", "email": "bob@example.org", "password": "correct horse battery"}
+    ],
+    "Rename": [{"display_name": "Ada Lovelace"}],
+    "SetPassword": [{"token": "mkl_from_an_administrator", "password": "correct horse battery"}],
+    "User": [_USER],
+    "UserPage": [_page(_USER)],
     "NewSigningKey": [{"signs_from": _AT}],
     "PlannedUpload": [{"filename": "churn.joblib", "size": 184_320}],
     "PointTo": [{"version": 3}],

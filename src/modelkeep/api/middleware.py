@@ -22,7 +22,10 @@ _ALL_FROM_HERE: Final = (
     "font-src 'self' data:; worker-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 """What a browser may fetch for the pages of the documentation, whose scripts name other people's servers: nothing of theirs."""
-_OPEN: Final = frozenset({"/api/v1/setup", "/api/v1/health", "/api/v1/auth/login", "/api/v1/auth/refresh", "/api/v1/auth/jwks"})
+_OPEN: Final = frozenset(
+    {"/api/v1/setup", "/api/v1/health"}
+    | {f"/api/v1/auth/{what}" for what in ("login", "refresh", "jwks", "register", "reset-password")}
+)
 UPLOAD: Final = re.compile(r"/api/v1/models/[^/]+/versions")
 _LARGEST_BODY: Final = 1024 * 1024
 _BASIC: Final = 'Basic realm="modelkeep: any name, an API key as password", charset="UTF-8"'

@@ -9,6 +9,7 @@ from modelkeep.api.settings import ApiSettings
 from modelkeep.contracts.storage import BlobStore
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments.service import Deployments
+from modelkeep.control.links.service import Links
 from modelkeep.control.models.rules import Formats
 from modelkeep.control.models.service import Models
 from modelkeep.control.predictions.service import Predictions
@@ -35,6 +36,7 @@ class Services:
     settings: ApiSettings
     idempotency: Idempotency
     sessions: Sessions
+    links: Links
 
 
 async def _services(request: Request) -> Services:

@@ -28,13 +28,12 @@ if TYPE_CHECKING:
     from modelkeep.app.supervisor import Role
     from modelkeep.contracts.runner import Manifest
     from modelkeep.contracts.storage import BlobStore, NotingStore
-    from modelkeep.control.sessions.service import Sessions
     from modelkeep.control.users.events import SetUpDone
     from modelkeep.infra.db import Database, Transaction
     from modelkeep.infra.storage_metrics import StorageMeter
     from modelkeep.worker.runners import Runners
 
-from modelkeep.api.settings import ApiSettings
+from modelkeep.api.settings import ApiSettings, AuthSettings
 from modelkeep.infra.settings import DatabaseSettings, HistorySettings, LogSettings
 from modelkeep.serving.grpc.settings import GrpcAddress
 from modelkeep.serving.settings import ServingSettings
@@ -83,6 +82,7 @@ class ControlRole:
     model_name: str = field(default="model", kw_only=True)
     history: HistorySettings
     storage: StorageSettings = field(default_factory=StorageSettings)
+    auth: AuthSettings = field(default_factory=AuthSettings)
 
 
 def roles(
@@ -118,6 +118,7 @@ def roles(
         model_name=settings.serving.default_model or _MODEL,
         history=settings.history,
         storage=settings.storage,
+        auth=settings.auth,
     )
     told = msgspec.json.encode(control)
     # Started one after the other, for predictions need the server alone, and the api is reached only through it. On a busy
@@ -223,7 +224,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
 
     from modelkeep.api.asgi import create_app
     from modelkeep.api.services import Services
-    from modelkeep.app import description
+    from modelkeep.app import description, people
     from modelkeep.control.models.rules import Formats
     from modelkeep.control.predictions.service import Predictions
     from modelkeep.control.users.events import SetUpDone
@@ -254,7 +255,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
         formats=Formats.of(manifests()),
         settings=role.api,
         idempotency=control.idempotency,
-        sessions=_sessions(control, db, places),
+        **people.services(control, db, places, role.auth),
     )
     config = uvicorn.Config(
         create_app(services, opened, door=description.door),
@@ -276,25 +277,6 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
     await _serve(server, inner, stop, started, _beside(_open(db, control, places, opened, trouble), role, services))
     await history.close()
     await db.close()
-
-
-def _sessions(control: "ControlPlane", db: "Database", places: Places) -> "Sessions":
-    """Build what only the api needs: sessions, which hear of what happens to users."""
-    from modelkeep.control.sessions import tasks
-    from modelkeep.control.sessions.service import Sessions
-    from modelkeep.infra import site_key
-    from modelkeep.infra.clock import utc_now
-
-    sessions = Sessions(
-        db=db,
-        users=control.users,
-        audit=control.audit,
-        passwords=control.passwords,
-        site_key=site_key.opened(places.site_key),
-        clock=utc_now,
-    )
-    tasks.subscribe(control.events, sessions)
-    return sessions
 
 
 async def _serve(
@@ -469,6 +451,7 @@ def _numbered(server: ServerRole, slot: int) -> ServerRole:
 
 def _control(told: bytes, role_name: str) -> "tuple[ControlRole, Places, Database, ControlPlane]":
     """Build what api, courier and worker share."""
+    from modelkeep.app import people
     from modelkeep.app.control_plane import control_plane
     from modelkeep.infra import telemetry
     from modelkeep.infra.bell import Bell
@@ -484,6 +467,7 @@ def _control(told: bytes, role_name: str) -> "tuple[ControlRole, Places, Databas
         ring_courier=Bell(places.run / "courier.sock").ring,
         limits=role.limits,
         acceptable=role.acceptable,
+        passwords=people.passwords(role.auth),
     )
     return role, places, db, control
 

@@ -2,7 +2,7 @@
 
     await attempts.take({"account x": 5, "address y": 20}, now)   # raises `TriedTooOften` while it is not time yet
     ...                                                           # the attempt
-    await attempts.succeeded(tx, ...)                             # in the transaction of what it was for
+    await attempts.cleared(tx, "account x")                       # in the transaction of what it was for
 
 An attempt counts as failed from its beginning, so that of many at once no more are let through than one after the other. After
 the first few, each doubles the wait for the next, to a quarter of an hour. Nothing is locked for good, and an attempt that was
@@ -70,13 +70,16 @@ class Attempts:
             await self._forget(tx, now)
         return longest
 
-    async def succeeded(self, tx: Transaction, now: datetime, *, cleared: str, uncounted: str) -> None:
-        """The attempt was right: `cleared` begins anew, and `uncounted` is as if this one had not been.
+    async def cleared(self, tx: Transaction, name: str) -> None:
+        """An attempt was right, and this name begins anew."""
+        await tx.execute(sa.delete(failures).where(failures.c.name == _digest(name)))
+
+    async def uncounted(self, tx: Transaction, name: str, now: datetime) -> None:
+        """An attempt was right, and for this name it is as if it had not been.
 
         An address must not be cleared: whoever has one account could try all others from it without ever waiting.
         """
-        await tx.execute(sa.delete(failures).where(failures.c.name == _digest(cleared)))
-        less = sa.update(failures).where(failures.c.name == _digest(uncounted), failures.c.failed > 0)
+        less = sa.update(failures).where(failures.c.name == _digest(name), failures.c.failed > 0)
         await tx.execute(less.values(failed=failures.c.failed - 1, next_at=now))
 
     async def _forget(self, tx: Transaction, now: datetime) -> None:

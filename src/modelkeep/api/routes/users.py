@@ -21,7 +21,7 @@ from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind
 from modelkeep.contracts.errors import InvalidName
 from modelkeep.control.sessions.service import in_session
-from modelkeep.control.users.errors import AlreadySetUp, KeyNotFound, LastAdminKey, SetupTokenInvalid, UserNotFound
+from modelkeep.control.users.errors import AlreadySetUp, BeyondRole, KeyNotFound, LastAdminKey, SetupTokenInvalid, UserNotFound
 from modelkeep.control.users.service import IssuedKey
 from modelkeep.infra.passwords import PasswordsBusy, WeakPassword
 
@@ -52,10 +52,17 @@ async def get_me(actor: AnyKey, behind: Behind) -> MeAnswer:
 
 
 @router.post("/keys", status_code=status.HTTP_201_CREATED)
+@raises(BeyondRole, UserNotFound)
 async def issue_key(body: NewKey, actor: Admin, behind: Behind) -> IssuedKeyAnswer:
     """Make a key; its secret is in this answer and nowhere else."""
     issued = await behind.users.issue_key(
-        actor, body.name, frozenset(body.scopes), body.expires_in_days, rate=body.rate, burst=body.burst
+        actor,
+        body.name,
+        frozenset(body.scopes),
+        body.expires_in_days,
+        rate=body.rate,
+        burst=body.burst,
+        service=body.service,
     )
     return _with_secret(issued)
 

@@ -29,6 +29,9 @@ class NewKey(Ask):
     """Make a key."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
+    service: (
+        Annotated[str, Field(max_length=100, description="Id of the service it is for; else it is for oneself.")] | None
+    ) = None
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=20)]
     expires_in_days: Annotated[int, Field(strict=True, ge=1, le=36500)] | None = None
     rate: Annotated[str, Field(max_length=50, description="Requests a minute, as `100/min`, or `unlimited`.")] = "unlimited"

@@ -1,6 +1,6 @@
 """What sessions refuse."""
 
-from modelkeep.contracts.errors import Conflict, Invalid, NotFound, Unauthenticated, Unavailable
+from modelkeep.contracts.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated, Unavailable
 
 
 class LoginRefused(Unauthenticated):
@@ -13,6 +13,12 @@ class RefreshRefused(Unauthenticated):
     """This refresh token is wrong, used, too old, or its session has ended: log in again."""
 
     code = "refresh_refused"
+
+
+class WrongPassword(Forbidden):
+    """This is not your present password."""
+
+    code = "wrong_password"
 
 
 class NoSession(Invalid):

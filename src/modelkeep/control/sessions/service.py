@@ -25,6 +25,7 @@ from modelkeep.control.sessions.errors import (
     RotationUnderWay,
     SessionNotFound,
     SigningKeyLost,
+    WrongPassword,
 )
 from modelkeep.control.sessions.rules import (
     ACCOUNT_TRIES,
@@ -103,7 +104,8 @@ class Sessions:
             user = await self._users.user_in(tx, user.id, for_update=True)
             if not user.active or await self._users.password_of_email(tx, email) != (user, kept):
                 raise LoginRefused  # it was changed while it was computed
-            await self._attempts.succeeded(tx, now, cleared=account, uncounted=address)
+            await self._attempts.cleared(tx, account)
+            await self._attempts.uncounted(tx, address, now)
             if better is not None:
                 await self._users.keep_better(tx, user.id, kept, better)
             return await self._begin(tx, user, origin, now)
@@ -192,6 +194,22 @@ class Sessions:
         async with self._db.begin() as tx:
             await self.end_all_in(tx, actor.user)
             await self._audit.note(tx, actor, "session.end_all", actor.user)
+
+    async def change_password(self, actor: Actor, old: str, new: str) -> None:
+        """Give the actor another password, who must know the present one; their other sessions end."""
+        user = await self._users.user(actor.user)
+        account = f"login account {user.email or user.id}"  # whoever guesses here has guessed there
+        await self._attempts.take({account: ACCOUNT_TRIES}, self._clock())
+        kept = await self._users.password_of(user.id)
+        if not (await self._passwords.checked(old, kept)).right:
+            raise WrongPassword
+        better = await self._passwords.hashed(new, user.name, user.email or "")
+        async with self._db.begin() as tx:
+            await self._users.user_in(tx, user.id, for_update=True)
+            if await self._users.password_of_in(tx, user.id) != kept:
+                raise WrongPassword  # it was changed meanwhile
+            await self._attempts.cleared(tx, account)
+            await self._users.set_password_in(tx, actor, user.id, better, session=actor.id)
 
     async def end_all_in(self, tx: Transaction, user_id: str, *, kept: str = "") -> None:
         """End the sessions of a user in `tx`, except `kept`."""

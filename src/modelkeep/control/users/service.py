@@ -238,6 +238,8 @@ class Users:
         check_name(user.name)
         if user.kind is Kind.SERVICE and (kept is not None or user.email is not None):
             raise Invalid("A service has keys alone, and neither an e-mail address nor a password.")
+        if user.kind is Kind.PERSON and user.email is None:
+            raise Invalid("A person has an e-mail address.")
         if not await store.add_user(tx, user, kept):
             raise UserExists
         await self._audit.note(tx, actor, "user.create", user.id, name=user.name, kind=user.kind, role=user.role)
@@ -255,11 +257,16 @@ class Users:
                 await self._audit.note(tx, actor, "user.role", user_id, name=user.name, old=user.role, new=role)
                 await self._events.publish(tx, KeysChanged())
             if display_name is not None and display_name != user.display_name:
-                await self.rename_in(tx, actor, user_id, display_name)
+                await self._rename(tx, actor, user_id, display_name)
             return await self.user_in(tx, user_id)
 
-    async def rename_in(self, tx: Transaction, actor: Actor, user_id: str, display_name: str) -> None:
-        """Change the name that is shown of a user."""
+    async def rename(self, actor: Actor, display_name: str) -> User:
+        """Change the name that is shown of the actor."""
+        async with self._db.begin() as tx:
+            await self._rename(tx, actor, actor.user, display_name)
+            return await self.user_in(tx, actor.user)
+
+    async def _rename(self, tx: Transaction, actor: Actor, user_id: str, display_name: str) -> None:
         await store.change_user(tx, user_id, display_name=display_name)
         await self._audit.note(tx, actor, "user.rename", user_id)
 
@@ -286,7 +293,11 @@ class Users:
     async def password_of(self, user_id: str) -> str | None:
         """Return what is kept of a user's password."""
         async with self._db.read() as tx:
-            return await store.password_of(tx, user_id)
+            return await self.password_of_in(tx, user_id)
+
+    async def password_of_in(self, tx: Transaction, user_id: str) -> str | None:
+        """Return what is kept of a user's password, as `tx` sees it."""
+        return await store.password_of(tx, user_id)
 
     async def set_password_in(self, tx: Transaction, actor: Actor, user_id: str, kept: str, *, session: str = "") -> None:
         """Give a user another password; all their sessions end, except `session`."""

@@ -21,6 +21,7 @@ def upgrade() -> None:
     op.add_column("users", sa.Column("role", sa.Text, nullable=False, server_default="admin"))
     op.create_index("ix_users_email", "users", ["email"], unique=True)
     _sessions()
+    _links()
 
 
 def _sessions() -> None:
@@ -69,3 +70,21 @@ def _sessions() -> None:
         sa.PrimaryKeyConstraint("name", name="pk_failed_attempts"),
     )
     op.create_index("ix_failed_attempts_at", "failed_attempts", ["at"])
+
+
+def _links() -> None:
+    op.create_table(
+        "one_time_links",
+        sa.Column("id", sa.Text, nullable=False),
+        sa.Column("purpose", sa.Text, nullable=False),
+        sa.Column("digest", sa.LargeBinary, nullable=False),
+        sa.Column("created_at", _TIME, nullable=False),
+        sa.Column("created_by", sa.Text, nullable=False),
+        sa.Column("expires_at", _TIME, nullable=False),
+        sa.Column("user_id", sa.Text, sa.ForeignKey("users.id", name="fk_one_time_links_user_id_users")),
+        sa.Column("email", sa.Text),
+        sa.Column("role", sa.Text, nullable=False),
+        sa.Column("used_at", _TIME),
+        sa.PrimaryKeyConstraint("id", name="pk_one_time_links"),
+        sa.UniqueConstraint("digest", name="uq_one_time_links_digest"),
+    )
