@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from modelkeep.app.supervisor import Role
     from modelkeep.contracts.runner import Manifest
     from modelkeep.contracts.storage import BlobStore, NotingStore
-    from modelkeep.control.users.events import SetUpDone
-    from modelkeep.infra.db import Database, Transaction
+    from modelkeep.infra.db import Database
     from modelkeep.infra.storage_metrics import StorageMeter
     from modelkeep.worker.runners import Runners
 
@@ -227,7 +226,6 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
     from modelkeep.app import description, people
     from modelkeep.control.models.rules import Formats
     from modelkeep.control.predictions.service import Predictions
-    from modelkeep.control.users.events import SetUpDone
     from modelkeep.infra.blob_claims import ClaimedStore, Claims
     from modelkeep.infra.clock import utc_now
     from modelkeep.infra.prediction_log import history_database
@@ -237,12 +235,6 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
     await store.sweep()
     history = history_database(role.database, places.data)
     opened = Event()
-
-    async def on_set_up(tx: "Transaction", event: "SetUpDone") -> None:
-        del event
-        tx.after_commit(places.forget_setup_token)
-
-    control.events.subscribe(SetUpDone, on_set_up)
     services = Services(
         users=control.users,
         switches=control.switches,

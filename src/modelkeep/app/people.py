@@ -10,9 +10,10 @@ from modelkeep.control.links.rules import Registration
 from modelkeep.control.links.service import Links
 from modelkeep.control.sessions import tasks
 from modelkeep.control.sessions.service import Sessions
+from modelkeep.control.users.events import SetUpDone
 from modelkeep.infra import site_key
 from modelkeep.infra.clock import utc_now
-from modelkeep.infra.db import Database
+from modelkeep.infra.db import Database, Transaction
 from modelkeep.infra.passwords import Passwords, read_known
 
 
@@ -24,7 +25,7 @@ class PeopleServices(TypedDict):
 
 
 def services(control: ControlPlane, db: Database, places: Places, settings: AuthSettings) -> PeopleServices:
-    """Build them, and have them hear of what happens to users; raises `Invalid` for a site key that is none."""
+    """Build them, and have them and the setup token's file hear of users; raises `Invalid` for a site key that is none."""
     sessions = Sessions(
         db=db,
         users=control.users,
@@ -42,6 +43,12 @@ def services(control: ControlPlane, db: Database, places: Places, settings: Auth
         clock=utc_now,
     )
     tasks.subscribe(control.events, sessions)
+
+    async def on_set_up(tx: Transaction, event: SetUpDone) -> None:
+        del event
+        tx.after_commit(places.forget_setup_token)
+
+    control.events.subscribe(SetUpDone, on_set_up)
     return {"sessions": sessions, "links": links}
 
 
