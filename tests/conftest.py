@@ -17,6 +17,7 @@ pytest_plugins = [
     "fixtures.runners",
     "fixtures.inspection",
     "fixtures.logs",
+    "fixtures.people",
     "fixtures.object_store",
     "fixtures.stores",
     "fixtures.tenants",

@@ -1,15 +1,18 @@
 """The demo's way in: a key that may do everything with models, kept in `demo.env`.
 
 At the very first start the server leaves a one-time setup token in its data directory. The administrator's key made with it
-goes into `admin-key` beside it, for this user alone, so that nothing is lost when `demo.env` is.
+goes into `admin-key` beside it, and the password into `admin-password`, for this user alone, so that nothing is lost when
+`demo.env` is.
 """
 
 import os
+import secrets
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from modelkeep.client import Client, NotAuthenticated
 
+ADMIN_EMAIL = "admin@demo.invalid"
 SCOPES = ("predict", "models:read", "models:write", "models:code")
 
 
@@ -37,10 +40,21 @@ def administrator_key(url: str, data: Path) -> str:
     token = data / "setup-token"
     if not token.exists():
         raise NoWayIn(f"{data} was set up by somebody else: name another with DATA=..., or put a key into {data / 'demo.env'}.")
+    password = secrets.token_urlsafe(18)
     with Client(url) as client:
-        made = client.setup(token.read_text(encoding="ascii").strip())
+        made = client.setup(token.read_text(encoding="ascii").strip(), email=ADMIN_EMAIL, password=password)
     write_whole(kept, f"{made.secret}\n")
+    write_whole(data / "admin-password", f"{password}\n")
     return str(made.secret)
+
+
+def administrator_login(data: Path) -> dict[str, str]:
+    """Return what the administrator logs in with, for `demo.env`; nothing where the demo was set up before people could."""
+    kept = data / "admin-password"
+    if not kept.exists():
+        return {}
+    password = kept.read_text(encoding="ascii").strip()
+    return {"MODELKEEP_ADMIN_EMAIL": ADMIN_EMAIL, "MODELKEEP_ADMIN_PASSWORD": password}
 
 
 def works(url: str, key: str) -> bool:

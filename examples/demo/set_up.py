@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from access import NoWayIn, demo_key, read_env, write_whole
+from access import NoWayIn, administrator_login, demo_key, read_env, write_whole
 from models import DemoModel, build
 from publish import WrongAnswer, curl_lines, publish
 
@@ -36,6 +36,7 @@ def set_up(arguments: argparse.Namespace, host: str, has_ended: Callable[[float]
             raise ServerEnded from error
         raise DemoFailed(str(error)) from error
     values = {"MODELKEEP_URL": url, "MODELKEEP_GRPC": f"{host}:{arguments.grpc_port}", "MODELKEEP_API_KEY": key}
+    values |= administrator_login(data)
     write_whole(data / "demo.env", "".join(f"{name}={value}\n" for name, value in values.items()))
     print(_screen(url, data, models), flush=True)
 

@@ -17,9 +17,11 @@ from modelkeep.api.routes import (
     access,
     aliases,
     audit,
+    auth,
     deployments,
     health,
     models,
+    people,
     predictions,
     replays,
     repository,
@@ -31,7 +33,11 @@ from modelkeep.api.services import Services
 from modelkeep.infra.description import Document
 
 _ROUTERS: Final = tuple(
-    noun.router for noun in (health, users, access, models, versions, aliases, deployments, predictions, replays, safety, audit)
+    noun.router
+    for noun in (
+        *(health, users, auth, people, access, models, versions, aliases),
+        *(deployments, predictions, replays, safety, audit),
+    )
 )
 
 
@@ -44,7 +50,7 @@ def create_app(services: Services, opened: asyncio.Event | None = None, *, door:
     app.state.services = services
     errors.install(app)
     app.add_middleware(Writes, idempotency=services.idempotency)
-    app.add_middleware(Guard, access=services.access)
+    app.add_middleware(Guard, access=services.access, sessions=services.sessions)
     if opened is not None:
         app.add_middleware(Opening, opened=opened)
     app.add_middleware(Requests)

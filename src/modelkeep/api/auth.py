@@ -5,7 +5,8 @@
 Most look whether the key carries a scope at all; with which model it may be used is for the services to say, which find that
 out anyway. What concerns the whole installation is decided here.
 
-A key comes as `X-API-Key` or as `Authorization: Bearer` and may do the same by either way.
+A key comes as `X-API-Key` or as `Authorization: Bearer`, and so does a session's access token. It may do the same
+by either way.
 """
 
 from collections.abc import Awaitable, Callable

@@ -60,6 +60,7 @@ _TAGS: Final = {
     "replays": "Predictions, answered again by the uploaded file itself.",
     "keys": "The first set-up, and API keys.",
     "access": "Workspaces, groups and roles: who may do what.",
+    "people": "People and services: logging in and out, roles, passwords, invitations.",
     "safety": "What administrators allow although it is dangerous.",
     "audit": "Who changed what.",
     "control plane": "Whether the control plane works.",
@@ -69,8 +70,8 @@ _CODE: Final = re.compile(r"^- `(\w+)`:", re.MULTILINE)
 _MIXED: Final = re.compile(r"\A(?!- `)")  # an answer of the same status comes first
 _MOST_IN_A_NAME: Final = 4
 _READS: Final = frozenset({"get", "head"})
-_CHANGE_NOTHING: Final = frozenset({"checkUpload"})
-"""Operations that only look, although their method says otherwise."""
+_CHANGE_NOTHING: Final = frozenset({"checkUpload", "login", "refresh"})
+"""Operations that only look, although their method says otherwise, or that are done whatever comes of their request."""
 _RAISES: Final = "raises"
 
 
@@ -215,6 +216,9 @@ _OWN_NAMES: Final = {
     "FileAnswer": "ReplayedFile",
     "HealthAnswer": "ControlPlaneHealth",
     "ImageAnswer": "ImageSpec",
+    "JwkAnswer": "PublicKey",
+    "JwksAnswer": "PublicKeys",
+    "Login": "Credentials",
     "MeAnswer": "Caller",
     "MemoryAnswer": "MemorySettings",
     "Pair": "ComparedPair",
@@ -225,6 +229,11 @@ _OWN_NAMES: Final = {
     "ReportAnswer": "ValidationReport",
     "SandboxAnswer": "SandboxSwitch",
     "ServingAnswer": "ServingState",
+    "InvitationsAnswer": "InvitationList",
+    "Invite": "NewInvitation",
+    "Register": "Registration",
+    "RotatedAnswer": "NewSigningKey",
+    "SessionsAnswer": "SessionList",
     "SetUpAnswer": "SetUpDone",
     "SettingsAnswer": "DeploymentSettings",
     "Side": "PredictionSide",

@@ -7,7 +7,43 @@ _VERSION_ID: Final = "ver_01J9Z3K6T2Q8W4V5R7X0Y1B2C3"
 _PREDICTION_ID: Final = "prd_01J9Z3K6T2Q8W4V5R7X0Y1B2C4"
 _DIGEST: Final = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
-_USER: Final[dict[str, Any]] = {"id": "usr_01J9Z3K6T2Q8W4V5R7X0Y1B2C3", "name": "ada"}
+_USER: Final[dict[str, Any]] = {
+    "id": "usr_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
+    "name": "ada",
+    "email": "ada@example.org",
+    "display_name": "Ada Lovelace",
+    "kind": "person",
+    "status": "active",
+    "created_at": _AT,
+}
+_SESSION_ID: Final = "ses_01J9Z3K6T2Q8W4V5R7X0Y1B2C5"
+_REFRESH: Final = "mkr_good_for_one_use_and_seven_days"
+_JWT: Final = "eyJhbGciOiJFZERTQSIsImtpZCI6Ii4uLiIsInR5cCI6ImF0K2p3dCJ9.claims.signature"
+_SESSION: Final[dict[str, Any]] = {
+    "id": _SESSION_ID,
+    "created_at": _AT,
+    "used_at": _AT,
+    "expires_at": "2026-04-13T09:26:53.589793Z",
+    "address": "192.0.2.7",
+    "program": "Mozilla/5.0",
+    "this": True,
+}
+_INVITATION: Final[dict[str, Any]] = {
+    "id": "lnk_01J9Z3K6T2Q8W4V5R7X0Y1B2C6",
+    "email": "bob@example.org",
+    "role": "developer",
+    "created_at": _AT,
+    "created_by": "ada",
+    "expires_at": "2026-03-21T09:26:53.589793Z",
+}
+_PUBLIC_KEY: Final[dict[str, Any]] = {
+    "kty": "OKP",
+    "crv": "Ed25519",
+    "use": "sig",
+    "alg": "EdDSA",
+    "kid": "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k",
+    "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+}
 _OWN_KEY: Final[dict[str, Any]] = {"id": "key_01J9Z3K6T2Q8W4V5R7X0Y1B2C3", "name": "first key", "scopes": ["admin"]}
 _KEY: Final[dict[str, Any]] = {
     "id": "key_01J9Z3K6T2Q8W4V5R7X0Y1B2C4",
@@ -271,9 +307,10 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "AliasMovePage": [_page(_MOVE)],
     "AliasPage": [_page(_ALIAS)],
     "AuditEntryPage": [_page(_ENTRY)],
-    "Caller": [{"key": _OWN_KEY, "user": _USER}],
+    "Caller": [{"key": _OWN_KEY, "session": None, "user": _USER, "scopes": ["admin"]}],
     "ChangeSettings": [{"settings": {"deadline_s": 0.5, "recording": {"fields": {"age": "hash"}}, "replicas": None}}],
     "ControlPlaneHealth": [{"status": "ok"}],
+    "Credentials": [{"email": "ada@example.org", "password": "correct horse battery"}],
     "Deployment": [_DEPLOYMENT],
     "DeploymentPage": [_page(_DEPLOYMENT)],
     "Explanation": [
@@ -300,16 +337,48 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "NewModel": [{"name": "churn", "description": "Who will leave next month?"}],
     "NewReplay": [{"last": 200}, {"predictions": [_PREDICTION_ID]}, {"rows": [[41, 3]]}],
     "NewWorkspace": [{"name": "fraud"}],
+    "ChangePassword": [{"old": "correct horse battery", "new": "staple of another kind"}],
+    "ChangeUser": [{"display_name": "Ada Lovelace"}],
+    "Invitation": [_INVITATION],
+    "InvitationList": [{"items": [_INVITATION]}],
+    "IssuedInvitation": [{**_INVITATION, "token": "mkl_shown_once_and_never_again"}],
+    "NewInvitation": [{"email": "bob@example.org", "role": "developer"}, {}],
+    "NewUser": [{"name": "bob", "email": "bob@example.org", "role": "developer"}, {"name": "nightly", "kind": "service"}],
+    "PasswordLink": [{"token": "mkl_shown_once_and_never_again", "expires_at": _AT}],
+    "Registration": [
+        {"token": "mkl_from_an_administrator", "name": "bob", "email": "bob@example.org", "password": "correct horse battery"}
+    ],
+    "Rename": [{"display_name": "Ada Lovelace"}],
+    "SetPassword": [{"token": "mkl_from_an_administrator", "password": "correct horse battery"}],
+    "User": [_USER],
+    "UserPage": [_page(_USER)],
+    "NewSigningKey": [{"signs_from": _AT}],
     "PlannedUpload": [{"filename": "churn.joblib", "size": 184_320}],
     "PointTo": [{"version": 3}],
     "PredictionFactsPage": [_page(_FACTS)],
     "PredictionRecord": [_RECORDED],
     "Promote": [{"version": 3}],
+    "PublicKeys": [{"keys": [_PUBLIC_KEY]}],
+    "Refresh": [{"refresh_token": _REFRESH}],
     "Replay": [{**_REPLAY_FACTS, "details": {"differing": [_DIFFERING], "skipped": [], "forgotten": 0}}],
     "ReplayFactsPage": [_page(_REPLAY_FACTS)],
     "Safety": [_SAFETY],
-    "SetUp": [{"token": "mks_printed_by_modelkeep_serve", "name": "ada"}],
+    "SessionList": [{"items": [_SESSION]}],
+    "SetUp": [
+        {"token": "mks_printed_by_modelkeep_serve", "name": "ada"},
+        {"token": "mks_printed_by_modelkeep_serve", "email": "ada@example.org", "password": "correct horse battery"},
+    ],
     "SetUpDone": [{"user": _USER, "key": {**_ISSUED, "name": "first key", "scopes": ["admin"]}}],
+    "Tokens": [
+        {
+            "token_type": "Bearer",
+            "access_token": _JWT,
+            "expires_at": _AT,
+            "refresh_token": _REFRESH,
+            "refresh_expires_at": "2026-03-21T09:26:53.589793Z",
+            "session": _SESSION_ID,
+        }
+    ],
     "Version": [_VERSION, _REJECTED],
     "VersionPage": [_page(_VERSION)],
     "Workspace": [_WORKSPACE],

@@ -15,7 +15,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from modelkeep.api.errors import respond
 from modelkeep.api.middleware import UPLOAD
 from modelkeep.contracts.errors import Invalid, ModelkeepError
-from modelkeep.infra import headers
 from modelkeep.infra.idempotency import Answer, Idempotency, Repeated, Write
 
 API: Final = "/api/v1/"
@@ -77,12 +76,11 @@ def said(state: State, *parts: bytes) -> None:
 
 
 def _write(scope: Scope, keys: list[bytes], body: bytes) -> Write:
-    """Return what a request is known by. The first set-up has no caller: its body has the secret, the one-time token."""
+    """Return what a request is known by. Where there is no caller, as for the first set-up, the body has the secret."""
     if len(keys) != 1 or not _KEY.fullmatch(keys[0]):
         raise InvalidIdempotencyKey
     given, actor = dict(scope["headers"]), scope["state"].get("actor")
-    secret = headers.presented_key(given)
-    write = Write("" if actor is None else actor.id, keys[0].decode("ascii"), body if actor is None or not secret else secret)
+    write = Write("" if actor is None else actor.id, keys[0].decode("ascii"), scope["state"].get("sealed_with", body))
     path = scope.get("raw_path") or scope["path"].encode()
     write.says(scope["method"].encode(), path, scope["query_string"], given.get(b"if-match", b""), body)
     return write

@@ -2,7 +2,7 @@
 
 import re
 import time
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from starlette.datastructures import MutableHeaders
@@ -11,7 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from modelkeep.api.errors import OPEN_INFERENCE, respond
 from modelkeep.contracts.errors import Internal, ModelkeepError, TooLarge, Unauthenticated
 from modelkeep.control.access.service import Access
-from modelkeep.infra import headers, telemetry
+from modelkeep.control.sessions.service import Sessions
+from modelkeep.infra import headers, telemetry, tokens
 
 _log = structlog.get_logger(__name__)
 _PROGRAMS: Final = ("/api/", OPEN_INFERENCE)
@@ -21,7 +22,10 @@ _ALL_FROM_HERE: Final = (
     "font-src 'self' data:; worker-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 """What a browser may fetch for the pages of the documentation, whose scripts name other people's servers: nothing of theirs."""
-_OPEN: Final = frozenset({"/api/v1/setup", "/api/v1/health"})
+_OPEN: Final = frozenset(
+    {"/api/v1/setup", "/api/v1/health"}
+    | {f"/api/v1/auth/{what}" for what in ("login", "refresh", "jwks", "register", "reset-password")}
+)
 UPLOAD: Final = re.compile(r"/api/v1/models/[^/]+/versions")
 _LARGEST_BODY: Final = 1024 * 1024
 _BASIC: Final = 'Basic realm="modelkeep: any name, an API key as password", charset="UTF-8"'
@@ -67,15 +71,16 @@ class Requests:
 
 
 class Guard:
-    """Asks for a key before anything of a request's body is read, and limits how large a body may be.
+    """Asks for a key, or a session's access token, before anything of a body is read, and limits how large that may be.
 
-    Only the first set-up and health need no key. A browser cannot send `X-API-Key`, so for the documentation, where nothing
-    can be changed, a key is also taken as the password of HTTP Basic. What the key may do is for the routes to say.
+    Only health, the first set-up and the ways to log in need none. A browser cannot send `X-API-Key`, so for the documentation,
+    where nothing can be changed, a key is also taken as the password of HTTP Basic. What a key may do is for routes to say.
     """
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp, access: Access, sessions: Sessions) -> None:
         self._app = app
         self._access = access
+        self._sessions = sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one request."""
@@ -85,7 +90,7 @@ class Guard:
         given, path = dict(scope["headers"]), scope["path"]
         try:
             if path not in _OPEN:
-                scope["state"]["actor"] = await self._access.authenticate(_secret(given, path), scope["state"]["request_id"])
+                await self._admit(_secret(given, path), scope["state"])
         except ModelkeepError as error:
             await self._refuse(error, scope, receive, send)
             return
@@ -97,6 +102,16 @@ class Guard:
             await self._refuse(_too_large(), scope, receive, send)
             return
         await self._app(scope, _Limited(receive), send)
+
+    async def _admit(self, secret: str, state: dict[str, Any]) -> None:
+        """Note who sent this credential, and what their repeated writes are sealed with; raises `Unauthenticated`."""
+        if tokens.looks_like_one(secret):
+            session, user = await self._sessions.authenticate(secret)
+            state["actor"] = await self._access.in_session(session.id, user, state["request_id"])
+            state["sealed_with"] = self._sessions.secret_of(state["actor"])
+        else:
+            state["actor"] = await self._access.authenticate(secret, state["request_id"])
+            state["sealed_with"] = secret.encode()
 
     async def _refuse(self, error: ModelkeepError, scope: Scope, receive: Receive, send: Send) -> None:
         answer = respond(error, scope["state"]["request_id"], scope["path"])

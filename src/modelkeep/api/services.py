@@ -10,11 +10,13 @@ from modelkeep.contracts.storage import BlobStore
 from modelkeep.control.access.service import Access
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments.service import Deployments
+from modelkeep.control.links.service import Links
 from modelkeep.control.models.rules import Formats
 from modelkeep.control.models.service import Models
 from modelkeep.control.predictions.service import Predictions
 from modelkeep.control.replays.service import Replays
 from modelkeep.control.safety.service import Switches
+from modelkeep.control.sessions.service import Sessions
 from modelkeep.control.users.service import Users
 from modelkeep.infra.idempotency import Idempotency
 
@@ -35,6 +37,8 @@ class Services:
     formats: Formats
     settings: ApiSettings
     idempotency: Idempotency
+    sessions: Sessions
+    links: Links
 
 
 async def _services(request: Request) -> Services:

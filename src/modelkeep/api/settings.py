@@ -1,7 +1,7 @@
 """What can be set about the control plane's HTTP door."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Interval
 
@@ -22,3 +22,17 @@ class ApiSettings:
     events_poll_s: Annotated[
         float, "How often the events of a version look for a change, in seconds.", Interval(ge=0.01, le=60)
     ] = 0.25
+
+
+@dataclass(frozen=True)
+class AuthSettings:
+    """How people come in."""
+
+    registration: Annotated[
+        Literal["off", "invite", "open"],
+        "Who may register: nobody, for administrators add people (off), who was invited (invite), or anyone (open).",
+    ] = "off"
+    known_passwords_file: Annotated[
+        str,
+        "File with passwords that nobody may take, one a line in UTF-8, beside those that are refused anyway; empty for none.",
+    ] = ""

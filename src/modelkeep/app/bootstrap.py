@@ -28,12 +28,11 @@ if TYPE_CHECKING:
     from modelkeep.app.supervisor import Role
     from modelkeep.contracts.runner import Manifest
     from modelkeep.contracts.storage import BlobStore, NotingStore
-    from modelkeep.control.users.events import SetUpDone
-    from modelkeep.infra.db import Database, Transaction
+    from modelkeep.infra.db import Database
     from modelkeep.infra.storage_metrics import StorageMeter
     from modelkeep.worker.runners import Runners
 
-from modelkeep.api.settings import ApiSettings
+from modelkeep.api.settings import ApiSettings, AuthSettings
 from modelkeep.infra.settings import DatabaseSettings, HistorySettings, LogSettings
 from modelkeep.serving.grpc.settings import GrpcAddress
 from modelkeep.serving.settings import ServingSettings
@@ -82,6 +81,7 @@ class ControlRole:
     model_name: str = field(default="model", kw_only=True)
     history: HistorySettings
     storage: StorageSettings = field(default_factory=StorageSettings)
+    auth: AuthSettings = field(default_factory=AuthSettings)
 
 
 def roles(
@@ -117,6 +117,7 @@ def roles(
         model_name=settings.serving.default_model or _MODEL,
         history=settings.history,
         storage=settings.storage,
+        auth=settings.auth,
     )
     told = msgspec.json.encode(control)
     # Started one after the other, for predictions need the server alone, and the api is reached only through it. On a busy
@@ -222,10 +223,9 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
 
     from modelkeep.api.asgi import create_app
     from modelkeep.api.services import Services
-    from modelkeep.app import description
+    from modelkeep.app import description, people
     from modelkeep.control.models.rules import Formats
     from modelkeep.control.predictions.service import Predictions
-    from modelkeep.control.users.events import SetUpDone
     from modelkeep.infra.blob_claims import ClaimedStore, Claims
     from modelkeep.infra.clock import utc_now
     from modelkeep.infra.prediction_log import history_database
@@ -235,12 +235,6 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
     await store.sweep()
     history = history_database(role.database, places.data)
     opened = Event()
-
-    async def on_set_up(tx: "Transaction", event: "SetUpDone") -> None:
-        del event
-        tx.after_commit(places.forget_setup_token)
-
-    control.events.subscribe(SetUpDone, on_set_up)
     services = Services(
         users=control.users,
         access=control.access,
@@ -254,6 +248,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
         formats=Formats.of(manifests()),
         settings=role.api,
         idempotency=control.idempotency,
+        **people.services(control, db, places, role.auth),
     )
     config = uvicorn.Config(
         create_app(services, opened, door=description.door),
@@ -449,6 +444,7 @@ def _numbered(server: ServerRole, slot: int) -> ServerRole:
 
 def _control(told: bytes, role_name: str) -> "tuple[ControlRole, Places, Database, ControlPlane]":
     """Build what api, courier and worker share."""
+    from modelkeep.app import people
     from modelkeep.app.control_plane import control_plane
     from modelkeep.infra import telemetry
     from modelkeep.infra.bell import Bell
@@ -464,6 +460,7 @@ def _control(told: bytes, role_name: str) -> "tuple[ControlRole, Places, Databas
         ring_courier=Bell(places.run / "courier.sock").ring,
         limits=role.limits,
         acceptable=role.acceptable,
+        passwords=people.passwords(role.auth),
     )
     return role, places, db, control
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from modelkeep.contracts.snapshot import Limits
-from modelkeep.control.access import tasks as first_admin
+from modelkeep.control.access import tasks as of_people
 from modelkeep.control.access.service import Access
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments import tasks
@@ -19,6 +19,7 @@ from modelkeep.infra.db import Database
 from modelkeep.infra.events import Events
 from modelkeep.infra.idempotency import Idempotency
 from modelkeep.infra.jobs import Jobs
+from modelkeep.infra.passwords import Passwords
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class ControlPlane:
     jobs: Jobs
     events: Events
     idempotency: Idempotency
+    passwords: Passwords
 
 
 def control_plane(
@@ -45,6 +47,7 @@ def control_plane(
     limits: Limits,
     acceptable: str = "",
     clock: Clock = utc_now,
+    passwords: Passwords | None = None,
 ) -> ControlPlane:
     """Build the nouns over a database. The bells ring after the commits that concern worker and courier.
 
@@ -53,7 +56,8 @@ def control_plane(
     events = Events()
     jobs = Jobs(ring_worker, clock)
     audit = Audit(db, clock, lower_lock_down(acceptable))
-    users = Users(db, audit, events, clock)
+    passwords = passwords or Passwords()
+    users = Users(db, audit, events, clock, passwords)
     access = Access(db, audit, users, events, clock)
     switches = Switches(db, audit, events, clock, acceptable=acceptable)
     models = Models(db=db, audit=audit, access=access, events=events, jobs=jobs, clock=clock)
@@ -69,6 +73,18 @@ def control_plane(
         limits=limits,
     )
     replays = Replays(db=db, audit=audit, models=models, deployments=deployments, jobs=jobs, clock=clock)
-    first_admin.subscribe(events, access)
+    of_people.subscribe(events, access)
     tasks.subscribe(events, deployments)
-    return ControlPlane(audit, users, access, switches, models, deployments, replays, jobs, events, Idempotency(db, clock))
+    return ControlPlane(
+        audit=audit,
+        users=users,
+        access=access,
+        switches=switches,
+        models=models,
+        deployments=deployments,
+        replays=replays,
+        jobs=jobs,
+        events=events,
+        idempotency=Idempotency(db, clock),
+        passwords=passwords,
+    )

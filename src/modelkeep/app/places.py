@@ -71,6 +71,11 @@ class Places:
         """The one-time token of the first admin, until it has been used."""
         return self.data / "setup-token"
 
+    @property
+    def site_key(self) -> Path:
+        """The installation's own secret."""
+        return self.data / "site-key"
+
     def make(self) -> None:
         """Create the folders, for this user alone."""
         for folder in (self.data, self.run, self.snapshot.parent, self.blobs):

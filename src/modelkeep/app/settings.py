@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 from annotated_types import Interval, MinLen
 from pydantic import BaseModel, ValidationError
 
-from modelkeep.api.settings import ApiSettings
+from modelkeep.api.settings import ApiSettings, AuthSettings
 from modelkeep.app import allowed, secrecy
 from modelkeep.app.sources import Given, InvalidSettings, gather
 from modelkeep.contracts.storage import StorageSettings
@@ -108,6 +108,7 @@ class Settings(BaseModel, frozen=True):
     database: DatabaseSettings = DatabaseSettings()
     storage: StorageSettings = StorageSettings()
     api: ApiSettings = ApiSettings()
+    auth: AuthSettings = AuthSettings()
     serving: ServingSettings = ServingSettings()
     runners: RunnerSettings = RunnerSettings()
     worker: WorkerSettings = WorkerSettings()

@@ -8,9 +8,16 @@ from modelkeep.client.server import Server, part
 from modelkeep.client.steps import Steps
 
 
-def setup(server: Server, token: str, *, name: str = "admin") -> Steps[Key]:
-    """Make the first administrator from the one-time token that the server printed; returns a key with its secret."""
-    return Key.read((yield from server.document("POST", "/setup", {"token": token, "name": name}))["key"])
+def setup(
+    server: Server, token: str, *, name: str = "admin", email: str | None = None, password: str | None = None
+) -> Steps[Key]:
+    """Make the first administrator from the one-time token that the server printed; returns a key with its secret.
+
+    With `email` and `password`, the administrator can log in, too.
+    """
+    body = {"token": token, "name": name, "email": email, "password": password}
+    given = {field: value for field, value in body.items() if value is not None}
+    return Key.read((yield from server.document("POST", "/setup", given))["key"])
 
 
 def me(server: Server) -> Steps[Key]:

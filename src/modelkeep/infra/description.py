@@ -30,7 +30,7 @@ _EXAMPLE_ID: Final = "req_01J9Z3K6T2Q8W4V5R7X0Y1B2C3"
 
 KEYS: Final[Document] = {
     "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key: `mk_...`."},
-    "Bearer": {"type": "http", "scheme": "bearer", "description": "The same API key, as `Authorization: Bearer mk_...`."},
+    "Bearer": {"type": "http", "scheme": "bearer", "description": "The same API key, or the access token of a login."},
 }
 """The two ways to send a key, which open the same."""
 

@@ -19,7 +19,7 @@ _DEEPEST: Final = 8
 
 # Each keeps its group 1. None begins with a repetition, and each looks only so far, or a long value would take its square.
 _PATTERNS: Final = (
-    re.compile(r"()mks?(?:_|%5f)[0-9a-z]{16,}", re.IGNORECASE),  # our own keys, whole or cut short, wherever they stand
+    re.compile(r"()mk[slr]?(?:_|%5f)[0-9a-z]{16,}", re.IGNORECASE),  # our own keys, whole or cut short, wherever they stand
     re.compile(r"()eyJ[\w-]{8,1024}\.[\w-]+(?:\.[\w-]*)?"),  # a JSON Web Token
     re.compile(r"(://[^\s:/?#\"'<>]{0,256}:)[^\s\"'<>]{0,1024}(?=@)"),  # ://user:password@, whatever is in the password
     re.compile(rf"(authorization{_IS})(?:[a-z]+\s+)?[^\s\"',]+", re.IGNORECASE),

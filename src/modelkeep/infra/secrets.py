@@ -2,6 +2,8 @@
 
     mk_<40 letters and digits><6 letters and digits: CRC-32 of what stands before>      an API key
     mks_<40><6>                                                                         a setup token
+    mkr_<40><6>                                                                         a refresh token
+    mkl_<40><6>                                                                         the token of a one-time link
 
 A secret holds 238 bits, so a plain SHA-256 of it cannot be guessed back, and looking that digest up takes the same time
 whether a guess was near or far. The checksum tells a mistyped key from a wrong one without asking the database.
@@ -15,10 +17,12 @@ from typing import Final
 
 KEY: Final = "mk_"
 SETUP: Final = "mks_"
+REFRESH: Final = "mkr_"
+LINK: Final = "mkl_"
 _ALPHABET: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _RANDOM = 40
 _CHECKSUM = 6
-PATTERN: Final = r"\bmks?_[0-9A-Za-z]{46}\b"
+PATTERN: Final = r"\bmk[slr]?_[0-9A-Za-z]{46}\b"
 
 
 class Secret:

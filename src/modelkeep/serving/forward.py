@@ -41,6 +41,10 @@ _HOP_BY_HOP = frozenset(
 _ALWAYS = frozenset({b"host", b"content-length", b"x-api-key", b"authorization"})
 
 
+PEER = b"x-modelkeep-peer"  # who is at the other end: for the api to know, and for nobody to pretend
+_OURS = frozenset({b"x-request-id", PEER})
+
+
 class ApiDown(Unavailable):
     """The control plane does not answer right now; predictions go on. Try again in a moment."""
 
@@ -201,11 +205,13 @@ def _end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, byt
 def _head(request: Request, scope: Scope) -> h11.Request:
     raw: bytes = scope.get("raw_path") or request.path.encode()
     target = raw.partition(b"?")[0] + (b"?" + request.query_string if request.query_string else b"")
-    headers = [(name, value) for name, value in _end_to_end(scope["headers"]) if name != b"x-request-id"]
+    headers = [(name, value) for name, value in _end_to_end(scope["headers"]) if name not in _OURS]
     if b"transfer-encoding" in request.headers:
         headers = [(name, value) for name, value in headers if name != b"content-length"]
         headers.append((b"transfer-encoding", b"chunked"))
     headers += [(b"x-request-id", request.id.encode()), (b"connection", b"close")]
+    if scope.get("client"):
+        headers.append((PEER, scope["client"][0].encode()))
     if not any(name == b"host" for name, _value in headers):
         headers.append((b"host", b"localhost"))
     return h11.Request(method=request.method.encode(), target=target, headers=headers)

@@ -16,7 +16,12 @@ async def test_a_token_becomes_a_key_once(stranger: httpx.AsyncClient, control: 
     assert body["user"]["name"] == "admin"
     assert body["key"]["scopes"] == ["admin"]
     me = await stranger.get("/api/v1/me", headers={"X-API-Key": body["key"]["secret"]})
-    assert me.json() == {"key": {"id": body["key"]["id"], "name": "first key", "scopes": ["admin"]}, "user": body["user"]}
+    assert me.json() == {
+        "key": {"id": body["key"]["id"], "name": "first key", "scopes": ["admin"]},
+        "session": None,
+        "user": body["user"],
+        "scopes": ["admin"],
+    }
     again = await stranger.post("/api/v1/setup", json={"token": token})
     assert (again.status_code, again.json()["code"]) == (409, "already_set_up")
 

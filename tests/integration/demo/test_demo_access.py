@@ -3,7 +3,7 @@
 import stat
 
 import pytest
-from access import NoWayIn, administrator_key, demo_key, read_env, write_whole
+from access import NoWayIn, administrator_key, administrator_login, demo_key, read_env, write_whole
 from models import DemoModel
 from publish import WrongAnswer, check, curl_lines, publish
 
@@ -27,6 +27,18 @@ def test_the_setup_token_becomes_an_administrator_and_a_key_of_the_demo(standin,
     assert standin.code_allowed
     assert (data / "admin-key").read_text() == f"{KEY}\n"
     assert stat.S_IMODE((data / "admin-key").stat().st_mode) == 0o600
+
+
+def test_the_administrator_of_the_demo_can_log_in(standin, data, tmp_path_factory):
+    demo_key(standin.url, data, "")
+    told = administrator_login(data)
+    assert told == {
+        "MODELKEEP_ADMIN_EMAIL": standin.login["email"],
+        "MODELKEEP_ADMIN_PASSWORD": standin.login["password"],
+    }
+    assert len(told["MODELKEEP_ADMIN_PASSWORD"]) >= 20
+    assert stat.S_IMODE((data / "admin-password").stat().st_mode) == 0o600
+    assert administrator_login(tmp_path_factory.mktemp("older")) == {}
 
 
 def test_a_key_that_still_works_is_kept(standin, data):

@@ -13,9 +13,12 @@ from alembic.script import ScriptDirectory
 
 import modelkeep.control.audit.tables
 import modelkeep.control.deployments.tables
+import modelkeep.control.links.tables
 import modelkeep.control.models.tables
 import modelkeep.control.replays.tables
+import modelkeep.control.sessions.tables
 import modelkeep.control.users.tables
+import modelkeep.infra.attempts
 import modelkeep.infra.broadcast
 import modelkeep.infra.jobs  # noqa: F401 - each registers its tables
 from modelkeep.contracts.snapshot import DeploymentSettings

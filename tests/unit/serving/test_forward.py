@@ -241,6 +241,12 @@ def headers_of(seen: dict[str, Any]) -> dict[str, str]:
     return dict(seen["headers"])
 
 
+async def test_the_api_is_told_who_is_at_the_other_end_and_nobody_says_it_for_themselves(house: House) -> None:
+    answer = await house.client.get("/api/v1/models", headers={"x-modelkeep-peer": "192.0.2.1"})
+    told = [value for name, value in answer.json()["headers"] if name == "x-modelkeep-peer"]
+    assert told == ["127.0.0.1"]
+
+
 async def test_requests_and_answers_pass_whole(house: House) -> None:
     answer = await house.client.put("/api/v1/models?x=1", content=b"body", headers={"x-mine": "1", "authorization": "Bearer k"})
     said = answer.json()

@@ -36,6 +36,7 @@ from modelkeep.control.access.errors import (
 )
 from modelkeep.control.access.rules import Subject, SubjectKind
 from modelkeep.control.models.errors import ModelNotFound
+from modelkeep.control.sessions.service import in_session
 
 router = APIRouter(tags=["access"])
 Group = Annotated[str, Path(max_length=100, description="The group's name.")]
@@ -179,7 +180,7 @@ async def explain(
     if (subject_kind is None) != (subject is None):
         raise InvalidGrant
     place = await _place(behind, actor, kind, on or "")
-    who = Subject("key", actor.id)
+    who = Subject("user", actor.user) if in_session(actor) else Subject("key", actor.id)
     if subject_kind is not None and subject is not None:
         who = await _subject(behind, subject_kind, subject)
     found = await behind.access.explain(actor, who, scope, place)

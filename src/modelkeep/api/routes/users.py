@@ -20,33 +20,51 @@ from modelkeep.api.schemas.users import (
 from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind
 from modelkeep.contracts.errors import InvalidName
+from modelkeep.control.access.errors import LastAdmin
 from modelkeep.control.models.errors import ModelNotFound
-from modelkeep.control.users.errors import AlreadySetUp, KeyNotFound, LastAdminKey, SetupTokenInvalid
+from modelkeep.control.sessions.service import in_session
+from modelkeep.control.users.errors import AlreadySetUp, KeyNotFound, SetupTokenInvalid, UserNotFound
 from modelkeep.control.users.service import IssuedKey
+from modelkeep.infra.passwords import PasswordsBusy, WeakPassword
 
 router = APIRouter(tags=["keys"])
 
 
 @router.post("/setup", status_code=status.HTTP_201_CREATED)
-@raises(AlreadySetUp, InvalidName, SetupTokenInvalid)
+@raises(AlreadySetUp, InvalidName, PasswordsBusy, SetupTokenInvalid, WeakPassword)
 async def set_up(body: SetUp, request: Request, behind: Behind) -> SetUpAnswer:
-    """Exchange the one-time token that `serve` printed for the first administrator's key."""
-    user, issued = await behind.users.set_up(body.token, body.name, request.state.request_id)
+    """Exchange the one-time token that `serve` printed for the first administrator's key.
+
+    With an e-mail address and a password, the administrator can log in, too.
+    """
+    user, issued = await behind.users.set_up(
+        body.token, body.name, request.state.request_id, email=body.email, password=body.password
+    )
     return SetUpAnswer(user=UserAnswer.model_validate(user), key=_with_secret(issued))
 
 
 @router.get("/me")
-@raises(KeyNotFound)
+@raises(KeyNotFound, UserNotFound)
 async def get_me(actor: AnyKey, behind: Behind) -> MeAnswer:
-    """Say who asks, and what the key may do."""
-    key = await behind.users.key(actor.id)
-    return MeAnswer(key=OwnKeyAnswer.model_validate(key), user=UserAnswer(id=actor.user, name=actor.name))
+    """Say who asks, and what they may do."""
+    logged_in = in_session(actor)
+    key = None if logged_in else OwnKeyAnswer.model_validate(await behind.users.key(actor.id))
+    user = UserAnswer.model_validate(await behind.users.user(actor.user))
+    return MeAnswer(
+        key=key,
+        session=actor.id if logged_in else None,
+        user=user,
+        scopes=None if actor.standing.scopes is None else sorted(actor.standing.scopes),
+    )
 
 
 @router.post("/keys", status_code=status.HTTP_201_CREATED)
-@raises(ModelNotFound)
+@raises(ModelNotFound, UserNotFound)
 async def issue_key(body: NewKey, actor: AnyKey, behind: Behind) -> IssuedKeyAnswer:
-    """Make a key of your own; its secret is in this answer and nowhere else. It never lets anyone do more than you may."""
+    """Make a key of your own; its secret is in this answer and nowhere else. It never lets anyone do more than you may.
+
+    Administrators make keys of services, too.
+    """
     models = None if body.models is None else [await behind.models.place(actor, name) for name in body.models]
     issued = await behind.users.issue_key(
         actor,
@@ -55,6 +73,7 @@ async def issue_key(body: NewKey, actor: AnyKey, behind: Behind) -> IssuedKeyAns
         body.expires_in_days,
         rate=body.rate,
         burst=body.burst,
+        service=body.service,
         models=None if models is None else tuple(place.model for place in models),
     )
     return _with_secret(issued)
@@ -70,7 +89,7 @@ async def list_keys(actor: AnyKey, behind: Behind, limit: Limit = 50, cursor: Cu
 
 
 @router.delete("/keys/{key_id}", status_code=status.HTTP_204_NO_CONTENT)
-@raises(KeyNotFound, LastAdminKey)
+@raises(KeyNotFound, LastAdmin)
 async def revoke_key(
     key_id: Annotated[str, Path(max_length=100, description="The key's id.")], actor: AnyKey, behind: Behind
 ) -> Response:

@@ -7,6 +7,13 @@ from pydantic import Field
 
 from modelkeep.api.schemas.wire import Answer, Ask, Name
 from modelkeep.contracts.access import Scope
+from modelkeep.control.users.rules import LONGEST_EMAIL, Kind, Status
+from modelkeep.infra.passwords import LONGEST, SHORTEST
+
+Email = Annotated[str, Field(min_length=3, max_length=LONGEST_EMAIL, description="An e-mail address; case does not matter.")]
+Password = Annotated[
+    str, Field(max_length=LONGEST, description=f"At least {SHORTEST} characters, and none that is well known.")
+]
 
 
 class SetUp(Ask):
@@ -14,12 +21,17 @@ class SetUp(Ask):
 
     token: Annotated[str, Field(max_length=200)]
     name: Name = "admin"
+    email: Email | None = None
+    password: Password | None = None
 
 
 class NewKey(Ask):
     """Make a key."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
+    service: (
+        Annotated[str, Field(max_length=100, description="Id of the service it is for; else it is for oneself.")] | None
+    ) = None
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=20)]
     expires_in_days: Annotated[int, Field(strict=True, ge=1, le=36500)] | None = None
     models: Annotated[
@@ -34,10 +46,15 @@ class NewKey(Ask):
 
 
 class UserAnswer(Answer):
-    """A person."""
+    """A person, or a service."""
 
     id: str
     name: str
+    email: str | None
+    display_name: str
+    kind: Kind
+    status: Status
+    created_at: datetime
 
 
 class KeyAnswer(Answer):
@@ -77,7 +94,9 @@ class OwnKeyAnswer(Answer):
 
 
 class MeAnswer(Answer):
-    """Who asks."""
+    """Who asks: with a key, or in a session. `scopes` bound a key; null, as in a session, bounds nothing."""
 
-    key: OwnKeyAnswer
+    key: OwnKeyAnswer | None
+    session: str | None
     user: UserAnswer
+    scopes: list[Scope] | None

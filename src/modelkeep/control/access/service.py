@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from modelkeep.contracts.access import INSTALLATION, Decision, Grant, Place, Role, Scope, Standing, decide, reach
-from modelkeep.contracts.actor import SYSTEM, Actor
+from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.names import check_name
 from modelkeep.contracts.snapshot import ServedKey
@@ -29,7 +29,7 @@ from modelkeep.control.access.rules import (
     check_may_give,
 )
 from modelkeep.control.audit.service import Audit
-from modelkeep.control.users.rules import Key
+from modelkeep.control.users.rules import Key, User
 from modelkeep.control.users.service import Users
 from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Database, Transaction
@@ -54,6 +54,12 @@ class Access:
         async with self._db.read() as tx:
             standing = (await self._standings(tx, [key]))[key.id]
         return Actor(key.id, user.name, user.id, standing, request_id)
+
+    async def in_session(self, session_id: str, user: User, request_id: str = "") -> Actor:
+        """Return who asks in a session, with what they may do: all that was granted to them."""
+        async with self._db.read() as tx:
+            standing = Standing(user.id, (await self._grants(tx, {user.id}))[user.id])
+        return Actor(session_id, user.name, user.id, standing, request_id)
 
     async def served_keys(self, tx: Transaction) -> tuple[ServedKey, ...]:
         """Return the keys that serving must know, for a snapshot made in `tx`."""
@@ -175,8 +181,8 @@ class Access:
         actor.need(Scope.ADMIN)
         async with self._db.begin() as tx:
             found = await _group(tx, name)
-            await self._check_admins_stay(tx, without_group=found.id)
             await store.remove_group(tx, found.id)
+            await self.check_admins(tx)
             await self._audit.note(tx, actor, "group.remove", found.id, name=name)
             await self._events.publish(tx, AccessChanged())
 
@@ -201,8 +207,8 @@ class Access:
         actor.need(Scope.ADMIN)
         async with self._db.begin() as tx:
             found = await _group(tx, name)
-            await self._check_admins_stay(tx, without_member=(found.id, user_id))
             if await store.remove_member(tx, found.id, user_id):
+                await self.check_admins(tx)
                 await self._audit.note(tx, actor, "group.remove_member", found.id, user=user_id)
                 await self._events.publish(tx, AccessChanged())
 
@@ -246,15 +252,14 @@ class Access:
         async with self._db.begin() as tx:
             if await store.grant(tx, given.id) is None:
                 return
-            await self._check_admins_stay(tx, without=given.id)
             await store.remove_grant(tx, given.id)
+            await self.check_admins(tx)
             await self._audit.note(tx, actor, "grant.take", given.id, **_said(given))
             await self._events.publish(tx, AccessChanged())
 
-    async def make_admin(self, tx: Transaction, user_id: str, request_id: str) -> None:
-        """Have the first person administer the installation, in the transaction that makes them."""
-        actor = Actor(SYSTEM.id, SYSTEM.name, standing=SYSTEM.standing, request_id=request_id)
-        await self._give(tx, actor, Subject("user", user_id), Role.ADMIN, INSTALLATION)
+    async def give_in(self, tx: Transaction, actor: Actor, user_id: str, role: Role) -> None:
+        """Give a new person a role on the installation, in the transaction that makes them."""
+        await self._give(tx, actor, Subject("user", user_id), role, INSTALLATION)
 
     async def _give(self, tx: Transaction, actor: Actor, subject: Subject, role: Role, place: Place) -> Given:
         given = Given(new_id("grt"), *subject, role, place.kind, place.id, self._clock(), actor.name)
@@ -267,7 +272,7 @@ class Access:
     async def _check_subject(self, tx: Transaction, subject: Subject) -> None:
         match subject.kind:
             case "user":
-                there = await self._users.user_in(tx, subject.id) is not None
+                there = await self._users.is_user(tx, subject.id)
             case "key":
                 there = await self._users.key_in(tx, subject.id) is not None
             case "group":
@@ -275,21 +280,19 @@ class Access:
         if not there:
             raise SubjectNotFound
 
-    async def _check_admins_stay(
-        self, tx: Transaction, *, without: str = "", without_group: str = "", without_member: tuple[str, str] = ("", "")
-    ) -> None:
-        """Raise `LastAdmin` where, without this grant, group or member, no person would administer the installation."""
+    async def check_admins(self, tx: Transaction) -> None:
+        """Raise `LastAdmin` where, as `tx` leaves it, nobody who can come in administers the installation.
+
+        The grants are kept to `tx` first: of two who take each other off, one waits and finds what the other has done.
+        """
+        people: set[str] = set()
         for given in await store.installation_admins(tx):
-            if given.id == without or given.subject_kind == "key":
-                continue
             if given.subject_kind == "user":
-                return
-            members = set() if given.subject == without_group else set(await store.members(tx, given.subject))
-            if given.subject == without_member[0]:
-                members.discard(without_member[1])
-            if members:
-                return
-        raise LastAdmin
+                people.add(given.subject)
+            elif given.subject_kind == "group":
+                people.update(await store.members(tx, given.subject))
+        if not await self._users.who_can_come_in(tx, people):
+            raise LastAdmin
 
     # ---- standings
 

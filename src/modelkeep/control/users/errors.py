@@ -21,7 +21,13 @@ class KeyNotFound(NotFound):
     code = "key_not_found"
 
 
-class LastAdminKey(Conflict):
-    """This is the last key that may administer: make another one before you revoke it."""
+class UserNotFound(NotFound):
+    """There is no user with this id."""
 
-    code = "last_admin_key"
+    code = "user_not_found"
+
+
+class UserExists(Conflict):
+    """There is a user of this name or this e-mail address already: take another."""
+
+    code = "user_exists"

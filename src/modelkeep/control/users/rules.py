@@ -1,7 +1,9 @@
 """Users, keys and setup tokens as values, and when each is good."""
 
 import re
+import unicodedata
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Final
 
 import msgspec
@@ -14,15 +16,41 @@ SETUP_TOKEN_LIFE: Final = timedelta(hours=24)
 NOTE_USE_EVERY: Final = timedelta(minutes=5)
 UNLIMITED: Final = "unlimited"
 HIGHEST_RATE: Final = 100_000_000
+LONGEST_EMAIL: Final = 254
 _RATE: Final = re.compile(r"([0-9]{1,9})/min")
+_EMAIL: Final = re.compile(r"[^\s@]{1,64}@[^\s@]+")
+_UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+class Kind(StrEnum):
+    """Who a user is: a person, who may log in, or a service, which has keys alone."""
+
+    PERSON = "person"
+    SERVICE = "service"
+
+
+class Status(StrEnum):
+    """Whether a user may come in."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
 
 
 class User(msgspec.Struct, frozen=True):
-    """A person."""
+    """A person or a service. The hash of a password is no part of it, so that nothing shows it by mistake."""
 
     id: str
     name: str
     created_at: datetime
+    email: str | None = None
+    display_name: str = ""
+    status: Status = Status.ACTIVE
+    kind: Kind = Kind.PERSON
+
+    @property
+    def active(self) -> bool:
+        """Whether the user may come in at all."""
+        return self.status is Status.ACTIVE
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -80,9 +108,14 @@ def use_is_news(key: Key, now: datetime) -> bool:
     return key.last_used_at is None or now - key.last_used_at >= NOTE_USE_EVERY
 
 
-def is_last_admin(key: Key, others: list[Key], now: datetime) -> bool:
-    """Whether nobody could administer once `key` is revoked."""
-    return Scope.ADMIN in key.scopes and not any(Scope.ADMIN in other.scopes and other.good(now) for other in others)
+def email_of(text: str) -> str:
+    """Return an e-mail address as it is kept: the same for all ways of writing it. Raises `Invalid` for what is none."""
+    email = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text.strip()).casefold())
+    unseen = any(unicodedata.category(sign) in _UNSEEN for sign in email)
+    if unseen or len(email) > LONGEST_EMAIL or not _EMAIL.fullmatch(email):
+        message = f"Write it as ada@example.org, with at most {LONGEST_EMAIL} characters."
+        raise Invalid("This is no e-mail address.", fields=(FieldError("email", "invalid_email", message),))
+    return email
 
 
 def expiry(days: int | None, now: datetime) -> datetime | None:

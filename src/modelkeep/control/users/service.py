@@ -5,23 +5,31 @@ from datetime import datetime
 import msgspec
 import structlog
 
-from modelkeep.contracts.access import Scope
+from modelkeep.contracts.access import Role, Scope
 from modelkeep.contracts.actor import SYSTEM, Actor
 from modelkeep.contracts.errors import Invalid, StorageFull, Unauthenticated
 from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.names import check_name
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.users import store
-from modelkeep.control.users.errors import AlreadySetUp, KeyNotFound, LastAdminKey, SetupTokenInvalid
-from modelkeep.control.users.events import KeysChanged, SetUpDone
+from modelkeep.control.users.errors import (
+    AlreadySetUp,
+    KeyNotFound,
+    SetupTokenInvalid,
+    UserExists,
+    UserNotFound,
+)
+from modelkeep.control.users.events import KeysChanged, MayHaveBeenLast, PasswordChanged, SetUpDone, UserAdded, UserDisabled
 from modelkeep.control.users.rules import (
     SETUP_TOKEN_LIFE,
     UNLIMITED,
     Key,
+    Kind,
     SetupToken,
+    Status,
     User,
+    email_of,
     expiry,
-    is_last_admin,
     read_rate,
     use_is_news,
 )
@@ -29,6 +37,7 @@ from modelkeep.infra import secrets
 from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Database, DatabaseUnavailable, Transaction
 from modelkeep.infra.events import Events
+from modelkeep.infra.passwords import Passwords
 
 _LONGEST_NAME = 100
 _log = structlog.get_logger(__name__)
@@ -44,11 +53,12 @@ class IssuedKey(msgspec.Struct, frozen=True):
 class Users:
     """People and their API keys."""
 
-    def __init__(self, db: Database, audit: Audit, events: Events, clock: Clock) -> None:
+    def __init__(self, db: Database, audit: Audit, events: Events, clock: Clock, passwords: Passwords) -> None:
         self._db = db
         self._audit = audit
         self._events = events
         self._clock = clock
+        self._passwords = passwords
 
     async def anyone(self) -> bool:
         """Whether there is a user: whether this installation has been set up."""
@@ -64,19 +74,28 @@ class Users:
             await store.replace_setup_token(tx, SetupToken(new_id("set"), secrets.digest(token), now + SETUP_TOKEN_LIFE))
             return token
 
-    async def set_up(self, token: str, name: str, request_id: str = "") -> tuple[User, IssuedKey]:
-        """Make the first administrator and their key, in exchange for the setup token."""
+    async def set_up(
+        self, token: str, name: str, request_id: str = "", *, email: str | None = None, password: str | None = None
+    ) -> tuple[User, IssuedKey]:
+        """Make the first administrator and their key, in exchange for the setup token.
+
+        With an e-mail address and a password they can log in, too.
+        """
         check_name(name)
+        if (email is None) != (password is None):
+            raise Invalid("Whoever is to log in needs both an e-mail address and a password.")
         now = self._clock()
+        user = User(new_id("usr"), name, now, email=None if email is None else email_of(email))
+        well_formed = secrets.well_formed(token, secrets.SETUP)
+        kept = await self._passwords.hashed(password, name, user.email or "") if password is not None and well_formed else None
         async with self._db.begin() as tx:
             known = await store.setup_token_for_update(tx, secrets.digest(token))
             if await store.anyone(tx):
                 raise AlreadySetUp
-            if not secrets.well_formed(token, secrets.SETUP) or known is None or not known.good(now):
+            if not well_formed or known is None or not known.good(now):
                 raise SetupTokenInvalid
             await store.use_setup_token(tx, known.id, now)
-            user = User(new_id("usr"), name, now)
-            await store.add_user(tx, user)
+            await store.add_user(tx, user, kept)
             actor = msgspec.structs.replace(SYSTEM, request_id=request_id)
             await self._audit.note(tx, actor, "user.create", user.id, name=name)
             issued = await self._issue(tx, actor, Key(new_id("key"), user.id, "first key", b"", (Scope.ADMIN,), now))
@@ -90,11 +109,10 @@ class Users:
         now = self._clock()
         async with self._db.read() as tx:
             found = await store.key_by_digest(tx, secrets.digest(secret))
-        if found is None or not found[0].good(now):
+        if found is None or not found[0].good(now) or not found[1].active:
             raise Unauthenticated
-        key = found[0]
-        if use_is_news(key, now):
-            await self._note_use(key, now)
+        if use_is_news(found[0], now):
+            await self._note_use(found[0], now)
         return found
 
     async def issue_key(
@@ -106,14 +124,17 @@ class Users:
         *,
         rate: str = UNLIMITED,
         burst: int | None = None,
+        service: str | None = None,
         models: tuple[str, ...] | None = None,
     ) -> IssuedKey:
-        """Make a key for the actor's own user; its secret is in the answer and nowhere else.
+        """Make a key for the actor's own user, or for a service account; its secret is in the answer and nowhere else.
 
         `rate` is `100/min` or `unlimited`; `burst` the most requests at once, a sixth of a minute's without it. `models` are
         the ids of those that it is good for, None for all.
         """
         actor.carry(Scope.ADMIN)  # or a key could make one that may more than itself
+        if service is not None:
+            actor.need(Scope.ADMIN)
         if not scopes:
             raise Invalid("A key needs at least one scope.")
         if not name.strip() or len(name) > _LONGEST_NAME:
@@ -122,7 +143,7 @@ class Users:
             raise Invalid("A burst needs a rate.")
         key = Key(
             id=new_id("key"),
-            user_id=actor.user,
+            user_id=service or actor.user,
             name=name.strip(),
             digest=b"",
             scopes=tuple(sorted(scopes)),
@@ -133,6 +154,9 @@ class Users:
             models=models,
         )
         async with self._db.begin() as tx:
+            user = await self.user_in(tx, key.user_id)
+            if user.kind is not Kind.SERVICE and user.id != actor.user:
+                raise Invalid("Keys are made for oneself, or for a service.")
             return await self._issue(tx, actor, key)
 
     async def keys(self, actor: Actor, *, limit: int, before: str | None = None) -> list[Key]:
@@ -153,31 +177,132 @@ class Users:
         """Revoke one's own key, or as an administrator anybody's; revoking it twice is no fault."""
         now = self._clock()
         async with self._db.begin() as tx:
-            good = await store.good_keys(tx, now, for_update=True)
             key = await store.key(tx, key_id)
             if key is None or not (key.user_id == actor.user or actor.may(Scope.ADMIN)):
                 raise KeyNotFound
             actor.carry(Scope.ADMIN)
             if key.revoked_at is not None:
                 return
-            if is_last_admin(key, [other for other in good if other.id != key_id], now):
-                raise LastAdminKey
             await store.revoke_key(tx, key_id, now)
+            await self._events.publish(tx, MayHaveBeenLast())
             await self._audit.note(tx, actor, "key.revoke", key_id, name=key.name)
             await self._events.publish(tx, KeysChanged())
 
     async def good_keys(self, tx: Transaction) -> list[Key]:
         """Return the keys that open something now."""
-        return await store.good_keys(tx, self._clock())
+        return [key for key, _user in await store.good_keys(tx, self._clock())]
 
     async def key_in(self, tx: Transaction, key_id: str) -> Key | None:
         """Return a good key, as a transaction that is open sees it."""
         key = await store.key(tx, key_id)
         return key if key is not None and key.good(self._clock()) else None
 
-    async def user_in(self, tx: Transaction, user_id: str) -> User | None:
-        """Return a user, as a transaction that is open sees them."""
-        return await store.user(tx, user_id)
+    async def who_can_come_in(self, tx: Transaction, user_ids: set[str]) -> set[str]:
+        """Return those of these users who can do with a password, or a key, all that they may."""
+        with_key = {key.user_id for key in await self.good_keys(tx) if Scope.ADMIN in key.scopes and key.models is None}
+        return await store.who_can_log_in(tx, user_ids) | (with_key & user_ids)
+
+    # ---- people and services
+
+    async def user(self, user_id: str) -> User:
+        """Return one user."""
+        async with self._db.read() as tx:
+            return await self.user_in(tx, user_id)
+
+    async def user_in(self, tx: Transaction, user_id: str, *, for_update: bool = False) -> User:
+        """Return one user, as `tx` sees them."""
+        user = await store.user(tx, user_id, for_update=for_update)
+        if user is None:
+            raise UserNotFound
+        return user
+
+    async def is_user(self, tx: Transaction, user_id: str) -> bool:
+        """Whether there is such a user."""
+        return await store.user(tx, user_id) is not None
+
+    async def users(self, *, limit: int, before: str | None = None) -> list[User]:
+        """List users, newest first."""
+        async with self._db.read() as tx:
+            return await store.page_of_users(tx, limit=limit, before=before)
+
+    async def add(self, actor: Actor, user: User, kept: str | None = None, role: Role | None = None) -> User:
+        """Add a person, with what is kept of their password if they have one, or a service, which has none.
+
+        `role` is one on the installation; None for none.
+        """
+        actor.need(Scope.ADMIN)
+        async with self._db.begin() as tx:
+            await self.add_in(tx, actor, user, kept, role)
+        return user
+
+    async def add_in(self, tx: Transaction, actor: Actor, user: User, kept: str | None, role: Role | None) -> None:
+        """Add a user in `tx`: for whoever has let them in."""
+        check_name(user.name)
+        if user.kind is Kind.SERVICE and (kept is not None or user.email is not None):
+            raise Invalid("A service has keys alone, and neither an e-mail address nor a password.")
+        if user.kind is Kind.PERSON and user.email is None:
+            raise Invalid("A person has an e-mail address.")
+        if not await store.add_user(tx, user, kept):
+            raise UserExists
+        await self._audit.note(tx, actor, "user.create", user.id, name=user.name, kind=user.kind)
+        await self._events.publish(tx, UserAdded(user.id, role, actor))
+
+    async def change(self, actor: Actor, user_id: str, *, display_name: str) -> User:
+        """Change the name that is shown of a user."""
+        actor.need(Scope.ADMIN)
+        async with self._db.begin() as tx:
+            user = await self.user_in(tx, user_id, for_update=True)
+            if display_name != user.display_name:
+                await self._rename(tx, actor, user_id, display_name)
+            return await self.user_in(tx, user_id)
+
+    async def rename(self, actor: Actor, display_name: str) -> User:
+        """Change the name that is shown of the actor."""
+        async with self._db.begin() as tx:
+            await self._rename(tx, actor, actor.user, display_name)
+            return await self.user_in(tx, actor.user)
+
+    async def _rename(self, tx: Transaction, actor: Actor, user_id: str, display_name: str) -> None:
+        await store.change_user(tx, user_id, display_name=display_name)
+        await self._audit.note(tx, actor, "user.rename", user_id)
+
+    async def set_active(self, actor: Actor, user_id: str, *, active: bool) -> User:
+        """Let a user in again, or no more; what they have opened ends with that. Doing it twice is no fault."""
+        actor.need(Scope.ADMIN)
+        async with self._db.begin() as tx:
+            user = await self.user_in(tx, user_id, for_update=True)
+            if user.active == active:
+                return user
+            await store.change_user(tx, user_id, status=Status.ACTIVE if active else Status.DISABLED)
+            if not active:
+                await self._events.publish(tx, MayHaveBeenLast())
+                await self._events.publish(tx, UserDisabled(user_id))
+            await self._audit.note(tx, actor, "user.enable" if active else "user.disable", user_id, name=user.name)
+            await self._events.publish(tx, KeysChanged())
+            return await self.user_in(tx, user_id)
+
+    async def password_of_email(self, tx: Transaction, email: str) -> tuple[User, str | None] | None:
+        """Return the user with this address, as `email_of` gives it, and what is kept of their password."""
+        return await store.password_of_email(tx, email)
+
+    async def password_of(self, user_id: str) -> str | None:
+        """Return what is kept of a user's password."""
+        async with self._db.read() as tx:
+            return await self.password_of_in(tx, user_id)
+
+    async def password_of_in(self, tx: Transaction, user_id: str) -> str | None:
+        """Return what is kept of a user's password, as `tx` sees it."""
+        return await store.password_of(tx, user_id)
+
+    async def set_password_in(self, tx: Transaction, actor: Actor, user_id: str, kept: str, *, session: str = "") -> None:
+        """Give a user another password; all their sessions end, except `session`."""
+        await store.change_user(tx, user_id, password_hash=kept)
+        await self._audit.note(tx, actor, "user.password", user_id)
+        await self._events.publish(tx, PasswordChanged(user_id, session))
+
+    async def keep_better(self, tx: Transaction, user_id: str, old: str, new: str) -> None:
+        """Keep the same password in a better way."""
+        await store.replace_hash(tx, user_id, old, new)
 
     async def _issue(self, tx: Transaction, actor: Actor, key: Key) -> IssuedKey:
         """Give a key its secret, and keep it."""

@@ -1,13 +1,19 @@
 """All the SQL of users, keys and setup tokens."""
 
+from collections.abc import Iterable
 from datetime import datetime
 
 import msgspec
 import sqlalchemy as sa
 
-from modelkeep.control.users.rules import Key, SetupToken, User
+from modelkeep.control.users.rules import Key, Kind, SetupToken, Status, User
 from modelkeep.control.users.tables import api_keys, setup_tokens, users
 from modelkeep.infra.db import Transaction
+
+_SHOWN = tuple(column for column in users.c if column.name != "password_hash")
+_WITH_USER = sa.select(*api_keys.c, *(column.label(f"of_{column.name}") for column in _SHOWN)).join(
+    users, users.c.id == api_keys.c.user_id
+)
 
 
 async def anyone(tx: Transaction) -> bool:
@@ -15,15 +21,54 @@ async def anyone(tx: Transaction) -> bool:
     return await tx.one(sa.select(users.c.id).limit(1)) is not None
 
 
-async def add_user(tx: Transaction, user: User) -> None:
-    """Add a user."""
-    await tx.execute(sa.insert(users).values(**msgspec.structs.asdict(user)))
+async def add_user(tx: Transaction, user: User, password_hash: str | None = None) -> bool:
+    """Add a user; returns whether that was possible: name and e-mail are one user's alone."""
+    new = tx.insert(users).values(**msgspec.structs.asdict(user), password_hash=password_hash)
+    return await tx.one(new.on_conflict_do_nothing().returning(users.c.id)) is not None
 
 
-async def user(tx: Transaction, user_id: str) -> User | None:
+async def user(tx: Transaction, user_id: str, *, for_update: bool = False) -> User | None:
     """Return a user."""
-    row = await tx.one(sa.select(users).where(users.c.id == user_id))
-    return None if row is None else User(row.id, row.name, row.created_at)
+    one = sa.select(*_SHOWN).where(users.c.id == user_id)
+    row = await tx.one(one.with_for_update() if for_update else one)
+    return None if row is None else _user(row)
+
+
+async def page_of_users(tx: Transaction, *, limit: int, before: str | None) -> list[User]:
+    """Return users, newest first, older than the user `before`."""
+    newest = sa.select(*_SHOWN).order_by(users.c.id.desc()).limit(limit)
+    if before is not None:
+        newest = newest.where(users.c.id < before)
+    return [_user(row) for row in await tx.all(newest)]
+
+
+async def who_can_log_in(tx: Transaction, user_ids: Iterable[str]) -> set[str]:
+    """Return those of these users who may come in with a password."""
+    able = (users.c.status == Status.ACTIVE) & users.c.password_hash.is_not(None)
+    return {row.id for row in await tx.all(sa.select(users.c.id).where(able, users.c.id.in_(list(user_ids))))}
+
+
+async def password_of_email(tx: Transaction, email: str) -> tuple[User, str | None] | None:
+    """Return the user with this address, and what is kept of their password."""
+    row = await tx.one(sa.select(*_SHOWN, users.c.password_hash).where(users.c.email == email))
+    return None if row is None else (_user(row), row.password_hash)
+
+
+async def password_of(tx: Transaction, user_id: str) -> str | None:
+    """Return what is kept of a user's password."""
+    row = await tx.one(sa.select(users.c.password_hash).where(users.c.id == user_id))
+    return None if row is None else row.password_hash
+
+
+async def change_user(tx: Transaction, user_id: str, **values: str) -> None:
+    """Change these columns of a user."""
+    await tx.execute(sa.update(users).where(users.c.id == user_id).values(**values))
+
+
+async def replace_hash(tx: Transaction, user_id: str, old: str, new: str) -> None:
+    """Keep the same password in another way, unless it has been changed meanwhile."""
+    same = (users.c.id == user_id) & (users.c.password_hash == old)
+    await tx.execute(sa.update(users).where(same).values(password_hash=new))
 
 
 async def add_key(tx: Transaction, key: Key) -> None:
@@ -33,9 +78,8 @@ async def add_key(tx: Transaction, key: Key) -> None:
 
 async def key_by_digest(tx: Transaction, digest: bytes) -> tuple[Key, User] | None:
     """Return the key kept under this digest, revoked or not, and its user."""
-    both = sa.select(*api_keys.c, users.c.name.label("user_name"), users.c.created_at.label("user_created_at"))
-    row = await tx.one(both.join(users, users.c.id == api_keys.c.user_id).where(api_keys.c.digest == digest))
-    return None if row is None else (_key(row), User(row.user_id, row.user_name, row.user_created_at))
+    row = await tx.one(_WITH_USER.where(api_keys.c.digest == digest))
+    return None if row is None else (_key(row), _user_of_key(row))
 
 
 async def note_use(tx: Transaction, key_id: str, now: datetime) -> None:
@@ -53,11 +97,12 @@ async def page_of_keys(tx: Transaction, *, limit: int, before: str | None, of: s
     return [_key(row) for row in await tx.all(newest)]
 
 
-async def good_keys(tx: Transaction, now: datetime, *, for_update: bool = False) -> list[Key]:
-    """Return all keys that are neither revoked nor expired, in the order of their making."""
+async def good_keys(tx: Transaction, now: datetime, *, for_update: bool = False) -> list[tuple[Key, User]]:
+    """Return all keys that are neither revoked nor expired nor a disabled user's, in the order of their making."""
     unexpired = sa.or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > now)
-    good = sa.select(api_keys).where(api_keys.c.revoked_at.is_(None), unexpired).order_by(api_keys.c.id)
-    return [_key(row) for row in await tx.all(good.with_for_update() if for_update else good)]
+    good = _WITH_USER.where(api_keys.c.revoked_at.is_(None), unexpired, users.c.status == Status.ACTIVE).order_by(api_keys.c.id)
+    rows = await tx.all(good.with_for_update(of=api_keys) if for_update else good)
+    return [(_key(row), _user_of_key(row)) for row in rows]
 
 
 async def key(tx: Transaction, key_id: str) -> Key | None:
@@ -103,3 +148,12 @@ def _key(row: sa.Row[tuple[object, ...]]) -> Key:
         burst=row.burst,
         models=row.models,
     )
+
+
+def _user(row: sa.Row[tuple[object, ...]], prefix: str = "") -> User:
+    value = {column.name: getattr(row, prefix + column.name) for column in _SHOWN}
+    return User(**value | {"status": Status(value["status"]), "kind": Kind(value["kind"])})
+
+
+def _user_of_key(row: sa.Row[tuple[object, ...]]) -> User:
+    return _user(row, "of_")

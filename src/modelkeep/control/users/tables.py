@@ -1,4 +1,4 @@
-"""Rows of users, their keys and the setup token."""
+"""Rows of users, their keys and the setup token. `users.email` is as `rules.email_of` gives it."""
 
 import sqlalchemy as sa
 
@@ -11,6 +11,12 @@ users = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("name", sa.Text, nullable=False, unique=True),
     sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("email", sa.Text),
+    sa.Column("display_name", sa.Text, nullable=False, server_default=""),
+    sa.Column("password_hash", sa.Text),
+    sa.Column("status", sa.Text, nullable=False, server_default="active"),
+    sa.Column("kind", sa.Text, nullable=False, server_default="person"),
+    sa.Index(None, "email", unique=True),
 )
 api_keys = sa.Table(
     "api_keys",

@@ -5,8 +5,8 @@ import json
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0011"
-down_revision = "0010"
+revision = "0014"
+down_revision = "0012"
 
 _TIME = sa.DateTime(timezone=True)
 _DEFAULT = "wsp_default"

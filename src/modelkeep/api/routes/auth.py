@@ -1,0 +1,131 @@
+"""Logging in and out, one's sessions, and the keys that access tokens are checked with."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response, status
+
+from modelkeep.api.auth import Admin, AnyKey
+from modelkeep.api.description import raises
+from modelkeep.api.schemas.auth import (
+    JwksAnswer,
+    Login,
+    Refresh,
+    RotatedAnswer,
+    SessionAnswer,
+    SessionsAnswer,
+    TokensAnswer,
+)
+from modelkeep.api.services import Behind
+from modelkeep.control.sessions.errors import (
+    LoginRefused,
+    NoSession,
+    RefreshRefused,
+    RotationUnderWay,
+    SessionNotFound,
+    SigningKeyLost,
+)
+from modelkeep.control.sessions.rules import Tokens
+from modelkeep.control.sessions.service import Origin
+from modelkeep.infra.attempts import TriedTooOften
+from modelkeep.infra.passwords import PasswordsBusy
+
+router = APIRouter(tags=["people"])
+_NOT_KEPT = "no-store"
+_FETCHED_ANEW = "public, max-age=300"  # well below the time for which a key is published before it signs
+
+
+@router.post("/auth/login")
+@raises(LoginRefused, PasswordsBusy, SigningKeyLost, TriedTooOften)
+async def login(body: Login, request: Request, response: Response, behind: Behind) -> TokensAnswer:
+    """Log in with e-mail and password.
+
+    The access token goes where an API key does, as `Authorization: Bearer`, for 30 minutes. Who fails often has to wait.
+    """
+    response.headers["cache-control"] = _NOT_KEPT
+    return _tokens(await behind.sessions.login(body.email, body.password, origin(request)))
+
+
+@router.post("/auth/refresh")
+@raises(RefreshRefused, SigningKeyLost)
+async def refresh(body: Refresh, response: Response, behind: Behind) -> TokensAnswer:
+    """Exchange a refresh token for new tokens; it is used up with that.
+
+    Repeated within 10 seconds it gets the same answer. Used later than that it has been stolen, and the session ends.
+    """
+    response.headers["cache-control"] = _NOT_KEPT
+    return _tokens(await behind.sessions.refresh(body.refresh_token))
+
+
+@router.post("/auth/logout", status_code=status.HTTP_204_NO_CONTENT)
+@raises(NoSession, SessionNotFound)
+async def logout(actor: AnyKey, behind: Behind) -> Response:
+    """End the session that this is asked in: its tokens open nothing from now on."""
+    await behind.sessions.logout(actor)
+    return Response(status_code=status.HTTP_204_NO_CONTENT)
+
+
+@router.post("/auth/logout-all", status_code=status.HTTP_204_NO_CONTENT)
+async def logout_all(actor: AnyKey, behind: Behind) -> Response:
+    """End all of one's sessions."""
+    await behind.sessions.logout_all(actor)
+    return Response(status_code=status.HTTP_204_NO_CONTENT)
+
+
+@router.get("/auth/jwks")
+async def get_signing_keys(response: Response, behind: Behind) -> JwksAnswer:
+    """Show the public keys that access tokens can be checked with; needs no key."""
+    response.headers["cache-control"] = _FETCHED_ANEW
+    return JwksAnswer.model_validate(await behind.sessions.published())
+
+
+@router.post("/auth/signing-keys", status_code=status.HTTP_201_CREATED)
+@raises(RotationUnderWay)
+async def rotate_signing_key(actor: Admin, behind: Behind) -> RotatedAnswer:
+    """Publish a new signing key, which signs 10 minutes later; the old one verifies until its last token has ended."""
+    return RotatedAnswer(signs_from=await behind.sessions.rotate_keys(actor))
+
+
+@router.get("/me/sessions")
+async def list_sessions(actor: AnyKey, behind: Behind) -> SessionsAnswer:
+    """List one's sessions that go on, newest first."""
+    found = await behind.sessions.mine(actor)
+    return SessionsAnswer(
+        items=[
+            SessionAnswer(
+                id=one.id,
+                created_at=one.created_at,
+                used_at=one.used_at,
+                expires_at=one.expires_at,
+                address=one.address,
+                program=one.program,
+                this=one.id == actor.id,
+            )
+            for one in found
+        ]
+    )
+
+
+@router.delete("/me/sessions/{session_id}", status_code=status.HTTP_204_NO_CONTENT)
+@raises(SessionNotFound)
+async def end_session(
+    session_id: Annotated[str, Path(max_length=100, description="The session's id.")], actor: AnyKey, behind: Behind
+) -> Response:
+    """End one of one's sessions."""
+    await behind.sessions.end(actor, session_id)
+    return Response(status_code=status.HTTP_204_NO_CONTENT)
+
+
+def origin(request: Request) -> Origin:
+    """Return where a request comes from. The server in front says the address; it lets nobody else say one."""
+    given = request.headers
+    return Origin(given.get("x-modelkeep-peer", ""), given.get("user-agent", ""), request.state.request_id)
+
+
+def _tokens(made: Tokens) -> TokensAnswer:
+    return TokensAnswer(
+        access_token=made.access,
+        expires_at=made.expires_at,
+        refresh_token=made.refresh,
+        refresh_expires_at=made.refresh_expires_at,
+        session=made.session_id,
+    )

@@ -1,0 +1,57 @@
+"""How people come in, put together: what only the api needs."""
+
+from pathlib import Path
+from typing import TypedDict
+
+from modelkeep.api.settings import AuthSettings
+from modelkeep.app.control_plane import ControlPlane
+from modelkeep.app.places import Places
+from modelkeep.control.links.rules import Registration
+from modelkeep.control.links.service import Links
+from modelkeep.control.sessions import tasks
+from modelkeep.control.sessions.service import Sessions
+from modelkeep.control.users.events import SetUpDone
+from modelkeep.infra import site_key
+from modelkeep.infra.clock import utc_now
+from modelkeep.infra.db import Database, Transaction
+from modelkeep.infra.passwords import Passwords, read_known
+
+
+class PeopleServices(TypedDict):
+    """The services of people beside `Users`."""
+
+    sessions: Sessions
+    links: Links
+
+
+def services(control: ControlPlane, db: Database, places: Places, settings: AuthSettings) -> PeopleServices:
+    """Build them, and have them and the setup token's file hear of users; raises `Invalid` for a site key that is none."""
+    sessions = Sessions(
+        db=db,
+        users=control.users,
+        audit=control.audit,
+        passwords=control.passwords,
+        site_key=site_key.opened(places.site_key),
+        clock=utc_now,
+    )
+    links = Links(
+        db=db,
+        users=control.users,
+        audit=control.audit,
+        passwords=control.passwords,
+        registration=Registration(settings.registration),
+        clock=utc_now,
+    )
+    tasks.subscribe(control.events, sessions)
+
+    async def on_set_up(tx: Transaction, event: SetUpDone) -> None:
+        del event
+        tx.after_commit(places.forget_setup_token)
+
+    control.events.subscribe(SetUpDone, on_set_up)
+    return {"sessions": sessions, "links": links}
+
+
+def passwords(settings: AuthSettings) -> Passwords:
+    """Return what hashes and checks passwords; raises `Invalid` for a list that cannot be read."""
+    return Passwords(read_known(Path(settings.known_passwords_file)) if settings.known_passwords_file else frozenset())

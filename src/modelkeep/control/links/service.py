@@ -1,0 +1,163 @@
+"""How people come by their first password, or by another: with a token that is good once, and shown to one administrator."""
+
+from datetime import datetime, timedelta
+
+import msgspec
+
+from modelkeep.contracts.access import Role, Scope
+from modelkeep.contracts.actor import Actor
+from modelkeep.contracts.errors import Invalid
+from modelkeep.contracts.ids import new_id
+from modelkeep.contracts.names import check_name
+from modelkeep.control.audit.service import Audit
+from modelkeep.control.links import store
+from modelkeep.control.links.errors import InvitationNotFound, LinkRefused, RegistrationClosed
+from modelkeep.control.links.rules import (
+    ADDRESS_TRIES,
+    INVITATION_DAYS,
+    LONGEST_INVITATION_DAYS,
+    RESET_LIFE,
+    Link,
+    Purpose,
+    Registration,
+)
+from modelkeep.control.users.rules import Kind, User, email_of
+from modelkeep.control.users.service import Users
+from modelkeep.infra import secrets
+from modelkeep.infra.attempts import Attempts
+from modelkeep.infra.clock import Clock
+from modelkeep.infra.db import Database, Transaction
+from modelkeep.infra.passwords import Passwords
+
+
+class IssuedLink(msgspec.Struct, frozen=True):
+    """A new link together with its token, which is shown this once."""
+
+    link: Link
+    token: secrets.Secret
+
+
+class Newcomer(msgspec.Struct, frozen=True):
+    """Somebody who registers."""
+
+    name: str
+    email: str
+    password: str
+    display_name: str = ""
+
+    def __repr__(self) -> str:
+        return f"Newcomer({self.name!r})"
+
+
+class Links:
+    """Invitations and new passwords."""
+
+    def __init__(
+        self, *, db: Database, users: Users, audit: Audit, passwords: Passwords, registration: Registration, clock: Clock
+    ) -> None:
+        self._db = db
+        self._users = users
+        self._audit = audit
+        self._passwords = passwords
+        self._registration = registration
+        self._attempts = Attempts(db)
+        self._clock = clock
+
+    async def invite(
+        self, actor: Actor, *, role: Role | None, email: str | None = None, expires_in_days: int = INVITATION_DAYS
+    ) -> IssuedLink:
+        """Let one person register with this role on the installation, or none, and with this address if one is given."""
+        actor.need(Scope.ADMIN)
+        if self._registration is Registration.OFF:
+            raise RegistrationClosed
+        if not 1 <= expires_in_days <= LONGEST_INVITATION_DAYS:
+            raise Invalid(f"An invitation lives for 1 to {LONGEST_INVITATION_DAYS} days.")
+        life = timedelta(days=expires_in_days)
+        async with self._db.begin() as tx:
+            new = Link(new_id("lnk"), Purpose.INVITATION, email=email and email_of(email), role=role)
+            issued = await self._issue(tx, actor, new, life)
+            await self._audit.note(tx, actor, "invitation.create", issued.link.id, role=role or "none")
+            return issued
+
+    async def invitations(self) -> list[Link]:
+        """List the invitations that may still be used, newest first."""
+        async with self._db.read() as tx:
+            return await store.invitations(tx, self._clock())
+
+    async def withdraw(self, actor: Actor, link_id: str) -> None:
+        """Have an invitation be good no more."""
+        actor.need(Scope.ADMIN)
+        async with self._db.begin() as tx:
+            if not await store.withdraw(tx, link_id, self._clock()):
+                raise InvitationNotFound
+            await self._audit.note(tx, actor, "invitation.withdraw", link_id)
+
+    async def register(self, token: str | None, new: Newcomer, *, address: str, request_id: str = "") -> User:
+        """Make a user of somebody who was invited; without a token of anyone, without a role, where that is open."""
+        if self._registration is Registration.OFF or (token is None and self._registration is not Registration.OPEN):
+            raise RegistrationClosed
+        check_name(new.name)
+        now, email = self._clock(), email_of(new.email)
+        await self._attempts.take({f"link address {address}": ADDRESS_TRIES}, now)
+        link = None if token is None else await self._good(token, Purpose.INVITATION, now)
+        if link is not None and link.email not in {None, email}:
+            raise LinkRefused
+        kept = await self._passwords.hashed(new.password, new.name, email)
+        user = User(new_id("usr"), new.name, now, email=email, display_name=new.display_name)
+        actor = Actor(user.id, new.name, user.id, request_id=request_id)
+        async with self._db.begin() as tx:
+            if token is not None:
+                await self._use(tx, token, Purpose.INVITATION, now)
+            await self._users.add_in(tx, actor, user, kept, None if link is None else link.role)
+        return user
+
+    async def reset(self, actor: Actor, user_id: str) -> IssuedLink:
+        """Return a token with which this one person sets a password; an earlier one of theirs is good no more."""
+        actor.need(Scope.ADMIN)
+        async with self._db.begin() as tx:
+            user = await self._users.user_in(tx, user_id)
+            if user.kind is not Kind.PERSON or user.email is None:
+                raise Invalid("Only a person with an e-mail address has a password.")
+            issued = await self._issue(tx, actor, Link(new_id("lnk"), Purpose.RESET, user_id=user.id), RESET_LIFE)
+            await self._audit.note(tx, actor, "user.reset_password", user.id, name=user.name)
+            return issued
+
+    async def set_password(self, token: str, password: str, *, address: str, request_id: str = "") -> None:
+        """Give the one person whom the token is for another password; all their sessions end."""
+        now = self._clock()
+        await self._attempts.take({f"link address {address}": ADDRESS_TRIES}, now)
+        link = await self._good(token, Purpose.RESET, now)
+        user = await self._users.user(link.user_id or "")
+        kept = await self._passwords.hashed(password, user.name, user.email or "")
+        async with self._db.begin() as tx:
+            await self._use(tx, token, Purpose.RESET, now)
+            actor = Actor(user.id, user.name, user.id, request_id=request_id)
+            await self._users.set_password_in(tx, actor, user.id, kept)
+
+    async def _issue(self, tx: Transaction, actor: Actor, new: Link, life: timedelta) -> IssuedLink:
+        """Give a link its token and its time, and keep it."""
+        token, now = secrets.new_secret(secrets.LINK), self._clock()
+        digest = secrets.digest(token.reveal())
+        link = msgspec.structs.replace(new, digest=digest, created_at=now, created_by=actor.name, expires_at=now + life)
+        await store.add(tx, link)
+        return IssuedLink(link, token)
+
+    async def _good(self, token: str, purpose: Purpose, now: datetime) -> Link:
+        async with self._db.read() as tx:
+            return await self._known(tx, token, purpose, now)
+
+    async def _use(self, tx: Transaction, token: str, purpose: Purpose, now: datetime) -> None:
+        await store.use(tx, (await self._known(tx, token, purpose, now, for_update=True)).id, now)
+
+    async def _known(self, tx: Transaction, token: str, purpose: Purpose, now: datetime, *, for_update: bool = False) -> Link:
+        """Return the link of this token; raises `LinkRefused` unless it may be used for this.
+
+        That it was used counts only for who is about to use it: a write that is repeated finds its answer on the way there.
+        """
+        found = await store.by_digest(tx, secrets.digest(token), for_update=for_update)
+        if not secrets.well_formed(token, secrets.LINK) or found is None:
+            raise LinkRefused
+        seen = found if for_update else msgspec.structs.replace(found, used_at=None)
+        if not seen.good(purpose, now):
+            raise LinkRefused
+        return found

@@ -1,0 +1,54 @@
+"""All the SQL of one-time links."""
+
+from datetime import datetime
+
+import msgspec
+import sqlalchemy as sa
+
+from modelkeep.contracts.access import Role
+from modelkeep.control.links.rules import Link, Purpose
+from modelkeep.control.links.tables import one_time_links
+from modelkeep.infra.db import Transaction
+
+
+async def add(tx: Transaction, link: Link) -> None:
+    """Add a link; it takes the place of others for the same user's password."""
+    if link.user_id is not None:
+        mine = (one_time_links.c.user_id == link.user_id) & one_time_links.c.used_at.is_(None)
+        await tx.execute(sa.delete(one_time_links).where(mine))
+    await tx.execute(sa.insert(one_time_links).values(**msgspec.structs.asdict(link)))
+
+
+async def by_digest(tx: Transaction, digest: bytes, *, for_update: bool = False) -> Link | None:
+    """Return the link kept under this digest; with `for_update`, nobody else uses it before this transaction has ended."""
+    one = sa.select(one_time_links).where(one_time_links.c.digest == digest)
+    row = await tx.one(one.with_for_update() if for_update else one)
+    return None if row is None else _link(row)
+
+
+async def invitations(tx: Transaction, now: datetime) -> list[Link]:
+    """Return the invitations that may still be used, newest first."""
+    return [
+        _link(row) for row in await tx.all(sa.select(one_time_links).where(_open(now)).order_by(one_time_links.c.id.desc()))
+    ]
+
+
+async def withdraw(tx: Transaction, link_id: str, now: datetime) -> bool:
+    """Delete an invitation that may still be used; returns whether there was one."""
+    gone = sa.delete(one_time_links).where(one_time_links.c.id == link_id, _open(now)).returning(one_time_links.c.id)
+    return await tx.one(gone) is not None
+
+
+async def use(tx: Transaction, link_id: str, now: datetime) -> None:
+    """Note that a link has been used."""
+    await tx.execute(sa.update(one_time_links).where(one_time_links.c.id == link_id).values(used_at=now))
+
+
+def _open(now: datetime) -> sa.ColumnElement[bool]:
+    links = one_time_links.c
+    return sa.and_(links.purpose == Purpose.INVITATION, links.used_at.is_(None), links.expires_at > now)
+
+
+def _link(row: sa.Row[tuple[object, ...]]) -> Link:
+    value = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+    return Link(**value | {"purpose": Purpose(value["purpose"]), "role": Role(value["role"]) if value["role"] else None})

@@ -1,0 +1,1 @@
+"""Who is logged in: sessions, their tokens, and what signs these."""

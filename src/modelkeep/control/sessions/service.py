@@ -1,0 +1,300 @@
+"""Logging in with a password, going on with a refresh token, and ending: the tokens of people.
+
+What a login or a refresh decides is committed before it is answered, and apart from whatever else the request does
+(`begin_apart`): that a stolen token was found out must not be undone because the answer is a refusal.
+"""
+
+import hmac
+import os
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from modelkeep.contracts.access import Scope
+from modelkeep.contracts.actor import Actor
+from modelkeep.contracts.errors import Invalid, Unauthenticated
+from modelkeep.contracts.ids import new_id
+from modelkeep.control.audit.service import Audit
+from modelkeep.control.sessions import store
+from modelkeep.control.sessions.errors import (
+    LoginRefused,
+    NoSession,
+    RefreshRefused,
+    RotationUnderWay,
+    SessionNotFound,
+    SigningKeyLost,
+    WrongPassword,
+)
+from modelkeep.control.sessions.rules import (
+    ACCOUNT_TRIES,
+    ADDRESS_TRIES,
+    LONGEST_PROGRAM,
+    PUBLISHED_BEFORE,
+    REFRESH_LIFE,
+    SESSION_LIFE,
+    Keyed,
+    RefreshToken,
+    Session,
+    Tokens,
+    signing,
+)
+from modelkeep.control.users.rules import User, email_of
+from modelkeep.control.users.service import Users
+from modelkeep.infra import secrets, tokens
+from modelkeep.infra.attempts import Attempts
+from modelkeep.infra.clock import Clock
+from modelkeep.infra.db import Database, Transaction
+from modelkeep.infra.passwords import Passwords
+from modelkeep.infra.site_key import SiteKey
+from modelkeep.infra.tokens import ACCESS_LIFE, SKEW, Issuer, SigningKey
+
+_PREFIX: Final = "ses"
+_NONCE: Final = 12
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where a request comes from: an address, what the program calls itself, and the request's id."""
+
+    address: str = ""
+    program: str = ""
+    request_id: str = ""
+
+
+class Sessions:
+    """Who is logged in."""
+
+    def __init__(
+        self, *, db: Database, users: Users, audit: Audit, passwords: Passwords, site_key: SiteKey, clock: Clock
+    ) -> None:
+        self._db = db
+        self._users = users
+        self._audit = audit
+        self._passwords = passwords
+        self._attempts = Attempts(db)
+        self._issuer = Issuer(site_key)
+        self._site_key = site_key
+        self._clock = clock
+
+    async def login(self, email: str, password: str, origin: Origin) -> Tokens:
+        """Begin a session; raises `LoginRefused`, for one reason or another, and `TriedTooOften`.
+
+        As much is computed, read and written for a name that there is not.
+        """
+        try:
+            email = email_of(email)
+        except Invalid:
+            email = ""  # which nobody has: refused as any other
+        account, address = f"login account {email}", f"login address {origin.address}"
+        wait = await self._attempts.take({account: ACCOUNT_TRIES, address: ADDRESS_TRIES}, self._clock())
+        async with self._db.read() as tx:
+            found = await self._users.password_of_email(tx, email)
+        user, kept = found or (None, None)
+        right, better = await self._passwords.checked(password, kept)
+        now = self._clock()
+        if not right or user is None or kept is None or not user.active:
+            async with self._db.begin_apart() as tx:
+                target = "" if user is None else user.id
+                actor = Actor("anonymous", "anonymous", request_id=origin.request_id)
+                waits = f"{wait.total_seconds():.0f}"
+                await self._audit.note(tx, actor, "login.refuse", target, address=origin.address, wait_s=waits)
+            raise LoginRefused
+        async with self._db.begin_apart() as tx:
+            user = await self._users.user_in(tx, user.id, for_update=True)
+            if not user.active or await self._users.password_of_email(tx, email) != (user, kept):
+                raise LoginRefused  # it was changed while it was computed
+            await self._attempts.cleared(tx, account)
+            await self._attempts.uncounted(tx, address, now)
+            if better is not None:
+                await self._users.keep_better(tx, user.id, kept, better)
+            return await self._begin(tx, user, origin, now)
+
+    async def refresh(self, token: str) -> Tokens:
+        """Go on with a session: the token is used up with that, and its answer has the next one.
+
+        A token that is used again, later than a double click would, has been stolen: its session ends, for both who have it.
+        """
+        if not secrets.well_formed(token, secrets.REFRESH):
+            raise RefreshRefused
+        digest, now = secrets.digest(token), self._clock()
+        async with self._db.begin_apart() as tx:
+            answer = await self._refreshed(tx, token, digest, now)
+        if answer is None:
+            raise RefreshRefused
+        return answer
+
+    async def _refreshed(self, tx: Transaction, token: str, digest: bytes, now: datetime) -> Tokens | None:
+        """Return what a refresh token gets; None where that is nothing."""
+        session_id = await store.session_of_token(tx, digest)
+        session = None if session_id is None else await store.session(tx, session_id, for_update=True)
+        known = await store.token(tx, digest)  # read once the session is held
+        if session is None or known is None or not session.good(now):
+            return None
+        user = await self._users.user_in(tx, session.user_id)
+        if not user.active:
+            return None
+        if known.again(now):
+            return _opened(token, known)
+        if known.rotated_at is not None:
+            await store.end(tx, session.id, now)
+            actor = Actor(session.id, user.name, user.id)
+            await self._audit.note(tx, actor, "session.reuse", session.id, user=user.id)
+            return None
+        if now >= known.expires_at:
+            return None
+        answer = await self._next(tx, session, now)
+        await store.note_use(tx, session.id, now)
+        await store.rotate(tx, known, now, _sealed(token, answer))
+        return answer
+
+    async def authenticate(self, token: str) -> tuple[Session, User]:
+        """Return the session of this access token and whose it is, as of now; raises `Unauthenticated` for all but a good one."""
+        now = self._clock()
+        async with self._db.read() as tx:
+            keys = [_pair(key) for key in await store.keys(tx) if key.good(now)]
+            claims = self._issuer.verified(token, keys, now)
+            session = await store.session(tx, claims.sid)
+            if session is None or not session.good(now) or session.user_id != claims.sub:
+                raise Unauthenticated
+            user = await self._users.user_in(tx, session.user_id)
+        if not user.active:
+            raise Unauthenticated
+        return session, user
+
+    def secret_of(self, actor: Actor) -> bytes:
+        """Return what answers to a person's repeated writes are sealed with: their tokens change, this does not."""
+        return self._site_key.derive(f"answers to {actor.user}")
+
+    # ---- of the one who asks
+
+    async def mine(self, actor: Actor) -> list[Session]:
+        """List the actor's sessions that go on, newest first."""
+        async with self._db.read() as tx:
+            return await store.going_on(tx, actor.user, self._clock())
+
+    async def end(self, actor: Actor, session_id: str) -> None:
+        """End one of the actor's sessions."""
+        now = self._clock()
+        async with self._db.begin() as tx:
+            session = await store.session(tx, session_id, for_update=True)
+            if session is None or session.user_id != actor.user or not session.good(now):
+                raise SessionNotFound
+            await store.end(tx, session_id, now)
+            await self._audit.note(tx, actor, "session.end", session_id, user=actor.user)
+
+    async def logout(self, actor: Actor) -> None:
+        """End the session that this is asked in."""
+        if not in_session(actor):
+            raise NoSession
+        await self.end(actor, actor.id)
+
+    async def logout_all(self, actor: Actor) -> None:
+        """End all of the actor's sessions."""
+        async with self._db.begin() as tx:
+            await self.end_all_in(tx, actor.user)
+            await self._audit.note(tx, actor, "session.end_all", actor.user)
+
+    async def change_password(self, actor: Actor, old: str, new: str) -> None:
+        """Give the actor another password, who must know the present one; their other sessions end."""
+        user = await self._users.user(actor.user)
+        account = f"login account {user.email or user.id}"  # whoever guesses here has guessed there
+        await self._attempts.take({account: ACCOUNT_TRIES}, self._clock())
+        kept = await self._users.password_of(user.id)
+        if not (await self._passwords.checked(old, kept)).right:
+            raise WrongPassword
+        better = await self._passwords.hashed(new, user.name, user.email or "")
+        async with self._db.begin() as tx:
+            await self._users.user_in(tx, user.id, for_update=True)
+            if await self._users.password_of_in(tx, user.id) != kept:
+                raise WrongPassword  # it was changed meanwhile
+            await self._attempts.cleared(tx, account)
+            await self._users.set_password_in(tx, actor, user.id, better, session=actor.id)
+
+    async def end_all_in(self, tx: Transaction, user_id: str, *, kept: str = "") -> None:
+        """End the sessions of a user in `tx`, except `kept`."""
+        await store.end_all(tx, user_id, self._clock(), kept=kept)
+
+    # ---- signing keys
+
+    async def published(self) -> dict[str, Any]:
+        """Return the keys that tokens can be checked with, also those that do not sign yet or any more."""
+        now = self._clock()
+        async with self._db.read() as tx:
+            return tokens.published(_pair(key) for key in await store.keys(tx) if key.good(now))
+
+    async def rotate_keys(self, actor: Actor) -> datetime:
+        """Publish a new signing key; returns from when on it signs. Nobody is logged out."""
+        actor.need(Scope.ADMIN)
+        now = self._clock()
+        async with self._db.begin() as tx:
+            await self._signing_key(tx, now, lost=True)
+            alive = []
+            for key in await store.keys(tx, for_update=True):
+                if key.good(now):
+                    alive.append(key)
+                else:
+                    await store.remove_key(tx, key.number)
+            old = alive[-1]
+            usable = self._issuer.opens(_pair(old))
+            if usable and len(alive) > 1:
+                raise RotationUnderWay
+            signs_from = now + PUBLISHED_BEFORE if usable else now
+            new = self._issuer.new_key()
+            await store.limit_key(tx, old.number, signs_from + ACCESS_LIFE + SKEW)
+            await store.add_key(tx, Keyed(old.number + 1, new.kid, new.public, new.sealed, signs_from))
+            await self._audit.note(tx, actor, "signing_key.rotate", new.kid, signs_from=signs_from.isoformat())
+            return signs_from
+
+    async def _signing_key(self, tx: Transaction, now: datetime, *, lost: bool = False) -> SigningKey:
+        """Return the key that signs; the first is made when it is needed. With `lost`, it need not open."""
+        key = signing(await store.keys(tx), now)
+        if key is None:
+            new = self._issuer.new_key()
+            await store.add_key(tx, Keyed(1, new.kid, new.public, new.sealed, now))
+            key = signing(await store.keys(tx), now)
+        if key is None or not (lost or self._issuer.opens(_pair(key))):
+            raise SigningKeyLost
+        return _pair(key)
+
+    # ---- tokens
+
+    async def _begin(self, tx: Transaction, user: User, origin: Origin, now: datetime) -> Tokens:
+        program = "".join(sign for sign in origin.program if sign.isprintable())[:LONGEST_PROGRAM]
+        session = Session(new_id(_PREFIX), user.id, now, now, now + SESSION_LIFE, address=origin.address, program=program)
+        await store.add(tx, session)
+        actor = Actor(session.id, user.name, user.id, request_id=origin.request_id)
+        await self._audit.note(tx, actor, "session.begin", session.id, user=user.id, address=origin.address)
+        return await self._next(tx, session, now)
+
+    async def _next(self, tx: Transaction, session: Session, now: datetime) -> Tokens:
+        """Return new tokens for a session."""
+        access = self._issuer.sign(await self._signing_key(tx, now), session.user_id, session.id, now)
+        refresh = secrets.new_secret(secrets.REFRESH).reveal()
+        ends = min(now + REFRESH_LIFE, session.expires_at)
+        await store.add_token(tx, RefreshToken(secrets.digest(refresh), session.id, ends), now)
+        return Tokens(access, refresh, session.id, now + ACCESS_LIFE, ends)
+
+
+def in_session(actor: Actor) -> bool:
+    """Whether the actor has logged in, rather than sent a key."""
+    return actor.id.startswith(f"{_PREFIX}_")
+
+
+def _pair(key: Keyed) -> SigningKey:
+    return SigningKey(key.kid, key.public, key.sealed)
+
+
+def _sealed(token: str, answer: Tokens) -> bytes:
+    """Return an answer so that only who has the refresh token, which nobody keeps, can read it."""
+    nonce = os.urandom(_NONCE)
+    return nonce + _cipher(token).encrypt(nonce, msgspec.msgpack.encode(answer), None)
+
+
+def _opened(token: str, known: RefreshToken) -> Tokens:
+    sealed = known.answer or b""
+    return msgspec.msgpack.decode(_cipher(token).decrypt(sealed[:_NONCE], sealed[_NONCE:], None), type=Tokens)
+
+
+def _cipher(token: str) -> AESGCM:
+    return AESGCM(hmac.digest(token.encode(), b"modelkeep refresh answer 1", "sha256"))

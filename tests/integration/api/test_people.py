@@ -1,0 +1,92 @@
+"""People and services over HTTP: added, changed, disabled, and let in."""
+
+import httpx
+import pytest
+
+from fixtures.people import EMAIL, PASSWORD, People
+
+OTHER = "staple of another kind"
+
+
+@pytest.fixture
+def admin(stranger: httpx.AsyncClient, people: People) -> httpx.AsyncClient:
+    """A client with the first administrator's key."""
+    stranger.headers["x-api-key"] = people.key
+    return stranger
+
+
+async def test_a_person_is_added_gets_a_password_logs_in_and_is_disabled(admin: httpx.AsyncClient):
+    made = await admin.post("/api/v1/users", json={"name": "bob", "email": "Bob@example.org", "role": "developer"})
+    assert made.status_code == 201
+    bob = made.json()
+    assert (bob["email"], bob["kind"], bob["status"]) == ("bob@example.org", "person", "active")
+    link = await admin.post(f"/api/v1/users/{bob['id']}/reset-password")
+    assert link.json().keys() == {"token", "expires_at"}
+    body = {"token": link.json()["token"], "password": PASSWORD}
+    assert (await admin.post("/api/v1/auth/reset-password", json=body)).status_code == 204
+    again = await admin.post("/api/v1/auth/reset-password", json=body)
+    assert (again.status_code, again.json()["code"]) == (401, "link_refused")
+    tokens = (await admin.post("/api/v1/auth/login", json={"email": bob["email"], "password": PASSWORD})).json()
+    mine = {"x-api-key": tokens["access_token"]}
+    renamed = await admin.patch("/api/v1/me", json={"display_name": "Bob"}, headers=mine)
+    assert renamed.json() == {**bob, "display_name": "Bob"}
+    wrong = await admin.post("/api/v1/me/password", json={"old": OTHER, "new": OTHER}, headers=mine)
+    assert (wrong.status_code, wrong.json()["code"]) == (403, "wrong_password")
+    assert (await admin.post("/api/v1/me/password", json={"old": PASSWORD, "new": OTHER}, headers=mine)).status_code == 204
+    assert (await admin.get("/api/v1/users", headers=mine)).status_code == 403
+    given = {"subject_kind": "user", "subject": bob["id"], "role": "admin", "kind": "installation"}
+    assert (await admin.post("/api/v1/grants", json=given)).status_code == 201
+    assert (await admin.get("/api/v1/users", headers=mine)).status_code == 200
+    disabled = await admin.post(f"/api/v1/users/{bob['id']}/disable")
+    assert disabled.json()["status"] == "disabled"
+    assert (await admin.get("/api/v1/me", headers=mine)).status_code == 401
+    enabled = await admin.post(f"/api/v1/users/{bob['id']}/enable")
+    assert enabled.json() == (await admin.get(f"/api/v1/users/{bob['id']}")).json()
+    assert [one["name"] for one in (await admin.get("/api/v1/users")).json()["items"]] == ["bob", "ada"]
+
+
+async def test_a_service_has_keys_and_nothing_else(admin: httpx.AsyncClient):
+    robot = (await admin.post("/api/v1/users", json={"name": "robot", "kind": "service", "role": "predictor"})).json()
+    new = {"name": "nightly", "scopes": ["predict"], "service": robot["id"]}
+    key = (await admin.post("/api/v1/keys", json=new)).json()
+    me = (await admin.get("/api/v1/me", headers={"x-api-key": key["secret"]})).json()
+    assert (me["user"]["name"], me["scopes"], me["key"]["name"]) == ("robot", ["predict"], "nightly")
+    assert (await admin.post(f"/api/v1/users/{robot['id']}/reset-password")).status_code == 400
+
+
+async def test_hashes_from_elsewhere_are_taken_when_they_are_good(admin: httpx.AsyncClient):
+    bob = {"name": "bob", "email": "bob@example.org"}
+    weak = await admin.post("/api/v1/users", json=bob | {"password_hash": "$2b$10$" + "a" * 53})
+    assert (weak.status_code, weak.json()["code"]) == (400, "unknown_password_hash")
+    made = await admin.post("/api/v1/users", json=bob | {"password_hash": "$2b$12$" + "a" * 53})
+    assert made.status_code == 201
+    assert "hash" not in made.text
+
+
+async def test_who_was_invited_registers(admin: httpx.AsyncClient):
+    invited = (await admin.post("/api/v1/invitations", json={"role": "releaser"})).json()
+    listed = (await admin.get("/api/v1/invitations")).json()["items"]
+    assert listed == [{name: value for name, value in invited.items() if name != "token"}]
+    del admin.headers["x-api-key"]
+    new = {"name": "bob", "email": "bob@example.org", "password": PASSWORD}
+    closed = await admin.post("/api/v1/auth/register", json=new)
+    assert (closed.status_code, closed.json()["code"]) == (403, "registration_closed")
+    registered = await admin.post("/api/v1/auth/register", json=new | {"token": invited["token"]})
+    assert registered.status_code == 201
+    tokens = (await admin.post("/api/v1/auth/login", json={"email": new["email"], "password": PASSWORD})).json()
+    asked = {"scope": "deployments:write"}
+    mine = {"x-api-key": tokens["access_token"]}
+    assert (await admin.get("/api/v1/authz/explain", params=asked, headers=mine)).json()["grant"]["role"] == "releaser"
+    taken = await admin.post("/api/v1/auth/register", json=new | {"token": invited["token"]})
+    assert taken.json()["code"] == "link_refused"
+
+
+async def test_the_last_administrator_stays(admin: httpx.AsyncClient, people: People):
+    path = f"/api/v1/users/{people.admin.user}"
+    (given,) = (await admin.get("/api/v1/grants", params={"kind": "installation"})).json()["items"]
+    for answer in (await admin.post(f"{path}/disable"), await admin.delete(f"/api/v1/grants/{given['id']}")):
+        assert (answer.status_code, answer.json()["code"]) == (409, "last_admin")
+    twice = await admin.post("/api/v1/users", json={"name": "eve", "email": EMAIL})
+    assert (twice.status_code, twice.json()["code"]) == (409, "user_exists")
+    assert (await admin.get("/api/v1/users/usr_none")).json()["code"] == "user_not_found"
+    assert (await admin.delete("/api/v1/invitations/lnk_none")).json()["code"] == "invitation_not_found"
