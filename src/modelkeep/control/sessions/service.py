@@ -149,7 +149,7 @@ class Sessions:
         return answer
 
     async def authenticate(self, token: str) -> tuple[Session, User]:
-        """Return the session of this access token and whose it is, as of now; raises `Unauthenticated` for all but a good one."""
+        """Return a good access token's session and whose it is, as of this moment; raises `Unauthenticated`."""
         now = self._clock()
         async with self._db.read() as tx:
             keys = [_pair(key) for key in await store.keys(tx) if key.good(now)]
