@@ -54,7 +54,8 @@ and where it comes from, without the secrets in it.
 |---|---|---|---|
 {chr(10).join(rows)}
 
-The command line client reads two more variables: `MODELKEEP_URL` and `MODELKEEP_API_KEY`.
+The command line client reads more variables: `MODELKEEP_URL` and `MODELKEEP_API_KEY`, and over TLS `MODELKEEP_CA_FILE`,
+`MODELKEEP_CLIENT_CERTIFICATE` and `MODELKEEP_CLIENT_KEY`: see [TLS](../how-to/tls.md).
 """
 
 

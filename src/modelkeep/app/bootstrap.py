@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 from modelkeep.api.settings import ApiSettings
 from modelkeep.infra.settings import DatabaseSettings, HistorySettings, LogSettings
+from modelkeep.infra.tls import TlsFiles
 from modelkeep.serving.grpc.settings import GrpcAddress
 from modelkeep.serving.settings import ServingSettings
 from modelkeep.worker.settings import WorkerSettings
@@ -64,6 +65,7 @@ class ServerRole:
     slot: int = 0
     slots: int = 1
     grpc: GrpcAddress | None = None
+    tls: TlsFiles | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ def roles(
         stand_in=key_digest(settings.serving.stand_in_key_file),
         slots=settings.server.processes,
         grpc=grpc,
+        tls=settings.server.tls,
     )
     control = ControlRole(
         data=str(places.data),

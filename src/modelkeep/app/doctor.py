@@ -214,11 +214,11 @@ def grpc(loaded: Settings) -> Iterator[Finding]:
     if not server.grpc_port:
         return
     try:
-        grpc_port.check(server)
+        grpc_port.check()
     except ModelkeepError as error:
         yield Finding(FAIL, "gRPC", error.message, "Correct it, or set server.grpc_port to 0.")
         return
-    tls = "with TLS" if server.grpc_tls_certificate else "without TLS"
+    tls = "with TLS" if server.tls_certificate else "without TLS"
     yield _address(server, server.grpc_port, f" for gRPC {tls}", "--grpc-port or MODELKEEP_SERVER__GRPC_PORT")
 
 
@@ -231,7 +231,7 @@ def _address(server: ServerSettings, number: int, what_for: str, options: str) -
             door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             door.bind(address)
     except OSError as error:
-        who = _who_answers(f"http://{server.host}:{server.port}")
+        who = _who_answers(f"{'https' if server.tls_certificate else 'http'}://{server.host}:{server.port}")
         if who:
             return Finding(OK, subject, f"in use by {who}")
         return Finding(
@@ -349,7 +349,7 @@ def _who_answers(url: str) -> str:
     from modelkeep.client import ModelkeepError as ClientError
 
     try:
-        with Client(url, timeout=2) as client:
+        with Client(url, timeout=2, verify=False) as client:  # it is told nothing, and asked at its address, not by its name
             return f"Modelkeep {client.health().get('version', '')}".strip()
     except ClientError:
         return ""

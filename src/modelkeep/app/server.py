@@ -14,11 +14,13 @@ import uvicorn
 
 from modelkeep.app.bootstrap import ServerRole, server_bell
 from modelkeep.app.places import Places
+from modelkeep.app.port import Port
 from modelkeep.contracts.confinement import level
 from modelkeep.infra import storage_metrics
 from modelkeep.infra.loading import hear
 from modelkeep.infra.quotas import Quotas
 from modelkeep.infra.spool import SpoolWriter
+from modelkeep.infra.tls import Renewing
 from modelkeep.sandbox import control
 from modelkeep.serving.engine import Engine
 from modelkeep.serving.feed import Feed
@@ -29,7 +31,6 @@ from modelkeep.serving.large import SWITCH_S, Large
 from modelkeep.serving.limits import Limits, OwnRates
 from modelkeep.serving.metrics import Metrics
 from modelkeep.serving.pool import Pool
-from modelkeep.serving.protocol import HttpProtocol
 from modelkeep.serving.recorder import Recorder
 from modelkeep.serving.router import Router
 
@@ -67,6 +68,7 @@ class Server:
         metrics.watch_history(lambda: spool.appended, lambda: spool.dropped, lambda: hear(places.loading))
         self._engine = engine = Engine(role.serving, router, _limits(role, places), recorder, large)
         self._keys = keys
+        self._renewed = asyncio.Event()
         self._forward = forward = Forward(places.run / "api.sock")
         self._door = Door(
             settings=role.serving,
@@ -79,6 +81,9 @@ class Server:
             acceptable=level(role.acceptable),
             stand_in=bytes.fromhex(role.stand_in),
         )
+        self._tls = None if role.tls is None else Renewing(role.tls)
+        if self._tls is not None:
+            self._door.certificate = metrics.certificate = self._tls
         self._rpcs: GrpcServer | None = None
         self._feed = Feed(
             snapshot_file=places.snapshot,
@@ -93,6 +98,8 @@ class Server:
         """Act on a message of the supervisor."""
         if isinstance(message, control.Grounded):
             self._door.confinement = message.confinement
+        elif isinstance(message, control.Renew):
+            self._renewed.set()
         else:
             self._router.pool.take(message, fds)
 
@@ -104,14 +111,18 @@ class Server:
         self._rpcs = rpcs = await self._grpc()
         feeding = asyncio.create_task(self._feed.run(stop))
         tending = asyncio.create_task(self._tend())
-        serving = asyncio.create_task(http.serve(sockets=[door]))
+        port = Port(http, door)
+        await port.open(None if self._tls is None else self._tls.current.context())
+        serving = asyncio.create_task(http.serve(sockets=[]))
+        renewing = asyncio.create_task(self._renew(port))
         started()
         stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({feeding, tending, serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({feeding, tending, renewing, serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         self._door.drain()
         if rpcs is not None:
             rpcs.tend()
         await asyncio.sleep(self._role.notice_s)
+        renewing.cancel()  # nobody opens the port again
         http.should_exit = True
         if rpcs is not None:
             await rpcs.stop(self._role.drain_s)
@@ -139,9 +150,23 @@ class Server:
             needs=self._door.needs,
             ready=lambda: self._door.ready,
             version=self._role.version,
+            tls=self._tls,
         )
         await server.start()
         return server
+
+    async def _renew(self, port: Port) -> None:
+        """Answer new callers with the certificate that lies there now, when that has changed or somebody says so."""
+        while True:
+            said = False
+            try:
+                async with asyncio.timeout(_TEND_S):
+                    said = await self._renewed.wait()
+            except TimeoutError:
+                pass
+            self._renewed.clear()
+            if self._tls is not None and self._tls.tend(anyway=said):
+                await port.open(self._tls.current.context())
 
     async def _tend(self) -> None:
         for second in itertools.count():
@@ -166,11 +191,14 @@ def _limits(role: ServerRole, places: Places) -> Limits:
     return Limits(quotas, shared=quotas)
 
 
+_HSTS = ("strict-transport-security", "max-age=31536000")
+"""A browser that has been here over TLS does not try without for a year; without the hosts beside, which are not ours."""
+
+
 def _http(app: Door, role: ServerRole) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http=HttpProtocol,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -179,5 +207,5 @@ def _http(app: Door, role: ServerRole) -> uvicorn.Config:
         proxy_headers=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(role.drain_s) or 1,
-        backlog=2048,
+        headers=[] if role.tls is None else [_HSTS],
     )

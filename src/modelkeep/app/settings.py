@@ -19,6 +19,7 @@ from modelkeep.app import allowed, secrecy
 from modelkeep.app.sources import Given, InvalidSettings, gather
 from modelkeep.contracts.storage import StorageSettings
 from modelkeep.infra.settings import DatabaseSettings, HistorySettings, LogSettings
+from modelkeep.infra.tls import TlsFiles, tls_files
 from modelkeep.serving.settings import ServingSettings
 from modelkeep.worker.settings import WorkerSettings
 
@@ -43,13 +44,18 @@ class ServerSettings:
         "Port for Open Inference over gRPC, on the same address; 0 is none. It needs the extra `grpc`.",
         Interval(ge=0, le=65_535),
     ] = 0
-    grpc_tls_certificate: Annotated[
-        str, "File with the certificate (PEM) of the gRPC port, and those between; empty: no TLS."
+    tls_certificate: Annotated[
+        str, "File with the certificate (PEM) of both ports, and those between; empty: no TLS. Read anew when it changes."
     ] = ""
-    grpc_tls_key: Annotated[str, "File with the private key (PEM) of that certificate, without a password."] = ""
-    grpc_tls_client_ca: Annotated[
-        str, "File with the certificates (PEM) of the authorities whose clients may call over gRPC; empty: all may."
+    tls_key: Annotated[str, "File with the private key (PEM) of that certificate, without a password."] = ""
+    tls_client_ca: Annotated[
+        str,
+        "File with the certificates (PEM) of the authorities that sign callers' certificates; empty: nobody is asked for one.",
     ] = ""
+    tls_client: Annotated[
+        Literal["none", "optional", "required"],
+        "Whether callers show a certificate that server.tls_client_ca has signed. Over gRPC, optional does not ask for one.",
+    ] = "none"
     drain_s: Annotated[
         float, "How long requests in flight may take to finish after SIGTERM, in seconds.", Interval(ge=0, le=86_400)
     ] = 30.0
@@ -66,6 +72,11 @@ class ServerSettings:
     environment: Annotated[
         str, "Environment variables to pass on to the processes, besides PATH, language and time zone: names with commas."
     ] = ""
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """The files of TLS, None without; raises `InvalidCertificate` where half of what is needed is set."""
+        return tls_files(self.tls_certificate, self.tls_key, self.tls_client_ca, self.tls_client)
 
 
 @dataclass(frozen=True)

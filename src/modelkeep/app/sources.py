@@ -31,7 +31,9 @@ _VERTEX = {
 }
 """What Vertex AI tells its containers, and the settings that say the same: where they are given anywhere, they count."""
 
-_OURS = frozenset({"URL", "API_KEY", "GRPC", "ADMIN_EMAIL", "ADMIN_PASSWORD"})  # the client reads them, the demo writes them
+_OURS = frozenset(
+    {"URL", "API_KEY", "CA_FILE", "CLIENT_CERTIFICATE", "CLIENT_KEY", "GRPC", "ADMIN_EMAIL", "ADMIN_PASSWORD"}
+)  # the client reads them, the demo writes them
 # Kubernetes tells every container of a namespace about a service called "modelkeep", by variables that look like ours.
 _KUBERNETES = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
 _KUBERNETES_ADDRESS = re.compile(r"(tcp|udp|sctp)://")

@@ -11,6 +11,7 @@ from modelkeep.contracts.confinement import Confinement, Level, in_force
 from modelkeep.contracts.errors import Internal, ModelkeepError
 from modelkeep.contracts.snapshot import Scope as KeyScope
 from modelkeep.infra.headers import presented_key
+from modelkeep.infra.tls import Renewing
 from modelkeep.serving.choice import Choice
 from modelkeep.serving.codings import ASKED_FROM, Coding, is_long
 from modelkeep.serving.dialects.dialect import Dialect, as_problem, reads
@@ -69,6 +70,7 @@ class Door:
         self._started = time.monotonic()
         self._draining = False
         self.confinement: Confinement | None = None  # how well runners are locked in, once that is known
+        self.certificate: Renewing | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI connection (uvicorn calls this)."""
@@ -181,6 +183,7 @@ class Door:
             "news_age_s": round(self._keys.staleness_s, 1) if self._router.snapshot.number else None,
             "models": self._counts(),
             "sandbox": self._sandbox(),
+            "certificate": None if self.certificate is None else self.certificate.state(),
         }
         return _json(body, 503 if reasons else 200)
 
