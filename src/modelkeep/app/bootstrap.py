@@ -66,6 +66,8 @@ class ServerRole:
     slots: int = 1
     grpc: GrpcAddress | None = None
     tls: TlsFiles | None = None
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ def roles(
         slots=settings.server.processes,
         grpc=grpc,
         tls=settings.server.tls,
+        hosts=(*settings.server.hosts.split(","), *settings.serving.deployments_by_host),
+        origins=tuple(settings.server.cors_origins.split(",")),
     )
     control = ControlRole(
         data=str(places.data),

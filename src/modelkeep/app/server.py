@@ -22,6 +22,7 @@ from modelkeep.infra.quotas import Quotas
 from modelkeep.infra.spool import SpoolWriter
 from modelkeep.infra.tls import Renewing
 from modelkeep.sandbox import control
+from modelkeep.serving.edge import Edge
 from modelkeep.serving.engine import Engine
 from modelkeep.serving.feed import Feed
 from modelkeep.serving.forward import Forward
@@ -69,6 +70,7 @@ class Server:
         self._engine = engine = Engine(role.serving, router, _limits(role, places), recorder, large)
         self._keys = keys
         self._renewed = asyncio.Event()
+        self._edge = Edge(role.hosts, role.origins)
         self._forward = forward = Forward(places.run / "api.sock")
         self._door = Door(
             settings=role.serving,
@@ -80,9 +82,11 @@ class Server:
             version=role.version,
             acceptable=level(role.acceptable),
             stand_in=bytes.fromhex(role.stand_in),
+            edge=self._edge,
         )
         self._tls = None if role.tls is None else Renewing(role.tls)
         if self._tls is not None:
+            self._edge.certify(self._tls.current.names)
             self._door.certificate = metrics.certificate = self._tls
         self._rpcs: GrpcServer | None = None
         self._feed = Feed(
@@ -166,6 +170,7 @@ class Server:
                 pass
             self._renewed.clear()
             if self._tls is not None and self._tls.tend(anyway=said):
+                self._edge.certify(self._tls.current.names)
                 await port.open(self._tls.current.context())
 
     async def _tend(self) -> None:
@@ -191,6 +196,7 @@ def _limits(role: ServerRole, places: Places) -> Limits:
     return Limits(quotas, shared=quotas)
 
 
+_NO_GUESSES = ("x-content-type-options", "nosniff")
 _HSTS = ("strict-transport-security", "max-age=31536000")
 """A browser that has been here over TLS does not try without for a year; without the hosts beside, which are not ours."""
 
@@ -207,5 +213,5 @@ def _http(app: Door, role: ServerRole) -> uvicorn.Config:
         proxy_headers=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(role.drain_s) or 1,
-        headers=[] if role.tls is None else [_HSTS],
+        headers=[_NO_GUESSES] if role.tls is None else [_NO_GUESSES, _HSTS],
     )

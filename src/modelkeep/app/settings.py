@@ -6,12 +6,13 @@ handed its own and no more. A name that is no setting is an error, not a silence
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
-from annotated_types import Interval, MinLen
+from annotated_types import Interval, MinLen, Predicate
 from pydantic import BaseModel, ValidationError
 
 from modelkeep.api.settings import ApiSettings
@@ -23,9 +24,15 @@ from modelkeep.infra.tls import TlsFiles, tls_files
 from modelkeep.serving.settings import ServingSettings
 from modelkeep.worker.settings import WorkerSettings
 
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9-]+(?:\.[a-z0-9-]+)*|\[[0-9a-f:]+\])(?::[0-9]{1,5})?")
 _ALWAYS_PASSED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
 
 __all__ = ["Described", "Explained", "InvalidSettings", "Settings", "child_environment", "described", "explain", "load"]
+
+
+def _origins(text: str) -> bool:
+    """origins like https://app.example.org with commas between them, or empty"""  # noqa: D403, D415 - part of a sentence
+    return not text or all(_ORIGIN.fullmatch(one.strip()) for one in text.split(","))
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,16 @@ class ServerSettings:
         Literal["none", "optional", "required"],
         "Whether callers show a certificate that server.tls_client_ca has signed. Over gRPC, optional does not ask for one.",
     ] = "none"
+    hosts: Annotated[
+        str,
+        "Host names that requests may be sent to, with commas: models.example.org, *.example.org, or * for any. Addresses, "
+        "localhost, this machine's name and those of the certificate always may; for others the answer is 421.",
+    ] = ""
+    cors_origins: Annotated[
+        str,
+        "Origins whose pages may ask and read answers in a browser, in full and with commas: https://app.example.org.",
+        Predicate(_origins),
+    ] = ""
     drain_s: Annotated[
         float, "How long requests in flight may take to finish after SIGTERM, in seconds.", Interval(ge=0, le=86_400)
     ] = 30.0

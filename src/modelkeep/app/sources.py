@@ -94,6 +94,7 @@ def _from_sagemaker(environment: Mapping[str, str]) -> Iterator[Given]:
     if port is not None:
         where = f"{_ENVIRONMENT} ({_SAGEMAKER_PORT})"
         yield from (Given("server.host", "0.0.0.0", where), Given("server.port", port, where))  # noqa: S104 - as its contract is
+        yield Given("server.hosts", "*", where)  # nobody browses there, and what the platform calls it by is not said
 
 
 def _from_toml(config: Path | None) -> Iterator[Given]:
@@ -139,6 +140,7 @@ def _from_vertex(environment: Mapping[str, str]) -> Iterator[Given]:
         value = environment.get(name)
         if value:
             yield Given(setting, value, f"{_ENVIRONMENT} ({name})")
+            yield Given("server.hosts", "*", f"{_ENVIRONMENT} ({name})")  # as for SageMaker
 
 
 def _is_another(name: str, value: str) -> bool:
