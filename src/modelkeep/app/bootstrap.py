@@ -37,7 +37,7 @@ from modelkeep.api.settings import ApiSettings
 from modelkeep.infra.settings import DatabaseSettings, HistorySettings, LogSettings
 from modelkeep.infra.tls import TlsFiles
 from modelkeep.serving.grpc.settings import GrpcAddress
-from modelkeep.serving.settings import ServingSettings
+from modelkeep.serving.settings import Callers, ServingSettings
 from modelkeep.worker.settings import WorkerSettings
 
 _DATABASE_POLL_S = 0.5
@@ -68,6 +68,7 @@ class ServerRole:
     tls: TlsFiles | None = None
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    callers: Callers = field(default_factory=Callers)
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,9 @@ def roles(
         grpc=grpc,
         tls=settings.server.tls,
         hosts=(*settings.server.hosts.split(","), *settings.serving.deployments_by_host),
+        callers=Callers(
+            settings.server.headers_s, settings.server.body_rate, settings.server.idle_s, settings.server.max_connections
+        ),
         origins=tuple(settings.server.cors_origins.split(",")),
     )
     control = ControlRole(

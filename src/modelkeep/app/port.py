@@ -3,22 +3,28 @@
 import asyncio
 import socket
 import ssl
+from typing import cast
 
 import uvicorn
 
+from modelkeep.serving.pace import Watch
 from modelkeep.serving.protocol import HttpProtocol
+from modelkeep.serving.settings import Callers
 
 _HANDSHAKE_S = 10.0
 _GOODBYE_S = 5.0
 _BACKLOG = 2048
+_SPARE = 256  # connections beyond the most that may ask for health
 
 
 class Port:
-    """Accepts on `door` for `http`, from `open` until `http` ends."""
+    """Accepts on `door` for `http`, from `open` until `http` ends. `most` connections are answered, the next are told so."""
 
-    def __init__(self, http: uvicorn.Server, door: socket.socket) -> None:
+    def __init__(self, http: uvicorn.Server, door: socket.socket, callers: Callers) -> None:
         self._http = http
         self._door = door
+        self._most = callers.most
+        self._watch = Watch(headers_s=callers.headers_s, body_rate=callers.body_rate)
         http.servers = []
 
     async def open(self, context: ssl.SSLContext | None) -> None:
@@ -35,5 +41,13 @@ class Port:
             before.close()
         self._http.servers = [accepting]
 
+    def tend(self, passed_s: float) -> int:
+        """End connections of callers that are too slow; returns how many."""
+        return self._watch.look(cast("list[HttpProtocol]", list(self._http.server_state.connections)), passed_s)
+
     def _connection(self) -> HttpProtocol:
-        return HttpProtocol(config=self._http.config, server_state=self._http.server_state, app_state={})
+        state = self._http.server_state
+        connection = HttpProtocol(config=self._http.config, server_state=state, app_state={})
+        there = len(state.connections)
+        connection.crowded, connection.surplus = there >= self._most, there >= self._most + _SPARE
+        return connection

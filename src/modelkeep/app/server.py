@@ -5,6 +5,7 @@ import gc
 import itertools
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,11 +115,11 @@ class Server:
         http = uvicorn.Server(_http(self._door, self._role))
         self._rpcs = rpcs = await self._grpc()
         feeding = asyncio.create_task(self._feed.run(stop))
-        tending = asyncio.create_task(self._tend())
-        port = Port(http, door)
+        port = Port(http, door, self._role.callers)
         await port.open(None if self._tls is None else self._tls.current.context())
         serving = asyncio.create_task(http.serve(sockets=[]))
         renewing = asyncio.create_task(self._renew(port))
+        tending = asyncio.create_task(self._tend(port))
         started()
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({feeding, tending, renewing, serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -173,9 +174,13 @@ class Server:
                 self._edge.certify(self._tls.current.names)
                 await port.open(self._tls.current.context())
 
-    async def _tend(self) -> None:
+    async def _tend(self, port: Port) -> None:
+        last = time.monotonic()
         for second in itertools.count():
             await asyncio.sleep(_TEND_S)
+            now = time.monotonic()
+            port.tend(min(now - last, 2 * _TEND_S))  # where we were held up, nobody else was slow
+            last = now
             if second % _WARN_EVERY == 0 and self._role.slot == 0 and self._door.accepted is not None:
                 log.warning("runners may be locked in less well than their models need", accepted=self._door.accepted.short)
             self._router.pool.balance()
@@ -211,7 +216,7 @@ def _http(app: Door, role: ServerRole) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=75,
+        timeout_keep_alive=role.callers.idle_s,  # type: ignore[arg-type] # it is given to a timer
         timeout_graceful_shutdown=int(role.drain_s) or 1,
         headers=[_NO_GUESSES] if role.tls is None else [_NO_GUESSES, _HSTS],
     )

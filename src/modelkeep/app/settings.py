@@ -68,6 +68,22 @@ class ServerSettings:
         "Host names that requests may be sent to, with commas: models.example.org, *.example.org, or * for any. Addresses, "
         "localhost, this machine's name and those of the certificate always may; for others the answer is 421.",
     ] = ""
+    headers_s: Annotated[
+        float, "How long a caller may take to send the head of a request, in seconds.", Interval(ge=1, le=3600)
+    ] = 10.0
+    body_rate: Annotated[
+        int,
+        "Bytes a second that a caller must send of a body, on average and after ten seconds; 0 is any rate.",
+        Interval(ge=0, le=1_000_000_000),
+    ] = 1024
+    idle_s: Annotated[float, "How long a connection may be idle between requests, in seconds.", Interval(ge=1, le=86_400)] = (
+        75.0
+    )
+    max_connections: Annotated[
+        int,
+        "Connections that one server process answers; further ones are told to come again, but for health.",
+        Interval(ge=1, le=60_000),
+    ] = 8192
     cors_origins: Annotated[
         str,
         "Origins whose pages may ask and read answers in a browser, in full and with commas: https://app.example.org.",
