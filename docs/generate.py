@@ -179,8 +179,8 @@ Every route but health needs an API key: `X-API-Key: mk_...` or `Authorization: 
 key id of an AWS signature; for a platform that has none to send, [one may stand in](../how-to/vertex.md#callers-without-keys).
 The interactive description is at `/docs` and `/redoc` (a browser may give the key as the password of HTTP Basic), and as a file
 in [openapi.json](openapi.json): see [how to use it](../how-to/api-description.md). Which scope each route needs:
-[access](access.md). What is refused before that: [the edge](../explanation/edge.md). Lists take `limit` and `cursor`. Each answer has `X-Request-ID`; send your own, or a W3C `traceparent`, to
-find it again in the log.
+[access](access.md). What is refused before that: [the edge](../explanation/edge.md). Lists take `limit` and `cursor`. Each
+answer has `X-Request-ID`; send your own, or a W3C `traceparent`, to find it again in the log.
 
 A write may be repeated: send an `Idempotency-Key` (1 to 255 printable ASCII characters; a fresh UUID for each new request), and
 repeat the same request with the same key within 24 hours. It is done once; the repeat gets the first answer, with
