@@ -18,14 +18,14 @@ _SPARE = 256  # connections beyond the most that may ask for health
 
 
 class Port:
-    """Accepts on `door` for `http`, from `open` until `http` ends. `most` connections are answered, the next are told so."""
+    """Accepts on `door` for `http`, from `open` until `close`. `most` connections are answered, the next are told so."""
 
     def __init__(self, http: uvicorn.Server, door: socket.socket, callers: Callers) -> None:
         self._http = http
         self._door = door
         self._most = callers.most
         self._watch = Watch(headers_s=callers.headers_s, body_rate=callers.body_rate)
-        http.servers = []
+        self._accepting: asyncio.Server | None = None
 
     async def open(self, context: ssl.SSLContext | None) -> None:
         """Accept from now on, over TLS with this context; connections that are there already go on as they are.
@@ -37,9 +37,13 @@ class Port:
         accepting = await asyncio.get_running_loop().create_server(
             self._connection, sock=self._door.dup(), ssl=context, backlog=_BACKLOG, **patience
         )
-        for before in self._http.servers:
-            before.close()
-        self._http.servers = [accepting]
+        self.close()
+        self._accepting = accepting
+
+    def close(self) -> None:
+        """Accept nobody any more; connections that are there go on."""
+        if self._accepting is not None:
+            self._accepting.close()
 
     def tend(self, passed_s: float) -> int:
         """End connections of callers that are too slow; returns how many."""

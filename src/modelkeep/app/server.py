@@ -128,6 +128,7 @@ class Server:
             rpcs.tend()
         await asyncio.sleep(self._role.notice_s)
         renewing.cancel()  # nobody opens the port again
+        port.close()
         http.should_exit = True
         if rpcs is not None:
             await rpcs.stop(self._role.drain_s)
