@@ -38,10 +38,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 
 
 def said(house: Installation, *pieces: bytes) -> bytes:
-    """All that the server says to these bytes until it closes, or says nothing more."""
+    """All that the server says to these bytes until it closes."""
     with socket.create_connection(("127.0.0.1", house.port), timeout=10) as line:
         line.sendall(b"".join(pieces))
-        line.shutdown(socket.SHUT_WR)
         answer = b""
         try:
             while piece := line.recv(65536):
@@ -212,7 +211,7 @@ def test_what_could_be_read_in_two_ways_is_refused_and_what_follows_is_never_rea
 ) -> None:
     before = house.log.read_bytes().count(b"smuggled-x")
     answer = said(house, shapes(STARTS[start], asks(house))[shape])
-    assert statuses(answer) in ([400], [431], []), answer[:600]
+    assert statuses(answer) in ([400], [431], [505], []), answer[:600]
     assert house.log.read_bytes().count(b"smuggled-x") == before
     assert httpx.post(house.url + PREDICT, content=BODY, headers={"x-api-key": house.key}).status_code == 200
 
@@ -259,14 +258,14 @@ def test_when_all_connections_are_taken_others_are_told_so_and_health_answers(ho
     try:
         assert {line.recv(1000)[:12] for line in lines} == {b"HTTP/1.1 200"}
         crowded = [
-            said(house, request(PREDICT, asks(house), method="POST", body=BODY)),
-            said(house, request("/api/v1/me", asks(house))),
+            said(house, request(PREDICT, asks(house), b"Connection: close", method="POST", body=BODY)),
+            said(house, request("/api/v1/me", asks(house), b"Connection: close")),
         ]
         assert [statuses(one) for one in crowded] == [[503], [503]]
-        assert statuses(said(house, request("/readyz"))) == [200]
+        assert statuses(said(house, request("/readyz", b"Connection: close"))) == [200]
         lines[0].sendall(request(PREDICT, asks(house), method="POST", body=BODY))
         assert lines[0].recv(1000).startswith(b"HTTP/1.1 200"), "whoever is there goes on"
     finally:
         for line in lines:
             line.close()
-    eventually(lambda: statuses(said(house, request("/api/v1/me", asks(house)))) == [200], "a place")
+    eventually(lambda: statuses(said(house, request("/api/v1/me", asks(house), b"Connection: close"))) == [200], "a place")

@@ -28,6 +28,7 @@ _is_prediction = re.compile(
 _OFFERS = frozenset({b"upgrade", b"http2-settings"})
 _LARGEST = 64 * 1024
 _MOST_DIGITS = 5
+_VERSIONS = frozenset({"1.0", "1.1"})
 _MOST_URL = 8 * 1024
 _MOST_NAMES = 100
 _MOST_HEADERS = 64 * 1024
@@ -250,7 +251,10 @@ class HttpProtocol(HttpToolsProtocol):
     def _check(self) -> None:
         """Raise where a head could be read in more than one way, is too long, or comes when all places are taken."""
         hosts = sum(name == b"host" for name, _value in self.headers)
-        if hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
+        version = self.parser.get_http_version()
+        if version not in _VERSIONS:
+            self._refusal = (505, "HTTP/1.1 is spoken here.")
+        elif hosts > 1 or (not hosts and version == "1.1"):
             self._refusal = (400, "A request names one host.")
         elif self.url[:1] != b"/" and not (self.url == b"*" and self.parser.get_method() == b"OPTIONS"):
             self._refusal = (400, "A request names a path: this is no proxy.")

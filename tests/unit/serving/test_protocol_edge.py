@@ -71,10 +71,11 @@ async def test_a_plain_prediction_is_answered(opened: Opened) -> None:
         (PREDICT + b"Host: a\r\nHost: a\r\n", b"400"),
         (b"POST http://h/api/v1/predict/m HTTP/1.1\r\nHost: h\r\n", b"400"),
         (b"POST h:80 HTTP/1.1\r\nHost: h\r\n", b"400"),
+        (b"POST /api/v1/predict/m HTTP/2.0\r\nHost: h\r\n", b"505"),
         (b"POST /api/v1/predict/m?%s HTTP/1.1\r\nHost: h\r\n" % (b"x" * 8192), b"414"),
         (PREDICT + b"Host: h\r\n" + b"".join(b"x%d: 1\r\n" % at for at in range(100)), b"431"),
     ],
-    ids=["no host", "two hosts", "the same host twice", "absolute", "authority", "long", "many headers"],
+    ids=["no host", "two hosts", "the same host twice", "absolute", "authority", "HTTP/2", "long", "many headers"],
 )
 async def test_a_head_that_is_unclear_or_too_large_is_refused(opened: Opened, head: bytes, refused: bytes) -> None:
     answer = await opened.ask(head, REST)
