@@ -253,7 +253,7 @@ class HttpProtocol(HttpToolsProtocol):
         hosts = sum(name == b"host" for name, _value in self.headers)
         version = self.parser.get_http_version()
         if version not in _VERSIONS:
-            self._refusal = (505, "HTTP/1.1 is spoken here.")
+            self._refusal = (505, "This version of HTTP is not spoken here.")
         elif hosts > 1 or (not hosts and version == "1.1"):
             self._refusal = (400, "A request names one host.")
         elif self.url[:1] != b"/" and not (self.url == b"*" and self.parser.get_method() == b"OPTIONS"):
