@@ -54,7 +54,8 @@ and where it comes from, without the secrets in it.
 |---|---|---|---|
 {chr(10).join(rows)}
 
-The command line client reads two more variables: `MODELKEEP_URL` and `MODELKEEP_API_KEY`.
+The command line client reads more variables: `MODELKEEP_URL` and `MODELKEEP_API_KEY`, and over TLS `MODELKEEP_CA_FILE`,
+`MODELKEEP_CLIENT_CERTIFICATE` and `MODELKEEP_CLIENT_KEY`: see [TLS](../how-to/tls.md).
 """
 
 
@@ -178,8 +179,8 @@ Every route but health needs an API key: `X-API-Key: mk_...` or `Authorization: 
 key id of an AWS signature; for a platform that has none to send, [one may stand in](../how-to/vertex.md#callers-without-keys).
 The interactive description is at `/docs` and `/redoc` (a browser may give the key as the password of HTTP Basic), and as a file
 in [openapi.json](openapi.json): see [how to use it](../how-to/api-description.md). Which scope each route needs:
-[access](access.md). Lists take `limit` and `cursor`. Each answer has `X-Request-ID`; send your own, or a W3C `traceparent`, to
-find it again in the log.
+[access](access.md). What is refused before that: [the edge](../explanation/edge.md). Lists take `limit` and `cursor`. Each
+answer has `X-Request-ID`; send your own, or a W3C `traceparent`, to find it again in the log.
 
 A write may be repeated: send an `Idempotency-Key` (1 to 255 printable ASCII characters; a fresh UUID for each new request), and
 repeat the same request with the same key within 24 hours. It is done once; the repeat gets the first answer, with

@@ -20,6 +20,7 @@ LONGEST_SUMMARY = 100
 UNANSWERED = {
     "modelkeep.api.errors.NoSuchRoute": "it is said where no operation is",
     "modelkeep.control.predictions.errors.PositionMoved": "the courier alone loads spools",
+    "modelkeep.serving.edge.HostUnknown": "it is said before an operation is looked for",
     "modelkeep.serving.forward.ApiBroke": "its answer has begun: it is broken off",
     "modelkeep.serving.dialects.open_inference.grpc.InvalidMessage": "gRPC alone answers with it",
     "modelkeep.serving.grpc.conversation.Draining": "as above",

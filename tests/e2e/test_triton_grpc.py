@@ -318,11 +318,13 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Installat
     _certificate(folder, "stranger")
     environment = {
         "MODELKEEP_SERVER__GRPC_PORT": str(free_port()),
-        "MODELKEEP_SERVER__GRPC_TLS_CERTIFICATE": str(folder / "server.pem"),
-        "MODELKEEP_SERVER__GRPC_TLS_KEY": str(folder / "server.key"),
-        "MODELKEEP_SERVER__GRPC_TLS_CLIENT_CA": str(folder / "authority.pem"),
+        "MODELKEEP_SERVER__TLS_CERTIFICATE": str(folder / "server.pem"),
+        "MODELKEEP_SERVER__TLS_KEY": str(folder / "server.key"),
+        "MODELKEEP_SERVER__TLS_CLIENT_CA": str(folder / "authority.pem"),
+        "MODELKEEP_SERVER__TLS_CLIENT": "required",
     }
-    with installed(folder / "data", **environment) as installation:
+    pair = str(folder / "caller.pem"), str(folder / "caller.key")
+    with installed(folder / "data", authority=str(folder / "authority.pem"), certificate=pair, **environment) as installation:
         file = folder / "echo.onnx"
         file.write_bytes(onnx_identity(np_to_onnx(Dtype.FP32)))
         with installation.client() as client:
@@ -386,8 +388,8 @@ def test_what_is_no_certificate_with_its_key_is_refused_at_the_start(
     _house, folder = sealed
     environment = {
         "MODELKEEP_SERVER__GRPC_PORT": str(free_port()),
-        "MODELKEEP_SERVER__GRPC_TLS_CERTIFICATE": str(folder / certificate),
-        "MODELKEEP_SERVER__GRPC_TLS_KEY": str(folder / key) if key else "",
+        "MODELKEEP_SERVER__TLS_CERTIFICATE": str(folder / certificate),
+        "MODELKEEP_SERVER__TLS_KEY": str(folder / key) if key else "",
     }
     wrong = Installation(tmp_path / "data", **environment).start()
     assert wrong._process is not None

@@ -2,12 +2,13 @@
 
 import re
 import time
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from modelkeep.api import browsing
 from modelkeep.api.errors import OPEN_INFERENCE, respond
 from modelkeep.contracts.errors import Internal, ModelkeepError, TooLarge, Unauthenticated
 from modelkeep.control.access.service import Access
@@ -16,12 +17,6 @@ from modelkeep.infra import headers, telemetry, tokens
 
 _log = structlog.get_logger(__name__)
 _PROGRAMS: Final = ("/api/", OPEN_INFERENCE)
-_PAGES: Final = frozenset({"/docs", "/redoc"})
-_ALL_FROM_HERE: Final = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "font-src 'self' data:; worker-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-)
-"""What a browser may fetch for the pages of the documentation, whose scripts name other people's servers: nothing of theirs."""
 _OPEN: Final = frozenset(
     {"/api/v1/setup", "/api/v1/health"}
     | {f"/api/v1/auth/{what}" for what in ("login", "refresh", "jwks", "register", "reset-password")}
@@ -44,17 +39,22 @@ class Requests:
             return
         request_id = headers.request_id(dict(scope["headers"]))
         scope.setdefault("state", {})["request_id"] = request_id
-        status = 0
+        status, held = 0, cast("Message | None", None)
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, held
             if message["type"] == "http.response.start":
                 status = message["status"]
                 answer = MutableHeaders(scope=message)
                 answer["x-request-id"] = request_id
-                answer["x-content-type-options"] = "nosniff"
-                if scope["path"] in _PAGES:
-                    answer["content-security-policy"] = _ALL_FROM_HERE
+                browsing.harden(answer, scope["path"])
+                if scope["path"] in browsing.PAGES:
+                    held = message  # its policy depends on what it says
+                    return
+            elif held is not None:
+                MutableHeaders(scope=held)["content-security-policy"] = browsing.policy(message.get("body", b""))
+                start, held = held, None
+                await send(start)
             await send(message)
 
         began = time.perf_counter()

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
 from modelkeep.api.settings import ApiSettings, AuthSettings
 from modelkeep.infra.settings import DatabaseSettings, HistorySettings, LogSettings
+from modelkeep.infra.tls import TlsFiles
 from modelkeep.serving.grpc.settings import GrpcAddress
-from modelkeep.serving.settings import ServingSettings
+from modelkeep.serving.settings import Callers, ServingSettings
 from modelkeep.worker.settings import WorkerSettings
 
 _DATABASE_POLL_S = 0.5
@@ -63,6 +64,10 @@ class ServerRole:
     slot: int = 0
     slots: int = 1
     grpc: GrpcAddress | None = None
+    tls: TlsFiles | None = None
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    callers: Callers = field(default_factory=Callers)
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,12 @@ def roles(
         stand_in=key_digest(settings.serving.stand_in_key_file),
         slots=settings.server.processes,
         grpc=grpc,
+        tls=settings.server.tls,
+        hosts=(*settings.server.hosts.split(","), *settings.serving.deployments_by_host),
+        callers=Callers(
+            settings.server.headers_s, settings.server.body_rate, settings.server.idle_s, settings.server.max_connections
+        ),
+        origins=tuple(settings.server.cors_origins.split(",")),
     )
     control = ControlRole(
         data=str(places.data),

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from modelkeep.contracts.confinement import Confinement, Level
 from modelkeep.contracts.errors import ModelkeepError
 from modelkeep.contracts.runner import Manifest
 from modelkeep.contracts.storage import BlobStore
+from modelkeep.infra import tls
 from modelkeep.infra.settings import DatabaseSettings, sqlite_file
 from modelkeep.sandbox.lockdown import ENVIRONMENT
 from modelkeep.sandbox.memory import machine_bytes
@@ -41,6 +43,7 @@ OK, INFO, WARN, FAIL = "ok", "info", "warn", "fail"
 GIB = 1024**3
 FULL_SOON = 1 * GIB
 FULL = 100 * 1024**2
+EXPIRES_SOON = timedelta(days=14)
 OLDEST_SQLITE = (3, 35, 0)  # the first with RETURNING
 _TRIAL_S = 30.0
 _NEWER_KERNEL = "Use Linux 6.2 or newer, and let this user have Landlock and seccomp (container runtimes do by default)."
@@ -80,7 +83,14 @@ def examine(config: Path | None, overrides: Mapping[str, Any], *, url: str, key:
         findings.append(Finding(FAIL, "settings", error.message, "Correct it in modelkeep.toml, .env or the environment."))
     else:
         local = [
-            *(effective(explained), budget(loaded), data_directory(loaded.data), port(loaded), grpc(loaded)),
+            *(
+                effective(explained),
+                budget(loaded),
+                data_directory(loaded.data),
+                port(loaded),
+                certificate(loaded),
+                grpc(loaded),
+            ),
             *(database(loaded), storage(loaded)),
         ]
         findings += [finding for group in local for finding in group]
@@ -208,18 +218,34 @@ def port(loaded: Settings) -> Iterator[Finding]:
     yield _address(loaded.server, loaded.server.port, "", "--port or MODELKEEP_SERVER__PORT")
 
 
+def certificate(loaded: Settings) -> Iterator[Finding]:
+    """Whether the files of TLS can be served, and until when, where there is to be TLS."""
+    now = datetime.now(UTC)
+    try:
+        files = loaded.server.tls
+        if files is None:
+            return
+        found = tls.read(files, now)
+    except ModelkeepError as error:
+        yield Finding(FAIL, "certificate", error.message, "Correct the settings server.tls_*, or leave them out.")
+        return
+    soon = found.expires - now < EXPIRES_SOON
+    said = f"for {', '.join(sorted(found.names))}, until {found.expires:%Y-%m-%d}"
+    yield Finding(WARN if soon else OK, "certificate", said, "Renew it: it is read anew when it changes." if soon else "")
+
+
 def grpc(loaded: Settings) -> Iterator[Finding]:
     """Whether gRPC can be served, where it is to be."""
     server = loaded.server
     if not server.grpc_port:
         return
     try:
-        grpc_port.check(server)
+        grpc_port.check()
     except ModelkeepError as error:
         yield Finding(FAIL, "gRPC", error.message, "Correct it, or set server.grpc_port to 0.")
         return
-    tls = "with TLS" if server.grpc_tls_certificate else "without TLS"
-    yield _address(server, server.grpc_port, f" for gRPC {tls}", "--grpc-port or MODELKEEP_SERVER__GRPC_PORT")
+    with_tls = "with TLS" if server.tls_certificate else "without TLS"
+    yield _address(server, server.grpc_port, f" for gRPC {with_tls}", "--grpc-port or MODELKEEP_SERVER__GRPC_PORT")
 
 
 def _address(server: ServerSettings, number: int, what_for: str, options: str) -> Finding:
@@ -231,7 +257,7 @@ def _address(server: ServerSettings, number: int, what_for: str, options: str) -
             door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             door.bind(address)
     except OSError as error:
-        who = _who_answers(f"http://{server.host}:{server.port}")
+        who = _who_answers(f"{'https' if server.tls_certificate else 'http'}://{server.host}:{server.port}")
         if who:
             return Finding(OK, subject, f"in use by {who}")
         return Finding(
@@ -349,7 +375,7 @@ def _who_answers(url: str) -> str:
     from modelkeep.client import ModelkeepError as ClientError
 
     try:
-        with Client(url, timeout=2) as client:
+        with Client(url, timeout=2, verify=False) as client:  # it is told nothing, and asked at its address, not by its name
             return f"Modelkeep {client.health().get('version', '')}".strip()
     except ClientError:
         return ""

@@ -51,13 +51,15 @@ def serve(settings: "Settings", *, announce: Callable[[str, str], None]) -> None
     from modelkeep.app.folders import Folders
     from modelkeep.app.settings import child_environment
     from modelkeep.app.supervisor import Supervisor
-    from modelkeep.infra import quotas, tally, telemetry
+    from modelkeep.infra import quotas, tally, telemetry, tls
 
     telemetry.configure(settings.log, role="supervisor")
     _allow_descriptors()
     places = Places(settings.data.absolute())
     places.make()
-    server = settings.server
+    server, encryption = settings.server, settings.server.tls
+    if encryption is not None:
+        tls.check_apart(encryption)
     with (
         _locked(places.data),
         listening(server.host, server.port, server.processes) as doors,
@@ -69,7 +71,7 @@ def serve(settings: "Settings", *, announce: Callable[[str, str], None]) -> None
         tally.start_fresh(places.storage_metrics)
         quotas.start_fresh(places.quotas)
         host, port = doors[0].getsockname()[:2]
-        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        address = f"{'https' if encryption else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
         async def run() -> None:
             supervisor = Supervisor(
@@ -81,6 +83,7 @@ def serve(settings: "Settings", *, announce: Callable[[str, str], None]) -> None
                 acceptable=level(settings.runners.unsafe_allow_level),
                 budget=budget_of_machine(settings.runners.budget_mb, settings.runners.min_idle_s),
                 folders=Folders(places.folders),
+                renews=encryption is not None,
                 announce=lambda: announce(address, rpcs.address if rpcs is not None else ""),
             )
             await supervisor.run()

@@ -5,6 +5,7 @@ import gc
 import itertools
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,12 +15,15 @@ import uvicorn
 
 from modelkeep.app.bootstrap import ServerRole, server_bell
 from modelkeep.app.places import Places
+from modelkeep.app.port import Port
 from modelkeep.contracts.confinement import level
 from modelkeep.infra import storage_metrics
 from modelkeep.infra.loading import hear
 from modelkeep.infra.quotas import Quotas
 from modelkeep.infra.spool import SpoolWriter
+from modelkeep.infra.tls import Renewing
 from modelkeep.sandbox import control
+from modelkeep.serving.edge import Edge
 from modelkeep.serving.engine import Engine
 from modelkeep.serving.feed import Feed
 from modelkeep.serving.forward import Forward
@@ -29,7 +33,6 @@ from modelkeep.serving.large import SWITCH_S, Large
 from modelkeep.serving.limits import Limits, OwnRates
 from modelkeep.serving.metrics import Metrics
 from modelkeep.serving.pool import Pool
-from modelkeep.serving.protocol import HttpProtocol
 from modelkeep.serving.recorder import Recorder
 from modelkeep.serving.router import Router
 
@@ -67,6 +70,8 @@ class Server:
         metrics.watch_history(lambda: spool.appended, lambda: spool.dropped, lambda: hear(places.loading))
         self._engine = engine = Engine(role.serving, router, _limits(role, places), recorder, large)
         self._keys = keys
+        self._renewed = asyncio.Event()
+        self._edge = Edge(role.hosts, role.origins)
         self._forward = forward = Forward(places.run / "api.sock")
         self._door = Door(
             settings=role.serving,
@@ -78,7 +83,12 @@ class Server:
             version=role.version,
             acceptable=level(role.acceptable),
             stand_in=bytes.fromhex(role.stand_in),
+            edge=self._edge,
         )
+        self._tls = None if role.tls is None else Renewing(role.tls)
+        if self._tls is not None:
+            self._edge.certify(self._tls.current.names)
+            self._door.certificate = metrics.certificate = self._tls
         self._rpcs: GrpcServer | None = None
         self._feed = Feed(
             snapshot_file=places.snapshot,
@@ -93,6 +103,8 @@ class Server:
         """Act on a message of the supervisor."""
         if isinstance(message, control.Grounded):
             self._door.confinement = message.confinement
+        elif isinstance(message, control.Renew):
+            self._renewed.set()
         else:
             self._router.pool.take(message, fds)
 
@@ -103,15 +115,20 @@ class Server:
         http = uvicorn.Server(_http(self._door, self._role))
         self._rpcs = rpcs = await self._grpc()
         feeding = asyncio.create_task(self._feed.run(stop))
-        tending = asyncio.create_task(self._tend())
-        serving = asyncio.create_task(http.serve(sockets=[door]))
+        port = Port(http, door, self._role.callers)
+        await port.open(None if self._tls is None else self._tls.current.context())
+        serving = asyncio.create_task(http.serve(sockets=[]))
+        renewing = asyncio.create_task(self._renew(port))
+        tending = asyncio.create_task(self._tend(port))
         started()
         stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({feeding, tending, serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({feeding, tending, renewing, serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         self._door.drain()
         if rpcs is not None:
             rpcs.tend()
         await asyncio.sleep(self._role.notice_s)
+        renewing.cancel()  # nobody opens the port again
+        port.close()
         http.should_exit = True
         if rpcs is not None:
             await rpcs.stop(self._role.drain_s)
@@ -138,13 +155,32 @@ class Server:
             needs=self._door.needs,
             ready=lambda: self._door.ready,
             version=self._role.version,
+            tls=self._tls,
         )
         await server.start()
         return server
 
-    async def _tend(self) -> None:
+    async def _renew(self, port: Port) -> None:
+        """Answer new callers with the certificate that lies there now, when that has changed or somebody says so."""
+        while True:
+            said = False
+            try:
+                async with asyncio.timeout(_TEND_S):
+                    said = await self._renewed.wait()
+            except TimeoutError:
+                pass
+            self._renewed.clear()
+            if self._tls is not None and self._tls.tend(anyway=said):
+                self._edge.certify(self._tls.current.names)
+                await port.open(self._tls.current.context())
+
+    async def _tend(self, port: Port) -> None:
+        last = time.monotonic()
         for second in itertools.count():
             await asyncio.sleep(_TEND_S)
+            now = time.monotonic()
+            port.tend(min(now - last, 2 * _TEND_S))  # where we were held up, nobody else was slow
+            last = now
             if second % _WARN_EVERY == 0 and self._role.slot == 0 and self._door.accepted is not None:
                 log.warning("runners may be locked in less well than their models need", accepted=self._door.accepted.short)
             self._router.pool.balance()
@@ -165,18 +201,22 @@ def _limits(role: ServerRole, places: Places) -> Limits:
     return Limits(quotas, shared=quotas)
 
 
+_NO_GUESSES = ("x-content-type-options", "nosniff")
+_HSTS = ("strict-transport-security", "max-age=31536000")
+"""A browser that has been here over TLS does not try without for a year; without the hosts beside, which are not ours."""
+
+
 def _http(app: Door, role: ServerRole) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http=HttpProtocol,
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=75,
+        timeout_keep_alive=role.callers.idle_s,  # type: ignore[arg-type] # it is given to a timer
         timeout_graceful_shutdown=int(role.drain_s) or 1,
-        backlog=2048,
+        headers=[_NO_GUESSES] if role.tls is None else [_NO_GUESSES, _HSTS],
     )

@@ -6,12 +6,13 @@ handed its own and no more. A name that is no setting is an error, not a silence
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
-from annotated_types import Interval, MinLen
+from annotated_types import Interval, MinLen, Predicate
 from pydantic import BaseModel, ValidationError
 
 from modelkeep.api.settings import ApiSettings, AuthSettings
@@ -19,12 +20,19 @@ from modelkeep.app import allowed, secrecy
 from modelkeep.app.sources import Given, InvalidSettings, gather
 from modelkeep.contracts.storage import StorageSettings
 from modelkeep.infra.settings import DatabaseSettings, HistorySettings, LogSettings
+from modelkeep.infra.tls import TlsFiles, tls_files
 from modelkeep.serving.settings import ServingSettings
 from modelkeep.worker.settings import WorkerSettings
 
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9-]+(?:\.[a-z0-9-]+)*|\[[0-9a-f:]+\])(?::[0-9]{1,5})?")
 _ALWAYS_PASSED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
 
 __all__ = ["Described", "Explained", "InvalidSettings", "Settings", "child_environment", "described", "explain", "load"]
+
+
+def _origins(text: str) -> bool:
+    """origins like https://app.example.org with commas between them, or empty"""  # noqa: D403, D415 - part of a sentence
+    return not text or all(_ORIGIN.fullmatch(one.strip()) for one in text.split(","))
 
 
 @dataclass(frozen=True)
@@ -43,12 +51,43 @@ class ServerSettings:
         "Port for Open Inference over gRPC, on the same address; 0 is none. It needs the extra `grpc`.",
         Interval(ge=0, le=65_535),
     ] = 0
-    grpc_tls_certificate: Annotated[
-        str, "File with the certificate (PEM) of the gRPC port, and those between; empty: no TLS."
+    tls_certificate: Annotated[
+        str, "File with the certificate (PEM) of both ports, and those between; empty: no TLS. Read anew when it changes."
     ] = ""
-    grpc_tls_key: Annotated[str, "File with the private key (PEM) of that certificate, without a password."] = ""
-    grpc_tls_client_ca: Annotated[
-        str, "File with the certificates (PEM) of the authorities whose clients may call over gRPC; empty: all may."
+    tls_key: Annotated[str, "File with the private key (PEM) of that certificate, without a password."] = ""
+    tls_client_ca: Annotated[
+        str,
+        "File with the certificates (PEM) of the authorities that sign callers' certificates; empty: nobody is asked for one.",
+    ] = ""
+    tls_client: Annotated[
+        Literal["none", "optional", "required"],
+        "Whether callers show a certificate that server.tls_client_ca has signed. Over gRPC, optional does not ask for one.",
+    ] = "none"
+    hosts: Annotated[
+        str,
+        "Host names that requests may be sent to, with commas: models.example.org, *.example.org, or * for any. Addresses, "
+        "localhost, this machine's name and those of the certificate always may; for others the answer is 421.",
+    ] = ""
+    headers_s: Annotated[
+        float, "How long a caller may take to send the head of a request, in seconds.", Interval(ge=1, le=3600)
+    ] = 10.0
+    body_rate: Annotated[
+        int,
+        "Bytes a second that a caller must send of a body, on average and after ten seconds; 0 is any rate.",
+        Interval(ge=0, le=1_000_000_000),
+    ] = 1024
+    idle_s: Annotated[float, "How long a connection may be idle between requests, in seconds.", Interval(ge=1, le=86_400)] = (
+        75.0
+    )
+    max_connections: Annotated[
+        int,
+        "Connections that one server process answers; further ones are told to come again, but for health.",
+        Interval(ge=1, le=60_000),
+    ] = 8192
+    cors_origins: Annotated[
+        str,
+        "Origins whose pages may ask and read answers in a browser, in full and with commas: https://app.example.org.",
+        Predicate(_origins),
     ] = ""
     drain_s: Annotated[
         float, "How long requests in flight may take to finish after SIGTERM, in seconds.", Interval(ge=0, le=86_400)
@@ -66,6 +105,11 @@ class ServerSettings:
     environment: Annotated[
         str, "Environment variables to pass on to the processes, besides PATH, language and time zone: names with commas."
     ] = ""
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """The files of TLS, None without; raises `InvalidCertificate` where half of what is needed is set."""
+        return tls_files(self.tls_certificate, self.tls_key, self.tls_client_ca, self.tls_client)
 
 
 @dataclass(frozen=True)

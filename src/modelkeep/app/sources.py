@@ -31,7 +31,9 @@ _VERTEX = {
 }
 """What Vertex AI tells its containers, and the settings that say the same: where they are given anywhere, they count."""
 
-_OURS = frozenset({"URL", "API_KEY", "GRPC", "ADMIN_EMAIL", "ADMIN_PASSWORD"})  # the client reads them, the demo writes them
+_OURS = frozenset(
+    {"URL", "API_KEY", "CA_FILE", "CLIENT_CERTIFICATE", "CLIENT_KEY", "GRPC", "ADMIN_EMAIL", "ADMIN_PASSWORD"}
+)  # the client reads them, the demo writes them
 # Kubernetes tells every container of a namespace about a service called "modelkeep", by variables that look like ours.
 _KUBERNETES = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
 _KUBERNETES_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
@@ -92,6 +94,7 @@ def _from_sagemaker(environment: Mapping[str, str]) -> Iterator[Given]:
     if port is not None:
         where = f"{_ENVIRONMENT} ({_SAGEMAKER_PORT})"
         yield from (Given("server.host", "0.0.0.0", where), Given("server.port", port, where))  # noqa: S104 - as its contract is
+        yield Given("server.hosts", "*", where)  # nobody browses there, and what the platform calls it by is not said
 
 
 def _from_toml(config: Path | None) -> Iterator[Given]:
@@ -137,6 +140,7 @@ def _from_vertex(environment: Mapping[str, str]) -> Iterator[Given]:
         value = environment.get(name)
         if value:
             yield Given(setting, value, f"{_ENVIRONMENT} ({name})")
+            yield Given("server.hosts", "*", f"{_ENVIRONMENT} ({name})")  # as for SageMaker
 
 
 def _is_another(name: str, value: str) -> bool:

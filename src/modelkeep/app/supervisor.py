@@ -56,7 +56,10 @@ class Role:
 
 
 class Supervisor:
-    """Runs the roles and the runners until it is told to stop. `warm`: models will be wanted as soon as it runs."""
+    """Runs the roles and the runners until it is told to stop. `warm`: models will be wanted as soon as it runs.
+
+    `renews`: SIGHUP has the servers read the files of TLS; without TLS it ends everything, as when a terminal is closed.
+    """
 
     def __init__(
         self,
@@ -69,14 +72,16 @@ class Supervisor:
         folders: Folders,
         budget: Budget,
         acceptable: Level | None = None,
+        renews: bool = False,
         announce: Callable[[], None],
     ) -> None:
         self._roles = {role.name: role for role in roles}
-        self._runners = Runners(open_artifact, self._tell_servers, budget, acceptable, folders)
+        self._runners = Runners(open_artifact, self._say_confinement, budget, acceptable, folders)
         if warm:
             self._runners.warm_up()
         self._environment = environment
         self._drain_s = drain_s
+        self._renews = renews
         self._announce = announce
         self._stop = asyncio.Event()
         self._now = asyncio.Event()
@@ -92,6 +97,8 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        if self._renews:
+            loop.add_signal_handler(signal.SIGHUP, self._tell_servers, control.Renew())
         runners = asyncio.create_task(self._runners.run())
         keepers = {role.name: asyncio.create_task(self._keep(role)) for role in self._roles.values()}
         announcing = asyncio.create_task(self._announce_when_up())
@@ -137,7 +144,7 @@ class Supervisor:
             role.child = child = start(role.name, command, self._environment, fds)
             child.channel.send(control.Configure(role.settings))
             if self._runners.confinement is not None:
-                self._tell(role, self._runners.confinement)
+                self._tell(role, control.Grounded(self._runners.confinement))
             await self._listen(role, child.channel)
             self._runners.forget(role.name, child.channel)
             child.channel.close()
@@ -149,15 +156,18 @@ class Supervisor:
             log.error("a process has ended", role=role.name, status=status, again_in_s=delay)
             await asyncio.sleep(delay)
 
-    def _tell_servers(self, confinement: Confinement) -> None:
+    def _say_confinement(self, confinement: Confinement) -> None:
         """Let every server say on its health pages how well runners are locked in."""
-        for role in self._roles.values():
-            self._tell(role, confinement)
+        self._tell_servers(control.Grounded(confinement))
 
-    def _tell(self, role: Role, confinement: Confinement) -> None:
+    def _tell_servers(self, message: control.Message) -> None:
+        for role in self._roles.values():
+            self._tell(role, message)
+
+    def _tell(self, role: Role, message: control.Message) -> None:
         if role.kind == "server" and role.child is not None:
-            with contextlib.suppress(ChannelClosed):  # it is ending: the next one is told at its start
-                role.child.channel.send(control.Grounded(confinement))
+            with contextlib.suppress(ChannelClosed):  # it is ending: the next one is told, or reads it, at its start
+                role.child.channel.send(message)
 
     async def _listen(self, role: Role, channel: Channel) -> None:
         while True:

@@ -10,7 +10,7 @@ from modelkeep.client import aliases as of_aliases
 from modelkeep.client import deployments as of_deployments
 from modelkeep.client import models as of_models
 from modelkeep.client.calls import awaited, blocking
-from modelkeep.client.connection import AsyncConnection, Connection
+from modelkeep.client.connection import AsyncConnection, Connection, Trust
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 
@@ -21,7 +21,7 @@ class Client:
     `api_key`: a key with the scopes of what is done (`modelkeep keys create`). `timeout`: seconds to wait for an answer.
     `retries`: how often what may pass (429, 503, a connection that breaks or is refused) is tried again, within `timeout`;
     only what cannot happen twice by it. `verify`: for https, True for the system's certificates or the path of a file with
-    others.
+    others. `certificate`: where the server asks for one, a PEM file with certificate and key, or the pair of both files.
     """
 
     def __init__(
@@ -32,8 +32,9 @@ class Client:
         timeout: float = 30.0,
         retries: int = 3,
         verify: bool | str = True,
+        certificate: str | tuple[str, str] | None = None,
     ) -> None:
-        self._connection = Connection(url, api_key, timeout, retries, verify=verify)
+        self._connection = Connection(url, api_key, timeout, retries, Trust(verify, certificate))
 
     @property
     def url(self) -> str:
@@ -128,8 +129,9 @@ class AsyncClient:
         timeout: float = 30.0,
         retries: int = 3,
         verify: bool | str = True,
+        certificate: str | tuple[str, str] | None = None,
     ) -> None:
-        self._connection = AsyncConnection(url, api_key, timeout, retries, verify=verify)
+        self._connection = AsyncConnection(url, api_key, timeout, retries, Trust(verify, certificate))
 
     @property
     def url(self) -> str:

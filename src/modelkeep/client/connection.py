@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from time import sleep
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
 import anyio
@@ -22,7 +22,39 @@ from modelkeep.client.steps import Ask, Lines, Pause, Save, Step, Steps, Togethe
 
 T = TypeVar("T")
 _PIECE = 256 * 1024
+_SHOW_ONE = "{} answers only who shows it a certificate that it trusts."
 _KNOWN = (ModelkeepError, OSError)  # what an operation may want to hear of
+
+
+class Trust(NamedTuple):
+    """Whom to trust over https, and what to show of oneself.
+
+    `verify`: the system's certificates, those in a file, or anybody. `certificate`: a PEM file with certificate and key, or one
+    for each.
+    """
+
+    verify: bool | str = True
+    certificate: str | tuple[str, str] | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Return it as httpx takes it; raises `Invalid` for files that cannot be used."""
+        try:
+            context = ssl.create_default_context(cafile=self.verify if isinstance(self.verify, str) else None)
+        except OSError as error:
+            raise Invalid(f"The certificates in {self.verify} cannot be read: {error}.", code="file_unreadable") from error
+        if self.verify is False:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if self.certificate:
+            pair = (self.certificate,) if isinstance(self.certificate, str) else self.certificate
+            try:
+                context.load_cert_chain(*pair, password=lambda: "")
+            except OSError as error:
+                named = " and ".join(pair)
+                raise Invalid(
+                    f"{named} cannot be used as a certificate and its key: {error}.", code="file_unreadable"
+                ) from error
+        return context
 
 
 class _Line:
@@ -31,7 +63,7 @@ class _Line:
     def __init__(self, url: str, timeout: float, retries: int) -> None:
         self.server = Server(_checked(url), timeout, retries)
 
-    def _options(self, api_key: str | None, *, verify: bool | str) -> dict[str, Any]:
+    def _options(self, api_key: str | None, trust: "Trust") -> dict[str, Any]:
         """Return what httpx needs to know; the key is kept nowhere else."""
         headers = {"accept": "application/json"}
         if api_key:
@@ -41,7 +73,7 @@ class _Line:
             "headers": headers,
             "timeout": self.server.timeout,
             "trust_env": False,
-            "verify": _trust(verify) if self.url.startswith("https:") else False,
+            "verify": trust.context() if self.url.startswith("https:") else False,
         }
 
     @property
@@ -100,6 +132,8 @@ class _Line:
             code = "connection_lost" if lost else "not_modelkeep"
             raise ServerUnreachable(_why_no_answer(self.url, lost=lost), code=code, passing=lost, sent=True) from error
         except httpx.TransportError as error:
+            if "certificate" in str(error):  # in TLS 1.3 a server says so only after the handshake
+                raise ServerUnreachable(_SHOW_ONE.format(self.url)) from error
             message = f"The connection to {self.url} broke before the answer came. Try again; the server may be restarting."
             raise ServerUnreachable(message, code="connection_lost", passing=True, sent=True) from error
 
@@ -107,9 +141,9 @@ class _Line:
 class Connection(_Line):
     """Runs operations and blocks. May be shared between threads."""
 
-    def __init__(self, url: str, api_key: str | None, timeout: float, retries: int, *, verify: bool | str) -> None:
+    def __init__(self, url: str, api_key: str | None, timeout: float, retries: int, trust: Trust) -> None:
         super().__init__(url, timeout, retries)
-        self._http = httpx.Client(**self._options(api_key, verify=verify))
+        self._http = httpx.Client(**self._options(api_key, trust))
 
     def close(self) -> None:
         """Close the connections."""
@@ -182,9 +216,9 @@ class Connection(_Line):
 class AsyncConnection(_Line):
     """Runs operations in the event loop; what blocks goes to a thread."""
 
-    def __init__(self, url: str, api_key: str | None, timeout: float, retries: int, *, verify: bool | str) -> None:
+    def __init__(self, url: str, api_key: str | None, timeout: float, retries: int, trust: Trust) -> None:
         super().__init__(url, timeout, retries)
-        self._http = httpx.AsyncClient(**self._options(api_key, verify=verify))
+        self._http = httpx.AsyncClient(**self._options(api_key, trust))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -304,20 +338,13 @@ def _checked_key(api_key: str) -> str:
     return key
 
 
-def _trust(verify: bool | str) -> ssl.SSLContext | bool:  # noqa: FBT001 - as httpx and requests spell it
-    if verify is False:
-        return False
-    try:
-        return ssl.create_default_context(cafile=verify if isinstance(verify, str) else None)
-    except OSError as error:
-        raise Invalid(f"The certificates in {verify} cannot be read: {error}.", code="file_unreadable") from error
-
-
 def _why_no_connection(url: str, error: httpx.ConnectError) -> tuple[str, bool]:
     """Return what is wrong, and whether it may pass by itself."""
     said = str(error).lower()
     if "wrong_version_number" in said or "record layer" in said:
         return f"{url} does not speak TLS. Use http:// instead of https://.", False
+    if ("alert" in said and "certificate" in said) or "handshake_failure" in said:
+        return _SHOW_ONE.format(url), False
     if "certificate" in said:
         return f"The certificate of {url} is not trusted here. Give the file with your organisation's certificates.", False
     if "name or service not known" in said or "name resolution" in said or "nodename" in said:

@@ -38,6 +38,7 @@ class Kind(StrEnum):
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not_found"
     NOT_ALLOWED = "method_not_allowed"
+    MISDIRECTED = "misdirected"
     CONFLICT = "conflict"
     STALE = "stale"
     TOO_LARGE = "too_large"

@@ -4,7 +4,7 @@
                            Kill
     worker -> supervisor   Inspect (one runner for one validation), Ready, Kill
     supervisor -> both     Configure, Connected (with the runner's socket), Gone, Held, Drain
-    supervisor -> server   Leave (a runner that is to go), Asleep (a version that has no runners until it is asked)
+    supervisor -> server   Leave (a runner that is to go), Asleep (a version that has no runners until it is asked), Renew
     any role -> supervisor Started
     supervisor -> template Fork (with the artifact, the runner's own channel and its stderr)
     template -> supervisor Grounded, Forked (with a pidfd), Exited
@@ -184,6 +184,10 @@ class Drain(msgspec.Struct, frozen=True, tag=True):
     """
 
 
+class Renew(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: somebody says that the files of TLS are others now; read them."""
+
+
 class Attach(msgspec.Struct, frozen=True, tag=True):
     """Supervisor to runner: serve whoever is at the other end of this socket, too. Descriptor: the runner's end."""
 
@@ -238,6 +242,7 @@ Message = (
     | Held
     | Asleep
     | Drain
+    | Renew
     | Attach
     | Fork
     | Grounded

@@ -166,7 +166,9 @@ class _Passage:
                 self._inner.receive_data(await self._loop.sock_recv(self._sock, _CHUNK))
             elif isinstance(event, h11.Response):
                 self._arrived(event)
-                headers = _end_to_end(event.headers)
+                headers = [
+                    one for one in _end_to_end(event.headers) if one[0] != b"x-content-type-options"
+                ]  # every answer has it
                 if not any(name == b"x-request-id" for name, _value in headers):
                     headers.append((b"x-request-id", request_id.encode()))
                 await send({"type": "http.response.start", "status": self.status, "headers": headers})

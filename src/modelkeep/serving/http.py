@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, MutableMapping
+from typing import Any
 
 import msgspec
 import structlog
@@ -12,6 +13,7 @@ from modelkeep.contracts.access import decide
 from modelkeep.contracts.confinement import Confinement, Level, in_force
 from modelkeep.contracts.errors import Forbidden, Internal, ModelkeepError
 from modelkeep.infra.headers import presented_key
+from modelkeep.infra.tls import Renewing
 from modelkeep.serving.choice import Choice
 from modelkeep.serving.codings import ASKED_FROM, Coding, is_long
 from modelkeep.serving.dialects.dialect import Dialect, as_problem, reads
@@ -21,6 +23,7 @@ from modelkeep.serving.dialects.open_inference.rest import OpenInference
 from modelkeep.serving.dialects.sagemaker import SageMaker
 from modelkeep.serving.dialects.tf_serving import TfServing
 from modelkeep.serving.dialects.vertex import Vertex
+from modelkeep.serving.edge import Edge
 from modelkeep.serving.engine import Engine
 from modelkeep.serving.forward import ApiBroke, Forward
 from modelkeep.serving.keys import Keys
@@ -50,7 +53,10 @@ class Door:
         version: str,
         acceptable: Level | None = None,
         stand_in: bytes = b"",
+        edge: Edge | None = None,
     ) -> None:
+        self._edge = edge = edge or Edge()
+        self._known_hosts, self._origins = edge.known, edge.origins
         self._acceptable = acceptable
         self._settings = settings
         self._router = router
@@ -70,6 +76,7 @@ class Door:
         self._started = time.monotonic()
         self._draining = False
         self.confinement: Confinement | None = None  # how well runners are locked in, once that is known
+        self.certificate: Renewing | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI connection (uvicorn calls this)."""
@@ -79,22 +86,19 @@ class Door:
         path, metrics = request.path, self._metrics
         parts = segments(path)
         dialect = self._native if _is_native(path) else self._exact.get(path) or self._dialects.get(parts[0])
-        route, status = "control", 500
-        response: Response | None
+        route, status = _route(parts) if dialect is None else dialect.route, 500
         metrics.inflight_changed(1)
         try:
-            if dialect is None:
-                route, response = _route(parts), self._own(parts, request)
-            else:
-                route = dialect.route
-                scope_needed = dialect.needs(request, parts)
-                if scope_needed is None:
-                    route = "health"
-                else:
-                    self._check(request, scope_needed)
-                response = await dialect.answer(request, parts)
+            response = self._preflight(request)
             if response is None:
-                status = await self._forward(request, scope, receive, send)
+                needed = None if dialect is None else dialect.needs(request, parts)
+                if dialect is not None and needed is None:
+                    route = "health"
+                if route != "health" and path != _ALIVE:
+                    self._edge.check(request)
+                response = await self._respond(request, dialect, parts, needed)
+            if response is None:
+                status = await self._forward(request, scope, receive, _with(request.beside, send))
             else:
                 status = response.status
                 await request.answer(await _packed(request, response), send)
@@ -110,6 +114,23 @@ class Door:
         finally:
             metrics.inflight_changed(-1)
             metrics.request(route, request.method if request.method in _METHODS else "OTHER", status)
+
+    def _preflight(self, request: Request) -> Response | None:
+        """Answer a browser that asks whether it may ask; else let the asking page read the answer, where it may."""
+        if not self._origins:
+            return None
+        request.beside = self._edge.beside(request)
+        return self._edge.preflight(request)
+
+    async def _respond(
+        self, request: Request, dialect: Dialect | None, parts: list[str], needed: KeyScope | None
+    ) -> Response | None:
+        """Answer a request that is meant for this server; None sends it on."""
+        if dialect is None:
+            return self._own(parts, request)
+        if needed is not None:
+            self._check(request, needed)
+        return await dialect.answer(request, parts)
 
     def drain(self) -> None:
         """Say that this process is about to end: not ready any more, and no endless streams."""
@@ -184,6 +205,7 @@ class Door:
             "news_age_s": round(self._keys.staleness_s, 1) if self._router.snapshot.number else None,
             "models": self._counts(),
             "sandbox": self._sandbox(),
+            "certificate": None if self.certificate is None else self.certificate.state(),
         }
         return _json(body, 503 if reasons else 200)
 
@@ -243,13 +265,31 @@ class Door:
                 _reply_packed(response, coding, reply)
 
         try:
+            if request.headers.get(b"host") not in self._known_hosts:
+                self._edge.check(request)
+            if self._origins:
+                request.beside = self._edge.beside(request)
             self._check(request, KeyScope.PREDICT)
             dialect.predict_whole(name, request, body, tell)
         except Exception as error:  # noqa: BLE001 - told, and logged where it is our fault
             tell(error)
 
 
+_ALIVE = "/api/v1/health"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def _with(headers: Iterable[tuple[bytes, bytes]], send: Send) -> Send:
+    """Return a `send` that adds headers to an answer which is passed on."""
+    if not headers:
+        return send
+
+    async def sending(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], *headers]
+        await send(message)
+
+    return sending
 
 
 def _is_native(path: str) -> bool:

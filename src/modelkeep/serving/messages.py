@@ -22,6 +22,7 @@ PREDICT = "/api/v1/predict/"
 """Where native predictions are asked for: what follows is the deployment's name."""
 
 _NOTHING: dict[str, Any] = {}
+_NOT_KEPT = (b"cache-control", b"no-store")
 
 
 class Connection(Protocol):
@@ -47,7 +48,7 @@ class LengthRequired(Invalid):
 class Request:
     """One HTTP request, its body not yet read."""
 
-    __slots__ = ("_connection", "_receive", "headers", "id", "key", "method", "path", "query_string", "ulid")
+    __slots__ = ("_connection", "_receive", "beside", "headers", "id", "key", "method", "path", "query_string", "ulid")
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class Request:
         self.ulid = new_ulid()
         self.id = given_request_id(self.headers) or f"req_{self.ulid}"
         self.key: ServedKey | None = None
+        self.beside: tuple[tuple[bytes, bytes], ...] = ()  # headers of whatever answers it
         self._receive = receive or _nothing
         self._connection = connection
 
@@ -84,7 +86,7 @@ class Request:
 
     async def answer(self, response: "Response", send: Send) -> None:
         """Send a whole answer, with the request's id."""
-        headers = [*response.headers, (b"x-request-id", self.id.encode())]
+        headers = [*response.headers, *self.beside, (b"x-request-id", self.id.encode())]
         if self._connection is None or not self._connection.reply(response.status, headers, response.body):
             await send({"type": "http.response.start", "status": response.status, "headers": headers})
             await send({"type": "http.response.body", "body": response.body})
@@ -156,11 +158,11 @@ class Response:
     ) -> None:
         self.status = status
         self.body = body
-        self.headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *headers]
+        self.headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), _NOT_KEPT, *headers]
 
     def packed(self, coding: codings.Coding) -> "Response":
         """Return this answer in a content coding."""
-        (_, content_type), _length, *headers = self.headers
+        (_, content_type), _length, _not_kept, *headers = self.headers
         named = ((b"content-encoding", coding.encode()), (b"vary", b"accept-encoding"))
         return Response(self.status, codings.packed(coding, self.body), content_type, (*headers, *named))
 

@@ -15,6 +15,7 @@ from modelkeep.contracts.confinement import Confinement, Level
 from modelkeep.infra import storage_metrics
 from modelkeep.infra.exposition import OPENMETRICS, TEXT, Exposition, wants_openmetrics
 from modelkeep.infra.tally import BUDGET, DROPPED, Family, Followed, Gauges, Labels, Sums, Tallies, Tally, merged
+from modelkeep.infra.tls import EXPIRES, REFUSED, Renewing
 from modelkeep.serving.statistics import LAST_RUN, RUNS, SECONDS, VERSIONS, Statistics, VersionSums
 
 if TYPE_CHECKING:  # a router's routes hold the meters that are made here
@@ -217,7 +218,7 @@ _COUNTED: Final = (
 )
 _SEEN: Final = (
     *(_BUILD, _HISTORY_LAG, _HISTORY_UNREAD, _DEPTH, _READY, _REPLICAS, _BUSY, _MODEL, _LOAD, _MEMORY, _NUMBER, _AGE),
-    *(_ASLEEP, _DIFFERS, _CONFINED, _ACCEPTED, LAST_RUN),
+    *(_ASLEEP, _DIFFERS, _CONFINED, _ACCEPTED, LAST_RUN, EXPIRES, REFUSED),
 )
 FAMILIES: Final = (*_COUNTED, *_SEEN, DROPPED)
 
@@ -357,6 +358,7 @@ class Metrics:
         self._loading: Callable[[], tuple[float, int] | None] = lambda: None
         self._confinement: Callable[[], Confinement | None] = lambda: None
         self._accepted: Callable[[], Level | None] = lambda: None
+        self.certificate: Renewing | None = None
         self.beside: Callable[[], Sums] = dict  # what the processes beside serving count (`infra/storage_metrics.py`)
 
     def meter(self, deployment: str, version: int) -> Meter:
@@ -449,6 +451,8 @@ class Metrics:
         if confinement is not None:
             gauges.append((_CONFINED.name, (), float(confinement.level)))
             gauges.append((_ACCEPTED.name, (), float(self._accepted() is not None)))
+        if self.certificate is not None:
+            gauges += self.certificate.gauges()
         return gauges
 
     def _within_budget(self, gauges: dict[Family, dict[Labels, list[float]]]) -> dict[Family, dict[Labels, list[float]]]:

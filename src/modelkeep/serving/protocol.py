@@ -17,6 +17,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from modelkeep.serving.messages import CONNECTION, PREDICT, Request, Response
+from modelkeep.serving.pace import ANSWER, BODY, HEADERS, Pace
 
 if TYPE_CHECKING:
     import asyncio
@@ -27,6 +28,11 @@ _is_prediction = re.compile(
 _OFFERS = frozenset({b"upgrade", b"http2-settings"})
 _LARGEST = 64 * 1024
 _MOST_DIGITS = 5
+_VERSIONS = frozenset({"1.0", "1.1"})
+_MOST_URL = 8 * 1024
+_MOST_NAMES = 100
+_MOST_HEADERS = 64 * 1024
+_HEALTH = frozenset({b"/healthz", b"/readyz", b"/health", b"/ping"})
 
 
 class Predictor(Protocol):
@@ -38,29 +44,41 @@ class Predictor(Protocol):
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """One connection. An ASGI scope finds it under `extensions`."""
+    """One connection. An ASGI scope finds it under `extensions`. `pace` tells the watch how slow its caller is."""
 
     gone: Callable[[], None] | None = None
+    crowded = False  # others have taken all places: it may ask for health alone
+    surplus = False  # and of those, too, there are enough
     _running: RequestResponseCycle
     _socket = -1
     _idle_since: float | None = None
+    _refusal = (400, "Invalid HTTP request received.")
 
     def connection_made(self, transport: "asyncio.Transport") -> None:  # type: ignore[override] # as in the base class
         """A caller has connected (asyncio calls this)."""
         super().connection_made(transport)
+        self.pace = Pace()
+        if self.surplus:
+            transport.abort()
         if self.scheme == "http":
             self._socket = transport.get_extra_info("socket").fileno()
 
     def data_received(self, data: bytes) -> None:
         """Read on (asyncio calls this)."""
         self._idle_since = None
+        pace = self.pace
+        pace.received += len(data)
+        if pace.phase == HEADERS and pace.received > _MOST_HEADERS + len(data):
+            self._refusal = (431, "The headers of the request are too large.")
+            self.send_400_response("")
+            return
         while data:
             try:
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
                 data = self._without_offer(data[upgrade.args[0] :])
             except httptools.HttpParserError:
-                self.send_400_response("Invalid HTTP request received.")
+                self.send_400_response("")
                 return
             else:
                 return
@@ -72,7 +90,8 @@ class HttpProtocol(HttpToolsProtocol):
         """
         method = self.parser.get_method()
         if method == b"CONNECT":
-            self.send_400_response("This is no proxy.")
+            self._refusal = (400, "This is no proxy.")
+            self.send_400_response("")
             return b""
         lines = [b"%s %s HTTP/%s" % (method, self.url, self.parser.get_http_version().encode())]
         for name, value in self.headers:
@@ -90,14 +109,26 @@ class HttpProtocol(HttpToolsProtocol):
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
+        pace = self.pace
+        pace.phase, pace.received = HEADERS, 1  # something has come: it is not nobody
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header (the parser calls this). What follows a body in pieces (trailers) is not one of the request's."""
+        if self.pace.phase == HEADERS:
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Choose the way of a request (the parser calls this)."""
         if self.parser.should_upgrade():
             return  # it comes again without its offer
+        self.pace.phase = BODY
         if _is_prediction(self.url) and self._is_plain():
             self.cycle = _Exchange(self)  # type: ignore[assignment] # as far as the base class looks at it, it is one
             return
+        self._check()
         url, headers, expect_100_continue = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expect_100_continue
@@ -109,6 +140,7 @@ class HttpProtocol(HttpToolsProtocol):
         """The request is whole (the parser calls this)."""
         if self.parser.should_upgrade():
             return
+        self.pace.phase = ANSWER
         super().on_message_complete()
         exchange: Any = self.cycle
         if type(exchange) is _Exchange:
@@ -181,19 +213,81 @@ class HttpProtocol(HttpToolsProtocol):
         if self._socket < 0:
             super()._unset_keepalive_if_required()
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse a request that cannot be read, or may not be, and end its connection; `msg` is the base class's."""
+        status, said = self._refusal
+        if not self.transport.is_closing():
+            text = msg or said
+            headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(text))]
+            self.transport.write(
+                _whole(status, [*self.server_state.default_headers, *headers], text.encode(), keep_alive=False)
+            )
+            self.transport.close()
+
+    @property
+    def reading(self) -> bool:
+        """Whether what the caller sends is taken, and it knows that it may send."""
+        cycle: Any = self.cycle
+        told_to_wait = type(cycle) is RequestResponseCycle and not cycle.response_complete and cycle.waiting_for_100_continue
+        return not (self.flow.read_paused or told_to_wait)
+
+    @property
+    def unread(self) -> int:
+        """Bytes of answers that the caller has yet to read."""
+        return self.transport.get_write_buffer_size()
+
+    def refuse_slow(self) -> None:
+        """End a connection whose caller is too slow (the watch calls this)."""
+        cycle: Any = self.cycle
+        if self.pace.phase == ANSWER:
+            self.transport.abort()  # it does not read
+            return
+        if not self.pace.received or (type(cycle) is RequestResponseCycle and cycle.response_started):
+            self.transport.close()  # it has asked for nothing, or was answered before it had sent all
+            return
+        self._refusal = (408, "The request did not come in time.")
+        self.send_400_response("")
+
+    def _check(self) -> None:
+        """Raise where a head could be read in more than one way, is too long, or comes when all places are taken."""
+        hosts = sum(name == b"host" for name, _value in self.headers)
+        version = self.parser.get_http_version()
+        if version not in _VERSIONS:
+            self._refusal = (505, "This version of HTTP is not spoken here.")
+        elif hosts > 1 or (not hosts and version == "1.1"):
+            self._refusal = (400, "A request names one host.")
+        elif self.url[:1] != b"/" and not (self.url == b"*" and self.parser.get_method() == b"OPTIONS"):
+            self._refusal = (400, "A request names a path: this is no proxy.")
+        elif len(self.url) > _MOST_URL:
+            self._refusal = (414, "The address is too long.")
+        elif len(self.headers) > _MOST_NAMES:
+            self._refusal = (431, "The request has too many headers.")
+        elif self.crowded and self.url.partition(b"?")[0] not in _HEALTH:
+            self._refusal = (503, "All connections are taken. Try again in a moment.")
+        else:
+            return
+        raise httptools.HttpParserError(self._refusal[1])
+
     def _is_plain(self) -> bool:
         """Whether this is a prediction that can go without ASGI: nothing unusual about it, and nothing before it."""
-        if self.expect_100_continue or self.flow.write_paused or not (self.cycle is None or self.cycle.response_complete):
+        if (
+            self.crowded
+            or self.expect_100_continue
+            or self.flow.write_paused
+            or not (self.cycle is None or self.cycle.response_complete)
+        ):
             return False
-        parser, length = self.parser, b""
+        parser, length, hosts = self.parser, b"", 0
         if parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
             return False
         for name, value in self.headers:
             if name == b"content-length":
                 length = value
+            elif name == b"host":
+                hosts += 1
             elif name == b"content-encoding":
                 return False
-        return 0 < len(length) <= _MOST_DIGITS and int(length) <= _LARGEST
+        return hosts == 1 and len(self.headers) <= _MOST_NAMES and 0 < len(length) <= _MOST_DIGITS and int(length) <= _LARGEST
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """Start answering; of pipelined requests, one after another."""
@@ -235,7 +329,12 @@ class _Exchange:
         self.response_complete = True
         if self.disconnected or protocol.transport.is_closing():
             return
-        headers = [*protocol.server_state.default_headers, *response.headers, (b"x-request-id", self._request.id.encode())]
+        headers = [
+            *protocol.server_state.default_headers,
+            *response.headers,
+            *self._request.beside,
+            (b"x-request-id", self._request.id.encode()),
+        ]
         protocol.send(_whole(response.status, headers, response.body, keep_alive=self.keep_alive))
         if not self.keep_alive:
             protocol.transport.close()

@@ -36,6 +36,16 @@ def _names_hosts(text: str) -> bool:
 
 
 @dataclass(frozen=True)
+class Callers:
+    """How slow callers may be, and how many: see `server.headers_s` and those after it."""
+
+    headers_s: float = 10.0
+    body_rate: int = 1024
+    idle_s: float = 75.0
+    most: int = 8192
+
+
+@dataclass(frozen=True)
 class ServingSettings:
     """The predict path and its door."""
 

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import pytest
 
 from modelkeep.app import grpc_port
-from modelkeep.app.grpc_port import GrpcMissing, InvalidCertificate, reserved
+from modelkeep.app.grpc_port import GrpcMissing, reserved
 from modelkeep.app.listening import AddressInUse, CannotListen
 from modelkeep.app.settings import ServerSettings
 
@@ -73,20 +73,6 @@ def test_without_the_extra_it_says_how_to_install_it(monkeypatch: pytest.MonkeyP
         pass
     with reserved(ServerSettings()) as address:
         assert address is None
-
-
-@pytest.mark.parametrize(
-    "files",
-    [
-        {"grpc_tls_key": "a"},
-        {"grpc_tls_certificate": "a"},
-        {"grpc_tls_client_ca": "a"},
-        {"grpc_tls_certificate": "a", "grpc_tls_key": "b"},
-    ],
-)
-def test_half_a_certificate_is_refused(files: dict[str, str]) -> None:
-    with pytest.raises(InvalidCertificate), reserved(ServerSettings(grpc_port=free(), **files)):  # type: ignore[arg-type]
-        pass
 
 
 def test_a_port_can_be_held_again_while_connections_of_before_linger() -> None:

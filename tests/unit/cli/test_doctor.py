@@ -3,11 +3,13 @@
 import json
 import socket
 import sqlite3
+from datetime import UTC, datetime
 
 import pytest
 
 from fixtures.standin import KEY
 from modelkeep.app import doctor
+from modelkeep.infra.certificates import Authority
 
 
 @pytest.fixture
@@ -99,7 +101,7 @@ def test_a_port_that_modelkeep_has_is_fine(examined, standin, monkeypatch):
     assert starting(found, "port")["detail"] == "in use by Modelkeep 0.1.0"
 
 
-def test_the_port_of_grpc_is_looked_at_where_there_is_one(examined, monkeypatch, tmp_path):
+def test_the_port_of_grpc_is_looked_at_where_there_is_one(examined, monkeypatch):
     assert not any("gRPC" in subject for subject in examined()[1])
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -111,9 +113,19 @@ def test_the_port_of_grpc_is_looked_at_where_there_is_one(examined, monkeypatch,
         assert "--grpc-port" in found[subject]["advice"]
     code, found = examined()
     assert (code, found[subject]["detail"]) == (0, "free")
-    monkeypatch.setenv("MODELKEEP_SERVER__GRPC_TLS_CERTIFICATE", str(tmp_path / "none.pem"))
+
+
+def test_the_certificate_is_looked_at_where_there_is_one(examined, monkeypatch, tmp_path):
+    assert "certificate" not in examined()[1]
+    monkeypatch.setenv("MODELKEEP_SERVER__TLS_CERTIFICATE", str(tmp_path / "server.pem"))
     code, found = examined()
-    assert (code, found["gRPC"]["status"]) == (1, "fail")
+    assert (code, found["certificate"]["status"]) == (1, "fail")
+    monkeypatch.setenv("MODELKEEP_SERVER__TLS_KEY", str(tmp_path / "server.key"))
+    for days, status in ((60, "ok"), (3, "warn")):
+        Authority(tmp_path, datetime.now(UTC)).sign_server(["models.example.org"], days=days, force=True)
+        code, found = examined()
+        assert (code, found["certificate"]["status"]) == (0, status)
+        assert found["certificate"]["detail"].startswith("for models.example.org, until ")
 
 
 def test_a_damaged_database_fails(examined, tmp_path):

@@ -87,4 +87,5 @@ def test_a_path_is_its_segments() -> None:
 
 def test_a_response_says_its_length() -> None:
     response = Response(200, b"four", headers=((b"x-one", b"1"),))
-    assert dict(response.headers) == {b"content-type": b"application/json", b"content-length": b"4", b"x-one": b"1"}
+    said = {b"content-type": b"application/json", b"content-length": b"4", b"cache-control": b"no-store", b"x-one": b"1"}
+    assert dict(response.headers) == said

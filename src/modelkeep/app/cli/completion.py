@@ -4,8 +4,8 @@ A shell waits for it, so it asks once and briefly; where nothing comes, nothing 
 """
 
 import re
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 DEFAULT_URL = "http://127.0.0.1:8080"
 PATIENCE_S = 1.0
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")  # what a shell would read as anything else is not handed to it
+
+
+def trust(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of the client that these options of `modelkeep` itself make: whom to trust, and what to show."""
+    certificate, key = given.get("client_certificate") or "", given.get("client_key") or ""
+    return {"verify": given.get("ca_file") or True, "certificate": (certificate, key) if key else certificate or None}
 
 
 def model_names(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -43,7 +49,7 @@ def _offered(ctx: typer.Context, incomplete: str, ask: "Callable[[Client], Itera
 
     try:
         url, key = ctx.params.get("url") or DEFAULT_URL, ctx.params.get("key") or None
-        with Client(url, key, timeout=PATIENCE_S, retries=0) as client:
+        with Client(url, key, timeout=PATIENCE_S, retries=0, **trust(ctx.find_root().params)) as client:
             return [name for name in ask(client) if name.startswith(incomplete) and _NAME.fullmatch(name)]
     except Exception:  # noqa: BLE001 - whatever is wrong, somebody is only typing
         return []

@@ -1,9 +1,11 @@
 """Opens the client for a command, and adds to its errors what a person at a terminal can do about them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from modelkeep.app.cli.options import DEFAULT_URL
 from modelkeep.app.cli.problems import Interrupted
@@ -22,6 +24,10 @@ NOTHING_CHANGED = "Nothing was changed."
 ARCHIVED = "`modelkeep restore {model}` takes it back."
 
 
+trusted: ContextVar[Mapping[str, Any]] = ContextVar("trusted", default=MappingProxyType({}))
+"""How commands ask over https: the options of the client that say whom to trust, and what to show."""
+
+
 @contextmanager
 def connected(
     url: str, key: str, *, model: str = "", timeout: float = 60.0, interrupted: str | Callable[[], str] = NOTHING_CHANGED
@@ -33,7 +39,7 @@ def connected(
     """
     from modelkeep.client import Client, Conflict, ModelkeepError, NotAllowed, NotAuthenticated, NotFound, ServerUnreachable
 
-    with _standing(interrupted), Client(url, key or None, timeout=timeout) as client:
+    with _standing(interrupted), Client(url, key or None, timeout=timeout, **trusted.get()) as client:
         try:
             yield client
         except NotAuthenticated as error:

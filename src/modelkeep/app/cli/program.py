@@ -4,17 +4,20 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from modelkeep.app.cli import access as access_commands
 from modelkeep.app.cli import aliases as aliases_commands
+from modelkeep.app.cli import certificates as certificates_commands
 from modelkeep.app.cli import deployments as deployments_commands
 from modelkeep.app.cli import keys as keys_commands
 from modelkeep.app.cli import models, predict, predictions, push, replay, server
 from modelkeep.app.cli import safety as safety_commands
 from modelkeep.app.cli import storage as storage_commands
+from modelkeep.app.cli.completion import trust
+from modelkeep.app.cli.connect import trusted
 from modelkeep.app.cli.problems import EXIT_CODES, Code, Interrupted, WrongUse, report
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -34,6 +37,31 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def _begin(
+    *,
+    ca_file: Annotated[
+        str,
+        typer.Option(
+            envvar="MODELKEEP_CA_FILE", metavar="FILE", help="Authorities to trust (PEM), not the system's.", show_default=False
+        ),
+    ] = "",
+    client_certificate: Annotated[
+        str,
+        typer.Option(
+            envvar="MODELKEEP_CLIENT_CERTIFICATE", metavar="FILE", help="Certificate to show (PEM).", show_default=False
+        ),
+    ] = "",
+    client_key: Annotated[
+        str,
+        typer.Option(
+            envvar="MODELKEEP_CLIENT_KEY", metavar="FILE", help="Its key, if not in the same file.", show_default=False
+        ),
+    ] = "",
+) -> None:
+    trusted.set(trust({"ca_file": ca_file, "client_certificate": client_certificate, "client_key": client_key}))
 
 
 def _add(command: Any, panel: str, example: str = "") -> None:  # noqa: ANN401 - a command: any function with annotations
@@ -62,6 +90,7 @@ app.add_typer(keys_commands.keys, name="keys", rich_help_panel=_THIRD)
 app.add_typer(access_commands.access, name="access", rich_help_panel=_THIRD)
 app.add_typer(access_commands.workspaces, name="workspaces", rich_help_panel=_THIRD)
 app.add_typer(access_commands.groups, name="groups", rich_help_panel=_THIRD)
+app.add_typer(certificates_commands.certificates, name="certificates", rich_help_panel=_THIRD)
 app.add_typer(safety_commands.safety, name="safety", rich_help_panel=_THIRD)
 app.add_typer(storage_commands.storage, name="storage", rich_help_panel=_THIRD)
 _add(server.doctor, _THIRD, "modelkeep doctor --data /srv/modelkeep")

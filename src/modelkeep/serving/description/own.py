@@ -18,6 +18,7 @@ _READY: Final[Document] = {
     "news_age_s": 0.4,
     "models": _MODELS,
     "sandbox": _SANDBOX,
+    "certificate": None,
 }
 _LOADING: Final[Document] = {
     **_READY,
@@ -86,8 +87,16 @@ def _schemas() -> Document:
                 "news_age_s": {"type": ["number", "null"], "description": "Seconds since the control plane was heard of."},
                 "models": {"$ref": "#/components/schemas/ModelCounts"},
                 "sandbox": {"$ref": "#/components/schemas/Sandbox"},
+                "certificate": {"$ref": "#/components/schemas/Certificate"},
             }
         ),
+        "Certificate": {
+            "description": "When the certificate of TLS expires, and why newer files of it are not taken; null without TLS.",
+            "anyOf": [
+                _object({"expires": {"type": "string", "format": "date-time"}, "trouble": {"type": ["string", "null"]}}),
+                {"type": "null"},
+            ],
+        },
         "Health": _object(
             {
                 "status": {"enum": ["healthy", "degraded"]},

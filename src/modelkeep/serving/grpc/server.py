@@ -2,12 +2,12 @@
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 import grpc
 from grpc import aio
 
+from modelkeep.infra.tls import Certificate, Renewing
 from modelkeep.serving.engine import Engine
 from modelkeep.serving.forward import Forward
 from modelkeep.serving.grpc import health, inference, reflection
@@ -41,7 +41,7 @@ _BOUNDS: Final = (
 
 
 class GrpcServer:
-    """Answers on its address from `start` to `stop`. `ready` says whether health does."""
+    """Answers on its address from `start` to `stop`. `ready` says whether health does; `tls` is None without."""
 
     def __init__(
         self,
@@ -55,6 +55,7 @@ class GrpcServer:
         needs: Needs,
         ready: Callable[[], bool],
         version: str,
+        tls: Renewing | None = None,
     ) -> None:
         services = frozenset({inference.SERVICE, health.SERVICE, reflection.SERVICE})
         self._health = Health(services, ready)
@@ -76,7 +77,7 @@ class GrpcServer:
         options = (*_BOUNDS, ("grpc.max_receive_message_length", largest))
         self._server = aio.server(options=options, maximum_concurrent_rpcs=MOST_AT_ONCE)
         self._server.add_generic_rpc_handlers((self._door,))
-        self.port = self._listen(address)
+        self.port = self._listen(address.address, tls)
         logging.getLogger("grpc._cython.cygrpc").addFilter(_without_values)
 
     async def start(self) -> None:
@@ -93,13 +94,30 @@ class GrpcServer:
         self._door.end_conversations()
         await self._server.stop(grace_s)
 
-    def _listen(self, address: GrpcAddress) -> int:
-        if not address.certificate:
-            return int(self._server.add_insecure_port(address.address))
-        pair = (Path(address.key).read_bytes(), Path(address.certificate).read_bytes())
-        authorities = Path(address.client_ca).read_bytes() if address.client_ca else None
-        credentials = grpc.ssl_server_credentials([pair], authorities, require_client_auth=authorities is not None)
-        return int(self._server.add_secure_port(address.address, credentials))
+    def _listen(self, address: str, tls: Renewing | None) -> int:
+        if tls is None:
+            return int(self._server.add_insecure_port(address))
+        return int(self._server.add_secure_port(address, _credentials(tls)))
+
+
+def _credentials(tls: Renewing) -> grpc.ServerCredentials:
+    """Return what the library asks at each new connection for the certificate of that time."""
+    shown = tls.current
+
+    def another() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal shown
+        if tls.current is shown:
+            return None
+        shown = tls.current
+        return _configured(shown)
+
+    required = tls.files.client == "required"
+    return grpc.dynamic_ssl_server_credentials(_configured(shown), another, require_client_authentication=required)
+
+
+def _configured(certificate: Certificate) -> grpc.ServerCertificateConfiguration:
+    pair = (certificate.key, certificate.chain)
+    return grpc.ssl_server_certificate_configuration([pair], root_certificates=certificate.authorities or None)
 
 
 def _without_values(record: logging.LogRecord) -> bool:

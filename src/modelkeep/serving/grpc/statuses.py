@@ -31,6 +31,7 @@ STATUSES: Final[dict[Kind, grpc.StatusCode]] = {
     Kind.CONFLICT: grpc.StatusCode.FAILED_PRECONDITION,
     Kind.STALE: grpc.StatusCode.ABORTED,
     Kind.TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,  # as gRPC itself says of a message that is too large
+    Kind.MISDIRECTED: grpc.StatusCode.PERMISSION_DENIED,
     Kind.LIMITED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Kind.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     Kind.STORAGE_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
