@@ -59,7 +59,7 @@ _TAGS: Final = {
     "replays": "Predictions, answered again by the uploaded file itself.",
     "keys": "The first set-up, and API keys.",
     "safety": "What administrators allow although it is dangerous.",
-    "audit": "Who changed what.",
+    "audit": "Who changed what, and who was refused.",
     "control plane": "Whether the control plane works.",
 }
 _DONE: Final = {"200": "The answer.", "201": "It was made.", "202": "It was taken, and is worked on.", "204": "Done."}
@@ -209,6 +209,8 @@ _OWN_NAMES: Final = {
     "Describe": "NewDescription",
     "DetailsAnswer": "ReplayDetails",
     "EntryAnswer": "AuditEntry",
+    "Erased": "AuditErased",
+    "Erasure": "AuditErasure",
     "FailureAnswer": "ReplayFailure",
     "FileAnswer": "ReplayedFile",
     "HealthAnswer": "ControlPlaneHealth",

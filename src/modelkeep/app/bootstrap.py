@@ -452,6 +452,7 @@ def _control(told: bytes, role_name: str) -> "tuple[ControlRole, Places, Databas
     from modelkeep.infra import telemetry
     from modelkeep.infra.bell import Bell
     from modelkeep.infra.db import Database
+    from modelkeep.infra.site_key import opened
 
     role = msgspec.json.decode(told, type=ControlRole)
     telemetry.configure(role.log, role=role_name)
@@ -462,6 +463,7 @@ def _control(told: bytes, role_name: str) -> "tuple[ControlRole, Places, Databas
         ring_worker=Bell(places.run / "worker.sock").ring,
         ring_courier=Bell(places.run / "courier.sock").ring,
         limits=role.limits,
+        site=opened(places.site_key),
         acceptable=role.acceptable,
     )
     return role, places, db, control

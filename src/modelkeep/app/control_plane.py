@@ -17,6 +17,7 @@ from modelkeep.infra.db import Database
 from modelkeep.infra.events import Events
 from modelkeep.infra.idempotency import Idempotency
 from modelkeep.infra.jobs import Jobs
+from modelkeep.infra.site_key import SiteKey
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ def control_plane(
     ring_worker: Callable[[], object],
     ring_courier: Callable[[], object],
     limits: Limits,
+    site: SiteKey,
     acceptable: str = "",
     clock: Clock = utc_now,
 ) -> ControlPlane:
@@ -49,7 +51,7 @@ def control_plane(
     """
     events = Events()
     jobs = Jobs(ring_worker, clock)
-    audit = Audit(db, clock, lower_lock_down(acceptable))
+    audit = Audit(db, clock, lower_lock_down(acceptable), site)
     users = Users(db, audit, events, clock)
     switches = Switches(db, audit, events, clock, acceptable=acceptable)
     models = Models(db, audit, events, jobs, clock)

@@ -62,6 +62,11 @@ class Places:
         return self.data / "modelkeep.db"
 
     @property
+    def site_key(self) -> Path:
+        """The installation's own secret."""
+        return self.data / "site.key"
+
+    @property
     def spools(self) -> Path:
         """Predictions on their way to the history, a folder for each server."""
         return self.data / "spool"

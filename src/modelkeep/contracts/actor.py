@@ -7,13 +7,17 @@ from modelkeep.contracts.snapshot import Scope
 
 
 class Actor(msgspec.Struct, frozen=True):
-    """An authorised caller. `id` is the key's (or "system"), `name` is what people read, `user` the person behind the key."""
+    """An authorised caller. `id` is the key's (or "system"), `name` is what people read, `user` the person behind the key.
+
+    `address` is the one that the request came from, "" where there is none.
+    """
 
     id: str
     name: str
     user: str = ""
     scopes: frozenset[Scope] = frozenset()
     request_id: str = ""
+    address: str = ""
 
     def may(self, scope: Scope) -> bool:
         """Whether the actor carries `scope`."""

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 import sqlalchemy as sa
 
-from fixtures.control import ADMIN, Rings, TestClock, ready_version
+from fixtures.control import ADMIN, SITE, Rings, TestClock, ready_version
 from modelkeep.app.control_plane import ControlPlane, control_plane
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Forbidden, Invalid
@@ -124,7 +124,7 @@ async def test_a_deployment_from_before_there_were_settings_has_the_defaults(con
 
 @pytest.fixture
 def sqlite_control(sqlite_db: Database, clock: TestClock) -> ControlPlane:
-    return control_plane(sqlite_db, ring_worker=bool, ring_courier=bool, limits=Limits(), clock=clock)
+    return control_plane(sqlite_db, ring_worker=bool, ring_courier=bool, limits=Limits(), site=SITE, clock=clock)
 
 
 async def issued(control: ControlPlane, **rate: object) -> Key:

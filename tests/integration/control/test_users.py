@@ -7,7 +7,7 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
-from fixtures.control import ADMIN, Rings, TestClock
+from fixtures.control import ADMIN, SITE, Rings, TestClock
 from modelkeep.app.control_plane import ControlPlane, control_plane
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Forbidden, Invalid, InvalidName, Unauthenticated
@@ -36,7 +36,7 @@ async def served_key_ids(db: Database) -> set[str]:
 
 
 async def test_a_key_is_good_even_when_a_full_disk_keeps_its_use_from_being_noted(sqlite_db: Database, clock: TestClock):
-    control = control_plane(sqlite_db, ring_worker=bool, ring_courier=bool, limits=Limits(), clock=clock)
+    control = control_plane(sqlite_db, ring_worker=bool, ring_courier=bool, limits=Limits(), site=SITE, clock=clock)
     admin, secret = await set_up(control, clock)
     async with sqlite_db.begin() as tx:  # from now on the note needs room that there is not
         await tx.execute(sa.text("CREATE TABLE filler (x)"))

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from cryptography.exceptions import InvalidTag
 
-from fixtures.control import ADMIN, Rings, TestClock, ready_version, upload
+from fixtures.control import ADMIN, SITE, Rings, TestClock, ready_version, upload
 from fixtures.control_api import api_over, key_with
 from fixtures.described import operations, resolved
 from modelkeep.api.settings import ApiSettings
@@ -248,7 +248,9 @@ async def processes(
     async def process() -> AsyncIterator[httpx.AsyncClient]:
         own = Database(DatabaseSettings(url=db.url.render_as_string(hide_password=False)))
         rings = Rings()
-        nouns = control_plane(own, ring_worker=rings.ring_worker, ring_courier=rings.ring_courier, limits=Limits(), clock=clock)
+        nouns = control_plane(
+            own, ring_worker=rings.ring_worker, ring_courier=rings.ring_courier, limits=Limits(), site=SITE, clock=clock
+        )
         app = api_over(nouns, Predictions(own, clock), own, LocalStore(tmp_path / "blobs"), ApiSettings())
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(app), base_url="http://api", headers={"x-api-key": admin_key}

@@ -30,7 +30,7 @@ router = APIRouter(tags=["keys"])
 @raises(AlreadySetUp, InvalidName, SetupTokenInvalid)
 async def set_up(body: SetUp, request: Request, behind: Behind) -> SetUpAnswer:
     """Exchange the one-time token that `serve` printed for the first administrator's key."""
-    user, issued = await behind.users.set_up(body.token, body.name, request.state.request_id)
+    user, issued = await behind.users.set_up(body.token, body.name, request.state.request_id, request.state.address)
     return SetUpAnswer(user=UserAnswer.model_validate(user), key=_with_secret(issued))
 
 
