@@ -28,18 +28,21 @@ if TYPE_CHECKING:
     from modelkeep.app.supervisor import Role
     from modelkeep.contracts.runner import Manifest
     from modelkeep.contracts.storage import BlobStore, NotingStore
+    from modelkeep.control.audit.service import Audit
     from modelkeep.control.users.events import SetUpDone
     from modelkeep.infra.db import Database, Transaction
     from modelkeep.infra.storage_metrics import StorageMeter
+    from modelkeep.worker.audit import Keeper
     from modelkeep.worker.runners import Runners
 
 from modelkeep.api.settings import ApiSettings
-from modelkeep.infra.settings import DatabaseSettings, HistorySettings, LogSettings
+from modelkeep.infra.settings import AuditSettings, DatabaseSettings, HistorySettings, LogSettings
 from modelkeep.serving.grpc.settings import GrpcAddress
 from modelkeep.serving.settings import ServingSettings
 from modelkeep.worker.settings import WorkerSettings
 
 _DATABASE_POLL_S = 0.5
+_REFUSALS_S = 15.0
 _METERS = ("api", "worker", "courier", "supervisor", "command")
 _MODEL = "model"  # the deployment of the model folder, where `serving.default_model` names none
 
@@ -82,6 +85,7 @@ class ControlRole:
     model_name: str = field(default="model", kw_only=True)
     history: HistorySettings
     storage: StorageSettings = field(default_factory=StorageSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
 
 
 def roles(
@@ -117,6 +121,7 @@ def roles(
         model_name=settings.serving.default_model or _MODEL,
         history=settings.history,
         storage=settings.storage,
+        audit=settings.audit,
     )
     told = msgspec.json.encode(control)
     # Started one after the other, for predictions need the server alone, and the api is reached only through it. On a busy
@@ -301,6 +306,26 @@ async def _beside(opening: Coroutine[object, object, None], role: ControlRole, s
     await opening
     if role.model_folder:
         await take_up(Path(role.model_folder), role.model_name, services)
+    await sum_up_refusals(services.audit)
+
+
+async def sum_up_refusals(audit: "Audit") -> None:
+    """Have the refusals that were only counted written down, when it is time and, before this process ends, in any case."""
+    import asyncio
+
+    import structlog
+
+    log = structlog.get_logger(__name__)
+    ending = False
+    while not ending:
+        try:
+            await asyncio.sleep(_REFUSALS_S)
+        except asyncio.CancelledError:
+            ending = True
+        try:
+            await audit.sum_up(now_due=ending)
+        except ModelkeepError as error:
+            log.warning("refusals_not_audited", reason=error.message)
 
 
 async def _open(db: "Database", control: "ControlPlane", places: Places, opened: Event, trouble: str) -> None:
@@ -431,15 +456,31 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
     worker = Worker(db, control.jobs, handlers, role.worker, places.run, patient=patient, tidy=control.replays.forget)
     collector = Collector(db, control.models, claims, blobs, utc_now, keep_days=role.storage.keep_unused_days, told=meter)
     await wait_until_current(db, stop)  # once for both, so that it is said once
-    collecting = asyncio.create_task(collector.run())
+    beside = [asyncio.create_task(one.run()) for one in (collector, _keeper(role, control, meter))]
     try:
         await worker.run(stop)
     finally:
-        collecting.cancel()
-        with suppress(asyncio.CancelledError):
-            await collecting
+        for one in beside:
+            one.cancel()
+        for one in beside:
+            with suppress(asyncio.CancelledError):
+                await one
     await history.close()
     await db.close()
+
+
+def _keeper(role: ControlRole, control: "ControlPlane", meter: "StorageMeter") -> "Keeper":
+    """Return what keeps the audit trail, with the sinks that are set."""
+    from modelkeep.infra.audit_sinks import FileSink, SyslogSink
+    from modelkeep.infra.clock import utc_now
+    from modelkeep.worker.audit import Keeper, Sink
+
+    sinks: list[Sink] = []
+    if role.audit.file:
+        sinks.append(FileSink(Path(role.audit.file), role.audit.file_mb))
+    if role.audit.syslog:
+        sinks.append(SyslogSink(role.audit.syslog))
+    return Keeper(control.audit, sinks, utc_now, told=meter, contents=role.audit.sink_contents == "all")
 
 
 def _numbered(server: ServerRole, slot: int) -> ServerRole:

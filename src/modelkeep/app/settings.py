@@ -18,7 +18,7 @@ from modelkeep.api.settings import ApiSettings
 from modelkeep.app import allowed, secrecy
 from modelkeep.app.sources import Given, InvalidSettings, gather
 from modelkeep.contracts.storage import StorageSettings
-from modelkeep.infra.settings import DatabaseSettings, HistorySettings, LogSettings
+from modelkeep.infra.settings import AuditSettings, DatabaseSettings, HistorySettings, LogSettings
 from modelkeep.serving.settings import ServingSettings
 from modelkeep.worker.settings import WorkerSettings
 
@@ -112,6 +112,7 @@ class Settings(BaseModel, frozen=True):
     runners: RunnerSettings = RunnerSettings()
     worker: WorkerSettings = WorkerSettings()
     history: HistorySettings = HistorySettings()
+    audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
 
 

@@ -186,9 +186,11 @@ class Verifier:
 
     def _in_order(self, seq: int, raw: bytes, stored: str) -> None:
         """Take an entry that is newer than all before it, with or without a gap between."""
+        spoilt: list[str] = []
         if seq == self._next:
             if not any(link(one, raw) == stored for one in self._heads):
                 self._find("edited", seq, _NOT_ITS_HASH)
+                spoilt = self._heads[:1]  # where two were exchanged, the next follows the first of them
             self._before = self._heads
         else:
             if self._whole:
@@ -196,7 +198,7 @@ class Verifier:
                 self._edges[self._next] = self._heads[0]
                 self._loose[seq] = (raw, stored)
             self._before = []
-        self._heads, self._next = [stored], seq + 1
+        self._heads, self._next = [stored, *spoilt], seq + 1
 
     def _late(self, seq: int, raw: bytes, stored: str) -> None:
         """Take an entry that stands behind a newer one: out of its place, or a second of its number."""

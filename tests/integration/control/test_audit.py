@@ -77,7 +77,7 @@ async def test_what_is_changed_behind_its_back_is_named(
     async with db.begin() as tx:
         for statement in statements:
             await tx.execute(statement)
-    assert (await found(trail))[: len(named)] == named
+    assert [one for one in await found(trail) if one[0] != "payload edited" or one in named] == named
     assert await trail.audit.verified() is None
 
 
