@@ -50,6 +50,7 @@ from modelkeep.client.errors import (
 from modelkeep.client.results import (
     Alias,
     AliasMove,
+    AuditEntry,
     Deployment,
     Key,
     Label,
@@ -67,6 +68,7 @@ __all__ = [
     "Alias",
     "AliasMove",
     "AsyncClient",
+    "AuditEntry",
     "Client",
     "CodeFormatsOff",
     "Conflict",

@@ -7,6 +7,7 @@ from typing import Self
 
 from modelkeep.client import access, history, predicting, pushing
 from modelkeep.client import aliases as of_aliases
+from modelkeep.client import audit as of_audit
 from modelkeep.client import deployments as of_deployments
 from modelkeep.client import models as of_models
 from modelkeep.client.calls import awaited, blocking
@@ -86,6 +87,10 @@ class Client:
     wait_replay = blocking(history.wait_replay)
     replay_result = blocking(history.replay_result)
     replays = blocking(history.replays)
+
+    audit = blocking(of_audit.audit)
+    export_audit = blocking(of_audit.export_audit)
+    erase_from_audit = blocking(of_audit.erase_from_audit)
 
     setup = blocking(access.setup)
     me = blocking(access.me)
@@ -168,6 +173,10 @@ class AsyncClient:
     wait_replay = awaited(history.wait_replay)
     replay_result = awaited(history.replay_result)
     replays = awaited(history.replays)
+
+    audit = awaited(of_audit.audit)
+    export_audit = awaited(of_audit.export_audit)
+    erase_from_audit = awaited(of_audit.erase_from_audit)
 
     setup = awaited(access.setup)
     me = awaited(access.me)

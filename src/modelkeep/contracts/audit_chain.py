@@ -2,14 +2,14 @@
 
     python verify_audit.py trail.jsonl [--against copy.jsonl] [--public-key HEX] [--json]
 
-Entry number i of a trail has a public record and a hash: SHA-256 of the hash before it (64 zeros before the first, all as bytes)
+Entry number i of a trail has a public record and a hash: SHA-256 of the hash before it (32 bytes of zero before the first)
 and the record as canonical JSON (RFC 8785; texts and whole numbers alone). The record holds a commitment: HMAC-SHA256 of the
-entry's payload, also as canonical JSON, with a key of its own. Payload and key of an entry that names an erased person are gone;
-the entry of the erasure lists the numbers. Checkpoints are hashes of entries, signed with Ed25519; that needs the package
-`cryptography`, and where it is missing they are compared and their signatures are not checked, which is said.
+entry's payload, also as canonical JSON, with a key of its own. Payload and key of an entry that names an erased person are
+gone; the entry of the erasure lists the numbers. Checkpoints are hashes of entries, signed with Ed25519; that needs the
+package `cryptography`, and where it is missing they are compared and their signatures are not checked, which is said.
 
-A trail that was written anew from some entry on, hashes included, is only told by a checkpoint or a copy from before: `--against`.
-Whoever can write to both can write what they like. Exit code: 0 whole, 1 broken, 2 not read.
+A trail that was written anew from some entry on, hashes included, is only told by a checkpoint or a copy from before:
+`--against`. Whoever can write to both can write what they like. Exit code: 0 whole, 1 broken, 2 not read.
 """
 
 import argparse
@@ -147,7 +147,7 @@ class Verifier:
         """Hear that a line is no entry."""
         self._find("unreadable", self._next, f"line {line} is no entry")
 
-    def add(self, record: dict[str, Any], stored: str, payload: bytes | None | object = _NOT_THERE, key: bytes = b"") -> None:
+    def add(self, record: dict[str, Any], stored: str, payload: object = _NOT_THERE, key: bytes = b"") -> None:
         """Take the next entry. `payload`: None where it was erased; left out where it was never to be here."""
         seq = record.get("seq")
         if not isinstance(seq, int) or seq < 1:
@@ -289,61 +289,65 @@ def lines_of(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
 
 
 def verify_file(path: Path, *, against: Iterable[Path] = (), public_key: str = "") -> Report:
-    """Verify an export or a copy in a file; `against` are copies from elsewhere. Raises `OSError`, `ValueError` for no trail."""
-    whole = True
-    ends = None
-    checkpoints = []
-    for number, line in lines_of(path):
-        if line is None:
-            continue
-        if number == 1 and "trail" in line:
-            whole, ends = line["trail"]["whole"], False
-        elif "checkpoint" in line:
-            checkpoints.append(line["checkpoint"])
-        elif "end" in line:
-            ends = True
-            last = int(line["end"]["seq"])
-    verifier = Verifier(whole=whole, public_key=public_key)
-    for one in checkpoints:
-        verifier.expect(one)
+    """Verify an export, or a copy, in a file; `against` are copies from elsewhere. Raises `OSError` for what is no file."""
+    head = next((line for _number, line in lines_of(path)), None) or {}
+    said = head.get("trail", {"whole": True})
+    verifier = Verifier(whole=said["whole"], public_key=public_key)
+    ended = _promises(path, verifier)
     for copy in against:
-        for _number, line in lines_of(copy):
-            if line is not None and "checkpoint" in line:
-                verifier.expect(line["checkpoint"])
-            elif line is not None and "record" in line:
-                verifier.known(int(line["record"]["seq"]), str(line["hash"]))
-    if ends:
-        verifier.reaches(last)
-    _read(path, verifier)
+        _promises(copy, verifier, hashes=True)
+    _entries(path, verifier)
     report = verifier.report()
-    if ends is False:
+    if "trail" in head and not ended:
         report.findings.append(Finding("cut off", report.last + 1, report.last + 1, "the file has no last line"))
     return report
 
 
-def _read(path: Path, verifier: Verifier) -> None:
-    torn = 0
-    last = 0
+def _promises(path: Path, verifier: Verifier, *, hashes: bool = False) -> bool:
+    """Tell what a file says that the trail must agree with; returns whether it has its last line."""
+    ended = False
+    for _number, line in lines_of(path):
+        if line is None:
+            continue
+        if "checkpoint" in line:
+            verifier.expect(line["checkpoint"])
+        elif hashes and "record" in line:
+            verifier.known(int(line["record"]["seq"]), str(line["hash"]))
+        elif "end" in line:
+            ended = True
+            verifier.reaches(int(line["end"]["seq"]))
+    return ended
+
+
+def _entries(path: Path, verifier: Verifier) -> None:
+    """Hand over the entries of a file.
+
+    A copy may hold entries twice, and lines that a crash has torn before they were written again: what was not surely
+    delivered is delivered again.
+    """
+    newest = 0
+    torn: dict[int, int] = {}
     for number, line in lines_of(path):
+        if line is None:
+            torn[newest + 1] = number
+            continue
+        if "record" not in line:
+            continue
         try:
-            if line is None:
-                torn = torn or number
-            elif "record" in line:
-                payload: bytes | object | None = _NOT_THERE
-                if "payload" in line:
-                    payload = None if line["payload"] is None else canonical(line["payload"])
-                record = line["record"]
-                if "trail" not in line and line.get("copy") and record["seq"] <= last:
-                    continue  # a copy may hold an entry twice: what was delivered is delivered again rather than lost
-                if torn:
-                    verifier.unreadable(torn)
-                    torn = 0
-                verifier.add(record, line["hash"], payload, bytes.fromhex(line.get("key") or ""))
-                last = max(last, record["seq"])
+            record, copy = line["record"], line.get("copy", False)
+            if copy and record["seq"] <= newest:
+                continue
+            payload: object = _NOT_THERE
+            if "payload" in line:
+                payload = None if line["payload"] is None else canonical(line["payload"])
+            verifier.add(record, line["hash"], payload, bytes.fromhex(line.get("key") or ""))
+            newest = max(newest, record["seq"])
+            if copy:
+                torn.pop(record["seq"], None)
         except (KeyError, TypeError, ValueError, AttributeError):
             verifier.unreadable(number)
-    if torn:
-        verifier.unreadable(torn)
+    for number in torn.values():
+        verifier.unreadable(number)
 
 
 def told(report: Report) -> Iterator[str]:

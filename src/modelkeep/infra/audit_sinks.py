@@ -48,7 +48,8 @@ class FileSink:
 class SyslogSink:
     """A syslog server: `udp://host:port`, `tcp://host:port` (octet-counted, RFC 6587) or `unix:///path`.
 
-    Over TCP a line counts as taken when the other machine's kernel has acknowledged it; over UDP when it was sent, and may be lost.
+    Over TCP a line counts as taken when the other machine's kernel has acknowledged it; over UDP when it was sent, and it may
+    be lost.
     """
 
     name = "syslog"

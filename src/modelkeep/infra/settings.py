@@ -17,11 +17,13 @@ def _names_a_database(url: str) -> bool:
 
 
 def _names_a_syslog(address: str) -> bool:
-    """udp://HOST:PORT, tcp://HOST:PORT or unix:///PATH, or empty"""  # noqa: D403, D415 - part of a sentence
+    """udp://HOST:PORT, tcp://HOST:PORT or unix:///PATH, or empty"""  # noqa: D415 - part of a sentence
     try:
         given = urlsplit(address)
-        return not address or (given.scheme in {"udp", "tcp"} and bool(given.hostname and given.port)) or (
-            given.scheme == "unix" and not given.netloc and len(given.path) > 1
+        return (
+            not address
+            or (given.scheme in {"udp", "tcp"} and bool(given.hostname and given.port))
+            or (given.scheme == "unix" and not given.netloc and len(given.path) > 1)
         )
     except ValueError:
         return False

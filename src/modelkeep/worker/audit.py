@@ -1,7 +1,7 @@
 """Keeps the audit trail: signs checkpoints, delivers entries to the second sink, verifies the chain every day.
 
-Delivery is at least once and in order: entries become visible in the order of their numbers, the mark of how far the sink has
-come is moved after the sink has taken them, and what dies between the two is delivered again. One worker does all this at a time.
+Delivery is at least once and in order: entries become visible in the order of their numbers, the mark of how far the sink
+has come is moved after the sink has taken them, and what dies between the two is delivered again. One worker does all this at a time.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ _CHECKPOINTS: Final = "checkpoints"
 
 
 class Sink(Protocol):
-    """Where entries go beside the database. `name` tells it from others; `take` may block, and raises `OSError` while it is away."""
+    """Where entries go beside the database: `take` may block, and raises `OSError` while it is away."""
 
     name: str
 
@@ -50,7 +50,14 @@ class Keeper:
     """Looks after the trail until it is cancelled. `contents`: sinks get who and what, too, which no erasure reaches."""
 
     def __init__(
-        self, audit: Audit, sinks: Sequence[Sink], clock: Clock, *, told: Told, contents: bool = False, every_s: float = _EVERY_S
+        self,
+        audit: Audit,
+        sinks: Sequence[Sink],
+        clock: Clock,
+        *,
+        told: Told,
+        contents: bool = False,
+        every_s: float = _EVERY_S,
     ) -> None:
         self._audit = audit
         self._sinks = sinks

@@ -57,9 +57,7 @@ def list_entries(
 ) -> None:
     """List who changed what, and who was refused, newest first."""
     screen = Screen(as_json=as_json)
-    wanted = _wanted(
-        actor=actor, action=action, target=target, outcome=outcome, request_id=request, since=since, until=until
-    )
+    wanted = _wanted(actor=actor, action=action, target=target, outcome=outcome, request_id=request, since=since, until=until)
     with connected(url, key) as client:
         found = client.audit(limit=limit, **wanted)
     rows: list[list[Cell]] = [
@@ -102,9 +100,7 @@ def export(
     if format not in FORMATS:
         raise WrongUse(f"There is no format {format}.", f"There are {', '.join(FORMATS)}.")
     screen = Screen(as_json=as_json)
-    wanted = _wanted(
-        actor=actor, action=action, target=target, outcome=outcome, request_id=request, since=since, until=until
-    )
+    wanted = _wanted(actor=actor, action=action, target=target, outcome=outcome, request_id=request, since=since, until=until)
     _fetch(screen, file, url, key, format=format, **wanted)
     size = file.stat().st_size
     screen.result({"path": str(file), "size": size}, lambda: screen.say(f"{file} ({file_size(size)})"))
@@ -137,7 +133,7 @@ def verify(
         with screen.waiting("Verifying"):
             report = verify_file(trail, against=against or (), public_key=public_key)
     screen.result(asdict(report) | {"whole": report.whole}, lambda: _show(screen, report))
-    return Code.DONE if report.whole else Code.FAILED
+    return Code.DONE if report.whole else Code.OTHER
 
 
 @audit.command("erase", epilog="Example:  modelkeep audit erase usr_01J9Z3K6T2Q8W4V5R7X0Y1B2C3 --reason 'request 2026-114'")
@@ -158,9 +154,7 @@ def erase(
         refined("audit_subject_not_found", "`modelkeep audit list --json` shows ids of keys and users."),
     ):
         number = client.erase_from_audit(subject, reason=reason)
-    screen.result(
-        {"subject": subject, "entries": number}, lambda: screen.say(f"{subject} is erased from {number} entries.")
-    )
+    screen.result({"subject": subject, "entries": number}, lambda: screen.say(f"{subject} is erased from {number} entries."))
 
 
 @audit.command("verifier", epilog="Example:  modelkeep audit verifier > verify_audit.py")

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import typer
 
 from modelkeep.app.cli import aliases as aliases_commands
+from modelkeep.app.cli import audit as audit_commands
 from modelkeep.app.cli import deployments as deployments_commands
 from modelkeep.app.cli import keys as keys_commands
 from modelkeep.app.cli import models, predict, predictions, push, replay, server
@@ -58,6 +59,7 @@ _add(server.serve, _THIRD, "modelkeep serve --port 9000 --data /srv/modelkeep")
 _add(keys_commands.setup, _THIRD, "modelkeep setup --token mks_...")
 app.add_typer(keys_commands.keys, name="keys", rich_help_panel=_THIRD)
 app.add_typer(safety_commands.safety, name="safety", rich_help_panel=_THIRD)
+app.add_typer(audit_commands.audit, name="audit", rich_help_panel=_THIRD)
 app.add_typer(storage_commands.storage, name="storage", rich_help_panel=_THIRD)
 _add(server.doctor, _THIRD, "modelkeep doctor --data /srv/modelkeep")
 _add(server.openapi, _THIRD, "modelkeep openapi -o openapi.json")

@@ -1,7 +1,7 @@
 """The audit trail: each change leaves one entry, in the same transaction; what cannot be audited does not happen.
 
-Entries are a chain of hashes. An entry takes its place in it right before its transaction commits, under the lock of one row, so
-that numbers have no gaps, what is committed is committed in their order, and no lock is taken after that one.
+Entries are a chain of hashes. An entry takes its place in it right before its transaction commits, under the lock of one row,
+so that numbers have no gaps, what is committed is committed in their order, and no lock is taken after that one.
 """
 
 import hmac
@@ -113,11 +113,10 @@ class Audit:
             raise
 
     async def entries(
-        self, wanted: Wanted = Wanted(), *, limit: int, before: int | None = None, target: str | None = None
+        self, wanted: Wanted | None = None, *, limit: int, before: int | None = None, target: str | None = None
     ) -> list[Entry]:
-        """List entries, newest first, with numbers below `before`; `target` is short for that of `wanted`."""
-        if target is not None:
-            wanted = Wanted(target=target)
+        """List entries, newest first, with numbers below `before`; `target` alone is short for `wanted`."""
+        wanted = wanted or Wanted(target=target)
         async with self._db.read() as tx:
             return [one.read() for one in await store.page(tx, wanted, limit=limit, before=before)]
 
@@ -225,7 +224,7 @@ class Audit:
         """Give an entry the next place in the chain."""
         sealed = seal(entry, await store.take_head(tx), os.urandom(32))
         refs = sorted(self.subject_ref(one) for one in entry.subjects)
-        await store.append(tx, sealed, entry.at, entry.actor, entry.target, refs)
+        await store.append(tx, sealed, entry, refs)
 
     def _entry(
         self,

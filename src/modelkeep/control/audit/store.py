@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from modelkeep.control.audit.rules import Checkpoint, Head, Mark, Sealed, Wanted, written
+from modelkeep.control.audit.rules import Checkpoint, Entry, Head, Mark, Sealed, Wanted, written
 from modelkeep.control.audit.tables import (
     audit_checkpoints,
     audit_entries,
@@ -35,11 +35,11 @@ async def head(tx: Transaction) -> Head:
     return Head(0, "") if row is None else Head(row.seq, row.hash)
 
 
-async def append(tx: Transaction, sealed: Sealed, at: datetime, actor: str, target: str, refs: Iterable[str]) -> None:
-    """Add an entry and make it the head."""
-    await tx.execute(sa.insert(audit_entries).values(**{**sealed.record, "at": at}, hash=sealed.hash))
+async def append(tx: Transaction, sealed: Sealed, entry: Entry, refs: Iterable[str]) -> None:
+    """Add an entry, sealed, and make it the head."""
+    await tx.execute(sa.insert(audit_entries).values(**{**sealed.record, "at": entry.at}, hash=sealed.hash))
     payload = (sealed.payload or b"").decode()
-    kept = {"seq": sealed.seq, "key": sealed.key, "payload": payload, "actor": actor, "target": target}
+    kept = {"seq": sealed.seq, "key": sealed.key, "payload": payload, "actor": entry.actor, "target": entry.target}
     await tx.execute(sa.insert(audit_payloads).values(**kept))
     rows = [{"subject_ref": ref, "seq": sealed.seq} for ref in refs]
     if rows:

@@ -1,7 +1,7 @@
 """Rows of the audit trail.
 
-What stays for good (`audit_entries`, the chain) is apart from what names people (`audit_payloads`, `audit_subjects`) and goes when
-one of them is erased.
+What stays for good (`audit_entries`, the chain) is apart from what names people (`audit_payloads`, `audit_subjects`) and goes
+when one of them is erased.
 """
 
 import sqlalchemy as sa
