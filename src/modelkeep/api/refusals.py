@@ -16,7 +16,7 @@ _FORBIDDEN: Final = 403
 
 
 class Refused:
-    """Looks at the status of each answer; the refused caller has it before it is noted."""
+    """Looks at the status of each answer, and notes it before the caller has it."""
 
     def __init__(self, app: ASGIApp, users: Users, audit: Audit) -> None:
         self._app = app
@@ -25,18 +25,19 @@ class Refused:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one request."""
-        status = 0
 
         async def seen(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                await self._look(message["status"], scope)
             await send(message)
 
         await self._app(scope, receive, seen)
-        if status == _FORBIDDEN and "actor" in scope["state"]:
-            await self._note(scope["state"]["actor"], "access.forbidden", scope)
-        elif status == _UNAUTHENTICATED and "actor" not in scope["state"]:
+
+    async def _look(self, status: int, scope: Scope) -> None:
+        actor = scope["state"].get("actor")
+        if status == _FORBIDDEN and actor is not None:
+            await self._note(actor, "access.forbidden", scope)
+        elif status == _UNAUTHENTICATED and actor is None:
             stranger = await self._stranger(scope)
             if stranger is not None:
                 await self._note(stranger, "access.unauthenticated", scope)
@@ -49,8 +50,12 @@ class Refused:
             return None
         if not secrets.well_formed(secret, secrets.KEY):
             return None
-        state = scope["state"]
-        return Actor("unknown", "", request_id=state["request_id"], address=state["address"])
+        state, known = scope["state"], await self._users.presented(secret)
+        told = {"request_id": state["request_id"], "address": state["address"]}
+        if known is None:
+            return Actor("unknown", "", **told)
+        key, user = known
+        return Actor(key.id, user.name, user.id, **told)
 
     async def _note(self, actor: Actor, action: str, scope: Scope) -> None:
         await self._audit.refused(actor, action, method=scope["method"], path=scope["path"])

@@ -66,10 +66,14 @@ class SyslogSink:
                 self._send(self._message(line))
             self._arrived()
         except OSError:
-            if self._socket is not None:
-                self._socket.close()
-                self._socket = None
+            self.close()
             raise
+
+    def close(self) -> None:
+        """Let go of the connection; the next call makes it anew."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
     def _message(self, line: bytes) -> bytes:
         head = f"<{_NOTICE_OF_AUDIT}>1 {datetime.now(UTC).isoformat()} {self._host} modelkeep {os.getpid()} audit - "
@@ -115,6 +119,9 @@ class SyslogSink:
         deadline = time.monotonic() + _PATIENCE_S
         waiting = array.array("i", [0])
         while True:
+            trouble = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if trouble:
+                raise OSError(trouble, os.strerror(trouble))
             fcntl.ioctl(connection, termios.TIOCOUTQ, waiting)
             if not waiting[0]:
                 break

@@ -1,7 +1,8 @@
 """Keeps the audit trail: signs checkpoints, delivers entries to the second sink, verifies the chain every day.
 
 Delivery is at least once and in order: entries become visible in the order of their numbers, the mark of how far the sink
-has come is moved after the sink has taken them, and what dies between the two is delivered again. One worker does all this at a time.
+has come is moved after the sink has taken them, and what dies between the two is delivered again. One worker does all this at
+a time.
 """
 
 import asyncio
