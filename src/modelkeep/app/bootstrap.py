@@ -28,11 +28,9 @@ if TYPE_CHECKING:
     from modelkeep.app.supervisor import Role
     from modelkeep.contracts.runner import Manifest
     from modelkeep.contracts.storage import BlobStore, NotingStore
-    from modelkeep.control.audit.service import Audit
     from modelkeep.control.users.events import SetUpDone
     from modelkeep.infra.db import Database, Transaction
     from modelkeep.infra.storage_metrics import StorageMeter
-    from modelkeep.worker.audit import Keeper
     from modelkeep.worker.runners import Runners
 
 from modelkeep.api.settings import ApiSettings
@@ -42,7 +40,6 @@ from modelkeep.serving.settings import ServingSettings
 from modelkeep.worker.settings import WorkerSettings
 
 _DATABASE_POLL_S = 0.5
-_REFUSALS_S = 15.0
 _METERS = ("api", "worker", "courier", "supervisor", "command")
 _MODEL = "model"  # the deployment of the model folder, where `serving.default_model` names none
 
@@ -301,31 +298,13 @@ async def _serve(
 
 async def _beside(opening: Coroutine[object, object, None], role: ControlRole, services: "Services") -> None:
     """Do `opening`, then take up what a platform has put into the model folder."""
+    from modelkeep.app.audit_work import sum_up_refusals
     from modelkeep.app.model_folder import take_up
 
     await opening
     if role.model_folder:
         await take_up(Path(role.model_folder), role.model_name, services)
     await sum_up_refusals(services.audit)
-
-
-async def sum_up_refusals(audit: "Audit") -> None:
-    """Have the refusals that were only counted written down, when it is time and, before this process ends, in any case."""
-    import asyncio
-
-    import structlog
-
-    log = structlog.get_logger(__name__)
-    ending = False
-    while not ending:
-        try:
-            await asyncio.sleep(_REFUSALS_S)
-        except asyncio.CancelledError:
-            ending = True
-        try:
-            await audit.sum_up(now_due=ending)
-        except ModelkeepError as error:
-            log.warning("refusals_not_audited", reason=error.message)
 
 
 async def _open(db: "Database", control: "ControlPlane", places: Places, opened: Event, trouble: str) -> None:
@@ -415,6 +394,7 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
     """Do the jobs, and remove the files that nothing uses any more, until `stop`."""
     import asyncio
 
+    from modelkeep.app.audit_work import keeper
     from modelkeep.control.models.service import VALIDATE_VERSION
     from modelkeep.control.predictions.service import Predictions
     from modelkeep.control.replays.service import REPLAY_PREDICTIONS
@@ -456,7 +436,7 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
     worker = Worker(db, control.jobs, handlers, role.worker, places.run, patient=patient, tidy=control.replays.forget)
     collector = Collector(db, control.models, claims, blobs, utc_now, keep_days=role.storage.keep_unused_days, told=meter)
     await wait_until_current(db, stop)  # once for both, so that it is said once
-    beside = [asyncio.create_task(one.run()) for one in (collector, _keeper(role, control, meter))]
+    beside = [asyncio.create_task(one.run()) for one in (collector, keeper(role.audit, control.audit, meter))]
     try:
         await worker.run(stop)
     finally:
@@ -467,20 +447,6 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
                 await one
     await history.close()
     await db.close()
-
-
-def _keeper(role: ControlRole, control: "ControlPlane", meter: "StorageMeter") -> "Keeper":
-    """Return what keeps the audit trail, with the sinks that are set."""
-    from modelkeep.infra.audit_sinks import FileSink, SyslogSink
-    from modelkeep.infra.clock import utc_now
-    from modelkeep.worker.audit import Keeper, Sink
-
-    sinks: list[Sink] = []
-    if role.audit.file:
-        sinks.append(FileSink(Path(role.audit.file), role.audit.file_mb))
-    if role.audit.syslog:
-        sinks.append(SyslogSink(role.audit.syslog))
-    return Keeper(control.audit, sinks, utc_now, told=meter, contents=role.audit.sink_contents == "all")
 
 
 def _numbered(server: ServerRole, slot: int) -> ServerRole:

@@ -256,4 +256,4 @@ async def test_every_change_of_keys_is_audited(control: ControlPlane, clock: Tes
         "key.revoke",
         "key.create",
     ]
-    assert await control.audit.entries(limit=1, before=entries[-1].id) == []
+    assert await control.audit.entries(limit=1, before=entries[-1].seq) == []
