@@ -67,6 +67,7 @@ class Keeper:
         self._contents = contents
         self._every_s = every_s
         self._holder = new_id("trn")
+        self._scrubbed = 0
         self._away: set[str] = set()
         self._broken_at = clock() - _TELL_AGAIN
 
@@ -88,6 +89,7 @@ class Keeper:
         await self._audit.checkpoint()
         for sink in self._sinks:
             await self._deliver(sink)
+        self._scrubbed = await self._audit.scrub(self._scrubbed)
         await self._verify()
         head, verified = await self._audit.head(), await self._audit.verified()
         lags = {sink.name: head.seq - await self._mark(sink, _ENTRIES) for sink in self._sinks}

@@ -151,6 +151,7 @@ async def test_who_from_where_before_and_after_are_kept(trail: ControlPlane):
 
 async def test_an_erased_person_is_nowhere_and_the_chain_is_whole(trail: ControlPlane, db: Database):
     assert await trail.audit.erase(ADMIN, {"usr_bob"}, "asked for") == 4
+    assert await trail.audit.scrub(0) == 11
     report = await trail.audit.verify()
     assert (report.whole, report.entries, report.erased) == (True, 11, 4)
     newest, bobs = (await trail.audit.entries(limit=2))[0:2]

@@ -16,7 +16,7 @@ from modelkeep.api.schemas.audit import EntryAnswer, Erased, Erasure
 from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind
 from modelkeep.control.audit import cef
-from modelkeep.control.audit.errors import SubjectNotFound
+from modelkeep.control.audit.errors import ReasonNeeded, SubjectNotFound
 from modelkeep.control.audit.rules import Outcome, Wanted, lines
 from modelkeep.control.audit.service import Audit
 
@@ -83,7 +83,7 @@ async def export_audit_entries(
 
 
 @router.post("/erasures")
-@raises(SubjectNotFound)
+@raises(ReasonNeeded, SubjectNotFound)
 async def erase_from_audit(body: Erasure, actor: Admin, behind: Behind) -> Erased:
     """Erase a person: what entries say that name them, or one of their keys, is deleted; the chain verifies as before."""
     return Erased(entries=await behind.audit.erase(actor, await behind.users.named(body.subject), body.reason))

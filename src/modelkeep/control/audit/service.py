@@ -164,8 +164,15 @@ class Audit:
             await store.erase(tx, found)
             details = {"entries": str(len(found)), "numbers": ranges(numbers), "reason": reason.strip()}
             await self.note(tx, actor, ERASURE, "", **details)
-        await self._db.scrub()
         return len(found)
+
+    async def scrub(self, after: int) -> int:
+        """Have what was erased since entry `after` leave SQLite's log, too; returns the number of the newest erasure."""
+        newest = await self.entries(Wanted(action=ERASURE), limit=1)
+        if not newest or newest[0].seq <= after:
+            return after
+        await self._db.scrub()
+        return newest[0].seq
 
     def subject_ref(self, subject_id: str) -> str:
         """Return what a person's id is found by: a keyed hash, which tells it to nobody who lacks the site key."""
