@@ -154,7 +154,8 @@ class Audit:
         if not 1 <= len(reason.strip()) <= _LONGEST_REASON:
             raise ReasonNeeded
         async with self._db.begin() as tx:
-            found = await store.naming(tx, [self.subject_ref(one) for one in subject_ids], subject_ids)
+            people = [one for one in subject_ids if one.startswith(("usr_", "key_"))]  # the system, and things, stay
+            found = await store.naming(tx, [self.subject_ref(one) for one in people], people)
             if not found:
                 raise SubjectNotFound
             erasures = [seq for seq, action in found.items() if action == ERASURE]
