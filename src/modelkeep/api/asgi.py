@@ -13,6 +13,7 @@ from modelkeep.api.description import ABOUT, Describe, camel, complete
 from modelkeep.api.idempotency import Writes
 from modelkeep.api.middleware import Guard, Requests
 from modelkeep.api.opening import Opening
+from modelkeep.api.refusals import Refused
 from modelkeep.api.routes import (
     access,
     aliases,
@@ -51,6 +52,7 @@ def create_app(services: Services, opened: asyncio.Event | None = None, *, door:
     errors.install(app)
     app.add_middleware(Writes, idempotency=services.idempotency)
     app.add_middleware(Guard, access=services.access, sessions=services.sessions)
+    app.add_middleware(Refused, users=services.users, audit=services.audit)
     if opened is not None:
         app.add_middleware(Opening, opened=opened)
     app.add_middleware(Requests)

@@ -62,7 +62,7 @@ _TAGS: Final = {
     "access": "Workspaces, groups and roles: who may do what.",
     "people": "People and services: logging in and out, roles, passwords, invitations.",
     "safety": "What administrators allow although it is dangerous.",
-    "audit": "Who changed what.",
+    "audit": "Who changed what, and who was refused.",
     "control plane": "Whether the control plane works.",
 }
 _DONE: Final = {"200": "The answer.", "201": "It was made.", "202": "It was taken, and is worked on.", "204": "Done."}
@@ -212,6 +212,8 @@ _OWN_NAMES: Final = {
     "Describe": "NewDescription",
     "DetailsAnswer": "ReplayDetails",
     "EntryAnswer": "AuditEntry",
+    "Erased": "AuditErased",
+    "Erasure": "AuditErasure",
     "FailureAnswer": "ReplayFailure",
     "FileAnswer": "ReplayedFile",
     "HealthAnswer": "ControlPlaneHealth",

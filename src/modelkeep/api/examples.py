@@ -253,10 +253,19 @@ _ENTRY: Final[dict[str, Any]] = {
     "at": _AT,
     "actor": _KEY["id"],
     "actor_name": "ada",
+    "user": "usr_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
+    "address": "192.0.2.17",
     "action": "deployment.promote",
     "target": "dep_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
+    "target_kind": "deployment",
+    "outcome": "done",
     "request_id": "req_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
     "details": {"version": "3", "revision": "5"},
+    "before": "2",
+    "after": "3",
+    "seq": 42,
+    "hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "erased": False,
 }
 
 
@@ -307,6 +316,8 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "AliasMovePage": [_page(_MOVE)],
     "AliasPage": [_page(_ALIAS)],
     "AuditEntryPage": [_page(_ENTRY)],
+    "AuditErased": [{"entries": 12}],
+    "AuditErasure": [{"subject": _USER["id"], "reason": "request 2026-114 of 14 March"}],
     "Caller": [{"key": _OWN_KEY, "session": None, "user": _USER, "scopes": ["admin"]}],
     "ChangeSettings": [{"settings": {"deadline_s": 0.5, "recording": {"fields": {"age": "hash"}}, "replicas": None}}],
     "ControlPlaneHealth": [{"status": "ok"}],

@@ -4,6 +4,7 @@ import re
 import time
 from typing import Any, Final, cast
 
+import msgspec
 import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -88,9 +89,10 @@ class Guard:
             await self._app(scope, receive, send)
             return
         given, path = dict(scope["headers"]), scope["path"]
+        scope["state"]["address"] = address(given)
         try:
             if path not in _OPEN:
-                await self._admit(_secret(given, path), scope["state"])
+                await self._admit(presented(given, path), scope["state"])
         except ModelkeepError as error:
             await self._refuse(error, scope, receive, send)
             return
@@ -112,6 +114,7 @@ class Guard:
         else:
             state["actor"] = await self._access.authenticate(secret, state["request_id"])
             state["sealed_with"] = secret.encode()
+        state["actor"] = msgspec.structs.replace(state["actor"], address=state["address"])
 
     async def _refuse(self, error: ModelkeepError, scope: Scope, receive: Receive, send: Send) -> None:
         answer = respond(error, scope["state"]["request_id"], scope["path"])
@@ -139,8 +142,13 @@ def _too_large() -> TooLarge:
     return TooLarge(f"The request body is larger than {_LARGEST_BODY // 1024} KiB.")
 
 
-def _secret(given: headers.Headers, path: str) -> str:
-    """Return the key that came with a request; raises `Unauthenticated` when there is none."""
+def address(given: headers.Headers) -> str:
+    """Return the caller's address, which a server alone can have put there; "" where it is not known."""
+    return given.get(headers.FORWARDED_TO_API, b"").decode("latin-1")
+
+
+def presented(given: headers.Headers, path: str) -> str:
+    """Return the secret that came with a request; raises `Unauthenticated` when there is none."""
     key = headers.presented_key(given)
     if key is None and not path.startswith(_PROGRAMS):
         key = headers.presented_password(given)

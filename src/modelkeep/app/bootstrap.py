@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from modelkeep.worker.runners import Runners
 
 from modelkeep.api.settings import ApiSettings, AuthSettings
-from modelkeep.infra.settings import DatabaseSettings, HistorySettings, LogSettings
+from modelkeep.infra.settings import AuditSettings, DatabaseSettings, HistorySettings, LogSettings
 from modelkeep.infra.tls import TlsFiles
 from modelkeep.serving.grpc.settings import GrpcAddress
 from modelkeep.serving.settings import Callers, ServingSettings
@@ -87,6 +87,7 @@ class ControlRole:
     history: HistorySettings
     storage: StorageSettings = field(default_factory=StorageSettings)
     auth: AuthSettings = field(default_factory=AuthSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
 
 
 def roles(
@@ -129,6 +130,7 @@ def roles(
         history=settings.history,
         storage=settings.storage,
         auth=settings.auth,
+        audit=settings.audit,
     )
     told = msgspec.json.encode(control)
     # Started one after the other, for predictions need the server alone, and the api is reached only through it. On a busy
@@ -303,11 +305,13 @@ async def _serve(
 
 async def _beside(opening: Coroutine[object, object, None], role: ControlRole, services: "Services") -> None:
     """Do `opening`, then take up what a platform has put into the model folder."""
+    from modelkeep.app.audit_work import sum_up_refusals
     from modelkeep.app.model_folder import take_up
 
     await opening
     if role.model_folder:
         await take_up(Path(role.model_folder), role.model_name, services)
+    await sum_up_refusals(services.audit)
 
 
 async def _open(db: "Database", control: "ControlPlane", places: Places, opened: Event, trouble: str) -> None:
@@ -397,6 +401,7 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
     """Do the jobs, and remove the files that nothing uses any more, until `stop`."""
     import asyncio
 
+    from modelkeep.app.audit_work import keeper
     from modelkeep.control.models.service import VALIDATE_VERSION
     from modelkeep.control.predictions.service import Predictions
     from modelkeep.control.replays.service import REPLAY_PREDICTIONS
@@ -438,13 +443,15 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
     worker = Worker(db, control.jobs, handlers, role.worker, places.run, patient=patient, tidy=control.replays.forget)
     collector = Collector(db, control.models, claims, blobs, utc_now, keep_days=role.storage.keep_unused_days, told=meter)
     await wait_until_current(db, stop)  # once for both, so that it is said once
-    collecting = asyncio.create_task(collector.run())
+    beside = [asyncio.create_task(one.run()) for one in (collector, keeper(role.audit, control.audit, meter))]
     try:
         await worker.run(stop)
     finally:
-        collecting.cancel()
-        with suppress(asyncio.CancelledError):
-            await collecting
+        for one in beside:
+            one.cancel()
+        for one in beside:
+            with suppress(asyncio.CancelledError):
+                await one
     await history.close()
     await db.close()
 
@@ -460,6 +467,7 @@ def _control(told: bytes, role_name: str) -> "tuple[ControlRole, Places, Databas
     from modelkeep.infra import telemetry
     from modelkeep.infra.bell import Bell
     from modelkeep.infra.db import Database
+    from modelkeep.infra.site_key import opened
 
     role = msgspec.json.decode(told, type=ControlRole)
     telemetry.configure(role.log, role=role_name)
@@ -470,6 +478,7 @@ def _control(told: bytes, role_name: str) -> "tuple[ControlRole, Places, Databas
         ring_worker=Bell(places.run / "worker.sock").ring,
         ring_courier=Bell(places.run / "courier.sock").ring,
         limits=role.limits,
+        site=opened(places.site_key),
         acceptable=role.acceptable,
         passwords=people.passwords(role.auth),
     )

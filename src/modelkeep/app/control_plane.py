@@ -20,6 +20,7 @@ from modelkeep.infra.events import Events
 from modelkeep.infra.idempotency import Idempotency
 from modelkeep.infra.jobs import Jobs
 from modelkeep.infra.passwords import Passwords
+from modelkeep.infra.site_key import SiteKey
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def control_plane(
     ring_worker: Callable[[], object],
     ring_courier: Callable[[], object],
     limits: Limits,
+    site: SiteKey,
     acceptable: str = "",
     clock: Clock = utc_now,
     passwords: Passwords | None = None,
@@ -55,7 +57,7 @@ def control_plane(
     """
     events = Events()
     jobs = Jobs(ring_worker, clock)
-    audit = Audit(db, clock, lower_lock_down(acceptable))
+    audit = Audit(db, clock, lower_lock_down(acceptable), site)
     passwords = passwords or Passwords()
     users = Users(db, audit, events, clock, passwords)
     access = Access(db, audit, users, events, clock)

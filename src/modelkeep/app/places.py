@@ -62,6 +62,11 @@ class Places:
         return self.data / "modelkeep.db"
 
     @property
+    def site_key(self) -> Path:
+        """The installation's own secret."""
+        return self.data / "site.key"
+
+    @property
     def spools(self) -> Path:
         """Predictions on their way to the history, a folder for each server."""
         return self.data / "spool"
@@ -70,11 +75,6 @@ class Places:
     def setup_token(self) -> Path:
         """The one-time token of the first admin, until it has been used."""
         return self.data / "setup-token"
-
-    @property
-    def site_key(self) -> Path:
-        """The installation's own secret."""
-        return self.data / "site-key"
 
     def make(self) -> None:
         """Create the folders, for this user alone."""

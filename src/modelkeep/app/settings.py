@@ -19,7 +19,7 @@ from modelkeep.api.settings import ApiSettings, AuthSettings
 from modelkeep.app import allowed, secrecy
 from modelkeep.app.sources import Given, InvalidSettings, gather
 from modelkeep.contracts.storage import StorageSettings
-from modelkeep.infra.settings import DatabaseSettings, HistorySettings, LogSettings
+from modelkeep.infra.settings import AuditSettings, DatabaseSettings, HistorySettings, LogSettings
 from modelkeep.infra.tls import TlsFiles, tls_files
 from modelkeep.serving.settings import ServingSettings
 from modelkeep.worker.settings import WorkerSettings
@@ -157,6 +157,7 @@ class Settings(BaseModel, frozen=True):
     runners: RunnerSettings = RunnerSettings()
     worker: WorkerSettings = WorkerSettings()
     history: HistorySettings = HistorySettings()
+    audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
 
 

@@ -16,6 +16,7 @@ from modelkeep.infra.envelopes import MasterKeys
 from modelkeep.infra.migrations import HEAD, current
 from modelkeep.infra.sealed_store import Rotation, SealedStore
 from modelkeep.infra.settings import sqlite_file
+from modelkeep.infra.site_key import opened
 from modelkeep.worker.collector import Collector, Found
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ async def collect(settings: "Settings", *, dry_run: bool, unknown: bool) -> Foun
             ring_worker=_silent,
             ring_courier=_silent,
             limits=bootstrap.limits(settings),
+            site=opened(places.site_key),
             acceptable=settings.runners.unsafe_allow_level,
         )
         meter = _meter(places)

@@ -50,6 +50,7 @@ from modelkeep.client.errors import (
 from modelkeep.client.results import (
     Alias,
     AliasMove,
+    AuditEntry,
     Deployment,
     Explanation,
     Grant,
@@ -71,6 +72,7 @@ __all__ = [
     "Alias",
     "AliasMove",
     "AsyncClient",
+    "AuditEntry",
     "Client",
     "CodeFormatsOff",
     "Conflict",

@@ -7,6 +7,7 @@ from typing import Self
 
 from modelkeep.client import access, history, predicting, pushing, roles
 from modelkeep.client import aliases as of_aliases
+from modelkeep.client import audit as of_audit
 from modelkeep.client import deployments as of_deployments
 from modelkeep.client import models as of_models
 from modelkeep.client.calls import awaited, blocking
@@ -102,6 +103,10 @@ class Client:
     give_role = blocking(roles.give_role)
     take_role = blocking(roles.take_role)
     explain = blocking(roles.explain)
+    audit = blocking(of_audit.audit)
+    export_audit = blocking(of_audit.export_audit)
+    erase_from_audit = blocking(of_audit.erase_from_audit)
+
     setup = blocking(access.setup)
     me = blocking(access.me)
     keys = blocking(access.keys)
@@ -199,6 +204,10 @@ class AsyncClient:
     give_role = awaited(roles.give_role)
     take_role = awaited(roles.take_role)
     explain = awaited(roles.explain)
+    audit = awaited(of_audit.audit)
+    export_audit = awaited(of_audit.export_audit)
+    erase_from_audit = awaited(of_audit.erase_from_audit)
+
     setup = awaited(access.setup)
     me = awaited(access.me)
     keys = awaited(access.keys)

@@ -1,7 +1,7 @@
 """The history of predictions, and having them answered again."""
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from os import PathLike
@@ -25,7 +25,7 @@ def predictions(server: Server, /, *, limit: int = 50, **wanted: object) -> Step
     `wanted`: id, request_id, deployment, version (id or number), key (its id), outcome ("ok", "rejected", "error",
     "degraded"), since and until (a datetime, ISO text or Unix seconds).
     """
-    return Listing((yield from server.items("/predictions", RecordedPrediction.read, most=limit, **_filters(wanted))))
+    return Listing((yield from server.items("/predictions", RecordedPrediction.read, most=limit, **filters(wanted, _FILTERS))))
 
 
 def prediction(server: Server, prediction_id: str) -> Steps[RecordedPrediction]:
@@ -47,7 +47,7 @@ def export_predictions(
     """
     target = Path(to)
     form = format or ("parquet" if target.suffix == ".parquet" else "jsonl")
-    query = {"format": form} | _filters(wanted)
+    query = {"format": form} | filters(wanted, _FILTERS)
 
     def fetch(file: BinaryIO) -> Steps[None]:
         def step(ask: Ask) -> Save:
@@ -124,11 +124,11 @@ def _again(rows: object) -> object:
     return rows_in(rows)
 
 
-def _filters(wanted: Mapping[str, object]) -> dict[str, str]:
+def filters(wanted: Mapping[str, object], known: Collection[str]) -> dict[str, str]:
     """Return filters as a query; raises `Invalid` for one that there is not."""
-    unknown = wanted.keys() - _FILTERS
+    unknown = wanted.keys() - known
     if unknown:
-        raise Invalid(f"There is no filter {min(unknown)}: there are {', '.join(sorted(_FILTERS))}.", code="invalid_filter")
+        raise Invalid(f"There is no filter {min(unknown)}: there are {', '.join(sorted(known))}.", code="invalid_filter")
     return {name: _told(name, value) for name, value in wanted.items() if value is not None}
 
 

@@ -415,3 +415,28 @@ class AliasMove(_FromDocument):
     by: str = ""
 
     SHOWN: ClassVar[tuple[str, ...]] = ("revision", "from_version", "to_version", "at", "by")
+
+
+@dataclass(frozen=True, repr=False)
+class AuditEntry(_FromDocument):
+    """One change or refusal; `seq` and `hash` are its place in the chain. Of an `erased` one, who and what is not known."""
+
+    id: str
+    seq: int = 0
+    at: str = ""
+    actor: str = ""
+    actor_name: str = ""
+    user: str = ""
+    address: str = ""
+    action: str = ""
+    target: str = ""
+    target_kind: str = ""
+    outcome: str = ""
+    request_id: str = ""
+    details: Mapping[str, str] = field(default_factory=dict)
+    before: str | None = None
+    after: str | None = None
+    hash: str = ""
+    erased: bool = False
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("seq", "at", "actor_name", "action", "target", "outcome")

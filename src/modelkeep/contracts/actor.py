@@ -7,13 +7,17 @@ from modelkeep.contracts.errors import Forbidden, NotFound
 
 
 class Actor(msgspec.Struct, frozen=True):
-    """An authenticated caller. `id` is the key's (or "system"), `name` is what people read, `user` the person behind it."""
+    """An authenticated caller. `id` is the key's (or "system"), `name` is what people read, `user` the person behind it.
+
+    `address` is the one that the request came from, "" where there is none.
+    """
 
     id: str
     name: str
     user: str = ""
     standing: Standing = Standing("")
     request_id: str = ""
+    address: str = ""
 
     def may(self, scope: Scope, place: Place = INSTALLATION) -> bool:
         """Whether the actor may do this here."""

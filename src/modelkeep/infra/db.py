@@ -102,6 +102,7 @@ class Transaction:
 
     def __init__(self, connection: AsyncConnection) -> None:
         self.connection = connection
+        self._last_words: list[Callable[[], Awaitable[None]]] = []
         self._consequences: list[Callable[[], object]] = []
 
     async def execute(self, statement: Executable) -> CursorResult[Any]:
@@ -125,6 +126,19 @@ class Transaction:
         from sqlalchemy.dialects.postgresql import insert as insert_postgresql
 
         return insert_postgresql(table)
+
+    def before_commit(self, last_word: Callable[[], Awaitable[None]]) -> None:
+        """Have `last_word` written right before this transaction commits, after all else; where it fails, nothing is committed.
+
+        For what takes a lock that all writers need: it is then held shortly, and always taken last.
+        """
+        self._last_words.append(last_word)
+
+    async def conclude(self) -> None:
+        """Write the last words (the database calls this)."""
+        for last_word in self._last_words:
+            await last_word()
+        self._last_words.clear()
 
     def after_commit(self, consequence: Callable[[], object]) -> None:
         """Call `consequence` when, and only when, this transaction has been committed."""
@@ -225,6 +239,14 @@ class Database:
             await connection.begin()
             yield Transaction(connection)
 
+    async def scrub(self) -> None:
+        """Have what was deleted leave SQLite's write-ahead log, as far as no reader needs it."""
+        if self.sqlite:
+            async with self._writer.connect() as connection:
+                await connection.exec_driver_sql("COMMIT")  # a checkpoint runs outside transactions
+                await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+                await connection.exec_driver_sql(_WRITING)
+
     async def close(self) -> None:
         """Close all connections."""
         await self._reader.dispose()
@@ -284,6 +306,7 @@ _spans: ContextVar[tuple[Database | None, Span | None]] = ContextVar("span", def
 
 async def _commit(tx: Transaction) -> None:
     """Commit; a caller who goes away meanwhile must not leave the connection in the middle of it."""
+    await tx.conclude()
     await asyncio.shield(asyncio.ensure_future(tx.connection.commit()))
 
 

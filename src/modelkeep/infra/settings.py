@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from annotated_types import Interval, Predicate
 
@@ -13,6 +14,19 @@ def _names_a_database(url: str) -> bool:
     if file is not None:
         return file.name not in {"", ":memory:"}  # every process would have a database of its own
     return not url or url.startswith(("postgresql://", "postgresql+psycopg://"))
+
+
+def _names_a_syslog(address: str) -> bool:
+    """udp://HOST:PORT, tcp://HOST:PORT or unix:///PATH, or empty"""  # noqa: D415 - part of a sentence
+    try:
+        given = urlsplit(address)
+        return (
+            not address
+            or (given.scheme in {"udp", "tcp"} and bool(given.hostname and given.port))
+            or (given.scheme == "unix" and not given.netloc and len(given.path) > 1)
+        )
+    except ValueError:
+        return False
 
 
 def sqlite_file(url: str) -> Path | None:
@@ -75,3 +89,24 @@ class LogSettings:
         "text"
     )
     level: Annotated[Literal["debug", "info", "warning", "error"], "The least important lines that are written."] = "info"
+
+
+@dataclass(frozen=True)
+class AuditSettings:
+    """Where the audit trail goes beside the database."""
+
+    file: Annotated[str, "File that each entry is appended to after its commit, as a line of JSON; empty: none."] = ""
+    file_mb: Annotated[
+        int, "Size at which that file gets a name with the time and a new one begins, in MiB.", Interval(ge=1, le=1_048_576)
+    ] = 64
+    syslog: Annotated[
+        str,
+        "Syslog server that each entry is sent to after its commit: udp://HOST:PORT, tcp://HOST:PORT or unix:///PATH; "
+        "empty: none.",
+        Predicate(_names_a_syslog),
+    ] = ""
+    sink_contents: Annotated[
+        Literal["record", "all"],
+        "What file and syslog get: what is never erased, enough to tell a changed trail (record), or also who, from where, to "
+        "what, before and after (all), which no erasure reaches there.",
+    ] = "record"

@@ -60,10 +60,27 @@ _KEPT: Final = Family(
     ("kind",),
     rule="max",
 )
+_AUDIT_VERIFIED: Final = Family(
+    "modelkeep_audit_verified_timestamp_seconds",
+    "gauge",
+    "When the worker last verified the audit trail's chain and found it whole, in Unix seconds.",
+    rule="max",
+)
+_AUDIT_ENTRIES: Final = Family(
+    "modelkeep_audit_entries_total", "counter", "Entries of the audit trail since the installation was made.", rule="max"
+)
+_AUDIT_LAG: Final = Family(
+    "modelkeep_audit_sink_lag_entries",
+    "gauge",
+    "Entries of the audit trail that a sink beside the database, file or syslog, has yet to get.",
+    ("sink",),
+    rule="max",
+)
 _FREE: Final = Family("modelkeep_storage_free_bytes", "gauge", "Free space on the disk of the data directory.", rule="min")
 
 _COUNTED: Final = (_OPERATIONS, _DURATION, _BYTES, _ROTATIONS, _ROTATED, _FREED, _REMOVED, _FORGOTTEN)
-FAMILIES: Final = (*_COUNTED, _KEPT, _FREE)
+_SHOWN: Final = (_KEPT, _AUDIT_VERIFIED, _AUDIT_ENTRIES, _AUDIT_LAG, _FREE)
+FAMILIES: Final = (*_COUNTED, *_SHOWN)
 
 Operation = Literal["put", "read", "open", "size", "delete", "list"]
 
@@ -73,6 +90,8 @@ class StorageMeter:
 
     def __init__(self, folder: Path, slot: int) -> None:
         self._tally = Tally(folder, slot, _COUNTED)
+        self._kept: Gauges = []
+        self._audit: Gauges = []
 
     def done(self, operation: Operation, outcome: str, seconds: float, moved: int = 0) -> None:
         """Count one operation, with the bytes that it moved."""
@@ -100,7 +119,17 @@ class StorageMeter:
 
     def keeps(self, kept: Mapping[str, int]) -> None:
         """Show how many bytes are kept, by what they are."""
-        self._tally.publish([(_KEPT.name, (kind,), float(size)) for kind, size in kept.items()])
+        self._kept = [(_KEPT.name, (kind,), float(size)) for kind, size in kept.items()]
+        self._tally.publish(self._kept + self._audit)
+
+    def audit(self, *, entries: int, verified: float | None, lags: Mapping[str, int]) -> None:
+        """Show how the audit trail is: its entries, when it was last found whole, and how many each sink lacks."""
+        shown: Gauges = [(_AUDIT_ENTRIES.name, (), float(entries))]
+        shown += [(_AUDIT_LAG.name, (name,), float(lag)) for name, lag in lags.items()]
+        shown += [] if verified is None else [(_AUDIT_VERIFIED.name, (), verified)]
+        if shown != self._audit:
+            self._audit = shown
+            self._tally.publish(self._kept + self._audit)
 
     def close(self) -> None:
         """Let go of the file; what it holds stays."""
@@ -229,7 +258,7 @@ def figures(folder: Path, data: Path) -> Callable[[], Sums]:
     def read() -> Sums:
         sums, published = tallies.read()
         free: Gauges = [(_FREE.name, (), float(shutil.disk_usage(data).free))]
-        shown = sums | merged((_KEPT, _FREE), [free, *published])
+        shown = sums | merged(_SHOWN, [free, *published])
         return {family: series for family, series in shown.items() if family is not DROPPED}
 
     return read

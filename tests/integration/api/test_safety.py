@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from fixtures.control import ADMIN
+from fixtures.control import ADMIN, SITE
 from fixtures.control_api import key_with
 from modelkeep.app.control_plane import ControlPlane, control_plane
 from modelkeep.contracts.access import Scope
@@ -96,7 +96,7 @@ async def test_no_level_can_be_accepted_that_the_settings_do_not_allow(client: h
 
 @pytest.mark.parametrize(("allowed", "wanted"), [("L1", "L1"), ("L0", "L1"), ("L0", "L0")])
 async def test_an_accepted_level_is_news_for_serving(db: Database, allowed: str, wanted: str):
-    control = control_plane(db, ring_worker=bool, ring_courier=bool, limits=Limits(), acceptable=allowed)
+    control = control_plane(db, ring_worker=bool, ring_courier=bool, limits=Limits(), site=SITE, acceptable=allowed)
     safety = await control.switches.accept(ADMIN, wanted, "old kernel")
     assert safety.accepted is not None
     assert (safety.accepted.short, safety.accepted_name) == (wanted, wanted)
@@ -107,7 +107,7 @@ async def test_an_accepted_level_is_news_for_serving(db: Database, allowed: str,
 
 async def test_what_is_done_while_a_lower_level_is_in_force_says_so_in_the_trail(db: Database):
     def installed(acceptable: str) -> ControlPlane:
-        return control_plane(db, ring_worker=bool, ring_courier=bool, limits=Limits(), acceptable=acceptable)
+        return control_plane(db, ring_worker=bool, ring_courier=bool, limits=Limits(), site=SITE, acceptable=acceptable)
 
     control = installed("L1")
     await control.models.create(ADMIN, "before")
@@ -127,7 +127,7 @@ async def test_what_is_done_while_a_lower_level_is_in_force_says_so_in_the_trail
 
 
 async def test_a_lower_level_than_allowed_is_refused(db: Database):
-    control = control_plane(db, ring_worker=bool, ring_courier=bool, limits=Limits(), acceptable="L1")
+    control = control_plane(db, ring_worker=bool, ring_courier=bool, limits=Limits(), site=SITE, acceptable="L1")
     with pytest.raises(Exception, match="L0 cannot be accepted"):
         await control.switches.accept(ADMIN, "L0", "why not")
 

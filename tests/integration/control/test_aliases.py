@@ -78,8 +78,9 @@ async def test_each_move_is_audited_and_told_to_serving_in_its_transaction(
     assert [version.number for version in (await snapshot(db)).versions] == [1]
     deleted, set_ = await control.audit.entries(limit=2, target=made.model_id)
     assert (set_.action, set_.actor, set_.request_id) == ("alias.set", "key_eva", "req_eva")
-    assert set_.details == {"alias": "canary", "after": "2", "revision": "1"}
-    assert (deleted.action, deleted.details) == ("alias.delete", {"alias": "canary", "before": "2", "revision": "2"})
+    assert (set_.details, set_.before, set_.after) == ({"alias": "canary", "revision": "1"}, None, "2")
+    assert (deleted.action, deleted.details) == ("alias.delete", {"alias": "canary", "revision": "2"})
+    assert (deleted.before, deleted.after) == ("2", None)
 
 
 async def test_pointing_where_it_points_already_changes_nothing(control: ControlPlane, iris: None, db: Database):

@@ -12,7 +12,7 @@ _CRASH = """
 import asyncio, os, shutil, sys
 from pathlib import Path
 import sqlalchemy as sa
-from fixtures.control import ADMIN, FINDINGS, ready_version, upload
+from fixtures.control import ADMIN, FINDINGS, ready_version, upload, SITE
 from modelkeep.app.control_plane import control_plane
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.snapshot import Limits
@@ -25,7 +25,7 @@ folder, change = Path(sys.argv[1]), sys.argv[2]
 
 def build(file):
     db = Database(DatabaseSettings(url=f"sqlite:///{file}"))
-    return db, control_plane(db, ring_worker=int, ring_courier=int, limits=Limits())
+    return db, control_plane(db, ring_worker=int, ring_courier=int, limits=Limits(), site=SITE)
 
 async def prepare():
     db, control = build(folder / "before.db")

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from fixtures.control import ADMIN, FINDINGS, TestClock, upload
+from fixtures.control import ADMIN, FINDINGS, SITE, TestClock, upload
 from modelkeep.app.control_plane import control_plane
 from modelkeep.contracts.errors import ModelkeepError
 from modelkeep.contracts.rejections import Reason, reject
@@ -61,7 +61,7 @@ class Life(RuleBasedStateMachine):
             left.unlink()
         self.db = Database(DatabaseSettings(url=f"sqlite:///{self.file}"))
         self.run(migrate(self.db))
-        self.control = control_plane(self.db, ring_worker=int, ring_courier=int, limits=Limits(), clock=TestClock())
+        self.control = control_plane(self.db, ring_worker=int, ring_courier=int, limits=Limits(), site=SITE, clock=TestClock())
         self.run(self.control.models.create(ADMIN, "m"))
         self.versions: dict[int, Expected] = {}
         self.serving: int | None = None

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
-from fixtures.control import ADMIN, Rings, TestClock
+from fixtures.control import ADMIN, SITE, Rings, TestClock
 from modelkeep.app.control_plane import ControlPlane, control_plane
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.actor import Actor
@@ -37,7 +37,7 @@ async def served_key_ids(db: Database) -> set[str]:
 
 
 async def test_a_key_is_good_even_when_a_full_disk_keeps_its_use_from_being_noted(sqlite_db: Database, clock: TestClock):
-    control = control_plane(sqlite_db, ring_worker=bool, ring_courier=bool, limits=Limits(), clock=clock)
+    control = control_plane(sqlite_db, ring_worker=bool, ring_courier=bool, limits=Limits(), site=SITE, clock=clock)
     admin, secret = await set_up(control, clock)
     async with sqlite_db.begin() as tx:  # from now on the note needs room that there is not
         await tx.execute(sa.text("CREATE TABLE filler (x)"))
@@ -257,4 +257,4 @@ async def test_every_change_of_keys_is_audited(control: ControlPlane, clock: Tes
         "key.revoke",
         "key.create",
     ]
-    assert await control.audit.entries(limit=1, before=entries[-1].id) == []
+    assert await control.audit.entries(limit=1, before=entries[-1].seq) == []

@@ -14,7 +14,7 @@ import asyncio, json, os, shutil, sys
 from pathlib import Path
 import httpx
 import sqlalchemy as sa
-from fixtures.control import ADMIN, ready_version
+from fixtures.control import ADMIN, ready_version, SITE
 from fixtures.control_api import api_over
 from modelkeep.api.settings import ApiSettings
 from modelkeep.app.control_plane import control_plane
@@ -30,7 +30,7 @@ folder, asked, key = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
 
 def build(file):
     db = Database(DatabaseSettings(url=f"sqlite:///{file}"))
-    control = control_plane(db, ring_worker=int, ring_courier=int, limits=Limits())
+    control = control_plane(db, ring_worker=int, ring_courier=int, limits=Limits(), site=SITE)
     app = api_over(control, Predictions(db, utc_now), db, LocalStore(folder / "blobs"), ApiSettings())
     return db, control, app
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fixtures.control import Rings, TestClock
+from fixtures.control import SITE, Rings, TestClock
 from fixtures.control_api import api_over
 from fixtures.cut_postgres import CommitCutter, cutting
 from fixtures.databases import new_postgres_database
@@ -34,7 +34,9 @@ async def cutter(postgres: str, migrated_postgres: str) -> AsyncIterator[CommitC
 async def client(cutter: CommitCutter, clock: TestClock, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an API behind the proxy, with the first administrator's key."""
     db, rings = Database(DatabaseSettings(url=cutter.url)), Rings()
-    control = control_plane(db, ring_worker=rings.ring_worker, ring_courier=rings.ring_courier, limits=Limits(), clock=clock)
+    control = control_plane(
+        db, ring_worker=rings.ring_worker, ring_courier=rings.ring_courier, limits=Limits(), site=SITE, clock=clock
+    )
     app = api_over(control, Predictions(db, clock), db, LocalStore(tmp_path / "blobs"), ApiSettings())
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as client:
         token = await control.users.ensure_setup_token(clock())
@@ -99,7 +101,9 @@ async def test_the_first_set_up_is_repeated_with_the_same_key(
 ):
     """Without this the first administrator would be locked out: the token is used, and the key was never seen."""
     db = Database(DatabaseSettings(url=cutter.url))
-    control = control_plane(db, ring_worker=rings.ring_worker, ring_courier=rings.ring_courier, limits=Limits(), clock=clock)
+    control = control_plane(
+        db, ring_worker=rings.ring_worker, ring_courier=rings.ring_courier, limits=Limits(), site=SITE, clock=clock
+    )
     app = api_over(control, Predictions(db, clock), db, LocalStore(tmp_path / "blobs"), ApiSettings())
     token = await control.users.ensure_setup_token(clock())
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as client:

@@ -11,7 +11,7 @@ import httpx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures.control import Rings, TestClock
+from fixtures.control import SITE, Rings, TestClock
 from fixtures.control_api import api_over
 from modelkeep.api.settings import ApiSettings
 from modelkeep.app.control_plane import control_plane
@@ -39,7 +39,9 @@ class Expected:
 async def walk(steps: list[tuple[str, object, str | None]], file: Path) -> None:
     clock, rings, expected = TestClock(), Rings(), Expected()
     db = Database(DatabaseSettings(url=f"sqlite:///{file}"))
-    control = control_plane(db, ring_worker=rings.ring_worker, ring_courier=rings.ring_courier, limits=Limits(), clock=clock)
+    control = control_plane(
+        db, ring_worker=rings.ring_worker, ring_courier=rings.ring_courier, limits=Limits(), site=SITE, clock=clock
+    )
     app = api_over(control, Predictions(db, clock), db, LocalStore(file.parent / "blobs"), ApiSettings())
     token = await control.users.ensure_setup_token(clock())
     assert token is not None

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from cryptography.exceptions import InvalidTag
 
-from fixtures.control import ADMIN, Rings, TestClock, ready_version, upload
+from fixtures.control import ADMIN, SITE, Rings, TestClock, ready_version, upload
 from fixtures.control_api import api_over, key_with
 from fixtures.described import operations, resolved
 from fixtures.people import PASSWORD
@@ -59,6 +59,7 @@ WRITES: dict[str, Asked] = {
     ),
     "takeRole": ("DELETE", f"{V1}/grants/GRANT", {}),
     "moveModel": ("POST", f"{IRIS}/move", {"json": {"workspace": "empty"}}),
+    "eraseFromAudit": ("POST", f"{V1}/audit/erasures", {"json": {"subject": "KEY", "reason": "request 12"}}),
     "createModel": ("POST", f"{V1}/models", {"json": {"name": "rose"}}),
     "describeModel": ("PATCH", IRIS, {"json": {"description": "petals"}}),
     "archiveModel": ("POST", f"{IRIS}/archive", {}),
@@ -325,7 +326,9 @@ async def processes(
     async def process() -> AsyncIterator[httpx.AsyncClient]:
         own = Database(DatabaseSettings(url=db.url.render_as_string(hide_password=False)))
         rings = Rings()
-        nouns = control_plane(own, ring_worker=rings.ring_worker, ring_courier=rings.ring_courier, limits=Limits(), clock=clock)
+        nouns = control_plane(
+            own, ring_worker=rings.ring_worker, ring_courier=rings.ring_courier, limits=Limits(), site=SITE, clock=clock
+        )
         app = api_over(nouns, Predictions(own, clock), own, LocalStore(tmp_path / "blobs"), ApiSettings())
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(app), base_url="http://api", headers={"x-api-key": admin_key}

@@ -21,10 +21,13 @@ import modelkeep.control.users.tables
 import modelkeep.infra.attempts
 import modelkeep.infra.broadcast
 import modelkeep.infra.jobs  # noqa: F401 - each registers its tables
+from fixtures.control import ADMIN, SITE
 from modelkeep.contracts.snapshot import DeploymentSettings
+from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments import store as deployments_store
 from modelkeep.control.users import store as users_store
 from modelkeep.infra import migrations
+from modelkeep.infra.clock import utc_now
 from modelkeep.infra.db import Database, metadata
 from modelkeep.infra.migrations import HEAD, current, migrate, wait_until_current
 from modelkeep.infra.settings import DatabaseSettings
@@ -93,6 +96,35 @@ async def test_deployments_and_keys_from_before_settings_get_the_defaults(
     assert key is not None
     assert (key.rate_per_minute, key.burst, key.served_rate) == (None, None, None)
     await db.close()
+
+
+async def test_audit_entries_from_before_the_chain_take_their_places_in_it(
+    empty_database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+):
+    db = Database(empty_database)
+    with monkeypatch.context() as before:
+        before.setattr(migrations, "HEAD", "0010")
+        await migrate(db)
+    old = (
+        "INSERT INTO audit_entries VALUES "
+        "('aud_{0:03}', '2026-01-01 00:00:{1:02}', 'key_1', 'ada', 'model.create', 'mdl_{0}', 'r', '{2}')"
+    )
+    async with db.begin() as tx:
+        for number in range(1, 520):
+            await tx.execute(sa.text(old.format(number, number % 60, '{"name"\\:"m"}')))
+    await migrate(db)
+    audit = Audit(db, utc_now, nothing_else, SITE)
+    report = await audit.verify()
+    assert (report.whole, report.entries) == (True, 519)
+    newest = (await audit.entries(limit=1))[0]
+    assert (newest.target, newest.target_kind, newest.details, newest.seq) == ("mdl_519", "model", {"name": "m"}, 519)
+    assert await audit.erase(ADMIN, {"key_1"}, "asked for") == 519
+    assert (await audit.verify()).whole
+    await db.close()
+
+
+async def nothing_else(tx: object) -> dict[str, str]:
+    return {}
 
 
 async def test_processes_that_start_at_once_migrate_once(empty_database: DatabaseSettings):

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from fixtures.control import ADMIN, FINDINGS, TestClock, upload
+from fixtures.control import ADMIN, FINDINGS, SITE, TestClock, upload
 from fixtures.faults import faulty, no_fault
 from fixtures.object_store import ObjectStore
 from fixtures.stores import Keeping, content, keeping, stream
@@ -114,7 +114,7 @@ class Keeper:
     def __init__(self, db: Database, clock: TestClock, store: NotingStore, step=go_on, keys: MasterKeys | None = None) -> None:
         self.db, self.clock, self.told = db, clock, Told()
         self.control: ControlPlane = control_plane(
-            db, ring_worker=lambda: None, ring_courier=lambda: None, limits=Limits(), clock=clock
+            db, ring_worker=lambda: None, ring_courier=lambda: None, limits=Limits(), site=SITE, clock=clock
         )
         self.dated = Dated(store, clock, step)
         self._step = step

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fixtures.control import ADMIN, ready_version
+from fixtures.control import ADMIN, SITE, ready_version
 from modelkeep.app.control_plane import ControlPlane, control_plane
 from modelkeep.contracts.prediction import Heartbeat
 from modelkeep.contracts.snapshot import Limits, News, decode_snapshot
@@ -22,7 +22,7 @@ from modelkeep.worker.courier import Courier, is_news
 @pytest.fixture
 def live(db: Database, tmp_path: Path) -> ControlPlane:
     """The control plane with the real clock and a bell that the courier hears."""
-    return control_plane(db, ring_worker=bool, ring_courier=Bell(tmp_path / "courier.sock").ring, limits=Limits())
+    return control_plane(db, ring_worker=bool, ring_courier=Bell(tmp_path / "courier.sock").ring, limits=Limits(), site=SITE)
 
 
 @asynccontextmanager

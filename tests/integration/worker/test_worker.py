@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.control import ADMIN, FINDINGS, upload
+from fixtures.control import ADMIN, FINDINGS, SITE, upload
 from modelkeep.app.control_plane import ControlPlane, control_plane
 from modelkeep.contracts.errors import Unavailable
 from modelkeep.contracts.hooks import Hooks
@@ -62,7 +62,7 @@ def inspector() -> Inspector:
 def live(db: Database, tmp_path: Path) -> ControlPlane:
     """The control plane with the real clock and a bell that the worker hears."""
     ring = Bell(tmp_path / "worker.sock").ring
-    return control_plane(db, ring_worker=ring, ring_courier=bool, limits=Limits())
+    return control_plane(db, ring_worker=ring, ring_courier=bool, limits=Limits(), site=SITE)
 
 
 @pytest.fixture
@@ -327,7 +327,7 @@ async def test_a_stopped_worker_leaves_its_jobs_to_the_next_start(
 _PROCESS = """
 import asyncio, sys
 from pathlib import Path
-from fixtures.control import FINDINGS
+from fixtures.control import FINDINGS, SITE
 from modelkeep.app.control_plane import control_plane
 from modelkeep.contracts.snapshot import Limits
 from modelkeep.infra.db import Database
@@ -350,7 +350,7 @@ class Inspector:
 
 async def main():
     db = Database(DatabaseSettings(url=url))
-    control = control_plane(db, ring_worker=int, ring_courier=int, limits=Limits())
+    control = control_plane(db, ring_worker=int, ring_courier=int, limits=Limits(), site=SITE)
     validation = Validation(control.models, control.switches, LocalStore(folder / "blobs"), Inspector(), Limits())
     settings = WorkerSettings(name=name, quiet_start_s=0.01, poll_s=0.1, lease_s=lease_s)
     run_dir = folder / name

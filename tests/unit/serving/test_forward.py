@@ -242,8 +242,8 @@ def headers_of(seen: dict[str, Any]) -> dict[str, str]:
 
 
 async def test_the_api_is_told_who_is_at_the_other_end_and_nobody_says_it_for_themselves(house: House) -> None:
-    answer = await house.client.get("/api/v1/models", headers={"x-modelkeep-peer": "192.0.2.1"})
-    told = [value for name, value in answer.json()["headers"] if name == "x-modelkeep-peer"]
+    answer = await house.client.get("/api/v1/models", headers={"x-modelkeep-address": "192.0.2.1"})
+    told = [value for name, value in answer.json()["headers"] if name == "x-modelkeep-address"]
     assert told == ["127.0.0.1"]
 
 

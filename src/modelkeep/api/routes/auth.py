@@ -117,8 +117,7 @@ async def end_session(
 
 def origin(request: Request) -> Origin:
     """Return where a request comes from. The server in front says the address; it lets nobody else say one."""
-    given = request.headers
-    return Origin(given.get("x-modelkeep-peer", ""), given.get("user-agent", ""), request.state.request_id)
+    return Origin(request.state.address, request.headers.get("user-agent", ""), request.state.request_id)
 
 
 def _tokens(made: Tokens) -> TokensAnswer:

@@ -38,7 +38,12 @@ async def set_up(body: SetUp, request: Request, behind: Behind) -> SetUpAnswer:
     With an e-mail address and a password, the administrator can log in, too.
     """
     user, issued = await behind.users.set_up(
-        body.token, body.name, request.state.request_id, email=body.email, password=body.password
+        body.token,
+        body.name,
+        request.state.request_id,
+        request.state.address,
+        email=body.email,
+        password=body.password,
     )
     return SetUpAnswer(user=UserAnswer.model_validate(user), key=_with_secret(issued))
 

@@ -137,11 +137,12 @@ def _wanted(**given: str) -> dict[str, str | None]:
     if given["outcome"] and given["outcome"] not in OUTCOMES:
         raise WrongUse(f"There is no outcome {given['outcome']}.", f"There are {', '.join(OUTCOMES)}.")
     for option in ("since", "until"):
-        _check_time(option, given[option])
+        check_time(option, given[option])
     return {name: value or None for name, value in given.items()}
 
 
-def _check_time(option: str, text: str) -> None:
+def check_time(option: str, text: str) -> None:
+    """Refuse what is no time; raises `WrongUse`."""
     from datetime import datetime
 
     if not text:

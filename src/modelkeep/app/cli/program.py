@@ -10,6 +10,7 @@ import typer
 
 from modelkeep.app.cli import access as access_commands
 from modelkeep.app.cli import aliases as aliases_commands
+from modelkeep.app.cli import audit as audit_commands
 from modelkeep.app.cli import certificates as certificates_commands
 from modelkeep.app.cli import deployments as deployments_commands
 from modelkeep.app.cli import keys as keys_commands
@@ -92,6 +93,7 @@ app.add_typer(access_commands.workspaces, name="workspaces", rich_help_panel=_TH
 app.add_typer(access_commands.groups, name="groups", rich_help_panel=_THIRD)
 app.add_typer(certificates_commands.certificates, name="certificates", rich_help_panel=_THIRD)
 app.add_typer(safety_commands.safety, name="safety", rich_help_panel=_THIRD)
+app.add_typer(audit_commands.audit, name="audit", rich_help_panel=_THIRD)
 app.add_typer(storage_commands.storage, name="storage", rich_help_panel=_THIRD)
 _add(server.doctor, _THIRD, "modelkeep doctor --data /srv/modelkeep")
 _add(server.openapi, _THIRD, "modelkeep openapi -o openapi.json")

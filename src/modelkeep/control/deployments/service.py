@@ -129,8 +129,9 @@ class Deployments:
             return present
         await store.save(tx, changed)
         await self._models.note_serving(tx, changed.model_id, number)
+        was = None if present.version is None else str(present.version)
         details = {"version": str(number), "revision": str(changed.revision)}
-        await self._audit.note(tx, actor, "deployment.promote", changed.id, **details)
+        await self._audit.note(tx, actor, "deployment.promote", changed.id, before=was, after=str(number), **details)
         await self._events.publish(tx, VersionPromoted(name, version.id, changed.revision))
         await self.publish_in(tx)
         return changed

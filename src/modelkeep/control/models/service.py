@@ -134,8 +134,9 @@ class Models:
         """Change a model's description."""
         async with self._db.begin() as tx:
             model = await _model(tx, actor, name, Scope.MODELS_WRITE, for_update=True)
-            await self._audit.note(tx, actor, "model.describe", model.id)
             changed = await store.change_model(tx, model.id, description=check_description(description))
+            was, now = model.description, changed.description
+            await self._audit.note(tx, actor, "model.describe", model.id, before=was, after=now)
             return msgspec.structs.replace(changed, aliases=model.aliases)
 
     async def archive(self, actor: Actor, name: str) -> Model:
@@ -205,8 +206,10 @@ class Models:
             model = await _model(tx, actor, name, Scope.MODELS_WRITE, for_update=True)
             version = await _version(tx, model, number)
             await store.change_version(tx, version.id, description=check_description(description))
-            await self._audit.note(tx, actor, "version.describe", version.id)
-            return await _version(tx, model, number)
+            described = await _version(tx, model, number)
+            was, now = version.description, described.description
+            await self._audit.note(tx, actor, "version.describe", version.id, before=was, after=now)
+            return described
 
     async def archive_version(self, actor: Actor, name: str, number: int) -> Version:
         """Archive a version that does not serve, and that no alias points to."""
@@ -276,7 +279,7 @@ class Models:
                 report, compiled, hooks = findings.report, findings.compiled, findings.hooks or version.hooks
                 made = msgspec.structs.replace(version, report=report, compiled=compiled, hooks=hooks)
                 await hold(tx, files_of(made), self._clock())
-                await self._audit.note(tx, SYSTEM, "version.ready", version_id)
+                await self._audit.note(tx, SYSTEM, "version.ready", version_id, before=version.state, after=State.READY)
                 archived = model.archived_at is not None or version.archived_at is not None
                 await self._events.publish(tx, VersionBecameReady(model.id, model.name, version_id, version.number, archived))
             await self._jobs.finish(tx, job_id)
@@ -284,9 +287,11 @@ class Models:
     async def reject(self, version_id: str, rejection: Rejection, job_id: str, *, failed: bool = False) -> None:
         """Reject a version with a reason for its uploader; `failed` says that the job itself was given up."""
         async with self._db.begin() as tx:
-            await _version_for_update(tx, version_id)
+            _model, version = await _version_for_update(tx, version_id)
             if await store.reject(tx, version_id, rejection, self._clock()):
-                await self._audit.note(tx, SYSTEM, "version.reject", version_id, code=rejection.code)
+                await self._audit.note(
+                    tx, SYSTEM, "version.reject", version_id, before=version.state, after=State.REJECTED, code=rejection.code
+                )
             await self._jobs.finish(tx, job_id, failed=failed, detail=rejection.detail if failed else "")
 
     async def finish_job(self, job_id: str) -> None:
@@ -341,7 +346,7 @@ class Models:
         )
         if not await store.add_model(tx, model):
             return None
-        await self._audit.note(tx, actor, "model.create", model.id, name=name, workspace=workspace_id)
+        await self._audit.note(tx, actor, "model.create", model.id, after=description, name=name, workspace=workspace_id)
         await self._events.publish(tx, ModelCreated(model.id, model.name))
         return model
 
@@ -384,7 +389,9 @@ class Models:
             if (model.archived_at is not None) == archived:
                 return model
             changed = await store.change_model(tx, model.id, archived_at=self._clock() if archived else None)
-            await self._audit.note(tx, actor, "model.archive" if archived else "model.restore", model.id)
+            before, after = _lives(archived=archived)
+            action = "model.archive" if archived else "model.restore"
+            await self._audit.note(tx, actor, action, model.id, before=before, after=after)
             await self._events.publish(tx, ModelArchiveChanged(model.id))
             return msgspec.structs.replace(changed, aliases=model.aliases)
 
@@ -398,8 +405,15 @@ class Models:
                 check_archivable(model, version)
             at: datetime | None = self._clock() if archived else None
             await store.change_version(tx, version.id, archived_at=at)
-            await self._audit.note(tx, actor, "version.archive" if archived else "version.restore", version.id)
+            before, after = _lives(archived=archived)
+            action = "version.archive" if archived else "version.restore"
+            await self._audit.note(tx, actor, action, version.id, before=before, after=after)
             return msgspec.structs.replace(version, archived_at=at)
+
+
+def _lives(*, archived: bool) -> tuple[str, str]:
+    """Return how a thing was and is that was archived, or restored."""
+    return ("active", "archived") if archived else ("archived", "active")
 
 
 async def _model(

@@ -56,8 +56,11 @@ class Switches:
         actor.need(Scope.ADMIN)
         switch = Switch(name, value, check_reason(reason), actor.name, self._clock())
         async with self._db.begin() as tx:
+            known = await store.load(tx)
+            was = {CODE_FORMATS: known.code_formats.value, SANDBOX: known.sandbox.value}[name] or "off"
             await store.save(tx, switch)
-            await self._audit.note(tx, actor, f"safety.{name}", name, value=value or "off", reason=switch.reason)
+            now, reason = value or "off", switch.reason
+            await self._audit.note(tx, actor, f"safety.{name}", name, before=was, after=now, value=now, reason=reason)
             if name == SANDBOX:
                 await self._events.publish(tx, SandboxAccepted())
             return await store.load(tx)

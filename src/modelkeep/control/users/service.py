@@ -75,7 +75,14 @@ class Users:
             return token
 
     async def set_up(
-        self, token: str, name: str, request_id: str = "", *, email: str | None = None, password: str | None = None
+        self,
+        token: str,
+        name: str,
+        request_id: str = "",
+        address: str = "",
+        *,
+        email: str | None = None,
+        password: str | None = None,
     ) -> tuple[User, IssuedKey]:
         """Make the first administrator and their key, in exchange for the setup token.
 
@@ -96,8 +103,8 @@ class Users:
                 raise SetupTokenInvalid
             await store.use_setup_token(tx, known.id, now)
             await store.add_user(tx, user, kept)
-            actor = msgspec.structs.replace(SYSTEM, request_id=request_id)
-            await self._audit.note(tx, actor, "user.create", user.id, name=name)
+            actor = msgspec.structs.replace(SYSTEM, request_id=request_id, address=address)
+            await self._audit.note(tx, actor, "user.create", user.id, after=name, name=name)
             issued = await self._issue(tx, actor, Key(new_id("key"), user.id, "first key", b"", (Scope.ADMIN,), now))
             await self._events.publish(tx, SetUpDone(user.id, request_id))
             return user, issued
@@ -185,8 +192,20 @@ class Users:
                 return
             await store.revoke_key(tx, key_id, now)
             await self._events.publish(tx, MayHaveBeenLast())
-            await self._audit.note(tx, actor, "key.revoke", key_id, name=key.name)
+            await self._audit.note(
+                tx, actor, "key.revoke", key_id, before="good", after="revoked", about=key.user_id, name=key.name
+            )
             await self._events.publish(tx, KeysChanged())
+
+    async def named(self, user_id: str) -> frozenset[str]:
+        """Return the ids that stand for a user in the audit trail: their own, and those of all keys they ever had."""
+        async with self._db.read() as tx:
+            return frozenset({user_id, *await store.key_ids_of(tx, user_id)})
+
+    async def presented(self, secret: str) -> tuple[Key, User] | None:
+        """Return whose secret this is, good or not; None where it is nobody's."""
+        async with self._db.read() as tx:
+            return await store.key_by_digest(tx, secrets.digest(secret))
 
     async def good_keys(self, tx: Transaction) -> list[Key]:
         """Return the keys that open something now."""
@@ -309,7 +328,10 @@ class Users:
         secret = secrets.new_secret(secrets.KEY)
         key = msgspec.structs.replace(key, digest=secrets.digest(secret.reveal()))
         await store.add_key(tx, key)
-        await self._audit.note(tx, actor, "key.create", key.id, name=key.name, scopes=" ".join(key.scopes), rate=key.rate)
+        scopes = " ".join(key.scopes)
+        await self._audit.note(
+            tx, actor, "key.create", key.id, after=scopes, about=key.user_id, name=key.name, scopes=scopes, rate=key.rate
+        )
         await self._events.publish(tx, KeysChanged())
         return IssuedKey(key, secret)
 

@@ -111,6 +111,11 @@ async def key(tx: Transaction, key_id: str) -> Key | None:
     return None if row is None else _key(row)
 
 
+async def key_ids_of(tx: Transaction, user_id: str) -> list[str]:
+    """Return the ids of all keys that a user ever had."""
+    return [row.id for row in await tx.all(sa.select(api_keys.c.id).where(api_keys.c.user_id == user_id))]
+
+
 async def revoke_key(tx: Transaction, key_id: str, now: datetime) -> None:
     """Note that a key opens nothing any more."""
     await tx.execute(sa.update(api_keys).where(api_keys.c.id == key_id).values(revoked_at=now))

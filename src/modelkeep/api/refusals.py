@@ -1,0 +1,61 @@
+"""Notes refusals that matter in the audit trail: a well-formed credential that is not good, and what a good one may not do."""
+
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from modelkeep.api.middleware import presented
+from modelkeep.contracts.actor import Actor
+from modelkeep.contracts.errors import Unauthenticated
+from modelkeep.control.audit.service import Audit
+from modelkeep.control.users.service import Users
+from modelkeep.infra import secrets
+
+_UNAUTHENTICATED: Final = 401
+_FORBIDDEN: Final = 403
+
+
+class Refused:
+    """Looks at the status of each answer, and notes it before the caller has it."""
+
+    def __init__(self, app: ASGIApp, users: Users, audit: Audit) -> None:
+        self._app = app
+        self._users = users
+        self._audit = audit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take one request."""
+
+        async def seen(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await self._look(message["status"], scope)
+            await send(message)
+
+        await self._app(scope, receive, seen)
+
+    async def _look(self, status: int, scope: Scope) -> None:
+        actor = scope["state"].get("actor")
+        if status == _FORBIDDEN and actor is not None:
+            await self._note(actor, "access.forbidden", scope)
+        elif status == _UNAUTHENTICATED and actor is None:
+            stranger = await self._stranger(scope)
+            if stranger is not None:
+                await self._note(stranger, "access.unauthenticated", scope)
+
+    async def _stranger(self, scope: Scope) -> Actor | None:
+        """Return who tried to come in; None for what nobody can have taken for a key."""
+        try:
+            secret = presented(dict(scope["headers"]), scope["path"])
+        except Unauthenticated:
+            return None
+        if not secrets.well_formed(secret, secrets.KEY):
+            return None
+        state, known = scope["state"], await self._users.presented(secret)
+        told = {"request_id": state["request_id"], "address": state["address"]}
+        if known is None:
+            return Actor("unknown", "", **told)
+        key, user = known
+        return Actor(key.id, user.name, user.id, **told)
+
+    async def _note(self, actor: Actor, action: str, scope: Scope) -> None:
+        await self._audit.refused(actor, action, method=scope["method"], path=scope["path"])

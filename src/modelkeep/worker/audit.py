@@ -1,0 +1,144 @@
+"""Keeps the audit trail: signs checkpoints, delivers entries to the second sink, verifies the chain every day.
+
+Delivery is at least once and in order: entries become visible in the order of their numbers, the mark of how far the sink
+has come is moved after the sink has taken them, and what dies between the two is delivered again. One worker does all this at
+a time.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final, Protocol
+
+import msgspec
+import structlog
+
+from modelkeep.contracts.audit_chain import told
+from modelkeep.contracts.errors import ModelkeepError
+from modelkeep.contracts.ids import new_id
+from modelkeep.control.audit.rules import Sealed, lines
+from modelkeep.control.audit.service import Audit
+from modelkeep.infra.clock import Clock
+
+_log = structlog.get_logger(__name__)
+_EVERY_S: Final = 1.0
+_TURN: Final = timedelta(seconds=60)
+_VERIFY_EVERY: Final = timedelta(days=1)
+_TELL_AGAIN: Final = timedelta(hours=1)
+_ENTRIES: Final = "entries"
+_CHECKPOINTS: Final = "checkpoints"
+
+
+class Sink(Protocol):
+    """Where entries go beside the database: `take` may block, and raises `OSError` while it is away."""
+
+    name: str
+
+    def take(self, lines: Sequence[bytes]) -> None:
+        """Keep these lines for good, in their order."""
+        ...
+
+
+class Told(Protocol):
+    """Hears how the trail is, for the metrics."""
+
+    def audit(self, *, entries: int, verified: float | None, lags: dict[str, int]) -> None:
+        """So many entries there are; when the chain was last found whole; and how many each sink lacks."""
+        ...
+
+
+class Keeper:
+    """Looks after the trail until it is cancelled. `contents`: sinks get who and what, too, which no erasure reaches."""
+
+    def __init__(
+        self,
+        audit: Audit,
+        sinks: Sequence[Sink],
+        clock: Clock,
+        *,
+        told: Told,
+        contents: bool = False,
+        every_s: float = _EVERY_S,
+    ) -> None:
+        self._audit = audit
+        self._sinks = sinks
+        self._clock = clock
+        self._told = told
+        self._contents = contents
+        self._every_s = every_s
+        self._holder = new_id("trn")
+        self._scrubbed = 0
+        self._away: set[str] = set()
+        self._broken_at = clock() - _TELL_AGAIN
+
+    async def run(self) -> None:
+        """Keep the trail; the database is up to date when this begins."""
+        while True:
+            try:
+                await self.round()
+            except ModelkeepError as error:
+                _log.warning("audit_keeping_waits", reason=error.message)
+            except Exception:  # noqa: BLE001 - a mistake of ours is told, and does not end what the worker is there for
+                _log.exception("audit_keeping_failed")
+            await asyncio.sleep(self._every_s)
+
+    async def round(self) -> None:
+        """Do what is due now, where no other worker does."""
+        if not await self._audit.take_turn("keeper", self._holder, _TURN):
+            return
+        await self._audit.checkpoint()
+        for sink in self._sinks:
+            await self._deliver(sink)
+        self._scrubbed = await self._audit.scrub(self._scrubbed)
+        await self._verify()
+        head, verified = await self._audit.head(), await self._audit.verified()
+        lags = {sink.name: head.seq - await self._mark(sink, _ENTRIES) for sink in self._sinks}
+        self._told.audit(entries=head.seq, verified=verified.at.timestamp() if verified else None, lags=lags)
+
+    async def _deliver(self, sink: Sink) -> None:
+        """Give a sink the entries and checkpoints that it lacks."""
+        try:
+            async for entries in self._audit.sealed(after=await self._mark(sink, _ENTRIES)):
+                await asyncio.to_thread(sink.take, list(self._lines(entries)))
+                await self._audit.set_mark(f"{sink.name}:{_ENTRIES}", entries[-1].seq)
+                await self._audit.take_turn("keeper", self._holder, _TURN)
+            upto = await self._mark(sink, _ENTRIES)
+            async for some in self._audit.checkpoints(above=await self._mark(sink, _CHECKPOINTS), upto=upto):
+                signed = [msgspec.json.encode({"checkpoint": one.document()}) + b"\n" for one in some]
+                await asyncio.to_thread(sink.take, signed)
+                await self._audit.set_mark(f"{sink.name}:{_CHECKPOINTS}", some[-1].seq)
+        except OSError as error:
+            if sink.name not in self._away:
+                _log.error("audit_sink_is_away", sink=sink.name, reason=str(error))
+            self._away.add(sink.name)
+        else:
+            if sink.name in self._away:
+                _log.info("audit_sink_is_back", sink=sink.name)
+            self._away.discard(sink.name)
+
+    def _lines(self, entries: list[Sealed]) -> list[bytes]:
+        """Return entries as a sink gets them: as copies, and with their contents only where that is wished."""
+        if not self._contents:
+            return list(lines(entries, keys=False))
+        return [
+            msgspec.json.encode({"record": one.record, "hash": one.hash, "copy": True, "said": _said(one)}) + b"\n"
+            for one in entries
+        ]
+
+    async def _verify(self) -> None:
+        """Verify the chain once a day; while it is broken, say so every hour."""
+        now, verified = self._clock(), await self._audit.verified()
+        if (verified is not None and now - verified.at < _VERIFY_EVERY) or now - self._broken_at < _TELL_AGAIN:
+            return
+        report = await self._audit.verify()
+        if not report.whole:
+            self._broken_at = now
+            _log.critical("audit_trail_is_broken", findings=list(told(report))[:20])
+
+    async def _mark(self, sink: Sink, what: str) -> int:
+        mark = await self._audit.mark(f"{sink.name}:{what}")
+        return 0 if mark is None else mark.seq
+
+
+def _said(one: Sealed) -> msgspec.Raw | None:
+    return None if one.payload is None else msgspec.Raw(one.payload)
