@@ -7,8 +7,8 @@ import pytest
 
 from fixtures.control_api import key_with
 from modelkeep.app.control_plane import ControlPlane
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.audit_chain import verify_file
-from modelkeep.contracts.snapshot import Scope
 from modelkeep.control.audit import cef
 from modelkeep.control.audit.rules import Entry
 from modelkeep.infra import secrets

@@ -7,9 +7,10 @@ import pytest
 import sqlalchemy as sa
 
 from fixtures.control import ADMIN, TestClock, ready_version
+from fixtures.standings import through
 from modelkeep.app.control_plane import ControlPlane
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.actor import Actor
-from modelkeep.contracts.snapshot import Scope
 from modelkeep.control.audit import store
 from modelkeep.control.audit.errors import ReasonNeeded, SubjectNotFound
 from modelkeep.control.audit.rules import Wanted
@@ -17,7 +18,7 @@ from modelkeep.control.audit.service import SINGLE_REFUSALS
 from modelkeep.control.audit.tables import audit_entries, audit_head, audit_payloads, audit_subjects
 from modelkeep.infra.db import Database
 
-BOB = Actor("key_bob", "bob", "usr_bob", frozenset({Scope.ADMIN}), "req_9", "192.0.2.7")
+BOB = Actor("key_bob", "bob", "usr_bob", through(Scope.ADMIN, user="usr_bob"), "req_9", "192.0.2.7")
 
 
 @pytest.fixture
@@ -136,11 +137,11 @@ async def test_each_failing_statement_of_a_change_leaves_neither_change_nor_entr
         finally:
             sa.event.remove(db._writer.sync_engine, "before_cursor_execute", fail)
             entries = await control.audit.entries(limit=5)
-            described = (await control.models.model("m")).description == "new"
+            described = (await control.models.model(ADMIN, "m")).description == "new"
             assert described == (len(entries) == 2)
         break
     assert number > 5
-    assert (await control.models.model("m")).description == "new"
+    assert (await control.models.model(ADMIN, "m")).description == "new"
 
 
 async def test_who_from_where_before_and_after_are_kept(trail: ControlPlane):

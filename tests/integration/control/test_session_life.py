@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from fixtures.control import TestClock
+from fixtures.control import SITE, TestClock
 from fixtures.passwords import cheap
 from fixtures.people import PASSWORD, people_over
 from modelkeep.app.control_plane import control_plane
@@ -66,7 +66,7 @@ class Life(RuleBasedStateMachine):
         self.db = Database(DatabaseSettings(url=f"sqlite:///{file}"))
         self.clock = TestClock()
         control = control_plane(
-            self.db, ring_worker=int, ring_courier=int, limits=Limits(), clock=self.clock, passwords=cheap()
+            self.db, ring_worker=int, ring_courier=int, limits=Limits(), site=SITE, clock=self.clock, passwords=cheap()
         )
         self.people = self.run(people_over(control, self.db))
         self.password = 0

@@ -15,11 +15,11 @@ from typing import Final
 
 import structlog
 
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.actor import SYSTEM, Actor
 from modelkeep.contracts.audit_chain import ERASURE, Report, Verifier, numbers_in, ranges
 from modelkeep.contracts.errors import StorageFull
 from modelkeep.contracts.ids import new_id
-from modelkeep.contracts.snapshot import Scope
 from modelkeep.control.audit import store
 from modelkeep.control.audit.checkpoints import signed
 from modelkeep.control.audit.errors import ReasonNeeded, SubjectNotFound
