@@ -33,9 +33,13 @@ class Port:
         Who knocks while one way of accepting takes over from the other waits in the same line. A context could be changed in
         place, but what it has once trusted, and the sessions that it lets clients resume, would stay.
         """
-        patience = {} if context is None else {"ssl_handshake_timeout": _HANDSHAKE_S, "ssl_shutdown_timeout": _GOODBYE_S}
         accepting = await asyncio.get_running_loop().create_server(
-            self._connection, sock=self._door.dup(), ssl=context, backlog=_BACKLOG, **patience
+            self._connection,
+            sock=self._door.dup(),
+            ssl=context,
+            backlog=_BACKLOG,
+            ssl_handshake_timeout=None if context is None else _HANDSHAKE_S,
+            ssl_shutdown_timeout=None if context is None else _GOODBYE_S,
         )
         self.close()
         self._accepting = accepting

@@ -46,11 +46,11 @@ class Trust(NamedTuple):
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         if self.certificate:
-            pair = (self.certificate,) if isinstance(self.certificate, str) else self.certificate
+            file, key = (self.certificate, None) if isinstance(self.certificate, str) else self.certificate
             try:
-                context.load_cert_chain(*pair, password=lambda: "")
+                context.load_cert_chain(file, key, password=lambda: "")
             except OSError as error:
-                named = " and ".join(pair)
+                named = " and ".join(filter(None, (file, key)))
                 raise Invalid(
                     f"{named} cannot be used as a certificate and its key: {error}.", code="file_unreadable"
                 ) from error

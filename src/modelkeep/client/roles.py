@@ -1,5 +1,7 @@
 """Workspaces, groups and roles: who may do what, and why."""
 
+from typing import Any
+
 from modelkeep.client.results import Explanation, Grant, Group, Listing, Model, Workspace
 from modelkeep.client.server import Server, model_path, part
 from modelkeep.client.steps import Steps
@@ -78,14 +80,14 @@ def explain(server: Server, scope: str, *, on: str = "installation", who: str | 
     return Explanation.read((yield from server.document("GET", "/authz/explain", params=params)))
 
 
-def _subject(text: str | None) -> dict[str, str]:
+def _subject(text: str | None) -> dict[str, Any]:
     if text is None:
         return {}
     kind, _colon, subject = text.partition(":")
     return {"subject_kind": kind, "subject": subject}
 
 
-def _place(text: str | None) -> dict[str, str]:
+def _place(text: str | None) -> dict[str, Any]:
     if text is None:
         return {}
     kind, _colon, on = text.partition(":")

@@ -98,7 +98,8 @@ async def test_a_key_may_do_no_more_than_its_user(control: ControlPlane, clock: 
     assert {scope for scope in Scope if actor.may(scope)} == GIVES[Role.DEVELOPER]
     (given,) = await control.access.grants(admin, limit=9, subject=Subject("user", robot.id))
     await control.access.take(admin, given, INSTALLATION)
-    assert not any((await control.access.authenticate(secret)).may(scope) for scope in Scope)
+    actor = await control.access.authenticate(secret)
+    assert not any(actor.may(scope) for scope in Scope)
     async with db.read() as tx:
         served = {key.id: key.standing for key in await control.access.served_keys(tx)}
     assert served[actor.id].grants == ()

@@ -13,8 +13,9 @@ from modelkeep.contracts.access import Scope
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Forbidden, Invalid, InvalidName, Unauthenticated
 from modelkeep.contracts.snapshot import Limits, decode_snapshot
+from modelkeep.control.access.errors import LastAdmin
 from modelkeep.control.deployments.service import SNAPSHOT
-from modelkeep.control.users.errors import AlreadySetUp, KeyNotFound, LastAdminKey, SetupTokenInvalid
+from modelkeep.control.users.errors import AlreadySetUp, KeyNotFound, SetupTokenInvalid
 from modelkeep.control.users.events import SetUpDone
 from modelkeep.infra import broadcast, secrets
 from modelkeep.infra.db import Database
@@ -176,7 +177,7 @@ async def test_a_revoked_key_opens_nothing_and_serving_learns_of_it_at_once(
 async def test_the_last_key_that_may_administer_stays(control: ControlPlane, clock: TestClock):
     admin, _secret = await set_up(control, clock)
     await control.users.issue_key(admin, "reader", frozenset({Scope.MODELS_READ}), None)
-    with pytest.raises(LastAdminKey):
+    with pytest.raises(LastAdmin):
         await control.users.revoke_key(admin, admin.id)
     await control.users.issue_key(admin, "other", frozenset({Scope.ADMIN}), None)
     await control.users.revoke_key(admin, admin.id)
@@ -189,7 +190,7 @@ async def test_of_two_administrators_who_revoke_each_other_at_once_one_stays(con
     results = await asyncio.gather(
         control.users.revoke_key(first, second.id), control.users.revoke_key(second, first.id), return_exceptions=True
     )
-    assert [type(result) for result in results if result is not None] == [LastAdminKey]
+    assert [type(result) for result in results if result is not None] == [LastAdmin]
 
 
 async def test_an_unknown_key_cannot_be_revoked(control: ControlPlane):
@@ -248,6 +249,7 @@ async def test_every_change_of_keys_is_audited(control: ControlPlane, clock: Tes
     assert [(entry.action, entry.actor) for entry in reversed(entries)] == [
         ("user.create", "system"),
         ("key.create", "system"),
+        ("grant.give", "system"),
         ("key.create", admin.id),
         ("key.revoke", admin.id),
     ]

@@ -50,6 +50,11 @@ class Given(msgspec.Struct, frozen=True):
     created_at: datetime
     created_by: str
 
+    @property
+    def whose(self) -> Subject:
+        """Who has it."""
+        return Subject(self.subject_kind, self.subject)
+
     def grant(self, through: str = "") -> Grant:
         """Return it as the decision reads it; `through` names the group that has it."""
         return Grant(self.role, self.kind, self.on, through)

@@ -181,8 +181,10 @@ class Access:
         actor.need(Scope.ADMIN)
         async with self._db.begin() as tx:
             found = await _group(tx, name)
+            administers = await self._administers(tx, found.id)
             await store.remove_group(tx, found.id)
-            await self.check_admins(tx)
+            if administers:
+                await self.check_admins(tx)
             await self._audit.note(tx, actor, "group.remove", found.id, name=name)
             await self._events.publish(tx, AccessChanged())
 
@@ -208,7 +210,8 @@ class Access:
         async with self._db.begin() as tx:
             found = await _group(tx, name)
             if await store.remove_member(tx, found.id, user_id):
-                await self.check_admins(tx)
+                if await self._administers(tx, found.id):
+                    await self.check_admins(tx)
                 await self._audit.note(tx, actor, "group.remove_member", found.id, user=user_id)
                 await self._events.publish(tx, AccessChanged())
 
@@ -253,7 +256,8 @@ class Access:
             if await store.grant(tx, given.id) is None:
                 return
             await store.remove_grant(tx, given.id)
-            await self.check_admins(tx)
+            if given.kind == "installation" and given.role is Role.ADMIN:
+                await self.check_admins(tx)
             await self._audit.note(tx, actor, "grant.take", given.id, **_said(given))
             await self._events.publish(tx, AccessChanged())
 
@@ -280,6 +284,10 @@ class Access:
         if not there:
             raise SubjectNotFound
 
+    async def _administers(self, tx: Transaction, group_id: str) -> bool:
+        """Whether a group's members administer the installation."""
+        return Subject("group", group_id) in {one.whose for one in await store.installation_admins(tx)}
+
     async def check_admins(self, tx: Transaction) -> None:
         """Raise `LastAdmin` where, as `tx` leaves it, nobody who can come in administers the installation.
 
@@ -287,9 +295,9 @@ class Access:
         """
         people: set[str] = set()
         for given in await store.installation_admins(tx):
-            if given.subject_kind == "user":
+            if given.whose.kind == "user":
                 people.add(given.subject)
-            elif given.subject_kind == "group":
+            elif given.whose.kind == "group":
                 people.update(await store.members(tx, given.subject))
         if not await self._users.who_can_come_in(tx, people):
             raise LastAdmin
@@ -333,7 +341,7 @@ class Access:
             holders.setdefault(Subject("group", group.id), []).append(user)
         found: dict[str, list[Grant]] = {user: [] for user in user_ids}
         for given in await store.grants_of(tx, holders):
-            for user in holders[Subject(given.subject_kind, given.subject)]:
+            for user in holders[given.whose]:
                 found[user].append(given.grant(names.get(given.subject, "")))
         return {user: tuple(grants) for user, grants in found.items()}
 

@@ -7,6 +7,7 @@ before and after, were not kept.
 import json
 import os
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -113,7 +114,7 @@ def _chained(entries: sa.Table, payloads: sa.Table) -> tuple[int, str]:
         op.bulk_insert(payloads, kept)
 
 
-def _payload(row: sa.Row) -> dict[str, object]:
+def _payload(row: sa.Row[Any]) -> dict[str, object]:
     said = {"actor": row.actor, "actor_name": row.actor_name, "user": "", "address": "", "target": row.target}
     return said | {"details": json.loads(row.details), "before": None, "after": None}
 
