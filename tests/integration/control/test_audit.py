@@ -112,7 +112,7 @@ async def test_a_change_without_its_entry_is_not_committed(control: ControlPlane
         patched.setattr(store, name, fails)
         with pytest.raises(RuntimeError, match="no room"):
             await control.models.create(ADMIN, "m")
-    assert await control.models.models(limit=5) == []
+    assert await control.models.models(ADMIN, limit=5) == []
     assert await control.audit.entries(limit=5) == []
     await control.models.create(ADMIN, "m")
     assert len(await control.audit.entries(limit=5)) == 1

@@ -93,7 +93,7 @@ def state(file: Path) -> dict[str, object]:
                 ("models", "name, archived_at IS NULL, latest_version, serving_version", "models"),
                 ("versions", "number, state, digest", "versions"),
                 ("deployments", "name, version, revision", "deployments"),
-                ("audit", "action, target", "audit_entries"),
+                ("audit", "action, target", "audit_entries NATURAL JOIN audit_payloads"),
                 ("jobs", "kind, subject, state", "jobs"),
                 ("news", "number, length(payload)", "broadcasts"),
                 ("replays", "state, rows", "replays"),
