@@ -19,4 +19,5 @@ pytest_plugins = [
     "fixtures.logs",
     "fixtures.object_store",
     "fixtures.stores",
+    "fixtures.collecting",  # after those that it uses: only what is not imported yet has its asserts explained
 ]
