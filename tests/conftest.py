@@ -21,4 +21,5 @@ pytest_plugins = [
     "fixtures.object_store",
     "fixtures.stores",
     "fixtures.tenants",
+    "fixtures.collecting",  # after those that it uses: only what is not imported yet has its asserts explained
 ]

@@ -1,157 +1,28 @@
-"""What nothing uses is removed, and what anything refers to never is, whatever happens at the same moment."""
+"""What nothing uses is removed, and what anything refers to, or has a claim on, never is."""
 
 import asyncio
-import hashlib
-import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from fixtures.control import ADMIN, FINDINGS, SITE, TestClock, upload
+from fixtures.collecting import DAYS, Keeper, read_keys
+from fixtures.control import ADMIN, TestClock, upload
 from fixtures.faults import faulty, no_fault
 from fixtures.object_store import ObjectStore
 from fixtures.stores import Keeping, content, keeping, stream
-from modelkeep.app.control_plane import ControlPlane, control_plane
 from modelkeep.contracts.errors import BeingRemoved, MasterKeyMissing, NotFound, StorageRefused, StorageUnavailable
-from modelkeep.contracts.rejections import Reason, reject
-from modelkeep.contracts.report import CompiledArtifact, Report
-from modelkeep.contracts.snapshot import Limits
-from modelkeep.contracts.storage import Blob, BlobStore, NotingStore, Stored
 from modelkeep.control.access.rules import DEFAULT_WORKSPACE
-from modelkeep.control.models.rules import Sample, State, Version
+from modelkeep.control.models.rules import Sample, State
 from modelkeep.infra.blob_claims import ClaimedStore, Claims, OthersTurn
 from modelkeep.infra.db import Database, DatabaseUnavailable, Transaction
-from modelkeep.infra.envelopes import MasterKeys, new_master_key
+from modelkeep.infra.envelopes import new_master_key
 from modelkeep.infra.idempotency import Write
-from modelkeep.infra.sealed_store import SealedStore
-from modelkeep.infra.settings import DatabaseSettings
 from modelkeep.plugins.storage.local import LocalStore
-from modelkeep.worker.collector import Collector, Found
-
-DAYS = 7.0
-
-
-class Told:
-    """Keeps what the metrics would show."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, int] = {}
-        self.freed: list[int] = []
-
-    def keeps(self, kept: dict[str, int]) -> None:
-        self.kept = dict(kept)
-
-    def removed(self, size: int) -> None:
-        self.freed.append(size)
-
-
-class Dated:
-    """A store whose files are as old as the test's clock says; it may be stopped at each of its steps."""
-
-    def __init__(self, inner: NotingStore, clock: TestClock, step: Callable[[], Coroutine[None, None, None]]) -> None:
-        self._inner, self._clock, self._step = inner, clock, step
-        self._at: dict[str, float] = {}
-
-    async def put(self, chunks: AsyncIterator[bytes], *, max_bytes: int) -> Blob:
-        await self._step()
-        blob = await self._inner.put(chunks, max_bytes=max_bytes)
-        self._at[blob.digest] = self._clock().timestamp()
-        await self._step()
-        return blob
-
-    async def read(self, digest: str, *, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
-        await self._step()
-        async for piece in self._inner.read(digest, start=start, end=end):
-            yield piece
-
-    async def size(self, digest: str) -> int:
-        await self._step()
-        return await self._inner.size(digest)
-
-    async def open(self, digest: str) -> int:
-        return await self._inner.open(digest)
-
-    async def remove(self, digest: str) -> None:
-        await self._step()
-        await self._inner.remove(digest)
-
-    async def keep_note(self, digest: str, note: bytes) -> None:
-        await self._step()
-        await self._inner.keep_note(digest, note)
-
-    async def note(self, digest: str) -> bytes:
-        await self._step()
-        return await self._inner.note(digest)
-
-    async def notes(self) -> AsyncIterator[str]:
-        async for digest in self._inner.notes():
-            yield digest
-
-    async def stored(self) -> AsyncIterator[Stored]:
-        await self._step()
-        async for one in self._inner.stored():
-            yield msgspec.structs.replace(one, at=self._at.get(one.digest, one.at))
-
-    async def sweep(self) -> int:
-        return await self._inner.sweep()
-
-
-async def go_on() -> None:
-    """Stop nowhere."""
-
-
-class Keeper:
-    """A control plane, a store and a collector, with a clock that stands still until it is moved."""
-
-    def __init__(self, db: Database, clock: TestClock, store: NotingStore, step=go_on, keys: MasterKeys | None = None) -> None:
-        self.db, self.clock, self.told = db, clock, Told()
-        self.control: ControlPlane = control_plane(
-            db, ring_worker=lambda: None, ring_courier=lambda: None, limits=Limits(), site=SITE, clock=clock
-        )
-        self.dated = Dated(store, clock, step)
-        self._step = step
-        self.claims = Claims(db, clock)
-        inner: BlobStore = self.dated if keys is None else SealedStore(self.dated, keys)
-        self.blobs = ClaimedStore(inner, self.claims)
-        self.collector = Collector(db, self.control.models, self.claims, inner, clock, keep_days=DAYS, told=self.told)
-
-    async def put(self, data: bytes) -> Blob:
-        return await self.blobs.put(stream(data), max_bytes=len(data))
-
-    async def receive(self, data: bytes, model: str = "m", **changes: object) -> Version:
-        blob = await self.put(data)
-        await self._step()
-        return await self.control.models.receive(ADMIN, model, upload(blob=blob, **changes), create=not await self._has(model))
-
-    async def reject(self, version: Version) -> None:
-        await self.control.models.begin_validation(version.id)
-        await self.control.models.reject(version.id, reject(Reason.LOAD_FAILED), "job_none")
-
-    async def accept(self, version: Version, compiled: Blob | None = None, golden: Blob | None = None) -> None:
-        form = None if compiled is None else CompiledArtifact(compiled.digest, compiled.size, "onnx", "onnx")
-        report = Report("echo", "1", golden="" if golden is None else golden.digest)
-        await self.control.models.begin_validation(version.id)
-        findings = msgspec.structs.replace(FINDINGS, compiled=form, report=report)
-        await self.control.models.accept(version.id, findings, "job_none")
-
-    async def lying(self) -> set[str]:
-        return {one.digest async for one in self.blobs.stored()}
-
-    async def _has(self, model: str) -> bool:
-        return model in {one.name for one in await self.control.models.models(ADMIN, limit=100)}
-
-
-@pytest.fixture
-async def keeper(db: Database, clock: TestClock, tmp_path: Path) -> Keeper:
-    return Keeper(db, clock, LocalStore(tmp_path / "blobs"))
+from modelkeep.worker.collector import Found
 
 
 async def test_what_rejected_versions_alone_refer_to_goes_after_its_days(keeper: Keeper):
@@ -484,10 +355,9 @@ async def test_a_file_of_which_nobody_knows_holds_nothing_else_up(keeper: Keeper
         assert ({one.digest for one in done.unused}, list(done.failed)) == (removed, [stuck])
 
 
+@pytest.mark.parametrize("db", ["postgresql"], indirect=True)  # the other has one writer at a time
 async def test_a_row_that_comes_while_the_unused_are_condemned_keeps_its_files(keeper: Keeper, monkeypatch: pytest.MonkeyPatch):
     """The collector's clock is days ahead of the one that receives."""
-    if keeper.db.sqlite:
-        pytest.skip("one writes at a time")
     slow = Keeper(keeper.db, TestClock(), LocalStore(Path("unused")))
     model = upload(blob=await keeper.put(b"model"))
     keeper.clock.advance(days=8)
@@ -544,236 +414,6 @@ async def test_one_at_a_time_works_on_all_files(keeper: Keeper):
         async with keeper.claims.turn():
             with pytest.raises(OthersTurn):
                 await turn.keep()
-
-
-# ---- whatever the order
-
-
-@dataclass
-class Stage:
-    """Runs tasks one step at a time, in an order that is drawn."""
-
-    tasks: dict[asyncio.Task[None], str] = field(default_factory=dict)
-    gates: dict[asyncio.Task[None], asyncio.Future[None]] = field(default_factory=dict)
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def step(self) -> None:
-        """Wait until this task's turn comes; whoever is no task of the stage goes on."""
-        task = asyncio.current_task()
-        if task not in self.tasks:
-            return
-        gate = self.gates[task] = asyncio.get_running_loop().create_future()
-        self.arrived.set()
-        await gate
-
-    async def begin(self, kind: str, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self.tasks[task] = kind
-        await self._settled(task)
-
-    async def advance(self, number: int, *, kill: bool = False) -> None:
-        """Let one of the tasks take a step, or be killed where it stands."""
-        task = list(self.tasks)[number % len(self.tasks)]
-        if kill:
-            task.cancel()
-        self.gates.pop(task).set_result(None) if not kill else self.gates.pop(task)
-        await self._settled(task)
-
-    async def _settled(self, task: asyncio.Task[None]) -> None:
-        while not task.done() and task not in self.gates:
-            self.arrived.clear()
-            arriving = asyncio.create_task(self.arrived.wait())
-            await asyncio.wait({task, arriving}, return_when=asyncio.FIRST_COMPLETED)
-            arriving.cancel()
-        if task.done():
-            del self.tasks[task]
-            if not task.cancelled():
-                task.result()
-
-
-DATA = [bytes([number]) * (number + 1) for number in range(2)]
-
-
-def read_keys(file: Path, keys: list[str]) -> MasterKeys:
-    """The master keys, the last of which seals."""
-    file.write_text("\n".join(keys) + "\n")
-    return MasterKeys.read(file)
-
-
-actions = st.lists(
-    st.tuples(
-        st.sampled_from(["upload", "upload", "validate", "rotate", "collect", "collect", "wait", "wait", "jump", "kill"]),
-        st.integers(0, 5),
-        st.integers(0, 9),
-    ),
-    min_size=4,
-    max_size=30,
-)
-
-
-class Play:
-    """Uploads, validations, rotations and collections in a drawn order, and what must stay true throughout."""
-
-    def __init__(self, keeper: Keeper, stage: Stage, folder: Path, keys: list[str]) -> None:
-        self.keeper, self.stage, self.folder, self.keys = keeper, stage, folder, keys
-        self.versions: list[Version] = []
-        self.needed: dict[str, bytes] = {}
-        self.refused = 0
-
-    async def act(self, kind: str, which: int, steps: int) -> None:
-        match kind:
-            case "upload":
-                await self.stage.begin(kind, self._upload(DATA[which % len(DATA)]))
-            case "validate":
-                await self.stage.begin(kind, self._validate(which))
-            case "rotate" if self.keys:
-                await self.stage.begin(kind, self._rotate())
-            case "collect":
-                await self.stage.begin(kind, self._collect())
-            case "wait":  # no step takes days
-                await self.finished(which)
-                self.keeper.clock.advance(days=1 if which == 0 else DAYS + 1)
-            case "jump" if not {"collect", "rotate"} & set(self.stage.tasks.values()):  # a turn is as long as the clock says
-                self.keeper.clock.advance(days=DAYS + 1)
-            case "kill" if self.stage.tasks:
-                await self.stage.advance(which, kill=True)
-        for number in range(steps):
-            if self.stage.tasks:
-                await self.stage.advance(which + number)
-            await self.check()
-
-    async def step(self, kind: str) -> None:
-        """Let the task of this kind take a step, if it has not ended."""
-        kinds = list(self.stage.tasks.values())
-        if kind in kinds:
-            await self.stage.advance(kinds.index(kind))
-
-    async def finished(self, which: int = 0) -> None:
-        while self.stage.tasks:
-            await self.stage.advance(which)
-            await self.check()
-
-    async def finish(self) -> None:
-        await self.finished()
-        self.keeper.clock.advance(days=30)
-        await self.keeper.collector.collect()
-        await self.check()
-        assert (await self.keeper.collector.look()).unused == ()
-
-    async def check(self) -> None:
-        """Every file that any version names, those of fresh rejected ones too, is there and whole."""
-        async with self.keeper.db.read() as tx:
-            files = await self.keeper.control.models.files(tx, self.keeper.clock() - timedelta(days=DAYS))
-        fresh: BlobStore = LocalStore(self.folder)
-        if self.keys:
-            fresh = SealedStore(LocalStore(self.folder), self._master_keys())
-        for digest in files.used:
-            assert hashlib.sha256(await content(fresh, digest)).hexdigest() == digest
-
-    def _master_keys(self) -> MasterKeys:
-        return read_keys(self.folder.parent / "keys", self.keys)
-
-    async def _upload(self, data: bytes) -> None:
-        try:
-            self.versions.append(await self.keeper.receive(data))
-        except BeingRemoved:
-            self.refused += 1
-
-    async def _validate(self, which: int) -> None:
-        waiting = [one for one in self.versions if one.state is State.RECEIVED]
-        if not waiting:
-            return
-        version = waiting[which % len(waiting)]
-        self.versions.remove(version)
-        if which % 2:
-            await self.keeper.reject(version)
-            return
-        try:
-            compiled = await self.keeper.put(DATA[which // 2 % len(DATA)])
-            await self.stage.step()
-            await self.keeper.accept(version, compiled if which % 4 else None)
-        except BeingRemoved:
-            self.versions.append(version)
-
-    async def _rotate(self) -> None:
-        self.keys.append(self.keys.pop(0))
-        try:
-            async with self.keeper.claims.turn() as turn:
-                await SealedStore(self.keeper.dated, self._master_keys()).rotate(turn.keep)
-        except OthersTurn:
-            return
-
-    async def _collect(self) -> None:
-        try:
-            await self.keeper.collector.collect()
-        except OthersTurn:
-            return
-
-
-@asynccontextmanager
-async def acting(migrated: Path, folder: Path, *, sealed: bool) -> AsyncIterator[Play]:
-    """A play in a new installation."""
-    folder.mkdir(exist_ok=True)
-    shutil.copyfile(migrated, folder / "modelkeep.db")
-    db = Database(DatabaseSettings(url=f"sqlite:///{folder}/modelkeep.db"))
-    stage = Stage()
-    keys = [new_master_key(f"key{number}") for number in range(3)] if sealed else []
-    mine = read_keys(folder / "keys", keys) if sealed else None
-    keeper = Keeper(db, TestClock(), LocalStore(folder / "blobs"), stage.step, mine)
-    try:
-        yield Play(keeper, stage, folder / "blobs", keys)
-    finally:
-        for task in stage.tasks:
-            task.cancel()
-        await asyncio.gather(*stage.tasks, return_exceptions=True)
-        await db.close()
-        shutil.rmtree(folder)
-
-
-@pytest.mark.parametrize("sealed", [False, True])
-@given(play=actions)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_nothing_that_is_referred_to_is_ever_gone(migrated_sqlite: Path, tmp_path_factory, play: list, sealed: bool):
-    async def walk() -> None:
-        async with acting(migrated_sqlite, tmp_path_factory.mktemp("play"), sealed=sealed) as played:
-            for kind, which, steps in play:
-                await played.act(kind, which, steps)
-            await played.finish()
-
-    asyncio.run(walk())
-
-
-@pytest.mark.parametrize("kinds", [("upload", "collect"), ("collect", "upload"), ("rotate", "collect", "upload")], ids=str)
-@pytest.mark.parametrize("sealed", [False, True])
-async def test_a_file_that_comes_again_while_it_is_removed_stays_or_is_refused(
-    migrated_sqlite: Path, tmp_path: Path, sealed: bool, kinds: tuple[str, ...]
-):
-    """Every place where the first is stopped, every one where the second is; then the last goes on to its end, first."""
-    if "rotate" in kinds and not sealed:
-        pytest.skip("there are no keys")
-    stops = [(first, second) for first in range(8) for second in range(8)]
-    uploaded = 0
-    async with acting(migrated_sqlite, tmp_path / "play", sealed=sealed) as played:
-        for first, second in stops:
-            gone = await played.keeper.receive(DATA[0])
-            await played.keeper.reject(gone)
-            played.keeper.clock.advance(days=DAYS + 1)
-            played.versions.clear()
-            for kind, steps in zip(kinds, (first, second, 0), strict=False):
-                await played.act(kind, 0, 0)
-                for _step in range(steps):
-                    await played.step(kind)
-            for kind in reversed(kinds):
-                while kind in played.stage.tasks.values():
-                    await played.step(kind)
-            await played.check()
-            uploaded += len(played.versions)
-            for version in played.versions:
-                await played.keeper.reject(version)
-            played.keeper.clock.advance(days=DAYS + 1)
-            await played.keeper.collector.collect()
-    assert uploaded + played.refused == len(stops)
-    assert uploaded > 0
 
 
 async def test_a_collected_file_is_not_found(keeper: Keeper):
