@@ -107,10 +107,10 @@ class Guard:
         """Note who sent this credential, and what their repeated writes are sealed with; raises `Unauthenticated`."""
         if tokens.looks_like_one(secret):
             state["actor"] = await self._sessions.authenticate(secret, state["request_id"])
-            state["sealed_with"] = self._sessions.secret_of(state["actor"])
+            state["sealed_with"] = self._sessions.secrets_of(state["actor"])
         else:
             state["actor"] = await self._users.authenticate(secret, state["request_id"])
-            state["sealed_with"] = secret.encode()
+            state["sealed_with"] = (secret.encode(),)
 
     async def _refuse(self, error: ModelkeepError, scope: Scope, receive: Receive, send: Send) -> None:
         answer = respond(error, scope["state"]["request_id"], scope["path"])

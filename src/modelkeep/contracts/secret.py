@@ -1,7 +1,7 @@
 """A text that does not print itself: what every setting and value that is secret is, from the moment it is read.
 
-Nothing shows it but `reveal()`, which is called in the one place that needs the text. `repr`, `str` and f-strings hide it, so that it
-can stand in any value that is logged, raised or printed; what would write it down whole, such as pickle and JSON, refuses.
+Nothing shows it but `reveal()`, which is called in the one place that needs the text. `repr`, `str` and f-strings hide it, so
+that it can stand in any value that is logged, raised or printed; what would write it down whole, such as pickle, refuses.
 """
 
 import hmac
@@ -51,6 +51,9 @@ class Secret:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a secret is not pickled")
+
+
+NO_SECRET: Final = Secret("")
 
 
 def _bytes(text: str) -> bytes:

@@ -53,9 +53,7 @@ class EngineClosed(Exception):
 class JobEngine:
     """Runs `perform(job id)` until it returns True, over restarts of this process and of its machine."""
 
-    def __init__(
-        self, url: sa.URL, worker: str, perform: Perform, *, password: "Callable[[], Secret] | None" = None
-    ) -> None:
+    def __init__(self, url: sa.URL, worker: str, perform: Perform, *, password: "Callable[[], Secret] | None" = None) -> None:
         self._url = url
         self._password = password
         self._worker = worker
@@ -226,9 +224,7 @@ def _unavailable(error: SQLAlchemyError) -> DatabaseUnavailable:
     return DatabaseUnavailable(retry_after_s=1)
 
 
-def waiting_engine(
-    url: sa.URL, closing: threading.Event, password: "Callable[[], Secret] | None" = None
-) -> sa.Engine:
+def waiting_engine(url: sa.URL, closing: threading.Event, password: "Callable[[], Secret] | None" = None) -> sa.Engine:
     """Return connections that are waited for while the database is away; `EngineClosed` is raised once `closing` is set.
 
     `password` gives each of them, and each try, the password as it is then.

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval, Predicate
 
-from modelkeep.contracts.secret import Secret
+from modelkeep.contracts.secret import NO_SECRET, Secret
 
 
 def _names_a_database(url: Secret) -> bool:
@@ -31,11 +31,11 @@ class DatabaseSettings:
         Secret,
         "Database address: sqlite:///PATH, or postgresql://USER:PASSWORD@HOST/NAME; empty means SQLite in the data directory.",
         Predicate(_names_a_database),
-    ] = Secret("")
+    ] = NO_SECRET
     password_file: Annotated[
         str,
-        "File with PostgreSQL's password, in the place of one in the address; read again for each connection, so that it may be "
-        "changed while Modelkeep runs.",
+        "File with PostgreSQL's password, in the place of one in the address; read again for each connection, so that it may "
+        "be changed while Modelkeep runs.",
     ] = ""
     pool_size: Annotated[int, "Most connections that one process holds open at once.", Interval(ge=1, le=1000)] = 5
     busy_timeout_s: Annotated[

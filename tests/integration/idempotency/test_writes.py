@@ -10,13 +10,13 @@ from typing import Any
 import httpx
 import pytest
 import sqlalchemy as sa
-from cryptography.exceptions import InvalidTag
 
 from fixtures.control import ADMIN, Rings, TestClock, ready_version, upload
 from fixtures.control_api import api_over, key_with
 from fixtures.described import operations, resolved
 from modelkeep.api.settings import ApiSettings
 from modelkeep.app.control_plane import ControlPlane, control_plane
+from modelkeep.contracts.errors import AnswerSealed
 from modelkeep.contracts.snapshot import Limits, Scope
 from modelkeep.control.audit.tables import audit_entries
 from modelkeep.control.predictions.service import Predictions
@@ -199,7 +199,7 @@ async def test_a_secret_is_answered_again_and_not_in_the_database(client: httpx.
     assert secret.encode() not in row.answer
     assert first.json()["id"].encode() not in row.answer
     write = Write(row.caller, row.key, admin_key.encode())
-    with pytest.raises(InvalidTag):  # it is not the same request
+    with pytest.raises(AnswerSealed):  # it is not the same request
         write.open(row.answer)
 
 

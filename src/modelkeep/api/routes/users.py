@@ -13,6 +13,7 @@ from modelkeep.api.schemas.users import (
     MeAnswer,
     NewKey,
     OwnKeyAnswer,
+    RotateKey,
     SetUp,
     SetUpAnswer,
     UserAnswer,
@@ -21,11 +22,20 @@ from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind
 from modelkeep.contracts.errors import InvalidName
 from modelkeep.control.sessions.service import in_session
-from modelkeep.control.users.errors import AlreadySetUp, BeyondRole, KeyNotFound, LastAdminKey, SetupTokenInvalid, UserNotFound
+from modelkeep.control.users.errors import (
+    AlreadySetUp,
+    BeyondRole,
+    KeyNotFound,
+    KeyRotationUnderWay,
+    LastAdminKey,
+    SetupTokenInvalid,
+    UserNotFound,
+)
 from modelkeep.control.users.service import IssuedKey
 from modelkeep.infra.passwords import PasswordsBusy, WeakPassword
 
 router = APIRouter(tags=["keys"])
+KeyId = Annotated[str, Path(max_length=100, description="The key's id.")]
 
 
 @router.post("/setup", status_code=status.HTTP_201_CREATED)
@@ -79,11 +89,24 @@ async def list_keys(actor: Admin, behind: Behind, limit: Limit = 50, cursor: Cur
 
 @router.delete("/keys/{key_id}", status_code=status.HTTP_204_NO_CONTENT)
 @raises(KeyNotFound, LastAdminKey)
-async def revoke_key(
-    key_id: Annotated[str, Path(max_length=100, description="The key's id.")], actor: Admin, behind: Behind
-) -> Response:
+async def revoke_key(key_id: KeyId, actor: Admin, behind: Behind) -> Response:
     """Revoke a key: it opens nothing from now on."""
     await behind.users.revoke_key(actor, key_id)
+    return Response(status_code=status.HTTP_204_NO_CONTENT)
+
+
+@router.post("/keys/{key_id}/rotate", status_code=status.HTTP_201_CREATED)
+@raises(KeyNotFound, KeyRotationUnderWay)
+async def rotate_key(body: RotateKey, key_id: KeyId, actor: Admin, behind: Behind) -> IssuedKeyAnswer:
+    """Give a key another secret, which is in this answer and nowhere else; the present one stays good for `keep_days`."""
+    return _with_secret(await behind.users.rotate_key(actor, key_id, body.keep_days))
+
+
+@router.delete("/keys/{key_id}/previous", status_code=status.HTTP_204_NO_CONTENT)
+@raises(KeyNotFound)
+async def end_previous_secret(key_id: KeyId, actor: Admin, behind: Behind) -> Response:
+    """End the secret that a key had before its rotation: it opens nothing from now on."""
+    await behind.users.end_previous(actor, key_id)
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 

@@ -13,6 +13,7 @@ from modelkeep.app.cli import deployments as deployments_commands
 from modelkeep.app.cli import keys as keys_commands
 from modelkeep.app.cli import models, predict, predictions, push, replay, server
 from modelkeep.app.cli import safety as safety_commands
+from modelkeep.app.cli import secrets as secrets_commands
 from modelkeep.app.cli import storage as storage_commands
 from modelkeep.app.cli.problems import EXIT_CODES, Code, Interrupted, WrongUse, report
 
@@ -58,6 +59,7 @@ _add(server.serve, _THIRD, "modelkeep serve --port 9000 --data /srv/modelkeep")
 _add(keys_commands.setup, _THIRD, "modelkeep setup --token mks_...")
 app.add_typer(keys_commands.keys, name="keys", rich_help_panel=_THIRD)
 app.add_typer(safety_commands.safety, name="safety", rich_help_panel=_THIRD)
+app.add_typer(secrets_commands.secrets, name="secrets", rich_help_panel=_THIRD)
 app.add_typer(storage_commands.storage, name="storage", rich_help_panel=_THIRD)
 _add(server.doctor, _THIRD, "modelkeep doctor --data /srv/modelkeep")
 _add(server.openapi, _THIRD, "modelkeep openapi -o openapi.json")

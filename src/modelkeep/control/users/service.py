@@ -16,6 +16,7 @@ from modelkeep.control.users.errors import (
     AlreadySetUp,
     BeyondRole,
     KeyNotFound,
+    KeyRotationUnderWay,
     LastAdmin,
     LastAdminKey,
     SetupTokenInvalid,
@@ -36,6 +37,7 @@ from modelkeep.control.users.rules import (
     expiry,
     is_last_admin,
     read_rate,
+    rotated,
     use_is_news,
     within,
 )
@@ -112,14 +114,14 @@ class Users:
         """Return who holds this secret; raises `Unauthenticated` for anything but a good key."""
         if not secrets.well_formed(secret, secrets.KEY):
             raise Unauthenticated
-        now = self._clock()
+        now, digest = self._clock(), secrets.digest(secret)
         async with self._db.read() as tx:
-            found = await store.key_by_digest(tx, secrets.digest(secret))
-        if found is None or not found[0].good(now) or not found[1].active:
+            found = await store.key_by_digest(tx, digest)
+        if found is None or not found[0].opened_by(digest, now) or not found[1].active:
             raise Unauthenticated
         key, user = found
-        if use_is_news(key, now):
-            await self._note_use(key, now)
+        if use_is_news(key.last_used_at if digest == key.digest else key.previous_used_at, now):
+            await self._note_use(key.id, digest, now)
         return Actor(key.id, user.name, user.id, within(frozenset(key.scopes), user), request_id)
 
     async def issue_key(
@@ -193,19 +195,52 @@ class Users:
             await self._audit.note(tx, actor, "key.revoke", key_id, name=key.name)
             await self._events.publish(tx, KeysChanged())
 
+    async def rotate_key(self, actor: Actor, key_id: str, keep_days: int) -> IssuedKey:
+        """Give a key another secret, which is in the answer and nowhere else; the present one opens the same for so many days.
+
+        Raises `KeyRotationUnderWay` where it has two already.
+        """
+        actor.need(Scope.ADMIN)
+        now = self._clock()
+        async with self._db.begin() as tx:
+            key = await self._good_key(tx, key_id, now)
+            if key.has_previous(now):
+                raise KeyRotationUnderWay
+            secret = secrets.new_secret(secrets.KEY)
+            key = rotated(key, secrets.digest(secret.reveal()), now, keep_days)
+            await store.change_key(tx, key)
+            await self._audit.note(tx, actor, "key.rotate", key_id, name=key.name, keep_days=str(keep_days))
+            await self._events.publish(tx, KeysChanged())
+            return IssuedKey(key, secret)
+
+    async def end_previous(self, actor: Actor, key_id: str) -> None:
+        """End the secret that a key had before its rotation; ending it twice is no fault."""
+        actor.need(Scope.ADMIN)
+        now = self._clock()
+        async with self._db.begin() as tx:
+            key = await self._good_key(tx, key_id, now)
+            if key.has_previous(now):
+                await store.change_key(tx, msgspec.structs.replace(key, previous_digest=None, previous_until=None))
+                await self._audit.note(tx, actor, "key.end_previous", key_id, name=key.name)
+                await self._events.publish(tx, KeysChanged())
+
+    async def _good_key(self, tx: Transaction, key_id: str, now: datetime) -> Key:
+        key = await store.key(tx, key_id, for_update=True)
+        if key is None or not key.good(now):
+            raise KeyNotFound
+        return key
+
     async def served_keys(self, tx: Transaction) -> tuple[ServedKey, ...]:
         """Return the keys that serving must know, for a snapshot made in `tx`."""
-        return tuple(
-            ServedKey(
-                key.id,
-                key.digest,
-                key.name,
-                within(frozenset(key.scopes), user),
-                key.expires_at.timestamp() if key.expires_at else None,
-                key.served_rate,
-            )
-            for key, user in await store.good_keys(tx, self._clock())
-        )
+        now = self._clock()
+        served = []
+        for key, user in await store.good_keys(tx, now):
+            scopes, until = within(frozenset(key.scopes), user), key.expires_at.timestamp() if key.expires_at else None
+            served.append(ServedKey(key.id, key.digest, key.name, scopes, until, key.served_rate))
+            if key.has_previous(now) and key.previous_digest is not None and key.previous_until is not None:
+                ends = key.previous_until.timestamp() if until is None else min(until, key.previous_until.timestamp())
+                served.append(ServedKey(key.id, key.previous_digest, key.name, scopes, ends, key.served_rate))
+        return tuple(served)
 
     # ---- people and services
 
@@ -325,12 +360,12 @@ class Users:
         await self._events.publish(tx, KeysChanged())
         return IssuedKey(key, secret)
 
-    async def _note_use(self, key: Key, now: datetime) -> None:
+    async def _note_use(self, key_id: str, digest: bytes, now: datetime) -> None:
         try:
             async with self._db.begin() as tx:
-                await store.note_use(tx, key.id, now)
+                await store.note_use(tx, digest, now)
         except (DatabaseUnavailable, StorageFull) as error:
-            _log.info("key_use_not_noted", key=key.id, reason=error.code)  # the key is good all the same
+            _log.info("key_use_not_noted", key=key_id, reason=error.code)  # the key is good all the same
 
 
 def _administering(good: list[tuple[Key, User]], *, without: str) -> list[Key]:
