@@ -20,4 +20,6 @@ pytest_plugins = [
     "fixtures.people",
     "fixtures.object_store",
     "fixtures.stores",
+    "fixtures.canaries",  # after those that it imports
+    "pytester",
 ]
