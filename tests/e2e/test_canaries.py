@@ -1,4 +1,4 @@
-"""A secret is planted in every place for one that there is, and nothing that an installation shows or leaves behind has any of them."""
+"""A secret is planted in every place for one, and nothing that an installation shows or leaves behind has any of them."""
 
 import os
 import subprocess
@@ -101,9 +101,15 @@ class Planted:
                 self.ask(
                     "GET", f"{path}?api_key={self.secrets['query']}&token={self.handed_out[0]}", headers=credential | strange
                 )
-            for path in ("/api/v1/predict/churn", "/v2/models/churn/infer", "/invocations", "/api/v1/keys"):
-                self.ask("POST", path, headers=credential | strange, json={"password": self.secrets["body"], "inputs": 1})
+            for path in ("/api/v1/keys", "/api/v1/models", "/api/v1/auth/refresh", "/v2/repository/models/churn/load"):
+                self.ask("POST", path, headers=credential | strange, json={"password": self.secrets["body"], "name": 1})
                 self.ask("POST", path, headers=credential | strange, content=self.secrets["body"].encode())
+            for path in (
+                "/api/v1/predict/churn",
+                "/v2/models/churn/infer",
+                "/invocations",
+            ):  # whose bodies are kept, on purpose
+                self.ask("POST", path, headers=credential | strange, json={"inputs": [["x", 1]]})
         self._log_in(mine)
 
     def _log_in(self, mine: dict[str, str]) -> None:
@@ -150,7 +156,7 @@ class Planted:
             assert len(tables) > 20
             parts = []
             for schema, table in tables:
-                with cursor.copy(f'COPY "{schema}"."{table}" TO STDOUT (FORMAT binary)') as rows:
+                with cursor.copy(f'COPY (SELECT * FROM "{schema}"."{table}") TO STDOUT (FORMAT binary)') as rows:
                     parts += [bytes(row) for row in rows]
         return b"".join(parts)
 
