@@ -55,6 +55,9 @@ _KEY: Final[dict[str, Any]] = {
     "last_used_at": _AT,
     "rate": "600/min",
     "burst": 100,
+    "rotated_at": None,
+    "previous_until": None,
+    "previous_used_at": None,
 }
 _ISSUED: Final[dict[str, Any]] = {**_KEY, "last_used_at": None, "secret": "mk_shown_once_and_never_again"}
 _MODEL: Final[dict[str, Any]] = {
@@ -298,6 +301,7 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "ModelPage": [{"items": [_MODEL], "next_cursor": "Y2h1cm4"}],
     "NewDescription": [{"description": "Who will leave next month?"}],
     "NewKey": [{"name": "web shop", "scopes": ["predict"], "rate": "600/min", "burst": 100, "expires_in_days": 365}],
+    "RotateKey": [{"keep_days": 14}],
     "NewModel": [{"name": "churn", "description": "Who will leave next month?"}],
     "NewReplay": [{"last": 200}, {"predictions": [_PREDICTION_ID]}, {"rows": [[41, 3]]}],
     "ChangePassword": [{"old": "correct horse battery", "new": "staple of another kind"}],

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,20 @@ import sqlalchemy as sa
 from fixtures.control import ADMIN, Rings, TestClock, ready_version, upload
 from fixtures.control_api import api_over, key_with
 from fixtures.described import operations, resolved
+from fixtures.people import PASSWORD
 from modelkeep.api.settings import ApiSettings
 from modelkeep.app.control_plane import ControlPlane, control_plane
 from modelkeep.contracts.errors import AnswerSealed
 from modelkeep.contracts.snapshot import Limits, Scope
 from modelkeep.control.audit.tables import audit_entries
+from modelkeep.control.links import store as links
+from modelkeep.control.links.rules import Link, Purpose
 from modelkeep.control.predictions.service import Predictions
+from modelkeep.control.sessions import store as sessions
+from modelkeep.control.sessions.rules import Session
+from modelkeep.control.users import store as users
+from modelkeep.control.users.rules import Key, Role, User
+from modelkeep.infra import secrets
 from modelkeep.infra.db import Database
 from modelkeep.infra.idempotency import Write, notes
 from modelkeep.infra.settings import DatabaseSettings
@@ -27,12 +36,15 @@ from modelkeep.plugins.storage.local import LocalStore
 
 V1, IRIS = "/api/v1", "/api/v1/models/iris"
 REASON = {"reason": "a test"}
+INVITATION, RESET = (secrets.new_secret(secrets.LINK).reveal() for _ in range(2))
 FORM = {"files": {"file": ("m.onnx", b"new")}}
 
 Asked = tuple[str, str, dict[str, Any]]
 WRITES: dict[str, Asked] = {
     "issueKey": ("POST", f"{V1}/keys", {"json": {"name": "k", "scopes": ["predict"]}}),
     "revokeKey": ("DELETE", f"{V1}/keys/KEY", {}),
+    "rotateKey": ("POST", f"{V1}/keys/KEY/rotate", {"json": {"keep_days": 7}}),
+    "endPreviousSecret": ("DELETE", f"{V1}/keys/key_rotated/previous", {}),
     "createModel": ("POST", f"{V1}/models", {"json": {"name": "rose"}}),
     "describeModel": ("PATCH", IRIS, {"json": {"description": "petals"}}),
     "archiveModel": ("POST", f"{IRIS}/archive", {}),
@@ -52,12 +64,31 @@ WRITES: dict[str, Asked] = {
     "askReplay": ("POST", f"{IRIS}/versions/2/replays", {"json": {"last": 5}}),
     "allowCodeFormats": ("PUT", f"{V1}/safety/code-formats", {"json": {"allowed": True, **REASON}}),
     "acceptSandbox": ("PUT", f"{V1}/safety/sandbox", {"json": {"accepted": None, **REASON}}),
+    "renameMe": ("PATCH", f"{V1}/me", {"json": {"display_name": "Ada"}}),
+    "logoutAll": ("POST", f"{V1}/auth/logout-all", {}),
+    "endSession": ("DELETE", f"{V1}/me/sessions/ses_old", {}),
+    "rotateSigningKey": ("POST", f"{V1}/auth/signing-keys", {}),
+    "addUser": ("POST", f"{V1}/users", {"json": {"name": "robot", "kind": "service"}}),
+    "changeUser": ("PATCH", f"{V1}/users/usr_bob", {"json": {"role": "auditor"}}),
+    "disableUser": ("POST", f"{V1}/users/usr_bob/disable", {}),
+    "enableUser": ("POST", f"{V1}/users/usr_gone/enable", {}),
+    "resetPassword": ("POST", f"{V1}/users/usr_bob/reset-password", {}),
+    "setPassword": ("POST", f"{V1}/auth/reset-password", {"json": {"token": RESET, "password": PASSWORD}}),
+    "register": (
+        "POST",
+        f"{V1}/auth/register",
+        {"json": {"token": INVITATION, "name": "eve", "email": "eve@example.org", "password": PASSWORD}},
+    ),
+    "invite": ("POST", f"{V1}/invitations", {"json": {}}),
+    "withdrawInvitation": ("DELETE", f"{V1}/invitations/lnk_invitation", {}),
 }
-"""A request that changes something, for each write that asks for a key."""
+"""A request that changes something, for each write that has a use for a key."""
+IN_A_SESSION = {"logout", "changePassword"}
+"""Writes of those who have logged in, of whom a logout leaves nobody to repeat it."""
 
 
 @pytest.fixture
-async def house(control: ControlPlane, client: httpx.AsyncClient) -> str:
+async def house(control: ControlPlane, client: httpx.AsyncClient, db: Database, clock: TestClock) -> str:
     """Models with versions, and a key whose id is returned."""
     for name in ("iris", "old"):
         await control.models.create(ADMIN, name)
@@ -68,7 +99,29 @@ async def house(control: ControlPlane, client: httpx.AsyncClient) -> str:
     await control.models.archive(ADMIN, "old")
     await control.models.set_alias(ADMIN, "iris", "stable", 2)
     made = await client.post(f"{V1}/keys", json={"name": "old", "scopes": ["predict"]})
+    await people(control, db, clock())
     return str(made.json()["id"])
+
+
+async def people(control: ControlPlane, db: Database, now: datetime) -> None:
+    """Others, links for them, and of the one who asks a session and a key with two secrets."""
+    (ada,) = await control.users.users(limit=2)
+    for name in ("bob", "gone"):
+        await control.users.add(ADMIN, User(f"usr_{name}", name, now, email=f"{name}@example.org", role=Role.VIEWER))
+    await control.users.set_active(ADMIN, "usr_gone", active=False)
+    ends = now + timedelta(days=1)
+    for name, purpose, token, user in (
+        ("invitation", Purpose.INVITATION, INVITATION, None),
+        ("reset", Purpose.RESET, RESET, "usr_bob"),
+    ):
+        async with db.begin() as tx:
+            await links.add(tx, Link(f"lnk_{name}", purpose, secrets.digest(token), now, "ada", ends, user))
+    async with db.begin() as tx:
+        await sessions.add(tx, Session("ses_old", ada.id, now, now, ends))
+        rotated = Key(
+            "key_rotated", ada.id, "rotated", b"new", (Scope.PREDICT,), now, previous_digest=b"old", previous_until=ends
+        )
+        await users.add_key(tx, rotated)
 
 
 async def ask(client: httpx.AsyncClient, asked: Asked, key: str | None = "k-1") -> httpx.Response:
@@ -110,7 +163,7 @@ def test_every_write_takes_a_key_and_is_tried_here():
         for method, path, operation in operations()
         if method != "GET" and path.startswith(V1) and not path.startswith(f"{V1}/predict")
     }
-    assert taking == WRITES.keys() | {"setUp"} == writing - {"checkUpload"}
+    assert taking == WRITES.keys() | {"setUp"} | IN_A_SESSION == writing - {"checkUpload", "login", "refresh"}
 
 
 @pytest.mark.parametrize("name", WRITES)

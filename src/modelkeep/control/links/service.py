@@ -151,8 +151,14 @@ class Links:
         await store.use(tx, (await self._known(tx, token, purpose, now, for_update=True)).id, now)
 
     async def _known(self, tx: Transaction, token: str, purpose: Purpose, now: datetime, *, for_update: bool = False) -> Link:
-        """Return the link of this token; raises `LinkRefused` unless it may be used for this."""
+        """Return the link of this token; raises `LinkRefused` unless it may be used for this.
+
+        That it was used counts only for who is about to use it: a write that is repeated finds its answer on the way there.
+        """
         found = await store.by_digest(tx, secrets.digest(token), for_update=for_update)
-        if not secrets.well_formed(token, secrets.LINK) or found is None or not found.good(purpose, now):
+        if not secrets.well_formed(token, secrets.LINK) or found is None:
+            raise LinkRefused
+        seen = found if for_update else msgspec.structs.replace(found, used_at=None)
+        if not seen.good(purpose, now):
             raise LinkRefused
         return found
