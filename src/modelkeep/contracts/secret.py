@@ -14,6 +14,7 @@ class Secret:
     """A text that does not print itself; `reveal()` gives it. Empty, it is false, as a text is."""
 
     __slots__ = ("_text",)
+    _text: str
 
     def __init__(self, text: str) -> None:
         object.__setattr__(self, "_text", text)

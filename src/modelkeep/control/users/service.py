@@ -9,6 +9,7 @@ from modelkeep.contracts.actor import SYSTEM, Actor
 from modelkeep.contracts.errors import Invalid, StorageFull, Unauthenticated
 from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.names import check_name
+from modelkeep.contracts.secret import Secret
 from modelkeep.contracts.snapshot import Scope, ServedKey
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.users import store
@@ -55,7 +56,7 @@ class IssuedKey(msgspec.Struct, frozen=True):
     """A new key together with its secret, which is shown this once."""
 
     key: Key
-    secret: secrets.Secret
+    secret: Secret
 
 
 class Users:
