@@ -78,6 +78,9 @@ class Tokens(msgspec.Struct, frozen=True):
     expires_at: datetime
     refresh_expires_at: datetime
 
+    def __repr__(self) -> str:
+        return f"Tokens({self.session_id!r})"
+
 
 def signing(keys: list[Keyed], now: datetime) -> Keyed | None:
     """Return the key that signs now: the newest whose time has come."""
