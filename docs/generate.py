@@ -19,6 +19,7 @@ from modelkeep.app.cli.program import app
 from modelkeep.app.settings import Settings, described
 from modelkeep.contracts.errors import all_errors
 from modelkeep.contracts.rejections import ADVICE
+from modelkeep.contracts.secret import Secret
 from modelkeep.infra import storage_metrics
 from modelkeep.infra.problems import STATUS
 from modelkeep.infra.tally import BUDGET, DROPPED, OTHER
@@ -41,6 +42,7 @@ def settings() -> str:
         f"| `{one.name}` | `{_shown(one.value)}` | {one.allowed} | {one.about} |"
         for one in described(Settings.model_construct())
     ]
+    secret = ", ".join(f"`{one.name}`" for one in described(Settings.model_construct()) if isinstance(one.value, Secret))
     return f"""{_MADE}
 # Settings
 
@@ -49,6 +51,9 @@ the command line. In the file a dot is a table (`[server]` with `port = 9000`); 
 capitals, behind `MODELKEEP_`: `MODELKEEP_SERVER__PORT=9000`, `MODELKEEP_DATABASE__URL=postgresql://...`. A name that is no
 setting is refused, and so is a value that the setting may not have. `modelkeep doctor` shows every value that is not a default
 and where it comes from, without the secrets in it.
+
+A setting that is a secret ({secret}) can come from a file, as those that a platform mounts: `_file` behind its name, and
+the file's name as its value. `MODELKEEP_DATABASE__URL_FILE=/run/secrets/database` is read once, when Modelkeep starts.
 
 | name | default | may be | what it is |
 |---|---|---|---|
@@ -259,7 +264,7 @@ def _help(one: Parameter) -> str:
 
 
 def _shown(value: object) -> str:
-    return '""' if value == "" else str(value)
+    return '""' if value in ("", Secret("")) else str(value)
 
 
 def main() -> None:

@@ -22,4 +22,6 @@ pytest_plugins = [
     "fixtures.stores",
     "fixtures.tenants",
     "fixtures.collecting",  # after those that it uses: only what is not imported yet has its asserts explained
+    "fixtures.canaries",  # after those that it imports
+    "pytester",
 ]

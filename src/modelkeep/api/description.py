@@ -16,6 +16,7 @@ from modelkeep.api.examples import EXAMPLES
 from modelkeep.api.idempotency import API, InvalidIdempotencyKey
 from modelkeep.api.opening import NotOpenYet
 from modelkeep.contracts.errors import (
+    AnswerSealed,
     Forbidden,
     IdempotencyKeyInUse,
     IdempotencyKeyReused,
@@ -187,7 +188,7 @@ def _repeatable(operation: Document) -> tuple[type[ModelkeepError], ...]:
     for status, told in operation["responses"].items():
         if status in _DONE:
             told["headers"] = told.get("headers", {}) | replayed
-    return InvalidIdempotencyKey, IdempotencyKeyReused, IdempotencyKeyInUse
+    return InvalidIdempotencyKey, IdempotencyKeyReused, IdempotencyKeyInUse, AnswerSealed
 
 
 def _answer(status: str, told: Document) -> Document:

@@ -56,6 +56,9 @@ _KEY: Final[dict[str, Any]] = {
     "burst": 100,
     "user_id": "usr_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
     "models": None,
+    "rotated_at": None,
+    "previous_until": None,
+    "previous_used_at": None,
 }
 _ISSUED: Final[dict[str, Any]] = {**_KEY, "last_used_at": None, "secret": "mk_shown_once_and_never_again"}
 _MODEL: Final[dict[str, Any]] = {
@@ -345,6 +348,7 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     ],
     "NewGroup": [{"name": "analysts"}],
     "NewKey": [{"name": "web shop", "scopes": ["predict"], "rate": "600/min", "burst": 100, "expires_in_days": 365}],
+    "RotateKey": [{"keep_days": 14}],
     "NewModel": [{"name": "churn", "description": "Who will leave next month?"}],
     "NewReplay": [{"last": 200}, {"predictions": [_PREDICTION_ID]}, {"rows": [[41, 3]]}],
     "NewWorkspace": [{"name": "fraud"}],

@@ -80,7 +80,7 @@ def _write(scope: Scope, keys: list[bytes], body: bytes) -> Write:
     if len(keys) != 1 or not _KEY.fullmatch(keys[0]):
         raise InvalidIdempotencyKey
     given, actor = dict(scope["headers"]), scope["state"].get("actor")
-    write = Write("" if actor is None else actor.id, keys[0].decode("ascii"), scope["state"].get("sealed_with", body))
+    write = Write("" if actor is None else actor.id, keys[0].decode("ascii"), *scope["state"].get("sealed_with", (body,)))
     path = scope.get("raw_path") or scope["path"].encode()
     write.says(scope["method"].encode(), path, scope["query_string"], given.get(b"if-match", b""), body)
     return write

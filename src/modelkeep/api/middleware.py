@@ -110,10 +110,10 @@ class Guard:
         if tokens.looks_like_one(secret):
             session, user = await self._sessions.authenticate(secret)
             state["actor"] = await self._access.in_session(session.id, user, state["request_id"])
-            state["sealed_with"] = self._sessions.secret_of(state["actor"])
+            state["sealed_with"] = self._sessions.secrets_of(state["actor"])
         else:
             state["actor"] = await self._access.authenticate(secret, state["request_id"])
-            state["sealed_with"] = secret.encode()
+            state["sealed_with"] = (secret.encode(),)
         state["actor"] = msgspec.structs.replace(state["actor"], address=state["address"])
 
     async def _refuse(self, error: ModelkeepError, scope: Scope, receive: Receive, send: Send) -> None:

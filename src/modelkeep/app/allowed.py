@@ -5,7 +5,9 @@ from typing import Any, Literal, get_args, get_origin
 
 from annotated_types import Interval, MinLen, Predicate
 
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+from modelkeep.contracts.secret import Secret
+
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Secret: "text", Path: "a path"}
 
 
 def in_words(annotation: Any) -> str:  # noqa: ANN401 - any `Annotated[...]`

@@ -16,6 +16,7 @@ import msgspec
 from modelkeep.app.places import Places
 from modelkeep.contracts import discovery
 from modelkeep.contracts.errors import Invalid, ModelkeepError, NotFound
+from modelkeep.contracts.secret import Secret, hidden_again, hidden_in
 from modelkeep.contracts.snapshot import Limits
 from modelkeep.contracts.storage import StorageSettings
 
@@ -132,7 +133,7 @@ def roles(
         auth=settings.auth,
         audit=settings.audit,
     )
-    told = msgspec.json.encode(control)
+    told = msgspec.json.encode(control, enc_hook=hidden_in)
     # Started one after the other, for predictions need the server alone, and the api is reached only through it. On a busy
     # machine with two cores the first prediction came after 1.5 s so, and after 1.8 s when all were started at once.
     return [
@@ -171,7 +172,7 @@ def database_settings(settings: "Settings", places: Places) -> DatabaseSettings:
     """Return where the database is: in the data directory, unless another is configured."""
     if settings.database.url:
         return settings.database
-    return DatabaseSettings(f"sqlite:///{places.database}", settings.database.pool_size, settings.database.busy_timeout_s)
+    return replace(settings.database, url=Secret(f"sqlite:///{places.database}"))
 
 
 def noting_store(storage: StorageSettings, places: Places) -> "NotingStore":
@@ -469,7 +470,7 @@ def _control(told: bytes, role_name: str) -> "tuple[ControlRole, Places, Databas
     from modelkeep.infra.db import Database
     from modelkeep.infra.site_key import opened
 
-    role = msgspec.json.decode(told, type=ControlRole)
+    role = msgspec.json.decode(told, type=ControlRole, dec_hook=hidden_again)
     telemetry.configure(role.log, role=role_name)
     places = Places(Path(role.data))
     db = Database(role.database)

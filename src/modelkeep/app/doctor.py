@@ -269,10 +269,10 @@ def _address(server: ServerSettings, number: int, what_for: str, options: str) -
 def database(loaded: Settings) -> Iterator[Finding]:
     """Whether the database can be reached."""
     url = loaded.database.url
-    if url.startswith("postgresql"):
+    path = sqlite_file(url) if url else Places(loaded.data).database
+    if path is None:
         yield asyncio.run(_postgres(loaded.database))
         return
-    path = sqlite_file(url) or Places(loaded.data).database
     if not path.exists():
         yield Finding(INFO, "database", f"{path} (made at the first start)")
         return
@@ -386,7 +386,7 @@ async def _postgres(database: DatabaseSettings) -> Finding:
 
     from modelkeep.infra.db import Database
 
-    shown = without_secrets(database.url)
+    shown = without_secrets(database.url.reveal())
     opened = Database(database)
     try:
         async with opened.read() as tx:

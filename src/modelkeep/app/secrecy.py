@@ -6,6 +6,8 @@ Where it cannot be told which part of an address is secret, all of it is hidden.
 import re
 from urllib.parse import unquote
 
+from modelkeep.contracts.secret import Secret
+
 HIDDEN = "***"
 _SEPARATORS = ("", "?", "&", ";", "#")
 _SECRET = re.compile(
@@ -15,6 +17,9 @@ _SECRET = re.compile(
 
 def shown(name: str, value: object) -> str:
     """Return the value of the setting `name` as text that anybody may read."""
+    if isinstance(value, Secret):
+        text = value.reveal()
+        return without_secrets(text) if "://" in text else HIDDEN if text else ""
     text = str(value)
     if not isinstance(value, str) or not text:
         return text

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from modelkeep.api.settings import ApiSettings, AuthSettings
 from modelkeep.app import allowed, secrecy
 from modelkeep.app.sources import Given, InvalidSettings, gather
+from modelkeep.contracts.secret import Secret
 from modelkeep.contracts.storage import StorageSettings
 from modelkeep.infra.settings import AuditSettings, DatabaseSettings, HistorySettings, LogSettings
 from modelkeep.infra.tls import TlsFiles, tls_files
@@ -144,7 +145,7 @@ class RunnerSettings:
     ] = ""
 
 
-class Settings(BaseModel, frozen=True):
+class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True):
     """All sections."""
 
     data: Annotated[Path, "Directory with everything that is kept: database, models, sockets."] = Path(".modelkeep")
@@ -218,8 +219,9 @@ def child_environment(settings: Settings) -> dict[str, str]:
 
 
 def _given(config: Path | None, overrides: Mapping[str, Any] | None) -> dict[str, Given]:
-    known = [one.name for one in described(Settings.model_construct())]
-    return gather(known, config, os.environ, overrides or {})  # noqa: TID251 - this is the one place
+    known = list(described(Settings.model_construct()))
+    secret = [one.name for one in known if isinstance(one.value, Secret)]
+    return gather([one.name for one in known], config, os.environ, overrides or {}, secret)  # noqa: TID251 - the one place
 
 
 def _validated(given: Mapping[str, Given]) -> Settings:

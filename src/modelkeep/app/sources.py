@@ -9,13 +9,14 @@ import difflib
 import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dotenv import dotenv_values
 
 from modelkeep.contracts.errors import Invalid
+from modelkeep.contracts.secret import Secret
 
 CONFIG_FILE = Path("modelkeep.toml")
 ENV_FILE = Path(".env")
@@ -23,6 +24,7 @@ PREFIX = "MODELKEEP_"
 
 _ENVIRONMENT, _COMMAND_LINE = _NOT_FILES = ("environment", "command line")
 
+_IN_FILE = "_file"
 _SAGEMAKER_PORT = "SAGEMAKER_BIND_TO_PORT"
 _VERTEX = {
     "AIP_HTTP_PORT": "server.port",
@@ -65,11 +67,16 @@ def variable(name: str) -> str:
 
 
 def gather(
-    known: Collection[str], config: Path | None, environment: Mapping[str, str], overrides: Mapping[str, object]
+    known: Collection[str],
+    config: Path | None,
+    environment: Mapping[str, str],
+    overrides: Mapping[str, object],
+    secret: Collection[str] = (),
 ) -> dict[str, Given]:
     """Return for each setting that is given somewhere what its strongest source says.
 
     `known` are the dotted names that there are; another name raises `InvalidSettings`, as does a file that cannot be read.
+    Those in `secret` come as such, and with `_file` behind their names from a file.
     """
     sources = [
         _from_sagemaker(environment),
@@ -82,10 +89,27 @@ def gather(
     found: dict[str, Given] = {}
     for source in sources:
         for given in source:
-            if given.name not in known:
+            named = given.name.removesuffix(_IN_FILE)
+            if given.name not in known and named != given.name and named in secret:
+                found[named] = _from_file(given, named)
+            elif given.name not in known:
                 raise InvalidSettings(_unknown(given, known))
-            found[given.name] = given
+            elif given.name in secret and isinstance(given.value, str):
+                found[given.name] = replace(given, value=Secret(given.value))
+            else:
+                found[given.name] = given
     return found
+
+
+def _from_file(given: Given, name: str) -> Given:
+    """Return the secret `name` from the file that is given for it."""
+    try:
+        text = Path(str(given.value)).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise InvalidSettings(f"The file of {given.name}, which {given.source} names, cannot be read.") from error
+    if len(text.splitlines()) != 1:
+        raise InvalidSettings(f"The file of {given.name}, which {given.source} names, must have one line.")
+    return Given(name, Secret(text), f"{given.where}, from a file")
 
 
 def _from_sagemaker(environment: Mapping[str, str]) -> Iterator[Given]:

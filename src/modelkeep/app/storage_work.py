@@ -52,7 +52,7 @@ async def rotate(settings: "Settings") -> tuple[str, Rotation]:
     places = Places(settings.data)
     keys = MasterKeys.read(Path(settings.storage.master_keys_file))
     store = SealedStore(bootstrap.noting_store(settings.storage, places), keys)
-    async with _database(settings, places) as db:
+    async with database(settings, places) as db:
         if db is None:
             return keys.newest, await store.rotate(_alone)
         async with Claims(db, utc_now).turn() as turn:
@@ -73,7 +73,7 @@ async def collect(settings: "Settings", *, dry_run: bool, unknown: bool) -> Foun
     if unknown and not settings.storage.master_keys_file:
         async for _digest in bootstrap.noting_store(settings.storage, places).notes():
             raise KeysNotSet
-    async with _database(settings, places) as db:
+    async with database(settings, places) as db:
         if db is None:
             raise NotStarted
         control = control_plane(
@@ -117,7 +117,7 @@ def _meter(places: Places) -> "StorageMeter | None":
 
 
 @asynccontextmanager
-async def _database(settings: "Settings", places: Places) -> AsyncIterator[Database | None]:
+async def database(settings: "Settings", places: Places) -> AsyncIterator[Database | None]:
     """Yield the control plane's database; None where this release has not been started with it: then nobody collects there."""
     chosen = bootstrap.database_settings(settings, places)
     file = sqlite_file(chosen.url)

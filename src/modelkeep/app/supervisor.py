@@ -43,7 +43,7 @@ class Role:
     """
 
     name: str
-    settings: bytes
+    settings: bytes = field(repr=False)  # a secret may be in it
     sockets: tuple[socket.socket, ...] = ()
     after: str = ""
     child: Child | None = None

@@ -53,6 +53,16 @@ def revoke_key(server: Server, key_id: str) -> Steps[None]:
     yield from server.document("DELETE", f"/keys/{part(key_id)}")
 
 
+def rotate_key(server: Server, key_id: str, *, keep_days: int = 7) -> Steps[Key]:
+    """Give a key another `secret`, shown this once; the present one stays good for `keep_days` (0 to 90)."""
+    return Key.read((yield from server.document("POST", f"/keys/{part(key_id)}/rotate", {"keep_days": keep_days})))
+
+
+def end_previous_secret(server: Server, key_id: str) -> Steps[None]:
+    """End the secret that a key had before its rotation."""
+    yield from server.document("DELETE", f"/keys/{part(key_id)}/previous")
+
+
 def safety(server: Server) -> Steps[Mapping[str, Any]]:
     """Return the switches of the installation: what they are set to, by whom, when and why."""
     return dict((yield from server.get("/safety")))

@@ -168,6 +168,9 @@ class Key(_FromDocument):
     created_at: str = ""
     expires_at: str | None = None
     last_used_at: str | None = None
+    rotated_at: str | None = None
+    previous_until: str | None = None
+    previous_used_at: str | None = None
     rate: str = "unlimited"
     secret: str | None = field(default=None, repr=False)
 

@@ -17,7 +17,7 @@ import hashlib
 import hmac
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -104,9 +104,9 @@ class Verifier:
     `whole`: numbers must be without gaps from 1 on, as they are unless entries were selected.
     """
 
-    def __init__(self, *, whole: bool = True, public_key: str = "") -> None:
+    def __init__(self, *, whole: bool = True, public_keys: Collection[str] = ()) -> None:
         self._whole = whole
-        self._public_key = public_key
+        self._public_keys = tuple(public_keys)
         self._report = Report()
         self._next = 1
         self._before: list[str] = []  # hashes that the entry before the newest may have, and the newest itself
@@ -252,14 +252,16 @@ class Verifier:
         except ImportError:
             self._report.signatures = "NOT CHECKED: the package `cryptography` is not here"
             return None
-        pinned = self._public_key
+        pinned = self._public_keys
         self._report.signatures = "checked" if pinned else "checked with the key in the file; --public-key pins another"
-        try:
-            public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(pinned or checkpoint["public_key"]))
-            public.verify(bytes.fromhex(checkpoint["signature"]), checkpoint_message(seq, head, checkpoint["time"]))
-        except (InvalidSignature, ValueError, KeyError):
-            return False
-        return True
+        for key in pinned or [checkpoint.get("public_key", "")]:
+            try:
+                public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key))
+                public.verify(bytes.fromhex(checkpoint["signature"]), checkpoint_message(seq, head, checkpoint["time"]))
+            except (InvalidSignature, ValueError, KeyError):
+                continue
+            return True
+        return False
 
     def _take_back(self, kind: str, seq: int, about: str) -> None:
         newest = self._newest.get((kind, about))
@@ -288,11 +290,11 @@ def lines_of(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
             yield number, read if isinstance(read, dict) else None
 
 
-def verify_file(path: Path, *, against: Iterable[Path] = (), public_key: str = "") -> Report:
+def verify_file(path: Path, *, against: Iterable[Path] = (), public_keys: Collection[str] = ()) -> Report:
     """Verify an export, or a copy, in a file; `against` are copies from elsewhere. Raises `OSError` for what is no file."""
     head = next((line for _number, line in lines_of(path)), None) or {}
     said = head.get("trail", {"whole": True})
-    verifier = Verifier(whole=said["whole"], public_key=public_key)
+    verifier = Verifier(whole=said["whole"], public_keys=public_keys)
     ended = _promises(path, verifier)
     for copy in against:
         _promises(copy, verifier, hashes=True)
@@ -365,11 +367,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Verifies an audit trail of Modelkeep.")
     parser.add_argument("file", type=Path)
     parser.add_argument("--against", type=Path, action="append", default=[], metavar="COPY")
-    parser.add_argument("--public-key", default="", metavar="HEX")
+    parser.add_argument("--public-key", action="append", default=[], metavar="HEX")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     try:
-        report = verify_file(given.file, against=given.against, public_key=given.public_key)
+        report = verify_file(given.file, against=given.against, public_keys=given.public_key)
     except (OSError, ValueError, KeyError, TypeError) as error:
         sys.stderr.write(f"{given.file} is not read: {error}\n")
         return 2

@@ -9,7 +9,7 @@
     ├── MethodNotAllowed   it is there, for another method
     ├── Conflict           it clashes with what is there
     │   ├── Stale          it was changed since you looked
-    │   └── IdempotencyKeyReused · IdempotencyKeyInUse
+    │   └── IdempotencyKeyReused · IdempotencyKeyInUse · AnswerSealed
     ├── TooLarge           make it smaller
     ├── Limited            you asked too often
     ├── Unavailable        we cannot now: come back later
@@ -164,6 +164,12 @@ class IdempotencyKeyReused(Conflict):
     """This Idempotency-Key came with another request before: use a new key for a new request."""
 
     code = "idempotency_key_reused"
+
+
+class AnswerSealed(Conflict):
+    """This request was done before, and its answer opens with the secret it first came with alone: repeat it with that one."""
+
+    code = "answer_sealed"
 
 
 class IdempotencyKeyInUse(Conflict):

@@ -11,6 +11,7 @@ import msgspec
 from annotated_types import Interval
 
 from modelkeep.contracts.errors import DamagedFile
+from modelkeep.contracts.secret import NO_SECRET, Secret
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class StorageSettings:
         str, "File with the access key's id on its first line and its secret on the second; read again after each change."
     ] = ""
     access_key_id: Annotated[str, "The access key's id, where there is no storage.keys_file."] = ""
-    secret_access_key: Annotated[str, "The access key's secret, where there is no storage.keys_file."] = ""
+    secret_access_key: Annotated[Secret, "The access key's secret, where there is no storage.keys_file."] = NO_SECRET
     role_arn: Annotated[str, "The role to take, for role and web-identity."] = ""
     role_session_name: Annotated[str, "The name under which the role's use is noted by the store."] = "modelkeep"
     sts_endpoint: Annotated[str, "Address of the service that gives roles; empty means Amazon's for the region."] = ""
@@ -70,6 +71,11 @@ class StorageSettings:
         "File with the master keys that seal model files at rest, one a line (`modelkeep storage new-key` makes one): the last "
         "seals, all open. Empty: files are stored as they come.",
     ] = ""
+
+    def __post_init__(self) -> None:
+        """Hide a secret that is given as a text."""
+        if isinstance(self.secret_access_key, str):
+            object.__setattr__(self, "secret_access_key", Secret(self.secret_access_key))
 
 
 class Blob(msgspec.Struct, frozen=True):

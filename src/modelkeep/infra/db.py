@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
@@ -28,6 +29,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.sql.base import Executable
 
 from modelkeep.contracts.errors import Invalid, StorageFull, Unavailable
+from modelkeep.contracts.secret import Secret
 from modelkeep.infra.settings import DatabaseSettings
 
 if TYPE_CHECKING:
@@ -157,7 +159,8 @@ class Database:
     """The control plane's database. Connections open on first use; `close` ends them."""
 
     def __init__(self, settings: DatabaseSettings) -> None:
-        self.url = sa.make_url(settings.url)
+        self.url = sa.make_url(settings.url.reveal())
+        self.password: Callable[[], Secret] | None = None
         self.sqlite = self.url.get_backend_name() == "sqlite"
         if self.sqlite:
             self._writer = _sqlite_engine(self.url, settings, connections=1, begin=_WRITING)
@@ -171,6 +174,9 @@ class Database:
                 pool_pre_ping=True,
                 connect_args={"connect_timeout": max(2, int(settings.busy_timeout_s))},
             )
+            if settings.password_file:
+                self.password = _password_in(settings.password_file)
+                _renew(self._writer.sync_engine, self.password)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Transaction]:
@@ -336,6 +342,26 @@ def _sqlite_engine(url: sa.URL, settings: DatabaseSettings, *, connections: int,
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def _password_in(file: str) -> Callable[[], Secret]:
+    """Return what reads the password in a file, as it is at that moment."""
+
+    def password() -> Secret:
+        try:
+            return Secret(Path(file).read_text(encoding="utf-8").strip())
+        except (OSError, UnicodeDecodeError) as error:
+            raise DatabaseUnavailable("The file of database.password_file cannot be read.", retry_after_s=1) from error
+
+    return password
+
+
+def _renew(engine: sa.Engine, password: Callable[[], Secret]) -> None:
+    """Have each new connection take the password as it is then: one that was changed locks nobody out."""
+
+    @sa.event.listens_for(engine, "do_connect")
+    def _connect(_dialect: Dialect, _entry: object, _arguments: list[Any], options: dict[str, Any]) -> None:
+        options["password"] = password().reveal()
 
 
 @asynccontextmanager

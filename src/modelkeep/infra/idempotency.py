@@ -15,15 +15,16 @@ import hashlib
 import hmac
 import os
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Final
 
 import msgspec
 import sqlalchemy as sa
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from modelkeep.contracts.errors import IdempotencyKeyInUse, IdempotencyKeyReused
+from modelkeep.contracts.errors import AnswerSealed, IdempotencyKeyInUse, IdempotencyKeyReused
 from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Database, Span, Transaction, UtcTime, metadata
 
@@ -62,14 +63,16 @@ class Repeated(Exception):
 class Write:
     """One request with a key: whose, under which key, and everything that makes it this request and no other.
 
-    `secret` is what only the caller has. What the request says is told in pieces with `says`, before it writes.
+    `secrets` is what only the caller has: the first seals, all open. What the request says is told in pieces with `says`,
+    before it writes.
     """
 
-    def __init__(self, caller: str, key: str, secret: bytes) -> None:
+    def __init__(self, caller: str, key: str, *secrets: bytes) -> None:
         self.caller = caller
         self.key = key
         self._said = hashlib.sha256()
-        self._cipher = AESGCM(hmac.digest(secret, f"modelkeep answer 1 {caller} {key}".encode(), "sha256"))
+        bound = f"modelkeep answer 1 {caller} {key}".encode()
+        self._ciphers = [AESGCM(hmac.digest(secret, bound, "sha256")) for secret in secrets]
 
     def says(self, *parts: bytes) -> None:
         """Take in parts of the request."""
@@ -89,12 +92,15 @@ class Write:
     def seal(self, answer: Answer) -> bytes:
         """Return the answer so that only this caller, with this request, can read it."""
         nonce = os.urandom(_NONCE)
-        return nonce + self._cipher.encrypt(nonce, msgspec.msgpack.encode(answer), self.fingerprint)
+        return nonce + self._ciphers[0].encrypt(nonce, msgspec.msgpack.encode(answer), self.fingerprint)
 
     def open(self, sealed: bytes) -> Answer:
-        """Return what was sealed."""
-        plain = self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], self.fingerprint)
-        return msgspec.msgpack.decode(plain, type=Answer)
+        """Return what was sealed; raises `AnswerSealed` where none of the secrets opens it."""
+        for cipher in self._ciphers:
+            with suppress(InvalidTag):
+                plain = cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], self.fingerprint)
+                return msgspec.msgpack.decode(plain, type=Answer)
+        raise AnswerSealed
 
 
 class Once:
@@ -135,6 +141,13 @@ class Idempotency:
 
         async with self._db.span(first) as span:
             yield Once(self._db, span, write)
+
+    async def answers_to(self, prefix: str) -> int:
+        """Count the answers that are kept for callers whose ids begin so."""
+        mine = notes.c.caller.startswith(prefix, autoescape=True) & (notes.c.at >= self._clock() - KEPT)
+        async with self._db.read() as tx:
+            row = await tx.one(sa.select(sa.func.count()).select_from(notes).where(mine, notes.c.answer.is_not(None)))
+        return 0 if row is None else int(row[0])
 
     async def _note(self, tx: Transaction, write: Write) -> None:
         if not self._db.sqlite:  # where writers wait for each other in any case

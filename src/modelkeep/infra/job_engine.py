@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
+    from modelkeep.contracts.secret import Secret
+
 _log = structlog.get_logger(__name__)
 _APPLICATION_VERSION: Final = "1"  # the shape of the workflow below, not of Modelkeep: unfinished jobs outlive an upgrade
 _LONGEST_PAUSE_S: Final = 60
@@ -51,8 +53,9 @@ class EngineClosed(Exception):
 class JobEngine:
     """Runs `perform(job id)` until it returns True, over restarts of this process and of its machine."""
 
-    def __init__(self, url: sa.URL, worker: str, perform: Perform) -> None:
+    def __init__(self, url: sa.URL, worker: str, perform: Perform, *, password: "Callable[[], Secret] | None" = None) -> None:
         self._url = url
+        self._password = password
         self._worker = worker
         self._perform = perform
         self._running: set[asyncio.Future[Any]] = set()
@@ -150,7 +153,7 @@ class JobEngine:
 
         url = self._url.set(drivername="sqlite" if self._url.get_backend_name() == "sqlite" else "postgresql+psycopg")
         if url.drivername != "sqlite":
-            self._connections = waiting_engine(url, self._closing)
+            self._connections = waiting_engine(url, self._closing, self._password)
         return {
             "name": "modelkeep",
             "system_database_url": url.render_as_string(hide_password=False),
@@ -221,8 +224,11 @@ def _unavailable(error: SQLAlchemyError) -> DatabaseUnavailable:
     return DatabaseUnavailable(retry_after_s=1)
 
 
-def waiting_engine(url: sa.URL, closing: threading.Event) -> sa.Engine:
-    """Return connections that are waited for while the database is away; `EngineClosed` is raised once `closing` is set."""
+def waiting_engine(url: sa.URL, closing: threading.Event, password: "Callable[[], Secret] | None" = None) -> sa.Engine:
+    """Return connections that are waited for while the database is away; `EngineClosed` is raised once `closing` is set.
+
+    `password` gives each of them, and each try, the password as it is then.
+    """
     engine = sa.create_engine(
         url,
         pool_size=_CONNECTIONS,
@@ -238,8 +244,9 @@ def waiting_engine(url: sa.URL, closing: threading.Event) -> sa.Engine:
     ) -> "DBAPIConnection":
         while True:
             try:
-                return dialect.connect(*arguments, **options)
-            except dialect.loaded_dbapi.OperationalError as error:
+                fresh = {} if password is None else {"password": password().reveal()}
+                return dialect.connect(*arguments, **options | fresh)
+            except (dialect.loaded_dbapi.OperationalError, DatabaseUnavailable) as error:
                 _log.debug("job_engine_waits", reason=str(error))
                 if closing.wait(_LOOK_AGAIN_S):
                     raise EngineClosed from error

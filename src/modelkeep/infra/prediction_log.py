@@ -1,11 +1,13 @@
 """Where the prediction history lives: an SQLite file of its own in the data directory, or the control plane's PostgreSQL."""
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from modelkeep.contracts.secret import Secret
 from modelkeep.infra.db import Database
-from modelkeep.infra.settings import DatabaseSettings
+from modelkeep.infra.settings import DatabaseSettings, sqlite_file
 
 _FILE: Final = "predictions.db"
 _PAGE_BYTES: Final = 32768  # blocks are some 200 kB: pages of 4 kB cost twice the processor time
@@ -13,9 +15,9 @@ _PAGE_BYTES: Final = 32768  # blocks are some 200 kB: pages of 4 kB cost twice t
 
 def history_settings(control: DatabaseSettings, data: Path) -> DatabaseSettings:
     """Return where the history is, given where the control plane's database is."""
-    if not control.url.startswith("sqlite"):
+    if sqlite_file(control.url) is None:
         return control
-    return DatabaseSettings(f"sqlite:///{data / _FILE}", control.pool_size, control.busy_timeout_s)
+    return replace(control, url=Secret(f"sqlite:///{data / _FILE}"))
 
 
 def history_database(control: DatabaseSettings, data: Path) -> Database:

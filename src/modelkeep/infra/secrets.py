@@ -15,6 +15,8 @@ import string
 import zlib
 from typing import Final
 
+from modelkeep.contracts.secret import Secret
+
 KEY: Final = "mk_"
 SETUP: Final = "mks_"
 REFRESH: Final = "mkr_"
@@ -23,22 +25,6 @@ _ALPHABET: Final = string.digits + string.ascii_uppercase + string.ascii_lowerca
 _RANDOM = 40
 _CHECKSUM = 6
 PATTERN: Final = r"\bmk[slr]?_[0-9A-Za-z]{46}\b"
-
-
-class Secret:
-    """A text that does not print itself; `reveal()` gives it, for the one place that shows it to its owner."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        """Return the text."""
-        return self._text
-
-    def __repr__(self) -> str:
-        return "Secret(hidden)"
 
 
 def new_secret(prefix: str) -> Secret:

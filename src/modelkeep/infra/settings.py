@@ -7,13 +7,15 @@ from urllib.parse import urlsplit
 
 from annotated_types import Interval, Predicate
 
+from modelkeep.contracts.secret import NO_SECRET, Secret
 
-def _names_a_database(url: str) -> bool:
+
+def _names_a_database(url: Secret) -> bool:
     """an address of the form sqlite:///PATH or postgresql://..., or empty"""  # noqa: D403, D415 - part of a sentence
     file = sqlite_file(url)
     if file is not None:
         return file.name not in {"", ":memory:"}  # every process would have a database of its own
-    return not url or url.startswith(("postgresql://", "postgresql+psycopg://"))
+    return not url or url.reveal().startswith(("postgresql://", "postgresql+psycopg://"))
 
 
 def _names_a_syslog(address: str) -> bool:
@@ -29,10 +31,10 @@ def _names_a_syslog(address: str) -> bool:
         return False
 
 
-def sqlite_file(url: str) -> Path | None:
+def sqlite_file(url: Secret) -> Path | None:
     """Return the file that a database address names; None for another kind of database."""
-    path = url.removeprefix("sqlite:///")
-    return None if path == url else Path(path.partition("?")[0])
+    path = url.reveal().removeprefix("sqlite:///")
+    return None if path == url.reveal() else Path(path.partition("?")[0])
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,14 @@ class DatabaseSettings:
     """Where the control plane keeps what it knows."""
 
     url: Annotated[
-        str,
+        Secret,
         "Database address: sqlite:///PATH, or postgresql://USER:PASSWORD@HOST/NAME; empty means SQLite in the data directory.",
         Predicate(_names_a_database),
+    ] = NO_SECRET
+    password_file: Annotated[
+        str,
+        "File with PostgreSQL's password, in the place of one in the address; read again for each connection, so that it may "
+        "be changed while Modelkeep runs.",
     ] = ""
     pool_size: Annotated[int, "Most connections that one process holds open at once.", Interval(ge=1, le=1000)] = 5
     busy_timeout_s: Annotated[
@@ -50,6 +57,11 @@ class DatabaseSettings:
         "How long to wait for another writer or a free connection, in seconds, before giving up.",
         Interval(ge=0.1, le=3600),
     ] = 10.0
+
+    def __post_init__(self) -> None:
+        """Hide an address that is given as a text."""
+        if isinstance(self.url, str):
+            object.__setattr__(self, "url", Secret(self.url))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import binascii
 import hashlib
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -57,8 +58,13 @@ class Issuer:
     """Makes and checks the tokens of one installation, whose secret is `site_key`."""
 
     def __init__(self, site_key: SiteKey) -> None:
-        self.name = f"urn:modelkeep:{site_key.derive('issuer', 16).hex()}"
-        self._cipher = AESGCM(site_key.derive("session signing keys"))
+        self._names = [f"urn:modelkeep:{name.hex()}" for name in site_key.derive_all("issuer", 16)]
+        self._ciphers = [AESGCM(key) for key in site_key.derive_all("session signing keys")]
+
+    @property
+    def name(self) -> str:
+        """What its tokens call it."""
+        return self._names[0]
 
     def new_key(self) -> SigningKey:
         """Return a fresh pair of keys; its id is the thumbprint of the public one (RFC 7638)."""
@@ -66,8 +72,14 @@ class Issuer:
         public = private.public_key().public_bytes_raw()
         thumb = b'{"crv":"Ed25519","kty":"OKP","x":"%s"}' % _encoded(public)
         kid = _encoded(hashlib.sha256(thumb).digest()).decode()
-        nonce = os.urandom(_NONCE)
-        return SigningKey(kid, public, nonce + self._cipher.encrypt(nonce, private.private_bytes_raw(), kid.encode()))
+        return SigningKey(kid, public, self._sealed(private, kid))
+
+    def resealed(self, key: SigningKey) -> SigningKey:
+        """Return the key as the newest secret seals it, or as it is where that has; raises `InvalidTag` if it does not open."""
+        with suppress(InvalidTag):
+            self._ciphers[0].decrypt(key.sealed[:_NONCE], key.sealed[_NONCE:], key.kid.encode())
+            return key
+        return SigningKey(key.kid, key.public, self._sealed(self._private(key), key.kid))
 
     def opens(self, key: SigningKey) -> bool:
         """Whether the key can be used here: whether it was sealed with this installation's secret."""
@@ -108,13 +120,20 @@ class Issuer:
         except (InvalidSignature, binascii.Error, msgspec.DecodeError) as error:
             raise Unauthenticated from error
         at = now.timestamp()
-        if claims.iss != self.name or claims.aud != AUDIENCE or not claims.nbf <= at < claims.exp:
+        if claims.iss not in self._names or claims.aud != AUDIENCE or not claims.nbf <= at < claims.exp:
             raise Unauthenticated
         return claims
 
     def _private(self, key: SigningKey) -> Ed25519PrivateKey:
-        opened = self._cipher.decrypt(key.sealed[:_NONCE], key.sealed[_NONCE:], key.kid.encode())
-        return Ed25519PrivateKey.from_private_bytes(opened)
+        for cipher in self._ciphers:
+            with suppress(InvalidTag):
+                opened = cipher.decrypt(key.sealed[:_NONCE], key.sealed[_NONCE:], key.kid.encode())
+                return Ed25519PrivateKey.from_private_bytes(opened)
+        raise InvalidTag
+
+    def _sealed(self, private: Ed25519PrivateKey, kid: str) -> bytes:
+        nonce = os.urandom(_NONCE)
+        return nonce + self._ciphers[0].encrypt(nonce, private.private_bytes_raw(), kid.encode())
 
 
 def published(keys: Iterable[SigningKey]) -> dict[str, Any]:

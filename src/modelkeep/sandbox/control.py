@@ -49,9 +49,12 @@ class Cause(StrEnum):
 
 
 class Configure(msgspec.Struct, frozen=True, tag=True):
-    """Supervisor: the role's own settings, as JSON, and the name of its run."""
+    """Supervisor: the role's own settings, as JSON, which may hold a secret."""
 
     settings: bytes
+
+    def __repr__(self) -> str:
+        return "Configure(hidden)"
 
 
 class Started(msgspec.Struct, frozen=True, tag=True):

@@ -70,7 +70,7 @@ class Worker:
         self._settings = settings
         self._clock = clock
         self._listener = Listener(run_dir / "worker.sock")
-        self._engine = JobEngine(_engine_url(db), settings.name, self._perform)
+        self._engine = JobEngine(_engine_url(db), settings.name, self._perform, password=db.password)
         self._places = asyncio.Semaphore(settings.jobs)
         self._places_of_patient = asyncio.Semaphore(max(1, settings.jobs - 1))
         self._patient = patient

@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 import pytest
 import sqlalchemy as sa
-from cryptography.exceptions import InvalidTag
 
 from fixtures.control import ADMIN, SITE, Rings, TestClock, ready_version, upload
 from fixtures.control_api import api_over, key_with
@@ -21,6 +20,7 @@ from fixtures.people import PASSWORD
 from modelkeep.api.settings import ApiSettings
 from modelkeep.app.control_plane import ControlPlane, control_plane
 from modelkeep.contracts.access import Place, Role, Scope
+from modelkeep.contracts.errors import AnswerSealed
 from modelkeep.contracts.snapshot import Limits
 from modelkeep.control.access.rules import Subject
 from modelkeep.control.audit.tables import audit_entries
@@ -29,7 +29,8 @@ from modelkeep.control.links.rules import Link, Purpose
 from modelkeep.control.predictions.service import Predictions
 from modelkeep.control.sessions import store as sessions
 from modelkeep.control.sessions.rules import Session
-from modelkeep.control.users.rules import User
+from modelkeep.control.users import store as users
+from modelkeep.control.users.rules import Key, User
 from modelkeep.infra import secrets
 from modelkeep.infra.db import Database
 from modelkeep.infra.idempotency import Write, notes
@@ -60,6 +61,8 @@ WRITES: dict[str, Asked] = {
     "takeRole": ("DELETE", f"{V1}/grants/GRANT", {}),
     "moveModel": ("POST", f"{IRIS}/move", {"json": {"workspace": "empty"}}),
     "eraseFromAudit": ("POST", f"{V1}/audit/erasures", {"json": {"subject": "KEY", "reason": "request 12"}}),
+    "rotateKey": ("POST", f"{V1}/keys/KEY/rotate", {"json": {"keep_days": 7}}),
+    "endPreviousSecret": ("DELETE", f"{V1}/keys/key_rotated/previous", {}),
     "createModel": ("POST", f"{V1}/models", {"json": {"name": "rose"}}),
     "describeModel": ("PATCH", IRIS, {"json": {"description": "petals"}}),
     "archiveModel": ("POST", f"{IRIS}/archive", {}),
@@ -134,7 +137,7 @@ def placed(asked: Asked, house: House) -> Asked:
 
 
 async def people(control: ControlPlane, db: Database, now: datetime) -> None:
-    """Others, links for them, and a session of the one who asks."""
+    """Others, links for them, and of the one who asks a session and a key with two secrets."""
     (ada,) = await control.users.users(limit=2)
     for name in ("bob", "gone"):
         await control.users.add(ADMIN, User(f"usr_{name}", name, now, email=f"{name}@example.org"))
@@ -148,6 +151,10 @@ async def people(control: ControlPlane, db: Database, now: datetime) -> None:
             await links.add(tx, Link(f"lnk_{name}", purpose, secrets.digest(token), now, "ada", ends, user))
     async with db.begin() as tx:
         await sessions.add(tx, Session("ses_old", ada.id, now, now, ends))
+        rotated = Key(
+            "key_rotated", ada.id, "rotated", b"new", (Scope.PREDICT,), now, previous_digest=b"old", previous_until=ends
+        )
+        await users.add_key(tx, rotated)
 
 
 async def ask(client: httpx.AsyncClient, asked: Asked, key: str | None = "k-1") -> httpx.Response:
@@ -277,7 +284,7 @@ async def test_a_secret_is_answered_again_and_not_in_the_database(client: httpx.
     assert secret.encode() not in row.answer
     assert first.json()["id"].encode() not in row.answer
     write = Write(row.caller, row.key, admin_key.encode())
-    with pytest.raises(InvalidTag):  # it is not the same request
+    with pytest.raises(AnswerSealed):  # it is not the same request
         write.open(row.answer)
 
 

@@ -128,7 +128,9 @@ async def nothing_else(tx: object) -> dict[str, str]:
 
 
 async def test_processes_that_start_at_once_migrate_once(empty_database: DatabaseSettings):
-    running = [await asyncio.create_subprocess_exec(sys.executable, "-c", _MIGRATE, empty_database.url) for _ in range(3)]
+    running = [
+        await asyncio.create_subprocess_exec(sys.executable, "-c", _MIGRATE, empty_database.url.reveal()) for _ in range(3)
+    ]
     assert [await process.wait() for process in running] == [0, 0, 0]
     db = Database(empty_database)
     assert await current(db) == HEAD

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from modelkeep.app import settings
 from modelkeep.app.settings import Explained, InvalidSettings
+from modelkeep.contracts.secret import Secret
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +50,7 @@ def refusal(**sources: Any) -> str:
 def test_with_no_source_at_all_the_defaults_hold() -> None:
     loaded = settings.load()
     assert (loaded.server.host, loaded.server.port, loaded.data) == ("127.0.0.1", 8080, Path(".modelkeep"))
-    assert loaded.database.url == ""
+    assert not loaded.database.url
     assert loaded.serving.max_body_mb == 64
 
 
@@ -371,7 +373,7 @@ def test_a_password_in_the_database_address_is_shown_nowhere(monkeypatch: pytest
             monkeypatch.setenv("MODELKEEP_DATABASE__URL", url)
         case _:
             overrides = {"database.url": url}
-    assert settings.load(overrides=overrides).database.url == url
+    assert settings.load(overrides=overrides).database.url.reveal() == url
     assert explained("database.url", overrides=overrides).value == "postgresql://user:***@host/name"
     assert "s3cret" not in repr(settings.explain(overrides=overrides))
 
@@ -455,3 +457,54 @@ def test_the_usual_routes_and_free_ones_are_taken() -> None:
         assert settings.load(overrides={"serving.health_route": path}).serving.health_route == path
     assert refusal(overrides={"serving.predict_route": "/health"})
     assert refusal(overrides={"serving.health_route": "/predict"})
+
+
+SECRET = [one.name for one in settings.described(settings.Settings.model_construct()) if isinstance(one.value, Secret)]
+
+
+def test_the_settings_that_are_secrets_are_those_that_look_like_it() -> None:
+    looks = re.compile(r"(?:secret|password|token|url)(?!.*_file)")
+    looking = [
+        one.name
+        for one in settings.described(settings.Settings.model_construct())
+        if isinstance(one.value, str | Secret) and looks.search(one.name)
+    ]
+    assert looking == SECRET == ["database.url", "storage.secret_access_key"]
+
+
+@pytest.mark.parametrize("name", SECRET)
+@pytest.mark.parametrize("source", ["toml", ".env", "environment", "command line"])
+def test_a_secret_comes_from_a_file_in_every_source(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, source: str
+) -> None:
+    (tmp_path / "secret").write_text("postgresql://user:s3cret@host/name\n")
+    section, _dot, key = name.partition(".")
+    variable = f"MODELKEEP_{section.upper()}__{key.upper()}_FILE"
+    overrides: dict[str, Any] = {}
+    match source:
+        case "toml":
+            toml(f'[{section}]\n{key}_file = "{tmp_path}/secret"\n')
+        case ".env":
+            dotenv(f"{variable}={tmp_path}/secret\n")
+        case "environment":
+            monkeypatch.setenv(variable, str(tmp_path / "secret"))
+        case _:
+            overrides = {f"{name}_file": str(tmp_path / "secret")}
+    loaded = settings.load(overrides=overrides)
+    assert getattr(getattr(loaded, section), key).reveal() == "postgresql://user:s3cret@host/name"
+    assert explained(name, overrides=overrides).source.endswith(", from a file")
+    assert "s3cret" not in repr([loaded, settings.explain(overrides=overrides)])
+
+
+@pytest.mark.parametrize("content", [None, b"", b"one\ntwo\n", b"\xff\xfe"])
+def test_a_file_that_holds_no_secret_is_refused_without_a_word_of_it(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "secret").write_bytes(content)
+    said = refusal(overrides={"database.url_file": str(tmp_path / "secret")})
+    assert said.startswith("The file of database.url_file, which the command line names, ")
+    assert "two" not in said
+
+
+def test_only_secrets_come_from_files() -> None:
+    toml('[server]\nhost_file = "x"\n')
+    assert "There is no setting server.host_file" in refusal()

@@ -154,8 +154,30 @@ def test_setup_and_keys_print_the_secret_alone(command, standin):
     done = command("keys", "create", "nightly", "--scope", "predict", "--scope", "models:read", "--expires-in-days", 3)
     assert done.out == f"{KEY}\n"
     assert command("keys", "list").out.splitlines()[1].startswith("key_1\tnightly\tpredict, models:read")
+    done = command("keys", "rotate", "key_1", "--keep-days", 14)
+    assert done.out == f"{KEY}\n"
+    assert "The secret from before is good until " in done.err
+    assert command("keys", "end-previous", "key_1").out == "key_1 has one secret.\n"
+    assert standin.keys[0]["previous_until"] is None
+    assert command("keys", "rotate", "key_1", "--keep-days", 91).code == 2
+    assert "good until" not in command("keys", "rotate", "key_1", "--keep-days", 0).err
+    assert "`modelkeep keys list` shows the ids" in command("keys", "rotate", "key_none").err
     assert command("keys", "revoke", "key_1").out == "key_1 is revoked.\n"
     assert standin.keys == []
+
+
+def test_a_site_key_is_replaced_by_commands_and_shown_by_none(command, tmp_path):
+    file = tmp_path / "data" / "site.key"
+    said = [command("secrets", name, "--data", file.parent) for name in ("new-site-key", "rotate-site-key", "forget-site-key")]
+    assert [done.code for done in said] == [0, 0, 0]
+    assert "0 signing keys are sealed" in said[1].out
+    assert said[2].out == "There is one site key.\n"
+    assert command("secrets", "new-site-key", "--data", file.parent, "--json").code == 0
+    refused = command("secrets", "forget-site-key", "--data", file.parent)
+    assert refused.code != 0
+    assert "rotate-site-key" in refused.err
+    for line in file.read_text().split():
+        assert line not in "".join(done.out + done.err for done in (*said, refused))
 
 
 def test_json_is_all_there_is_on_stdout(command, file, tmp_path):
@@ -173,6 +195,8 @@ def test_json_is_all_there_is_on_stdout(command, file, tmp_path):
         ["restore", "churn"],
         ["keys", "create", "one"],
         ["keys", "list"],
+        ["keys", "rotate", "key_1"],
+        ["keys", "end-previous", "key_1"],
         ["keys", "revoke", "key_1"],
         ["setup", "--token", TOKEN],
         ["doctor", "--data", tmp_path],

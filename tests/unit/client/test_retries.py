@@ -109,6 +109,8 @@ async def test_who_is_to_come_back_after_the_timeout_is_told_at_once(flaky):
         ("create_key", ("k", ["predict"])),
         ("setup", ("mks_x",)),
         ("revoke_key", ("key_1",)),
+        ("rotate_key", ("key_1",)),
+        ("end_previous_secret", ("key_1",)),
         ("delete_alias", ("m", "canary")),
         ("describe", ("m", "words")),
         ("archive", ("m",)),

@@ -155,7 +155,7 @@ def test_a_checkpoint_of_somebody_else_is_named(tmp_path: Path):
     forged["checkpoint"]["head"] = GENESIS
     assert verified(tmp_path, trail(good, forged, end=3)) == [("forged checkpoint", 3, 3)]
     other = Ed25519PrivateKey.from_private_bytes(b"1" * 32).public_key().public_bytes_raw().hex()
-    assert verified(tmp_path, trail(good, checkpoint(3, good[2]["hash"]), end=3), public_key=other) == [
+    assert verified(tmp_path, trail(good, checkpoint(3, good[2]["hash"]), end=3), public_keys=[other]) == [
         ("forged checkpoint", 3, 3)
     ]
 

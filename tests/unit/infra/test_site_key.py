@@ -1,6 +1,7 @@
 """The installation's own secret."""
 
 import multiprocessing
+import pickle
 import stat
 from pathlib import Path
 
@@ -47,3 +48,29 @@ def test_it_does_not_print_itself(tmp_path: Path):
     key = site_key.opened(tmp_path / "site.key")
     shown = (tmp_path / "site.key").read_text().strip()
     assert shown not in f"{key} {key!r}"
+
+
+def test_a_key_is_replaced_in_three_steps_and_between_them_everybody_opens_what_anybody_sealed(tmp_path: Path):
+    path = tmp_path / "site.key"
+    before = site_key.opened(path)
+    site_key.add(path)
+    waiting = site_key.opened(path)
+    with pytest.raises(site_key.SiteKeyRotationUnderWay):
+        site_key.add(path)
+    with pytest.raises(site_key.SiteKeyRotationUnderWay):
+        site_key.forget(path)
+    assert waiting.derive("a") == before.derive("a")
+    assert site_key.turned(path).derive_all("a") == tuple(reversed(waiting.derive_all("a")))
+    for _twice in range(2):
+        site_key.turn(path)
+        turned = site_key.opened(path)
+        assert turned.derive_all("a") == tuple(reversed(waiting.derive_all("a")))
+    site_key.forget(path)
+    assert site_key.opened(path).derive_all("a") == turned.derive_all("a")[:1] != before.derive_all("a")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [entry.name for entry in tmp_path.iterdir()] == ["site.key"]
+
+
+def test_it_is_not_pickled(tmp_path: Path):
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(site_key.opened(tmp_path / "site.key"))

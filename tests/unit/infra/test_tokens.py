@@ -154,3 +154,21 @@ def test_a_library_of_somebody_else_checks_it_with_the_published_keys():
     assert token.header == {"alg": "EdDSA", "kid": KEY.kid, "typ": "at+jwt"}
     assert keys.keys[1].thumbprint() == KEY.kid
     assert "d" not in published([KEY])["keys"][0]
+
+
+def test_tokens_and_keys_from_before_another_site_key_stay_good_as_long_as_that_is_known():
+    old, both = Issuer(SiteKey(b"1" * 32)), Issuer(SiteKey(b"3" * 32, b"1" * 32))
+    alone = Issuer(SiteKey(b"3" * 32))
+    key = old.new_key()
+    token = old.sign(key, "usr_1", "ses_1", NOW)
+    assert both.verified(token, [key], NOW).sub == "usr_1"
+    assert old.verified(old.sign(key, "usr_1", "ses_1", NOW), [key], NOW).sid == "ses_1"
+    carried = both.resealed(key)
+    assert (carried.kid, carried.public) == (key.kid, key.public)
+    assert both.resealed(carried) == carried
+    assert (alone.opens(key), alone.opens(carried), old.opens(carried)) == (False, True, False)
+    assert alone.verified(alone.sign(carried, "usr_1", "ses_1", NOW), [carried], NOW).sub == "usr_1"
+    with pytest.raises(Unauthenticated):
+        alone.verified(token, [carried], NOW)
+    with pytest.raises(InvalidTag):
+        alone.resealed(key)

@@ -13,6 +13,7 @@ from modelkeep.api.schemas.users import (
     MeAnswer,
     NewKey,
     OwnKeyAnswer,
+    RotateKey,
     SetUp,
     SetUpAnswer,
     UserAnswer,
@@ -23,11 +24,18 @@ from modelkeep.contracts.errors import InvalidName
 from modelkeep.control.access.errors import LastAdmin
 from modelkeep.control.models.errors import ModelNotFound
 from modelkeep.control.sessions.service import in_session
-from modelkeep.control.users.errors import AlreadySetUp, KeyNotFound, SetupTokenInvalid, UserNotFound
+from modelkeep.control.users.errors import (
+    AlreadySetUp,
+    KeyNotFound,
+    KeyRotationUnderWay,
+    SetupTokenInvalid,
+    UserNotFound,
+)
 from modelkeep.control.users.service import IssuedKey
 from modelkeep.infra.passwords import PasswordsBusy, WeakPassword
 
 router = APIRouter(tags=["keys"])
+KeyId = Annotated[str, Path(max_length=100, description="The key's id.")]
 
 
 @router.post("/setup", status_code=status.HTTP_201_CREATED)
@@ -95,11 +103,27 @@ async def list_keys(actor: AnyKey, behind: Behind, limit: Limit = 50, cursor: Cu
 
 @router.delete("/keys/{key_id}", status_code=status.HTTP_204_NO_CONTENT)
 @raises(KeyNotFound, LastAdmin)
-async def revoke_key(
-    key_id: Annotated[str, Path(max_length=100, description="The key's id.")], actor: AnyKey, behind: Behind
-) -> Response:
+async def revoke_key(key_id: KeyId, actor: AnyKey, behind: Behind) -> Response:
     """Revoke a key of yours, or as an administrator anybody's: it opens nothing from now on."""
     await behind.users.revoke_key(actor, key_id)
+    return Response(status_code=status.HTTP_204_NO_CONTENT)
+
+
+@router.post("/keys/{key_id}/rotate", status_code=status.HTTP_201_CREATED)
+@raises(KeyNotFound, KeyRotationUnderWay)
+async def rotate_key(body: RotateKey, key_id: KeyId, actor: AnyKey, behind: Behind) -> IssuedKeyAnswer:
+    """Give a key of yours another secret, which is in this answer and nowhere else; the present one is good for `keep_days`.
+
+    Administrators rotate keys of services, too.
+    """
+    return _with_secret(await behind.users.rotate_key(actor, key_id, body.keep_days))
+
+
+@router.delete("/keys/{key_id}/previous", status_code=status.HTTP_204_NO_CONTENT)
+@raises(KeyNotFound)
+async def end_previous_secret(key_id: KeyId, actor: AnyKey, behind: Behind) -> Response:
+    """End the secret that a key of yours, or as an administrator anybody's, had before: it opens nothing from now on."""
+    await behind.users.end_previous(actor, key_id)
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 

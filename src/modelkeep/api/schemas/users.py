@@ -7,7 +7,7 @@ from pydantic import Field
 
 from modelkeep.api.schemas.wire import Answer, Ask, Name
 from modelkeep.contracts.access import Scope
-from modelkeep.control.users.rules import LONGEST_EMAIL, Kind, Status
+from modelkeep.control.users.rules import LONGEST_EMAIL, LONGEST_OVERLAP_DAYS, Kind, Status
 from modelkeep.infra.passwords import LONGEST, SHORTEST
 
 Email = Annotated[str, Field(min_length=3, max_length=LONGEST_EMAIL, description="An e-mail address; case does not matter.")]
@@ -45,6 +45,14 @@ class NewKey(Ask):
     ] = None
 
 
+class RotateKey(Ask):
+    """Give a key another secret."""
+
+    keep_days: Annotated[
+        int, Field(strict=True, ge=0, le=LONGEST_OVERLAP_DAYS, description="How long the present secret stays good, in days.")
+    ] = 7
+
+
 class UserAnswer(Answer):
     """A person, or a service."""
 
@@ -58,7 +66,7 @@ class UserAnswer(Answer):
 
 
 class KeyAnswer(Answer):
-    """A key, without its secret."""
+    """A key, without its secret. `last_used_at` is of the present one, `previous_used_at` of the one before its rotation."""
 
     id: str
     name: str
@@ -70,6 +78,9 @@ class KeyAnswer(Answer):
     burst: int | None
     user_id: str
     models: list[str] | None
+    rotated_at: datetime | None
+    previous_until: datetime | None
+    previous_used_at: datetime | None
 
 
 class IssuedKeyAnswer(KeyAnswer):

@@ -116,8 +116,9 @@ def verify(
         list[Path] | None, typer.Option(metavar="COPY", help="A copy from elsewhere to compare with; may be repeated.")
     ] = None,
     public_key: Annotated[
-        str, typer.Option("--public-key", metavar="HEX", help="The key that checkpoints must be signed with.")
-    ] = "",
+        list[str] | None,
+        typer.Option("--public-key", metavar="HEX", help="The key that checkpoints must be signed with; may be repeated."),
+    ] = None,
     url: Url = DEFAULT_URL,
     key: ApiKey = "",
     as_json: AsJson = False,
@@ -131,7 +132,7 @@ def verify(
         if file is None:
             _fetch(screen, trail, url, key, format="jsonl")
         with screen.waiting("Verifying"):
-            report = verify_file(trail, against=against or (), public_key=public_key)
+            report = verify_file(trail, against=against or (), public_keys=public_key or ())
     screen.result(asdict(report) | {"whole": report.whole}, lambda: _show(screen, report))
     return Code.DONE if report.whole else Code.OTHER
 

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 MAYBE_SET_UP = "If the token is refused now, it was used: start anew with an empty data directory."
 MAYBE_MADE = "The key may have been made: `modelkeep keys list` tells, and a key whose secret was not seen is best revoked."
 MAYBE_REVOKED = "The key may be revoked already: `modelkeep keys list` tells."
+MAYBE_ROTATED = (
+    "The key may have a secret that was not seen: then `modelkeep keys list --json` shows until when the present one is good, "
+    "and another key is best made in its place before that."
+)
+WHERE_IDS_ARE = "`modelkeep keys list` shows the ids."
+KeyId = Annotated[str, typer.Argument(metavar="ID", help="Id of the key, from `modelkeep keys list`.", show_default=False)]
 WHERE_IT_IS = (
     "Until somebody is set up, `modelkeep serve` prints one when it starts; its data directory has it in `setup-token`."
 )
@@ -88,7 +94,7 @@ def create_key(
 
 @keys.command("revoke")
 def revoke_key(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the key, from `modelkeep keys list`.", show_default=False)],
+    key_id: KeyId,
     *,
     url: Url = DEFAULT_URL,
     key: ApiKey = "",
@@ -96,12 +102,40 @@ def revoke_key(
 ) -> None:
     """Make an API key worthless at once."""
     screen = Screen(as_json=as_json)
-    with (
-        connected(url, key, interrupted=MAYBE_REVOKED) as client,
-        refined("key_not_found", "`modelkeep keys list` shows the ids."),
-    ):
+    with connected(url, key, interrupted=MAYBE_REVOKED) as client, refined("key_not_found", WHERE_IDS_ARE):
         client.revoke_key(key_id)
     screen.result({"id": key_id, "revoked": True}, lambda: screen.say(f"{key_id} is revoked."))
+
+
+@keys.command("rotate", epilog="Example:  modelkeep keys rotate key_01J... --keep-days 14")
+def rotate_key(
+    key_id: KeyId,
+    *,
+    keep_days: Annotated[int, typer.Option(min=0, max=90, metavar="DAYS", help="How long the present secret stays good.")] = 7,
+    url: Url = DEFAULT_URL,
+    key: ApiKey = "",
+    as_json: AsJson = False,
+) -> None:
+    """Give an API key another secret, shown this once. The present one opens the same for some days."""
+    screen = Screen(as_json=as_json)
+    with connected(url, key, interrupted=MAYBE_ROTATED) as client, refined("key_not_found", WHERE_IDS_ARE):
+        made = client.rotate_key(key_id, keep_days=keep_days)
+
+    def show() -> None:
+        _show_secret(screen, made)
+        if made.previous_until:
+            screen.news(f"The secret from before is good until {when(made.previous_until)}.")
+
+    screen.result(made.raw, show)
+
+
+@keys.command("end-previous")
+def end_previous(key_id: KeyId, *, url: Url = DEFAULT_URL, key: ApiKey = "", as_json: AsJson = False) -> None:
+    """End the secret that an API key had before it was rotated."""
+    screen = Screen(as_json=as_json)
+    with connected(url, key, interrupted=MAYBE_REVOKED) as client, refined("key_not_found", WHERE_IDS_ARE):
+        client.end_previous_secret(key_id)
+    screen.result({"id": key_id, "previous": "ended"}, lambda: screen.say(f"{key_id} has one secret."))
 
 
 def _check_scopes(scopes: list[str], known: list[str]) -> None:

@@ -16,6 +16,7 @@ from modelkeep.app.cli import deployments as deployments_commands
 from modelkeep.app.cli import keys as keys_commands
 from modelkeep.app.cli import models, predict, predictions, push, replay, server
 from modelkeep.app.cli import safety as safety_commands
+from modelkeep.app.cli import secrets as secrets_commands
 from modelkeep.app.cli import storage as storage_commands
 from modelkeep.app.cli.completion import trust
 from modelkeep.app.cli.connect import trusted
@@ -94,6 +95,7 @@ app.add_typer(access_commands.groups, name="groups", rich_help_panel=_THIRD)
 app.add_typer(certificates_commands.certificates, name="certificates", rich_help_panel=_THIRD)
 app.add_typer(safety_commands.safety, name="safety", rich_help_panel=_THIRD)
 app.add_typer(audit_commands.audit, name="audit", rich_help_panel=_THIRD)
+app.add_typer(secrets_commands.secrets, name="secrets", rich_help_panel=_THIRD)
 app.add_typer(storage_commands.storage, name="storage", rich_help_panel=_THIRD)
 _add(server.doctor, _THIRD, "modelkeep doctor --data /srv/modelkeep")
 _add(server.openapi, _THIRD, "modelkeep openapi -o openapi.json")

@@ -63,18 +63,14 @@ class Access:
 
     async def served_keys(self, tx: Transaction) -> tuple[ServedKey, ...]:
         """Return the keys that serving must know, for a snapshot made in `tx`."""
-        keys = await self._users.good_keys(tx)
+        keys, now = await self._users.good_keys(tx), self._clock()
         standings = await self._standings(tx, keys)
         return tuple(
             ServedKey(
-                key.id,
-                key.digest,
-                key.name,
-                standings[key.id],
-                key.expires_at.timestamp() if key.expires_at else None,
-                key.served_rate,
+                key.id, digest, key.name, standings[key.id], None if until is None else until.timestamp(), key.served_rate
             )
             for key in keys
+            for digest, until in key.opened_with(now)
         )
 
     async def explain(self, actor: Actor, subject: Subject, scope: Scope, place: Place) -> Decision:

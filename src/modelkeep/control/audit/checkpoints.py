@@ -13,3 +13,13 @@ def signed(seed: bytes, head: Head, at: datetime) -> Checkpoint:
     key = Ed25519PrivateKey.from_private_bytes(seed)
     signature = key.sign(checkpoint_message(head.seq, head.hash, written(at)))
     return Checkpoint(head.seq, at, head.hash, signature.hex(), key.public_key().public_bytes_raw().hex())
+
+
+def signed_by(seed: bytes, checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint is as the key that `seed` is signs it: Ed25519 signs the same in the same way."""
+    return signed(seed, Head(checkpoint.seq, checkpoint.head), checkpoint.at) == checkpoint
+
+
+def public(seed: bytes) -> str:
+    """Return what signatures of the key that `seed` is are checked with."""
+    return Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw().hex()

@@ -120,6 +120,17 @@ class Checkpoint(msgspec.Struct, frozen=True):
         }
 
 
+class Carried(msgspec.Struct, frozen=True):
+    """What of the trail has come from one site key to the next: checkpoints, and places at which people are found.
+
+    `late`: the newest checkpoint was the older key's, so that a process that has not been started again may still sign.
+    """
+
+    checkpoints: int = 0
+    subjects: int = 0
+    late: bool = False
+
+
 class Mark(msgspec.Struct, frozen=True):
     """How far something has come with the trail, when, and whose turn it is."""
 

@@ -21,9 +21,9 @@ from modelkeep.contracts.audit_chain import ERASURE, Report, Verifier, numbers_i
 from modelkeep.contracts.errors import StorageFull
 from modelkeep.contracts.ids import new_id
 from modelkeep.control.audit import store
-from modelkeep.control.audit.checkpoints import signed
+from modelkeep.control.audit.checkpoints import public, signed, signed_by
 from modelkeep.control.audit.errors import ReasonNeeded, SubjectNotFound
-from modelkeep.control.audit.rules import Checkpoint, Entry, Head, Mark, Outcome, Sealed, Wanted, kind_of, seal
+from modelkeep.control.audit.rules import Carried, Checkpoint, Entry, Head, Mark, Outcome, Sealed, Wanted, kind_of, seal
 from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Database, DatabaseUnavailable, Transaction
 from modelkeep.infra.site_key import SiteKey
@@ -51,8 +51,8 @@ class Audit:
         self._db = db
         self._clock = clock
         self._circumstances = circumstances
-        self._subjects_key = site.derive("audit subjects")
-        self._checkpoints_key = site.derive("audit checkpoints")
+        self._subjects_keys = site.derive_all("audit subjects")
+        self._checkpoints_keys = site.derive_all("audit checkpoints")
         self._withheld: Counter[str] = Counter()
         self._withheld_since: datetime | None = None
         self._singles = float(SINGLE_REFUSALS)
@@ -155,7 +155,7 @@ class Audit:
             raise ReasonNeeded
         async with self._db.begin() as tx:
             people = [one for one in subject_ids if one.startswith(("usr_", "key_"))]  # the system, and things, stay
-            found = await store.naming(tx, [self.subject_ref(one) for one in people], people)
+            found = await store.naming(tx, [ref for one in people for ref in self._refs(one)], people)
             if not found:
                 raise SubjectNotFound
             erasures = [seq for seq, action in found.items() if action == ERASURE]
@@ -177,7 +177,7 @@ class Audit:
 
     def subject_ref(self, subject_id: str) -> str:
         """Return what a person's id is found by: a keyed hash, which tells it to nobody who lacks the site key."""
-        return hmac.digest(self._subjects_key, subject_id.encode(), "sha256").hex()
+        return self._refs(subject_id)[0]
 
     async def checkpoint(self) -> Checkpoint | None:
         """Sign how the chain is now, where there is news and it is time; returns the checkpoint."""
@@ -188,14 +188,14 @@ class Audit:
             due = newest is None or head.seq - done >= CHECKPOINT_ENTRIES or now - newest.at >= CHECKPOINT_EVERY
             if head.seq <= done or not due:
                 return None
-            made = signed(self._checkpoints_key, head, now)
+            made = signed(self._checkpoints_keys[0], head, now)
             await store.add_checkpoint(tx, made)
         return made
 
     async def verify(self) -> Report:
         """Verify the whole chain as the database has it, and note when that was done, where it is whole."""
         head = await self.head()
-        verifier = Verifier(public_key=signed(self._checkpoints_key, head, self._clock()).public_key)
+        verifier = Verifier(public_keys=[public(seed) for seed in self._checkpoints_keys])
         async for some in self.checkpoints():
             for one in some:
                 verifier.expect(one.document())
@@ -207,6 +207,27 @@ class Audit:
         if report.whole:
             await self.set_mark(_VERIFIED, head.seq)
         return report
+
+    async def reseal(self, actor: Actor, ids: Collection[str]) -> Carried:
+        """Have what older site keys made be as if the present one had: the checkpoints, and what people, `ids`, are found by.
+
+        A checkpoint that none of the keys has signed stays as it is, to be found. It may be repeated.
+        """
+        new, *olds = self._checkpoints_keys
+        async with self._db.begin() as tx:
+            newest = await store.newest_checkpoint(tx)
+            late = newest is not None and any(signed_by(old, newest) for old in olds)
+            refs = {ref: self.subject_ref(one) for one in ids for ref in self._refs(one)[1:]}
+            subjects = await store.rename(tx, refs)
+            checkpoints = 0
+            for one in await store.checkpoints_with(tx, [public(old) for old in olds]):
+                if any(signed_by(old, one) for old in olds):
+                    await store.sign_anew(tx, signed(new, Head(one.seq, one.head), one.at))
+                    checkpoints += 1
+            if subjects or checkpoints:
+                said = {"checkpoints": str(checkpoints), "subjects": str(subjects), "public_key": public(new)}
+                await self.note(tx, actor, "audit.reseal", "", **said)
+        return Carried(checkpoints, subjects, late)
 
     async def verified(self) -> Mark | None:
         """Return when the chain was last verified and whole, and how far it went then."""
@@ -227,6 +248,10 @@ class Audit:
         now = self._clock()
         async with self._db.begin() as tx:
             return await store.take_turn(tx, name, holder, now, now + lasting)
+
+    def _refs(self, subject_id: str) -> list[str]:
+        """Return what an id is found by under each site key: first under that which seals."""
+        return [hmac.digest(key, subject_id.encode(), "sha256").hex() for key in self._subjects_keys]
 
     async def _append(self, tx: Transaction, entry: Entry) -> None:
         """Give an entry the next place in the chain."""

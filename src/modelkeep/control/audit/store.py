@@ -1,6 +1,6 @@
 """All the SQL of the audit trail."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -92,6 +92,15 @@ async def erase(tx: Transaction, numbers: Iterable[int]) -> None:
         await tx.execute(sa.delete(audit_subjects).where(audit_subjects.c.seq.in_(some)))
 
 
+async def rename(tx: Transaction, refs: Mapping[str, str]) -> int:
+    """Have what is found by the one be found by the other; returns at how many places it was."""
+    renamed = 0
+    for old, new in refs.items():
+        update = sa.update(audit_subjects).where(audit_subjects.c.subject_ref == old).values(subject_ref=new)
+        renamed += len(await tx.all(update.returning(audit_subjects.c.seq)))
+    return renamed
+
+
 async def add_checkpoint(tx: Transaction, checkpoint: Checkpoint) -> None:
     """Keep a checkpoint; one that is there stays."""
     insert = tx.insert(audit_checkpoints).values(
@@ -110,6 +119,18 @@ async def checkpoints(tx: Transaction, *, above: int = 0, upto: int | None = Non
     if upto is not None:
         query = query.where(audit_checkpoints.c.seq <= upto)
     return [_checkpoint(row) for row in await tx.all(query.order_by(audit_checkpoints.c.seq).limit(limit))]
+
+
+async def checkpoints_with(tx: Transaction, public_keys: Iterable[str]) -> list[Checkpoint]:
+    """Return the checkpoints that say that one of these keys has signed them."""
+    query = sa.select(audit_checkpoints).where(audit_checkpoints.c.public_key.in_(list(public_keys)))
+    return [_checkpoint(row) for row in await tx.all(query)]
+
+
+async def sign_anew(tx: Transaction, checkpoint: Checkpoint) -> None:
+    """Give a checkpoint another signature."""
+    values = {"signature": checkpoint.signature, "public_key": checkpoint.public_key}
+    await tx.execute(sa.update(audit_checkpoints).where(audit_checkpoints.c.seq == checkpoint.seq).values(**values))
 
 
 async def newest_checkpoint(tx: Transaction) -> Checkpoint | None:

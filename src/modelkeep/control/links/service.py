@@ -9,6 +9,7 @@ from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Invalid
 from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.names import check_name
+from modelkeep.contracts.secret import Secret
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.links import store
 from modelkeep.control.links.errors import InvitationNotFound, LinkRefused, RegistrationClosed
@@ -34,7 +35,7 @@ class IssuedLink(msgspec.Struct, frozen=True):
     """A new link together with its token, which is shown this once."""
 
     link: Link
-    token: secrets.Secret
+    token: Secret
 
 
 class Newcomer(msgspec.Struct, frozen=True):

@@ -61,6 +61,14 @@ class Keyed(msgspec.Struct, frozen=True):
         return self.good_until is None or now < self.good_until
 
 
+class Resealed(msgspec.Struct, frozen=True):
+    """How many signing keys were sealed anew, how many had been so before, and how many that count open with nothing."""
+
+    rewritten: int = 0
+    already: int = 0
+    lost: int = 0
+
+
 class Tokens(msgspec.Struct, frozen=True):
     """What a login or a refresh gets."""
 
@@ -69,6 +77,9 @@ class Tokens(msgspec.Struct, frozen=True):
     session_id: str
     expires_at: datetime
     refresh_expires_at: datetime
+
+    def __repr__(self) -> str:
+        return f"Tokens({self.session_id!r})"
 
 
 def signing(keys: list[Keyed], now: datetime) -> Keyed | None:

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from modelkeep.contracts.access import Scope
@@ -36,6 +37,7 @@ from modelkeep.control.sessions.rules import (
     SESSION_LIFE,
     Keyed,
     RefreshToken,
+    Resealed,
     Session,
     Tokens,
     signing,
@@ -162,9 +164,9 @@ class Sessions:
             raise Unauthenticated
         return session, user
 
-    def secret_of(self, actor: Actor) -> bytes:
-        """Return what answers to a person's repeated writes are sealed with: their tokens change, this does not."""
-        return self._site_key.derive(f"answers to {actor.user}")
+    def secrets_of(self, actor: Actor) -> tuple[bytes, ...]:
+        """Return what answers to a person's repeated writes are sealed with, and may have been: their tokens change."""
+        return self._site_key.derive_all(f"answers to {actor.user}")
 
     # ---- of the one who asks
 
@@ -245,6 +247,25 @@ class Sessions:
             await store.add_key(tx, Keyed(old.number + 1, new.kid, new.public, new.sealed, signs_from))
             await self._audit.note(tx, actor, "signing_key.rotate", new.kid, signs_from=signs_from.isoformat())
             return signs_from
+
+    async def reseal(self, actor: Actor) -> Resealed:
+        """Seal the signing keys with the site key that seals now; which one opens them is no matter of those who log in."""
+        now, done = self._clock(), Resealed()
+        async with self._db.begin() as tx:
+            for key in await store.keys(tx, for_update=True):
+                try:
+                    sealed = self._issuer.resealed(_pair(key)).sealed
+                except InvalidTag:
+                    done = msgspec.structs.replace(done, lost=done.lost + key.good(now))
+                    continue
+                if sealed == key.sealed:
+                    done = msgspec.structs.replace(done, already=done.already + 1)
+                else:
+                    await store.reseal_key(tx, key.number, sealed)
+                    done = msgspec.structs.replace(done, rewritten=done.rewritten + 1)
+            if done.rewritten:
+                await self._audit.note(tx, actor, "site_key.rotate", "", signing_keys=str(done.rewritten))
+        return done
 
     async def _signing_key(self, tx: Transaction, now: datetime, *, lost: bool = False) -> SigningKey:
         """Return the key that signs; the first is made when it is needed. With `lost`, it need not open."""

@@ -97,6 +97,11 @@ async def limit_key(tx: Transaction, number: int, good_until: datetime) -> None:
     await tx.execute(sa.update(signing_keys).where(signing_keys.c.number == number).values(good_until=good_until))
 
 
+async def reseal_key(tx: Transaction, number: int, sealed: bytes) -> None:
+    """Keep a signing key as it is sealed now."""
+    await tx.execute(sa.update(signing_keys).where(signing_keys.c.number == number).values(sealed=sealed))
+
+
 async def remove_key(tx: Transaction, number: int) -> None:
     """Forget a signing key."""
     await tx.execute(sa.delete(signing_keys).where(signing_keys.c.number == number))

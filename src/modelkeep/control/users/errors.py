@@ -21,6 +21,12 @@ class KeyNotFound(NotFound):
     code = "key_not_found"
 
 
+class KeyRotationUnderWay(Conflict):
+    """This key has two secrets already: end the one from before first, or wait until its time is over."""
+
+    code = "key_rotation_under_way"
+
+
 class UserNotFound(NotFound):
     """There is no user with this id."""
 

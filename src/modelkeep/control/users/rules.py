@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -17,6 +18,7 @@ NOTE_USE_EVERY: Final = timedelta(minutes=5)
 UNLIMITED: Final = "unlimited"
 HIGHEST_RATE: Final = 100_000_000
 LONGEST_EMAIL: Final = 254
+LONGEST_OVERLAP_DAYS: Final = 90
 _RATE: Final = re.compile(r"([0-9]{1,9})/min")
 _EMAIL: Final = re.compile(r"[^\s@]{1,64}@[^\s@]+")
 _UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -57,7 +59,8 @@ class Key(msgspec.Struct, frozen=True):
     """An API key, without its secret, which nobody has.
 
     `rate_per_minute` None is unlimited; `burst` None is a sixth of it: what ten seconds allow. `models` are the ids of those
-    that it is good for, None for all; like its scopes they bound what its owner may do, and add nothing to it.
+    that it is good for, None for all; like its scopes they bound what its owner may do, and add nothing to it. Since
+    `rotated_at` it has another secret; the one from before opens the same until `previous_until`.
     """
 
     id: str
@@ -72,6 +75,10 @@ class Key(msgspec.Struct, frozen=True):
     rate_per_minute: int | None = None
     burst: int | None = None
     models: tuple[str, ...] | None = None
+    rotated_at: datetime | None = None
+    previous_digest: bytes | None = None
+    previous_until: datetime | None = None
+    previous_used_at: datetime | None = None
 
     @property
     def rate(self) -> str:
@@ -89,6 +96,20 @@ class Key(msgspec.Struct, frozen=True):
         """Whether the key opens anything at this moment."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
+    def has_previous(self, now: datetime) -> bool:
+        """Whether the secret from before its rotation is good, where the key is."""
+        return self.previous_digest is not None and self.previous_until is not None and now < self.previous_until
+
+    def opened_by(self, digest: bytes, now: datetime) -> bool:
+        """Whether the secret kept under this digest opens anything at this moment."""
+        return self.good(now) and digest in dict(self.opened_with(now))
+
+    def opened_with(self, now: datetime) -> Iterator[tuple[bytes, datetime | None]]:
+        """Yield the digests of its secrets, and until when each opens what the key does; None for good."""
+        yield self.digest, self.expires_at
+        if self.has_previous(now) and self.previous_digest is not None and self.previous_until is not None:
+            yield self.previous_digest, min(self.previous_until, self.expires_at or self.previous_until)
+
 
 class SetupToken(msgspec.Struct, frozen=True):
     """The one-time token that makes the first administrator."""
@@ -103,9 +124,24 @@ class SetupToken(msgspec.Struct, frozen=True):
         return self.used_at is None and now < self.expires_at
 
 
-def use_is_news(key: Key, now: datetime) -> bool:
-    """Whether a use of the key now is worth writing down: only now and then, so that reading does not become writing."""
-    return key.last_used_at is None or now - key.last_used_at >= NOTE_USE_EVERY
+def use_is_news(used_at: datetime | None, now: datetime) -> bool:
+    """Whether a use of a secret now is worth writing down: only now and then, so that reading does not become writing."""
+    return used_at is None or now - used_at >= NOTE_USE_EVERY
+
+
+def rotated(key: Key, digest: bytes, now: datetime, keep_days: int) -> Key:
+    """Return a key with another secret, and its present one for so many days beside it."""
+    if not 0 <= keep_days <= LONGEST_OVERLAP_DAYS:
+        raise Invalid(f"The secret from before is kept for 0 to {LONGEST_OVERLAP_DAYS} days.")
+    return msgspec.structs.replace(
+        key,
+        digest=digest,
+        last_used_at=None,
+        rotated_at=now,
+        previous_digest=key.digest if keep_days else None,
+        previous_until=now + timedelta(days=keep_days) if keep_days else None,
+        previous_used_at=key.last_used_at if keep_days else None,
+    )
 
 
 def email_of(text: str) -> str:

@@ -7,14 +7,16 @@ import structlog
 
 from modelkeep.contracts.access import Role, Scope
 from modelkeep.contracts.actor import SYSTEM, Actor
-from modelkeep.contracts.errors import Invalid, StorageFull, Unauthenticated
+from modelkeep.contracts.errors import Forbidden, Invalid, StorageFull, Unauthenticated
 from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.names import check_name
+from modelkeep.contracts.secret import Secret
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.users import store
 from modelkeep.control.users.errors import (
     AlreadySetUp,
     KeyNotFound,
+    KeyRotationUnderWay,
     SetupTokenInvalid,
     UserExists,
     UserNotFound,
@@ -31,6 +33,7 @@ from modelkeep.control.users.rules import (
     email_of,
     expiry,
     read_rate,
+    rotated,
     use_is_news,
 )
 from modelkeep.infra import secrets
@@ -47,7 +50,7 @@ class IssuedKey(msgspec.Struct, frozen=True):
     """A new key together with its secret, which is shown this once."""
 
     key: Key
-    secret: secrets.Secret
+    secret: Secret
 
 
 class Users:
@@ -113,13 +116,14 @@ class Users:
         """Return the key with this secret and whose it is; raises `Unauthenticated` for anything but a good key."""
         if not secrets.well_formed(secret, secrets.KEY):
             raise Unauthenticated
-        now = self._clock()
+        now, digest = self._clock(), secrets.digest(secret)
         async with self._db.read() as tx:
-            found = await store.key_by_digest(tx, secrets.digest(secret))
-        if found is None or not found[0].good(now) or not found[1].active:
+            found = await store.key_by_digest(tx, digest)
+        if found is None or not found[0].opened_by(digest, now) or not found[1].active:
             raise Unauthenticated
-        if use_is_news(found[0], now):
-            await self._note_use(found[0], now)
+        key, _user = found
+        if use_is_news(key.last_used_at if digest == key.digest else key.previous_used_at, now):
+            await self._note_use(key.id, digest, now)
         return found
 
     async def issue_key(
@@ -139,7 +143,7 @@ class Users:
         `rate` is `100/min` or `unlimited`; `burst` the most requests at once, a sixth of a minute's without it. `models` are
         the ids of those that it is good for, None for all.
         """
-        actor.carry(Scope.ADMIN)  # or a key could make one that may more than itself
+        _check_unbounded(actor)
         if service is not None:
             actor.need(Scope.ADMIN)
         if not scopes:
@@ -187,7 +191,7 @@ class Users:
             key = await store.key(tx, key_id)
             if key is None or not (key.user_id == actor.user or actor.may(Scope.ADMIN)):
                 raise KeyNotFound
-            actor.carry(Scope.ADMIN)
+            _check_unbounded(actor)
             if key.revoked_at is not None:
                 return
             await store.revoke_key(tx, key_id, now)
@@ -197,10 +201,54 @@ class Users:
             )
             await self._events.publish(tx, KeysChanged())
 
+    async def rotate_key(self, actor: Actor, key_id: str, keep_days: int) -> IssuedKey:
+        """Give a key another secret, which is in the answer and nowhere else; the present one opens the same for so many days.
+
+        One's own key, or as an administrator one of a service: nobody gets what another person would come in with. Raises
+        `KeyRotationUnderWay` where it has two already.
+        """
+        now = self._clock()
+        async with self._db.begin() as tx:
+            key = await self._good_key(tx, actor, key_id, now)
+            user = await self.user_in(tx, key.user_id)
+            if user.kind is not Kind.SERVICE and user.id != actor.user:
+                raise Invalid("Keys are rotated by whoever has them, and those of services by administrators.")
+            if key.has_previous(now):
+                raise KeyRotationUnderWay
+            secret = secrets.new_secret(secrets.KEY)
+            key = rotated(key, secrets.digest(secret.reveal()), now, keep_days)
+            await store.change_key(tx, key)
+            await self._audit.note(tx, actor, "key.rotate", key_id, about=key.user_id, name=key.name, keep_days=str(keep_days))
+            await self._events.publish(tx, KeysChanged())
+            return IssuedKey(key, secret)
+
+    async def end_previous(self, actor: Actor, key_id: str) -> None:
+        """End the secret that one's own key, or as an administrator anybody's, had before; ending it twice is no fault."""
+        now = self._clock()
+        async with self._db.begin() as tx:
+            key = await self._good_key(tx, actor, key_id, now)
+            if key.has_previous(now):
+                await store.change_key(tx, msgspec.structs.replace(key, previous_digest=None, previous_until=None))
+                await self._audit.note(tx, actor, "key.end_previous", key_id, about=key.user_id, name=key.name)
+                await self._events.publish(tx, KeysChanged())
+
+    async def _good_key(self, tx: Transaction, actor: Actor, key_id: str, now: datetime) -> Key:
+        """Return a good key of the actor, or of anybody where they administer, for them to change."""
+        key = await store.key(tx, key_id, for_update=True)
+        if key is None or not key.good(now) or not (key.user_id == actor.user or actor.may(Scope.ADMIN)):
+            raise KeyNotFound
+        _check_unbounded(actor)
+        return key
+
     async def named(self, user_id: str) -> frozenset[str]:
         """Return the ids that stand for a user in the audit trail: their own, and those of all keys they ever had."""
         async with self._db.read() as tx:
             return frozenset({user_id, *await store.key_ids_of(tx, user_id)})
+
+    async def everybody(self) -> list[str]:
+        """Return all ids by which the audit trail may know people: those of users, and of all keys that there ever were."""
+        async with self._db.read() as tx:
+            return await store.everybody(tx)
 
     async def presented(self, secret: str) -> tuple[Key, User] | None:
         """Return whose secret this is, good or not; None where it is nobody's."""
@@ -335,9 +383,16 @@ class Users:
         await self._events.publish(tx, KeysChanged())
         return IssuedKey(key, secret)
 
-    async def _note_use(self, key: Key, now: datetime) -> None:
+    async def _note_use(self, key_id: str, digest: bytes, now: datetime) -> None:
         try:
             async with self._db.begin() as tx:
-                await store.note_use(tx, key.id, now)
+                await store.note_use(tx, digest, now)
         except (DatabaseUnavailable, StorageFull) as error:
-            _log.info("key_use_not_noted", key=key.id, reason=error.code)  # the key is good all the same
+            _log.info("key_use_not_noted", key=key_id, reason=error.code)  # the key is good all the same
+
+
+def _check_unbounded(actor: Actor) -> None:
+    """Raise `Forbidden` where the actor's key is bounded: it could make, or become, one that may more than itself."""
+    actor.carry(Scope.ADMIN)
+    if actor.standing.models is not None:
+        raise Forbidden("A key that is bound to models has nothing to do with keys.")

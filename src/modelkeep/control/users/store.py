@@ -77,14 +77,21 @@ async def add_key(tx: Transaction, key: Key) -> None:
 
 
 async def key_by_digest(tx: Transaction, digest: bytes) -> tuple[Key, User] | None:
-    """Return the key kept under this digest, revoked or not, and its user."""
-    row = await tx.one(_WITH_USER.where(api_keys.c.digest == digest))
+    """Return the key of which this is the digest of a secret, good or not, and its user."""
+    row = await tx.one(_WITH_USER.where(sa.or_(api_keys.c.digest == digest, api_keys.c.previous_digest == digest)))
     return None if row is None else (_key(row), _user_of_key(row))
 
 
-async def note_use(tx: Transaction, key_id: str, now: datetime) -> None:
-    """Note that a key was used."""
-    await tx.execute(sa.update(api_keys).where(api_keys.c.id == key_id).values(last_used_at=now))
+async def note_use(tx: Transaction, digest: bytes, now: datetime) -> None:
+    """Note that a secret was used: that of a key, or the one that it had before."""
+    await tx.execute(sa.update(api_keys).where(api_keys.c.digest == digest).values(last_used_at=now))
+    await tx.execute(sa.update(api_keys).where(api_keys.c.previous_digest == digest).values(previous_used_at=now))
+
+
+async def change_key(tx: Transaction, key: Key) -> None:
+    """Keep what a key is now."""
+    values = msgspec.structs.asdict(key)
+    await tx.execute(sa.update(api_keys).where(api_keys.c.id == values.pop("id")).values(**values))
 
 
 async def page_of_keys(tx: Transaction, *, limit: int, before: str | None, of: str | None) -> list[Key]:
@@ -105,15 +112,21 @@ async def good_keys(tx: Transaction, now: datetime, *, for_update: bool = False)
     return [(_key(row), _user_of_key(row)) for row in rows]
 
 
-async def key(tx: Transaction, key_id: str) -> Key | None:
+async def key(tx: Transaction, key_id: str, *, for_update: bool = False) -> Key | None:
     """Return a key, revoked or not."""
-    row = await tx.one(sa.select(api_keys).where(api_keys.c.id == key_id))
+    one = sa.select(api_keys).where(api_keys.c.id == key_id)
+    row = await tx.one(one.with_for_update() if for_update else one)
     return None if row is None else _key(row)
 
 
 async def key_ids_of(tx: Transaction, user_id: str) -> list[str]:
     """Return the ids of all keys that a user ever had."""
     return [row.id for row in await tx.all(sa.select(api_keys.c.id).where(api_keys.c.user_id == user_id))]
+
+
+async def everybody(tx: Transaction) -> list[str]:
+    """Return the ids of all users, and of all keys that there ever were."""
+    return [row.id for row in await tx.all(sa.select(users.c.id).union_all(sa.select(api_keys.c.id)))]
 
 
 async def revoke_key(tx: Transaction, key_id: str, now: datetime) -> None:
@@ -152,6 +165,10 @@ def _key(row: sa.Row[tuple[object, ...]]) -> Key:
         rate_per_minute=row.rate_per_minute,
         burst=row.burst,
         models=row.models,
+        rotated_at=row.rotated_at,
+        previous_digest=row.previous_digest,
+        previous_until=row.previous_until,
+        previous_used_at=row.previous_used_at,
     )
 
 

@@ -33,6 +33,11 @@ api_keys = sa.Table(
     sa.Column("rate_per_minute", sa.Integer),
     sa.Column("burst", sa.Integer),
     sa.Column("models", Document(tuple[str, ...])),
+    sa.Column("rotated_at", UtcTime),
+    sa.Column("previous_digest", sa.LargeBinary),
+    sa.Column("previous_until", UtcTime),
+    sa.Column("previous_used_at", UtcTime),
+    sa.Index(None, "previous_digest", unique=True),
 )
 setup_tokens = sa.Table(
     "setup_tokens",

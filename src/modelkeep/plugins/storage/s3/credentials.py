@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from modelkeep.contracts.errors import Invalid, StorageUnavailable
+from modelkeep.contracts.secret import Secret
 from modelkeep.contracts.storage import StorageSettings
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def _required(settings: StorageSettings, *names: str) -> None:
             raise Invalid(f"Set storage.{name}: storage.sign_in = {settings.sign_in} needs it.")
 
 
-def _keys(settings: StorageSettings) -> tuple[str, str]:
+def _keys(settings: StorageSettings) -> tuple[str, Secret]:
     """Return the access key's id and secret; raises `Invalid`."""
     if not settings.keys_file:
         _required(settings, "access_key_id", "secret_access_key")
@@ -51,13 +52,13 @@ def _keys(settings: StorageSettings) -> tuple[str, str]:
         raise Invalid("The file of storage.keys_file cannot be read.") from error
     if len(lines) != 2:  # noqa: PLR2004 - an id and a secret
         raise Invalid("The file of storage.keys_file must have two lines: the access key's id, and its secret.")
-    return lines[0], lines[1]
+    return lines[0], Secret(lines[1])
 
 
 async def _signed_with_keys(settings: StorageSettings) -> "S3Credential":
     key_id, secret = await asyncio.to_thread(_keys, settings)
     expires_at = datetime.now(UTC) + _LOOK_AGAIN if settings.keys_file else None
-    return {"access_key_id": key_id, "secret_access_key": secret, "token": None, "expires_at": expires_at}
+    return {"access_key_id": key_id, "secret_access_key": secret.reveal(), "token": None, "expires_at": expires_at}
 
 
 def _web_identity(settings: StorageSettings) -> "dict[str, str]":
@@ -88,7 +89,7 @@ def _assume_role(settings: StorageSettings) -> "S3Credential":
             endpoint_url=settings.sts_endpoint or None,
             verify=settings.ca_file or None,
             aws_access_key_id=key_id,
-            aws_secret_access_key=secret,
+            aws_secret_access_key=secret.reveal(),
         )
         given = client.assume_role(RoleArn=settings.role_arn, RoleSessionName=settings.role_session_name)["Credentials"]
     except (BotoCoreError, ClientError) as error:
