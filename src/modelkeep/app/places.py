@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelkeep.contracts.secret import Secret
+
 
 @dataclass(frozen=True)
 class Places:
@@ -81,11 +83,11 @@ class Places:
         for folder in (self.data, self.run, self.snapshot.parent, self.blobs):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    def keep_setup_token(self, token: str) -> None:
+    def keep_setup_token(self, token: Secret) -> None:
         """Leave the one-time token in a file that only this user reads."""
         fd = os.open(self.setup_token, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "w", encoding="ascii") as file:
-            file.write(token + "\n")
+            file.write(token.reveal() + "\n")
 
     def forget_setup_token(self) -> None:
         """Remove the token's file."""

@@ -33,8 +33,8 @@ class StillNeeded(Conflict):
 class Carried(msgspec.Struct, frozen=True):
     """What became of everything that a site key seals.
 
-    `trail` is what is kept of the audit trail. `answers` are those to people's writes with an Idempotency-Key, of the last day: they stay as they are, and open with the
-    key from before.
+    `answers` are those to people's writes with an Idempotency-Key, of the last day: they stay as they are, and open with the
+    key from before. `trail` is what is carried over of the audit trail.
     """
 
     signing_keys: Resealed = Resealed()

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -72,7 +72,7 @@ class Certificate:
     """What was read of the files at one time, and found to belong together. `names`: DNS names and addresses it is for."""
 
     chain: bytes
-    key: bytes
+    key: bytes = field(repr=False)
     authorities: bytes
     client: Client
     expires: datetime

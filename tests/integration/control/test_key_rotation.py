@@ -1,14 +1,16 @@
 """An API key gets another secret, and whoever has the one from before is not locked out meanwhile."""
 
+import msgspec
 import pytest
 
-from fixtures.control import ADMIN, Rings, TestClock
+from fixtures.control import Rings, TestClock
 from modelkeep.app.control_plane import ControlPlane
-from modelkeep.contracts.access import Scope
+from modelkeep.contracts.access import Scope, Standing
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Forbidden, Invalid, Unauthenticated
 from modelkeep.contracts.snapshot import ServedKey
 from modelkeep.control.users.errors import KeyNotFound, KeyRotationUnderWay
+from modelkeep.control.users.rules import Kind, User
 from modelkeep.infra import secrets
 from modelkeep.infra.db import Database
 from modelkeep.serving.keys import Keys
@@ -19,14 +21,14 @@ async def admin(control: ControlPlane, clock: TestClock) -> Actor:
     token = await control.users.ensure_setup_token(clock())
     assert token is not None
     _user, issued = await control.users.set_up(token, "ada")
-    return await control.users.authenticate(issued.secret.reveal())
+    return await control.access.authenticate(issued.secret.reveal())
 
 
 async def served(control: ControlPlane, db: Database, clock: TestClock) -> Keys:
     """The keys as a server has them."""
     keys = Keys(max_staleness_s=1e9, clock=lambda: clock().timestamp())
     async with db.read() as tx:
-        keys.replace(await control.users.served_keys(tx))
+        keys.replace(await control.access.served_keys(tx))
     keys.heard(clock().timestamp())
     return keys
 
@@ -40,7 +42,7 @@ def opens(keys: Keys, secret: str) -> ServedKey | None:
 
 async def known(control: ControlPlane, secret: str) -> bool:
     try:
-        await control.users.authenticate(secret)
+        await control.access.authenticate(secret)
     except Unauthenticated:
         return False
     return True
@@ -60,7 +62,7 @@ async def test_both_secrets_open_the_same_until_the_older_s_time_is_over(
     one, other = opens(keys, old), opens(keys, new)
     assert one is not None
     assert other is not None
-    assert (one.id, one.scopes, one.rate) == (other.id, other.scopes, other.rate)  # one limit for both
+    assert (one.id, one.standing, one.rate) == (other.id, other.standing, other.rate)  # one limit for both
     assert [await known(control, secret) for secret in (old, new)] == [True, True]
     clock.advance(days=6, hours=23)
     assert [await known(control, secret) for secret in (old, new)] == [True, True]
@@ -76,16 +78,16 @@ async def test_both_secrets_open_the_same_until_the_older_s_time_is_over(
 async def test_the_last_use_of_each_secret_is_known(control: ControlPlane, admin: Actor, clock: TestClock):
     old = await control.users.issue_key(admin, "ci", frozenset({Scope.PREDICT}), None)
     used = clock()
-    await control.users.authenticate(old.secret.reveal())
+    await control.access.authenticate(old.secret.reveal())
     clock.advance(hours=1)
     new = await control.users.rotate_key(admin, old.key.id, 7)
     key = await control.users.key(old.key.id)
     assert (key.last_used_at, key.previous_used_at, key.rotated_at) == (None, used, clock())
     clock.advance(hours=1)
-    await control.users.authenticate(old.secret.reveal())
+    await control.access.authenticate(old.secret.reveal())
     assert (await control.users.key(key.id)).previous_used_at == (used := clock())
     clock.advance(hours=1)
-    await control.users.authenticate(new.secret.reveal())
+    await control.access.authenticate(new.secret.reveal())
     key = await control.users.key(key.id)
     assert (key.last_used_at, key.previous_used_at) == (clock(), used)
 
@@ -125,14 +127,44 @@ async def test_a_key_that_is_revoked_or_expired_takes_both_with_it(
             await control.users.rotate_key(admin, old.key.id, 7)
 
 
-async def test_only_administrators_rotate_and_every_rotation_is_in_the_audit_trail(control: ControlPlane, admin: Actor):
+async def test_one_s_own_keys_and_those_of_services_are_rotated_and_nobody_gets_another_person_s(
+    control: ControlPlane, admin: Actor, clock: TestClock
+):
+    users = control.users
+    await users.add(admin, User("usr_bob", "bob", clock(), email="bob@example.org"))
+    await users.add(admin, User("usr_robot", "robot", clock(), kind=Kind.SERVICE))
+    bob = Actor("ses_bob", "bob", "usr_bob", Standing("usr_bob"))
+    his, hers = [(await users.issue_key(one, "mine", frozenset({Scope.PREDICT}), None)).key.id for one in (bob, admin)]
+    service = (await users.issue_key(admin, "robot", frozenset({Scope.PREDICT}), None, service="usr_robot")).key.id
+    await users.rotate_key(bob, his, 7)
+    await users.end_previous(admin, his)  # as she may revoke it
+    with pytest.raises(Invalid):
+        await users.rotate_key(admin, his, 7)
+    await users.rotate_key(admin, service, 7)
+    for unseen in (hers, service, "key_none"):
+        for refused in (users.rotate_key(bob, unseen, 7), users.end_previous(bob, unseen)):
+            with pytest.raises(KeyNotFound):
+                await refused
+
+
+async def test_a_bounded_key_makes_rotates_and_revokes_none(control: ControlPlane, admin: Actor):
+    """It could give its holder what may more than it."""
+    users, mine = control.users, (await control.users.issue_key(admin, "mine", frozenset({Scope.ADMIN}), None)).key.id
+    standing = msgspec.structs.replace(admin.standing, scopes=frozenset({Scope.MODELS_WRITE, Scope.PREDICT}))
+    to_models = msgspec.structs.replace(admin.standing, scopes=frozenset({Scope.ADMIN}), models=frozenset({"mdl_1"}))
+    for bounded in (msgspec.structs.replace(admin, standing=one) for one in (standing, to_models)):
+        for refused in (
+            users.issue_key(bounded, "more", frozenset({Scope.ADMIN}), None),
+            users.rotate_key(bounded, mine, 7),
+            users.end_previous(bounded, mine),
+            users.revoke_key(bounded, mine),
+        ):
+            with pytest.raises(Forbidden):
+                await refused
+
+
+async def test_every_rotation_is_in_the_audit_trail(control: ControlPlane, admin: Actor):
     issued = await control.users.issue_key(admin, "ci", frozenset({Scope.PREDICT}), None)
-    other = Actor("key_x", "bob", "usr_x", frozenset({Scope.MODELS_WRITE}))
-    for forbidden in (control.users.rotate_key(other, issued.key.id, 7), control.users.end_previous(other, issued.key.id)):
-        with pytest.raises(Forbidden):
-            await forbidden
-    with pytest.raises(KeyNotFound):
-        await control.users.rotate_key(ADMIN, "key_none", 7)
     await control.users.rotate_key(admin, issued.key.id, 7)
     await control.users.end_previous(admin, issued.key.id)
     actions = [entry.action for entry in await control.audit.entries(limit=10, target=issued.key.id)]

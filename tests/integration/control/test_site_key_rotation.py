@@ -3,15 +3,20 @@
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from fixtures.control import TestClock
 from fixtures.people import EMAIL, HERE, PASSWORD, People
 from modelkeep.app import site_key_work
 from modelkeep.app.settings import Settings
+from modelkeep.contracts.access import Scope
+from modelkeep.contracts.actor import SYSTEM
 from modelkeep.contracts.errors import AnswerSealed, Unauthenticated
+from modelkeep.control.audit.service import Audit
+from modelkeep.control.audit.tables import audit_checkpoints
 from modelkeep.control.sessions.service import Sessions
 from modelkeep.infra import site_key
-from modelkeep.infra.db import Database
+from modelkeep.infra.db import Database, Transaction
 from modelkeep.infra.idempotency import Answer, Repeated, Write
 from modelkeep.infra.settings import DatabaseSettings
 
@@ -55,7 +60,7 @@ async def test_nobody_is_logged_out_at_any_step(people: People, db: Database, se
         for process in processes:
             tokens.append(await process.refresh(tokens.pop(0).refresh))
             for one in tokens:
-                assert (await process.authenticate(one.access)).name == "ada"
+                assert (await process.authenticate(one.access))[1].name == "ada"
 
     await all_are_in(running)
     site_key_work.add(settings)
@@ -102,13 +107,13 @@ async def test_a_write_that_is_repeated_gets_its_answer_across_a_rotation_and_is
         return Write("ses_1", "k", *Process(people, db, path, clock).sessions.secrets_of(actor))
 
     async with people.control.idempotency.once(write()) as once:
-        await people.control.users.issue_key(actor, "made once", actor.scopes, None)
+        await people.control.users.issue_key(actor, "made once", frozenset({Scope.PREDICT}), None)
         await once.keep(Answer(201, (), b"the answer"))
 
     async def repeated() -> bytes:
         with pytest.raises(Repeated) as found:
             async with people.control.idempotency.once(write()):
-                await people.control.users.issue_key(actor, "made once", actor.scopes, None)
+                await people.control.users.issue_key(actor, "made once", frozenset({Scope.PREDICT}), None)
         answer = found.value.answer
         return answer.body
 
@@ -119,7 +124,74 @@ async def test_a_write_that_is_repeated_gets_its_answer_across_a_rotation_and_is
     await site_key_work.forget(settings)
     with pytest.raises(AnswerSealed):
         await repeated()
-    assert [key.name for key in await people.control.users.keys(limit=10)].count("made once") == 1
+    assert [key.name for key in await people.control.users.keys(actor, limit=10)].count("made once") == 1
+
+
+async def nothing_else(tx: Transaction) -> dict[str, str]:
+    del tx
+    return {}
+
+
+class Trail:
+    """The audit trail as a process has it that started now, which notes entries that nothing but their subject's key finds."""
+
+    def __init__(self, people: People, db: Database, path: Path, clock: TestClock) -> None:
+        self.audit = Audit(db, clock, nothing_else, site_key.opened(path))
+        self._person, self._db, self._clock = people.admin.user, db, clock
+
+    async def note(self) -> str:
+        """Note something about a person, and sign it; returns the entry's id."""
+        async with self._db.begin() as tx:
+            await self.audit.note(tx, SYSTEM, "group.add_member", "grp_1", about=self._person)
+        self._clock.advance(minutes=6)
+        assert await self.audit.checkpoint() is not None
+        (entry,) = await self.audit.entries(limit=1)
+        return entry.id
+
+    async def erased(self) -> set[str]:
+        """Erase the person; returns the ids of what was erased."""
+        await self.audit.erase(SYSTEM, [self._person], "asked for")
+        return {entry.id for entry in await self.audit.entries(limit=100) if entry.erased}
+
+
+async def test_the_audit_trail_stays_whole_and_people_are_found_in_it(
+    people: People, db: Database, settings: Settings, clock: TestClock
+):
+    path = settings.data / "site.key"
+    noted = {await Trail(people, db, path, clock).note()}
+    site_key_work.add(settings)
+    running = Trail(people, db, path, clock)
+    noted.add(await running.note())
+    carried = (await site_key_work.rotate(settings)).trail
+    assert (carried.checkpoints, carried.subjects) == (2, 2)
+    assert (await site_key_work.rotate(settings)).trail.checkpoints == 0
+    noted.add(await running.note())  # it has not been started again yet
+    started = Trail(people, db, path, clock)
+    for one in (running, started):
+        report = await one.audit.verify()
+        assert (report.whole, report.signatures) == (True, "checked")
+    with pytest.raises(site_key_work.StillNeeded):
+        await site_key_work.forget(settings)
+    noted.add(await started.note())
+    await site_key_work.forget(settings)
+    last = Trail(people, db, path, clock)
+    report = await last.audit.verify()
+    assert (report.whole, report.checkpoints) == (True, 4)
+    assert await last.erased() >= noted
+    assert (await last.audit.verify()).whole
+
+
+async def test_a_forged_checkpoint_is_not_made_true_by_a_rotation(
+    people: People, db: Database, settings: Settings, clock: TestClock
+):
+    path = settings.data / "site.key"
+    await Trail(people, db, path, clock).note()
+    async with db.begin() as tx:
+        await tx.execute(sa.update(audit_checkpoints).values(head="0" * 64))
+    site_key_work.add(settings)
+    await site_key_work.rotate(settings)
+    report = await Trail(people, db, path, clock).audit.verify()
+    assert [one.kind for one in report.findings] == ["forged checkpoint"]
 
 
 async def test_a_token_of_another_installation_is_none_here(

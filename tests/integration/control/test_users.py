@@ -12,6 +12,7 @@ from modelkeep.app.control_plane import ControlPlane, control_plane
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Forbidden, Invalid, InvalidName, Unauthenticated
+from modelkeep.contracts.secret import NO_SECRET, Secret
 from modelkeep.contracts.snapshot import Limits, decode_snapshot
 from modelkeep.control.access.errors import LastAdmin
 from modelkeep.control.deployments.service import SNAPSHOT
@@ -82,7 +83,13 @@ async def test_only_the_newest_unused_token_is_good_and_for_a_day(control: Contr
     newer = await control.users.ensure_setup_token(clock())
     assert older is not None
     assert newer is not None
-    for wrong in (older, newer[:-1], "", secrets.new_secret(secrets.SETUP).reveal(), secrets.new_secret(secrets.KEY).reveal()):
+    for wrong in (
+        older,
+        Secret(newer.reveal()[:-1]),
+        NO_SECRET,
+        secrets.new_secret(secrets.SETUP),
+        secrets.new_secret(secrets.KEY),
+    ):
         with pytest.raises(SetupTokenInvalid):
             await control.users.set_up(wrong, "ada")
     clock.advance(hours=24)
@@ -236,7 +243,7 @@ async def test_no_secret_is_in_the_database(control: ControlPlane, clock: TestCl
             ]
         )
     assert issued.key.id.encode() in everything
-    assert token.encode() not in everything
+    assert token.reveal().encode() not in everything
     assert issued.secret.reveal().encode() not in everything
 
 

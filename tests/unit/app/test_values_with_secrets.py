@@ -22,6 +22,7 @@ from modelkeep.control.users.service import IssuedKey
 from modelkeep.infra.envelopes import MasterKeys
 from modelkeep.infra.settings import DatabaseSettings, HistorySettings, LogSettings
 from modelkeep.infra.site_key import SiteKey
+from modelkeep.infra.tls import Certificate
 from modelkeep.sandbox.control import Configure
 from modelkeep.worker.settings import WorkerSettings
 
@@ -54,6 +55,7 @@ MAKE: dict[str, Callable[[], object]] = {
     "a key that was made": lambda: IssuedKey(Key("key_1", "usr_1", "k", b"", (Scope.PREDICT,), NOW), Secret(PLANTED)),
     "tokens": lambda: Tokens(PLANTED, PLANTED, "ses_1", NOW, NOW),
     "somebody who registers": lambda: Newcomer("ada", "ada@example.org", PLANTED),
+    "a certificate": lambda: Certificate(b"", PLANTED.encode(), b"", "none", NOW, frozenset()),
     "a site key": lambda: SiteKey(PLANTED.encode(), PLANTED.encode()),
     "master keys": lambda: MasterKeys({"one": PLANTED.encode()}),
 }

@@ -21,6 +21,7 @@ from modelkeep.api.schemas.users import (
 from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind
 from modelkeep.contracts.errors import InvalidName
+from modelkeep.contracts.secret import Secret
 from modelkeep.control.access.errors import LastAdmin
 from modelkeep.control.models.errors import ModelNotFound
 from modelkeep.control.sessions.service import in_session
@@ -46,7 +47,7 @@ async def set_up(body: SetUp, request: Request, behind: Behind) -> SetUpAnswer:
     With an e-mail address and a password, the administrator can log in, too.
     """
     user, issued = await behind.users.set_up(
-        body.token,
+        Secret(body.token),
         body.name,
         request.state.request_id,
         request.state.address,

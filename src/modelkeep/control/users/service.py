@@ -68,18 +68,19 @@ class Users:
         async with self._db.read() as tx:
             return await store.anyone(tx)
 
-    async def ensure_setup_token(self, now: datetime) -> str | None:
+    async def ensure_setup_token(self, now: datetime) -> Secret | None:
         """Return a fresh setup token to print, replacing an older one; None when the first administrator exists."""
         async with self._db.begin() as tx:
             if await store.anyone(tx):
                 return None
-            token = secrets.new_secret(secrets.SETUP).reveal()
-            await store.replace_setup_token(tx, SetupToken(new_id("set"), secrets.digest(token), now + SETUP_TOKEN_LIFE))
+            token = secrets.new_secret(secrets.SETUP)
+            kept = SetupToken(new_id("set"), secrets.digest(token.reveal()), now + SETUP_TOKEN_LIFE)
+            await store.replace_setup_token(tx, kept)
             return token
 
     async def set_up(
         self,
-        token: str,
+        token: Secret,
         name: str,
         request_id: str = "",
         address: str = "",
@@ -96,10 +97,10 @@ class Users:
             raise Invalid("Whoever is to log in needs both an e-mail address and a password.")
         now = self._clock()
         user = User(new_id("usr"), name, now, email=None if email is None else email_of(email))
-        well_formed = secrets.well_formed(token, secrets.SETUP)
+        well_formed = secrets.well_formed(token.reveal(), secrets.SETUP)
         kept = await self._passwords.hashed(password, name, user.email or "") if password is not None and well_formed else None
         async with self._db.begin() as tx:
-            known = await store.setup_token_for_update(tx, secrets.digest(token))
+            known = await store.setup_token_for_update(tx, secrets.digest(token.reveal()))
             if await store.anyone(tx):
                 raise AlreadySetUp
             if not well_formed or known is None or not known.good(now):
