@@ -17,8 +17,10 @@ CLIENTS = ("client/", "app/cli/")
 """They read what their own user gives them, or what a server of theirs answers."""
 
 LISTENS = re.compile(r"\.(?:bind|add_(?:in)?secure_port)$")
+CONNECTS = re.compile(r"\.(?:connect|create_connection|open_connection|sock_connect)$")
 PARSES = re.compile(
     r"(?:^|\.)(?:json|msgpack|tomllib)\.(?:decode|Decoder|loads)$|\.(?:unpack|unpack_from|iter_unpack|frombuffer)$"
+    r"|\.load_(?:pem|der|ssh)_\w+$|\.load_(?:cert_chain|verify_locations)$"
 )
 PARSERS = {
     *(
@@ -62,6 +64,12 @@ def test_every_listener_is_in_the_page() -> None:
     listening = {one for one in _modules(LISTENS) if not one.startswith("plugins/")}
     assert {"app/listening.py", "serving/grpc/server.py", "app/processes.py", "infra/bell.py"} <= listening
     assert _missing(listening) == set()
+
+
+def test_every_place_that_connects_to_somewhere_else_is_in_the_page() -> None:
+    connecting = {one for one in _modules(CONNECTS) if not one.startswith(("plugins/", *CLIENTS))}
+    assert "infra/audit_sinks.py" in connecting
+    assert _missing(connecting) == set()
 
 
 def test_every_dialect_is_in_the_page() -> None:

@@ -5,7 +5,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -18,6 +20,7 @@ from fixtures.databases import new_postgres_database
 from fixtures.installation import Installation, eventually
 from modelkeep.app.settings import Settings, described
 from modelkeep.contracts.secret import Secret
+from modelkeep.infra.certificates import Authority
 from modelkeep.infra.envelopes import new_master_key
 
 MEANT_TO_HOLD = {"setup-token", "site.key"}
@@ -37,6 +40,7 @@ class Planted:
             "DATABASE__URL": database.replace("postgres@", f"postgres:{self.secrets['database']}@"),
             "STORAGE__SECRET_ACCESS_KEY": self.secrets["store"],
         }
+        self.settings = {name.lower().replace("__", ".") for name in in_files}
         environment = {}
         for name, text in in_files.items():
             file = folder / name.lower()
@@ -47,9 +51,16 @@ class Planted:
         master.write_text(f"{line}\n")
         self.secrets["master key"] = line.split()[1]
         environment["MODELKEEP_STORAGE__MASTER_KEYS_FILE"] = str(master)
+        Authority(folder, datetime.now(UTC)).sign_server(["127.0.0.1", "localhost"], days=1, force=True)
+        self.secrets["key of TLS"] = (folder / "server.key").read_text().splitlines()[1]
+        environment["MODELKEEP_SERVER__TLS_CERTIFICATE"] = str(folder / "server.pem")
+        environment["MODELKEEP_SERVER__TLS_KEY"] = str(folder / "server.key")
+        environment["MODELKEEP_AUDIT__FILE"] = str(folder / "data" / "audit.jsonl")
+        environment["MODELKEEP_AUDIT__SINK_CONTENTS"] = "all"
         environment["MODELKEEP_LOG__LEVEL"] = "debug"
         self.environment = environment
         self.house = Installation(folder / "data", **environment)
+        self.house.authority = str(folder / "ca.pem")
         self.seen: list[tuple[str, bytes]] = []
         self.handed_out: list[str] = []
 
@@ -59,7 +70,7 @@ class Planted:
         eventually(token_file.exists, "a setup token")
         self.handed_out.append(token_file.read_text().strip())
         body = {"token": self.handed_out[0], "name": "ada", "email": EMAIL, "password": self.secrets["password"]}
-        answer = httpx.post(f"{self.house.url}/api/v1/setup", json=body).raise_for_status().json()
+        answer = self.asked("POST", "setup", json=body)
         self.house.key = answer["key"]["secret"]
         self.handed_out.append(self.house.key)
 
@@ -69,10 +80,17 @@ class Planted:
 
     def ask(self, method: str, path: str, **request: object) -> httpx.Response:
         """Ask, and keep what was answered: the head of it, too."""
-        answer = httpx.request(method, f"{self.house.url}{path}", timeout=30, **request)  # type: ignore[arg-type]
+        url = f"{self.house.url}{path}"
+        answer = httpx.request(method, url, timeout=30, verify=self.house.trust, **request)  # type: ignore[arg-type]
         head = "".join(f"{name}: {value}\n" for name, value in answer.headers.items())
         self.seen.append((f"{method} {path}", head.encode() + answer.content))
         return answer
+
+    def asked(self, method: str, path: str, **request: object) -> dict[str, Any]:
+        """Ask for something that has a secret in its answer, as it should."""
+        url = f"{self.house.url}/api/v1/{path}"
+        answer = httpx.request(method, url, timeout=30, verify=self.house.trust, **request)  # type: ignore[arg-type]
+        return dict(answer.raise_for_status().json())
 
     def walk(self) -> None:
         """Use every door, rightly and wrongly, with secrets wherever a caller may put one."""
@@ -120,15 +138,19 @@ class Planted:
             {"x": self.secrets["body"]},
         ):
             self.ask("POST", "/api/v1/auth/login", json=wrong)
-        tokens = httpx.post(f"{self.house.url}/api/v1/auth/login", json=right).raise_for_status().json()
-        again = {"refresh_token": tokens["refresh_token"]}
-        later = httpx.post(f"{self.house.url}/api/v1/auth/refresh", json=again).raise_for_status().json()
-        made = httpx.post(f"{self.house.url}/api/v1/keys", headers=mine, json={"name": "ci", "scopes": ["predict"]}).json()
-        rotated = httpx.post(f"{self.house.url}/api/v1/keys/{made['id']}/rotate", headers=mine, json={}).json()
+        tokens = self.asked("POST", "auth/login", json=right)
+        later = self.asked("POST", "auth/refresh", json={"refresh_token": tokens["refresh_token"]})
+        made = self.asked("POST", "keys", headers=mine, json={"name": "ci", "scopes": ["predict"]})
+        rotated = self.asked("POST", f"keys/{made['id']}/rotate", headers=mine, json={})
         self.handed_out += [made["secret"], rotated["secret"]]
         self.handed_out += [one[name] for one in (tokens, later) for name in ("access_token", "refresh_token")]
         person = {"Authorization": f"Bearer {later['access_token']}"}
+        self.ask("POST", "/api/v1/groups", headers=person, json={"name": "crew"})
+        granted = {"subject_kind": "key", "subject": made["id"], "role": "predictor", "kind": "workspace", "on": "default"}
+        self.ask("POST", "/api/v1/grants", headers=person, json=granted)
         for path in ("me", "me/sessions", "keys", "users", "audit?limit=500", "predictions", "deployments"):
+            self.ask("GET", f"/api/v1/{path}", headers=person)
+        for path in ("audit/export", "workspaces", "groups", "grants", "models"):
             self.ask("GET", f"/api/v1/{path}", headers=person)
         self.ask("POST", "/api/v1/auth/signing-keys", headers=person)
         self.ask("GET", "/api/v1/auth/jwks")
@@ -139,6 +161,7 @@ class Planted:
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),
             "MODELKEEP_API_KEY": self.house.key,
+            "MODELKEEP_CA_FILE": str(self.folder / "ca.pem"),
             **self.environment,
         }
         command = [sys.executable, "-m", "modelkeep.app.cli", "doctor", "--data", str(self.house.data), "--url", self.house.url]
@@ -179,12 +202,8 @@ def planted(tmp_path_factory: pytest.TempPathFactory, postgres: str) -> Iterator
 
 def test_a_secret_is_planted_in_every_setting_that_is_one(planted: Planted) -> None:
     secret = {one.name for one in described(Settings.model_construct()) if isinstance(one.value, Secret)}
-    assert secret == {
-        name.removeprefix("MODELKEEP_").removesuffix("_FILE").lower().replace("__", ".")
-        for name in planted.environment
-        if name.endswith("_FILE") and "MASTER_KEYS" not in name
-    }
-    assert len(planted.all) > 14
+    assert secret == planted.settings
+    assert len(planted.all) > 15
 
 
 def test_no_answer_has_a_secret_of_it_but_the_one_that_was_asked_for(planted: Planted) -> None:
@@ -207,6 +226,7 @@ def test_no_row_of_the_database_has_one(planted: Planted) -> None:
 def test_no_file_has_one_but_those_that_are_meant_to(planted: Planted) -> None:
     files = [path for path in planted.house.data.rglob("*") if path.is_file() and path.name not in MEANT_TO_HOLD]
     assert len(files) > 3
+    assert b"key.rotate" in (planted.house.data / "audit.jsonl").read_bytes()  # what goes elsewhere is among them
     assert {str(path): found for path in files if (found := found_in_file(path, planted.all))} == {}
     assert not (planted.house.data / "setup-token").exists()
 

@@ -143,6 +143,7 @@ def test_every_answer_says_how_it_is_to_be_treated(house: Installation) -> None:
         prediction = http.post(PREDICT, content=BODY)
         assert prediction.headers["cache-control"] == "no-store"
         assert "frame-ancestors 'none'" in http.get("/api/v1/me").headers["content-security-policy"]
+        assert http.get("/api/v1/me").headers["referrer-policy"] == "no-referrer"
         for page in ("/docs", "/redoc"):
             assert "unsafe-inline" not in http.get(page).headers["content-security-policy"]
 
