@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response, status
 
-from modelkeep.api.auth import AnyKey
+from modelkeep.api.auth import AnyKey, Oneself
 from modelkeep.api.description import raises
 from modelkeep.api.paging import Cursor, InvalidCursor, Limit, read_cursor, split
 from modelkeep.api.schemas.users import (
@@ -65,7 +65,7 @@ async def get_me(actor: AnyKey, behind: Behind) -> MeAnswer:
 
 @router.post("/keys", status_code=status.HTTP_201_CREATED)
 @raises(ModelNotFound, UserNotFound)
-async def issue_key(body: NewKey, actor: AnyKey, behind: Behind) -> IssuedKeyAnswer:
+async def issue_key(body: NewKey, actor: Oneself, behind: Behind) -> IssuedKeyAnswer:
     """Make a key of your own; its secret is in this answer and nowhere else. It never lets anyone do more than you may.
 
     Administrators make keys of services, too.
@@ -96,7 +96,7 @@ async def list_keys(actor: AnyKey, behind: Behind, limit: Limit = 50, cursor: Cu
 @router.delete("/keys/{key_id}", status_code=status.HTTP_204_NO_CONTENT)
 @raises(KeyNotFound, LastAdmin)
 async def revoke_key(
-    key_id: Annotated[str, Path(max_length=100, description="The key's id.")], actor: AnyKey, behind: Behind
+    key_id: Annotated[str, Path(max_length=100, description="The key's id.")], actor: Oneself, behind: Behind
 ) -> Response:
     """Revoke a key of yours, or as an administrator anybody's: it opens nothing from now on."""
     await behind.users.revoke_key(actor, key_id)
