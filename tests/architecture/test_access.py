@@ -4,7 +4,8 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Iterable, Iterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from fastapi import FastAPI
@@ -14,6 +15,7 @@ from fixtures.access import filled, table
 from fixtures.described import operations
 from modelkeep.contracts.access import Scope
 from modelkeep.serving import http
+from modelkeep.serving.engine import Engine
 from modelkeep.serving.http import Door
 from modelkeep.serving.messages import Request, segments
 from modelkeep.serving.settings import ServingSettings
@@ -34,7 +36,7 @@ def _door() -> Door:
     return Door(
         settings=ServingSettings(),
         router=nothing,
-        engine=nothing,
+        engine=cast("Engine", SimpleNamespace(view=None)),
         keys=nothing,
         metrics=nothing,
         forward=nothing,

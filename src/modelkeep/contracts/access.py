@@ -56,7 +56,7 @@ GIVES: Final[dict[Role, frozenset[Scope]]] = {
 }
 OWNER: Final = _DEVELOPER | {Scope.DEPLOYMENTS_WRITE}
 """What owners may do with their models. Code is not among it: having made a model says nothing of what its files may do."""
-SEES: Final = (Scope.MODELS_READ, Scope.PREDICT)
+SEES: Final = (Scope.MODELS_READ, Scope.PREDICT, Scope.MODELS_WRITE, Scope.DEPLOYMENTS_WRITE, Scope.PREDICTIONS_READ)
 """Who may do one of these knows that a model is there; to others it is answered as if it were not."""
 
 

@@ -34,12 +34,12 @@ async def test_what_a_good_key_may_not_do_and_a_key_that_is_not_good_are_entries
 ):
     reader = await key_with(control, admin_key, Scope.MODELS_READ)
     refused = {"x-modelkeep-address": "192.0.2.66"}
-    assert (await client.get("/api/v1/keys", headers=refused | {"x-api-key": reader})).status_code == 403
+    assert (await client.get("/api/v1/audit", headers=refused | {"x-api-key": reader})).status_code == 403
     unknown = secrets.new_secret(secrets.KEY).reveal()
     assert (await client.get("/api/v1/keys", headers=refused | {"x-api-key": unknown})).status_code == 401
     stranger, known = await entries(client, outcome="refused")
     assert (known["action"], known["actor_name"], known["address"]) == ("access.forbidden", "ada", "192.0.2.66")
-    assert known["details"] == {"method": "GET", "path": "/api/v1/keys"}
+    assert known["details"] == {"method": "GET", "path": "/api/v1/audit"}
     assert (stranger["action"], stranger["actor"], stranger["address"]) == ("access.unauthenticated", "unknown", "192.0.2.66")
     assert unknown not in str(await entries(client))
 
@@ -69,7 +69,7 @@ async def test_an_export_verifies_and_one_that_was_cut_or_edited_does_not(
     path = tmp_path / "trail.jsonl"
     path.write_bytes(answer.content)
     report = verify_file(path)
-    assert (report.whole, report.entries, report.checkpoints) == (True, 7, 1)
+    assert (report.whole, report.entries, report.checkpoints) == (True, 8, 1)
     lines = answer.content.splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-1]))
     assert [one.kind for one in verify_file(path).findings] == ["cut off"]
@@ -85,7 +85,7 @@ async def test_pages_follow_each_other(client: httpx.AsyncClient):
         await client.post("/api/v1/models", json={"name": f"m{number}"})
     first = (await client.get("/api/v1/audit", params={"limit": 4})).json()
     second = (await client.get("/api/v1/audit", params={"limit": 4, "cursor": first["next_cursor"]})).json()
-    assert [one["seq"] for one in first["items"] + second["items"]] == [7, 6, 5, 4, 3, 2, 1]
+    assert [one["seq"] for one in first["items"] + second["items"]] == [8, 7, 6, 5, 4, 3, 2, 1]
     assert second["next_cursor"] is None
 
 
@@ -97,6 +97,7 @@ async def test_a_person_is_erased_with_all_their_keys(client: httpx.AsyncClient,
     found = await entries(client)
     assert [(one["erased"], one["action"]) for one in found[1:]] == [
         (True, "model.create"),
+        (False, "grant.give"),  # which names people by their ids alone
         (True, "key.create"),
         (True, "user.create"),
     ]

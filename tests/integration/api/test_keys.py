@@ -41,7 +41,7 @@ async def test_a_key_is_made_shown_once_listed_and_revoked(client: httpx.AsyncCl
     unknown = await client.delete("/api/v1/keys/key_none")
     assert (unknown.status_code, unknown.json()["code"]) == (404, "key_not_found")
     last = await client.delete(f"/api/v1/keys/{listed['items'][1]['id']}")
-    assert (last.status_code, last.json()["code"]) == (409, "last_admin_key")
+    assert (last.status_code, last.json()["code"]) == (409, "last_admin")
 
 
 async def test_lists_are_walked_by_their_cursors(client: httpx.AsyncClient):
@@ -52,7 +52,7 @@ async def test_lists_are_walked_by_their_cursors(client: httpx.AsyncClient):
         ("/api/v1/keys", "id", 6),
         ("/api/v1/models", "name", 5),
         ("/api/v1/deployments", "name", 5),
-        ("/api/v1/audit", "id", 12),
+        ("/api/v1/audit", "id", 13),
     ):
         seen: list[str] = []
         cursor = None

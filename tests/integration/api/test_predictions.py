@@ -107,14 +107,14 @@ async def test_a_wrong_filter_is_refused(client: httpx.AsyncClient) -> None:
     assert (await client.get(URL, params={"cursor": "%%%"})).json()["code"] == "invalid_cursor"
 
 
-async def test_only_who_may_read_models_may_read_their_predictions(
+async def test_a_key_needs_a_scope_of_its_own_to_read_predictions(
     stranger: httpx.AsyncClient, control: ControlPlane, admin_key: str
 ) -> None:
     assert (await stranger.get(URL)).status_code == 401
-    stranger.headers["X-API-Key"] = await key_with(control, admin_key, Scope.PREDICT)
+    stranger.headers["X-API-Key"] = await key_with(control, admin_key, Scope.PREDICT, Scope.MODELS_READ)
     for path in (URL, f"{URL}/prd_x", f"{URL}/export"):
         assert (await stranger.get(path)).status_code == 403
-    stranger.headers["X-API-Key"] = await key_with(control, admin_key, Scope.MODELS_READ)
+    stranger.headers["X-API-Key"] = await key_with(control, admin_key, Scope.PREDICTIONS_READ)
     assert (await stranger.get(URL)).status_code == 200
 
 

@@ -121,19 +121,19 @@ async def test_who_may_read_predictions_may_ask_and_rows_of_ones_own_need_more(
     stranger: httpx.AsyncClient, control: ControlPlane, admin_key: str, version: str
 ) -> None:
     assert (await stranger.post(URL, json={"last": 1})).status_code == 401
-    stranger.headers["X-API-Key"] = await key_with(control, admin_key, Scope.PREDICT)
+    stranger.headers["X-API-Key"] = await key_with(control, admin_key, Scope.PREDICT, Scope.MODELS_READ)
     for answer in (
         await stranger.post(URL, json={"last": 1}),
         await stranger.get(URL),
         await stranger.get("/api/v1/replays/rpl_x"),
     ):
         assert answer.status_code == 403
-    stranger.headers["X-API-Key"] = await key_with(control, admin_key, Scope.MODELS_READ)
+    stranger.headers["X-API-Key"] = await key_with(control, admin_key, Scope.MODELS_READ, Scope.PREDICTIONS_READ)
     assert (await stranger.post(URL, json={"last": 1})).status_code == 202
     refused = await stranger.post(URL, json={"rows": [[1, 2, 3, 4]]})
     assert refused.status_code == 403
     assert "predict" in refused.json()["detail"]
-    stranger.headers["X-API-Key"] = await key_with(control, admin_key, Scope.MODELS_READ, Scope.PREDICT)
+    stranger.headers["X-API-Key"] = await key_with(control, admin_key, Scope.MODELS_READ, Scope.PREDICTIONS_READ, Scope.PREDICT)
     assert (await stranger.post(URL, json={"rows": [[1, 2, 3, 4]]})).status_code == 202
 
 

@@ -117,12 +117,12 @@ async def test_what_is_done_while_a_lower_level_is_in_force_says_so_in_the_trail
     await control.switches.accept(ADMIN, None, "new kernel")
     await control.models.create(ADMIN, "after")
     assert [entry.details for entry in reversed(await control.audit.entries(limit=10))] == [
-        {"name": "before"},
+        {"name": "before", "workspace": "wsp_default"},
         {"value": "L1", "reason": "old kernel", "sandbox_accepted": "L1"},
-        {"name": "meanwhile", "sandbox_accepted": "L1"},
-        {"name": "not-here"},
+        {"name": "meanwhile", "workspace": "wsp_default", "sandbox_accepted": "L1"},
+        {"name": "not-here", "workspace": "wsp_default"},
         {"value": "off", "reason": "new kernel"},
-        {"name": "after"},
+        {"name": "after", "workspace": "wsp_default"},
     ]
 
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from fixtures.large import Watched
 from fixtures.standings import through
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import ModelkeepError
 from modelkeep.contracts.signature import DATETIME, EXACT, FLOATS, Dtype, Signature, TensorSpec
 from modelkeep.contracts.snapshot import DeploymentSettings, Recording, ServedKey
@@ -281,7 +282,7 @@ class Told:
         self.gone: Callable[[], None] | None = None
         self.threads: list[int] = []
         request = Request("POST", PREDICT, (), connection=self)  # type: ignore[arg-type]
-        request.key = ServedKey("k", b"", "k", through())
+        request.key = ServedKey("k", b"", "k", through(Scope.PREDICT))
         house.engine.predict_whole("m", request, "native", b" " * (LARGE + 1), read=self.read, tell=self.answer.set_result)
 
     def read(self, call: Call) -> None:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response, status
 
-from modelkeep.api.auth import Admin, AnyKey
+from modelkeep.api.auth import Admin, Oneself
 from modelkeep.api.description import raises
 from modelkeep.api.schemas.auth import (
     JwksAnswer,
@@ -58,14 +58,14 @@ async def refresh(body: Refresh, response: Response, behind: Behind) -> TokensAn
 
 @router.post("/auth/logout", status_code=status.HTTP_204_NO_CONTENT)
 @raises(NoSession, SessionNotFound)
-async def logout(actor: AnyKey, behind: Behind) -> Response:
+async def logout(actor: Oneself, behind: Behind) -> Response:
     """End the session that this is asked in: its tokens open nothing from now on."""
     await behind.sessions.logout(actor)
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 
 @router.post("/auth/logout-all", status_code=status.HTTP_204_NO_CONTENT)
-async def logout_all(actor: AnyKey, behind: Behind) -> Response:
+async def logout_all(actor: Oneself, behind: Behind) -> Response:
     """End all of one's sessions."""
     await behind.sessions.logout_all(actor)
     return Response(status_code=status.HTTP_204_NO_CONTENT)
@@ -86,7 +86,7 @@ async def rotate_signing_key(actor: Admin, behind: Behind) -> RotatedAnswer:
 
 
 @router.get("/me/sessions")
-async def list_sessions(actor: AnyKey, behind: Behind) -> SessionsAnswer:
+async def list_sessions(actor: Oneself, behind: Behind) -> SessionsAnswer:
     """List one's sessions that go on, newest first."""
     found = await behind.sessions.mine(actor)
     return SessionsAnswer(
@@ -108,7 +108,7 @@ async def list_sessions(actor: AnyKey, behind: Behind) -> SessionsAnswer:
 @router.delete("/me/sessions/{session_id}", status_code=status.HTTP_204_NO_CONTENT)
 @raises(SessionNotFound)
 async def end_session(
-    session_id: Annotated[str, Path(max_length=100, description="The session's id.")], actor: AnyKey, behind: Behind
+    session_id: Annotated[str, Path(max_length=100, description="The session's id.")], actor: Oneself, behind: Behind
 ) -> Response:
     """End one of one's sessions."""
     await behind.sessions.end(actor, session_id)

@@ -11,6 +11,7 @@ from modelkeep.api.revisions import REVISED, IfMatch, revision_of
 from modelkeep.api.schemas.deployments import Configure, DeploymentAnswer, Promote
 from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind
+from modelkeep.contracts.access import Scope
 from modelkeep.contracts.actor import Actor
 from modelkeep.control.deployments.errors import DeploymentNotFound, DeploymentStale, InvalidSettings
 from modelkeep.control.models.errors import ModelArchived, VersionArchived, VersionNotFound, VersionNotReady
@@ -32,7 +33,7 @@ async def list_deployments(actor: Reader, behind: Behind, limit: Limit = 50, cur
 @raises(DeploymentNotFound)
 async def get_deployment(name: Name, actor: Reader, behind: Behind, response: Response) -> DeploymentAnswer:
     """Return a deployment; its ETag is the revision that `If-Match` takes."""
-    return await _answer(name, actor, behind, response)
+    return await _answer(name, actor, behind, response, Scope.MODELS_READ)
 
 
 @router.patch("/{name}", responses=REVISED)
@@ -48,7 +49,7 @@ async def configure_deployment(
 ) -> DeploymentAnswer:
     """Change settings: what is not named stays, null brings a default back."""
     await behind.deployments.configure(actor, name, body.settings, expected=revision_of(if_match))
-    return await _answer(name, actor, behind, response)
+    return await _answer(name, actor, behind, response, Scope.DEPLOYMENTS_WRITE)
 
 
 @router.post("/{name}/promote", responses=REVISED)
@@ -64,10 +65,10 @@ async def promote_version(
 ) -> DeploymentAnswer:
     """Have the deployment answer with this ready version."""
     await behind.deployments.promote(actor, name, body.version, expected=revision_of(if_match))
-    return await _answer(name, actor, behind, response)
+    return await _answer(name, actor, behind, response, Scope.DEPLOYMENTS_WRITE)
 
 
-async def _answer(name: str, actor: Actor, behind: Behind, response: Response) -> DeploymentAnswer:
-    deployment, serving = await behind.deployments.deployment(actor, name)
+async def _answer(name: str, actor: Actor, behind: Behind, response: Response, scope: Scope) -> DeploymentAnswer:
+    deployment, serving = await behind.deployments.deployment(actor, name, scope)
     response.headers["etag"] = f'"{deployment.revision}"'
     return DeploymentAnswer.of(deployment, serving)

@@ -64,11 +64,11 @@ async def move_model(name: Name, body: MoveModel, actor: Writer, behind: Behind)
     """Move a model into another workspace (for its administrators), or give it to another person (for its owner too)."""
     if body.owner is not None:
         await behind.access.check_person(body.owner)
-        await behind.models.give_to(actor, name, body.owner)
+        moved = await behind.models.give_to(actor, name, body.owner)
     if body.workspace is not None:
         found = await behind.access.workspace(actor, body.workspace, Scope.MODELS_WRITE)
-        await behind.models.move(actor, name, found.id)
-    return ModelAnswer.model_validate(await behind.models.model(actor, name))
+        moved = await behind.models.move(actor, name, found.id)
+    return ModelAnswer.model_validate(moved)
 
 
 @router.post("/{name}/archive")

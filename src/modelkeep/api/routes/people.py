@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response, status
 
-from modelkeep.api.auth import Admin, AnyKey
+from modelkeep.api.auth import Admin, Oneself
 from modelkeep.api.description import raises
 from modelkeep.api.paging import Cursor, InvalidCursor, Limit, read_cursor, split
 from modelkeep.api.routes.auth import origin
@@ -43,14 +43,14 @@ InvitationId = Annotated[str, Path(max_length=100, description="The invitation's
 
 @router.patch("/me")
 @raises(UserNotFound)
-async def rename_me(body: Rename, actor: AnyKey, behind: Behind) -> UserAnswer:
+async def rename_me(body: Rename, actor: Oneself, behind: Behind) -> UserAnswer:
     """Change the name that is shown of oneself."""
     return UserAnswer.model_validate(await behind.users.rename(actor, body.display_name))
 
 
 @router.post("/me/password", status_code=status.HTTP_204_NO_CONTENT)
 @raises(PasswordsBusy, TriedTooOften, UserNotFound, WeakPassword, WrongPassword)
-async def change_password(body: ChangePassword, actor: AnyKey, behind: Behind) -> Response:
+async def change_password(body: ChangePassword, actor: Oneself, behind: Behind) -> Response:
     """Take another password, knowing the present one; one's other sessions end."""
     await behind.sessions.change_password(actor, body.old, body.new)
     return Response(status_code=status.HTTP_204_NO_CONTENT)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response, status
 
-from modelkeep.api.auth import AnyKey
+from modelkeep.api.auth import AnyKey, Oneself
 from modelkeep.api.description import raises
 from modelkeep.api.paging import Cursor, InvalidCursor, Limit, read_cursor, split
 from modelkeep.api.schemas.users import (
@@ -74,7 +74,7 @@ async def get_me(actor: AnyKey, behind: Behind) -> MeAnswer:
 
 @router.post("/keys", status_code=status.HTTP_201_CREATED)
 @raises(ModelNotFound, UserNotFound)
-async def issue_key(body: NewKey, actor: AnyKey, behind: Behind) -> IssuedKeyAnswer:
+async def issue_key(body: NewKey, actor: Oneself, behind: Behind) -> IssuedKeyAnswer:
     """Make a key of your own; its secret is in this answer and nowhere else. It never lets anyone do more than you may.
 
     Administrators make keys of services, too.
@@ -104,7 +104,7 @@ async def list_keys(actor: AnyKey, behind: Behind, limit: Limit = 50, cursor: Cu
 
 @router.delete("/keys/{key_id}", status_code=status.HTTP_204_NO_CONTENT)
 @raises(KeyNotFound, LastAdmin)
-async def revoke_key(key_id: KeyId, actor: AnyKey, behind: Behind) -> Response:
+async def revoke_key(key_id: KeyId, actor: Oneself, behind: Behind) -> Response:
     """Revoke a key of yours, or as an administrator anybody's: it opens nothing from now on."""
     await behind.users.revoke_key(actor, key_id)
     return Response(status_code=status.HTTP_204_NO_CONTENT)
@@ -112,7 +112,7 @@ async def revoke_key(key_id: KeyId, actor: AnyKey, behind: Behind) -> Response:
 
 @router.post("/keys/{key_id}/rotate", status_code=status.HTTP_201_CREATED)
 @raises(KeyNotFound, KeyRotationUnderWay)
-async def rotate_key(body: RotateKey, key_id: KeyId, actor: AnyKey, behind: Behind) -> IssuedKeyAnswer:
+async def rotate_key(body: RotateKey, key_id: KeyId, actor: Oneself, behind: Behind) -> IssuedKeyAnswer:
     """Give a key of yours another secret, which is in this answer and nowhere else; the present one is good for `keep_days`.
 
     Administrators rotate keys of services, too.
@@ -122,7 +122,7 @@ async def rotate_key(body: RotateKey, key_id: KeyId, actor: AnyKey, behind: Behi
 
 @router.delete("/keys/{key_id}/previous", status_code=status.HTTP_204_NO_CONTENT)
 @raises(KeyNotFound)
-async def end_previous_secret(key_id: KeyId, actor: AnyKey, behind: Behind) -> Response:
+async def end_previous_secret(key_id: KeyId, actor: Oneself, behind: Behind) -> Response:
     """End the secret that a key of yours, or as an administrator anybody's, had before: it opens nothing from now on."""
     await behind.users.end_previous(actor, key_id)
     return Response(status_code=status.HTTP_204_NO_CONTENT)

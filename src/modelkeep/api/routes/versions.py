@@ -106,11 +106,12 @@ async def upload_version(
 @raises(CodeFormatsOff, InvalidName, ModelArchived, ModelNotFound, UnsupportedFormat, uploads.InvalidUpload)
 async def check_upload(
     *, name: Name, body: PlannedUpload, actor: Writer, behind: Behind, create: Create = False, workspace: InWorkspace = None
-) -> None:
+) -> Response:
     """Say whether an upload would be taken, before gigabytes are sent for nothing. Nothing is made."""
     create_in = await behind.access.home(actor, workspace) if create else None
     place = await behind.models.expect_upload(actor, name, create_in=create_in)
     uploads.check(body, await uploads.allowed(behind, actor, place), behind.settings)
+    return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 
 @router.get("")

@@ -1,9 +1,9 @@
 """Wire shapes of models and versions."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from modelkeep.api.schemas.wire import Answer, Ask, Name
 from modelkeep.control.models.rules import LONGEST_DESCRIPTION, State
@@ -24,6 +24,12 @@ class MoveModel(Ask):
 
     workspace: Annotated[str | None, Field(max_length=100)] = None
     owner: Annotated[str | None, Field(max_length=100, description="The id of a person.")] = None
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> Self:
+        if self.workspace is None and self.owner is None:
+            raise ValueError("say a workspace, an owner, or both")
+        return self
 
 
 class Describe(Ask):

@@ -68,10 +68,10 @@ class Deployments:
         self._clock = clock
         self._limits = limits
 
-    async def deployment(self, actor: Actor, name: str) -> tuple[Deployment, list[Serving]]:
-        """Return one deployment, and what each server says it answers with."""
+    async def deployment(self, actor: Actor, name: str, scope: Scope = Scope.MODELS_READ) -> tuple[Deployment, list[Serving]]:
+        """Return one with which the actor may do what `scope` names, and what each server says it answers with."""
         async with self._db.read() as tx:
-            found = await self._deployment(tx, actor, name, Scope.MODELS_READ)
+            found = await self._deployment(tx, actor, name, scope)
             return (await self._with_serving(tx, [found]))[0]
 
     async def deployments(

@@ -184,10 +184,10 @@ class Models:
             await self._audit.note(tx, actor, "version.upload", version.id, number=str(version.number), **brought)
         return version
 
-    async def version(self, actor: Actor, name: str, number: int) -> Version:
-        """Return one version."""
+    async def version(self, actor: Actor, name: str, number: int, scope: Scope = Scope.MODELS_READ) -> Version:
+        """Return one version of a model with which the actor may do what `scope` names."""
         async with self._db.read() as tx:
-            return await _version(tx, await _model(tx, actor, name), number)
+            return await _version(tx, await _model(tx, actor, name, scope), number)
 
     async def versions(self, actor: Actor, name: str, *, limit: int, before: int | None = None) -> list[Version]:
         """List versions of a model, newest first."""

@@ -55,8 +55,8 @@ class Replays:
         """
         needed = Scope.PREDICT if asked.rows else Scope.PREDICTIONS_READ
         if asked.rows:
-            await self._models.model(actor, name)
-            deployment, _serving = await self._deployments.deployment(actor, name)
+            await self._models.place(actor, name)
+            deployment, _serving = await self._deployments.deployment(actor, name, needed)
             check_rows_may_wait(deployment.settings.recording)
         now = self._clock()
         async with self._db.begin() as tx:
@@ -119,8 +119,7 @@ class Replays:
 
     async def replays(self, actor: Actor, name: str, number: int, *, limit: int, before: str | None = None) -> list[Replay]:
         """List replays of a version, newest first, without their details."""
-        version = await self._models.version(actor, name, number)
-        actor.need(Scope.PREDICTIONS_READ, await self._models.place(actor, name))
+        version = await self._models.version(actor, name, number, Scope.PREDICTIONS_READ)
         async with self._db.read() as tx:
             return await store.page(tx, version.id, self._clock(), limit=limit, before=before)
 

@@ -7,7 +7,7 @@ import structlog
 
 from modelkeep.contracts.access import Role, Scope
 from modelkeep.contracts.actor import SYSTEM, Actor
-from modelkeep.contracts.errors import Forbidden, Invalid, StorageFull, Unauthenticated
+from modelkeep.contracts.errors import Invalid, StorageFull, Unauthenticated
 from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.names import check_name
 from modelkeep.contracts.secret import Secret
@@ -144,7 +144,7 @@ class Users:
         `rate` is `100/min` or `unlimited`; `burst` the most requests at once, a sixth of a minute's without it. `models` are
         the ids of those that it is good for, None for all.
         """
-        _check_unbounded(actor)
+        actor.carry_all()
         if service is not None:
             actor.need(Scope.ADMIN)
         if not scopes:
@@ -192,7 +192,7 @@ class Users:
             key = await store.key(tx, key_id)
             if key is None or not (key.user_id == actor.user or actor.may(Scope.ADMIN)):
                 raise KeyNotFound
-            _check_unbounded(actor)
+            actor.carry_all()
             if key.revoked_at is not None:
                 return
             await store.revoke_key(tx, key_id, now)
@@ -238,7 +238,7 @@ class Users:
         key = await store.key(tx, key_id, for_update=True)
         if key is None or not key.good(now) or not (key.user_id == actor.user or actor.may(Scope.ADMIN)):
             raise KeyNotFound
-        _check_unbounded(actor)
+        actor.carry_all()
         return key
 
     async def named(self, user_id: str) -> frozenset[str]:
@@ -390,10 +390,3 @@ class Users:
                 await store.note_use(tx, digest, now)
         except (DatabaseUnavailable, StorageFull) as error:
             _log.info("key_use_not_noted", key=key_id, reason=error.code)  # the key is good all the same
-
-
-def _check_unbounded(actor: Actor) -> None:
-    """Raise `Forbidden` where the actor's key is bounded: it could make, or become, one that may more than itself."""
-    actor.carry(Scope.ADMIN)
-    if actor.standing.models is not None:
-        raise Forbidden("A key that is bound to models has nothing to do with keys.")
