@@ -38,7 +38,7 @@ class Actor(msgspec.Struct, frozen=True):
             raise Forbidden(_TEXTS["scope"].format(scope=scope.value))
 
     def carry_all(self) -> None:
-        """Raise `Forbidden` where the actor's key bounds what they may: through it one could come to what it keeps from them."""
+        """Raise `Forbidden` where the actor's key is bounded at all: through what this allows, one could pass its bounds."""
         self.carry(Scope.ADMIN)
         if self.standing.models is not None:
             raise Forbidden(_TEXTS["other_model"])
