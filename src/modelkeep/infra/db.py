@@ -25,6 +25,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.base import Executable
 
 from modelkeep.contracts.errors import Invalid, StorageFull, Unavailable
@@ -171,6 +172,9 @@ class Database:
                 pool_pre_ping=True,
                 connect_args={"connect_timeout": max(2, int(settings.busy_timeout_s))},
             )
+        self._closed = False
+        for engine in {self._writer, self._reader}:
+            sa.event.listen(engine.sync_engine, "checkin", self._take_back)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Transaction]:
@@ -248,9 +252,14 @@ class Database:
                 await connection.exec_driver_sql(_WRITING)
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; those that are in use once they are given back."""
+        self._closed = True
         await self._reader.dispose()
         await self._writer.dispose()
+
+    def _take_back(self, _connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+        if self._closed:  # the pool that it would go back to is gone, and nobody would ever close it
+            record.invalidate()
 
 
 class Span:
