@@ -60,6 +60,8 @@ class Writes:
         body = b"" if streamed else await _whole(receive)
         write = scope["state"]["write"] = _write(scope, list(keys), body)
         answering = _Answering()
+        if not streamed:
+            await self._idempotency.check(write)
         async with self._idempotency.once(write) as once:
             await self._app(scope, receive if streamed else _given(body, receive), answering)
             answer = answering.answer()

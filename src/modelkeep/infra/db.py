@@ -26,6 +26,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.base import Executable
 
 from modelkeep.contracts.errors import Invalid, StorageFull, Unavailable
@@ -177,6 +178,9 @@ class Database:
             if settings.password_file:
                 self.password = _password_in(settings.password_file)
                 _renew(self._writer.sync_engine, self.password)
+        self._closed = False
+        for engine in {self._writer, self._reader}:
+            sa.event.listen(engine.sync_engine, "checkin", self._take_back)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Transaction]:
@@ -254,9 +258,14 @@ class Database:
                 await connection.exec_driver_sql(_WRITING)
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; those that are in use once they are given back."""
+        self._closed = True
         await self._reader.dispose()
         await self._writer.dispose()
+
+    def _take_back(self, _connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+        if self._closed:  # the pool that it would go back to is gone, and nobody would ever close it
+            record.invalidate()
 
 
 class Span:

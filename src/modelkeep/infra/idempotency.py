@@ -17,7 +17,7 @@ import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import sqlalchemy as sa
@@ -121,6 +121,15 @@ class Once:
         await self._span.commit()
 
 
+def _earlier(write: Write) -> sa.Select[Any]:
+    return sa.select(notes).where(notes.c.caller == write.caller, notes.c.key == write.key)
+
+
+def _again(write: Write, earlier: sa.Row[Any]) -> Repeated | IdempotencyKeyReused:
+    """Return what is raised for a request whose key is in this note."""
+    return Repeated(write.open(earlier.answer)) if earlier.fingerprint == write.fingerprint else IdempotencyKeyReused()
+
+
 class Idempotency:
     """Keeps answers by the keys of the requests for a day, and forgets them."""
 
@@ -149,6 +158,16 @@ class Idempotency:
             row = await tx.one(sa.select(sa.func.count()).select_from(notes).where(mine, notes.c.answer.is_not(None)))
         return 0 if row is None else int(row[0])
 
+    async def check(self, write: Write) -> None:
+        """Raise as `once` does, for a request that has said all that it says.
+
+        For routes that look before they write: what the first request removed is not there for the second.
+        """
+        async with self._db.read() as tx:
+            earlier = await tx.one(_earlier(write).where(notes.c.at >= self._clock() - KEPT))
+        if earlier is not None:
+            raise _again(write, earlier)
+
     async def _note(self, tx: Transaction, write: Write) -> None:
         if not self._db.sqlite:  # where writers wait for each other in any case
             locked = await tx.one(sa.select(sa.func.pg_try_advisory_xact_lock(write.lock).label("mine")))
@@ -159,12 +178,10 @@ class Idempotency:
         fresh = tx.insert(notes).values(**row)
         fresh = fresh.on_conflict_do_update(index_elements=["caller", "key"], set_=row, where=notes.c.at < now - KEPT)
         if await tx.one(fresh.returning(notes.c.key)) is None:
-            earlier = await tx.one(sa.select(notes).where(notes.c.caller == write.caller, notes.c.key == write.key))
+            earlier = await tx.one(_earlier(write))
             if earlier is None:  # forgotten in this very moment
                 raise IdempotencyKeyInUse
-            if earlier.fingerprint != write.fingerprint:
-                raise IdempotencyKeyReused
-            raise Repeated(write.open(earlier.answer))
+            raise _again(write, earlier)
         old = sa.select(notes.c.caller, notes.c.key).where(notes.c.at < now - KEPT).order_by(notes.c.at).limit(_AT_ONCE)
         await self._forget(tx, await tx.all(old.with_for_update(skip_locked=True)))
 

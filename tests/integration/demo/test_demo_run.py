@@ -67,7 +67,10 @@ def test_a_first_run_serves_both_models_and_says_how_to_ask_them(folder, port, d
         assert env["MODELKEEP_GRPC"] == f"127.0.0.1:{grpc_port(port)}"
         with grpc.insecure_channel(env["MODELKEEP_GRPC"]) as channel:
             assert channel.unary_unary("/inference.GRPCInferenceService/ServerReady")(b"", timeout=10) == b"\x08\x01"
-        assert set(env) == {"MODELKEEP_URL", "MODELKEEP_GRPC", "MODELKEEP_API_KEY"}
+        assert set(env) == {
+            *("MODELKEEP_URL", "MODELKEEP_GRPC", "MODELKEEP_API_KEY"),
+            *("MODELKEEP_ADMIN_EMAIL", "MODELKEEP_ADMIN_PASSWORD"),
+        }
         assert stat.S_IMODE((data / "demo.env").stat().st_mode) == 0o600
         screen = (folder / "demo.log").read_text()
         lines = screen.partition("in another terminal:\n")[2].partition("The administrator's key")[0]

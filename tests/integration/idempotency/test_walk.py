@@ -58,7 +58,7 @@ async def walk(steps: list[tuple[str, object, str | None]], file: Path) -> None:
                 _compare(expected, answer, str(value), key, clock)
         found = {one["name"] for one in (await client.get("/api/v1/models")).json()["items"]}
         assert found == expected.models
-        assert len((await client.get("/api/v1/audit")).json()["items"]) == 2 + len(found)
+        assert len((await client.get("/api/v1/audit")).json()["items"]) == 3 + len(found)
     await db.close()
 
 

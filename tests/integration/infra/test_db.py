@@ -4,7 +4,9 @@ import asyncio
 import sqlite3
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
@@ -13,6 +15,9 @@ from modelkeep.contracts.errors import Invalid, StorageFull
 from modelkeep.control.users.tables import users
 from modelkeep.infra.db import Database, DatabaseUnavailable, Transaction, UtcTime
 from modelkeep.infra.settings import DatabaseSettings
+
+if TYPE_CHECKING:
+    import aiosqlite
 
 NOW = datetime(2026, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
 
@@ -180,3 +185,22 @@ async def test_a_database_whose_connections_are_all_taken_is_unavailable(db: Dat
             async with tight.read() as second:
                 await second.execute(sa.select(1))
     await tight.close()
+
+
+async def test_a_connection_in_use_when_all_are_closed_is_closed_when_it_comes_back(empty_database: DatabaseSettings):
+    db = Database(empty_database)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> object:
+        async with db.read() as tx:
+            connection = (await tx.connection.get_raw_connection()).driver_connection
+            begun.set()
+            await go_on.wait()
+            return connection
+
+    connection = asyncio.create_task(slow())
+    await begun.wait()
+    await db.close()
+    go_on.set()
+    with pytest.raises((ValueError, psycopg.OperationalError), match="closed|no active connection"):
+        await cast("psycopg.AsyncConnection | aiosqlite.Connection", await connection).execute("SELECT 1")

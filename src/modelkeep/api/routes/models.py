@@ -12,7 +12,7 @@ from modelkeep.api.schemas.wire import Page, located
 from modelkeep.api.services import Behind
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import InvalidName
-from modelkeep.control.access.errors import SubjectNotFound, WorkspaceNotFound
+from modelkeep.control.access.errors import SubjectNotFound, WorkspaceNotFound, WorkspaceUnclear
 from modelkeep.control.models.errors import ModelExists, ModelNotFound
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -20,7 +20,7 @@ Name = Annotated[str, Path(max_length=100, description="The model's name.")]
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, responses=located(201, "/api/v1/models/churn"))
-@raises(InvalidName, ModelExists, WorkspaceNotFound)
+@raises(InvalidName, ModelExists, WorkspaceNotFound, WorkspaceUnclear)
 async def create_model(body: NewModel, actor: Writer, behind: Behind, response: Response) -> ModelAnswer:
     """Make a model, and with it the deployment of its name."""
     workspace_id = await behind.access.home(actor, body.workspace)
@@ -61,7 +61,10 @@ async def describe_model(name: Name, body: Describe, actor: Writer, behind: Behi
 @router.post("/{name}/move")
 @raises(ModelNotFound, SubjectNotFound, WorkspaceNotFound)
 async def move_model(name: Name, body: MoveModel, actor: Writer, behind: Behind) -> ModelAnswer:
-    """Move a model into another workspace (for its administrators), or give it to another person (for its owner too)."""
+    """Move a model into another workspace, or give it to another person.
+
+    The first is for administrators of the model, the second for its owner too.
+    """
     if body.owner is not None:
         await behind.access.check_person(body.owner)
         moved = await behind.models.give_to(actor, name, body.owner)

@@ -238,8 +238,8 @@ class Access:
             return await self._give(tx, actor, subject, role, place)
 
     async def grant(self, grant_id: str) -> Given:
-        """Return one grant, which is to be taken back."""
-        async with self._db.begin() as tx:  # not `read`: of a request that comes again, this is where it is known
+        """Return one grant."""
+        async with self._db.read() as tx:
             found = await store.grant(tx, grant_id)
         if found is None:
             raise GrantNotFound

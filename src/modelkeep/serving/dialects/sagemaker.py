@@ -46,6 +46,7 @@ _ERRORS: Final = {
     Kind.CONFLICT: "ValidationError",
     Kind.STALE: "ValidationError",
     Kind.TOO_LARGE: "ValidationError",
+    Kind.MISDIRECTED: "ValidationError",
     Kind.LIMITED: "ThrottlingException",
     Kind.INTERNAL: "InternalFailure",
     Kind.UNAVAILABLE: "ServiceUnavailable",
