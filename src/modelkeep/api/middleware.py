@@ -2,6 +2,8 @@
 
 import re
 import time
+from collections.abc import Callable
+from http import HTTPStatus
 from typing import Final
 
 import structlog
@@ -9,9 +11,12 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from modelkeep.api.errors import OPEN_INFERENCE, respond
+from modelkeep.api.pace import Pace
 from modelkeep.contracts.errors import Internal, ModelkeepError, TooLarge, Unauthenticated
 from modelkeep.control.users.service import Users
 from modelkeep.infra import headers, telemetry
+from modelkeep.infra.addresses import FORWARDED_TO_API
+from modelkeep.infra.rates import Headers
 
 _log = structlog.get_logger(__name__)
 _PROGRAMS: Final = ("/api/", OPEN_INFERENCE)
@@ -21,7 +26,8 @@ _ALL_FROM_HERE: Final = (
     "font-src 'self' data:; worker-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 """What a browser may fetch for the pages of the documentation, whose scripts name other people's servers: nothing of theirs."""
-_OPEN: Final = frozenset({"/api/v1/setup", "/api/v1/health"})
+_HEALTH: Final = "/api/v1/health"
+_OPEN: Final = frozenset({"/api/v1/setup"})
 UPLOAD: Final = re.compile(r"/api/v1/models/[^/]+/versions")
 _LARGEST_BODY: Final = 1024 * 1024
 _BASIC: Final = 'Basic realm="modelkeep: any name, an API key as password", charset="UTF-8"'
@@ -73,9 +79,10 @@ class Guard:
     can be changed, a key is also taken as the password of HTTP Basic. What the key may do is for the routes to say.
     """
 
-    def __init__(self, app: ASGIApp, users: Users) -> None:
+    def __init__(self, app: ASGIApp, users: Users, pace: Pace) -> None:
         self._app = app
         self._users = users
+        self._pace = pace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one request."""
@@ -84,8 +91,8 @@ class Guard:
             return
         given, path = dict(scope["headers"]), scope["path"]
         try:
-            if path not in _OPEN:
-                scope["state"]["actor"] = await self._users.authenticate(_secret(given, path), scope["state"]["request_id"])
+            if path != _HEALTH:
+                send = await self._enter(scope, given, send)
         except ModelkeepError as error:
             await self._refuse(error, scope, receive, send)
             return
@@ -97,6 +104,28 @@ class Guard:
             await self._refuse(_too_large(), scope, receive, send)
             return
         await self._app(scope, _Limited(receive), send)
+
+    async def _enter(self, scope: Scope, given: headers.Headers, send: Send) -> Send:
+        """Let a request in; returns how it is answered, which says what there is to say of rates."""
+        address, path = given.get(FORWARDED_TO_API, b"").decode("latin-1") or None, scope["path"]
+        if path in _OPEN:
+            self._pace.look(address, "")
+            return _noticing(send, lambda: self._pace.failed(address))
+        try:
+            secret = _secret(given, path)
+        except Unauthenticated:
+            self._pace.look(address, "")
+            self._pace.failed(address)
+            raise
+        self._pace.look(address, secret)
+        try:
+            actor = await self._users.authenticate(secret, scope["state"]["request_id"], address)
+        except Unauthenticated:
+            self._pace.failed(address)
+            raise
+        scope["state"]["actor"] = actor
+        told = self._pace.take(actor, address, secret)
+        return _telling(send, told) if told else send
 
     async def _refuse(self, error: ModelkeepError, scope: Scope, receive: Receive, send: Send) -> None:
         answer = respond(error, scope["state"]["request_id"], scope["path"])
@@ -118,6 +147,28 @@ class _Limited:
         if self._left < 0:
             raise _too_large()
         return message
+
+
+def _telling(send: Send, told: Headers) -> Send:
+    """Return `send`, with header fields for the answer."""
+
+    async def tell(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), *told]
+        await send(message)
+
+    return tell
+
+
+def _noticing(send: Send, failed: Callable[[], None]) -> Send:
+    """Return `send`, which calls `failed` where the answer is that what was presented is not good."""
+
+    async def notice(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == HTTPStatus.UNAUTHORIZED:
+            failed()
+        await send(message)
+
+    return notice
 
 
 def _too_large() -> TooLarge:

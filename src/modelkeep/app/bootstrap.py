@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from modelkeep.worker.runners import Runners
 
 from modelkeep.api.settings import ApiSettings
-from modelkeep.infra.settings import DatabaseSettings, HistorySettings, LogSettings
+from modelkeep.infra.settings import DatabaseSettings, HistorySettings, LimitSettings, LogSettings
 from modelkeep.serving.grpc.settings import GrpcAddress
 from modelkeep.serving.settings import ServingSettings
 from modelkeep.worker.settings import WorkerSettings
@@ -64,6 +64,8 @@ class ServerRole:
     slot: int = 0
     slots: int = 1
     grpc: GrpcAddress | None = None
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    trusted_proxies: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class ControlRole:
     model_name: str = field(default="model", kw_only=True)
     history: HistorySettings
     storage: StorageSettings = field(default_factory=StorageSettings)
+    rates: LimitSettings = field(default_factory=LimitSettings, kw_only=True)
 
 
 def roles(
@@ -103,6 +106,8 @@ def roles(
         stand_in=key_digest(settings.serving.stand_in_key_file),
         slots=settings.server.processes,
         grpc=grpc,
+        limits=settings.limits,
+        trusted_proxies=settings.server.trusted_proxies,
     )
     control = ControlRole(
         data=str(places.data),
@@ -117,6 +122,7 @@ def roles(
         model_name=settings.serving.default_model or _MODEL,
         history=settings.history,
         storage=settings.storage,
+        rates=settings.limits,
     )
     told = msgspec.json.encode(control)
     # Started one after the other, for predictions need the server alone, and the api is reached only through it. On a busy
@@ -255,7 +261,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
         idempotency=control.idempotency,
     )
     config = uvicorn.Config(
-        create_app(services, opened, door=description.door),
+        create_app(services, opened, door=description.door, rates=role.rates),
         loop="asyncio",
         http="httptools",
         ws="none",
@@ -463,6 +469,7 @@ def _control(told: bytes, role_name: str) -> "tuple[ControlRole, Places, Databas
         ring_courier=Bell(places.run / "courier.sock").ring,
         limits=role.limits,
         acceptable=role.acceptable,
+        rates=role.rates,
     )
     return role, places, db, control
 

@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from modelkeep.contracts.snapshot import Limits
+from modelkeep.contracts.rates import read, read_classes
+from modelkeep.contracts.snapshot import Limits, Rate
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments import tasks
 from modelkeep.control.deployments.service import Deployments
 from modelkeep.control.models.service import Models
 from modelkeep.control.replays.service import Replays
 from modelkeep.control.safety.service import Switches, lower_lock_down
+from modelkeep.control.users.rules import Classes
 from modelkeep.control.users.service import Users
 from modelkeep.infra.broadcast import Broadcast
 from modelkeep.infra.clock import Clock, utc_now
@@ -17,6 +19,9 @@ from modelkeep.infra.db import Database
 from modelkeep.infra.events import Events
 from modelkeep.infra.idempotency import Idempotency
 from modelkeep.infra.jobs import Jobs
+from modelkeep.infra.settings import LimitSettings
+
+_RATES = LimitSettings()
 
 
 @dataclass(frozen=True)
@@ -41,16 +46,19 @@ def control_plane(
     ring_courier: Callable[[], object],
     limits: Limits,
     acceptable: str = "",
+    rates: LimitSettings = _RATES,
     clock: Clock = utc_now,
 ) -> ControlPlane:
     """Build the nouns over a database. The bells ring after the commits that concern worker and courier.
 
-    `acceptable` is the lowest level of the lock-down that administrators may accept ("" for none).
+    `acceptable` is the lowest level of the lock-down that administrators may accept ("" for none), `rates` what keys' rate
+    classes are.
     """
     events = Events()
     jobs = Jobs(ring_worker, clock)
     audit = Audit(db, clock, lower_lock_down(acceptable))
-    users = Users(db, audit, events, clock)
+    classes = Classes(read(rates.user_rate) or Rate(), read_classes(rates.classes) or {})
+    users = Users(db, audit, events, clock, classes)
     switches = Switches(db, audit, events, clock, acceptable=acceptable)
     models = Models(db, audit, events, jobs, clock)
     deployments = Deployments(

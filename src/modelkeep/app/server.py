@@ -14,10 +14,14 @@ import uvicorn
 
 from modelkeep.app.bootstrap import ServerRole, server_bell
 from modelkeep.app.places import Places
+from modelkeep.contracts import rates
 from modelkeep.contracts.confinement import level
 from modelkeep.infra import storage_metrics
+from modelkeep.infra.addresses import Proxies, networks_in
+from modelkeep.infra.failures import Failures
 from modelkeep.infra.loading import hear
 from modelkeep.infra.quotas import Quotas
+from modelkeep.infra.rates import OwnRates
 from modelkeep.infra.spool import SpoolWriter
 from modelkeep.sandbox import control
 from modelkeep.serving.engine import Engine
@@ -26,7 +30,7 @@ from modelkeep.serving.forward import Forward
 from modelkeep.serving.http import Door
 from modelkeep.serving.keys import Keys
 from modelkeep.serving.large import SWITCH_S, Large
-from modelkeep.serving.limits import Limits, OwnRates
+from modelkeep.serving.limits import Limits
 from modelkeep.serving.metrics import Metrics
 from modelkeep.serving.pool import Pool
 from modelkeep.serving.protocol import HttpProtocol
@@ -65,8 +69,7 @@ class Server:
         metrics.beside = storage_metrics.figures(places.storage_metrics, places.data)
         metrics.watch_confinement(lambda: self._door.confinement, lambda: self._door.accepted)
         metrics.watch_history(lambda: spool.appended, lambda: spool.dropped, lambda: hear(places.loading))
-        self._engine = engine = Engine(role.serving, router, _limits(role, places), recorder, large)
-        self._keys = keys
+        self._engine = engine = Engine(role.serving, router, _limits(role, places, metrics.limited), recorder, large)
         self._forward = forward = Forward(places.run / "api.sock")
         self._door = Door(
             settings=role.serving,
@@ -78,6 +81,9 @@ class Server:
             version=role.version,
             acceptable=level(role.acceptable),
             stand_in=bytes.fromhex(role.stand_in),
+            proxies=Proxies(networks_in(role.trusted_proxies) or ()),
+            failures=Failures(rates.read(role.limits.failure_rate), limited=metrics.limited),
+            locates=bool(role.limits.address_rate),
         )
         self._rpcs: GrpcServer | None = None
         self._feed = Feed(
@@ -133,7 +139,7 @@ class Server:
             self._role.serving,
             router=self._router,
             engine=self._engine,
-            keys=self._keys,
+            gate=self._door.gate,
             metrics=self._metrics,
             forward=self._forward,
             needs=self._door.needs,
@@ -149,21 +155,28 @@ class Server:
             if second % _WARN_EVERY == 0 and self._role.slot == 0 and self._door.accepted is not None:
                 log.warning("runners may be locked in less well than their models need", accepted=self._door.accepted.short)
             self._router.pool.balance()
+            self._door.gate.tend()
             if self._rpcs is not None:
                 self._rpcs.tend()
             self._metrics.publish(alone=self._role.slots == 1)
 
 
-def _limits(role: ServerRole, places: Places) -> Limits:
+def _limits(role: ServerRole, places: Places, limited: Callable[[str], None] = lambda _by: None) -> Limits:
     """Return the limits: those of several servers are shared, and where the disk has no room for that, each server's own."""
+    quotas = _quotas(role, places)
+    address = rates.read(role.limits.address_rate)
+    return Limits(OwnRates() if quotas is None else quotas, shared=quotas, address=address, limited=limited)
+
+
+def _quotas(role: ServerRole, places: Places) -> Quotas | None:
+    """Return the file that several servers share, None for a server that is alone or finds no room for it."""
     if role.slots == 1:
-        return Limits(OwnRates())
+        return None
     try:
-        quotas = Quotas(places.quotas, role.slot, role.slots)
+        return Quotas(places.quotas, role.slot, role.slots)
     except OSError as error:
         log.error("limits hold for each server by itself", error=str(error))  # noqa: TRY400 - the text says it all
-        return Limits(OwnRates())
-    return Limits(quotas, shared=quotas)
+        return None
 
 
 def _http(app: Door, role: ServerRole) -> uvicorn.Config:

@@ -24,10 +24,21 @@ def keys(server: Server) -> Steps[list[Key]]:
 
 
 def create_key(
-    server: Server, name: str, scopes: Sequence[str], *, expires_in_days: int | None = None, rate: str = "unlimited"
+    server: Server,
+    name: str,
+    scopes: Sequence[str],
+    *,
+    expires_in_days: int | None = None,
+    rate: str = "unlimited",
+    networks: Sequence[str] = (),
 ) -> Steps[Key]:
-    """Make an API key; `secret` in the answer is shown this once. `rate`: requests a minute, as "100/min"."""
+    """Make an API key; `secret` in the answer is shown this once.
+
+    `rate`: requests a minute, as "100/min", or a class. `networks`: those from which alone it is good, as "10.1.0.0/16".
+    """
     body = {"name": name, "scopes": list(scopes), "expires_in_days": expires_in_days, "rate": rate}
+    if networks:
+        body["networks"] = list(networks)
     return Key.read((yield from server.document("POST", "/keys", body)))
 
 

@@ -7,13 +7,17 @@ from modelkeep.contracts.snapshot import Scope
 
 
 class Actor(msgspec.Struct, frozen=True):
-    """An authorised caller. `id` is the key's (or "system"), `name` is what people read, `user` the person behind the key."""
+    """An authorised caller. `id` is the key's (or "system"), `name` is what people read, `user` the person behind the key.
+
+    `limited`: rates hold for them, as for whoever has a key that is not unlimited.
+    """
 
     id: str
     name: str
     user: str = ""
     scopes: frozenset[Scope] = frozenset()
     request_id: str = ""
+    limited: bool = False
 
     def may(self, scope: Scope) -> bool:
         """Whether the actor carries `scope`."""

@@ -15,6 +15,7 @@ import h11
 import structlog
 
 from modelkeep.contracts.errors import Internal, Invalid, Unavailable
+from modelkeep.infra.addresses import FORWARDED_TO_API
 from modelkeep.serving.messages import Receive, Request, Scope, Send
 
 log = structlog.get_logger(__name__)
@@ -39,6 +40,9 @@ _HOP_BY_HOP = frozenset(
 
 # What a request needs whatever its `Connection` header says: its framing, its host, its key.
 _ALWAYS = frozenset({b"host", b"content-length", b"x-api-key", b"authorization"})
+
+# What a server says itself, whatever came.
+_OURS = frozenset({b"x-request-id", FORWARDED_TO_API})
 
 
 class ApiDown(Unavailable):
@@ -201,11 +205,13 @@ def _end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, byt
 def _head(request: Request, scope: Scope) -> h11.Request:
     raw: bytes = scope.get("raw_path") or request.path.encode()
     target = raw.partition(b"?")[0] + (b"?" + request.query_string if request.query_string else b"")
-    headers = [(name, value) for name, value in _end_to_end(scope["headers"]) if name != b"x-request-id"]
+    headers = [(name, value) for name, value in _end_to_end(scope["headers"]) if name not in _OURS]
     if b"transfer-encoding" in request.headers:
         headers = [(name, value) for name, value in headers if name != b"content-length"]
         headers.append((b"transfer-encoding", b"chunked"))
     headers += [(b"x-request-id", request.id.encode()), (b"connection", b"close")]
+    if request.address is not None:
+        headers.append((FORWARDED_TO_API, request.address.encode()))
     if not any(name == b"host" for name, _value in headers):
         headers.append((b"host", b"localhost"))
     return h11.Request(method=request.method.encode(), target=target, headers=headers)

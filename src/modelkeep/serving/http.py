@@ -10,7 +10,8 @@ import structlog
 from modelkeep.contracts.confinement import Confinement, Level, in_force
 from modelkeep.contracts.errors import Internal, ModelkeepError
 from modelkeep.contracts.snapshot import Scope as KeyScope
-from modelkeep.infra.headers import presented_key
+from modelkeep.infra.addresses import Proxies
+from modelkeep.infra.failures import Failures
 from modelkeep.serving.choice import Choice
 from modelkeep.serving.codings import ASKED_FROM, Coding, is_long
 from modelkeep.serving.dialects.dialect import Dialect, as_problem, reads
@@ -22,6 +23,7 @@ from modelkeep.serving.dialects.tf_serving import TfServing
 from modelkeep.serving.dialects.vertex import Vertex
 from modelkeep.serving.engine import Engine
 from modelkeep.serving.forward import ApiBroke, Forward
+from modelkeep.serving.gate import Gate
 from modelkeep.serving.keys import Keys
 from modelkeep.serving.messages import PREDICT, ClientGone, Receive, Request, Response, Scope, Send, segments
 from modelkeep.serving.metrics import CONTENT_TYPE, OPENMETRICS, Metrics, wants_openmetrics
@@ -49,12 +51,16 @@ class Door:
         version: str,
         acceptable: Level | None = None,
         stand_in: bytes = b"",
+        proxies: Proxies | None = None,
+        failures: Failures | None = None,
+        locates: bool = False,
     ) -> None:
         self._acceptable = acceptable
         self._settings = settings
         self._router = router
         self._keys = keys
-        self._stand_in = StandIn(keys, stand_in, [*SAGEMAKER_ROUTES, settings.predict_route])
+        covered = StandIn(keys, stand_in, [*SAGEMAKER_ROUTES, settings.predict_route])
+        self.gate = Gate(keys, covered, proxies=proxies, failures=failures, locates=locates)
         self._metrics = metrics
         self._forward = forward
         choice = Choice(router, settings.default_model, settings.deployments_by_host)
@@ -90,9 +96,10 @@ class Door:
                 if scope_needed is None:
                     route = "health"
                 else:
-                    self._check(request, scope_needed)
+                    self.gate.enter(request, scope_needed)
                 response = await dialect.answer(request, parts)
             if response is None:
+                self.gate.locate(request)
                 status = await self._forward(request, scope, receive, send)
             else:
                 status = response.status
@@ -134,19 +141,12 @@ class Door:
                 return self._health()
             case ["metrics"]:
                 reads(request)
-                self._check(request, KeyScope.METRICS_READ)
+                self.gate.enter(request, KeyScope.METRICS_READ)
                 openmetrics = wants_openmetrics(request.header(b"accept"))
                 page = self._metrics.text(openmetrics=openmetrics)
                 return Response(200, page, OPENMETRICS if openmetrics else CONTENT_TYPE)
             case _:
                 return None
-
-    def _check(self, request: Request, scope: KeyScope) -> None:
-        presented = presented_key(request.headers)
-        if presented is None and self._stand_in.covers(request):
-            request.key = self._stand_in.key(scope)
-        else:
-            request.key = self._keys.check(presented, scope)
 
     @property
     def ready(self) -> bool:
@@ -240,7 +240,7 @@ class Door:
                 _reply_packed(response, coding, reply)
 
         try:
-            self._check(request, KeyScope.PREDICT)
+            self.gate.enter(request, KeyScope.PREDICT)
             dialect.predict_whole(name, request, body, tell)
         except Exception as error:  # noqa: BLE001 - told, and logged where it is our fault
             tell(error)

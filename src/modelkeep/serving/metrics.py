@@ -15,6 +15,7 @@ from modelkeep.contracts.confinement import Confinement, Level
 from modelkeep.infra import storage_metrics
 from modelkeep.infra.exposition import OPENMETRICS, TEXT, Exposition, wants_openmetrics
 from modelkeep.infra.tally import BUDGET, DROPPED, Family, Followed, Gauges, Labels, Sums, Tallies, Tally, merged
+from modelkeep.serving.limits import LIMITED
 from modelkeep.serving.statistics import LAST_RUN, RUNS, SECONDS, VERSIONS, Statistics, VersionSums
 
 if TYPE_CHECKING:  # a router's routes hold the meters that are made here
@@ -213,7 +214,7 @@ _ACCEPTED: Final = Family(
 
 _COUNTED: Final = (
     *(_REQUESTS, _RPCS, _PREDICTIONS, _ROWS, _DURATION, _BATCH_SIZE, _BATCH_REQUESTS, _TURNED_AWAY, _COLD, _GOLDEN),
-    *(_INFLIGHT, _HISTORY, _HISTORY_LOST, RUNS, SECONDS),
+    *(_INFLIGHT, _HISTORY, _HISTORY_LOST, RUNS, SECONDS, LIMITED),
 )
 _SEEN: Final = (
     *(_BUILD, _HISTORY_LAG, _HISTORY_UNREAD, _DEPTH, _READY, _REPLICAS, _BUSY, _MODEL, _LOAD, _MEMORY, _NUMBER, _AGE),
@@ -380,6 +381,10 @@ class Metrics:
     def rpc(self, method: str, code: str) -> None:
         """Count one gRPC request that was answered; `method` and `code` come from short lists."""
         self._cells[self._tally.series(_RPCS, (method, code))] += 1.0
+
+    def limited(self, by: str) -> None:
+        """Count one request that a rate refused, by whose it is."""
+        self._cells[self._tally.series(LIMITED, (by,))] += 1.0
 
     def inflight_changed(self, by: int) -> None:
         """Add to the requests that are being answered now."""

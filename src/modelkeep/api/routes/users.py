@@ -19,7 +19,7 @@ from modelkeep.api.schemas.users import (
 )
 from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind
-from modelkeep.contracts.errors import InvalidName
+from modelkeep.contracts.errors import InvalidName, Limited
 from modelkeep.control.users.errors import AlreadySetUp, KeyNotFound, LastAdminKey, SetupTokenInvalid
 from modelkeep.control.users.service import IssuedKey
 
@@ -27,7 +27,7 @@ router = APIRouter(tags=["keys"])
 
 
 @router.post("/setup", status_code=status.HTTP_201_CREATED)
-@raises(AlreadySetUp, InvalidName, SetupTokenInvalid)
+@raises(AlreadySetUp, InvalidName, Limited, SetupTokenInvalid)
 async def set_up(body: SetUp, request: Request, behind: Behind) -> SetUpAnswer:
     """Exchange the one-time token that `serve` printed for the first administrator's key."""
     user, issued = await behind.users.set_up(body.token, body.name, request.state.request_id)
@@ -46,7 +46,7 @@ async def get_me(actor: AnyKey, behind: Behind) -> MeAnswer:
 async def issue_key(body: NewKey, actor: Admin, behind: Behind) -> IssuedKeyAnswer:
     """Make a key; its secret is in this answer and nowhere else."""
     issued = await behind.users.issue_key(
-        actor, body.name, frozenset(body.scopes), body.expires_in_days, rate=body.rate, burst=body.burst
+        actor, body.name, frozenset(body.scopes), body.expires_in_days, rate=body.rate, burst=body.burst, networks=body.networks
     )
     return _with_secret(issued)
 

@@ -22,11 +22,22 @@ class NewKey(Ask):
     name: Annotated[str, Field(min_length=1, max_length=100)]
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=20)]
     expires_in_days: Annotated[int, Field(strict=True, ge=1, le=36500)] | None = None
-    rate: Annotated[str, Field(max_length=50, description="Requests a minute, as `100/min`, or `unlimited`.")] = "unlimited"
+    rate: Annotated[
+        str,
+        Field(
+            max_length=63,
+            description="Requests a minute, as `100/min`, a class of the settings, `user` for the rate that this user's keys "
+            "share, or `unlimited`.",
+        ),
+    ] = "unlimited"
     burst: Annotated[
         int | None,
         Field(strict=True, ge=1, le=100_000_000, description="Most requests at once; else a sixth of a minute's."),
     ] = None
+    networks: Annotated[
+        tuple[Annotated[str, Field(max_length=50)], ...],
+        Field(max_length=50, description="Networks (CIDRs) from which alone the key is good; none for all."),
+    ] = ()
 
 
 class UserAnswer(Answer):
@@ -47,6 +58,7 @@ class KeyAnswer(Answer):
     last_used_at: datetime | None
     rate: str
     burst: int | None
+    networks: list[str]
 
 
 class IssuedKeyAnswer(KeyAnswer):

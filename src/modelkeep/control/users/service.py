@@ -1,12 +1,13 @@
 """People and their keys: who may come in, and with which scopes."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
 import structlog
 
 from modelkeep.contracts.actor import SYSTEM, Actor
-from modelkeep.contracts.errors import Invalid, StorageFull, Unauthenticated
+from modelkeep.contracts.errors import Invalid, StorageFull, Unauthenticated, WrongNetwork
 from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.names import check_name
 from modelkeep.contracts.snapshot import Scope, ServedKey
@@ -17,15 +18,17 @@ from modelkeep.control.users.events import KeysChanged, SetUpDone
 from modelkeep.control.users.rules import (
     SETUP_TOKEN_LIFE,
     UNLIMITED,
+    Classes,
     Key,
     SetupToken,
     User,
     expiry,
     is_last_admin,
-    read_rate,
+    read_networks,
     use_is_news,
 )
 from modelkeep.infra import secrets
+from modelkeep.infra.addresses import within
 from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Database, DatabaseUnavailable, Transaction
 from modelkeep.infra.events import Events
@@ -44,11 +47,12 @@ class IssuedKey(msgspec.Struct, frozen=True):
 class Users:
     """People and their API keys."""
 
-    def __init__(self, db: Database, audit: Audit, events: Events, clock: Clock) -> None:
+    def __init__(self, db: Database, audit: Audit, events: Events, clock: Clock, classes: Classes | None = None) -> None:
         self._db = db
         self._audit = audit
         self._events = events
         self._clock = clock
+        self._classes = classes or Classes()
 
     async def anyone(self) -> bool:
         """Whether there is a user: whether this installation has been set up."""
@@ -83,8 +87,11 @@ class Users:
             await self._events.publish(tx, SetUpDone())
             return user, issued
 
-    async def authenticate(self, secret: str, request_id: str = "") -> Actor:
-        """Return who holds this secret; raises `Unauthenticated` for anything but a good key."""
+    async def authenticate(self, secret: str, request_id: str = "", address: str | None = None) -> Actor:
+        """Return who holds this secret.
+
+        Raises `Unauthenticated` for anything but a good key, `WrongNetwork` for one that is not good from `address`.
+        """
         if not secrets.well_formed(secret, secrets.KEY):
             raise Unauthenticated
         now = self._clock()
@@ -93,9 +100,11 @@ class Users:
         if found is None or not found[0].good(now):
             raise Unauthenticated
         key, user = found
+        if key.networks and not within(address, key.networks):
+            raise WrongNetwork
         if use_is_news(key, now):
             await self._note_use(key, now)
-        return Actor(key.id, user.name, user.id, frozenset(key.scopes), request_id)
+        return Actor(key.id, user.name, user.id, frozenset(key.scopes), request_id, limited=not key.unlimited)
 
     async def issue_key(
         self,
@@ -106,18 +115,19 @@ class Users:
         *,
         rate: str = UNLIMITED,
         burst: int | None = None,
+        networks: Sequence[str] = (),
     ) -> IssuedKey:
         """Make a key for the actor's own user; its secret is in the answer and nowhere else.
 
-        `rate` is `100/min` or `unlimited`; `burst` the most requests at once, a sixth of a minute's without it.
+        `rate` is `100/min`, a class of the settings, `user` (the rate that this user's keys share) or `unlimited`; `burst` the
+        most requests at once, a sixth of a minute's without it. From `networks` alone it is good, if any are named.
         """
         actor.need(Scope.ADMIN)
         if not scopes:
             raise Invalid("A key needs at least one scope.")
         if not name.strip() or len(name) > _LONGEST_NAME:
             raise Invalid(f"A key's name has 1 to {_LONGEST_NAME} characters.")
-        if burst is not None and rate == UNLIMITED:
-            raise Invalid("A burst needs a rate.")
+        per_minute, burst, rate_class = self._classes.read(rate, burst)
         key = Key(
             id=new_id("key"),
             user_id=actor.user,
@@ -126,8 +136,10 @@ class Users:
             scopes=tuple(sorted(scopes)),
             created_at=self._clock(),
             expires_at=expiry(expires_in_days, self._clock()),
-            rate_per_minute=read_rate(rate),
+            rate_per_minute=per_minute,
             burst=burst,
+            rate_class=rate_class,
+            networks=read_networks(list(networks)),
         )
         async with self._db.begin() as tx:
             return await self._issue(tx, actor, key)
@@ -171,9 +183,12 @@ class Users:
                 key.name,
                 frozenset(key.scopes),
                 key.expires_at.timestamp() if key.expires_at else None,
-                key.served_rate,
+                rate,
+                bucket=bucket,
+                networks=key.networks,
             )
             for key in await store.good_keys(tx, self._clock())
+            for rate, bucket in (self._classes.served(key),)
         )
 
     async def _issue(self, tx: Transaction, actor: Actor, key: Key) -> IssuedKey:
@@ -181,7 +196,10 @@ class Users:
         secret = secrets.new_secret(secrets.KEY)
         key = msgspec.structs.replace(key, digest=secrets.digest(secret.reveal()))
         await store.add_key(tx, key)
-        await self._audit.note(tx, actor, "key.create", key.id, name=key.name, scopes=" ".join(key.scopes), rate=key.rate)
+        details = {"name": key.name, "scopes": " ".join(key.scopes), "rate": key.rate}
+        if key.networks:
+            details["networks"] = " ".join(key.networks)
+        await self._audit.note(tx, actor, "key.create", key.id, **details)
         await self._events.publish(tx, KeysChanged())
         return IssuedKey(key, secret)
 

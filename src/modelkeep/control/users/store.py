@@ -93,4 +93,6 @@ def _key(row: sa.Row[tuple[object, ...]]) -> Key:
         revoked_at=row.revoked_at,
         rate_per_minute=row.rate_per_minute,
         burst=row.burst,
+        rate_class=row.rate_class,
+        networks=row.networks,
     )

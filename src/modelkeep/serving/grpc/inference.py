@@ -20,11 +20,11 @@ from modelkeep.serving.dialects.open_inference import describe
 from modelkeep.serving.dialects.open_inference import grpc as dialect
 from modelkeep.serving.engine import Engine
 from modelkeep.serving.forward import Forward
+from modelkeep.serving.gate import Gate
 from modelkeep.serving.grpc.conversation import Conversation
 from modelkeep.serving.grpc.door import Rpc
 from modelkeep.serving.grpc.repository import control_plane
 from modelkeep.serving.grpc.requests import RpcRequest
-from modelkeep.serving.keys import Keys
 from modelkeep.serving.messages import Response
 from modelkeep.serving.metrics import Metrics
 from modelkeep.serving.protos import open_inference_pb2 as pb
@@ -48,7 +48,7 @@ class Inference:
         *,
         router: Router,
         engine: Engine,
-        keys: Keys,
+        gate: Gate,
         metrics: Metrics,
         forward: Forward,
         needs: Needs,
@@ -57,7 +57,7 @@ class Inference:
     ) -> None:
         self._router = router
         self._engine = engine
-        self._keys = keys
+        self._gate = gate
         self._metrics = metrics
         self._forward = forward
         self._needs = needs
@@ -144,7 +144,7 @@ class Inference:
         while (message := await conversation.next()) is not None:
             one = request.again()
             if self._predict is not None:
-                one.key = self._keys.check(one.presented_key, self._predict)  # it may have been revoked or bounded meanwhile
+                self._gate.enter(one, self._predict)  # it may have been revoked or bounded meanwhile
             one.bound(conversation.seconds_left)
             await conversation.say(written(await self._said(one, message)))
 
@@ -192,7 +192,9 @@ class Inference:
             request.leave()
             raise
         request.trailing += [
-            (name.decode(), value.decode()) for name, value in response.headers if not name.startswith(b"content-")
+            (name.decode(), value.decode())
+            for name, value in (*response.headers, *request.told)
+            if not name.startswith(b"content-")
         ]
         return response
 
