@@ -2,6 +2,9 @@
 
 import hashlib
 import re
+import sys
+import time
+from collections import Counter
 
 import grpc
 import httpx
@@ -13,7 +16,9 @@ from modelkeep.infra.addresses import Proxies
 from modelkeep.infra.failures import Failures
 from modelkeep.infra.rates import OwnRates
 from modelkeep.serving.gate import Gate
+from modelkeep.serving.keys import Keys
 from modelkeep.serving.limits import Limits
+from modelkeep.serving.messages import Request
 
 PREDICT = "/api/v1/predict/m"
 ROWS = {"inputs": [[1, 2]]}
@@ -173,6 +178,27 @@ async def test_a_wrong_question_counts_and_says_what_is_left(house) -> None:
     await house.serve("m")
     wrong = await house.client.post(PREDICT, json={"inputs": [["x", 2]]}, headers={"x-api-key": "a"})
     assert (wrong.status_code, wrong.headers["ratelimit"]) == (400, '"key";r=1;t=10')
+
+
+@pytest.mark.parametrize(("name", "most"), [("free", 6), ("limited", 10)])
+def test_who_comes_in_costs_few_calls(name: str, most: int) -> None:
+    keys, counts = Keys(max_staleness_s=60), Counter[str]()
+    keys.heard(time.time())
+    keys.replace([key("free"), key("limited", Rate(600, 100))])
+    gate, limits = Gate(keys, failures=Failures(Rate(60, 20))), Limits(OwnRates())
+    request = Request("POST", PREDICT, [(b"x-api-key", name.encode())])
+
+    def seen(_frame: object, event: str, _argument: object) -> None:
+        counts[event] += 1
+
+    before = sys.getprofile()
+    sys.setprofile(seen)
+    try:
+        gate.enter(request, Scope.PREDICT)
+        limits.admit(request, "m")
+    finally:
+        sys.setprofile(before)
+    assert counts["call"] <= most
 
 
 async def test_a_caller_without_a_rate_is_told_of_none(house) -> None:
