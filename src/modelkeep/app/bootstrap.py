@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from modelkeep.app.places import Places
+from modelkeep.app.sharing import check_redis
 from modelkeep.contracts import discovery
 from modelkeep.contracts.errors import Invalid, ModelkeepError, NotFound
 from modelkeep.contracts.snapshot import Limits
@@ -46,7 +47,7 @@ _MODEL = "model"  # the deployment of the model folder, where `serving.default_m
 
 @dataclass(frozen=True)
 class ServerRole:
-    """What a server process is told: it is number `slot`, from 0, of `slots`. There is no credential in it.
+    """What a server process is told: it is number `slot`, from 0, of `slots`. The address of Redis is the only credential.
 
     `stand_in` is the SHA-256, in hexadecimal digits, of the key that stands for callers without one; "" for none.
     """
@@ -90,9 +91,13 @@ class ControlRole:
 def roles(
     settings: "Settings", places: Places, doors: list[socket.socket], inner: socket.socket, grpc: GrpcAddress | None = None
 ) -> "list[Role]":
-    """Return the processes of an installation, each with its own settings; raises `Invalid` for a file that holds no key."""
+    """Return the processes of an installation, each with its own settings.
+
+    Raises `Invalid` for a file that holds no key, and for Redis where there is no client of it or the address is none.
+    """
     from modelkeep.app.supervisor import Role
 
+    check_redis(settings.limits.redis_url)
     server = ServerRole(
         data=str(places.data),
         name=socket.gethostname(),
@@ -122,7 +127,7 @@ def roles(
         model_name=settings.serving.default_model or _MODEL,
         history=settings.history,
         storage=settings.storage,
-        rates=settings.limits,
+        rates=replace(settings.limits, redis_url=""),
     )
     told = msgspec.json.encode(control)
     # Started one after the other, for predictions need the server alone, and the api is reached only through it. On a busy

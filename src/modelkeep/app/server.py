@@ -21,7 +21,7 @@ from modelkeep.infra.addresses import Proxies, networks_in
 from modelkeep.infra.failures import Failures
 from modelkeep.infra.loading import hear
 from modelkeep.infra.quotas import Quotas
-from modelkeep.infra.rates import OwnRates
+from modelkeep.infra.rates import OwnRates, Rates
 from modelkeep.infra.spool import SpoolWriter
 from modelkeep.sandbox import control
 from modelkeep.serving.engine import Engine
@@ -38,6 +38,7 @@ from modelkeep.serving.recorder import Recorder
 from modelkeep.serving.router import Router
 
 if TYPE_CHECKING:
+    from modelkeep.infra.redis_rates import RedisRates
     from modelkeep.serving.grpc.server import GrpcServer
 
 log = structlog.get_logger(__name__)
@@ -69,7 +70,9 @@ class Server:
         metrics.beside = storage_metrics.figures(places.storage_metrics, places.data)
         metrics.watch_confinement(lambda: self._door.confinement, lambda: self._door.accepted)
         metrics.watch_history(lambda: spool.appended, lambda: spool.dropped, lambda: hear(places.loading))
-        self._engine = engine = Engine(role.serving, router, _limits(role, places, metrics.limited), recorder, large)
+        self._sharing: RedisRates | None = None
+        limits = _limits(role, places, metrics.limited, self._shared)
+        self._engine = engine = Engine(role.serving, router, limits, recorder, large)
         self._forward = forward = Forward(places.run / "api.sock")
         self._door = Door(
             settings=role.serving,
@@ -95,6 +98,16 @@ class Server:
             bell=server_bell(role.slot),
         )
 
+    def _shared(self, own: Rates) -> Rates:
+        """Return rates that are shared through Redis, where that is wanted; `own` hold without it."""
+        if not self._role.limits.redis_url:
+            return own
+        from modelkeep.infra.redis_rates import RedisRates
+
+        self._sharing = sharing = RedisRates(self._role.limits.redis_url, own, told=self._metrics.exchanged)
+        self._metrics.watch_sharing(lambda: not sharing.leases.away)
+        return sharing.leases
+
     def take(self, message: control.Message, fds: list[int]) -> None:
         """Act on a message of the supervisor."""
         if isinstance(message, control.Grounded):
@@ -109,11 +122,13 @@ class Server:
         http = uvicorn.Server(_http(self._door, self._role))
         self._rpcs = rpcs = await self._grpc()
         feeding = asyncio.create_task(self._feed.run(stop))
-        tending = asyncio.create_task(self._tend())
+        beside = [asyncio.create_task(self._tend())]
+        if self._sharing is not None:
+            beside.append(asyncio.create_task(self._sharing.run()))
         serving = asyncio.create_task(http.serve(sockets=[door]))
         started()
         stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({feeding, tending, serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({feeding, *beside, serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         self._door.drain()
         if rpcs is not None:
             rpcs.tend()
@@ -123,7 +138,9 @@ class Server:
             await rpcs.stop(self._role.drain_s)
         await serving
         stop.set()
-        tending.cancel()
+        for task in beside:
+            task.cancel()
+        await asyncio.wait(beside)
         await feeding
         self._spool.close()
         self._metrics.close()
@@ -161,11 +178,19 @@ class Server:
             self._metrics.publish(alone=self._role.slots == 1)
 
 
-def _limits(role: ServerRole, places: Places, limited: Callable[[str], None] = lambda _by: None) -> Limits:
-    """Return the limits: those of several servers are shared, and where the disk has no room for that, each server's own."""
+def _limits(
+    role: ServerRole,
+    places: Places,
+    limited: Callable[[str], None] = lambda _by: None,
+    shared: Callable[[Rates], Rates] = lambda own: own,
+) -> Limits:
+    """Return the limits: those of several servers are shared, and where the disk has no room for that, each server's own.
+
+    `shared` may make of these rates some that are shared with other installations.
+    """
     quotas = _quotas(role, places)
     address = rates.read(role.limits.address_rate)
-    return Limits(OwnRates() if quotas is None else quotas, shared=quotas, address=address, limited=limited)
+    return Limits(shared(OwnRates() if quotas is None else quotas), shared=quotas, address=address, limited=limited)
 
 
 def _quotas(role: ServerRole, places: Places) -> Quotas | None:

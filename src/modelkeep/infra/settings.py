@@ -1,4 +1,4 @@
-"""What can be set about the database, the prediction history and the logs."""
+"""What can be set about the database, the prediction history, the limits and the logs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +84,11 @@ def _classes(text: str) -> bool:
     return rates.read_classes(text) is not None
 
 
+def _names_redis(url: str) -> bool:
+    """an address of the form redis://..., rediss://... or unix://..., or empty"""  # noqa: D403, D415 - part of a sentence
+    return not url or url.startswith(("redis://", "rediss://", "unix://"))
+
+
 @dataclass(frozen=True)
 class LimitSettings:
     """How often may be asked. A key that is `unlimited` is bound by the rates of addresses and deployments alone."""
@@ -104,6 +109,12 @@ class LimitSettings:
         Predicate(_rate_or_none),
     ] = "60/min:20"
     classes: Annotated[str, "Rates by name, which keys then name: batch=6000/min, trial=10/min:2.", Predicate(_classes)] = ""
+    redis_url: Annotated[
+        str,
+        "Redis server by which installations share the rates of predictions: redis://:PASSWORD@HOST:6379/0, or rediss:// over "
+        "TLS; empty for rates of this installation alone.",
+        Predicate(_names_redis),
+    ] = ""
 
 
 @dataclass(frozen=True)
