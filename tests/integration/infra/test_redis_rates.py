@@ -1,6 +1,7 @@
 """Rates that installations share through a real Valkey: while it answers, when it is cut off or stalls, and when it is back."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -135,6 +136,15 @@ async def test_over_tls_with_a_password(tmp_path: Path) -> None:
                 assert [one["event"] for one in said] == [AWAY]
                 assert "wr0ng" not in str(said)
                 assert "s3cret" not in str(said)
+
+
+async def test_a_user_with_no_more_rights_than_the_manual_says(server: Valkey) -> None:
+    page = (Path(__file__).parents[3] / "docs/how-to/limits.md").read_text()
+    (rights,) = re.findall(r"`(~modelkeep:\* [^`]+)`", page)
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "limits", "on", ">s3cret", *rights.split())
+    async with sharing(server.url.replace("//", "//limits:s3cret@")) as rates:
+        assert 95 <= await tries(rates, 150) <= 105
 
 
 @pytest.mark.parametrize("url", ["redis://h:port", "redis://h:1/0?what=1", "http://h:1"])
