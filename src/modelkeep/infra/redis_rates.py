@@ -85,7 +85,9 @@ return said
 
 def check(url: str) -> None:
     """Raise `ValueError` or `TypeError` where no connection can be made of this address, whoever may answer there."""
-    ConnectionPool.from_url(url).make_connection()
+    pool = ConnectionPool.from_url(url)
+    pool.make_connection()  # type: ignore[no-untyped-call]  # redis says nothing of its types here
+    str(pool.connection_kwargs.get("host", "")).encode("idna")
 
 
 def encoded(me: str, asked: list[Asked]) -> list[str]:

@@ -147,7 +147,7 @@ async def test_a_user_with_no_more_rights_than_the_manual_says(server: Valkey) -
         assert 95 <= await tries(rates, 150) <= 105
 
 
-@pytest.mark.parametrize("url", ["redis://h:port", "redis://h:1/0?what=1", "http://h:1"])
+@pytest.mark.parametrize("url", ["redis://h:port", "redis://h:1/0?what=1", "http://h:1", "redis://a..b:1"])
 def test_what_is_no_address_is_said_before_anything_starts(url: str) -> None:
     check("rediss://:p@h:1/0?ssl_cert_reqs=none")
     with pytest.raises((ValueError, TypeError)):
