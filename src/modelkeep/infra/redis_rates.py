@@ -136,7 +136,7 @@ class RedisRates:
 
     async def run(self) -> None:
         """Share until cancelled."""
-        while True:
+        while not _cancelled():
             # no attempt is made twice: the next round comes anyway, and says what is true by then
             client = Redis.from_url(self._url, protocol=2, retry=Retry(NoBackoff(), 0), socket_connect_timeout=_CONNECTING_S)
             try:
@@ -148,7 +148,8 @@ class RedisRates:
                 with suppress(RedisError, OSError, TimeoutError):
                     async with asyncio.timeout(_PATIENCE_S):
                         await client.aclose()
-            await asyncio.sleep(_AGAIN_S)
+            await asyncio.sleep(0 if _cancelled() else _AGAIN_S)
+        raise asyncio.CancelledError
 
     async def _share(self, client: Redis) -> None:
         script = client.register_script(SCRIPT)
@@ -157,7 +158,7 @@ class RedisRates:
         self.leases.away = False
         log.info("rates are shared with other installations", sharers=self.leases.sharers)
         self._silent = False
-        while True:
+        while not _cancelled():
             with suppress(TimeoutError):
                 async with asyncio.timeout(0 if self.leases.pending else _BEAT_S):
                     await self._some.wait()
@@ -192,3 +193,9 @@ class RedisRates:
             self._silent = True
             reason = str(error) or type(error).__name__
             log.warning("rates hold for this installation alone: Redis does not answer", reason=reason)
+
+
+def _cancelled() -> bool:
+    """Whether this task is to end: the client of Redis makes an error of some cancellations, and nothing at all of others."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

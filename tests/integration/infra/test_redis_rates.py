@@ -1,6 +1,7 @@
 """Rates that installations share through a real Valkey: while it answers, when it is cut off or stalls, and when it is back."""
 
 import asyncio
+import random
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -107,6 +108,21 @@ async def test_a_server_that_begins_anew_without_data_gives_no_other_burst(serve
         assert await tries(rates, 400) <= 4
     async with sharing(server.url) as newcomer:
         assert await tries(newcomer, 100) <= 1, "the others have told it"
+
+
+async def test_whenever_it_is_told_to_end_it_ends(server: Valkey) -> None:
+    dice = random.Random(7)
+    async with line(server.port) as way:
+        for number in range(150):
+            (way.flowing.set, way.flowing.clear)[number % 5 == 4]()
+            one = RedisRates(f"redis://127.0.0.1:{way.port}/0", OwnRates())
+            task = asyncio.create_task(one.run())
+            for _ in range(dice.randrange(60)):  # the moment is what is drawn
+                one.leases.take("k", 0.1, 10.0, one._clock())
+                await asyncio.sleep(0.0005)
+            task.cancel()
+            await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), 30)
+            assert task.cancelled()
 
 
 async def test_nobody_there_at_the_start_is_done_without(server: Valkey) -> None:
