@@ -56,6 +56,7 @@ _KEY: Final[dict[str, Any]] = {
     "burst": 100,
     "user_id": "usr_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
     "models": None,
+    "networks": ["10.1.0.0/16"],
 }
 _ISSUED: Final[dict[str, Any]] = {**_KEY, "last_used_at": None, "secret": "mk_shown_once_and_never_again"}
 _MODEL: Final[dict[str, Any]] = {
@@ -160,6 +161,7 @@ _SETTINGS: Final[dict[str, Any]] = {
     "memory": {"keep": "auto", "idle_s": 300},
     "not_finite": "null",
     "golden": "enforce",
+    "rate": {"per_minute": 0, "burst": 0},
 }
 _DEPLOYMENT: Final[dict[str, Any]] = {
     "name": "churn",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from modelkeep.app.places import Places
+from modelkeep.app.sharing import check_redis
 from modelkeep.contracts import discovery
 from modelkeep.contracts.errors import Invalid, ModelkeepError, NotFound
 from modelkeep.contracts.snapshot import Limits
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from modelkeep.worker.runners import Runners
 
 from modelkeep.api.settings import ApiSettings, AuthSettings
-from modelkeep.infra.settings import AuditSettings, DatabaseSettings, HistorySettings, LogSettings
+from modelkeep.infra.settings import AuditSettings, DatabaseSettings, HistorySettings, LimitSettings, LogSettings
 from modelkeep.infra.tls import TlsFiles
 from modelkeep.serving.grpc.settings import GrpcAddress
 from modelkeep.serving.settings import Callers, ServingSettings
@@ -46,7 +47,7 @@ _MODEL = "model"  # the deployment of the model folder, where `serving.default_m
 
 @dataclass(frozen=True)
 class ServerRole:
-    """What a server process is told: it is number `slot`, from 0, of `slots`. There is no credential in it.
+    """What a server process is told: it is number `slot`, from 0, of `slots`. The address of Redis is the only credential.
 
     `stand_in` is the SHA-256, in hexadecimal digits, of the key that stands for callers without one; "" for none.
     """
@@ -68,6 +69,8 @@ class ServerRole:
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     callers: Callers = field(default_factory=Callers)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    trusted_proxies: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,14 +91,19 @@ class ControlRole:
     storage: StorageSettings = field(default_factory=StorageSettings)
     auth: AuthSettings = field(default_factory=AuthSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
+    rates: LimitSettings = field(default_factory=LimitSettings, kw_only=True)
 
 
 def roles(
     settings: "Settings", places: Places, doors: list[socket.socket], inner: socket.socket, grpc: GrpcAddress | None = None
 ) -> "list[Role]":
-    """Return the processes of an installation, each with its own settings; raises `Invalid` for a file that holds no key."""
+    """Return the processes of an installation, each with its own settings.
+
+    Raises `Invalid` for a file that holds no key, and for Redis where there is no client of it or the address is none.
+    """
     from modelkeep.app.supervisor import Role
 
+    check_redis(settings.limits.redis_url)
     server = ServerRole(
         data=str(places.data),
         name=socket.gethostname(),
@@ -115,6 +123,8 @@ def roles(
             settings.server.headers_s, settings.server.body_rate, settings.server.idle_s, settings.server.max_connections
         ),
         origins=tuple(settings.server.cors_origins.split(",")),
+        limits=settings.limits,
+        trusted_proxies=settings.server.trusted_proxies,
     )
     control = ControlRole(
         data=str(places.data),
@@ -131,6 +141,7 @@ def roles(
         storage=settings.storage,
         auth=settings.auth,
         audit=settings.audit,
+        rates=replace(settings.limits, redis_url=""),
     )
     told = msgspec.json.encode(control)
     # Started one after the other, for predictions need the server alone, and the api is reached only through it. On a busy
@@ -264,7 +275,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
         **people.services(control, db, places, role.auth),
     )
     config = uvicorn.Config(
-        create_app(services, opened, door=description.door),
+        create_app(services, opened, door=description.door, rates=role.rates),
         loop="asyncio",
         http="httptools",
         ws="none",
@@ -481,6 +492,7 @@ def _control(told: bytes, role_name: str) -> "tuple[ControlRole, Places, Databas
         site=opened(places.site_key),
         acceptable=role.acceptable,
         passwords=people.passwords(role.auth),
+        rates=role.rates,
     )
     return role, places, db, control
 

@@ -169,6 +169,7 @@ class Key(_FromDocument):
     expires_at: str | None = None
     last_used_at: str | None = None
     rate: str = "unlimited"
+    networks: Sequence[str] = ()
     secret: str | None = field(default=None, repr=False)
 
 

@@ -158,6 +158,14 @@ def test_setup_and_keys_print_the_secret_alone(command, standin):
     assert standin.keys == []
 
 
+def test_a_key_has_a_class_and_networks(command, standin):
+    command("keys", "create", "plant", "--rate", "batch", "--network", "10.20.0.0/16", "--network", "2001:db8::/48")
+    (made,) = standin.keys
+    assert (made["rate"], made["networks"]) == ("batch", ["10.20.0.0/16", "2001:db8::/48"])
+    command("keys", "create", "plain")
+    assert "networks" not in standin.keys[1], "a server of before takes it"
+
+
 def test_json_is_all_there_is_on_stdout(command, file, tmp_path):
     for arguments in (
         ["push", file, "--name", "churn"],

@@ -19,7 +19,7 @@ from modelkeep.api.schemas.users import (
 )
 from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind
-from modelkeep.contracts.errors import InvalidName
+from modelkeep.contracts.errors import InvalidName, Limited
 from modelkeep.control.access.errors import LastAdmin
 from modelkeep.control.models.errors import ModelNotFound
 from modelkeep.control.sessions.service import in_session
@@ -31,7 +31,7 @@ router = APIRouter(tags=["keys"])
 
 
 @router.post("/setup", status_code=status.HTTP_201_CREATED)
-@raises(AlreadySetUp, InvalidName, PasswordsBusy, SetupTokenInvalid, WeakPassword)
+@raises(AlreadySetUp, InvalidName, Limited, PasswordsBusy, SetupTokenInvalid, WeakPassword)
 async def set_up(body: SetUp, request: Request, behind: Behind) -> SetUpAnswer:
     """Exchange the one-time token that `serve` printed for the first administrator's key.
 
@@ -80,6 +80,7 @@ async def issue_key(body: NewKey, actor: AnyKey, behind: Behind) -> IssuedKeyAns
         burst=body.burst,
         service=body.service,
         models=None if models is None else tuple(place.model for place in models),
+        networks=body.networks,
     )
     return _with_secret(issued)
 

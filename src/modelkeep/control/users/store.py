@@ -152,6 +152,8 @@ def _key(row: sa.Row[tuple[object, ...]]) -> Key:
         rate_per_minute=row.rate_per_minute,
         burst=row.burst,
         models=row.models,
+        rate_class=row.rate_class,
+        networks=row.networks,
     )
 
 
