@@ -40,7 +40,6 @@ from modelkeep.serving.grpc.settings import GrpcAddress
 from modelkeep.serving.settings import Callers, ServingSettings
 from modelkeep.worker.settings import WorkerSettings
 
-_DATABASE_POLL_S = 0.5
 _METERS = ("api", "worker", "courier", "supervisor", "command")
 _MODEL = "model"  # the deployment of the model folder, where `serving.default_model` names none
 
@@ -247,7 +246,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
 
     from modelkeep.api.asgi import create_app
     from modelkeep.api.services import Services
-    from modelkeep.app import description, people
+    from modelkeep.app import description, opening, people
     from modelkeep.control.models.rules import Formats
     from modelkeep.control.predictions.service import Predictions
     from modelkeep.infra.blob_claims import ClaimedStore, Claims
@@ -288,10 +287,11 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
         timeout_graceful_shutdown=5,
     )
     server = uvicorn.Server(config)
-    trouble = await _prepare(db, control, places)
+    trouble = await opening.prepare(db, control, places)
     if not trouble:
         opened.set()  # before anyone is answered: where the database is there, nobody is refused
-    await _serve(server, inner, stop, started, _beside(_open(db, control, places, opened, trouble), role, services))
+    coming = opening.wait(db, control, places, opened, trouble)
+    await _serve(server, inner, stop, started, _beside(coming, role, services))
     await history.close()
     await db.close()
 
@@ -323,37 +323,6 @@ async def _beside(opening: Coroutine[object, object, None], role: ControlRole, s
     if role.model_folder:
         await take_up(Path(role.model_folder), role.model_name, services)
     await sum_up_refusals(services.audit)
-
-
-async def _open(db: "Database", control: "ControlPlane", places: Places, opened: Event, trouble: str) -> None:
-    """Prepare the database, which has this trouble, as soon as it answers, and set `opened`."""
-    import asyncio
-
-    import structlog
-
-    log = structlog.get_logger(__name__)
-    if opened.is_set():
-        return
-    log.warning("waits_for_the_database", reason=trouble)
-    while trouble:
-        await asyncio.sleep(_DATABASE_POLL_S)
-        trouble = await _prepare(db, control, places)
-    log.info("database_is_back")
-    opened.set()
-
-
-async def _prepare(db: "Database", control: "ControlPlane", places: Places) -> str:
-    """Bring the database up to date, and what is made from it; returns why that cannot be now, or nothing."""
-    from modelkeep.contracts.errors import StorageFull, Unavailable
-    from modelkeep.infra.migrations import migrate
-
-    try:
-        await migrate(db)
-        await control.deployments.publish()
-        await _offer_setup(control, places)
-    except (Unavailable, StorageFull) as error:
-        return error.message
-    return ""
 
 
 async def courier(told: bytes, stop: Event, started: Callable[[], None]) -> None:
@@ -495,13 +464,3 @@ def _control(told: bytes, role_name: str) -> "tuple[ControlRole, Places, Databas
         rates=role.rates,
     )
     return role, places, db, control
-
-
-async def _offer_setup(control: "ControlPlane", places: Places) -> None:
-    """Leave a one-time token for the first administrator in a file that only this user reads."""
-    from modelkeep.infra.clock import utc_now
-
-    token = await control.users.ensure_setup_token(utc_now())
-    places.forget_setup_token()
-    if token is not None:
-        places.keep_setup_token(token)

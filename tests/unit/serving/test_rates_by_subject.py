@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from fixtures.rpcs import ONE, rpcs_of
+from fixtures.standings import through
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.snapshot import DeploymentSettings, Rate, ServedKey
 from modelkeep.infra.addresses import Proxies
@@ -42,7 +43,7 @@ class Clock:
 
 
 def key(name: str, rate: Rate | None = None, **more) -> ServedKey:
-    return ServedKey(name, hashlib.sha256(name.encode()).digest(), name, frozenset({Scope.PREDICT}), rate=rate, **more)
+    return ServedKey(name, hashlib.sha256(name.encode()).digest(), name, through(Scope.PREDICT), rate=rate, **more)
 
 
 def kept(
@@ -146,7 +147,7 @@ async def test_wrong_keys_are_slowed_down_and_good_ones_go_on(house) -> None:
 
 
 async def test_health_and_metrics_have_no_rate(house) -> None:
-    everything = ServedKey("m", hashlib.sha256(b"m").digest(), "m", frozenset({Scope.ADMIN}), rate=Rate(1, 1))
+    everything = ServedKey("m", hashlib.sha256(b"m").digest(), "m", through(Scope.ADMIN), rate=Rate(1, 1))
     kept(house, everything, address=Rate(1, 1), failures=Rate(60, 3))
     for path in ("/healthz", "/readyz", "/health", "/metrics"):
         answers = [await house.client.get(path, headers={"x-api-key": "m"}) for _ in range(5)]
