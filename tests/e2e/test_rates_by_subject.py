@@ -1,5 +1,6 @@
-"""Limits of a real installation with two server processes: by person, by address behind a proxy, and of who has no good key."""
+"""Limits of a real installation with several servers: by person, by address behind a proxy, and of who has no good key."""
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ from fixtures.installation import Installation, eventually, installed
 
 PREDICT = "/api/v1/predict/quick"
 ROWS = {"inputs": [[1.0, 0.0]]}
+PASSWORD = "correct horse battery"
+A_MINUTE, AT_ONCE = 100, 16
+"""What the keys of one person share where nothing is set, and what ten seconds allow of it."""
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +34,39 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
             client.push(folder / "quick.echo", "quick")
             eventually(lambda: all(len(one.raw["serving"]) == 2 for one in client.deployments()), "both servers answer")
         yield house
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """Three server processes with the limits that hold where nothing is set."""
+    folder: Path = tmp_path_factory.mktemp("three")
+    with installed(folder / "data", MODELKEEP_SERVER__PROCESSES="3") as house:
+        (folder / "quick.echo").write_text('{"echo": 1}')
+        with house.client() as client:
+            client.push(folder / "quick.echo", "quick")
+            eventually(lambda: all(len(one.raw["serving"]) == 3 for one in client.deployments()), "all servers answer")
+        yield house
+
+
+def logged_in(house: Installation, name: str) -> dict[str, str]:
+    """Add a person who may predict and has a password; return the headers of their session."""
+    email = f"{name}@example.org"
+    with house.http() as http:
+        person = http.post("/api/v1/users", json={"name": name, "email": email, "role": "predictor"}).raise_for_status().json()
+        link = http.post(f"/api/v1/users/{person['id']}/reset-password").raise_for_status().json()
+    set_to = {"token": link["token"], "password": PASSWORD}
+    httpx.post(f"{house.url}/api/v1/auth/reset-password", json=set_to).raise_for_status()
+    login = httpx.post(f"{house.url}/api/v1/auth/login", json={"email": email, "password": PASSWORD}).raise_for_status()
+    return {"authorization": f"Bearer {login.json()['access_token']}"}
+
+
+def keys_of(house: Installation, person: dict[str, str], count: int) -> list[str]:
+    """Have a person make keys that share their rate; every server knows them when they are returned."""
+    body = {"name": "k", "scopes": ["predict", "models:read"], "rate": "user"}
+    made = [httpx.post(f"{house.url}/api/v1/keys", json=body, headers=person).raise_for_status() for _ in range(count)]
+    secrets: list[str] = [answer.json()["secret"] for answer in made]
+    eventually(lambda: all(known(house, secret, n) for secret in secrets for n in range(18)), "all servers know the keys")
+    return secrets
 
 
 def key(house: Installation, **asked: object) -> str:
@@ -82,3 +119,18 @@ def test_guesses_are_slowed_down_and_who_works_goes_on(pair: Installation) -> No
     assert 30 <= both[401] <= 64, "each process counts by itself"
     assert both[200] == 100
     assert asked(pair, [good], 4, **{"x-forwarded-for": "198.51.100.2"}) == {200: 4}
+
+
+def test_a_person_has_a_hundred_a_minute_by_default_over_all_keys_and_servers(three: Installation) -> None:
+    ada, grace = (keys_of(three, logged_in(three, name), 2) for name in ("ada", "grace"))
+    for person in (ada, grace):  # what one has used up is nothing of the other's
+        begun = time.monotonic()
+        came = asked(three, person, 150)
+        due = AT_ONCE + (time.monotonic() - begun) * A_MINUTE / 60
+        assert came.keys() == {200, 429}
+        assert AT_ONCE <= came[200] <= due + 1, (
+            f"of {due:.0f} that were due, each server lets through so many by itself: {came}"
+        )
+    told = httpx.post(three.url + PREDICT, json=ROWS, headers={"x-api-key": ada[1]})
+    assert told.headers["ratelimit-policy"] == f'"user";q={A_MINUTE};w=60'
+    assert asked(three, [three.key], 40) == {200: 40}, "the first key is unlimited"
