@@ -25,9 +25,10 @@ from modelkeep.infra.rates import Headers
 _log = structlog.get_logger(__name__)
 _PROGRAMS: Final = ("/api/", OPEN_INFERENCE)
 _OPEN: Final = frozenset(
-    {"/api/v1/setup"} | {f"/api/v1/auth/{what}" for what in ("login", "refresh", "jwks", "register", "reset-password")}
+    {"/api/v1/setup"} | {f"/api/v1/auth/{what}" for what in ("login", "refresh", "register", "reset-password")}
 )
-_HEALTH: Final = "/api/v1/health"
+_PUBLIC: Final = frozenset({"/api/v1/health", "/api/v1/auth/jwks"})
+"""Where nothing is presented, so that nothing can be guessed."""
 UPLOAD: Final = re.compile(r"/api/v1/models/[^/]+/versions")
 _LARGEST_BODY: Final = 1024 * 1024
 _BASIC: Final = 'Basic realm="modelkeep: any name, an API key as password", charset="UTF-8"'
@@ -98,7 +99,7 @@ class Guard:
         given, path = dict(scope["headers"]), scope["path"]
         scope["state"]["address"] = address(given)
         try:
-            if path != _HEALTH:
+            if path not in _PUBLIC:
                 send = await self._enter(scope, given, send)
         except ModelkeepError as error:
             await self._refuse(error, scope, receive, send)

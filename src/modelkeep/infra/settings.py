@@ -111,7 +111,7 @@ class LimitSettings:
         str, "Predictions of one person, by all of their keys of the class `user` together.", Predicate(_rate)
     ] = "100/min"
     api_rate: Annotated[
-        str, "Requests of one person to the control plane, by all of their keys that are not `unlimited`.", Predicate(_rate)
+        str, "Requests of one person to the control plane, by sessions and keys that are not `unlimited`.", Predicate(_rate)
     ] = "600/min"
     address_rate: Annotated[
         str, "Predictions from one address, whichever keys it has; empty for any number.", Predicate(_rate_or_none)

@@ -3,6 +3,7 @@
 import httpx
 import pytest
 
+from fixtures.people import EMAIL, PASSWORD, People
 from modelkeep.infra.settings import LimitSettings
 
 ADDRESS = "x-modelkeep-address"
@@ -36,6 +37,18 @@ async def test_the_keys_of_one_person_share_a_rate_and_unlimited_ones_have_none(
     assert await statuses(client, 9, "/api/v1/health", **one) == [200] * 9
 
 
+async def test_a_session_is_held_to_its_persons_rate(stranger: httpx.AsyncClient, people: People):
+    login = await stranger.post("/api/v1/auth/login", json={"email": EMAIL, "password": PASSWORD})
+    session = {"authorization": f"Bearer {login.json()['access_token']}"}
+    assert await statuses(stranger, 5, **session) == [200, 200, 200, 429, 429]
+
+
+async def test_wrong_passwords_are_failures_of_their_address(stranger: httpx.AsyncClient, people: People):
+    here, wrong = {ADDRESS: "192.0.2.1"}, {"email": "nobody@example.org", "password": "wrong"}
+    came = [(await stranger.post("/api/v1/auth/login", json=wrong, headers=here)).status_code for _ in range(4)]
+    assert came == [401, 401, 401, 429]
+
+
 async def test_wrong_keys_and_setup_tokens_are_slowed_down_by_address(client: httpx.AsyncClient):
     here, there = {ADDRESS: "192.0.2.1"}, {ADDRESS: "192.0.2.2"}
     assert await statuses(client, 5, **here, **{"x-api-key": "mk_wrong"}) == [401, 401, 401, 429, 429]
@@ -56,6 +69,8 @@ async def test_a_key_is_good_from_its_networks_alone(client: httpx.AsyncClient):
     assert await statuses(client, 1, **bound, **{ADDRESS: "2001:db8::7"}) == [200]
     refused = await client.get("/api/v1/models", headers={**bound, ADDRESS: "198.51.100.1"})
     assert (refused.status_code, refused.json()["code"]) == (403, "wrong_network")
+    (entry,) = (await client.get("/api/v1/audit", params={"outcome": "refused"})).json()["items"]
+    assert (entry["action"], entry["actor_name"], entry["address"]) == ("access.forbidden", "ada", "198.51.100.1")
     assert await statuses(client, 1, **bound) == [403]
     listed = (await client.get("/api/v1/keys")).json()["items"][0]
     assert listed["networks"] == ["192.0.2.0/24", "2001:db8::/32"]
