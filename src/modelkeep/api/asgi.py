@@ -13,6 +13,7 @@ from modelkeep.api.description import ABOUT, Describe, camel, complete
 from modelkeep.api.idempotency import Writes
 from modelkeep.api.middleware import Guard, Requests
 from modelkeep.api.opening import Opening
+from modelkeep.api.pace import Pace
 from modelkeep.api.refusals import Refused
 from modelkeep.api.routes import (
     access,
@@ -32,6 +33,7 @@ from modelkeep.api.routes import (
 )
 from modelkeep.api.services import Services
 from modelkeep.infra.description import Document
+from modelkeep.infra.settings import LimitSettings
 
 _ROUTERS: Final = tuple(
     noun.router
@@ -42,16 +44,19 @@ _ROUTERS: Final = tuple(
 )
 
 
-def create_app(services: Services, opened: asyncio.Event | None = None, *, door: Describe = tuple) -> FastAPI:
+def create_app(
+    services: Services, opened: asyncio.Event | None = None, *, door: Describe = tuple, rates: LimitSettings | None = None
+) -> FastAPI:
     """Build the app over these services; with `opened`, it refuses every request until that is set.
 
-    `door` returns what the predict door answers by itself, for the document; it is called when somebody asks for that.
+    `door` returns what the predict door answers by itself, for the document; it is called when somebody asks for that. `rates`
+    are how often one may ask; without them there is no limit.
     """
     app = _routes(door)
     app.state.services = services
     errors.install(app)
     app.add_middleware(Writes, idempotency=services.idempotency)
-    app.add_middleware(Guard, access=services.access, sessions=services.sessions)
+    app.add_middleware(Guard, access=services.access, sessions=services.sessions, pace=Pace(rates))
     app.add_middleware(Refused, users=services.users, audit=services.audit)
     if opened is not None:
         app.add_middleware(Opening, opened=opened)

@@ -22,10 +22,12 @@ from modelkeep.contracts.errors import (
     IdempotencyKeyReused,
     Internal,
     Invalid,
+    Limited,
     ModelkeepError,
     StorageFull,
     TooLarge,
     Unauthenticated,
+    WrongNetwork,
 )
 from modelkeep.infra.description import (
     SCHEMAS,
@@ -167,7 +169,7 @@ def _finish(operation: Document, method: str, own: tuple[type[ModelkeepError], .
         operation["description"] = f"{said}\n\nNeeds a key, of any scope."
     errors: list[type[ModelkeepError]] = [*own, NotOpenYet, Internal]
     if operation["security"]:
-        errors.append(Unauthenticated)
+        errors += [Unauthenticated, WrongNetwork, Limited]
     if scopes:
         errors.append(Forbidden)
     if operation.get("parameters") or "requestBody" in operation:

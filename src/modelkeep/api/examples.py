@@ -59,6 +59,7 @@ _KEY: Final[dict[str, Any]] = {
     "rotated_at": None,
     "previous_until": None,
     "previous_used_at": None,
+    "networks": ["10.1.0.0/16"],
 }
 _ISSUED: Final[dict[str, Any]] = {**_KEY, "last_used_at": None, "secret": "mk_shown_once_and_never_again"}
 _MODEL: Final[dict[str, Any]] = {
@@ -163,6 +164,7 @@ _SETTINGS: Final[dict[str, Any]] = {
     "memory": {"keep": "auto", "idle_s": 300},
     "not_finite": "null",
     "golden": "enforce",
+    "rate": {"per_minute": 0, "burst": 0},
 }
 _DEPLOYMENT: Final[dict[str, Any]] = {
     "name": "churn",

@@ -2,6 +2,8 @@
 
 import re
 import time
+from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, Final, cast
 
 import msgspec
@@ -11,17 +13,22 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from modelkeep.api import browsing
 from modelkeep.api.errors import OPEN_INFERENCE, respond
+from modelkeep.api.pace import Pace
+from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Internal, ModelkeepError, TooLarge, Unauthenticated
 from modelkeep.control.access.service import Access
 from modelkeep.control.sessions.service import Sessions
 from modelkeep.infra import headers, telemetry, tokens
+from modelkeep.infra.addresses import FORWARDED_TO_API
+from modelkeep.infra.rates import Headers
 
 _log = structlog.get_logger(__name__)
 _PROGRAMS: Final = ("/api/", OPEN_INFERENCE)
 _OPEN: Final = frozenset(
-    {"/api/v1/setup", "/api/v1/health"}
-    | {f"/api/v1/auth/{what}" for what in ("login", "refresh", "jwks", "register", "reset-password")}
+    {"/api/v1/setup"} | {f"/api/v1/auth/{what}" for what in ("login", "refresh", "register", "reset-password")}
 )
+_PUBLIC: Final = frozenset({"/api/v1/health", "/api/v1/auth/jwks"})
+"""Where nothing is presented, so that nothing can be guessed."""
 UPLOAD: Final = re.compile(r"/api/v1/models/[^/]+/versions")
 _LARGEST_BODY: Final = 1024 * 1024
 _BASIC: Final = 'Basic realm="modelkeep: any name, an API key as password", charset="UTF-8"'
@@ -78,10 +85,11 @@ class Guard:
     where nothing can be changed, a key is also taken as the password of HTTP Basic. What a key may do is for routes to say.
     """
 
-    def __init__(self, app: ASGIApp, access: Access, sessions: Sessions) -> None:
+    def __init__(self, app: ASGIApp, access: Access, sessions: Sessions, pace: Pace) -> None:
         self._app = app
         self._access = access
         self._sessions = sessions
+        self._pace = pace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one request."""
@@ -91,8 +99,8 @@ class Guard:
         given, path = dict(scope["headers"]), scope["path"]
         scope["state"]["address"] = address(given)
         try:
-            if path not in _OPEN:
-                await self._admit(presented(given, path), scope["state"])
+            if path not in _PUBLIC:
+                send = await self._enter(scope, given, send)
         except ModelkeepError as error:
             await self._refuse(error, scope, receive, send)
             return
@@ -105,16 +113,39 @@ class Guard:
             return
         await self._app(scope, _Limited(receive), send)
 
-    async def _admit(self, secret: str, state: dict[str, Any]) -> None:
+    async def _enter(self, scope: Scope, given: headers.Headers, send: Send) -> Send:
+        """Let a request in; returns how it is answered, which says what there is to say of rates."""
+        state, path = scope["state"], scope["path"]
+        whence = state["address"] or None
+        if path in _OPEN:
+            self._pace.look(whence, "")
+            return _noticing(send, lambda: self._pace.failed(whence))
+        try:
+            secret = presented(given, path)
+        except Unauthenticated:
+            self._pace.look(whence, "")
+            self._pace.failed(whence)
+            raise
+        self._pace.look(whence, secret)
+        try:
+            actor = await self._admit(secret, state)
+        except Unauthenticated:
+            self._pace.failed(whence)
+            raise
+        told = self._pace.take(actor, whence, secret)
+        return _telling(send, told) if told else send
+
+    async def _admit(self, secret: str, state: dict[str, Any]) -> Actor:
         """Note who sent this credential, and what their repeated writes are sealed with; raises `Unauthenticated`."""
         if tokens.looks_like_one(secret):
             session, user = await self._sessions.authenticate(secret)
-            state["actor"] = await self._access.in_session(session.id, user, state["request_id"])
-            state["sealed_with"] = self._sessions.secrets_of(state["actor"])
+            actor = await self._access.in_session(session.id, user, state["request_id"])
+            state["sealed_with"] = self._sessions.secrets_of(actor)
         else:
-            state["actor"] = await self._access.authenticate(secret, state["request_id"])
+            actor = await self._access.authenticate(secret, state["request_id"], state["address"] or None)
             state["sealed_with"] = (secret.encode(),)
-        state["actor"] = msgspec.structs.replace(state["actor"], address=state["address"])
+        state["actor"] = actor = msgspec.structs.replace(actor, address=state["address"])
+        return actor
 
     async def _refuse(self, error: ModelkeepError, scope: Scope, receive: Receive, send: Send) -> None:
         answer = respond(error, scope["state"]["request_id"], scope["path"])
@@ -138,13 +169,35 @@ class _Limited:
         return message
 
 
+def _telling(send: Send, told: Headers) -> Send:
+    """Return `send`, with header fields for the answer."""
+
+    async def tell(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), *told]
+        await send(message)
+
+    return tell
+
+
+def _noticing(send: Send, failed: Callable[[], None]) -> Send:
+    """Return `send`, which calls `failed` where the answer is that what was presented is not good."""
+
+    async def notice(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == HTTPStatus.UNAUTHORIZED:
+            failed()
+        await send(message)
+
+    return notice
+
+
 def _too_large() -> TooLarge:
     return TooLarge(f"The request body is larger than {_LARGEST_BODY // 1024} KiB.")
 
 
 def address(given: headers.Headers) -> str:
     """Return the caller's address, which a server alone can have put there; "" where it is not known."""
-    return given.get(headers.FORWARDED_TO_API, b"").decode("latin-1")
+    return given.get(FORWARDED_TO_API, b"").decode("latin-1")
 
 
 def presented(given: headers.Headers, path: str) -> str:

@@ -35,12 +35,15 @@ class Refused:
 
     async def _look(self, status: int, scope: Scope) -> None:
         actor = scope["state"].get("actor")
-        if status == _FORBIDDEN and actor is not None:
-            await self._note(actor, "access.forbidden", scope)
+        if status == _FORBIDDEN:
+            # nobody has come in with a good key from a network that it is not good from
+            action, who = "access.forbidden", actor or await self._stranger(scope)
         elif status == _UNAUTHENTICATED and actor is None:
-            stranger = await self._stranger(scope)
-            if stranger is not None:
-                await self._note(stranger, "access.unauthenticated", scope)
+            action, who = "access.unauthenticated", await self._stranger(scope)
+        else:
+            return
+        if who is not None:
+            await self._note(who, action, scope)
 
     async def _stranger(self, scope: Scope) -> Actor | None:
         """Return who tried to come in; None for what nobody can have taken for a key."""

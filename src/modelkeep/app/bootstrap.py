@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from modelkeep.app.places import Places
+from modelkeep.app.sharing import check_redis
 from modelkeep.contracts import discovery
 from modelkeep.contracts.errors import Invalid, ModelkeepError, NotFound
 from modelkeep.contracts.secret import Secret, hidden_again, hidden_in
@@ -34,20 +35,19 @@ if TYPE_CHECKING:
     from modelkeep.worker.runners import Runners
 
 from modelkeep.api.settings import ApiSettings, AuthSettings
-from modelkeep.infra.settings import AuditSettings, DatabaseSettings, HistorySettings, LogSettings
+from modelkeep.infra.settings import AuditSettings, DatabaseSettings, HistorySettings, LimitSettings, LogSettings
 from modelkeep.infra.tls import TlsFiles
 from modelkeep.serving.grpc.settings import GrpcAddress
 from modelkeep.serving.settings import Callers, ServingSettings
 from modelkeep.worker.settings import WorkerSettings
 
-_DATABASE_POLL_S = 0.5
 _METERS = ("api", "worker", "courier", "supervisor", "command")
 _MODEL = "model"  # the deployment of the model folder, where `serving.default_model` names none
 
 
 @dataclass(frozen=True)
 class ServerRole:
-    """What a server process is told: it is number `slot`, from 0, of `slots`. There is no credential in it.
+    """What a server process is told: it is number `slot`, from 0, of `slots`. The address of Redis is the only credential.
 
     `stand_in` is the SHA-256, in hexadecimal digits, of the key that stands for callers without one; "" for none.
     """
@@ -69,6 +69,8 @@ class ServerRole:
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     callers: Callers = field(default_factory=Callers)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    trusted_proxies: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,14 +91,19 @@ class ControlRole:
     storage: StorageSettings = field(default_factory=StorageSettings)
     auth: AuthSettings = field(default_factory=AuthSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
+    rates: LimitSettings = field(default_factory=LimitSettings, kw_only=True)
 
 
 def roles(
     settings: "Settings", places: Places, doors: list[socket.socket], inner: socket.socket, grpc: GrpcAddress | None = None
 ) -> "list[Role]":
-    """Return the processes of an installation, each with its own settings; raises `Invalid` for a file that holds no key."""
+    """Return the processes of an installation, each with its own settings.
+
+    Raises `Invalid` for a file that holds no key, and for Redis where there is no client of it or the address is none.
+    """
     from modelkeep.app.supervisor import Role
 
+    check_redis(settings.limits.redis_url)
     server = ServerRole(
         data=str(places.data),
         name=socket.gethostname(),
@@ -116,6 +123,8 @@ def roles(
             settings.server.headers_s, settings.server.body_rate, settings.server.idle_s, settings.server.max_connections
         ),
         origins=tuple(settings.server.cors_origins.split(",")),
+        limits=settings.limits,
+        trusted_proxies=settings.server.trusted_proxies,
     )
     control = ControlRole(
         data=str(places.data),
@@ -132,6 +141,7 @@ def roles(
         storage=settings.storage,
         auth=settings.auth,
         audit=settings.audit,
+        rates=replace(settings.limits, redis_url=""),
     )
     told = msgspec.json.encode(control, enc_hook=hidden_in)
     # Started one after the other, for predictions need the server alone, and the api is reached only through it. On a busy
@@ -237,7 +247,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
 
     from modelkeep.api.asgi import create_app
     from modelkeep.api.services import Services
-    from modelkeep.app import description, people
+    from modelkeep.app import description, opening, people
     from modelkeep.control.models.rules import Formats
     from modelkeep.control.predictions.service import Predictions
     from modelkeep.infra.blob_claims import ClaimedStore, Claims
@@ -265,7 +275,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
         **people.services(control, db, places, role.auth),
     )
     config = uvicorn.Config(
-        create_app(services, opened, door=description.door),
+        create_app(services, opened, door=description.door, rates=role.rates),
         loop="asyncio",
         http="httptools",
         ws="none",
@@ -278,10 +288,11 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
         timeout_graceful_shutdown=5,
     )
     server = uvicorn.Server(config)
-    trouble = await _prepare(db, control, places)
+    trouble = await opening.prepare(db, control, places)
     if not trouble:
         opened.set()  # before anyone is answered: where the database is there, nobody is refused
-    await _serve(server, inner, stop, started, _beside(_open(db, control, places, opened, trouble), role, services))
+    coming = opening.wait(db, control, places, opened, trouble)
+    await _serve(server, inner, stop, started, _beside(coming, role, services))
     await history.close()
     await db.close()
 
@@ -313,37 +324,6 @@ async def _beside(opening: Coroutine[object, object, None], role: ControlRole, s
     if role.model_folder:
         await take_up(Path(role.model_folder), role.model_name, services)
     await sum_up_refusals(services.audit)
-
-
-async def _open(db: "Database", control: "ControlPlane", places: Places, opened: Event, trouble: str) -> None:
-    """Prepare the database, which has this trouble, as soon as it answers, and set `opened`."""
-    import asyncio
-
-    import structlog
-
-    log = structlog.get_logger(__name__)
-    if opened.is_set():
-        return
-    log.warning("waits_for_the_database", reason=trouble)
-    while trouble:
-        await asyncio.sleep(_DATABASE_POLL_S)
-        trouble = await _prepare(db, control, places)
-    log.info("database_is_back")
-    opened.set()
-
-
-async def _prepare(db: "Database", control: "ControlPlane", places: Places) -> str:
-    """Bring the database up to date, and what is made from it; returns why that cannot be now, or nothing."""
-    from modelkeep.contracts.errors import StorageFull, Unavailable
-    from modelkeep.infra.migrations import migrate
-
-    try:
-        await migrate(db)
-        await control.deployments.publish()
-        await _offer_setup(control, places)
-    except (Unavailable, StorageFull) as error:
-        return error.message
-    return ""
 
 
 async def courier(told: bytes, stop: Event, started: Callable[[], None]) -> None:
@@ -482,15 +462,6 @@ def _control(told: bytes, role_name: str) -> "tuple[ControlRole, Places, Databas
         site=opened(places.site_key),
         acceptable=role.acceptable,
         passwords=people.passwords(role.auth),
+        rates=role.rates,
     )
     return role, places, db, control
-
-
-async def _offer_setup(control: "ControlPlane", places: Places) -> None:
-    """Leave a one-time token for the first administrator in a file that only this user reads."""
-    from modelkeep.infra.clock import utc_now
-
-    token = await control.users.ensure_setup_token(utc_now())
-    places.forget_setup_token()
-    if token is not None:
-        places.keep_setup_token(token)

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from modelkeep.contracts.snapshot import Limits
+from modelkeep.contracts.rates import read, read_classes
+from modelkeep.contracts.snapshot import Limits, Rate
 from modelkeep.control.access import tasks as of_people
 from modelkeep.control.access.service import Access
 from modelkeep.control.audit.service import Audit
@@ -12,6 +13,7 @@ from modelkeep.control.deployments.service import Deployments
 from modelkeep.control.models.service import Models
 from modelkeep.control.replays.service import Replays
 from modelkeep.control.safety.service import Switches, lower_lock_down
+from modelkeep.control.users.rules import Classes
 from modelkeep.control.users.service import Users
 from modelkeep.infra.broadcast import Broadcast
 from modelkeep.infra.clock import Clock, utc_now
@@ -20,7 +22,10 @@ from modelkeep.infra.events import Events
 from modelkeep.infra.idempotency import Idempotency
 from modelkeep.infra.jobs import Jobs
 from modelkeep.infra.passwords import Passwords
+from modelkeep.infra.settings import LimitSettings
 from modelkeep.infra.site_key import SiteKey
+
+_RATES = LimitSettings()
 
 
 @dataclass(frozen=True)
@@ -48,18 +53,21 @@ def control_plane(
     limits: Limits,
     site: SiteKey,
     acceptable: str = "",
+    rates: LimitSettings = _RATES,
     clock: Clock = utc_now,
     passwords: Passwords | None = None,
 ) -> ControlPlane:
     """Build the nouns over a database. The bells ring after the commits that concern worker and courier.
 
-    `acceptable` is the lowest level of the lock-down that administrators may accept ("" for none).
+    `acceptable` is the lowest level of the lock-down that administrators may accept ("" for none), `rates` what keys' rate
+    classes are.
     """
     events = Events()
     jobs = Jobs(ring_worker, clock)
     audit = Audit(db, clock, lower_lock_down(acceptable), site)
     passwords = passwords or Passwords()
-    users = Users(db, audit, events, clock, passwords)
+    classes = Classes(read(rates.user_rate) or Rate(), read_classes(rates.classes) or {})
+    users = Users(db, audit, events, clock, passwords, classes=classes)
     access = Access(db, audit, users, events, clock)
     switches = Switches(db, audit, events, clock, acceptable=acceptable)
     models = Models(db=db, audit=audit, access=access, events=events, jobs=jobs, clock=clock)

@@ -16,10 +16,14 @@ import uvicorn
 from modelkeep.app.bootstrap import ServerRole, server_bell
 from modelkeep.app.places import Places
 from modelkeep.app.port import Port
+from modelkeep.contracts import rates
 from modelkeep.contracts.confinement import level
 from modelkeep.infra import storage_metrics
+from modelkeep.infra.addresses import Proxies, networks_in
+from modelkeep.infra.failures import Failures
 from modelkeep.infra.loading import hear
 from modelkeep.infra.quotas import Quotas
+from modelkeep.infra.rates import OwnRates, Rates
 from modelkeep.infra.spool import SpoolWriter
 from modelkeep.infra.tls import Renewing
 from modelkeep.sandbox import control
@@ -30,13 +34,14 @@ from modelkeep.serving.forward import Forward
 from modelkeep.serving.http import Door
 from modelkeep.serving.keys import Keys
 from modelkeep.serving.large import SWITCH_S, Large
-from modelkeep.serving.limits import Limits, OwnRates
+from modelkeep.serving.limits import Limits
 from modelkeep.serving.metrics import Metrics
 from modelkeep.serving.pool import Pool
 from modelkeep.serving.recorder import Recorder
 from modelkeep.serving.router import Router
 
 if TYPE_CHECKING:
+    from modelkeep.infra.redis_rates import RedisRates
     from modelkeep.serving.grpc.server import GrpcServer
 
 log = structlog.get_logger(__name__)
@@ -68,8 +73,9 @@ class Server:
         metrics.beside = storage_metrics.figures(places.storage_metrics, places.data)
         metrics.watch_confinement(lambda: self._door.confinement, lambda: self._door.accepted)
         metrics.watch_history(lambda: spool.appended, lambda: spool.dropped, lambda: hear(places.loading))
-        self._engine = engine = Engine(role.serving, router, _limits(role, places), recorder, large)
-        self._keys = keys
+        self._sharing: RedisRates | None = None
+        limits = _limits(role, places, metrics.limited, self._shared)
+        self._engine = engine = Engine(role.serving, router, limits, recorder, large)
         self._renewed = asyncio.Event()
         self._edge = Edge(role.hosts, role.origins)
         self._forward = forward = Forward(places.run / "api.sock")
@@ -84,6 +90,9 @@ class Server:
             acceptable=level(role.acceptable),
             stand_in=bytes.fromhex(role.stand_in),
             edge=self._edge,
+            proxies=Proxies(networks_in(role.trusted_proxies) or ()),
+            failures=Failures(rates.read(role.limits.failure_rate), limited=metrics.limited),
+            locates=bool(role.limits.address_rate),
         )
         self._tls = None if role.tls is None else Renewing(role.tls)
         if self._tls is not None:
@@ -98,6 +107,16 @@ class Server:
             name=role.name,
             bell=server_bell(role.slot),
         )
+
+    def _shared(self, own: Rates) -> Rates:
+        """Return rates that are shared through Redis, where that is wanted; `own` hold without it."""
+        if not self._role.limits.redis_url:
+            return own
+        from modelkeep.infra.redis_rates import RedisRates
+
+        self._sharing = sharing = RedisRates(self._role.limits.redis_url, own, told=self._metrics.exchanged)
+        self._metrics.watch_sharing(lambda: not sharing.leases.away)
+        return sharing.leases
 
     def take(self, message: control.Message, fds: list[int]) -> None:
         """Act on a message of the supervisor."""
@@ -119,10 +138,12 @@ class Server:
         await port.open(None if self._tls is None else self._tls.current.context())
         serving = asyncio.create_task(http.serve(sockets=[]))
         renewing = asyncio.create_task(self._renew(port))
-        tending = asyncio.create_task(self._tend(port))
+        beside = [asyncio.create_task(self._tend(port)), renewing]
+        if self._sharing is not None:
+            beside.append(asyncio.create_task(self._sharing.run()))
         started()
         stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({feeding, tending, renewing, serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({feeding, *beside, serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         self._door.drain()
         if rpcs is not None:
             rpcs.tend()
@@ -134,7 +155,9 @@ class Server:
             await rpcs.stop(self._role.drain_s)
         await serving
         stop.set()
-        tending.cancel()
+        for task in beside:
+            task.cancel()
+        await asyncio.wait(beside)
         await feeding
         self._spool.close()
         self._metrics.close()
@@ -149,7 +172,7 @@ class Server:
             self._role.grpc,
             self._role.serving,
             engine=self._engine,
-            keys=self._keys,
+            gate=self._door.gate,
             metrics=self._metrics,
             forward=self._forward,
             needs=self._door.needs,
@@ -184,21 +207,36 @@ class Server:
             if second % _WARN_EVERY == 0 and self._role.slot == 0 and self._door.accepted is not None:
                 log.warning("runners may be locked in less well than their models need", accepted=self._door.accepted.short)
             self._router.pool.balance()
+            self._door.gate.tend()
             if self._rpcs is not None:
                 self._rpcs.tend()
             self._metrics.publish(alone=self._role.slots == 1)
 
 
-def _limits(role: ServerRole, places: Places) -> Limits:
-    """Return the limits: those of several servers are shared, and where the disk has no room for that, each server's own."""
+def _limits(
+    role: ServerRole,
+    places: Places,
+    limited: Callable[[str], None] = lambda _by: None,
+    shared: Callable[[Rates], Rates] = lambda own: own,
+) -> Limits:
+    """Return the limits: those of several servers are shared, and where the disk has no room for that, each server's own.
+
+    `shared` may make of these rates some that are shared with other installations.
+    """
+    quotas = _quotas(role, places)
+    address = rates.read(role.limits.address_rate)
+    return Limits(shared(OwnRates() if quotas is None else quotas), shared=quotas, address=address, limited=limited)
+
+
+def _quotas(role: ServerRole, places: Places) -> Quotas | None:
+    """Return the file that several servers share, None for a server that is alone or finds no room for it."""
     if role.slots == 1:
-        return Limits(OwnRates())
+        return None
     try:
-        quotas = Quotas(places.quotas, role.slot, role.slots)
+        return Quotas(places.quotas, role.slot, role.slots)
     except OSError as error:
         log.error("limits hold for each server by itself", error=str(error))  # noqa: TRY400 - the text says it all
-        return Limits(OwnRates())
-    return Limits(quotas, shared=quotas)
+        return None
 
 
 _NO_GUESSES = ("x-content-type-options", "nosniff")

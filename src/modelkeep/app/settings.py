@@ -20,7 +20,8 @@ from modelkeep.app import allowed, secrecy
 from modelkeep.app.sources import Given, InvalidSettings, gather
 from modelkeep.contracts.secret import Secret
 from modelkeep.contracts.storage import StorageSettings
-from modelkeep.infra.settings import AuditSettings, DatabaseSettings, HistorySettings, LogSettings
+from modelkeep.infra.addresses import networks_in
+from modelkeep.infra.settings import AuditSettings, DatabaseSettings, HistorySettings, LimitSettings, LogSettings
 from modelkeep.infra.tls import TlsFiles, tls_files
 from modelkeep.serving.settings import ServingSettings
 from modelkeep.worker.settings import WorkerSettings
@@ -34,6 +35,11 @@ __all__ = ["Described", "Explained", "InvalidSettings", "Settings", "child_envir
 def _origins(text: str) -> bool:
     """origins like https://app.example.org with commas between them, or empty"""  # noqa: D403, D415 - part of a sentence
     return not text or all(_ORIGIN.fullmatch(one.strip()) for one in text.split(","))
+
+
+def _names_networks(text: str) -> bool:
+    """networks or addresses with commas between them, such as 10.1.0.0/24, or empty"""  # noqa: D403, D415 - part of a sentence
+    return networks_in(text) is not None
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,12 @@ class ServerSettings:
         "Folder of a model that a platform such as SageMaker puts there before it starts the container: at each start, what "
         "lies in it is uploaded and promoted, as `serving.default_model` or `model`. Empty for none.",
     ] = "/opt/ml/model"
+    trusted_proxies: Annotated[
+        str,
+        "Networks of the proxies in front, 10.1.0.0/24 or single addresses, with commas: X-Forwarded-For and Forwarded are "
+        "read from them alone. Empty: callers' addresses are those of their connections.",
+        Predicate(_names_networks),
+    ] = ""
     environment: Annotated[
         str, "Environment variables to pass on to the processes, besides PATH, language and time zone: names with commas."
     ] = ""
@@ -157,6 +169,7 @@ class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True):
     serving: ServingSettings = ServingSettings()
     runners: RunnerSettings = RunnerSettings()
     worker: WorkerSettings = WorkerSettings()
+    limits: LimitSettings = LimitSettings()
     history: HistorySettings = HistorySettings()
     audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()

@@ -38,13 +38,16 @@ def create_key(
     expires_in_days: int | None = None,
     rate: str = "unlimited",
     models: Sequence[str] | None = None,
+    networks: Sequence[str] = (),
 ) -> Steps[Key]:
-    """Make an API key; `secret` in the answer is shown this once. `rate`: requests a minute, as "100/min".
+    """Make an API key; `secret` in the answer is shown this once.
 
-    `models` are the names of those that it is good for; without, all that you may use.
+    `rate`: requests a minute, as "100/min", or a class. `models` are the names of those that it is good for; without, all that
+    you may use. `networks`: those from which alone it is good, as "10.1.0.0/16".
     """
     body = {"name": name, "scopes": list(scopes), "expires_in_days": expires_in_days, "rate": rate}
     body |= {} if models is None else {"models": list(models)}
+    body |= {"networks": list(networks)} if networks else {}
     return Key.read((yield from server.document("POST", "/keys", body)))
 
 

@@ -9,7 +9,8 @@ from modelkeep.contracts.errors import Forbidden, NotFound
 class Actor(msgspec.Struct, frozen=True):
     """An authenticated caller. `id` is the key's (or "system"), `name` is what people read, `user` the person behind it.
 
-    `address` is the one that the request came from, "" where there is none.
+    `address` is the one that the request came from, "" where there is none. `limited`: rates hold for them, as for whoever has
+    a session, or a key that is not unlimited.
     """
 
     id: str
@@ -18,6 +19,7 @@ class Actor(msgspec.Struct, frozen=True):
     standing: Standing = Standing("")
     request_id: str = ""
     address: str = ""
+    limited: bool = False
 
     def may(self, scope: Scope, place: Place = INSTALLATION) -> bool:
         """Whether the actor may do this here."""

@@ -5,6 +5,7 @@
     │   ├── InvalidName · InvalidInput · UnsupportedFormat
     ├── Unauthenticated    say who you are
     ├── Forbidden          you may not
+    │   ├── WrongNetwork
     ├── NotFound           there is no such thing
     ├── MethodNotAllowed   it is there, for another method
     ├── Conflict           it clashes with what is there
@@ -23,7 +24,7 @@ An error has a *kind* (what the receiver should do), a stable *code* (documented
 value. Doors map kinds to their own dialect (HTTP status, exit code); no status codes live below the doors.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import ClassVar, Self
 
@@ -128,6 +129,12 @@ class Forbidden(ModelkeepError):
     code = "forbidden"
 
 
+class WrongNetwork(Forbidden):
+    """This key is good only from the networks that it is bound to, and your address is in none of them."""
+
+    code = "wrong_network"
+
+
 class NotFound(ModelkeepError):
     """There is nothing here by that name."""
 
@@ -193,6 +200,13 @@ class Limited(ModelkeepError):
 
     kind = Kind.LIMITED
     code = "rate_limited"
+
+    def __init__(
+        self, message: str | None = None, *, retry_after_s: float | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.headers = headers or {}
+        """What the answer says of the rate that was exceeded."""
 
 
 class Unavailable(ModelkeepError):

@@ -129,6 +129,18 @@ class Recording(msgspec.Struct, frozen=True, omit_defaults=True):
     keep_days: int = 30
 
 
+class Rate(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How often one may ask: `per_minute` requests in the long run, 0 for any number, at most `burst` at once."""
+
+    per_minute: int = 0
+    burst: int = 0
+
+    @property
+    def whole(self) -> "Rate":
+        """This rate with a burst: where none is said, what ten seconds allow."""
+        return self if self.burst else Rate(self.per_minute, max(1, self.per_minute // 6))
+
+
 class DeploymentSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is set for one deployment alone.
 
@@ -136,7 +148,7 @@ class DeploymentSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     all servers together, 0 is the installation's queue bound. `not_finite` says what becomes of NaN and infinity in answers,
     which JSON has no numbers for: "null", "text" ("NaN", "Infinity", "-Infinity"), or "refuse". `golden` says what becomes of
     a runner that answers golden rows otherwise than at validation: it is ended ("enforce"), it is counted and told of and goes
-    on ("warn"), or it is not asked ("off").
+    on ("warn"), or it is not asked ("off"). `rate` is how often the deployment may be asked by all callers together.
     """
 
     deadline_s: float = 0.0
@@ -147,6 +159,7 @@ class DeploymentSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     memory: Memory = Memory()
     not_finite: NotFinite = "null"
     golden: GoldenCheck = "enforce"
+    rate: Rate = Rate()
 
 
 class ServedDeployment(msgspec.Struct, frozen=True):
@@ -163,19 +176,13 @@ class ServedDeployment(msgspec.Struct, frozen=True):
     place: Place = Place()
 
 
-class Rate(msgspec.Struct, frozen=True):
-    """How often a key may ask: `per_minute` requests in the long run, at most `burst` at once."""
-
-    per_minute: int
-    burst: int
-
-
 class ServedKey(msgspec.Struct, frozen=True):
     """An API key as serving knows it: never the key, only its SHA-256.
 
     `expires_at` is Unix seconds, None for never; `rate` None is unlimited; `concurrency` is the most requests of this key in
     flight on all servers together, 0 for no bound of its own. `standing` is what its owner may do, within what bounds the key;
-    a snapshot that was made before there were standings lets nobody do anything.
+    a snapshot that was made before there were standings lets nobody do anything. Keys that share a rate have one `bucket`, and
+    where that is "" the rate is this key's alone. `networks` (CIDRs) are those from which alone the key is good; none for all.
     """
 
     id: str
@@ -185,6 +192,8 @@ class ServedKey(msgspec.Struct, frozen=True):
     expires_at: float | None = None
     rate: Rate | None = None
     concurrency: int = 0
+    bucket: str = ""
+    networks: tuple[str, ...] = ()
 
 
 class Snapshot(msgspec.Struct, frozen=True):

@@ -13,7 +13,16 @@ from typing import Any, Final
 import msgspec
 
 from modelkeep.contracts.access import Scope
-from modelkeep.contracts.errors import Forbidden, IdempotencyKeyInUse, Internal, Kind, ModelkeepError, Unauthenticated
+from modelkeep.contracts.errors import (
+    Forbidden,
+    IdempotencyKeyInUse,
+    Internal,
+    Kind,
+    Limited,
+    ModelkeepError,
+    Unauthenticated,
+    WrongNetwork,
+)
 from modelkeep.infra.problems import CONTENT_TYPE, STATUS, TITLE, Problem
 
 Document = dict[str, Any]
@@ -40,6 +49,18 @@ HEADERS: Final[Document] = {
         "required": True,
         "schema": {"type": "string", "maxLength": 128},
         "example": _EXAMPLE_ID,
+    },
+    "RateLimit": {
+        "description": "For each rate that holds for the caller: how many requests more would be let through at this moment "
+        "(`r`), and in how many seconds the whole burst is there again, or, where `r` is 0, one request is (`t`).",
+        "schema": {"type": "string"},
+        "example": '"key";r=15;t=1',
+    },
+    "RateLimit-Policy": {
+        "description": "The rates that hold for the caller: so many requests (`q`) in so many seconds (`w`), by whose rate it "
+        "is: `key`, `user`, `deployment`, `address`, `failures` or `api`.",
+        "schema": {"type": "string"},
+        "example": '"key";q=100;w=60',
     },
     "Retry-After": {
         "description": "In how many seconds it may work; there where that is known.",
@@ -122,7 +143,7 @@ def operation(
 
     Whoever asks for a key refuses those without one or without the scope; every operation may fail by our fault.
     """
-    keyed: Refusals = () if scope is None else (Unauthenticated, Forbidden)
+    keyed: Refusals = () if scope is None else (Unauthenticated, Forbidden, WrongNetwork, Limited)
     made: Document = {"tags": [tag], "summary": summary, "description": about or f"{summary}.", "operationId": name}
     made["security"] = security(scope)
     made["parameters"] = [*parameters, parameter("RequestId")]
@@ -282,6 +303,8 @@ def _refusal(status: int, errors: list[type[ModelkeepError]], shape: Shape) -> D
     headers = {"X-Request-ID": header("X-Request-ID")}
     if status in _RETRY or IdempotencyKeyInUse in errors:
         headers["Retry-After"] = header("Retry-After")
+    if Limited in errors:
+        headers |= {name: header(name) for name in ("RateLimit", "RateLimit-Policy")}
     if any(error.kind is Kind.UNAUTHENTICATED for error in errors):
         headers["WWW-Authenticate"] = header("WWW-Authenticate")
     return {"description": "\n".join(lines), "headers": headers, "content": shape(status, errors)}

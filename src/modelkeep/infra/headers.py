@@ -12,8 +12,6 @@ from typing import Final
 from modelkeep.contracts.ids import new_id
 
 Headers = Mapping[bytes, bytes]
-FORWARDED_TO_API: Final = b"x-modelkeep-address"
-"""The header in which a server tells the api process the caller's address; one that comes from outside is dropped."""
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _TRACE_PARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")

@@ -4,7 +4,8 @@ import math
 
 import msgspec
 
-from modelkeep.contracts.errors import FieldError, Kind, MethodNotAllowed, ModelkeepError
+from modelkeep.contracts.errors import FieldError, Kind, Limited, MethodNotAllowed, ModelkeepError
+from modelkeep.infra.rates import TINY_S
 
 STATUS: dict[Kind, int] = {
     Kind.INVALID: 400,
@@ -57,7 +58,9 @@ def status_and_headers(error: ModelkeepError) -> tuple[int, dict[str, str]]:
     """Return what every HTTP answer to `error` says, whatever the shape of its body."""
     headers = {}
     if error.retry_after_s is not None:
-        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s - TINY_S)))
+    if isinstance(error, Limited):
+        headers |= error.headers
     if isinstance(error, MethodNotAllowed) and error.allow:
         headers["allow"] = ", ".join(error.allow)
     if error.kind is Kind.UNAUTHENTICATED:

@@ -20,10 +20,9 @@ from typing import Final
 
 import structlog
 
-log = structlog.get_logger(__name__)
+from modelkeep.infra.rates import TINY_S
 
-TINY_S: Final = 1e-5
-"""How far a due time may be off: the sum of a large burst is off by less, after months of the clock."""
+log = structlog.get_logger(__name__)
 
 _MAGIC: Final = b"MKQUOTA1"
 _HEADER: Final = struct.Struct("<8sII")
@@ -64,7 +63,7 @@ class Quotas:
         fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def take(self, name: str, interval_s: float, burst_s: float, now: float) -> float:
-        """Count a request, and return 0, or the seconds until one would be let through.
+        """Count a request, as `Rates` in `infra/rates.py` has it.
 
         Requests are `interval_s` apart in the long run, and a burst may be ahead of that by `burst_s`.
         """
@@ -81,7 +80,7 @@ class Quotas:
             if early > TINY_S:
                 return early
             self._dues[at] = due + interval_s
-            return 0.0
+            return now - due - interval_s
         finally:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 

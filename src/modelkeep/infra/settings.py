@@ -1,4 +1,4 @@
-"""What can be set about the database, the prediction history and the logs."""
+"""What can be set about the database, the prediction history, the limits and the logs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from annotated_types import Interval, Predicate
 
+from modelkeep.contracts import rates
 from modelkeep.contracts.secret import NO_SECRET, Secret
 
 
@@ -91,6 +92,54 @@ class HistorySettings:
     keep_days: Annotated[
         int, "How long predictions are kept, in days, where the deployment says nothing else.", Interval(ge=1, le=36500)
     ] = 30
+
+
+def _rate(text: str) -> bool:
+    """a rate such as 100/min, or 100/min:20 with the most requests at once"""  # noqa: D403, D415 - part of a sentence
+    return rates.read(text) is not None
+
+
+def _rate_or_none(text: str) -> bool:
+    """a rate such as 100/min, or 100/min:20 with the most requests at once, or empty"""  # noqa: D403, D415 - part of a sentence
+    return not text or _rate(text)
+
+
+def _classes(text: str) -> bool:
+    """pairs like batch=6000/min with commas between them, or empty"""  # noqa: D403, D415 - part of a sentence
+    return rates.read_classes(text) is not None
+
+
+def _names_redis(url: str) -> bool:
+    """an address of the form redis://..., rediss://... or unix://..., or empty"""  # noqa: D403, D415 - part of a sentence
+    return not url or url.startswith(("redis://", "rediss://", "unix://"))
+
+
+@dataclass(frozen=True)
+class LimitSettings:
+    """How often may be asked. A key that is `unlimited` is bound by the rates of addresses and deployments alone."""
+
+    user_rate: Annotated[
+        str, "Predictions of one person, by all of their keys of the class `user` together.", Predicate(_rate)
+    ] = "100/min"
+    api_rate: Annotated[
+        str, "Requests of one person to the control plane, by sessions and keys that are not `unlimited`.", Predicate(_rate)
+    ] = "600/min"
+    address_rate: Annotated[
+        str, "Predictions from one address, whichever keys it has; empty for any number.", Predicate(_rate_or_none)
+    ] = ""
+    failure_rate: Annotated[
+        str,
+        "Requests without a good key from one address; beyond it, keys that have not been good there lately are not looked at. "
+        "Empty for any number.",
+        Predicate(_rate_or_none),
+    ] = "60/min:20"
+    classes: Annotated[str, "Rates by name, which keys then name: batch=6000/min, trial=10/min:2.", Predicate(_classes)] = ""
+    redis_url: Annotated[
+        str,
+        "Redis server by which installations share the rates of predictions: redis://:PASSWORD@HOST:6379/0, or rediss:// over "
+        "TLS; empty for rates of this installation alone.",
+        Predicate(_names_redis),
+    ] = ""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ ANY: Final = "*"
 _LOCAL: Final = "localhost"
 _MOST_KNOWN: Final = 1024
 _METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE"
-_SHOWN: Final = b"x-request-id, x-prediction-id, retry-after, etag, location, idempotency-replayed"
+_SHOWN: Final = b"x-request-id, x-prediction-id, retry-after, ratelimit, ratelimit-policy, etag, location, idempotency-replayed"
 _A_DAY: Final = b"86400"
 _VARY: Final = (b"vary", b"origin")
 

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelkeep.contracts.errors import FieldError, Invalid, InvalidInput, Kind, ModelkeepError, Overloaded, Timeout
-from modelkeep.contracts.snapshot import ServedKey
 from modelkeep.serving.calls import Call, Share
 from modelkeep.serving.choice import version_asked
 from modelkeep.serving.codec import values_of
@@ -96,21 +95,19 @@ class Engine:
         if most and (route.underway.count >= most or not self._limits.enter(route.name, most)):
             route.meter.turned_away("concurrency")
             raise TooManyRequests(retry_after_s=1)
-        key = request.key
-        if key is not None:
-            try:
-                self._limits.admit(key)
-            except ModelkeepError as error:
-                if most:
-                    self._limits.leave(route.name)
-                route.meter.turned_away("concurrency" if isinstance(error, TooManyAtOnce) else "limit")
-                raise
+        try:
+            self._limits.admit(request, route.name, route.settings.rate)
+        except ModelkeepError as error:
+            if most:
+                self._limits.leave(route.name)
+            route.meter.turned_away("concurrency" if isinstance(error, TooManyAtOnce) else "limit")
+            raise
         route.underway.count += 1
         return route
 
-    def check_limits(self, key: ServedKey) -> None:
-        """Raise `Limited` where this key is at its limits now; nothing is counted."""
-        self._limits.check(key)
+    def check_limits(self, request: Request) -> None:
+        """Raise `Limited` where the request's key is at its limits now; nothing is counted."""
+        self._limits.check(request)
 
     def predict_whole(
         self,

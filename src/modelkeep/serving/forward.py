@@ -15,7 +15,7 @@ import h11
 import structlog
 
 from modelkeep.contracts.errors import Internal, Invalid, Unavailable
-from modelkeep.infra.headers import FORWARDED_TO_API
+from modelkeep.infra.addresses import FORWARDED_TO_API
 from modelkeep.serving.messages import Receive, Request, Scope, Send
 
 log = structlog.get_logger(__name__)
@@ -38,11 +38,11 @@ _HOP_BY_HOP = frozenset(
 )
 
 
-# What a server says itself, whatever came.
-_OURS = frozenset({b"x-request-id", FORWARDED_TO_API})
-
 # What a request needs whatever its `Connection` header says: its framing, its host, its key.
 _ALWAYS = frozenset({b"host", b"content-length", b"x-api-key", b"authorization"})
+
+# What a server says itself, whatever came.
+_OURS = frozenset({b"x-request-id", FORWARDED_TO_API})
 
 
 class ApiDown(Unavailable):
@@ -212,9 +212,8 @@ def _head(request: Request, scope: Scope) -> h11.Request:
         headers = [(name, value) for name, value in headers if name != b"content-length"]
         headers.append((b"transfer-encoding", b"chunked"))
     headers += [(b"x-request-id", request.id.encode()), (b"connection", b"close")]
-    client = scope.get("client")
-    if client is not None:
-        headers.append((FORWARDED_TO_API, str(client[0]).encode()))
+    if request.address is not None:
+        headers.append((FORWARDED_TO_API, request.address.encode()))
     if not any(name == b"host" for name, _value in headers):
         headers.append((b"host", b"localhost"))
     return h11.Request(method=request.method.encode(), target=target, headers=headers)

@@ -12,7 +12,8 @@ from modelkeep.contracts.access import Scope as KeyScope
 from modelkeep.contracts.access import decide
 from modelkeep.contracts.confinement import Confinement, Level, in_force
 from modelkeep.contracts.errors import Forbidden, Internal, ModelkeepError
-from modelkeep.infra.headers import presented_key
+from modelkeep.infra.addresses import Proxies
+from modelkeep.infra.failures import Failures
 from modelkeep.infra.tls import Renewing
 from modelkeep.serving.choice import Choice
 from modelkeep.serving.codings import ASKED_FROM, Coding, is_long
@@ -26,6 +27,7 @@ from modelkeep.serving.dialects.vertex import Vertex
 from modelkeep.serving.edge import Edge
 from modelkeep.serving.engine import Engine
 from modelkeep.serving.forward import ApiBroke, Forward
+from modelkeep.serving.gate import Gate
 from modelkeep.serving.keys import Keys
 from modelkeep.serving.messages import PREDICT, ClientGone, Receive, Request, Response, Scope, Send, segments
 from modelkeep.serving.metrics import CONTENT_TYPE, OPENMETRICS, Metrics, wants_openmetrics
@@ -54,6 +56,9 @@ class Door:
         acceptable: Level | None = None,
         stand_in: bytes = b"",
         edge: Edge | None = None,
+        proxies: Proxies | None = None,
+        failures: Failures | None = None,
+        locates: bool = False,
     ) -> None:
         self._edge = edge = edge or Edge()
         self._known_hosts, self._origins = edge.known, edge.origins
@@ -61,7 +66,8 @@ class Door:
         self._settings = settings
         self._router = router
         self._keys = keys
-        self._stand_in = StandIn(keys, stand_in, [*SAGEMAKER_ROUTES, settings.predict_route])
+        covered = StandIn(keys, stand_in, [*SAGEMAKER_ROUTES, settings.predict_route])
+        self.gate = Gate(keys, covered, proxies=proxies, failures=failures, locates=locates)
         self._metrics = metrics
         self._forward = forward
         choice = Choice(engine.view, settings.default_model, settings.deployments_by_host)
@@ -98,6 +104,7 @@ class Door:
                     self._edge.check(request)
                 response = await self._respond(request, dialect, parts, needed)
             if response is None:
+                self.gate.locate(request)
                 status = await self._forward(request, scope, receive, _with(request.beside, send))
             else:
                 status = response.status
@@ -129,7 +136,7 @@ class Door:
         if dialect is None:
             return self._own(parts, request)
         if needed is not None:
-            self._check(request, needed)
+            self.gate.enter(request, needed)
         return await dialect.answer(request, parts)
 
     def drain(self) -> None:
@@ -156,7 +163,7 @@ class Door:
                 return self._health()
             case ["metrics"]:
                 reads(request)
-                self._check(request, KeyScope.METRICS_READ)
+                self.gate.enter(request, KeyScope.METRICS_READ)
                 if request.key is not None and not decide(request.key.standing, KeyScope.METRICS_READ).allowed:
                     raise Forbidden("You may not read metrics: that needs a role that gives 'metrics:read'.")
                 openmetrics = wants_openmetrics(request.header(b"accept"))
@@ -164,13 +171,6 @@ class Door:
                 return Response(200, page, OPENMETRICS if openmetrics else CONTENT_TYPE)
             case _:
                 return None
-
-    def _check(self, request: Request, scope: KeyScope) -> None:
-        presented = presented_key(request.headers)
-        if presented is None and self._stand_in.covers(request):
-            request.key = self._stand_in.key(scope)
-        else:
-            request.key = self._keys.check(presented, scope)
 
     @property
     def ready(self) -> bool:
@@ -269,7 +269,7 @@ class Door:
                 self._edge.check(request)
             if self._origins:
                 request.beside = self._edge.beside(request)
-            self._check(request, KeyScope.PREDICT)
+            self.gate.enter(request, KeyScope.PREDICT)
             dialect.predict_whole(name, request, body, tell)
         except Exception as error:  # noqa: BLE001 - told, and logged where it is our fault
             tell(error)

@@ -1,9 +1,8 @@
-"""How much one key may ask: a rate, and how many predictions at once.
+"""How much may be asked: rates of keys, of people, of deployments and of addresses, and how many predictions at once.
 
-The rate is kept by the generic cell rate algorithm (ITU-T I.371): one number a key, the time at which its next request would
-be due if it asked evenly. A request is let through while that time is no further ahead than the burst allows.
-
-One server keeps this in its own memory; several keep it in one file (`infra/quotas.py`), for a limit is one for all of them.
+One server keeps rates in its own memory (`infra/rates.py`); several keep them in one file (`infra/quotas.py`), for a limit is
+one for all of them. Whose rate it is, is a name: a key's id, the bucket that a person's keys share, a deployment, an address.
+See docs/decisions/0012-limits-shared-by-servers.md.
 """
 
 import time
@@ -12,23 +11,32 @@ from typing import Protocol
 
 from modelkeep.contracts.errors import Limited
 from modelkeep.contracts.snapshot import Rate, ServedKey
-from modelkeep.infra.quotas import TINY_S
+from modelkeep.infra import addresses
+from modelkeep.infra.rates import Headers, Rates, spacing, together, told
+from modelkeep.infra.tally import Family
+from modelkeep.serving.messages import Request
 
+LIMITED = Family(
+    "modelkeep_limited_total",
+    "counter",
+    "Requests to the predict door that a rate refused, by whose it is (key, user, deployment, address, failures).",
+    ("by",),
+)
 _DEPLOYMENT = "deployment/"  # no key's id has a slash
+_ADDRESS = "address/"
+_UNLIMITED = Rate()
+_SAYS = {
+    "key": "This key may ask",
+    "user": "The keys of this user may together ask",
+    "deployment": "This deployment may be asked",
+    "address": "Your address may ask",
+}
 
 
 class TooManyAtOnce(Limited):
     """This key has as many predictions under way as it may have: wait for one to end."""
 
     code = "too_many_at_once"
-
-
-class Rates(Protocol):
-    """Where the due times are kept; `take` is one step for all servers that share them."""
-
-    def take(self, key_id: str, interval_s: float, burst_s: float, now: float) -> float:
-        """Count a request, and return 0, or the seconds until one would be let through."""
-        ...
 
 
 class Counts(Protocol):
@@ -41,22 +49,6 @@ class Counts(Protocol):
     def leave(self, name: str) -> None:
         """One that `enter` let in has ended."""
         ...
-
-
-class OwnRates:
-    """Due times of this process alone."""
-
-    def __init__(self) -> None:
-        self._due: dict[str, float] = {}
-
-    def take(self, key_id: str, interval_s: float, burst_s: float, now: float) -> float:
-        """Count a request, and return 0, or the seconds until one would be let through."""
-        due = max(self._due.get(key_id, 0.0), now)
-        early = due - now - burst_s
-        if early > TINY_S:
-            return early
-        self._due[key_id] = due + interval_s
-        return 0.0
 
 
 class OwnCounts:
@@ -81,39 +73,90 @@ class OwnCounts:
 
 
 class Limits:
-    """Checks keys against their limits, and deployments where several servers answer: `shared` is what those count in."""
+    """Checks requests against the limits that hold for them. `shared` is what several servers count together in.
 
-    def __init__(self, rates: Rates, clock: Callable[[], float] = time.monotonic, *, shared: Counts | None = None) -> None:
+    `address` is how often one address may ask, all keys together; None for any number. `limited` is told which kind of rate
+    refused a request: key, user, deployment or address.
+    """
+
+    def __init__(
+        self,
+        rates: Rates,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        shared: Counts | None = None,
+        address: Rate | None = None,
+        limited: Callable[[str], None] = lambda _by: None,
+    ) -> None:
         self._rates = rates
         self._clock = clock
         self._shared = shared
         self._counts = OwnCounts() if shared is None else shared
+        self._address = address
+        self._limited = limited
 
-    def admit(self, key: ServedKey) -> None:
-        """Count a prediction that begins; raises `Limited` when the key may not. `release` must follow an admission."""
-        if key.concurrency and not self._counts.enter(key.id, key.concurrency):
+    def admit(self, request: Request, deployment: str = "", rate: Rate = _UNLIMITED) -> None:
+        """Count a prediction of a deployment that begins, and have its answer say what is left of its rates.
+
+        Raises `Limited` where key, deployment or address are at their limits. `release` must follow an admission.
+        """
+        key = request.key
+        if key is not None and key.concurrency and not self._counts.enter(key.id, key.concurrency):
             raise TooManyAtOnce(retry_after_s=1)
-        if key.rate is not None:
-            interval, burst = spacing(key.rate)
-            try:
-                self._take(key, key.rate, interval, burst)
-            except Limited:
+        try:
+            if rate.per_minute or self._address is not None:
+                self._admit_by_all(request, deployment, rate)
+            elif key is not None and key.rate is not None:
+                request.beside += self._take("user" if key.bucket else "key", key.bucket or key.id, key.rate)
+        except Limited:
+            if key is not None:
                 self.release(key)
-                raise
+            raise
 
-    def check(self, key: ServedKey) -> None:
-        """Raise what `admit` would raise now; nothing is counted."""
+    def check(self, request: Request) -> None:
+        """Raise what `admit` would raise now for the request's key; nothing is counted."""
+        key = request.key
+        if key is None:
+            return
         if key.concurrency:
             if not self._counts.enter(key.id, key.concurrency):
                 raise TooManyAtOnce(retry_after_s=1)
             self._counts.leave(key.id)
         if key.rate is not None:
-            self._take(key, key.rate, 0.0, spacing(key.rate)[1])
+            self._look(*_of(key), key.rate)
 
-    def _take(self, key: ServedKey, rate: Rate, interval_s: float, burst_s: float) -> None:
-        wait = self._rates.take(key.id, interval_s, burst_s, self._clock())
-        if wait > 0:
-            raise Limited(f"This key may ask {rate.per_minute} times a minute.", retry_after_s=wait)
+    def _admit_by_all(self, request: Request, deployment: str, rate: Rate) -> None:
+        """Look at all rates before any is counted, so that who is refused by one has used up nothing of the others."""
+        key = request.key
+        several: list[tuple[str, str, Rate]] = []
+        if key is not None and key.rate is not None:
+            several.append((*_of(key), key.rate))
+        if self._address is not None:
+            several.append(("address", _ADDRESS + addresses.shared(request.address), self._address))
+        if rate.per_minute:
+            several.append(("deployment", _DEPLOYMENT + deployment, rate.whole))
+        if len(several) > 1:
+            for one in several:
+                self._look(*one)
+        request.beside += together([self._take(*one) for one in several])
+
+    def _take(self, by: str, name: str, rate: Rate) -> Headers:
+        """Count a request against a rate, and return what its caller is told; raises `Limited`."""
+        interval, burst = spacing(rate)
+        taken = self._rates.take(name, interval, burst, self._clock())
+        if taken > 0:
+            raise self._refusal(by, rate, taken)
+        return told(by, rate, taken)
+
+    def _look(self, by: str, name: str, rate: Rate) -> None:
+        taken = self._rates.take(name, 0.0, spacing(rate)[1], self._clock())
+        if taken > 0:
+            raise self._refusal(by, rate, taken)
+
+    def _refusal(self, by: str, rate: Rate, wait: float) -> Limited:
+        self._limited(by)
+        headers = {name.decode(): value.decode() for name, value in told(by, rate, wait)}
+        return Limited(f"{_SAYS[by]} {rate.per_minute} times a minute.", retry_after_s=wait, headers=headers)
 
     def release(self, key: ServedKey) -> None:
         """A prediction has ended."""
@@ -133,7 +176,6 @@ class Limits:
             self._shared.leave(_DEPLOYMENT + deployment)
 
 
-def spacing(rate: Rate) -> tuple[float, float]:
-    """Return the seconds between even requests, and how far ahead of them a burst may be."""
-    interval = 60.0 / rate.per_minute
-    return interval, interval * (max(1, rate.burst) - 1)
+def _of(key: ServedKey) -> tuple[str, str]:
+    """Return whose rate a key's is, and its bucket."""
+    return ("user", key.bucket) if key.bucket else ("key", key.id)

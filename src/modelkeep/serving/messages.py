@@ -8,6 +8,7 @@ from modelkeep.contracts.errors import Invalid, TooLarge
 from modelkeep.contracts.ids import new_ulid
 from modelkeep.contracts.snapshot import ServedKey
 from modelkeep.infra.headers import given_request_id
+from modelkeep.infra.rates import Headers
 from modelkeep.serving import codings
 
 Scope = MutableMapping[str, Any]
@@ -29,6 +30,7 @@ class Connection(Protocol):
     """What the HTTP protocol offers beyond ASGI: it calls `gone` when its caller has gone away, and sends a whole answer."""
 
     gone: Callable[[], None] | None
+    client: tuple[str, int] | None
 
     def reply(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
         """Send a whole answer at once; False where it has to go through ASGI."""
@@ -48,7 +50,21 @@ class LengthRequired(Invalid):
 class Request:
     """One HTTP request, its body not yet read."""
 
-    __slots__ = ("_connection", "_receive", "beside", "headers", "id", "key", "method", "path", "query_string", "ulid")
+    __slots__ = (
+        "_connection",
+        "_receive",
+        "address",
+        "beside",
+        "fields",
+        "headers",
+        "id",
+        "key",
+        "method",
+        "path",
+        "peer_given",
+        "query_string",
+        "ulid",
+    )
 
     def __init__(
         self,
@@ -62,12 +78,15 @@ class Request:
     ) -> None:
         self.method = method
         self.path = path
+        self.fields = headers  # line by line, for those that may come on several
         self.headers: dict[bytes, bytes] = dict(headers)
+        self.address: str | None = None  # of who asks, where somebody has wanted to know it
+        self.peer_given: str | None = None
         self.query_string = query_string
         self.ulid = new_ulid()
         self.id = given_request_id(self.headers) or f"req_{self.ulid}"
         self.key: ServedKey | None = None
-        self.beside: tuple[tuple[bytes, bytes], ...] = ()  # headers of whatever answers it
+        self.beside: Headers = ()  # headers of whatever answers it: for the page that asks, and of the rates it counts against
         self._receive = receive or _nothing
         self._connection = connection
 
@@ -75,7 +94,7 @@ class Request:
     def of(cls, scope: Scope, receive: Receive) -> "Request":
         """Return the request of an ASGI connection."""
         connection = (scope.get("extensions") or _NOTHING).get(CONNECTION)
-        return cls(
+        request = cls(
             scope["method"],
             scope["path"],
             scope["headers"],
@@ -83,6 +102,16 @@ class Request:
             receive=receive,
             connection=connection,
         )
+        client = scope.get("client")
+        request.peer_given = client[0] if client else None
+        return request
+
+    @property
+    def peer(self) -> str | None:
+        """The address of the connection, which may be a proxy's; None where there is none."""
+        if self.peer_given is None and self._connection is not None and self._connection.client is not None:
+            return self._connection.client[0]
+        return self.peer_given
 
     async def answer(self, response: "Response", send: Send) -> None:
         """Send a whole answer, with the request's id."""

@@ -1,13 +1,11 @@
 """What serving counts, with the names that dashboards and alerts use. Documented in `docs/reference/metrics.md`.
 
-A route keeps its `Meter`, so that counting an answer is a few additions in mapped memory (`infra/tally.py`) and no look-up.
 The numbers are those of all servers of the installation, whichever of them is asked.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -16,22 +14,20 @@ from modelkeep.infra import storage_metrics
 from modelkeep.infra.exposition import OPENMETRICS, TEXT, Exposition, wants_openmetrics
 from modelkeep.infra.tally import BUDGET, DROPPED, Family, Followed, Gauges, Labels, Sums, Tallies, Tally, merged
 from modelkeep.infra.tls import EXPIRES, REFUSED, Renewing
-from modelkeep.serving.statistics import LAST_RUN, RUNS, SECONDS, VERSIONS, Statistics, VersionSums
+from modelkeep.serving.limits import LIMITED
+from modelkeep.serving.meter import COUNTED, Meter
+from modelkeep.serving.statistics import LAST_RUN, RUNS, SECONDS, VERSIONS, Statistics
 
 if TYPE_CHECKING:  # a router's routes hold the meters that are made here
     from modelkeep.serving.keys import Keys
     from modelkeep.serving.router import Router
 
-__all__ = ["CONTENT_TYPE", "FAMILIES", "OPENMETRICS", "Meter", "Metrics", "wants_openmetrics"]
+__all__ = ["CONTENT_TYPE", "FAMILIES", "OPENMETRICS", "Metrics", "wants_openmetrics"]
 
 CONTENT_TYPE: Final = TEXT
 
 log = structlog.get_logger(__name__)
 
-_SECONDS: Final = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0)
-_SIZES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
-_SECONDS_SUM: Final = len(_SECONDS) + 1
-_SIZES_SUM: Final = len(_SIZES) + 1
 _MOST_ROUTES: Final = 4096
 
 _REQUESTS: Final = Family(
@@ -43,67 +39,6 @@ _REQUESTS: Final = Family(
 )
 _RPCS: Final = Family(
     "modelkeep_grpc_requests_total", "counter", "gRPC requests answered, by method and status code.", ("method", "code")
-)
-_PREDICTIONS: Final = Family(
-    "modelkeep_predictions_total",
-    "counter",
-    "Prediction requests, by deployment, version number and outcome (ok, rejected, error).",
-    ("deployment", "version", "outcome"),
-    folded=("deployment", "version"),
-)
-_ROWS: Final = Family(
-    "modelkeep_prediction_rows_total",
-    "counter",
-    "Rows answered, by deployment and version number.",
-    ("deployment", "version"),
-    folded=("deployment", "version"),
-)
-_DURATION: Final = Family(
-    "modelkeep_prediction_duration_seconds",
-    "histogram",
-    "Seconds that an answered prediction took, by deployment and stage (total; queue: until its run began; preprocess: from "
-    "picture to tensor, and a hook before the model; inference: the model, and a hook after it; postprocess: writing the "
-    "answer).",
-    ("deployment", "stage"),
-    bounds=_SECONDS,
-    folded=("deployment",),
-)
-_BATCH_SIZE: Final = Family(
-    "modelkeep_batch_size",
-    "histogram",
-    "Rows in one run of a model (one micro-batch), by deployment.",
-    ("deployment",),
-    bounds=_SIZES,
-    folded=("deployment",),
-)
-_BATCH_REQUESTS: Final = Family(
-    "modelkeep_batch_requests",
-    "histogram",
-    "Requests that shared one run of a model, by deployment.",
-    ("deployment",),
-    bounds=_SIZES,
-    folded=("deployment",),
-)
-_TURNED_AWAY: Final = Family(
-    "modelkeep_queue_rejected_total",
-    "counter",
-    "Prediction requests that were turned away unrun, by deployment and reason (queue, deadline, limit, concurrency).",
-    ("deployment", "reason"),
-    folded=("deployment",),
-)
-_COLD: Final = Family(
-    "modelkeep_cold_starts_total",
-    "counter",
-    "Times that a deployment without runners was asked and had to be loaded first.",
-    ("deployment",),
-    folded=("deployment",),
-)
-_GOLDEN: Final = Family(
-    "modelkeep_golden_mismatches_total",
-    "counter",
-    "Times that a runner answered golden rows otherwise than at validation; it is ended, unless `golden` is warn.",
-    ("deployment",),
-    folded=("deployment",),
 )
 _INFLIGHT: Final = Family("modelkeep_inflight_requests", "gauge", "Requests being answered now.")
 _HISTORY: Final = Family(
@@ -211,124 +146,28 @@ _ACCEPTED: Final = Family(
     "1 while an administrator accepts that runners are locked in less well than their models need.",
     rule="max",
 )
+_EXCHANGES: Final = Family(
+    "modelkeep_limits_exchanges_total",
+    "counter",
+    "Times that a server asked Redis what it may let through, by outcome (ok, failed).",
+    ("outcome",),
+)
+_SHARED: Final = Family(
+    "modelkeep_limits_shared",
+    "gauge",
+    "1 while all servers keep rates together with other installations, 0 while Redis is away; only with `limits.redis_url`.",
+    rule="min",
+)
 
 _COUNTED: Final = (
-    *(_REQUESTS, _RPCS, _PREDICTIONS, _ROWS, _DURATION, _BATCH_SIZE, _BATCH_REQUESTS, _TURNED_AWAY, _COLD, _GOLDEN),
-    *(_INFLIGHT, _HISTORY, _HISTORY_LOST, RUNS, SECONDS),
+    *(_REQUESTS, _RPCS, *COUNTED),
+    *(_INFLIGHT, _HISTORY, _HISTORY_LOST, RUNS, SECONDS, LIMITED, _EXCHANGES),
 )
 _SEEN: Final = (
     *(_BUILD, _HISTORY_LAG, _HISTORY_UNREAD, _DEPTH, _READY, _REPLICAS, _BUSY, _MODEL, _LOAD, _MEMORY, _NUMBER, _AGE),
-    *(_ASLEEP, _DIFFERS, _CONFINED, _ACCEPTED, LAST_RUN, EXPIRES, REFUSED),
+    *(_ASLEEP, _DIFFERS, _CONFINED, _ACCEPTED, LAST_RUN, EXPIRES, REFUSED, _SHARED),
 )
 FAMILIES: Final = (*_COUNTED, *_SEEN, DROPPED)
-
-
-class Meter:
-    """Counts what happens to the predictions of one deployment and version. Its series begin with the first thing it counts."""
-
-    __slots__ = (
-        "_cells",
-        "_deployment",
-        "_encode",
-        "_error",
-        "_ok",
-        "_opened",
-        "_preprocess",
-        "_queue",
-        "_rejected",
-        "_requests",
-        "_rows",
-        "_run",
-        "_size",
-        "_tally",
-        "_total",
-        "_version",
-        "sums",
-    )
-
-    def __init__(self, tally: Tally, deployment: str, version: str, sums: VersionSums) -> None:
-        self._tally = tally
-        self._cells = tally.cells
-        self._deployment = deployment
-        self._version = version
-        self.sums = sums
-        self._opened = False
-        self._ok = self._rejected = self._error = self._rows = 0
-        self._total = self._queue = self._run = 0
-        self._encode = self._preprocess = -1
-        self._size = self._requests = 0
-
-    def answered(
-        self, rows: int, total_s: float, queue_s: float, run_s: float, encode_s: float = 0.0, *, preprocess_s: float = 0.0
-    ) -> None:
-        """Count one answer: its rows, and the seconds of each of its stages; a stage of 0 s was none."""
-        if not self._opened:
-            self._open()
-        cells = self._cells
-        cells[self._ok] += 1.0
-        cells[self._rows] += rows
-        at = self._total
-        cells[at + bisect_left(_SECONDS, total_s)] += 1.0
-        cells[at + _SECONDS_SUM] += total_s
-        at = self._queue
-        cells[at + bisect_left(_SECONDS, queue_s)] += 1.0
-        cells[at + _SECONDS_SUM] += queue_s
-        at = self._run
-        cells[at + bisect_left(_SECONDS, run_s)] += 1.0
-        cells[at + _SECONDS_SUM] += run_s
-        if encode_s:
-            if self._encode < 0:
-                self._encode = self._tally.series(_DURATION, (self._deployment, "postprocess"))
-            at = self._encode
-            cells[at + bisect_left(_SECONDS, encode_s)] += 1.0
-            cells[at + _SECONDS_SUM] += encode_s
-        if preprocess_s:
-            if self._preprocess < 0:
-                self._preprocess = self._tally.series(_DURATION, (self._deployment, "preprocess"))
-            at = self._preprocess
-            cells[at + bisect_left(_SECONDS, preprocess_s)] += 1.0
-            cells[at + _SECONDS_SUM] += preprocess_s
-
-    def refused(self, outcome: Literal["rejected", "error"]) -> None:
-        """Count one prediction that was not answered: the request was at fault (rejected), or we were (error)."""
-        if not self._opened:
-            self._open()
-        self._cells[self._rejected if outcome == "rejected" else self._error] += 1.0
-
-    def ran(self, requests: int, rows: int) -> None:
-        """Count one run of the model: the requests and the rows that shared it."""
-        if not self._opened:
-            self._open()
-        cells = self._cells
-        cells[self._size + bisect_left(_SIZES, rows)] += 1.0
-        cells[self._size + _SIZES_SUM] += rows
-        cells[self._requests + bisect_left(_SIZES, requests)] += 1.0
-        cells[self._requests + _SIZES_SUM] += requests
-
-    def turned_away(self, reason: str) -> None:
-        """Count one request that was not run, by its reason: queue, deadline, limit or concurrency."""
-        self._cells[self._tally.series(_TURNED_AWAY, (self._deployment, reason))] += 1.0
-
-    def cold_start(self) -> None:
-        """Count one load that a request waits for."""
-        self._cells[self._tally.series(_COLD, (self._deployment,))] += 1.0
-
-    def golden_mismatch(self) -> None:
-        """Count one runner that answers otherwise than at validation."""
-        self._cells[self._tally.series(_GOLDEN, (self._deployment,))] += 1.0
-
-    def _open(self) -> None:
-        series, name, version = self._tally.series, self._deployment, self._version
-        self._ok = series(_PREDICTIONS, (name, version, "ok"))
-        self._rejected = series(_PREDICTIONS, (name, version, "rejected"))
-        self._error = series(_PREDICTIONS, (name, version, "error"))
-        self._rows = series(_ROWS, (name, version))
-        self._total = series(_DURATION, (name, "total"))
-        self._queue = series(_DURATION, (name, "queue"))
-        self._run = series(_DURATION, (name, "inference"))
-        self._size = series(_BATCH_SIZE, (name,))
-        self._requests = series(_BATCH_REQUESTS, (name,))
-        self._opened = True
 
 
 class Metrics:
@@ -359,6 +198,7 @@ class Metrics:
         self._confinement: Callable[[], Confinement | None] = lambda: None
         self._accepted: Callable[[], Level | None] = lambda: None
         self.certificate: Renewing | None = None
+        self._sharing: Callable[[], bool | None] = lambda: None
         self.beside: Callable[[], Sums] = dict  # what the processes beside serving count (`infra/storage_metrics.py`)
 
     def meter(self, deployment: str, version: int) -> Meter:
@@ -382,6 +222,18 @@ class Metrics:
     def rpc(self, method: str, code: str) -> None:
         """Count one gRPC request that was answered; `method` and `code` come from short lists."""
         self._cells[self._tally.series(_RPCS, (method, code))] += 1.0
+
+    def limited(self, by: str) -> None:
+        """Count one request that a rate refused, by whose it is."""
+        self._cells[self._tally.series(LIMITED, (by,))] += 1.0
+
+    def exchanged(self, answered: bool) -> None:  # noqa: FBT001 - as `infra/redis_rates.py` tells it
+        """Count one time that Redis was asked what may be let through."""
+        self._cells[self._tally.series(_EXCHANGES, ("ok" if answered else "failed",))] += 1.0
+
+    def watch_sharing(self, sharing: Callable[[], bool]) -> None:
+        """Also show whether rates are shared with other installations."""
+        self._sharing = sharing
 
     def inflight_changed(self, by: int) -> None:
         """Add to the requests that are being answered now."""
@@ -447,6 +299,9 @@ class Metrics:
         if loading is not None:
             lag_s, lost = loading
             gauges += [(_HISTORY_LAG.name, (), lag_s), (_HISTORY_UNREAD.name, (), float(lost))]
+        sharing = self._sharing()
+        if sharing is not None:
+            gauges.append((_SHARED.name, (), float(sharing)))
         confinement = self._confinement()
         if confinement is not None:
             gauges.append((_CONFINED.name, (), float(confinement.level)))

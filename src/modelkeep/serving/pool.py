@@ -27,7 +27,7 @@ from modelkeep.serving.codec import Tensors
 from modelkeep.serving.golden import GoldenRows
 from modelkeep.serving.large import Large
 from modelkeep.serving.matrix import plain_matrix
-from modelkeep.serving.metrics import Meter
+from modelkeep.serving.meter import Meter
 from modelkeep.serving.modes import cost_from, plan
 from modelkeep.serving.recorder import Recorder
 from modelkeep.serving.scaling import Scale

@@ -329,12 +329,8 @@ class _Exchange:
         self.response_complete = True
         if self.disconnected or protocol.transport.is_closing():
             return
-        headers = [
-            *protocol.server_state.default_headers,
-            *response.headers,
-            *self._request.beside,
-            (b"x-request-id", self._request.id.encode()),
-        ]
+        request, default = self._request, protocol.server_state.default_headers
+        headers = [*default, *response.headers, *request.beside, (b"x-request-id", request.id.encode())]
         protocol.send(_whole(response.status, headers, response.body, keep_alive=self.keep_alive))
         if not self.keep_alive:
             protocol.transport.close()

@@ -17,6 +17,7 @@ DEFAULTS = {
     "memory": {"keep": "auto", "idle_s": 300.0},
     "not_finite": "null",
     "golden": "enforce",
+    "rate": {"per_minute": 0, "burst": 0},
     "recording": {"enabled": True, "sample": 1.0, "inputs": "keep", "outputs": "keep", "fields": {}, "keep_days": 30},
 }
 

@@ -94,7 +94,7 @@ async def test_deployments_and_keys_from_before_settings_get_the_defaults(
     assert deployment is not None
     assert (deployment.revision, deployment.settings) == (3, DeploymentSettings())
     assert key is not None
-    assert (key.rate_per_minute, key.burst, key.served_rate) == (None, None, None)
+    assert (key.rate_per_minute, key.burst, key.rate_class, key.networks) == (None, None, None, ())
     await db.close()
 
 

@@ -180,6 +180,14 @@ def test_a_site_key_is_replaced_by_commands_and_shown_by_none(command, tmp_path)
         assert line not in "".join(done.out + done.err for done in (*said, refused))
 
 
+def test_a_key_has_a_class_and_networks(command, standin):
+    command("keys", "create", "plant", "--rate", "batch", "--network", "10.20.0.0/16", "--network", "2001:db8::/48")
+    (made,) = standin.keys
+    assert (made["rate"], made["networks"]) == ("batch", ["10.20.0.0/16", "2001:db8::/48"])
+    command("keys", "create", "plain")
+    assert "networks" not in standin.keys[1], "a server of before takes it"
+
+
 def test_json_is_all_there_is_on_stdout(command, file, tmp_path):
     for arguments in (
         ["push", file, "--name", "churn"],

@@ -46,7 +46,7 @@ def test_refusals_stand_by_status_with_every_code_once():
 
 def test_refusals_say_when_to_come_again_and_how_to_say_who_one_is():
     found = description.refusals([Limited, Unauthenticated])
-    assert found["429"]["headers"].keys() == {"X-Request-ID", "Retry-After"}
+    assert found["429"]["headers"].keys() == {"X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy"}
     assert found["401"]["headers"].keys() == {"X-Request-ID", "WWW-Authenticate"}
 
 

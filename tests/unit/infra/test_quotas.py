@@ -75,7 +75,7 @@ class Together(RuleBasedStateMachine):
         if early > TINY_S:
             assert got == early
         else:
-            assert got == 0
+            assert got == now - due - interval
             self.due[name] = due + interval
 
     @rule(names=st.lists(NAMES, unique=True), slot=WHO)
@@ -127,19 +127,19 @@ TestTogether.settings = settings(max_examples=60, stateful_step_count=40, deadli
 def test_a_name_without_room_is_refused_once_in_the_log_and_let_in_when_another_has_rested(tmp_path: Path) -> None:
     clock = Clock()
     with opened(tmp_path / "quotas", clock=clock, entries=1) as one, capture_logs() as said:
-        assert [one.take(f"n{number}", 10, 0, clock.now) for number in range(WINDOW)] == [0] * WINDOW
+        assert [one.take(f"n{number}", 10, 0, clock.now) for number in range(WINDOW)] == [-10] * WINDOW
         assert one.take("late", 10, 0, clock.now) == 1
         assert not one.enter("late", 5)
         assert one.take("n3", 10, 0, clock.now) == 10, "who has an entry keeps it"
         clock.now += 10
         assert one.enter("late", 5)
-        assert one.take("n3", 10, 0, clock.now) == 0
+        assert one.take("n3", 10, 0, clock.now) == -10
     assert [line["event"][:16] for line in said] == ["no room to count"]
 
 
 def test_ten_thousand_names_at_once_have_room(tmp_path: Path) -> None:
     with opened(tmp_path / "quotas", 0, 2) as one, opened(tmp_path / "quotas", 1, 2) as other:
-        assert not any(one.take(f"key_{number}", 60, 0, 1000) for number in range(10_000))
+        assert not any(one.take(f"key_{number}", 60, 0, 1000) > 0 for number in range(10_000))
         assert {other.take(f"key_{number}", 60, 0, 1000) for number in range(10_000)} == {60}
 
 
@@ -173,10 +173,10 @@ def test_a_fresh_start_knows_nothing_of_the_last(tmp_path: Path) -> None:
     path = tmp_path / "quotas"
     start_fresh(path)
     with opened(path) as one:
-        assert one.take("a", 60, 0, 1e9) == 0, "the machine had run for long"
+        assert one.take("a", 60, 0, 1e9) == -60, "the machine had run for long"
     start_fresh(path)
     with opened(path) as one:
-        assert one.take("a", 60, 0, 5) == 0
+        assert one.take("a", 60, 0, 5) == -60
 
 
 def test_of_many_that_start_at_once_all_have_the_same_file(tmp_path: Path) -> None:

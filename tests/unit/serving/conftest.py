@@ -34,6 +34,7 @@ from modelkeep.contracts.snapshot import (
     Snapshot,
 )
 from modelkeep.contracts.snapshot import Limits as RunnerLimits
+from modelkeep.infra.rates import OwnRates
 from modelkeep.sandbox import control, frames
 from modelkeep.sandbox.wire import Inbox
 from modelkeep.serving.codec import Tensors
@@ -41,7 +42,7 @@ from modelkeep.serving.engine import Engine
 from modelkeep.serving.forward import Forward
 from modelkeep.serving.http import Door
 from modelkeep.serving.keys import Keys
-from modelkeep.serving.limits import Limits, OwnRates
+from modelkeep.serving.limits import Limits
 from modelkeep.serving.metrics import Metrics
 from modelkeep.serving.pool import Pool
 from modelkeep.serving.protocol import HttpProtocol

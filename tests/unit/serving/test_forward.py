@@ -18,11 +18,12 @@ import pytest_asyncio
 import uvicorn
 import uvloop
 
+from modelkeep.infra.rates import OwnRates
 from modelkeep.serving.engine import Engine
 from modelkeep.serving.forward import ApiDown, Forward
 from modelkeep.serving.http import Door
 from modelkeep.serving.keys import Keys
-from modelkeep.serving.limits import Limits, OwnRates
+from modelkeep.serving.limits import Limits
 from modelkeep.serving.messages import Request
 from modelkeep.serving.metrics import Metrics
 from modelkeep.serving.pool import Pool
@@ -286,6 +287,13 @@ async def test_the_request_id_is_the_same_on_both_sides_and_in_the_answer(house:
     made = await house.client.get("/x", headers={"x-request-id": "not decent"})
     assert made.headers["x-request-id"] == headers_of(made.json())["x-request-id"] != "not decent"
     assert (await house.client.get("/hops")).headers.get_list("x-request-id") == ["the-apis-own"]
+
+
+@pytest.mark.parametrize("connection", ["keep-alive", "keep-alive, x-modelkeep-address"])
+async def test_only_the_server_says_from_which_address_a_request_comes(house: House, connection: str) -> None:
+    given = {"X-Modelkeep-Address": "192.0.2.1", "x-forwarded-for": "192.0.2.2", "connection": connection}
+    told = (await house.client.get("/x", headers=given)).json()["headers"]
+    assert [value for name, value in told if name == "x-modelkeep-address"] == ["127.0.0.1"]
 
 
 async def test_an_answer_has_one_date(house: House) -> None:

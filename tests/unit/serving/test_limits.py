@@ -11,7 +11,9 @@ from fixtures.standings import through
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import Kind, Limited
 from modelkeep.contracts.snapshot import Rate, ServedKey
-from modelkeep.serving.limits import Limits, OwnCounts, OwnRates, TooManyAtOnce, spacing
+from modelkeep.infra.rates import OwnRates, spacing
+from modelkeep.serving.limits import Limits, OwnCounts, TooManyAtOnce
+from modelkeep.serving.messages import Request
 
 MINUTE = 60.0
 TINY_S = 2e-5
@@ -31,10 +33,17 @@ def key(rate: Rate | None = None, concurrency: int = 0, name: str = "k") -> Serv
     return ServedKey(name, name.encode(), name, through(Scope.PREDICT), rate=rate, concurrency=concurrency)
 
 
+def of(who: ServedKey) -> Request:
+    """A request with this key."""
+    request = Request("POST", "/", ())
+    request.key = who
+    return request
+
+
 def asked(limits: Limits, who: ServedKey) -> float:
     """Ask once: 0 when it is let through, else the seconds to wait."""
     try:
-        limits.admit(who)
+        limits.admit(of(who))
     except Limited as refused:
         return refused.retry_after_s or -1.0
     limits.release(who)
@@ -144,7 +153,7 @@ def test_a_refusal_says_what_may_be_asked_and_when() -> None:
     limits, who = Limits(OwnRates(), clock), key(Rate(6, 1))
     assert asked(limits, who) == 0
     with pytest.raises(Limited, match="6 times a minute") as refused:
-        limits.admit(who)
+        limits.admit(of(who))
     assert refused.value.retry_after_s == pytest.approx(10)
     assert refused.value.kind is Kind.LIMITED
 
@@ -160,8 +169,8 @@ def test_keys_do_not_use_up_each_others_rate_or_places() -> None:
     assert asked(limits, key(rate, name="a")) == 0
     assert asked(limits, key(rate, name="a")) > 0
     assert asked(limits, key(rate, name="b")) == 0
-    limits.admit(key(concurrency=1, name="c"))
-    limits.admit(key(concurrency=1, name="d"))
+    limits.admit(of(key(concurrency=1, name="c")))
+    limits.admit(of(key(concurrency=1, name="d")))
 
 
 @given(most=st.integers(1, 5), steps=st.lists(st.booleans(), max_size=60))
@@ -170,11 +179,11 @@ def test_as_many_predictions_are_under_way_as_may_be(most: int, steps: list[bool
     under_way = 0
     for begins in steps:
         if begins and under_way < most:
-            limits.admit(who)
+            limits.admit(of(who))
             under_way += 1
         elif begins:
             with pytest.raises(TooManyAtOnce) as refused:
-                limits.admit(who)
+                limits.admit(of(who))
             assert refused.value.retry_after_s == 1
         elif under_way:
             limits.release(who)
@@ -186,7 +195,7 @@ def test_as_many_predictions_are_under_way_as_may_be(most: int, steps: list[bool
 def test_a_key_without_limits_is_never_refused_and_never_counted() -> None:
     limits, who = Limits(OwnRates(), Clock()), key()
     for _ in range(1000):
-        limits.admit(who)
+        limits.admit(of(who))
     limits.release(who)
     assert not own_count(limits)
 
@@ -194,12 +203,12 @@ def test_a_key_without_limits_is_never_refused_and_never_counted() -> None:
 def test_a_request_that_finds_no_place_is_not_counted_against_the_rate() -> None:
     clock = Clock()
     limits, who = Limits(OwnRates(), clock), key(Rate(60, 2), concurrency=1)
-    limits.admit(who)
+    limits.admit(of(who))
     for _ in range(5):
         with pytest.raises(TooManyAtOnce):
-            limits.admit(who)
+            limits.admit(of(who))
     limits.release(who)
-    limits.admit(who)
+    limits.admit(of(who))
 
 
 def test_a_request_over_the_rate_takes_no_place() -> None:
@@ -208,16 +217,16 @@ def test_a_request_over_the_rate_takes_no_place() -> None:
     assert asked(limits, who) == 0
     assert asked(limits, who) > 0
     clock.now += 1
-    limits.admit(who)
+    limits.admit(of(who))
 
 
 def test_a_bound_that_came_while_predictions_were_under_way_counts_from_then_on() -> None:
     limits = Limits(OwnRates(), Clock())
     before, after = key(), key(concurrency=1)
-    limits.admit(before)
-    limits.admit(after)
+    limits.admit(of(before))
+    limits.admit(of(after))
     limits.release(before)
     with pytest.raises(TooManyAtOnce):
-        limits.admit(after)
+        limits.admit(of(after))
     limits.release(after)
-    limits.admit(after)
+    limits.admit(of(after))

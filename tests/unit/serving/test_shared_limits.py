@@ -11,7 +11,9 @@ from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import Limited
 from modelkeep.contracts.snapshot import DeploymentSettings, Rate, ServedKey
 from modelkeep.infra.quotas import Quotas
-from modelkeep.serving.limits import Limits, OwnRates, TooManyAtOnce
+from modelkeep.infra.rates import OwnRates
+from modelkeep.serving.limits import Limits, TooManyAtOnce
+from modelkeep.serving.messages import Request
 
 PREDICT = "/api/v1/predict/m"
 ROWS = {"inputs": [[1, 2]]}
@@ -45,12 +47,19 @@ def key(rate: Rate | None = None, concurrency: int = 0) -> ServedKey:
     return ServedKey("key_1", b"", "all", through(Scope.ADMIN), rate=rate, concurrency=concurrency)
 
 
+def of(who: ServedKey) -> Request:
+    """A request with this key."""
+    request = Request("POST", "/", ())
+    request.key = who
+    return request
+
+
 def test_two_servers_let_a_key_through_as_often_as_one_would(both: list[Limits]) -> None:
     alone, who = Limits(OwnRates(), Clock()), key(Rate(60, 7))
 
     def let_through(limits: Limits) -> bool:
         try:
-            limits.admit(who)
+            limits.admit(of(who))
         except Limited:
             return False
         return True
@@ -63,25 +72,25 @@ def test_two_servers_let_a_key_through_as_often_as_one_would(both: list[Limits])
 def test_a_key_has_as_many_under_way_in_both_servers_as_it_may(both: list[Limits]) -> None:
     who = key(concurrency=2)
     for limits in both:
-        limits.admit(who)
+        limits.admit(of(who))
     for limits in both:
         with pytest.raises(TooManyAtOnce):
-            limits.admit(who)
+            limits.admit(of(who))
     both[1].release(who)
-    both[0].admit(who)
+    both[0].admit(of(who))
 
 
 def test_a_request_over_the_rate_takes_no_place_in_either(both: list[Limits], files: list[Quotas]) -> None:
     who = key(Rate(60, 1), concurrency=5)
-    both[0].admit(who)
+    both[0].admit(of(who))
     for limits in both:
         with pytest.raises(Limited, match="60 times"):
-            limits.admit(who)
+            limits.admit(of(who))
     assert sum(files[0]._counts) == 1
 
 
 def test_a_key_and_a_deployment_of_one_name_do_not_meet(both: list[Limits]) -> None:
-    both[0].admit(key(concurrency=1))
+    both[0].admit(of(key(concurrency=1)))
     assert both[1].enter("key_1", 1)
 
 

@@ -16,6 +16,7 @@ from modelkeep.api.schemas.auth import (
     TokensAnswer,
 )
 from modelkeep.api.services import Behind
+from modelkeep.contracts.errors import Limited
 from modelkeep.control.sessions.errors import (
     LoginRefused,
     NoSession,
@@ -35,7 +36,7 @@ _FETCHED_ANEW = "public, max-age=300"  # well below the time for which a key is 
 
 
 @router.post("/auth/login")
-@raises(LoginRefused, PasswordsBusy, SigningKeyLost, TriedTooOften)
+@raises(Limited, LoginRefused, PasswordsBusy, SigningKeyLost, TriedTooOften)
 async def login(body: Login, request: Request, response: Response, behind: Behind) -> TokensAnswer:
     """Log in with e-mail and password.
 
@@ -46,7 +47,7 @@ async def login(body: Login, request: Request, response: Response, behind: Behin
 
 
 @router.post("/auth/refresh")
-@raises(RefreshRefused, SigningKeyLost)
+@raises(Limited, RefreshRefused, SigningKeyLost)
 async def refresh(body: Refresh, response: Response, behind: Behind) -> TokensAnswer:
     """Exchange a refresh token for new tokens; it is used up with that.
 

@@ -24,7 +24,7 @@ from modelkeep.api.schemas.people import (
 from modelkeep.api.schemas.users import UserAnswer
 from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind
-from modelkeep.contracts.errors import InvalidName
+from modelkeep.contracts.errors import InvalidName, Limited
 from modelkeep.contracts.ids import new_id
 from modelkeep.control.access.errors import LastAdmin
 from modelkeep.control.links.errors import InvitationNotFound, LinkRefused, RegistrationClosed
@@ -121,7 +121,7 @@ async def reset_password(user_id: UserId, actor: Admin, behind: Behind) -> Passw
 
 
 @router.post("/auth/reset-password", status_code=status.HTTP_204_NO_CONTENT)
-@raises(LinkRefused, PasswordsBusy, TriedTooOften, UserNotFound, WeakPassword)
+@raises(Limited, LinkRefused, PasswordsBusy, TriedTooOften, UserNotFound, WeakPassword)
 async def set_password(body: SetPassword, request: Request, behind: Behind) -> Response:
     """Set a password with the token that an administrator handed over; one's sessions end."""
     come_from = origin(request)
@@ -130,7 +130,7 @@ async def set_password(body: SetPassword, request: Request, behind: Behind) -> R
 
 
 @router.post("/auth/register", status_code=status.HTTP_201_CREATED)
-@raises(InvalidName, LinkRefused, PasswordsBusy, RegistrationClosed, TriedTooOften, UserExists, WeakPassword)
+@raises(InvalidName, Limited, LinkRefused, PasswordsBusy, RegistrationClosed, TriedTooOften, UserExists, WeakPassword)
 async def register(body: Register, request: Request, behind: Behind) -> UserAnswer:
     """Register, with the token of an invitation; without one where the installation is open to anyone."""
     come_from = origin(request)

@@ -20,7 +20,7 @@ from modelkeep.api.schemas.users import (
 )
 from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind
-from modelkeep.contracts.errors import InvalidName
+from modelkeep.contracts.errors import InvalidName, Limited
 from modelkeep.contracts.secret import Secret
 from modelkeep.control.access.errors import LastAdmin
 from modelkeep.control.models.errors import ModelNotFound
@@ -40,7 +40,7 @@ KeyId = Annotated[str, Path(max_length=100, description="The key's id.")]
 
 
 @router.post("/setup", status_code=status.HTTP_201_CREATED)
-@raises(AlreadySetUp, InvalidName, PasswordsBusy, SetupTokenInvalid, WeakPassword)
+@raises(AlreadySetUp, InvalidName, Limited, PasswordsBusy, SetupTokenInvalid, WeakPassword)
 async def set_up(body: SetUp, request: Request, behind: Behind) -> SetUpAnswer:
     """Exchange the one-time token that `serve` printed for the first administrator's key.
 
@@ -89,6 +89,7 @@ async def issue_key(body: NewKey, actor: Oneself, behind: Behind) -> IssuedKeyAn
         burst=body.burst,
         service=body.service,
         models=None if models is None else tuple(place.model for place in models),
+        networks=body.networks,
     )
     return _with_secret(issued)
 

@@ -61,6 +61,13 @@ class RecordingAnswer(Answer):
     keep_days: int
 
 
+class RateAnswer(Answer):
+    """How often the deployment may be asked by all callers together; 0 a minute is unlimited."""
+
+    per_minute: int
+    burst: int
+
+
 class SettingsAnswer(Answer):
     """What is set for one deployment alone."""
 
@@ -72,6 +79,7 @@ class SettingsAnswer(Answer):
     memory: MemoryAnswer
     not_finite: NotFinite
     golden: GoldenCheck
+    rate: RateAnswer
 
 
 class ServingAnswer(Answer):

@@ -38,11 +38,22 @@ class NewKey(Ask):
         list[Annotated[str, Field(max_length=100)]] | None,
         Field(max_length=1000, description="The names of the models that it is good for; all that you may use, else."),
     ] = None
-    rate: Annotated[str, Field(max_length=50, description="Requests a minute, as `100/min`, or `unlimited`.")] = "unlimited"
+    rate: Annotated[
+        str,
+        Field(
+            max_length=63,
+            description="Requests a minute, as `100/min`, a class of the settings, `user` for the rate that this user's keys "
+            "share, or `unlimited`.",
+        ),
+    ] = "unlimited"
     burst: Annotated[
         int | None,
         Field(strict=True, ge=1, le=100_000_000, description="Most requests at once; else a sixth of a minute's."),
     ] = None
+    networks: Annotated[
+        tuple[Annotated[str, Field(max_length=50)], ...],
+        Field(max_length=50, description="Networks (CIDRs) from which alone the key is good; none for all."),
+    ] = ()
 
 
 class RotateKey(Ask):
@@ -81,6 +92,7 @@ class KeyAnswer(Answer):
     rotated_at: datetime | None
     previous_until: datetime | None
     previous_used_at: datetime | None
+    networks: list[str]
 
 
 class IssuedKeyAnswer(KeyAnswer):

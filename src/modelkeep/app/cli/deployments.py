@@ -27,6 +27,8 @@ OUT_OF_RANGE = {  # what the one value outside a setting's range stands for
     "batching.latency_target_ms": (0, "none"),
     "replicas.max": (0, "as many as cores"),
     "concurrency": (0, "the installation's"),
+    "rate.per_minute": (0, "unlimited"),
+    "rate.burst": (0, "a sixth of a minute's"),
 }
 
 deployments = typer.Typer(

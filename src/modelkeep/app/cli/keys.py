@@ -72,10 +72,17 @@ def create_key(
     expires_in_days: Annotated[
         int | None, typer.Option(min=1, metavar="DAYS", help="End of its life; without, it has none.")
     ] = None,
-    rate: Annotated[str, typer.Option(metavar="RATE", help="Requests a minute, as 100/min, or unlimited.")] = "unlimited",
+    rate: Annotated[
+        str,
+        typer.Option(metavar="RATE", help="Requests a minute, as 100/min, a class, user (all of one's keys), or unlimited."),
+    ] = "unlimited",
     model: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Good for this model alone; several times for several.")
     ] = None,
+    network: Annotated[
+        list[str],
+        typer.Option(metavar="CIDR", help="Network from which alone the key is good; several times for several."),
+    ] = [],  # noqa: B006 - as above
     url: Url = DEFAULT_URL,
     key: ApiKey = "",
     as_json: AsJson = False,
@@ -88,7 +95,7 @@ def create_key(
         raise WrongUse("The key needs a name.", "Say what it is for: `modelkeep keys create nightly-batch`.")
     screen = Screen(as_json=as_json)
     with connected(url, key, interrupted=MAYBE_MADE) as client:
-        made = client.create_key(name, scope, expires_in_days=expires_in_days, rate=rate, models=model)
+        made = client.create_key(name, scope, expires_in_days=expires_in_days, rate=rate, models=model, networks=network)
     screen.result(made.raw, lambda: _show_secret(screen, made))
 
 

@@ -48,18 +48,21 @@ class Access:
 
     # ---- who asks
 
-    async def authenticate(self, secret: str, request_id: str = "") -> Actor:
-        """Return who holds this key, with what they may do; raises `Unauthenticated` for anything but a good key."""
-        key, user = await self._users.holder(secret)
+    async def authenticate(self, secret: str, request_id: str = "", address: str | None = None) -> Actor:
+        """Return who holds this key, with what they may do.
+
+        Raises `Unauthenticated` for anything but a good key, `WrongNetwork` for one that is not good from `address`.
+        """
+        key, user = await self._users.holder(secret, address)
         async with self._db.read() as tx:
             standing = (await self._standings(tx, [key]))[key.id]
-        return Actor(key.id, user.name, user.id, standing, request_id)
+        return Actor(key.id, user.name, user.id, standing, request_id, limited=not key.unlimited)
 
     async def in_session(self, session_id: str, user: User, request_id: str = "") -> Actor:
         """Return who asks in a session, with what they may do: all that was granted to them."""
         async with self._db.read() as tx:
             standing = Standing(user.id, (await self._grants(tx, {user.id}))[user.id])
-        return Actor(session_id, user.name, user.id, standing, request_id)
+        return Actor(session_id, user.name, user.id, standing, request_id, limited=True)
 
     async def served_keys(self, tx: Transaction) -> tuple[ServedKey, ...]:
         """Return the keys that serving must know, for a snapshot made in `tx`."""
@@ -67,9 +70,17 @@ class Access:
         standings = await self._standings(tx, keys)
         return tuple(
             ServedKey(
-                key.id, digest, key.name, standings[key.id], None if until is None else until.timestamp(), key.served_rate
+                key.id,
+                digest,
+                key.name,
+                standings[key.id],
+                None if until is None else until.timestamp(),
+                rate,
+                bucket=bucket,
+                networks=key.networks,
             )
             for key in keys
+            for rate, bucket in (self._users.rate_of(key),)
             for digest, until in key.opened_with(now)
         )
 

@@ -11,6 +11,7 @@ from typing import Any, Final, get_args, get_origin
 import msgspec
 
 from modelkeep.contracts.errors import FieldError
+from modelkeep.contracts.rates import HIGHEST_RATE
 from modelkeep.contracts.signature import Signature
 from modelkeep.contracts.snapshot import DeploymentSettings, Keep
 from modelkeep.control.deployments.errors import InvalidSettings
@@ -24,6 +25,8 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "replicas.max": (1, 256),
     "memory.idle_s": (1, 2_592_000),
     "concurrency": (1, 1_000_000),
+    "rate.per_minute": (1, HIGHEST_RATE),
+    "rate.burst": (1, HIGHEST_RATE),
     "recording.sample": (0, 1),
     "recording.keep_days": (1, 36_500),
 }
@@ -135,6 +138,8 @@ def _out_of_range(settings: DeploymentSettings) -> Iterator[FieldError]:
             yield FieldError(f"{_ROOT}.{name}", "out_of_range", message)
     if 0 < settings.replicas.max < settings.replicas.min:
         yield FieldError(f"{_ROOT}.replicas.max", "out_of_range", "It is smaller than `replicas.min`.")
+    if settings.rate.burst and not settings.rate.per_minute:
+        yield FieldError(f"{_ROOT}.rate.burst", "out_of_range", "A burst needs a rate: set `rate.per_minute`, too.")
 
 
 def _numbers(settings: msgspec.Struct, path: str = "") -> Iterator[tuple[str, float]]:

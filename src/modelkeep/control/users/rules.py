@@ -2,13 +2,15 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
+from ipaddress import ip_network
 from typing import Final
 
 import msgspec
 
+from modelkeep.contracts import rates
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import FieldError, Invalid
 from modelkeep.contracts.snapshot import Rate
@@ -16,10 +18,10 @@ from modelkeep.contracts.snapshot import Rate
 SETUP_TOKEN_LIFE: Final = timedelta(hours=24)
 NOTE_USE_EVERY: Final = timedelta(minutes=5)
 UNLIMITED: Final = "unlimited"
-HIGHEST_RATE: Final = 100_000_000
+SHARED: Final = "user"
 LONGEST_EMAIL: Final = 254
 LONGEST_OVERLAP_DAYS: Final = 90
-_RATE: Final = re.compile(r"([0-9]{1,9})/min")
+_MOST_NETWORKS: Final = 50
 _EMAIL: Final = re.compile(r"[^\s@]{1,64}@[^\s@]+")
 _UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
@@ -58,9 +60,11 @@ class User(msgspec.Struct, frozen=True):
 class Key(msgspec.Struct, frozen=True):
     """An API key, without its secret, which nobody has.
 
-    `rate_per_minute` None is unlimited; `burst` None is a sixth of it: what ten seconds allow. `models` are the ids of those
-    that it is good for, None for all; like its scopes they bound what its owner may do, and add nothing to it. Since
-    `rotated_at` it has another secret; the one from before opens the same until `previous_until`.
+    It has a rate of its own (`rate_per_minute`; `burst` None is a sixth of it), or that of a class: "user" is the rate that
+    all keys of its user share, others are named in the settings. Without either it is unlimited. `models` (ids) are those that
+    it is good for, None for all, and `networks` (CIDRs) those from which alone it is good, none for all; like its scopes they
+    bound what its owner may do, and add nothing to it. Since `rotated_at` it has another secret; the one from before opens the
+    same until `previous_until`.
     """
 
     id: str
@@ -79,18 +83,20 @@ class Key(msgspec.Struct, frozen=True):
     previous_digest: bytes | None = None
     previous_until: datetime | None = None
     previous_used_at: datetime | None = None
+    rate_class: str | None = None
+    networks: tuple[str, ...] = ()
 
     @property
     def rate(self) -> str:
         """Its rate as people write it."""
+        if self.rate_class is not None:
+            return self.rate_class
         return UNLIMITED if self.rate_per_minute is None else f"{self.rate_per_minute}/min"
 
     @property
-    def served_rate(self) -> Rate | None:
-        """Its rate as serving holds it; None for unlimited."""
-        if self.rate_per_minute is None:
-            return None
-        return Rate(self.rate_per_minute, self.burst or max(1, self.rate_per_minute // 6))
+    def unlimited(self) -> bool:
+        """Whether it has no rate at all."""
+        return self.rate == UNLIMITED
 
     def good(self, now: datetime) -> bool:
         """Whether the key opens anything at this moment."""
@@ -163,12 +169,50 @@ def expiry(days: int | None, now: datetime) -> datetime | None:
     return now + timedelta(days=days)
 
 
-def read_rate(text: str) -> int | None:
-    """Return the requests a minute that `100/min` says; None for `unlimited`."""
-    if text == UNLIMITED:
-        return None
-    found = _RATE.fullmatch(text)
-    if found is None or not 1 <= int(found[1]) <= HIGHEST_RATE:
-        message = f"Write it as 100/min, from 1/min to {HIGHEST_RATE}/min, or as {UNLIMITED}."
-        raise Invalid("A rate is so many requests a minute.", fields=(FieldError("rate", "invalid_rate", message),))
-    return int(found[1])
+class Classes(msgspec.Struct, frozen=True):
+    """The rates that keys name: `user` is what all keys of one person share, `named` those of the settings."""
+
+    user: Rate = Rate(100, 16)
+    named: Mapping[str, Rate] = {}
+
+    def served(self, key: Key) -> tuple[Rate | None, str]:
+        """Return a key's rate as serving holds it, None for unlimited, and the bucket that it shares, "" for its own.
+
+        A key whose class the settings name no more is held to what it would be without one: to its person's rate.
+        """
+        if key.rate_class is None:
+            return None if key.rate_per_minute is None else Rate(key.rate_per_minute, key.burst or 0).whole, ""
+        named = self.named.get(key.rate_class)
+        return (named, "") if named is not None else (self.user, f"{SHARED}/{key.user_id}")
+
+    def read(self, text: str, burst: int | None) -> tuple[int | None, int | None, str | None]:
+        """Return the requests a minute, the burst and the class that a key's rate says; raises `Invalid`."""
+        if text == UNLIMITED:
+            said: Rate | None = None
+        elif text == SHARED or text in self.named:
+            if burst is not None:
+                raise Invalid("A burst needs a rate of the key's own: a class has its own.")
+            return None, None, text
+        else:
+            said = rates.read(text)
+            if said is None or ":" in text:
+                choices = ", ".join((SHARED, *self.named))
+                message = f"Write it as 100/min, from 1/min to {rates.HIGHEST_RATE}/min, or as {UNLIMITED}, {choices}."
+                raise Invalid("A rate is so many requests a minute.", fields=(FieldError("rate", "invalid_rate", message),))
+        if said is None and burst is not None:
+            raise Invalid("A burst needs a rate.")
+        return None if said is None else said.per_minute, burst, None
+
+
+def read_networks(texts: list[str]) -> tuple[str, ...]:
+    """Return networks as CIDRs; raises `Invalid` with a field error for each that is none."""
+    found, faults = [], []
+    for at, text in enumerate(texts):
+        try:
+            found.append(str(ip_network(text.strip())))
+        except ValueError:
+            message = "Write a network as 10.1.0.0/16 or 2001:db8::/32, its host bits 0, or one address."
+            faults.append(FieldError(f"networks[{at}]", "invalid_network", message))
+    if faults or len(found) > _MOST_NETWORKS:
+        raise Invalid(f"A key may be bound to {_MOST_NETWORKS} networks at most.", fields=tuple(faults))
+    return tuple(dict.fromkeys(found))

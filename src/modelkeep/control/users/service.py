@@ -1,5 +1,6 @@
 """People and their keys: who may come in, and with which scopes."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
@@ -7,10 +8,11 @@ import structlog
 
 from modelkeep.contracts.access import Role, Scope
 from modelkeep.contracts.actor import SYSTEM, Actor
-from modelkeep.contracts.errors import Invalid, StorageFull, Unauthenticated
+from modelkeep.contracts.errors import Invalid, StorageFull, Unauthenticated, WrongNetwork
 from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.names import check_name
 from modelkeep.contracts.secret import Secret
+from modelkeep.contracts.snapshot import Rate
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.users import store
 from modelkeep.control.users.errors import (
@@ -25,6 +27,7 @@ from modelkeep.control.users.events import KeysChanged, MayHaveBeenLast, Passwor
 from modelkeep.control.users.rules import (
     SETUP_TOKEN_LIFE,
     UNLIMITED,
+    Classes,
     Key,
     Kind,
     SetupToken,
@@ -32,11 +35,12 @@ from modelkeep.control.users.rules import (
     User,
     email_of,
     expiry,
-    read_rate,
+    read_networks,
     rotated,
     use_is_news,
 )
 from modelkeep.infra import secrets
+from modelkeep.infra.addresses import within
 from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Database, DatabaseUnavailable, Transaction
 from modelkeep.infra.events import Events
@@ -56,12 +60,22 @@ class IssuedKey(msgspec.Struct, frozen=True):
 class Users:
     """People and their API keys."""
 
-    def __init__(self, db: Database, audit: Audit, events: Events, clock: Clock, passwords: Passwords) -> None:
+    def __init__(
+        self,
+        db: Database,
+        audit: Audit,
+        events: Events,
+        clock: Clock,
+        passwords: Passwords,
+        *,
+        classes: Classes | None = None,
+    ) -> None:
         self._db = db
         self._audit = audit
         self._events = events
         self._clock = clock
         self._passwords = passwords
+        self._classes = classes or Classes()
 
     async def anyone(self) -> bool:
         """Whether there is a user: whether this installation has been set up."""
@@ -113,8 +127,11 @@ class Users:
             await self._events.publish(tx, SetUpDone(user.id, request_id))
             return user, issued
 
-    async def holder(self, secret: str) -> tuple[Key, User]:
-        """Return the key with this secret and whose it is; raises `Unauthenticated` for anything but a good key."""
+    async def holder(self, secret: str, address: str | None = None) -> tuple[Key, User]:
+        """Return the key with this secret and whose it is.
+
+        Raises `Unauthenticated` for anything but a good key, `WrongNetwork` for one that is not good from `address`.
+        """
         if not secrets.well_formed(secret, secrets.KEY):
             raise Unauthenticated
         now, digest = self._clock(), secrets.digest(secret)
@@ -122,7 +139,9 @@ class Users:
             found = await store.key_by_digest(tx, digest)
         if found is None or not found[0].opened_by(digest, now) or not found[1].active:
             raise Unauthenticated
-        key, _user = found
+        key = found[0]
+        if key.networks and not within(address, key.networks):
+            raise WrongNetwork
         if use_is_news(key.last_used_at if digest == key.digest else key.previous_used_at, now):
             await self._note_use(key.id, digest, now)
         return found
@@ -138,11 +157,13 @@ class Users:
         burst: int | None = None,
         service: str | None = None,
         models: tuple[str, ...] | None = None,
+        networks: Sequence[str] = (),
     ) -> IssuedKey:
         """Make a key for the actor's own user, or for a service account; its secret is in the answer and nowhere else.
 
-        `rate` is `100/min` or `unlimited`; `burst` the most requests at once, a sixth of a minute's without it. `models` are
-        the ids of those that it is good for, None for all.
+        `rate` is `100/min`, a class of the settings, `user` (the rate that this user's keys share) or `unlimited`; `burst` the
+        most requests at once, a sixth of a minute's without it. `models` are the ids of those that it is good for, None for
+        all; from `networks` alone it is good, if any are named.
         """
         actor.carry_all()
         if service is not None:
@@ -151,8 +172,7 @@ class Users:
             raise Invalid("A key needs at least one scope.")
         if not name.strip() or len(name) > _LONGEST_NAME:
             raise Invalid(f"A key's name has 1 to {_LONGEST_NAME} characters.")
-        if burst is not None and rate == UNLIMITED:
-            raise Invalid("A burst needs a rate.")
+        per_minute, burst, rate_class = self._classes.read(rate, burst)
         key = Key(
             id=new_id("key"),
             user_id=service or actor.user,
@@ -161,9 +181,11 @@ class Users:
             scopes=tuple(sorted(scopes)),
             created_at=self._clock(),
             expires_at=expiry(expires_in_days, self._clock()),
-            rate_per_minute=read_rate(rate),
+            rate_per_minute=per_minute,
             burst=burst,
             models=models,
+            rate_class=rate_class,
+            networks=read_networks(list(networks)),
         )
         async with self._db.begin() as tx:
             user = await self.user_in(tx, key.user_id)
@@ -259,6 +281,10 @@ class Users:
     async def good_keys(self, tx: Transaction) -> list[Key]:
         """Return the keys that open something now."""
         return [key for key, _user in await store.good_keys(tx, self._clock())]
+
+    def rate_of(self, key: Key) -> tuple[Rate | None, str]:
+        """Return a key's rate, None for unlimited, and the bucket that it shares with others, "" for its own."""
+        return self._classes.served(key)
 
     async def key_in(self, tx: Transaction, key_id: str) -> Key | None:
         """Return a good key, as a transaction that is open sees it."""
@@ -378,9 +404,10 @@ class Users:
         key = msgspec.structs.replace(key, digest=secrets.digest(secret.reveal()))
         await store.add_key(tx, key)
         scopes = " ".join(key.scopes)
-        await self._audit.note(
-            tx, actor, "key.create", key.id, after=scopes, about=key.user_id, name=key.name, scopes=scopes, rate=key.rate
-        )
+        details = {"name": key.name, "scopes": scopes, "rate": key.rate}
+        if key.networks:
+            details["networks"] = " ".join(key.networks)
+        await self._audit.note(tx, actor, "key.create", key.id, after=scopes, about=key.user_id, **details)
         await self._events.publish(tx, KeysChanged())
         return IssuedKey(key, secret)
 

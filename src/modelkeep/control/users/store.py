@@ -169,6 +169,8 @@ def _key(row: sa.Row[tuple[object, ...]]) -> Key:
         previous_digest=row.previous_digest,
         previous_until=row.previous_until,
         previous_used_at=row.previous_used_at,
+        rate_class=row.rate_class,
+        networks=row.networks,
     )
 
 

@@ -17,13 +17,13 @@ import structlog
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import Internal, Limited, ModelkeepError
 from modelkeep.contracts.snapshot import ServedKey
+from modelkeep.serving.gate import Gate
 from modelkeep.serving.grpc.conversation import Conversation, read_message
 from modelkeep.serving.grpc.packing import ALGORITHMS, pays
 from modelkeep.serving.grpc.places import Place, Places
 from modelkeep.serving.grpc.requests import RpcRequest
 from modelkeep.serving.grpc.statuses import status_of
-from modelkeep.serving.keys import Keys
-from modelkeep.serving.messages import ClientGone
+from modelkeep.serving.messages import ClientGone, Request
 from modelkeep.serving.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -68,15 +68,15 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc] # the library has 
     def __init__(
         self,
         rpcs: Iterable[Rpc],
-        keys: Keys,
+        gate: Gate,
         metrics: Metrics,
         *,
-        check_limits: Callable[[ServedKey], None],
+        check_limits: Callable[[Request], None],
         largest: int,
         most_unread: int = _MOST_UNREAD,
     ) -> None:
         self._rpcs = {rpc.path: rpc for rpc in rpcs}
-        self._keys = keys
+        self._gate = gate
         self._metrics = metrics
         self._check_limits = check_limits
         self._largest = largest
@@ -102,7 +102,7 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc] # the library has 
             self._drained.set_result(None)
 
     async def _serve(self, rpc: Rpc, metadata: Iterable[tuple[str, str | bytes]], _messages: object, context: Any) -> bytes:  # noqa: ANN401 - the library has no types
-        request = RpcRequest.of_rpc(rpc.path, metadata)
+        request = RpcRequest.of_rpc(rpc.path, metadata, context.peer())
         held = _Held()
         self._metrics.inflight_changed(1)
         context.add_done_callback(partial(self._done, rpc, held))
@@ -145,7 +145,7 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc] # the library has 
         message, coding = b"", None
         if key is not None and not rpc.empty:
             if rpc.predicts:
-                self._check_limits(key)
+                self._check_limits(request)
             message, coding = await read_message(context, held.place.reading, most)
         assert rpc.answer is not None  # noqa: S101 - it has one of both
         answer = await rpc.answer(request, message)
@@ -160,13 +160,10 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc] # the library has 
         return answer
 
     def _key(self, rpc: Rpc, request: RpcRequest) -> ServedKey | None:
-        """Return the key; None for a stranger, where the RPC is open to everyone. Raises as `Keys.check` does."""
-        try:
-            return self._keys.check(request.presented_key, rpc.scope or Scope.PREDICT)
-        except ModelkeepError:
-            if rpc.scope is not None:
-                raise
-            return None
+        """Return the key; None for a stranger, where the RPC is open to everyone. Raises as `Gate.enter` does."""
+        if rpc.scope is None:
+            return self._gate.known(request, Scope.PREDICT)
+        return self._gate.enter(request, rpc.scope)
 
     async def _say(self, context: Any, held: "_Held", answer: bytes) -> None:  # noqa: ANN401 - as above
         """Send a message of a stream, and count it until it has gone out."""

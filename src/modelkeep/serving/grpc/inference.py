@@ -20,11 +20,11 @@ from modelkeep.serving.dialects.open_inference import describe
 from modelkeep.serving.dialects.open_inference import grpc as dialect
 from modelkeep.serving.engine import Engine
 from modelkeep.serving.forward import Forward
+from modelkeep.serving.gate import Gate
 from modelkeep.serving.grpc.conversation import Conversation
 from modelkeep.serving.grpc.door import Rpc
 from modelkeep.serving.grpc.repository import control_plane
 from modelkeep.serving.grpc.requests import RpcRequest
-from modelkeep.serving.keys import Keys
 from modelkeep.serving.messages import Response
 from modelkeep.serving.metrics import Metrics
 from modelkeep.serving.protos import open_inference_pb2 as pb
@@ -46,7 +46,7 @@ class Inference:
         self,
         *,
         engine: Engine,
-        keys: Keys,
+        gate: Gate,
         metrics: Metrics,
         forward: Forward,
         needs: Needs,
@@ -54,7 +54,7 @@ class Inference:
         version: str,
     ) -> None:
         self._engine = engine
-        self._keys = keys
+        self._gate = gate
         self._metrics = metrics
         self._forward = forward
         self._needs = needs
@@ -125,13 +125,17 @@ class Inference:
 
     async def _load(self, request: RpcRequest, message: bytes) -> bytes:
         asked = read(pb.RepositoryModelLoadRequest(), message)
-        await control_plane(self._forward, request, f"/v2/repository/models/{quote(asked.model_name, safe='')}/load")
+        await self._control_plane(request, f"/v2/repository/models/{quote(asked.model_name, safe='')}/load")
         return written(pb.RepositoryModelLoadResponse())
 
     async def _unload(self, request: RpcRequest, message: bytes) -> bytes:
         asked = read(pb.RepositoryModelUnloadRequest(), message)
-        await control_plane(self._forward, request, f"/v2/repository/models/{quote(asked.model_name, safe='')}/unload")
+        await self._control_plane(request, f"/v2/repository/models/{quote(asked.model_name, safe='')}/unload")
         return written(pb.RepositoryModelUnloadResponse())
+
+    async def _control_plane(self, request: RpcRequest, path: str) -> None:
+        self._gate.locate(request)
+        await control_plane(self._forward, request, path)
 
     async def _infer(self, request: RpcRequest, message: bytes) -> bytes:
         return (await self._answered(request, dialect.asked_in(message), message)).body
@@ -141,7 +145,7 @@ class Inference:
         while (message := await conversation.next()) is not None:
             one = request.again()
             if self._predict is not None:
-                one.key = self._keys.check(one.presented_key, self._predict)  # it may have been revoked or bounded meanwhile
+                self._gate.enter(one, self._predict)  # it may have been revoked or bounded meanwhile
             one.bound(conversation.seconds_left)
             await conversation.say(written(await self._said(one, message)))
 
@@ -189,7 +193,9 @@ class Inference:
             request.leave()
             raise
         request.trailing += [
-            (name.decode(), value.decode()) for name, value in response.headers if not name.startswith(b"content-")
+            (name.decode(), value.decode())
+            for name, value in (*response.headers, *request.beside)
+            if not name.startswith(b"content-")
         ]
         return response
 

@@ -21,7 +21,9 @@ async def control_plane(forward: Forward, request: RpcRequest, path: str) -> Non
     scope: Scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b""}
     scope["headers"] = headers
     answer = _Answer()
-    status = await forward(Request("POST", path, headers), scope, answer.receive, answer.send)
+    inner = Request("POST", path, headers)
+    inner.address = request.address
+    status = await forward(inner, scope, answer.receive, answer.send)
     if status == CLIENT_CLOSED:
         raise Internal
     raise_refused(status, bytes(answer.body), answer.retry_after)

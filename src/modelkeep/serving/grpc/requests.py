@@ -1,9 +1,9 @@
 """An RPC as the predict path sees it: a request whose headers are the metadata, and whose caller may leave."""
 
 from collections.abc import Callable, Iterable
+from urllib.parse import unquote
 
 from modelkeep.contracts.errors import Timeout
-from modelkeep.infra.headers import presented_key
 from modelkeep.serving.messages import Request
 
 _TIMEOUT = b"x-request-timeout"
@@ -16,25 +16,26 @@ class RpcRequest(Request):
 
     __slots__ = ("_leave", "trailing")
 
-    def __init__(self, path: str, headers: dict[bytes, bytes]) -> None:
-        super().__init__("POST", path, headers.items())
+    def __init__(self, path: str, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        super().__init__("POST", path, fields)
         self._leave: Callable[[], None] | None = None
         self.trailing: list[tuple[str, str]] = [("x-request-id", self.id)]
 
     @classmethod
-    def of_rpc(cls, path: str, metadata: Metadata) -> "RpcRequest":
-        """Return the request of an RPC."""
-        return cls(path, {name.encode(): value if isinstance(value, bytes) else value.encode() for name, value in metadata})
-
-    @property
-    def presented_key(self) -> bytes | None:
-        """The API key that came in the metadata, or None."""
-        return presented_key(self.headers)
+    def of_rpc(cls, path: str, metadata: Metadata, peer: str = "") -> "RpcRequest":
+        """Return the request of an RPC; `peer` as the library names it: `ipv4:10.0.0.1:5000`, `ipv6:%5B::1%5D:5000`."""
+        fields = [(name.encode(), value if isinstance(value, bytes) else value.encode()) for name, value in metadata]
+        request = cls(path, fields)
+        family, _colon, address = peer.partition(":")
+        if family in {"ipv4", "ipv6"}:
+            request.peer_given = unquote(address)
+        return request
 
     def again(self) -> "RpcRequest":
         """Return a further question of the same stream, with an id of its own for its prediction."""
-        other = RpcRequest(self.path, self.headers)
-        other.id, other.key = self.id, self.key
+        other = RpcRequest(self.path, self.fields)
+        other.headers = self.headers
+        other.id, other.key, other.address, other.peer_given = self.id, self.key, self.address, self.peer_given
         return other
 
     def bound(self, seconds: float | None) -> None:

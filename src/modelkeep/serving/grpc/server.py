@@ -10,6 +10,7 @@ from grpc import aio
 from modelkeep.infra.tls import Certificate, Renewing
 from modelkeep.serving.engine import Engine
 from modelkeep.serving.forward import Forward
+from modelkeep.serving.gate import Gate
 from modelkeep.serving.grpc import health, inference, reflection
 from modelkeep.serving.grpc.door import GrpcDoor
 from modelkeep.serving.grpc.health import Health
@@ -17,7 +18,6 @@ from modelkeep.serving.grpc.inference import Inference, Needs
 from modelkeep.serving.grpc.places import MOST_AT_ONCE
 from modelkeep.serving.grpc.reflection import Reflection
 from modelkeep.serving.grpc.settings import GrpcAddress
-from modelkeep.serving.keys import Keys
 from modelkeep.serving.metrics import Metrics
 from modelkeep.serving.settings import ServingSettings
 
@@ -49,7 +49,7 @@ class GrpcServer:
         settings: ServingSettings,
         *,
         engine: Engine,
-        keys: Keys,
+        gate: Gate,
         metrics: Metrics,
         forward: Forward,
         needs: Needs,
@@ -62,7 +62,7 @@ class GrpcServer:
         rpcs = [
             *Inference(
                 engine=engine,
-                keys=keys,
+                gate=gate,
                 metrics=metrics,
                 forward=forward,
                 needs=needs,
@@ -73,7 +73,7 @@ class GrpcServer:
             *Reflection(services).rpcs(),
         ]
         largest = settings.max_body_mb * 1024 * 1024
-        self._door = GrpcDoor(rpcs, keys, metrics, check_limits=engine.check_limits, largest=largest)
+        self._door = GrpcDoor(rpcs, gate, metrics, check_limits=engine.check_limits, largest=largest)
         options = (*_BOUNDS, ("grpc.max_receive_message_length", largest))
         self._server = aio.server(options=options, maximum_concurrent_rpcs=MOST_AT_ONCE)
         self._server.add_generic_rpc_handlers((self._door,))

@@ -48,6 +48,7 @@ _ERRORS: Final = {
         Internal,
     )
 }
+_TOLD: Final = ("retry-after", "ratelimit-policy", "ratelimit")
 _LONGEST: Final = 1000
 _CALLERS, _OURS = 400, 500
 
@@ -62,8 +63,7 @@ class _Refusal(msgspec.Struct):
 def status_of(error: ModelkeepError) -> tuple[grpc.StatusCode, str, Metadata]:
     """Return how a refusal is told: status, sentence, and trailing metadata."""
     _status, headers = status_and_headers(error)
-    after = headers.get("retry-after")
-    return STATUSES[error.kind], _short(error.message), (("retry-after", after),) if after else ()
+    return STATUSES[error.kind], _short(error.message), tuple((name, headers[name]) for name in _TOLD if name in headers)
 
 
 def raise_refused(status: int, body: bytes, retry_after: bytes) -> None:

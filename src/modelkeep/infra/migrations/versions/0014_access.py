@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0014"
-down_revision = "0012"
+down_revision = "0013"
 
 _TIME = sa.DateTime(timezone=True)
 _DEFAULT = "wsp_default"

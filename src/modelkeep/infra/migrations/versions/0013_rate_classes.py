@@ -1,0 +1,12 @@
+"""Rate classes of keys, and the networks from which alone they are good."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0013"
+down_revision = "0012"
+
+
+def upgrade() -> None:
+    op.add_column("api_keys", sa.Column("rate_class", sa.Text))
+    op.add_column("api_keys", sa.Column("networks", sa.Text, nullable=False, server_default="[]"))

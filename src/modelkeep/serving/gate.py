@@ -1,0 +1,81 @@
+"""Who comes in: a good key, from where it may be used, and from an address that has not failed too often."""
+
+import hashlib
+
+from modelkeep.contracts.access import Scope
+from modelkeep.contracts.errors import ModelkeepError, Unauthenticated, WrongNetwork
+from modelkeep.contracts.snapshot import ServedKey
+from modelkeep.infra.addresses import Proxies, within
+from modelkeep.infra.failures import Failures
+from modelkeep.infra.headers import presented_key
+from modelkeep.serving.keys import Keys
+from modelkeep.serving.messages import Request
+from modelkeep.serving.stand_in import StandIn
+
+
+class Gate:
+    """Lets requests in by their keys. With `locates`, each that comes in is told its address, which costs some microseconds."""
+
+    def __init__(
+        self,
+        keys: Keys,
+        stand_in: StandIn | None = None,
+        *,
+        proxies: Proxies | None = None,
+        failures: Failures | None = None,
+        locates: bool = False,
+    ) -> None:
+        self._keys = keys
+        self._stand_in = stand_in or StandIn(keys, b"", ())
+        self._proxies = proxies or Proxies()
+        self._failures = failures or Failures(None)
+        self._suspects = self._failures.suspects
+        self._locates = locates
+
+    def enter(self, request: Request, scope: Scope) -> ServedKey:
+        """Return the key that a request counts by, and leave it there.
+
+        Raises as `Keys.check` does, `WrongNetwork`, or `Limited` after too many failures.
+        """
+        presented = presented_key(request.headers)
+        if presented is None and self._stand_in.covers(request):
+            key = self._stand_in.key(scope)
+        else:
+            if self._suspects:
+                self._failures.look(self.locate(request), _digest(presented))
+            try:
+                key = self._keys.check(presented, scope)
+            except Unauthenticated:
+                self._failures.bad(self.locate(request))
+                raise
+            if self._suspects:
+                self._failures.good(self.locate(request), _digest(presented))
+        if key.networks or self._locates:
+            address = self.locate(request)
+            if key.networks and not within(address, key.networks):
+                raise WrongNetwork
+        request.key = key
+        return key
+
+    def known(self, request: Request, scope: Scope) -> ServedKey | None:
+        """Return the key of a caller who need not have one, None for a stranger."""
+        if presented_key(request.headers) is None:
+            return None
+        try:
+            return self.enter(request, scope)
+        except ModelkeepError:
+            return None
+
+    def locate(self, request: Request) -> str | None:
+        """Return the address that a request comes from, and leave it there; None where it is not known."""
+        if request.address is None:
+            request.address = self._proxies.caller(request.peer, request.fields)
+        return request.address
+
+    def tend(self) -> None:
+        """Forget what has passed; to be called about once a second."""
+        self._failures.tend()
+
+
+def _digest(presented: bytes | None) -> bytes:
+    return b"" if presented is None else hashlib.sha256(presented).digest()

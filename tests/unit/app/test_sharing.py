@@ -1,0 +1,53 @@
+"""Before anything starts: what is needed for Redis is there, and its address, which holds a password, goes to servers alone."""
+
+import socket
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from modelkeep.app.bootstrap import roles
+from modelkeep.app.places import Places
+from modelkeep.app.settings import InvalidSettings, explain, load
+from modelkeep.app.sharing import check_redis
+from modelkeep.contracts.errors import Invalid
+
+URL = "rediss://limits:s3cret@redis.internal:6379/1?ssl_ca_certs=/etc/ca.pem"
+
+
+def test_the_address_goes_to_servers_alone(tmp_path: Path) -> None:
+    settings = load(overrides={"limits.redis_url": URL})
+    with socket.socket() as door, socket.socket() as inner:
+        told = {role.name: role.settings for role in roles(settings, Places(tmp_path), [door], inner)}
+    assert {name for name, told_of in told.items() if b"s3cret" in told_of} == {"server-1"}
+    assert msgspec.json.decode(told["server-1"])["limits"]["redis_url"] == URL
+
+
+def test_who_shows_settings_hides_the_password() -> None:
+    (shown,) = [one.value for one in explain(overrides={"limits.redis_url": URL}) if one.name == "limits.redis_url"]
+    assert shown == URL.replace("s3cret", "***")
+
+
+def test_an_address_of_something_else_is_refused_and_not_repeated() -> None:
+    with pytest.raises(InvalidSettings) as refused:
+        load(overrides={"limits.redis_url": "http://limits:s3cret@h"})
+    assert "redis://" in str(refused.value)
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("end", ["&what=1", "&socket_timeout=soon"])
+def test_parameters_that_are_none_are_refused_before_anything_starts(end: str) -> None:
+    check_redis("")
+    check_redis(URL)
+    with pytest.raises(Invalid, match=r"limits\.redis_url") as refused:
+        check_redis(URL + end)
+    assert "s3cret" not in str(refused.value)
+
+
+def test_without_the_client_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "modelkeep.infra.redis_rates", raising=False)
+    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
+    check_redis("")
+    with pytest.raises(Invalid, match=r"modelkeep\[redis\]"):
+        check_redis(URL)
