@@ -125,11 +125,6 @@ def _earlier(write: Write) -> sa.Select[Any]:
     return sa.select(notes).where(notes.c.caller == write.caller, notes.c.key == write.key)
 
 
-def _again(write: Write, earlier: sa.Row[Any]) -> Repeated | IdempotencyKeyReused:
-    """Return what is raised for a request whose key is in this note."""
-    return Repeated(write.open(earlier.answer)) if earlier.fingerprint == write.fingerprint else IdempotencyKeyReused()
-
-
 class Idempotency:
     """Keeps answers by the keys of the requests for a day, and forgets them."""
 
@@ -159,14 +154,14 @@ class Idempotency:
         return 0 if row is None else int(row[0])
 
     async def check(self, write: Write) -> None:
-        """Raise as `once` does, for a request that has said all that it says.
+        """Raise `Repeated` where this request, which has said all that it says, has been answered before.
 
         For routes that look before they write: what the first request removed is not there for the second.
         """
         async with self._db.read() as tx:
             earlier = await tx.one(_earlier(write).where(notes.c.at >= self._clock() - KEPT))
-        if earlier is not None:
-            raise _again(write, earlier)
+        if earlier is not None and earlier.fingerprint == write.fingerprint:
+            raise Repeated(write.open(earlier.answer))
 
     async def _note(self, tx: Transaction, write: Write) -> None:
         if not self._db.sqlite:  # where writers wait for each other in any case
@@ -181,7 +176,9 @@ class Idempotency:
             earlier = await tx.one(_earlier(write))
             if earlier is None:  # forgotten in this very moment
                 raise IdempotencyKeyInUse
-            raise _again(write, earlier)
+            if earlier.fingerprint != write.fingerprint:
+                raise IdempotencyKeyReused
+            raise Repeated(write.open(earlier.answer))
         old = sa.select(notes.c.caller, notes.c.key).where(notes.c.at < now - KEPT).order_by(notes.c.at).limit(_AT_ONCE)
         await self._forget(tx, await tx.all(old.with_for_update(skip_locked=True)))
 

@@ -98,7 +98,8 @@ for number in range(int(sys.argv[4]), 200):
 _COUNT = {
     "issue": "SELECT count(*) FROM api_keys WHERE name = 'ci'",
     "upload": "SELECT count(*) FROM versions WHERE number > 2",
-    "promote": "SELECT count(*) FROM audit_entries JOIN audit_payloads USING (seq) WHERE action = 'deployment.promote' AND actor <> 'system'",
+    "promote": "SELECT count(*) FROM audit_entries"
+    " JOIN audit_payloads USING (seq) WHERE action = 'deployment.promote' AND actor <> 'system'",
 }
 _LATER = 199  # than the last statement of any of them
 _ASKED = {

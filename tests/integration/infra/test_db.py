@@ -202,5 +202,5 @@ async def test_a_connection_in_use_when_all_are_closed_is_closed_when_it_comes_b
     await begun.wait()
     await db.close()
     go_on.set()
-    with pytest.raises((ValueError, psycopg.OperationalError), match="closed|no active connection"):
+    with pytest.raises((ValueError, psycopg.OperationalError), match=r"closed|no active connection"):
         await cast("psycopg.AsyncConnection | aiosqlite.Connection", await connection).execute("SELECT 1")

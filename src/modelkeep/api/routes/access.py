@@ -22,7 +22,7 @@ from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind, Services
 from modelkeep.contracts.access import INSTALLATION, Place, PlaceKind, Scope
 from modelkeep.contracts.actor import Actor
-from modelkeep.contracts.errors import InvalidName
+from modelkeep.contracts.errors import Forbidden, InvalidName
 from modelkeep.control.access.errors import (
     GrantNotFound,
     GroupExists,
@@ -121,7 +121,7 @@ async def remove_member(name: Group, user_id: Person, actor: Admin, behind: Behi
 
 
 @router.get("/grants")
-@raises(GroupNotFound, InvalidCursor, InvalidGrant, ModelNotFound, WorkspaceNotFound)
+@raises(Forbidden, GroupNotFound, InvalidCursor, InvalidGrant, ModelNotFound, WorkspaceNotFound)
 async def list_grants(
     *,
     actor: AnyKey,
@@ -144,7 +144,7 @@ async def list_grants(
 
 
 @router.post("/grants", status_code=status.HTTP_201_CREATED)
-@raises(GroupNotFound, InvalidGrant, ModelNotFound, SubjectNotFound, WorkspaceNotFound)
+@raises(Forbidden, GroupNotFound, InvalidGrant, ModelNotFound, SubjectNotFound, WorkspaceNotFound)
 async def give_role(body: NewGrant, actor: AnyKey, behind: Behind) -> GrantAnswer:
     """Give a role, as an administrator of the place, or as the owner of the model; given before, it stays as it is."""
     place = await _place(behind, actor, body.kind, body.on)
@@ -153,7 +153,7 @@ async def give_role(body: NewGrant, actor: AnyKey, behind: Behind) -> GrantAnswe
 
 
 @router.delete("/grants/{grant_id}", status_code=status.HTTP_204_NO_CONTENT)
-@raises(GrantNotFound, LastAdmin)
+@raises(Forbidden, GrantNotFound, LastAdmin)
 async def take_role(
     grant_id: Annotated[str, Path(max_length=100, description="The grant's id.")], actor: AnyKey, behind: Behind
 ) -> Response:
@@ -165,7 +165,7 @@ async def take_role(
 
 
 @router.get("/authz/explain")
-@raises(GroupNotFound, InvalidGrant, ModelNotFound, SubjectNotFound, WorkspaceNotFound)
+@raises(Forbidden, GroupNotFound, InvalidGrant, ModelNotFound, SubjectNotFound, WorkspaceNotFound)
 async def explain(
     *,
     actor: AnyKey,

@@ -29,6 +29,7 @@ from modelkeep.contracts.errors import (
     UnsupportedFormat,
 )
 from modelkeep.contracts.hooks import FILE
+from modelkeep.control.access.errors import WorkspaceNotFound, WorkspaceUnclear
 from modelkeep.control.models.errors import (
     HooksNotFound,
     InvalidLabels,
@@ -78,7 +79,7 @@ Number = Annotated[int, Path(ge=1, le=LARGEST_NUMBER, description="The version's
     responses=located(202, "/api/v1/models/churn/versions/3"),
 )
 @raises(
-    *(CodeFormatsOff, InvalidName, ModelArchived, ModelNotFound, UnsupportedFormat),
+    *(CodeFormatsOff, InvalidName, ModelArchived, ModelNotFound, UnsupportedFormat, WorkspaceNotFound, WorkspaceUnclear),
     *(uploads.InvalidUpload, InvalidLabels, InvalidMultipart, InvalidPreprocess),
     *(BeingRemoved, MasterKeyMissing, StorageUnavailable),
 )
@@ -103,7 +104,10 @@ async def upload_version(
 
 
 @router.post("/check", status_code=status.HTTP_204_NO_CONTENT)
-@raises(CodeFormatsOff, InvalidName, ModelArchived, ModelNotFound, UnsupportedFormat, uploads.InvalidUpload)
+@raises(
+    *(CodeFormatsOff, InvalidName, ModelArchived, ModelNotFound, UnsupportedFormat, WorkspaceNotFound, WorkspaceUnclear),
+    uploads.InvalidUpload,
+)
 async def check_upload(
     *, name: Name, body: PlannedUpload, actor: Writer, behind: Behind, create: Create = False, workspace: InWorkspace = None
 ) -> Response:
