@@ -25,6 +25,7 @@ from modelkeep.api.routes import (
     replays,
     repository,
     safety,
+    sign_on,
     users,
     versions,
 )
@@ -33,7 +34,21 @@ from modelkeep.infra.description import Document
 
 _ROUTERS: Final = tuple(
     noun.router
-    for noun in (health, users, auth, people, models, versions, aliases, deployments, predictions, replays, safety, audit)
+    for noun in (
+        health,
+        users,
+        auth,
+        sign_on,
+        people,
+        models,
+        versions,
+        aliases,
+        deployments,
+        predictions,
+        replays,
+        safety,
+        audit,
+    )
 )
 
 
@@ -46,7 +61,7 @@ def create_app(services: Services, opened: asyncio.Event | None = None, *, door:
     app.state.services = services
     errors.install(app)
     app.add_middleware(Writes, idempotency=services.idempotency)
-    app.add_middleware(Guard, users=services.users, sessions=services.sessions)
+    app.add_middleware(Guard, users=services.users, sessions=services.sessions, identities=services.identities)
     if opened is not None:
         app.add_middleware(Opening, opened=opened)
     app.add_middleware(Requests)

@@ -22,6 +22,7 @@ from modelkeep.api.services import Behind
 from modelkeep.contracts.errors import InvalidName
 from modelkeep.control.sessions.service import in_session
 from modelkeep.control.users.errors import AlreadySetUp, BeyondRole, KeyNotFound, LastAdminKey, SetupTokenInvalid, UserNotFound
+from modelkeep.control.users.rules import by_key
 from modelkeep.control.users.service import IssuedKey
 from modelkeep.infra.passwords import PasswordsBusy, WeakPassword
 
@@ -45,10 +46,9 @@ async def set_up(body: SetUp, request: Request, behind: Behind) -> SetUpAnswer:
 @raises(KeyNotFound, UserNotFound)
 async def get_me(actor: AnyKey, behind: Behind) -> MeAnswer:
     """Say who asks, and what they may do."""
-    logged_in = in_session(actor)
-    key = None if logged_in else OwnKeyAnswer.model_validate(await behind.users.key(actor.id))
+    key = OwnKeyAnswer.model_validate(await behind.users.key(actor.id)) if by_key(actor) else None
     user = UserAnswer.model_validate(await behind.users.user(actor.user))
-    return MeAnswer(key=key, session=actor.id if logged_in else None, user=user, scopes=sorted(actor.scopes))
+    return MeAnswer(key=key, session=actor.id if in_session(actor) else None, user=user, scopes=sorted(actor.scopes))
 
 
 @router.post("/keys", status_code=status.HTTP_201_CREATED)
