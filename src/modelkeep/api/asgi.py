@@ -27,6 +27,7 @@ from modelkeep.api.routes import (
     replays,
     repository,
     safety,
+    sign_on,
     users,
     versions,
 )
@@ -36,7 +37,7 @@ from modelkeep.infra.description import Document
 _ROUTERS: Final = tuple(
     noun.router
     for noun in (
-        *(health, users, auth, people, access, models, versions, aliases),
+        *(health, users, auth, sign_on, people, access, models, versions, aliases),
         *(deployments, predictions, replays, safety, audit),
     )
 )
@@ -51,7 +52,7 @@ def create_app(services: Services, opened: asyncio.Event | None = None, *, door:
     app.state.services = services
     errors.install(app)
     app.add_middleware(Writes, idempotency=services.idempotency)
-    app.add_middleware(Guard, access=services.access, sessions=services.sessions)
+    app.add_middleware(Guard, access=services.access, sessions=services.sessions, identities=services.identities)
     app.add_middleware(Refused, users=services.users, audit=services.audit)
     if opened is not None:
         app.add_middleware(Opening, opened=opened)

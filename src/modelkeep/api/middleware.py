@@ -13,6 +13,7 @@ from modelkeep.api import browsing
 from modelkeep.api.errors import OPEN_INFERENCE, respond
 from modelkeep.contracts.errors import Internal, ModelkeepError, TooLarge, Unauthenticated
 from modelkeep.control.access.service import Access
+from modelkeep.control.identities.service import Identities
 from modelkeep.control.sessions.service import Sessions
 from modelkeep.infra import headers, telemetry, tokens
 
@@ -20,8 +21,9 @@ _log = structlog.get_logger(__name__)
 _PROGRAMS: Final = ("/api/", OPEN_INFERENCE)
 _OPEN: Final = frozenset(
     {"/api/v1/setup", "/api/v1/health"}
-    | {f"/api/v1/auth/{what}" for what in ("login", "refresh", "jwks", "register", "reset-password")}
+    | {f"/api/v1/auth/{what}" for what in ("login", "refresh", "jwks", "register", "reset-password", "providers")}
 )
+_SIGN_ON: Final = re.compile(r"/api/v1/auth/(oidc/[^/]+/(login|callback|logout)|ldap/[^/]+/login)")
 UPLOAD: Final = re.compile(r"/api/v1/models/[^/]+/versions")
 _LARGEST_BODY: Final = 1024 * 1024
 _BASIC: Final = 'Basic realm="modelkeep: any name, an API key as password", charset="UTF-8"'
@@ -78,10 +80,11 @@ class Guard:
     where nothing can be changed, a key is also taken as the password of HTTP Basic. What a key may do is for routes to say.
     """
 
-    def __init__(self, app: ASGIApp, access: Access, sessions: Sessions) -> None:
+    def __init__(self, app: ASGIApp, access: Access, sessions: Sessions, identities: Identities) -> None:
         self._app = app
         self._access = access
         self._sessions = sessions
+        self._identities = identities
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one request."""
@@ -91,7 +94,7 @@ class Guard:
         given, path = dict(scope["headers"]), scope["path"]
         scope["state"]["address"] = address(given)
         try:
-            if path not in _OPEN:
+            if path not in _OPEN and not _SIGN_ON.fullmatch(path):
                 await self._admit(presented(given, path), scope["state"])
         except ModelkeepError as error:
             await self._refuse(error, scope, receive, send)
@@ -108,8 +111,7 @@ class Guard:
     async def _admit(self, secret: str, state: dict[str, Any]) -> None:
         """Note who sent this credential, and what their repeated writes are sealed with; raises `Unauthenticated`."""
         if tokens.looks_like_one(secret):
-            session, user = await self._sessions.authenticate(secret)
-            state["actor"] = await self._access.in_session(session.id, user, state["request_id"])
+            state["actor"] = await self._identities.authenticate(secret, state["request_id"])
             state["sealed_with"] = self._sessions.secret_of(state["actor"])
         else:
             state["actor"] = await self._access.authenticate(secret, state["request_id"])

@@ -281,6 +281,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
     if not trouble:
         opened.set()  # before anyone is answered: where the database is there, nobody is refused
     await _serve(server, inner, stop, started, _beside(_open(db, control, places, opened, trouble), role, services))
+    await services.identities.close()
     await history.close()
     await db.close()
 

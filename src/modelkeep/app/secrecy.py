@@ -15,6 +15,8 @@ _SECRET = re.compile(
 
 def shown(name: str, value: object) -> str:
     """Return the value of the setting `name` as text that anybody may read."""
+    if isinstance(value, tuple):
+        return ", ".join(one.name for one in value)  # tables: their names will do
     text = str(value)
     if not isinstance(value, str) or not text:
         return text

@@ -52,8 +52,7 @@ async def set_up(body: SetUp, request: Request, behind: Behind) -> SetUpAnswer:
 @raises(KeyNotFound, UserNotFound)
 async def get_me(actor: AnyKey, behind: Behind) -> MeAnswer:
     """Say who asks, and what they may do."""
-    logged_in = in_session(actor)
-    key = None if logged_in else OwnKeyAnswer.model_validate(await behind.users.key(actor.id))
+    key = OwnKeyAnswer.model_validate(await behind.users.key(actor.id)) if by_key(actor) else None
     user = UserAnswer.model_validate(await behind.users.user(actor.user))
     return MeAnswer(
         key=key,

@@ -21,6 +21,7 @@ from modelkeep.control.users.errors import (
 )
 from modelkeep.control.users.events import KeysChanged, MayHaveBeenLast, PasswordChanged, SetUpDone, UserAdded, UserDisabled
 from modelkeep.control.users.rules import (
+    KEY_PREFIX,
     SETUP_TOKEN_LIFE,
     UNLIMITED,
     Key,
@@ -105,7 +106,7 @@ class Users:
             await store.add_user(tx, user, kept)
             actor = msgspec.structs.replace(SYSTEM, request_id=request_id, address=address)
             await self._audit.note(tx, actor, "user.create", user.id, after=name, name=name)
-            issued = await self._issue(tx, actor, Key(new_id("key"), user.id, "first key", b"", (Scope.ADMIN,), now))
+            issued = await self._issue(tx, actor, Key(new_id(KEY_PREFIX), user.id, "first key", b"", (Scope.ADMIN,), now))
             await self._events.publish(tx, SetUpDone(user.id, request_id))
             return user, issued
 
@@ -149,7 +150,7 @@ class Users:
         if burst is not None and rate == UNLIMITED:
             raise Invalid("A burst needs a rate.")
         key = Key(
-            id=new_id("key"),
+            id=new_id(KEY_PREFIX),
             user_id=service or actor.user,
             name=name.strip(),
             digest=b"",
@@ -275,6 +276,20 @@ class Users:
                 await self._rename(tx, actor, user_id, display_name)
             return await self.user_in(tx, user_id)
 
+    async def give_role_in(self, tx: Transaction, actor: Actor, user_id: str, role: Role) -> None:
+        """Give a user the role that an identity provider says; raises `LastAdmin` like any other change."""
+        admins = await store.active_admins(tx)
+        user = await self.user_in(tx, user_id, for_update=True)
+        if role is not user.role:
+            await self._give_role(tx, actor, user, role, admins)
+
+    async def _give_role(self, tx: Transaction, actor: Actor, user: User, role: Role, admins: list[tuple[User, bool]]) -> None:
+        if role is not Role.ADMIN:
+            await self._need_another(tx, user, admins)
+        await store.change_user(tx, user.id, role=role)
+        await self._audit.note(tx, actor, "user.role", user.id, name=user.name, old=user.role, new=role)
+        await self._events.publish(tx, KeysChanged())
+
     async def rename(self, actor: Actor, display_name: str) -> User:
         """Change the name that is shown of the actor."""
         async with self._db.begin() as tx:
@@ -303,6 +318,10 @@ class Users:
     async def password_of_email(self, tx: Transaction, email: str) -> tuple[User, str | None] | None:
         """Return the user with this address, as `email_of` gives it, and what is kept of their password."""
         return await store.password_of_email(tx, email)
+
+    async def named_in(self, tx: Transaction, name: str) -> User | None:
+        """Return the user of this name."""
+        return await store.user_named(tx, name)
 
     async def password_of(self, user_id: str) -> str | None:
         """Return what is kept of a user's password."""
