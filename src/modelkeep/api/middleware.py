@@ -14,7 +14,7 @@ from modelkeep.api.errors import OPEN_INFERENCE, respond
 from modelkeep.contracts.errors import Internal, ModelkeepError, TooLarge, Unauthenticated
 from modelkeep.control.access.service import Access
 from modelkeep.control.identities.service import Identities
-from modelkeep.control.sessions.service import Sessions
+from modelkeep.control.sessions.service import Origin, Sessions
 from modelkeep.infra import headers, telemetry, tokens
 
 _log = structlog.get_logger(__name__)
@@ -111,7 +111,8 @@ class Guard:
     async def _admit(self, secret: str, state: dict[str, Any]) -> None:
         """Note who sent this credential, and what their repeated writes are sealed with; raises `Unauthenticated`."""
         if tokens.looks_like_one(secret):
-            state["actor"] = await self._identities.authenticate(secret, state["request_id"])
+            origin = Origin(state["address"], request_id=state["request_id"])
+            state["actor"] = await self._identities.authenticate(secret, origin)
             state["sealed_with"] = self._sessions.secret_of(state["actor"])
         else:
             state["actor"] = await self._access.authenticate(secret, state["request_id"])

@@ -46,6 +46,7 @@ def services(control: ControlPlane, db: Database, places: Places, settings: Auth
     identities = Identities(
         db=db,
         users=control.users,
+        access=control.access,
         sessions=sessions,
         links=links,
         audit=control.audit,

@@ -1,6 +1,6 @@
 """The protocols of identity providers: who somebody is, as another system says. Found by entry point (`modelkeep.auth`).
 
-A provider proves who asks; whether they may come in, as whom and with which role, is decided here, by what its settings admit.
+A provider proves who asks; whether they may come in, as whom and into which groups, is decided here, by its settings.
 `CodeProvider` sends a browser away and gets it back with a code (OpenID Connect); `PasswordProvider` is asked with a name and a
 password (LDAP), and can be asked again later what it knows of somebody.
 """
@@ -57,7 +57,7 @@ class Challenge(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, kw_only=True)
 class ProviderSettings:
-    """Who of a provider's people may come in, and as what."""
+    """Who of a provider's people may come in, and into which groups."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -75,11 +75,15 @@ class ProviderSettings:
         "have an address verified there, can then become that user.",
     ] = False
     trust_emails: Annotated[bool, "Whether e-mail addresses count as verified although the provider does not say so."] = False
-    roles: Annotated[
+    group_map: Annotated[
         dict[str, str],
-        "Role by group. With any, a person's role is at each login the highest of their groups', `default_role` without one.",
+        "Group here by group there. At each login a person is put into the groups here that theirs stand for, and taken out of "
+        "the others that are named here.",
     ] = field(default_factory=dict)
-    default_role: Annotated[str, "Role of those whom no group gives one; empty refuses them."] = "viewer"
+    default_role: Annotated[
+        str,
+        "Role on the installation that people are given when they first come, where no invitation says one; empty for none.",
+    ] = ""
     timeout_s: Annotated[float, "How long one attempt to reach it may take, in seconds.", Interval(ge=0.1, le=60)] = 5.0
     ca_file: Annotated[
         str, "File with the certificates (PEM) of the authority that signed its own; empty means the system's."

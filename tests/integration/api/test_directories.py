@@ -18,6 +18,7 @@ from fixtures.control_api import IdentityProviders
 from fixtures.people import EMAIL, People
 from fixtures.people import PASSWORD as LOCAL_PASSWORD
 from fixtures.slapd import GROUPS, PASSWORD, PEOPLE, SERVICE, SERVICE_PASSWORD, Slapd, group, person
+from modelkeep.contracts.access import Role, Scope
 from modelkeep.contracts.auth import IdentityRefused, LdapSettings, ProviderUnavailable
 from modelkeep.contracts.errors import Invalid
 from modelkeep.infra.clock import utc_now
@@ -39,8 +40,8 @@ def settings(slapd: Slapd, tmp_path: Path) -> LdapSettings:
         bind_password_file=str(password),
         ca_file=str(slapd.authority),
         group_base=GROUPS,
-        roles={group("ml").replace(",ou", ", OU"): "developer", group("everybody"): "viewer"},
-        default_role="",
+        groups=(group("everybody"),),
+        group_map={group("ml").replace(",ou", ", OU"): "ml", group("everybody"): "staff"},
         timeout_s=1,
         deadline_s=5,
     )
@@ -75,9 +76,16 @@ async def refreshed(stranger: httpx.AsyncClient, answer: httpx.Response) -> http
     return await stranger.post("/api/v1/auth/refresh", json={"refresh_token": answer.json()["refresh_token"]})
 
 
-async def role(stranger: httpx.AsyncClient, answer: httpx.Response) -> str:
+@pytest.fixture
+async def writers(people: People) -> None:
+    """Who is in `ml` may write models."""
+    await people.group("ml", Role.DEVELOPER)
+
+
+async def may_write(stranger: httpx.AsyncClient, answer: httpx.Response) -> bool:
     headers = {"authorization": f"Bearer {answer.json()['access_token']}"}
-    return (await stranger.get("/api/v1/me", headers=headers)).json()["user"]["role"]
+    found = await stranger.get("/api/v1/authz/explain", params={"scope": Scope.MODELS_WRITE}, headers=headers)
+    return found.json()["allowed"]
 
 
 @contextmanager
@@ -121,12 +129,15 @@ def server_that(answers: bytes | None) -> Iterator[str]:
 STARTS_TLS = bytes.fromhex("300c02010178070a010004000400")
 
 
+@pytest.mark.usefixtures("writers")
 async def test_people_log_in_as_the_directory_knows_them(stranger: httpx.AsyncClient, people: People):
     (listed,) = (await stranger.get("/api/v1/auth/providers")).json()["items"]
     assert (listed["kind"], listed["login"]) == ("ldap", LOGIN)
     answer = await login(stranger)
     assert answer.status_code == 200
-    assert await role(stranger, answer) == "developer"
+    assert await may_write(stranger, answer)
+    (ada, *_others) = await people.control.users.users(limit=10)
+    assert await people.control.access.members(people.admin, "staff") == [ada.id], "a group that was not there has been made"
     assert (await login(stranger, "eve")).json()["code"] == "not_admitted"  # she is in no group
     assert (await refreshed(stranger, answer)).status_code == 200
 
@@ -213,6 +224,7 @@ async def test_only_so_many_wait_for_a_directory(made: Make):
         await asyncio.sleep(0.01)
 
 
+@pytest.mark.usefixtures("writers")
 async def test_when_the_directory_is_away_local_people_come_in_and_sessions_go_on(
     stranger: httpx.AsyncClient, people: People, slapd: Slapd
 ):
@@ -223,33 +235,36 @@ async def test_when_the_directory_is_away_local_people_come_in_and_sessions_go_o
             assert (away.status_code, away.json()["code"]) == (503, "identity_provider_unavailable")
         local = await stranger.post("/api/v1/auth/login", json={"email": EMAIL, "password": LOCAL_PASSWORD})
         assert local.status_code == 200
-        assert await role(stranger, answer) == "developer"
+        assert await may_write(stranger, answer)
         answer = await refreshed(stranger, answer)
         assert answer.status_code == 200
     assert (await login(stranger)).status_code == 200, "nobody waits because the directory was away"
     assert (await refreshed(stranger, answer)).status_code == 200
 
 
+@pytest.mark.usefixtures("writers")
 async def test_what_changes_in_the_directory_holds_from_the_next_refresh_on(
     stranger: httpx.AsyncClient, people: People, slapd: Slapd
 ):
     answer, gone = await login(stranger, "bob"), ["changetype: modify", "delete: member", f"member: {person('bob')}"]
-    assert await role(stranger, answer) == "developer"
+    assert await may_write(stranger, answer)
     back = [one.replace("delete:", "add:") for one in gone]
     slapd.change(f"dn: {group('everybody')}", *back)
     slapd.change(f"dn: {group('ml')}", *gone)
     try:
         answer = await refreshed(stranger, answer)
-        assert await role(stranger, answer) == "viewer"
+        assert not await may_write(stranger, answer)
+        assert len(await people.control.access.members(people.admin, "staff")) == 1
         slapd.change(f"dn: {group('everybody')}", *gone)
         ended = await refreshed(stranger, answer)
         assert (ended.status_code, ended.json()["code"]) == (401, "refresh_refused")
         headers = {"authorization": f"Bearer {answer.json()['access_token']}"}
         assert (await stranger.get("/api/v1/me", headers=headers)).status_code == 401
         assert "session.gone" in {one.action for one in await people.control.audit.entries(limit=10)}
+        assert await people.control.access.members(people.admin, "staff") == []
     finally:
         slapd.change(f"dn: {group('ml')}", *back)
-    assert await role(stranger, await login(stranger, "bob")) == "developer"
+    assert await may_write(stranger, await login(stranger, "bob"))
 
 
 async def test_guessing_here_waits_as_anywhere(stranger: httpx.AsyncClient, people: People, clock: TestClock):
@@ -286,7 +301,7 @@ async def test_one_subject_is_one_user_whatever_its_name_becomes(stranger: httpx
         {"bind_template": "uid={login}"},
         {"bind_dn": "", "bind_template": "uid=ada"},
         {"login_filter": "(uid=ada)"},
-        {"roles": {"ml": "developer"}},
+        {"group_map": {"ml": "ml"}},
         {"ca_file": "/nonexistent"},
         {"bind_password_file": "/nonexistent"},
     ],

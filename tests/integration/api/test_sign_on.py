@@ -11,8 +11,9 @@ from fixtures.control import TestClock
 from fixtures.control_api import IdentityProviders
 from fixtures.openid import CLIENT, SECRET, OpenId
 from fixtures.people import People
+from modelkeep.contracts.access import Role, Scope
 from modelkeep.contracts.auth import OidcSettings
-from modelkeep.control.users.rules import Kind, Role
+from modelkeep.control.users.rules import Kind
 from modelkeep.infra.clock import utc_now
 from modelkeep.plugins.auth.oidc import OpenIdProvider
 
@@ -74,6 +75,11 @@ async def me(stranger: httpx.AsyncClient, answer: httpx.Response) -> dict[str, A
     return (await stranger.get("/api/v1/me", headers=headers)).json()["user"]
 
 
+async def allowed(stranger: httpx.AsyncClient, answer: httpx.Response, scope: Scope) -> bool:
+    headers = {"authorization": f"Bearer {answer.json()['access_token']}"}
+    return (await stranger.get("/api/v1/authz/explain", params={"scope": scope}, headers=headers)).json()["allowed"]
+
+
 async def test_people_come_in_by_a_provider_and_are_the_same_the_next_time(
     stranger: httpx.AsyncClient, openid: OpenId, people: People
 ):
@@ -82,7 +88,8 @@ async def test_people_come_in_by_a_provider_and_are_the_same_the_next_time(
     first = await signed_on(stranger, openid, "ada")
     assert first.headers["cache-control"] == "no-store"
     user = await me(stranger, first)
-    assert (user["name"], user["email"], user["role"], user["display_name"]) == ("ada.l", "ada@corp.test", "viewer", "Ada")
+    assert (user["name"], user["email"], user["display_name"]) == ("ada.l", "ada@corp.test", "Ada")
+    assert not await allowed(stranger, first, Scope.MODELS_READ), "coming in gives nothing by itself"
     assert (await me(stranger, await signed_on(stranger, openid, "ada")))["id"] == user["id"]
     entries = [one.action for one in await people.control.audit.entries(limit=20, target=user["id"])]
     assert entries == ["user.create"]
@@ -210,7 +217,6 @@ async def test_who_is_here_already_is_linked_only_where_that_was_said(
         ({"people": "all"}, {"ada", "bob", "zoe"}),
         ({"people": "all", "domains": ("corp.test",)}, {"ada", "bob"}),
         ({"people": "all", "groups": ("chess",)}, {"bob"}),
-        ({"people": "all", "roles": {"ml": "developer"}, "default_role": ""}, {"bob"}),
     ],
 )
 async def test_who_may_come_in_stands_in_the_settings(
@@ -227,19 +233,31 @@ async def test_who_was_invited_comes_in_with_the_role_of_the_invitation(
     assert (await signed_on(stranger, openid, "bob")).status_code == 403
     invited = {"email": "bob@corp.test", "role": "developer"}
     assert (await stranger.post("/api/v1/invitations", json=invited, headers={"x-api-key": people.key})).status_code == 201
-    assert (await me(stranger, await signed_on(stranger, openid, "bob")))["role"] == "developer"
+    assert await allowed(stranger, await signed_on(stranger, openid, "bob"), Scope.MODELS_WRITE)
     assert (await stranger.get("/api/v1/invitations", headers={"x-api-key": people.key})).json()["items"] == []
 
 
-@pytest.mark.parametrize("policy", [{"people": "all", "roles": {"ml-admins": "admin", "ml": "developer", "chess": "viewer"}}])
-async def test_groups_give_roles_at_each_login(stranger: httpx.AsyncClient, openid: OpenId, people: People):
-    assert (await me(stranger, await signed_on(stranger, openid, "ada")))["role"] == "admin"
-    bob = await me(stranger, await signed_on(stranger, openid, "bob"))
-    assert bob["role"] == "developer"
-    changed = await stranger.patch(f"/api/v1/users/{bob['id']}", json={"role": "admin"}, headers={"x-api-key": people.key})
-    assert changed.status_code == 200
-    assert (await me(stranger, await signed_on(stranger, openid, "bob")))["role"] == "developer"
-    await stranger.post(f"/api/v1/users/{bob['id']}/disable", headers={"x-api-key": people.key})
+@pytest.mark.parametrize(
+    "policy",
+    [{"people": "all", "group_map": {"ml-admins": "admins", "ml": "writers", "chess": "chess"}, "default_role": "viewer"}],
+)
+async def test_groups_there_are_groups_here_at_each_login(stranger: httpx.AsyncClient, openid: OpenId, people: People):
+    headers = {"x-api-key": people.key}
+    await people.group("admins", Role.ADMIN)
+    await people.group("writers", Role.DEVELOPER)
+    assert await allowed(stranger, await signed_on(stranger, openid, "ada"), Scope.ADMIN)
+    answer = await signed_on(stranger, openid, "bob")
+    bob = (await me(stranger, answer))["id"]
+    given = [(scope, await allowed(stranger, answer, scope)) for scope in (Scope.MODELS_READ, Scope.MODELS_WRITE, Scope.ADMIN)]
+    assert given == [(Scope.MODELS_READ, True), (Scope.MODELS_WRITE, True), (Scope.ADMIN, False)]
+    await people.group("auditors", Role.AUDITOR)
+    for name in ("admins", "auditors"):
+        assert (await stranger.put(f"/api/v1/groups/{name}/members/{bob}", headers=headers)).status_code == 204
+    await stranger.delete(f"/api/v1/groups/writers/members/{bob}", headers=headers)
+    answer = await signed_on(stranger, openid, "bob")
+    asked = (Scope.MODELS_WRITE, Scope.AUDIT_READ, Scope.ADMIN)
+    assert [await allowed(stranger, answer, scope) for scope in asked] == [True, True, False], "the map's groups, and no others"
+    await stranger.post(f"/api/v1/users/{bob}/disable", headers=headers)
     assert (await signed_on(stranger, openid, "bob")).json()["code"] == "not_admitted"
 
 
@@ -260,6 +278,8 @@ async def test_a_providers_access_token_stands_for_a_service(stranger: httpx.Asy
     assert written.status_code == 201
     assert await asked(openid.access_token("urn:modelkeep:elsewhere")) == 401
     assert await asked(openid.access_token(AUDIENCE, "stranger")) == 401  # it would stand for a person
+    (entry, *_others) = await people.control.audit.entries(limit=1)
+    assert (entry.action, entry.outcome, entry.target) == ("token.refuse", "refused", people.admin.user)
     head, body, signature = token.split(".")
     assert await asked(f"{head}.{body}.{signature[:-6]}AAAAAA") == 401
     await stranger.post(f"/api/v1/users/{made.json()['id']}/disable", headers={"x-api-key": people.key})

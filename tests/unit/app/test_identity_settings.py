@@ -21,7 +21,7 @@ issuer = "https://sso.test"
 client_id = "us"
 redirect_uri = "https://here.test/callback"
 domains = ["corp.test"]
-roles = { ml = "developer" }
+group_map = { "Data Science" = "ml" }
 
 [[auth.ldap]]
 name = "staff"
@@ -43,7 +43,7 @@ def loaded(text: str) -> AuthSettings:
 def test_tables_in_the_file_are_providers_and_reach_the_processes():
     found = loaded(TOML)
     (corp,), (staff,) = found.oidc, found.ldap
-    assert (corp.name, corp.domains, corp.roles, corp.people) == ("corp", ("corp.test",), {"ml": "developer"}, "known")
+    assert (corp.name, corp.domains, corp.group_map, corp.people) == ("corp", ("corp.test",), {"Data Science": "ml"}, "known")
     assert (staff.servers, staff.trust_emails) == (("ldaps://a.test", "ldap://b.test"), True)
     assert msgspec.json.decode(msgspec.json.encode(found), type=AuthSettings) == found
 
@@ -90,7 +90,7 @@ async def test_a_provider_is_found_by_its_kind_and_named_where_it_cannot_be_used
         [{"name": "Corp"}],
         [{"name": "a/b"}],
         [{"name": "a_b"}],
-        [{"roles": {"ml": "emperor"}}],
+        [{"group_map": {"ml": "Data Science"}}],
         [{"default_role": "emperor"}],
         [{}, {"redirect_uri": "https://here.test/other"}],
         [{}, {"name": "other"}],

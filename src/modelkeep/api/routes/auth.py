@@ -16,6 +16,7 @@ from modelkeep.api.schemas.auth import (
     TokensAnswer,
 )
 from modelkeep.api.services import Behind
+from modelkeep.control.access.errors import LastAdmin
 from modelkeep.control.sessions.errors import (
     LoginRefused,
     NoSession,
@@ -26,7 +27,6 @@ from modelkeep.control.sessions.errors import (
 )
 from modelkeep.control.sessions.rules import Tokens
 from modelkeep.control.sessions.service import Origin
-from modelkeep.control.users.errors import LastAdmin
 from modelkeep.infra.attempts import TriedTooOften
 from modelkeep.infra.passwords import PasswordsBusy
 

@@ -15,9 +15,10 @@ from modelkeep.api.schemas.auth import TokensAnswer
 from modelkeep.api.schemas.sign_on import DirectoryLogin, ProviderAnswer, ProvidersAnswer
 from modelkeep.api.services import Behind
 from modelkeep.contracts.auth import IdentityRefused, OidcSettings, ProviderUnavailable
+from modelkeep.control.access.errors import LastAdmin
 from modelkeep.control.identities.errors import NotAdmitted, ProviderNotFound, SignOnLost
 from modelkeep.control.sessions.errors import LoginRefused, SigningKeyLost
-from modelkeep.control.users.errors import LastAdmin, UserExists
+from modelkeep.control.users.errors import UserExists
 from modelkeep.infra.attempts import TriedTooOften
 
 router = APIRouter(tags=["people"])

@@ -24,6 +24,7 @@ from modelkeep.control.access.errors import LastAdmin
 from modelkeep.control.models.errors import ModelNotFound
 from modelkeep.control.sessions.service import in_session
 from modelkeep.control.users.errors import AlreadySetUp, KeyNotFound, SetupTokenInvalid, UserNotFound
+from modelkeep.control.users.rules import by_key
 from modelkeep.control.users.service import IssuedKey
 from modelkeep.infra.passwords import PasswordsBusy, WeakPassword
 
@@ -56,7 +57,7 @@ async def get_me(actor: AnyKey, behind: Behind) -> MeAnswer:
     user = UserAnswer.model_validate(await behind.users.user(actor.user))
     return MeAnswer(
         key=key,
-        session=actor.id if logged_in else None,
+        session=actor.id if in_session(actor) else None,
         user=user,
         scopes=None if actor.standing.scopes is None else sorted(actor.standing.scopes),
     )

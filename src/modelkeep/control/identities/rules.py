@@ -1,4 +1,4 @@
-"""Who of a provider's people may come in, and with which role: decided by its settings alone."""
+"""Who of a provider's people may come in, and into which groups: decided by its settings alone."""
 
 import re
 import unicodedata
@@ -8,15 +8,16 @@ from typing import Final
 
 import msgspec
 
+from modelkeep.contracts.access import Role
 from modelkeep.contracts.auth import Identity, LdapSettings, OidcSettings, ProviderSettings
 from modelkeep.contracts.errors import Invalid
-from modelkeep.control.users.rules import Role, email_of
+from modelkeep.contracts.names import check_name
+from modelkeep.control.users.rules import email_of
 
 SIGN_ON_LIFE: Final = timedelta(minutes=10)
 ADDRESS_TRIES: Final = 20
 ACCOUNT_TRIES: Final = 5
 _LONGEST_SHOWN: Final = 200
-_RANK: Final = (Role.VIEWER, Role.AUDITOR, Role.PREDICTOR, Role.DEVELOPER, Role.RELEASER, Role.ADMIN)
 _PROVIDER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _NOT_IN_NAMES: Final = re.compile(r"[^a-z0-9._-]+")
 
@@ -26,7 +27,6 @@ class Why(StrEnum):
 
     GROUP = "no_group"
     DOMAIN = "no_domain"
-    ROLE = "no_role"
     EMAIL = "no_verified_email"
     TAKEN = "email_taken"
     UNKNOWN = "unknown"
@@ -60,9 +60,10 @@ def check(providers: list[OidcSettings | LdapSettings]) -> None:
     for one in providers:
         if not _PROVIDER_NAME.fullmatch(one.name):
             raise Invalid("An identity provider's name has small letters, digits and hyphens.")
-        known = {role.value for role in Role}
-        if not {*one.roles.values(), *filter(None, [one.default_role])} <= known:
+        if one.default_role not in {"", *Role}:
             raise Invalid(f"The identity provider {one.name} gives a role that there is not.")
+        for group in one.group_map.values():
+            check_name(group)
     names = [one.name for one in providers]
     issuers = [one.issuer for one in providers if isinstance(one, OidcSettings)]
     back = [one.redirect_uri for one in providers if isinstance(one, OidcSettings)]
@@ -90,17 +91,12 @@ def refusal(identity: Identity, settings: ProviderSettings) -> Why | None:
     domain = verified_email(identity, settings).rpartition("@")[2]
     if settings.domains and domain not in {one.casefold() for one in settings.domains}:
         return Why.DOMAIN
-    if settings.roles and role_of(identity, settings) is None:
-        return Why.ROLE
     return None
 
 
-def role_of(identity: Identity, settings: ProviderSettings) -> Role | None:
-    """Return the highest role of somebody's groups, the default one without any; None where that is none either."""
-    mapped = [Role(role) for group, role in settings.roles.items() if group in identity.groups]
-    if mapped:
-        return max(mapped, key=_RANK.index)
-    return Role(settings.default_role) if settings.default_role else None
+def groups_of(identity: Identity, settings: ProviderSettings) -> frozenset[str]:
+    """Return the names of the groups here that somebody's groups there stand for."""
+    return frozenset(here for there, here in settings.group_map.items() if there in identity.groups)
 
 
 def name_from(identity: Identity, email: str) -> str:

@@ -16,6 +16,7 @@ import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from modelkeep.contracts.access import Role
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.auth import (
     Challenge,
@@ -28,6 +29,7 @@ from modelkeep.contracts.auth import (
 )
 from modelkeep.contracts.errors import Unauthenticated
 from modelkeep.contracts.ids import new_id
+from modelkeep.control.access.service import Access
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.identities import store
 from modelkeep.control.identities.errors import NotAdmitted, ProviderNotFound, SignOnLost
@@ -39,9 +41,9 @@ from modelkeep.control.identities.rules import (
     SignOn,
     Why,
     check,
+    groups_of,
     name_from,
     refusal,
-    role_of,
     same_login,
     shown_name,
     verified_email,
@@ -49,8 +51,8 @@ from modelkeep.control.identities.rules import (
 from modelkeep.control.links.service import Links
 from modelkeep.control.sessions.errors import LoginRefused
 from modelkeep.control.sessions.rules import Session, Tokens
-from modelkeep.control.sessions.service import Origin, Sessions
-from modelkeep.control.users.rules import Kind, Role, User
+from modelkeep.control.sessions.service import Origin, Sessions, stranger
+from modelkeep.control.users.rules import Kind, User
 from modelkeep.control.users.service import Users
 from modelkeep.infra.attempts import Attempts
 from modelkeep.infra.clock import Clock
@@ -64,11 +66,12 @@ _log = structlog.get_logger(__name__)
 
 
 class _Refused(NotAdmitted):
-    """Somebody may not come in, for a reason that the audit trail gets."""
+    """Somebody may not come in, for a reason that the audit trail gets; `user_id` is who they are here, if anybody."""
 
-    def __init__(self, why: Why) -> None:
+    def __init__(self, why: Why, user_id: str = "") -> None:
         super().__init__(NotAdmitted.__doc__)
         self.why = why
+        self.user_id = user_id
 
 
 class Begun(msgspec.Struct, frozen=True):
@@ -93,6 +96,7 @@ class Identities:
         *,
         db: Database,
         users: Users,
+        access: Access,
         sessions: Sessions,
         links: Links,
         audit: Audit,
@@ -104,6 +108,7 @@ class Identities:
         check([*(one.settings for one in code), *(one.settings for one in password)])
         self._db = db
         self._users = users
+        self._access = access
         self._sessions = sessions
         self._links = links
         self._audit = audit
@@ -159,17 +164,23 @@ class Identities:
             raise ProviderNotFound("This identity provider has no place to log out.")
         return address
 
-    async def authenticate(self, token: str, request_id: str = "") -> Actor:
-        """Return who holds an access token: ours, or an OpenID provider's of a service; raises `Unauthenticated`."""
+    async def authenticate(self, token: str, origin: Origin) -> Actor:
+        """Return who holds an access token, ours, or an OpenID provider's of a service, with what they may do.
+
+        Raises `Unauthenticated` for anything but a good one.
+        """
         provider = self._services.get(_issuer(token))
         if provider is None:
-            return await self._sessions.authenticate(token, request_id)
-        name = await provider.service(token)
+            session, user = await self._sessions.authenticate(token)
+            return await self._access.by_token(session.id, user, origin.request_id)
+        name, said_by = await provider.service(token), provider.settings.name
         async with self._db.read() as tx:
-            user = await self._users.named_in(tx, name)
-        if user is None or user.kind is not Kind.SERVICE or not user.active:
+            service = await self._users.named_in(tx, name)
+        if service is None or service.kind is not Kind.SERVICE or not service.active:
+            target = "" if service is None else service.id
+            await self._audit.refused(stranger(origin), "token.refuse", target, provider=said_by, service=name)
             raise Unauthenticated
-        return Actor(f"{provider.settings.name}:{user.id}", user.name, user.id, user.scopes, request_id)
+        return await self._access.by_token(f"{said_by}:{service.id}", service, origin.request_id)
 
     # ---- directories
 
@@ -197,7 +208,7 @@ class Identities:
         return await self._sessions.refresh(token)
 
     async def _follow(self, session: Session, directory: PasswordProvider) -> None:
-        """Give somebody the role that their directory says now, or end their session where it lets them in no more."""
+        """Put somebody into the groups that their directory says now; where it lets them in no more, their session ends."""
         name = directory.settings.name
         async with self._db.read() as tx:
             known = await store.of_user(tx, name, session.user_id)
@@ -208,14 +219,15 @@ class Identities:
         except ProviderUnavailable:
             _log.warning("directory_away_at_refresh", provider=name)
             return
-        gone = identity is None or refusal(identity, directory.settings) is not None
         actor = Actor(session.id, name, session.user_id)
+        if identity is not None and refusal(identity, directory.settings) is None:
+            async with self._db.begin_apart() as tx:
+                await self._follow_groups(tx, actor, identity, directory.settings)
+            return
         async with self._db.begin_apart() as tx:
-            if gone or identity is None:
-                await self._sessions.end_in(tx, session)
-                await self._audit.note(tx, actor, "session.gone", session.id, user=session.user_id, provider=name)
-                return
-            await self._follow_role(tx, actor, identity, directory.settings)
+            await self._sessions.end_in(tx, session)
+            await self._audit.note(tx, actor, "session.gone", session.id, user=session.user_id, provider=name)
+        await self._let_go(actor, directory.settings)
 
     # ---- both
 
@@ -234,7 +246,7 @@ class Identities:
                     await self._attempts.uncounted(tx, one, self._clock())
             raise
         except IdentityRefused:
-            await self._note_refusal(settings, origin, "not_proven", "")
+            await self._audit.refused(stranger(origin), "login.refuse", provider=settings.name, why="not_proven")
             raise
         try:
             async with self._db.begin_apart() as tx:
@@ -245,42 +257,40 @@ class Identities:
                 await self._attempts.uncounted(tx, address, self._clock())
                 return tokens
         except _Refused as refused:
-            await self._note_refusal(settings, origin, refused.why, identity.subject)
+            said = {"provider": settings.name, "why": refused.why, "subject": identity.subject}
+            await self._audit.refused(stranger(origin), "login.refuse", refused.user_id, **said)
+            if refused.user_id:
+                await self._let_go(_as_said_by(settings, refused.user_id, origin), settings)
             raise NotAdmitted from refused
 
-    async def _note_refusal(self, settings: ProviderSettings, origin: Origin, why: str, subject: str) -> None:
-        actor = Actor("anonymous", "anonymous", request_id=origin.request_id)
-        async with self._db.begin_apart() as tx:
-            details = {"address": origin.address, "provider": settings.name, "why": why, "subject": subject}
-            await self._audit.note(tx, actor, "login.refuse", "", **details)
-
     async def _admitted(self, tx: Transaction, identity: Identity, settings: ProviderSettings, origin: Origin) -> User:
-        """Return the user who somebody is here, with the role that their groups give; raises `_Refused`."""
+        """Return the user who somebody is here, in the groups that theirs stand for; raises `_Refused`."""
+        now, known = self._clock(), await store.known(tx, settings.name, identity.subject)
         why = refusal(identity, settings)
         if why is not None:
-            raise _Refused(why)
-        now, known = self._clock(), await store.known(tx, settings.name, identity.subject)
-        if known is None:
-            user_id = (await self._newly_known(tx, identity, settings, origin)).id
-            if not await store.add(tx, Known(settings.name, identity.subject, user_id, now, now)):
-                raise _Refused(Why.UNKNOWN)  # somebody was faster with the same: they come in when they ask again
-        else:
-            user_id = known.user_id
-            await store.note_use(tx, settings.name, identity.subject, now)
-        actor = Actor(user_id, settings.name, user_id, request_id=origin.request_id)
-        await self._follow_role(tx, actor, identity, settings)
+            raise _Refused(why, "" if known is None else known.user_id)
+        user_id = known.user_id if known is not None else await self._newly_known(tx, identity, settings, origin)
         user = await self._users.user_in(tx, user_id, for_update=True)
         if not user.active or user.kind is not Kind.PERSON:
-            raise _Refused(Why.DISABLED)
+            raise _Refused(Why.DISABLED, user_id)
+        if known is not None:
+            await store.note_use(tx, settings.name, identity.subject, now)
+        elif not await store.add(tx, Known(settings.name, identity.subject, user_id, now, now)):
+            raise _Refused(Why.UNKNOWN)  # somebody was faster with the same: they come in when they ask again
+        await self._follow_groups(tx, _as_said_by(settings, user_id, origin), identity, settings)
         return user
 
-    async def _follow_role(self, tx: Transaction, actor: Actor, identity: Identity, settings: ProviderSettings) -> None:
-        role = role_of(identity, settings) if settings.roles else None
-        if role is not None:
-            await self._users.give_role_in(tx, actor, actor.user, role)
+    async def _follow_groups(self, tx: Transaction, actor: Actor, identity: Identity, settings: ProviderSettings) -> None:
+        into, among = groups_of(identity, settings), frozenset(settings.group_map.values())
+        await self._access.follow_in(tx, actor, actor.user, into=into, among=among)
 
-    async def _newly_known(self, tx: Transaction, identity: Identity, settings: ProviderSettings, origin: Origin) -> User:
-        """Return the user who somebody is that comes for the first time: one who is there, or a new one."""
+    async def _let_go(self, actor: Actor, settings: ProviderSettings) -> None:
+        """Take somebody whom their provider lets in no more out of its groups: their keys do no more what those gave."""
+        async with self._db.begin_apart() as tx:
+            await self._access.follow_in(tx, actor, actor.user, into=(), among=frozenset(settings.group_map.values()))
+
+    async def _newly_known(self, tx: Transaction, identity: Identity, settings: ProviderSettings, origin: Origin) -> str:
+        """Return the id of the user who somebody is that comes for the first time: one who is there, or a new one."""
         email = verified_email(identity, settings)
         if not email:
             raise _Refused(Why.EMAIL)
@@ -288,33 +298,28 @@ class Identities:
         if there is not None:
             if not settings.link_by_email:
                 raise _Refused(Why.TAKEN)
-            user = there[0]
-            actor = Actor(user.id, user.name, user.id, request_id=origin.request_id)
-            await self._audit.note(tx, actor, "user.link", user.id, provider=settings.name, subject=identity.subject)
-            return user
+            actor = _as_said_by(settings, there[0].id, origin)
+            await self._audit.note(tx, actor, "user.link", actor.user, provider=settings.name, subject=identity.subject)
+            return actor.user
         invitation = await self._links.accept_in(tx, email) if settings.people != "known" else None
         if invitation is None and settings.people != "all":
             raise _Refused(Why.UNKNOWN)
-        role = role_of(identity, settings) if invitation is None or settings.roles else invitation.role
-        if role is None:
-            raise _Refused(Why.ROLE)
-        user = self._new(identity, email, role)
-        return await self._made(tx, user, Actor(user.id, settings.name, user.id, request_id=origin.request_id))
+        role = Role(settings.default_role) if settings.default_role else None
+        if invitation is not None and invitation.role is not None:
+            role = invitation.role
+        name = await self._free_name(tx, name_from(identity, email))
+        user = User(new_id("usr"), name, self._clock(), email=email, display_name=shown_name(identity))
+        await self._users.add_in(tx, _as_said_by(settings, user.id, origin), user, None, role)
+        return user.id
 
-    def _new(self, identity: Identity, email: str, role: Role) -> User:
-        name, shown = name_from(identity, email), shown_name(identity)
-        return User(new_id("usr"), name, self._clock(), email=email, display_name=shown, role=role)
-
-    async def _made(self, tx: Transaction, user: User, actor: Actor) -> User:
-        """Add a new user, whose name is as near to what it would be as is free."""
-        name = user.name
+    async def _free_name(self, tx: Transaction, wanted: str) -> str:
+        """Return a name for a new user, as near to what it would be as is free."""
+        name = wanted
         for number in range(2, _NAMES_TRIED):
             if await self._users.named_in(tx, name) is None:
                 break
-            name = f"{user.name}-{number}"
-        user = msgspec.structs.replace(user, name=name)
-        await self._users.add_in(tx, actor, user, None)
-        return user
+            name = f"{wanted}-{number}"
+        return name
 
     def _code_provider(self, name: str) -> CodeProvider:
         provider = self._code.get(name)
@@ -330,6 +335,11 @@ class Identities:
         except (binascii.Error, InvalidTag, ValueError) as error:
             raise SignOnLost from error
         return msgspec.msgpack.decode(opened, type=SignOn)
+
+
+def _as_said_by(settings: ProviderSettings, user_id: str, origin: Origin) -> Actor:
+    """Return whoever a provider says is this user."""
+    return Actor(user_id, settings.name, user_id, request_id=origin.request_id, address=origin.address)
 
 
 def _issuer(token: str) -> str:

@@ -94,11 +94,8 @@ class Sessions:
         right, better = await self._passwords.checked(password, kept)
         now = self._clock()
         if not right or user is None or kept is None or not user.active:
-            async with self._db.begin_apart() as tx:
-                target = "" if user is None else user.id
-                actor = Actor("anonymous", "anonymous", request_id=origin.request_id)
-                waits = f"{wait.total_seconds():.0f}"
-                await self._audit.note(tx, actor, "login.refuse", target, address=origin.address, wait_s=waits)
+            target = "" if user is None else user.id
+            await self._audit.refused(stranger(origin), "login.refuse", target, wait_s=f"{wait.total_seconds():.0f}")
             raise LoginRefused
         async with self._db.begin_apart() as tx:
             user = await self._users.user_in(tx, user.id, for_update=True)
@@ -285,9 +282,9 @@ class Sessions:
             provider=provider,
         )
         await store.add(tx, session)
-        actor = Actor(session.id, user.name, user.id, request_id=origin.request_id)
+        actor = Actor(session.id, user.name, user.id, request_id=origin.request_id, address=origin.address)
         said_by = {"provider": provider} if provider else {}
-        await self._audit.note(tx, actor, "session.begin", session.id, user=user.id, address=origin.address, **said_by)
+        await self._audit.note(tx, actor, "session.begin", session.id, user=user.id, **said_by)
         return await self._next(tx, session, now)
 
     async def _next(self, tx: Transaction, session: Session, now: datetime) -> Tokens:
@@ -297,6 +294,11 @@ class Sessions:
         ends = min(now + REFRESH_LIFE, session.expires_at)
         await store.add_token(tx, RefreshToken(secrets.digest(refresh), session.id, ends), now)
         return Tokens(access, refresh, session.id, now + ACCESS_LIFE, ends)
+
+
+def stranger(origin: Origin) -> Actor:
+    """Return whoever asks from there as somebody of whom nothing is known."""
+    return Actor("unknown", "", request_id=origin.request_id, address=origin.address)
 
 
 def in_session(actor: Actor) -> bool:

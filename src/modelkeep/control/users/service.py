@@ -276,20 +276,6 @@ class Users:
                 await self._rename(tx, actor, user_id, display_name)
             return await self.user_in(tx, user_id)
 
-    async def give_role_in(self, tx: Transaction, actor: Actor, user_id: str, role: Role) -> None:
-        """Give a user the role that an identity provider says; raises `LastAdmin` like any other change."""
-        admins = await store.active_admins(tx)
-        user = await self.user_in(tx, user_id, for_update=True)
-        if role is not user.role:
-            await self._give_role(tx, actor, user, role, admins)
-
-    async def _give_role(self, tx: Transaction, actor: Actor, user: User, role: Role, admins: list[tuple[User, bool]]) -> None:
-        if role is not Role.ADMIN:
-            await self._need_another(tx, user, admins)
-        await store.change_user(tx, user.id, role=role)
-        await self._audit.note(tx, actor, "user.role", user.id, name=user.name, old=user.role, new=role)
-        await self._events.publish(tx, KeysChanged())
-
     async def rename(self, actor: Actor, display_name: str) -> User:
         """Change the name that is shown of the actor."""
         async with self._db.begin() as tx:

@@ -82,7 +82,7 @@ def checked(settings: LdapSettings) -> LdapSettings:
     return replace(
         settings,
         groups=tuple(map(normal, settings.groups)),
-        roles={normal(group): role for group, role in settings.roles.items()},
+        group_map={normal(there): here for there, here in settings.group_map.items()},
     )
 
 
