@@ -14,6 +14,8 @@ from modelkeep.contracts.access import Scope
 from modelkeep.infra import secrets
 
 OPEN = {("GET", "/api/v1/health"), ("HEAD", "/api/v1/health"), ("POST", "/api/v1/setup")}
+OPEN |= {("GET", f"/api/v1/auth/oidc/{{provider}}/{what}") for what in ("login", "callback", "logout")}
+OPEN |= {("GET", "/api/v1/auth/providers"), ("POST", "/api/v1/auth/ldap/{provider}/login")}
 
 
 def routes(app: FastAPI) -> list[tuple[str, str]]:

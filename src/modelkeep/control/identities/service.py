@@ -65,11 +65,11 @@ _NAMES_TRIED: Final = 20
 _log = structlog.get_logger(__name__)
 
 
-class _Refused(NotAdmitted):
+class _Refused(Exception):
     """Somebody may not come in, for a reason that the audit trail gets; `user_id` is who they are here, if anybody."""
 
     def __init__(self, why: Why, user_id: str = "") -> None:
-        super().__init__(NotAdmitted.__doc__)
+        super().__init__(why)
         self.why = why
         self.user_id = user_id
 
