@@ -88,6 +88,8 @@ async def test_groups_follow_the_provider_but_the_last_administrator_stays(peopl
     with pytest.raises(LastAdmin):
         await identities.login("staff", "ada", "right", HERE)
     assert [one.name for one in await people.control.access.groups(people.admin, limit=10)] == ["admins"]
+    (entry, *_others) = await people.control.audit.entries(limit=1)
+    assert (entry.action, entry.details["why"]) == ("login.refuse", "last_admin")
     directory.known = Identity(SUBJECT, EMAIL, groups=frozenset({"boss", "ml"}))
     made = await identities.login("staff", "ada", "right", HERE)
     assert (await people.acting(made.access)).user == people.admin.user

@@ -29,6 +29,7 @@ from modelkeep.contracts.auth import (
 )
 from modelkeep.contracts.errors import Unauthenticated
 from modelkeep.contracts.ids import new_id
+from modelkeep.control.access.errors import LastAdmin
 from modelkeep.control.access.service import Access
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.identities import store
@@ -256,6 +257,10 @@ class Identities:
                     await self._attempts.cleared(tx, account)
                 await self._attempts.uncounted(tx, address, self._clock())
                 return tokens
+        except LastAdmin:  # their groups would leave nobody to administer
+            said = {"provider": settings.name, "why": LastAdmin.code, "subject": identity.subject}
+            await self._audit.refused(stranger(origin), "login.refuse", **said)
+            raise
         except _Refused as refused:
             said = {"provider": settings.name, "why": refused.why, "subject": identity.subject}
             await self._audit.refused(stranger(origin), "login.refuse", refused.user_id, **said)
