@@ -27,7 +27,12 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## Set up and serve two real models on PORT (8080), with keys in DATA/demo.env
 	@exec $(BIN)/python examples/demo/run.py --port $(PORT) --grpc-port $(GRPC_PORT) --data $(DATA)
 
-test: $(READY) ## Set up and run all tests against real servers
+# a directory for the tests, where Debian's packages can be had; nothing is installed on the machine
+directory: $(READY)
+	@mkdir -p .cache/foreign
+	@timeout 300 bash tests/foreign/slapd/unpack $(BIN) >.cache/foreign/slapd.log 2>&1 || echo "No directory to test with, so tests of directories are left out: $$(tail -n 1 .cache/foreign/slapd.log)"
+
+test: $(READY) directory ## Set up and run all tests against real servers
 # whole installations, whose times count, have the machine to themselves; the rest leaves no core idle
 	@$(BIN)/python -m pytest --cov --cov-report= --cov-fail-under=0 -n $(JOBS) --dist loadfile tests/unit tests/contracts tests/architecture tests/integration
 	@$(BIN)/python -m pytest --cov --cov-append --cov-report=term tests/e2e
@@ -74,4 +79,4 @@ bench-peers: $(READY) ## Measure side by side with PEERS (the first time install
 clean: ## Remove what setup made; data in DATA stays
 	rm -rf $(VENV) .cache dist build
 
-.PHONY: help setup demo test soak fuzz check fix docs protos messages bench bench-peers clean
+.PHONY: help setup demo directory test soak fuzz check fix docs protos messages bench bench-peers clean

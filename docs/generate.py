@@ -4,9 +4,12 @@ make docs        (a test fails while a page says something else than the code)
 """
 
 import importlib
+import json
 import pkgutil
 from collections.abc import Iterator
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import typer
 from click import Command, Parameter
@@ -14,9 +17,11 @@ from click import Command, Parameter
 import modelkeep
 from modelkeep.api import asgi
 from modelkeep.app import description
+from modelkeep.app.allowed import in_words
 from modelkeep.app.cli.problems import EXIT_CODES
 from modelkeep.app.cli.program import app
 from modelkeep.app.settings import Settings, described
+from modelkeep.contracts.auth import LdapSettings, OidcSettings, ProviderSettings
 from modelkeep.contracts.errors import all_errors
 from modelkeep.contracts.rejections import ADVICE
 from modelkeep.contracts.secret import Secret
@@ -61,7 +66,34 @@ the file's name as its value. `MODELKEEP_DATABASE__URL_FILE=/run/secrets/databas
 
 The command line client reads more variables: `MODELKEEP_URL` and `MODELKEEP_API_KEY`, and over TLS `MODELKEEP_CA_FILE`,
 `MODELKEEP_CLIENT_CERTIFICATE` and `MODELKEEP_CLIENT_KEY`: see [TLS](../how-to/tls.md).
+
+## OpenID providers
+
+Each table of `auth.oidc` has these; those without a default are needed. [How](../how-to/sign-on.md).
+
+{_fields(OidcSettings)}
+
+## Directories
+
+Each table of `auth.ldap` has these.
+
+{_fields(LdapSettings)}
 """
+
+
+def _fields(table: type[ProviderSettings]) -> str:
+    hints = get_type_hints(table, include_extras=True)
+    rows = []
+    for one in fields(table):
+        needed = one.default is MISSING and one.default_factory is MISSING
+        value = "" if needed else f"`{_shown(_default(one))}`"
+        rows.append(f"| `{one.name}` | {value} | {in_words(hints[one.name])} | {get_args(hints[one.name])[1]} |")
+    return "\n".join(["| name | default | may be | what it is |", "|---|---|---|---|", *rows])
+
+
+def _default(one: Field[object]) -> object:
+    value = one.default if one.default_factory is MISSING else one.default_factory()
+    return json.dumps(value) if isinstance(value, tuple | dict) else value
 
 
 def commands() -> str:

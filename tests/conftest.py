@@ -18,6 +18,8 @@ pytest_plugins = [
     "fixtures.inspection",
     "fixtures.logs",
     "fixtures.people",
+    "fixtures.openid",
+    "fixtures.slapd",
     "fixtures.object_store",
     "fixtures.stores",
     "fixtures.tenants",

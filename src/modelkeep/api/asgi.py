@@ -28,6 +28,7 @@ from modelkeep.api.routes import (
     replays,
     repository,
     safety,
+    sign_on,
     users,
     versions,
 )
@@ -38,7 +39,7 @@ from modelkeep.infra.settings import LimitSettings
 _ROUTERS: Final = tuple(
     noun.router
     for noun in (
-        *(health, users, auth, people, access, models, versions, aliases),
+        *(health, users, auth, sign_on, people, access, models, versions, aliases),
         *(deployments, predictions, replays, safety, audit),
     )
 )
@@ -56,7 +57,9 @@ def create_app(
     app.state.services = services
     errors.install(app)
     app.add_middleware(Writes, idempotency=services.idempotency)
-    app.add_middleware(Guard, access=services.access, sessions=services.sessions, pace=Pace(rates))
+    app.add_middleware(
+        Guard, access=services.access, sessions=services.sessions, identities=services.identities, pace=Pace(rates)
+    )
     app.add_middleware(Refused, users=services.users, audit=services.audit)
     if opened is not None:
         app.add_middleware(Opening, opened=opened)

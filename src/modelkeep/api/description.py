@@ -68,7 +68,13 @@ _TAGS: Final = {
     "audit": "Who changed what, and who was refused.",
     "control plane": "Whether the control plane works.",
 }
-_DONE: Final = {"200": "The answer.", "201": "It was made.", "202": "It was taken, and is worked on.", "204": "Done."}
+_DONE: Final = {
+    "200": "The answer.",
+    "201": "It was made.",
+    "202": "It was taken, and is worked on.",
+    "204": "Done.",
+    "303": "Go on at `Location`.",
+}
 _CODE: Final = re.compile(r"^- `(\w+)`:", re.MULTILINE)
 _MIXED: Final = re.compile(r"\A(?!- `)")  # an answer of the same status comes first
 _MOST_IN_A_NAME: Final = 4

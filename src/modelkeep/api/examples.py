@@ -329,6 +329,7 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "Credentials": [{"email": "ada@example.org", "password": "correct horse battery"}],
     "Deployment": [_DEPLOYMENT],
     "DeploymentPage": [_page(_DEPLOYMENT)],
+    "DirectoryLogin": [{"login": "ada", "password": "correct horse battery"}],
     "Explanation": [
         {"allowed": True, "reason": "granted", "scope": "predict", "grant": _DECIDING},
         {"allowed": False, "reason": "no_grant", "scope": "models:write", "grant": None},
@@ -366,6 +367,7 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
         {"token": "mkl_from_an_administrator", "name": "bob", "email": "bob@example.org", "password": "correct horse battery"}
     ],
     "Rename": [{"display_name": "Ada Lovelace"}],
+    "Providers": [{"items": [{"name": "corp", "title": "Corporate", "kind": "oidc", "login": "/api/v1/auth/oidc/corp/login"}]}],
     "SetPassword": [{"token": "mkl_from_an_administrator", "password": "correct horse battery"}],
     "User": [_USER],
     "UserPage": [_page(_USER)],

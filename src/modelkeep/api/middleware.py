@@ -17,7 +17,8 @@ from modelkeep.api.pace import Pace
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Internal, ModelkeepError, TooLarge, Unauthenticated
 from modelkeep.control.access.service import Access
-from modelkeep.control.sessions.service import Sessions
+from modelkeep.control.identities.service import Identities
+from modelkeep.control.sessions.service import Origin, Sessions
 from modelkeep.infra import headers, telemetry, tokens
 from modelkeep.infra.addresses import FORWARDED_TO_API
 from modelkeep.infra.rates import Headers
@@ -27,7 +28,8 @@ _PROGRAMS: Final = ("/api/", OPEN_INFERENCE)
 _OPEN: Final = frozenset(
     {"/api/v1/setup"} | {f"/api/v1/auth/{what}" for what in ("login", "refresh", "register", "reset-password")}
 )
-_PUBLIC: Final = frozenset({"/api/v1/health", "/api/v1/auth/jwks"})
+_SIGN_ON: Final = re.compile(r"/api/v1/auth/(oidc/[^/]+/(login|callback|logout)|ldap/[^/]+/login)")
+_PUBLIC: Final = frozenset({"/api/v1/health", "/api/v1/auth/jwks", "/api/v1/auth/providers"})
 """Where nothing is presented, so that nothing can be guessed."""
 UPLOAD: Final = re.compile(r"/api/v1/models/[^/]+/versions")
 _LARGEST_BODY: Final = 1024 * 1024
@@ -85,10 +87,11 @@ class Guard:
     where nothing can be changed, a key is also taken as the password of HTTP Basic. What a key may do is for routes to say.
     """
 
-    def __init__(self, app: ASGIApp, access: Access, sessions: Sessions, pace: Pace) -> None:
+    def __init__(self, app: ASGIApp, access: Access, sessions: Sessions, identities: Identities, pace: Pace) -> None:
         self._app = app
         self._access = access
         self._sessions = sessions
+        self._identities = identities
         self._pace = pace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -117,7 +120,7 @@ class Guard:
         """Let a request in; returns how it is answered, which says what there is to say of rates."""
         state, path = scope["state"], scope["path"]
         whence = state["address"] or None
-        if path in _OPEN:
+        if path in _OPEN or _SIGN_ON.fullmatch(path):
             self._pace.look(whence, "")
             return _noticing(send, lambda: self._pace.failed(whence))
         try:
@@ -138,8 +141,7 @@ class Guard:
     async def _admit(self, secret: str, state: dict[str, Any]) -> Actor:
         """Note who sent this credential, and what their repeated writes are sealed with; raises `Unauthenticated`."""
         if tokens.looks_like_one(secret):
-            session, user = await self._sessions.authenticate(secret)
-            actor = await self._access.in_session(session.id, user, state["request_id"])
+            actor = await self._identities.authenticate(secret, Origin(state["address"], request_id=state["request_id"]))
             state["sealed_with"] = self._sessions.secrets_of(actor)
         else:
             actor = await self._access.authenticate(secret, state["request_id"], state["address"] or None)

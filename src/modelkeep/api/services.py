@@ -10,6 +10,7 @@ from modelkeep.contracts.storage import BlobStore
 from modelkeep.control.access.service import Access
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments.service import Deployments
+from modelkeep.control.identities.service import Identities
 from modelkeep.control.links.service import Links
 from modelkeep.control.models.rules import Formats
 from modelkeep.control.models.service import Models
@@ -39,6 +40,7 @@ class Services:
     idempotency: Idempotency
     sessions: Sessions
     links: Links
+    identities: Identities
 
 
 async def _services(request: Request) -> Services:

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval
 
+from modelkeep.contracts.auth import LdapSettings, OidcSettings
+
 
 @dataclass(frozen=True)
 class ApiSettings:
@@ -36,3 +38,7 @@ class AuthSettings:
         str,
         "File with passwords that nobody may take, one a line in UTF-8, beside those that are refused anyway; empty for none.",
     ] = ""
+    oidc: Annotated[
+        tuple[OidcSettings, ...], "OpenID providers that people, and services, come in by; in the environment as JSON."
+    ] = ()
+    ldap: Annotated[tuple[LdapSettings, ...], "Directories (LDAP) that people come in by; in the environment as JSON."] = ()

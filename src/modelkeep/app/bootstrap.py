@@ -293,6 +293,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
         opened.set()  # before anyone is answered: where the database is there, nobody is refused
     coming = opening.wait(db, control, places, opened, trouble)
     await _serve(server, inner, stop, started, _beside(coming, role, services))
+    await services.identities.close()
     await history.close()
     await db.close()
 

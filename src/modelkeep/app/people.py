@@ -1,11 +1,15 @@
 """How people come in, put together: what only the api needs."""
 
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from modelkeep.api.settings import AuthSettings
 from modelkeep.app.control_plane import ControlPlane
 from modelkeep.app.places import Places
+from modelkeep.contracts import discovery
+from modelkeep.contracts.auth import LdapSettings, OidcSettings
+from modelkeep.contracts.errors import Invalid
+from modelkeep.control.identities.service import Identities
 from modelkeep.control.links.rules import Registration
 from modelkeep.control.links.service import Links
 from modelkeep.control.sessions import tasks
@@ -22,17 +26,14 @@ class PeopleServices(TypedDict):
 
     sessions: Sessions
     links: Links
+    identities: Identities
 
 
 def services(control: ControlPlane, db: Database, places: Places, settings: AuthSettings) -> PeopleServices:
     """Build them, and have them and the setup token's file hear of users; raises `Invalid` for a site key that is none."""
+    key = site_key.opened(places.site_key)
     sessions = Sessions(
-        db=db,
-        users=control.users,
-        audit=control.audit,
-        passwords=control.passwords,
-        site_key=site_key.opened(places.site_key),
-        clock=utc_now,
+        db=db, users=control.users, audit=control.audit, passwords=control.passwords, site_key=key, clock=utc_now
     )
     links = Links(
         db=db,
@@ -42,6 +43,18 @@ def services(control: ControlPlane, db: Database, places: Places, settings: Auth
         registration=Registration(settings.registration),
         clock=utc_now,
     )
+    identities = Identities(
+        db=db,
+        users=control.users,
+        access=control.access,
+        sessions=sessions,
+        links=links,
+        audit=control.audit,
+        site_key=key,
+        clock=utc_now,
+        code=[_provider("oidc", one) for one in settings.oidc],
+        password=[_provider("ldap", one) for one in settings.ldap],
+    )
     tasks.subscribe(control.events, sessions)
 
     async def on_set_up(tx: Transaction, event: SetUpDone) -> None:
@@ -49,7 +62,17 @@ def services(control: ControlPlane, db: Database, places: Places, settings: Auth
         tx.after_commit(places.forget_setup_token)
 
     control.events.subscribe(SetUpDone, on_set_up)
-    return {"sessions": sessions, "links": links}
+    return {"sessions": sessions, "links": links, "identities": identities}
+
+
+def _provider(kind: str, settings: OidcSettings | LdapSettings) -> Any:  # noqa: ANN401 - each kind has its own protocol
+    """Return an identity provider; raises `Invalid`, naming it, for settings that cannot be used."""
+    try:
+        return discovery.find(discovery.AUTH, kind)(settings, utc_now)
+    except ImportError as error:
+        raise Invalid(f"auth.{kind} needs: pip install 'modelkeep[{kind}]'") from error
+    except Invalid as error:
+        raise Invalid(f"The identity provider {settings.name} cannot be used: {error.message}") from error
 
 
 def passwords(settings: AuthSettings) -> Passwords:

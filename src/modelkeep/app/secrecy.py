@@ -20,6 +20,8 @@ def shown(name: str, value: object) -> str:
     if isinstance(value, Secret):
         text = value.reveal()
         return without_secrets(text) if "://" in text else HIDDEN if text else ""
+    if isinstance(value, tuple):
+        return ", ".join(str(getattr(one, "name", one)) for one in value)  # of tables their names will do
     text = str(value)
     if not isinstance(value, str) or not text:
         return text

@@ -5,6 +5,7 @@ room declares what it needs as a dataclass with a sentence and a range a field; 
 handed its own and no more. A name that is no setting is an error, not a silence, and so is a value outside its range.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -244,19 +245,33 @@ def _validated(given: Mapping[str, Given]) -> Settings:
         if (isinstance(one.value, bool) and "number" in _allowed(one.name)) or (section == "data" and one.value == ""):
             raise _wrong(one)  # pydantic would take true for 1, and no path for the current directory
         if key:
-            nested.setdefault(section, {})[key] = one.value
+            nested.setdefault(section, {})[key] = _read(one)
         else:
             nested[section] = one.value
     try:
         return Settings.model_validate(nested)
     except ValidationError as error:
-        name = ".".join(str(part) for part in error.errors()[0]["loc"][:2])
-        raise _wrong(given[name]) from error
+        where = error.errors()[0]["loc"]
+        raise _wrong(given[".".join(map(str, where[:2]))], *where[2:]) from error
 
 
-def _wrong(given: Given) -> InvalidSettings:
+def _read(given: Given) -> object:
+    """Return a value; of tables, which a variable has as JSON, what that says."""
+    if not isinstance(given.value, str) or _allowed(given.name) != "a list of tables":
+        return given.value
+    try:
+        return json.loads(given.value or "[]")
+    except ValueError as error:
+        raise _wrong(given) from error
+
+
+def _wrong(given: Given, *inside: object) -> InvalidSettings:
     """Return the error for a value that may not be; the value is not repeated, since it may be a secret in the wrong place."""
-    return InvalidSettings(f"The setting {given.name} must be {_allowed(given.name)}; the value from {given.source} is not.")
+    what = "is not"
+    if inside:
+        number, *names = inside
+        what = f"is wrong at its number {int(str(number)) + 1}, {'.'.join(map(str, names)) or 'which is no table'}"
+    return InvalidSettings(f"The setting {given.name} must be {_allowed(given.name)}; the value from {given.source} {what}.")
 
 
 def _allowed(name: str) -> str:

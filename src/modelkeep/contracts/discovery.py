@@ -7,6 +7,7 @@ from modelkeep.contracts.errors import NotFound
 
 RUNNERS = "modelkeep.runners"
 STORAGE = "modelkeep.storage"
+AUTH = "modelkeep.auth"
 
 
 def names(group: str) -> list[str]:

@@ -100,7 +100,7 @@ async def test_whoever_is_refused_is_told_the_same_and_costs_the_same(
     assert refused.value.message == LoginRefused().message
     assert hasher.computed == before + 1
     (entry,) = await people.control.audit.entries(limit=1)
-    assert (entry.action, entry.details["address"]) == ("login.refuse", HERE.address)
+    assert (entry.action, entry.outcome, entry.address) == ("login.refuse", "refused", HERE.address)
 
 
 async def test_a_thousand_tries_reach_the_hash_a_few_times_and_the_owner_comes_in(

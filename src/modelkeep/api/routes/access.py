@@ -36,7 +36,7 @@ from modelkeep.control.access.errors import (
 )
 from modelkeep.control.access.rules import Subject, SubjectKind
 from modelkeep.control.models.errors import ModelNotFound
-from modelkeep.control.sessions.service import in_session
+from modelkeep.control.users.rules import by_key
 
 router = APIRouter(tags=["access"])
 Group = Annotated[str, Path(max_length=100, description="The group's name.")]
@@ -180,7 +180,7 @@ async def explain(
     if (subject_kind is None) != (subject is None):
         raise InvalidGrant
     place = await _place(behind, actor, kind, on or "")
-    who = Subject("user", actor.user) if in_session(actor) else Subject("key", actor.id)
+    who = Subject("key", actor.id) if by_key(actor) else Subject("user", actor.user)
     if subject_kind is not None and subject is not None:
         who = await _subject(behind, subject_kind, subject)
     found = await behind.access.explain(actor, who, scope, place)

@@ -17,6 +17,7 @@ from modelkeep.api.schemas.auth import (
 )
 from modelkeep.api.services import Behind
 from modelkeep.contracts.errors import Limited
+from modelkeep.control.access.errors import LastAdmin
 from modelkeep.control.sessions.errors import (
     LoginRefused,
     NoSession,
@@ -43,18 +44,18 @@ async def login(body: Login, request: Request, response: Response, behind: Behin
     The access token goes where an API key does, as `Authorization: Bearer`, for 30 minutes. Who fails often has to wait.
     """
     response.headers["cache-control"] = _NOT_KEPT
-    return _tokens(await behind.sessions.login(body.email, body.password, origin(request)))
+    return tokens(await behind.sessions.login(body.email, body.password, origin(request)))
 
 
 @router.post("/auth/refresh")
-@raises(Limited, RefreshRefused, SigningKeyLost)
+@raises(LastAdmin, Limited, RefreshRefused, SigningKeyLost)
 async def refresh(body: Refresh, response: Response, behind: Behind) -> TokensAnswer:
     """Exchange a refresh token for new tokens; it is used up with that.
 
     Repeated within 10 seconds it gets the same answer. Used later than that it has been stolen, and the session ends.
     """
     response.headers["cache-control"] = _NOT_KEPT
-    return _tokens(await behind.sessions.refresh(body.refresh_token))
+    return tokens(await behind.identities.refresh(body.refresh_token))
 
 
 @router.post("/auth/logout", status_code=status.HTTP_204_NO_CONTENT)
@@ -121,7 +122,8 @@ def origin(request: Request) -> Origin:
     return Origin(request.state.address, request.headers.get("user-agent", ""), request.state.request_id)
 
 
-def _tokens(made: Tokens) -> TokensAnswer:
+def tokens(made: Tokens) -> TokensAnswer:
+    """Return what a login gets, as it goes over the wire."""
     return TokensAnswer(
         access_token=made.access,
         expires_at=made.expires_at,

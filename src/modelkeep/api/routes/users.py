@@ -32,6 +32,7 @@ from modelkeep.control.users.errors import (
     SetupTokenInvalid,
     UserNotFound,
 )
+from modelkeep.control.users.rules import by_key
 from modelkeep.control.users.service import IssuedKey
 from modelkeep.infra.passwords import PasswordsBusy, WeakPassword
 
@@ -61,12 +62,11 @@ async def set_up(body: SetUp, request: Request, behind: Behind) -> SetUpAnswer:
 @raises(KeyNotFound, UserNotFound)
 async def get_me(actor: AnyKey, behind: Behind) -> MeAnswer:
     """Say who asks, and what they may do."""
-    logged_in = in_session(actor)
-    key = None if logged_in else OwnKeyAnswer.model_validate(await behind.users.key(actor.id))
+    key = OwnKeyAnswer.model_validate(await behind.users.key(actor.id)) if by_key(actor) else None
     user = UserAnswer.model_validate(await behind.users.user(actor.user))
     return MeAnswer(
         key=key,
-        session=actor.id if logged_in else None,
+        session=actor.id if in_session(actor) else None,
         user=user,
         scopes=None if actor.standing.scopes is None else sorted(actor.standing.scopes),
     )

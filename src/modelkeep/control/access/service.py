@@ -1,6 +1,6 @@
 """Who may do what: workspaces, groups and grants, and the standing of everyone who asks."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from modelkeep.contracts.access import INSTALLATION, Decision, Grant, Place, Role, Scope, Standing, decide, reach
 from modelkeep.contracts.actor import Actor
@@ -58,11 +58,11 @@ class Access:
             standing = (await self._standings(tx, [key]))[key.id]
         return Actor(key.id, user.name, user.id, standing, request_id, limited=not key.unlimited)
 
-    async def in_session(self, session_id: str, user: User, request_id: str = "") -> Actor:
-        """Return who asks in a session, with what they may do: all that was granted to them."""
+    async def by_token(self, actor_id: str, user: User, request_id: str = "") -> Actor:
+        """Return who asks with a token, which bounds nothing, with what they may do: all that was granted to them."""
         async with self._db.read() as tx:
             standing = Standing(user.id, (await self._grants(tx, {user.id}))[user.id])
-        return Actor(session_id, user.name, user.id, standing, request_id, limited=True)
+        return Actor(actor_id, user.name, user.id, standing, request_id, limited=True)
 
     async def served_keys(self, tx: Transaction) -> tuple[ServedKey, ...]:
         """Return the keys that serving must know, for a snapshot made in `tx`."""
@@ -176,11 +176,10 @@ class Access:
     async def create_group(self, actor: Actor, name: str) -> Group:
         """Make a group."""
         actor.need(Scope.ADMIN)
-        made = Group(new_id("grp"), check_name(name), self._clock())
         async with self._db.begin() as tx:
-            if not await store.add_group(tx, made):
+            made = await self._made(tx, actor, name)
+            if made is None:
                 raise GroupExists
-            await self._audit.note(tx, actor, "group.create", made.id, name=name)
         return made
 
     async def remove_group(self, actor: Actor, name: str) -> None:
@@ -207,20 +206,48 @@ class Access:
         async with self._db.begin() as tx:
             found = await _group(tx, name)
             await self._check_subject(tx, Subject("user", user_id))
-            if await store.add_member(tx, found.id, user_id):
-                await self._audit.note(tx, actor, "group.add_member", found.id, user=user_id)
-                await self._events.publish(tx, AccessChanged())
+            await self._join(tx, actor, found, user_id)
 
     async def remove_member(self, actor: Actor, name: str, user_id: str) -> None:
         """Take a person out of a group; repeated, it changes nothing."""
         actor.need(Scope.ADMIN)
         async with self._db.begin() as tx:
-            found = await _group(tx, name)
-            if await store.remove_member(tx, found.id, user_id):
-                if await self._administers(tx, found.id):
-                    await self.check_admins(tx)
-                await self._audit.note(tx, actor, "group.remove_member", found.id, user=user_id)
-                await self._events.publish(tx, AccessChanged())
+            await self._leave(tx, actor, await _group(tx, name), user_id)
+
+    async def follow_in(
+        self, tx: Transaction, actor: Actor, user_id: str, *, into: Collection[str], among: Collection[str]
+    ) -> None:
+        """Have a person be, of the groups with the names `among`, in those of `into` alone, as an identity provider says.
+
+        A group that is not there is made when somebody is in it: it lets nobody do anything until it is granted something.
+        """
+        for name in sorted(among):
+            found = await store.group(tx, name)
+            if name in into:
+                group = found or await self._made(tx, actor, name) or await _group(tx, name)
+                await self._join(tx, actor, group, user_id)
+            elif found is not None:
+                await self._leave(tx, actor, found, user_id)
+
+    async def _made(self, tx: Transaction, actor: Actor, name: str) -> Group | None:
+        """Return a new group; None where there is one of this name."""
+        made = Group(new_id("grp"), check_name(name), self._clock())
+        if not await store.add_group(tx, made):
+            return None
+        await self._audit.note(tx, actor, "group.create", made.id, name=name)
+        return made
+
+    async def _join(self, tx: Transaction, actor: Actor, group: Group, user_id: str) -> None:
+        if await store.add_member(tx, group.id, user_id):
+            await self._audit.note(tx, actor, "group.add_member", group.id, about=user_id, user=user_id, name=group.name)
+            await self._events.publish(tx, AccessChanged())
+
+    async def _leave(self, tx: Transaction, actor: Actor, group: Group, user_id: str) -> None:
+        if await store.remove_member(tx, group.id, user_id):
+            if await self._administers(tx, group.id):
+                await self.check_admins(tx)
+            await self._audit.note(tx, actor, "group.remove_member", group.id, about=user_id, user=user_id, name=group.name)
+            await self._events.publish(tx, AccessChanged())
 
     # ---- grants
 
@@ -265,7 +292,7 @@ class Access:
             await store.remove_grant(tx, given.id)
             if given.kind == "installation" and given.role is Role.ADMIN:
                 await self.check_admins(tx)
-            await self._audit.note(tx, actor, "grant.take", given.id, **_said(given))
+            await self._audit.note(tx, actor, "grant.take", given.id, about=_named(given), **_said(given))
             await self._events.publish(tx, AccessChanged())
 
     async def give_in(self, tx: Transaction, actor: Actor, user_id: str, role: Role) -> None:
@@ -276,7 +303,7 @@ class Access:
         given = Given(new_id("grt"), *subject, role, place.kind, place.id, self._clock(), actor.name)
         kept = await store.add_grant(tx, given)
         if kept.id == given.id:
-            await self._audit.note(tx, actor, "grant.give", given.id, **_said(given))
+            await self._audit.note(tx, actor, "grant.give", given.id, about=_named(given), **_said(given))
             await self._events.publish(tx, AccessChanged())
         return kept
 
@@ -358,6 +385,11 @@ async def _group(tx: Transaction, name: str) -> Group:
     if found is None:
         raise GroupNotFound
     return found
+
+
+def _named(given: Given) -> str:
+    """Return the id by which whoever has a grant is erased from the audit trail; groups are nobody."""
+    return "" if given.subject_kind == "group" else given.subject
 
 
 def _said(given: Given) -> dict[str, str]:

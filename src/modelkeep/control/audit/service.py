@@ -78,7 +78,7 @@ class Audit:
         entry = self._entry(actor, action, target, before=before, after=after, about=about, details=said)
         tx.before_commit(partial(self._append, tx, entry))
 
-    async def refused(self, actor: Actor, action: str, **details: str) -> None:
+    async def refused(self, actor: Actor, action: str, target: str = "", **details: str) -> None:
         """Write down that somebody was refused; beyond `SINGLE_REFUSALS` it is only counted, for the next sum.
 
         Whatever comes of it, the refusal stands: where it cannot be written, it is counted, too.
@@ -90,7 +90,7 @@ class Audit:
         try:
             async with self._db.begin_apart() as tx:
                 said = {name: value[:_LONGEST_TEXT] for name, value in details.items()} | await self._circumstances(tx)
-                entry = self._entry(actor, action, "", details=said, outcome="refused")
+                entry = self._entry(actor, action, target, details=said, outcome="refused")
                 tx.before_commit(partial(self._append, tx, entry))
         except (DatabaseUnavailable, StorageFull) as error:
             self._withhold(action, now)

@@ -112,6 +112,14 @@ class Links:
             await self._users.add_in(tx, actor, user, kept, None if link is None else link.role)
         return user
 
+    async def accept_in(self, tx: Transaction, email: str) -> Link | None:
+        """Use up the invitation of this address, for somebody whom an identity provider has proven to have it."""
+        now = self._clock()
+        link = await store.invitation_of(tx, email, now)
+        if link is not None:
+            await store.use(tx, link.id, now)
+        return link
+
     async def reset(self, actor: Actor, user_id: str) -> IssuedLink:
         """Return a token with which this one person sets a password; an earlier one of theirs is good no more."""
         actor.need(Scope.ADMIN)

@@ -33,6 +33,13 @@ async def invitations(tx: Transaction, now: datetime) -> list[Link]:
     ]
 
 
+async def invitation_of(tx: Transaction, email: str, now: datetime) -> Link | None:
+    """Return the newest invitation of an address that may still be used; nobody else uses it meanwhile."""
+    theirs = sa.select(one_time_links).where(_open(now), one_time_links.c.email == email)
+    row = await tx.one(theirs.order_by(one_time_links.c.id.desc()).limit(1).with_for_update())
+    return None if row is None else _link(row)
+
+
 async def withdraw(tx: Transaction, link_id: str, now: datetime) -> bool:
     """Delete an invitation that may still be used; returns whether there was one."""
     gone = sa.delete(one_time_links).where(one_time_links.c.id == link_id, _open(now)).returning(one_time_links.c.id)

@@ -16,7 +16,10 @@ LONGEST_PROGRAM: Final = 200
 
 
 class Session(msgspec.Struct, frozen=True):
-    """From a login to its end: `address` and `program` (as it calls itself) are where that was."""
+    """From a login to its end: `address` and `program` (as it calls itself) are where that was.
+
+    `provider` is the identity provider that said who it is, "" where a password did.
+    """
 
     id: str
     user_id: str
@@ -26,6 +29,7 @@ class Session(msgspec.Struct, frozen=True):
     ended_at: datetime | None = None
     address: str = ""
     program: str = ""
+    provider: str = ""
 
     def good(self, now: datetime) -> bool:
         """Whether it still goes on."""

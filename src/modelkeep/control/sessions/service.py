@@ -96,11 +96,8 @@ class Sessions:
         right, better = await self._passwords.checked(password, kept)
         now = self._clock()
         if not right or user is None or kept is None or not user.active:
-            async with self._db.begin_apart() as tx:
-                target = "" if user is None else user.id
-                actor = Actor("anonymous", "anonymous", request_id=origin.request_id)
-                waits = f"{wait.total_seconds():.0f}"
-                await self._audit.note(tx, actor, "login.refuse", target, address=origin.address, wait_s=waits)
+            target = "" if user is None else user.id
+            await self._audit.refused(stranger(origin), "login.refuse", target, wait_s=f"{wait.total_seconds():.0f}")
             raise LoginRefused
         async with self._db.begin_apart() as tx:
             user = await self._users.user_in(tx, user.id, for_update=True)
@@ -110,7 +107,7 @@ class Sessions:
             await self._attempts.uncounted(tx, address, now)
             if better is not None:
                 await self._users.keep_better(tx, user.id, kept, better)
-            return await self._begin(tx, user, origin, now)
+            return await self.begin_in(tx, user, origin)
 
     async def refresh(self, token: str) -> Tokens:
         """Go on with a session: the token is used up with that, and its answer has the next one.
@@ -149,6 +146,17 @@ class Sessions:
         await store.note_use(tx, session.id, now)
         await store.rotate(tx, known, now, _sealed(token, answer))
         return answer
+
+    async def of_token(self, token: str) -> Session | None:
+        """Return the session that a refresh token goes on with, if it does."""
+        async with self._db.read() as tx:
+            session_id = await store.session_of_token(tx, secrets.digest(token))
+            session = None if session_id is None else await store.session(tx, session_id)
+        return session if session is not None and session.good(self._clock()) else None
+
+    async def end_in(self, tx: Transaction, session: Session) -> None:
+        """End a session in `tx`."""
+        await store.end(tx, session.id, self._clock())
 
     async def authenticate(self, token: str) -> tuple[Session, User]:
         """Return a good access token's session and whose it is, as of this moment; raises `Unauthenticated`."""
@@ -280,12 +288,24 @@ class Sessions:
 
     # ---- tokens
 
-    async def _begin(self, tx: Transaction, user: User, origin: Origin, now: datetime) -> Tokens:
+    async def begin_in(self, tx: Transaction, user: User, origin: Origin, *, provider: str = "") -> Tokens:
+        """Begin a session in `tx`, for whoever has made sure that it is this user: as said by `provider`, or by a password."""
+        now = self._clock()
         program = "".join(sign for sign in origin.program if sign.isprintable())[:LONGEST_PROGRAM]
-        session = Session(new_id(_PREFIX), user.id, now, now, now + SESSION_LIFE, address=origin.address, program=program)
+        session = Session(
+            id=new_id(_PREFIX),
+            user_id=user.id,
+            created_at=now,
+            used_at=now,
+            expires_at=now + SESSION_LIFE,
+            address=origin.address,
+            program=program,
+            provider=provider,
+        )
         await store.add(tx, session)
-        actor = Actor(session.id, user.name, user.id, request_id=origin.request_id)
-        await self._audit.note(tx, actor, "session.begin", session.id, user=user.id, address=origin.address)
+        actor = Actor(session.id, user.name, user.id, request_id=origin.request_id, address=origin.address)
+        said_by = {"provider": provider} if provider else {}
+        await self._audit.note(tx, actor, "session.begin", session.id, user=user.id, **said_by)
         return await self._next(tx, session, now)
 
     async def _next(self, tx: Transaction, session: Session, now: datetime) -> Tokens:
@@ -295,6 +315,11 @@ class Sessions:
         ends = min(now + REFRESH_LIFE, session.expires_at)
         await store.add_token(tx, RefreshToken(secrets.digest(refresh), session.id, ends), now)
         return Tokens(access, refresh, session.id, now + ACCESS_LIFE, ends)
+
+
+def stranger(origin: Origin) -> Actor:
+    """Return whoever asks from there as somebody of whom nothing is known."""
+    return Actor("unknown", "", request_id=origin.request_id, address=origin.address)
 
 
 def in_session(actor: Actor) -> bool:

@@ -15,6 +15,7 @@ sessions = sa.Table(
     sa.Column("ended_at", UtcTime),
     sa.Column("address", sa.Text, nullable=False),
     sa.Column("program", sa.Text, nullable=False),
+    sa.Column("provider", sa.Text, nullable=False, server_default=""),
     sa.Index(None, "user_id"),
 )
 refresh_tokens = sa.Table(

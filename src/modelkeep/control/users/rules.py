@@ -12,9 +12,11 @@ import msgspec
 
 from modelkeep.contracts import rates
 from modelkeep.contracts.access import Scope
+from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import FieldError, Invalid
 from modelkeep.contracts.snapshot import Rate
 
+KEY_PREFIX: Final = "key"
 SETUP_TOKEN_LIFE: Final = timedelta(hours=24)
 NOTE_USE_EVERY: Final = timedelta(minutes=5)
 UNLIMITED: Final = "unlimited"
@@ -128,6 +130,11 @@ class SetupToken(msgspec.Struct, frozen=True):
     def good(self, now: datetime) -> bool:
         """Whether the token may still be used."""
         return self.used_at is None and now < self.expires_at
+
+
+def by_key(actor: Actor) -> bool:
+    """Whether the actor has sent a key, rather than logged in or shown another system's token."""
+    return actor.id.startswith(f"{KEY_PREFIX}_")
 
 
 def use_is_news(used_at: datetime | None, now: datetime) -> bool:

@@ -25,6 +25,7 @@ from modelkeep.control.users.errors import (
 )
 from modelkeep.control.users.events import KeysChanged, MayHaveBeenLast, PasswordChanged, SetUpDone, UserAdded, UserDisabled
 from modelkeep.control.users.rules import (
+    KEY_PREFIX,
     SETUP_TOKEN_LIFE,
     UNLIMITED,
     Classes,
@@ -123,7 +124,7 @@ class Users:
             await store.add_user(tx, user, kept)
             actor = msgspec.structs.replace(SYSTEM, request_id=request_id, address=address)
             await self._audit.note(tx, actor, "user.create", user.id, after=name, name=name)
-            issued = await self._issue(tx, actor, Key(new_id("key"), user.id, "first key", b"", (Scope.ADMIN,), now))
+            issued = await self._issue(tx, actor, Key(new_id(KEY_PREFIX), user.id, "first key", b"", (Scope.ADMIN,), now))
             await self._events.publish(tx, SetUpDone(user.id, request_id))
             return user, issued
 
@@ -174,7 +175,7 @@ class Users:
             raise Invalid(f"A key's name has 1 to {_LONGEST_NAME} characters.")
         per_minute, burst, rate_class = self._classes.read(rate, burst)
         key = Key(
-            id=new_id("key"),
+            id=new_id(KEY_PREFIX),
             user_id=service or actor.user,
             name=name.strip(),
             digest=b"",
@@ -378,6 +379,10 @@ class Users:
     async def password_of_email(self, tx: Transaction, email: str) -> tuple[User, str | None] | None:
         """Return the user with this address, as `email_of` gives it, and what is kept of their password."""
         return await store.password_of_email(tx, email)
+
+    async def named_in(self, tx: Transaction, name: str) -> User | None:
+        """Return the user of this name."""
+        return await store.user_named(tx, name)
 
     async def password_of(self, user_id: str) -> str | None:
         """Return what is kept of a user's password."""

@@ -34,6 +34,12 @@ async def user(tx: Transaction, user_id: str, *, for_update: bool = False) -> Us
     return None if row is None else _user(row)
 
 
+async def user_named(tx: Transaction, name: str) -> User | None:
+    """Return the user of this name."""
+    row = await tx.one(sa.select(*_SHOWN).where(users.c.name == name))
+    return None if row is None else _user(row)
+
+
 async def page_of_users(tx: Transaction, *, limit: int, before: str | None) -> list[User]:
     """Return users, newest first, older than the user `before`."""
     newest = sa.select(*_SHOWN).order_by(users.c.id.desc()).limit(limit)

@@ -1,0 +1,1 @@
+"""People whom other systems know: who of them may come in, as whom, and into which groups."""

@@ -1,0 +1,116 @@
+"""Who of a provider's people may come in, and into which groups: decided by its settings alone."""
+
+import re
+import unicodedata
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from modelkeep.contracts.access import Role
+from modelkeep.contracts.auth import Identity, LdapSettings, OidcSettings, ProviderSettings
+from modelkeep.contracts.errors import Invalid
+from modelkeep.contracts.names import check_name
+from modelkeep.control.users.rules import email_of
+
+SIGN_ON_LIFE: Final = timedelta(minutes=10)
+ADDRESS_TRIES: Final = 20
+ACCOUNT_TRIES: Final = 5
+_LONGEST_SHOWN: Final = 200
+_PROVIDER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+_NOT_IN_NAMES: Final = re.compile(r"[^a-z0-9._-]+")
+
+
+class Why(StrEnum):
+    """Why somebody whom a provider knows may not come in: for the audit trail, and not for them."""
+
+    GROUP = "no_group"
+    DOMAIN = "no_domain"
+    EMAIL = "no_verified_email"
+    TAKEN = "email_taken"
+    UNKNOWN = "unknown"
+    DISABLED = "disabled"
+
+
+class Known(msgspec.Struct, frozen=True):
+    """Who somebody of a provider is here."""
+
+    provider: str
+    subject: str
+    user_id: str
+    created_at: datetime
+    used_at: datetime
+
+
+class SignOn(msgspec.Struct, frozen=True):
+    """A login under way, as the browser keeps it, sealed."""
+
+    state: str
+    nonce: str
+    verifier: str
+    expires_at: datetime
+
+    def __repr__(self) -> str:
+        return "SignOn(hidden)"
+
+
+def check(providers: list[OidcSettings | LdapSettings]) -> None:
+    """Raise `Invalid` for settings that do not go together."""
+    for one in providers:
+        if not _PROVIDER_NAME.fullmatch(one.name):
+            raise Invalid("An identity provider's name has small letters, digits and hyphens.")
+        if one.default_role not in {"", *Role}:
+            raise Invalid(f"The identity provider {one.name} gives a role that there is not.")
+        for group in one.group_map.values():
+            check_name(group)
+    names = [one.name for one in providers]
+    issuers = [one.issuer for one in providers if isinstance(one, OidcSettings)]
+    back = [one.redirect_uri for one in providers if isinstance(one, OidcSettings)]
+    if any(len(set(each)) < len(each) for each in (names, back)):
+        raise Invalid("Two identity providers have the same name or the same redirect_uri.")
+    services = [one.issuer for one in providers if isinstance(one, OidcSettings) and one.service_audience]
+    if len(set(services)) < len(services) and issuers:
+        raise Invalid("Of several identity providers with one issuer, only one may have a service_audience.")
+
+
+def verified_email(identity: Identity, settings: ProviderSettings) -> str:
+    """Return the e-mail address as it is kept, "" where there is none that counts."""
+    if not identity.email or not (identity.email_verified or settings.trust_emails):
+        return ""
+    try:
+        return email_of(identity.email)
+    except Invalid:
+        return ""
+
+
+def refusal(identity: Identity, settings: ProviderSettings) -> Why | None:
+    """Return why nobody like this may come in, None where they may."""
+    if settings.groups and identity.groups.isdisjoint(settings.groups):
+        return Why.GROUP
+    domain = verified_email(identity, settings).rpartition("@")[2]
+    if settings.domains and domain not in {one.casefold() for one in settings.domains}:
+        return Why.DOMAIN
+    return None
+
+
+def groups_of(identity: Identity, settings: ProviderSettings) -> frozenset[str]:
+    """Return the names of the groups here that somebody's groups there stand for."""
+    return frozenset(here for there, here in settings.group_map.items() if there in identity.groups)
+
+
+def name_from(identity: Identity, email: str) -> str:
+    """Return a user's name from what a provider says."""
+    wanted = (identity.name or email).partition("@")[0]
+    plain = unicodedata.normalize("NFKD", wanted).encode("ascii", "ignore").decode().lower()
+    return _NOT_IN_NAMES.sub("-", plain).strip("._-")[:50] or "person"
+
+
+def same_login(login: str) -> str:
+    """Return a name in a directory so that those which it takes for one are one: who guesses cannot write it in other ways."""
+    return " ".join(unicodedata.normalize("NFKC", login).casefold().split())
+
+
+def shown_name(identity: Identity) -> str:
+    """Return the name that is shown of somebody new."""
+    return "".join(sign for sign in identity.display_name if sign.isprintable())[:_LONGEST_SHOWN]

@@ -1,0 +1,359 @@
+"""Logging in through another system: OpenID providers, directories, and services with an OpenID provider's access tokens.
+
+A provider proves who somebody is; from there on they are a user like others, with a session like others. A login under way is
+kept by the browser that began it, sealed, so that beginning one costs the database nothing.
+"""
+
+import base64
+import binascii
+import os
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+import structlog
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from modelkeep.contracts.access import Role
+from modelkeep.contracts.actor import Actor
+from modelkeep.contracts.auth import (
+    Challenge,
+    CodeProvider,
+    Identity,
+    IdentityRefused,
+    PasswordProvider,
+    ProviderSettings,
+    ProviderUnavailable,
+)
+from modelkeep.contracts.errors import Unauthenticated
+from modelkeep.contracts.ids import new_id
+from modelkeep.control.access.errors import LastAdmin
+from modelkeep.control.access.service import Access
+from modelkeep.control.audit.service import Audit
+from modelkeep.control.identities import store
+from modelkeep.control.identities.errors import NotAdmitted, ProviderNotFound, SignOnLost
+from modelkeep.control.identities.rules import (
+    ACCOUNT_TRIES,
+    ADDRESS_TRIES,
+    SIGN_ON_LIFE,
+    Known,
+    SignOn,
+    Why,
+    check,
+    groups_of,
+    name_from,
+    refusal,
+    same_login,
+    shown_name,
+    verified_email,
+)
+from modelkeep.control.links.service import Links
+from modelkeep.control.sessions.errors import LoginRefused
+from modelkeep.control.sessions.rules import Session, Tokens
+from modelkeep.control.sessions.service import Origin, Sessions, stranger
+from modelkeep.control.users.rules import Kind, User
+from modelkeep.control.users.service import Users
+from modelkeep.infra.attempts import Attempts
+from modelkeep.infra.clock import Clock
+from modelkeep.infra.db import Database, Transaction
+from modelkeep.infra.site_key import SiteKey
+
+_NONCE: Final = 12
+_LONGEST_TOKEN: Final = 64 * 1024
+_NAMES_TRIED: Final = 20
+_log = structlog.get_logger(__name__)
+
+
+class _Refused(Exception):
+    """Somebody may not come in, for a reason that the audit trail gets; `user_id` is who they are here, if anybody."""
+
+    def __init__(self, why: Why, user_id: str = "") -> None:
+        super().__init__(why)
+        self.why = why
+        self.user_id = user_id
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """A login that has begun: where to send the browser, and what it keeps meanwhile."""
+
+    address: str
+    sealed: str
+    life_s: int
+
+
+class _Issuer(msgspec.Struct, frozen=True):
+    """As much of a token as says who may have made it."""
+
+    iss: str = ""
+
+
+class Identities:
+    """Who people of other systems are here."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        users: Users,
+        access: Access,
+        sessions: Sessions,
+        links: Links,
+        audit: Audit,
+        site_key: SiteKey,
+        clock: Clock,
+        code: Sequence[CodeProvider] = (),
+        password: Sequence[PasswordProvider] = (),
+    ) -> None:
+        check([*(one.settings for one in code), *(one.settings for one in password)])
+        self._db = db
+        self._users = users
+        self._access = access
+        self._sessions = sessions
+        self._links = links
+        self._audit = audit
+        self._attempts = Attempts(db)
+        self._cipher = AESGCM(site_key.derive("logins under way"))
+        self._clock = clock
+        self._code = {one.settings.name: one for one in code}
+        self._password = {one.settings.name: one for one in password}
+        self._services = {one.settings.issuer: one for one in code if one.settings.service_audience}
+
+    def providers(self) -> Mapping[str, CodeProvider | PasswordProvider]:
+        """Return the providers by their names."""
+        return {**self._code, **self._password}
+
+    async def close(self) -> None:
+        """Let go of what the providers hold."""
+        for one in self.providers().values():
+            await one.close()
+
+    # ---- OpenID Connect
+
+    async def begin(self, provider: str) -> Begun:
+        """Begin a login with an OpenID provider."""
+        asked = self._code_provider(provider)
+        challenge = Challenge(secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(48))
+        address = await asked.address(challenge)
+        made = SignOn(challenge.state, challenge.nonce, challenge.verifier, self._clock() + SIGN_ON_LIFE)
+        nonce = os.urandom(_NONCE)
+        sealed = nonce + self._cipher.encrypt(nonce, msgspec.msgpack.encode(made), provider.encode())
+        return Begun(address, base64.urlsafe_b64encode(sealed).decode(), int(SIGN_ON_LIFE.total_seconds()))
+
+    async def finish(
+        self, provider: str, sealed: str, *, state: str, code: str | None, issuer: str | None, origin: Origin
+    ) -> Tokens:
+        """Go on with the login that this browser began, and begin a session; without a code, the provider has refused."""
+        asked = self._code_provider(provider)
+        began = self._opened(provider, sealed)
+        if not secrets.compare_digest(began.state.encode(), state.encode()) or self._clock() >= began.expires_at:
+            raise SignOnLost
+        challenge = Challenge(began.state, began.nonce, began.verifier)
+
+        async def prove() -> Identity:
+            if code is None:
+                raise IdentityRefused
+            return await asked.identity(code, issuer, challenge)
+
+        return await self._sign_on(asked.settings, prove, origin, account=None)
+
+    async def logout_address(self, provider: str) -> str:
+        """Return where people log out of an OpenID provider."""
+        address = await self._code_provider(provider).logout_address()
+        if address is None:
+            raise ProviderNotFound("This identity provider has no place to log out.")
+        return address
+
+    async def authenticate(self, token: str, origin: Origin) -> Actor:
+        """Return who holds an access token, ours, or an OpenID provider's of a service, with what they may do.
+
+        Raises `Unauthenticated` for anything but a good one.
+        """
+        provider = self._services.get(_issuer(token))
+        if provider is None:
+            session, user = await self._sessions.authenticate(token)
+            return await self._access.by_token(session.id, user, origin.request_id)
+        name, said_by = await provider.service(token), provider.settings.name
+        async with self._db.read() as tx:
+            service = await self._users.named_in(tx, name)
+        if service is None or service.kind is not Kind.SERVICE or not service.active:
+            target = "" if service is None else service.id
+            await self._audit.refused(stranger(origin), "token.refuse", target, provider=said_by, service=name)
+            raise Unauthenticated
+        return await self._access.by_token(f"{said_by}:{service.id}", service, origin.request_id)
+
+    # ---- directories
+
+    async def login(self, provider: str, login: str, password: str, origin: Origin) -> Tokens:
+        """Begin a session of somebody in a directory; raises `LoginRefused`, for one reason or another, and `TriedTooOften`."""
+        asked = self._password.get(provider)
+        if asked is None:
+            raise ProviderNotFound
+
+        async def prove() -> Identity:
+            return await asked.identity(login, password)
+
+        account = f"login account {provider} {same_login(login)}"
+        try:
+            return await self._sign_on(asked.settings, prove, origin, account=account)
+        except IdentityRefused as error:
+            raise LoginRefused from error
+
+    async def refresh(self, token: str) -> Tokens:
+        """Go on with a session; of somebody in a directory, as that knows them now. While it is away, as it knew them."""
+        session = await self._sessions.of_token(token)
+        directory = None if session is None else self._password.get(session.provider)
+        if session is not None and directory is not None and directory.follows:
+            await self._follow(session, directory)
+        return await self._sessions.refresh(token)
+
+    async def _follow(self, session: Session, directory: PasswordProvider) -> None:
+        """Put somebody into the groups that their directory says now; where it lets them in no more, their session ends."""
+        name = directory.settings.name
+        async with self._db.read() as tx:
+            known = await store.of_user(tx, name, session.user_id)
+        if known is None:
+            return
+        try:
+            identity = await directory.again(known.subject)
+        except ProviderUnavailable:
+            _log.warning("directory_away_at_refresh", provider=name)
+            return
+        actor = Actor(session.id, name, session.user_id)
+        if identity is not None and refusal(identity, directory.settings) is None:
+            async with self._db.begin_apart() as tx:
+                await self._follow_groups(tx, actor, identity, directory.settings)
+            return
+        async with self._db.begin_apart() as tx:
+            await self._sessions.end_in(tx, session)
+            await self._audit.note(tx, actor, "session.gone", session.id, user=session.user_id, provider=name)
+        await self._let_go(actor, directory.settings)
+
+    # ---- both
+
+    async def _sign_on(
+        self, settings: ProviderSettings, prove: Callable[[], Awaitable[Identity]], origin: Origin, *, account: str | None
+    ) -> Tokens:
+        """Begin a session of whoever is proven; who fails often waits, but not for a provider that is away."""
+        address = f"login address {origin.address}"
+        tried = {address: ADDRESS_TRIES} | ({account: ACCOUNT_TRIES} if account is not None else {})
+        await self._attempts.take(tried, self._clock())
+        try:
+            identity = await prove()
+        except ProviderUnavailable:
+            async with self._db.begin_apart() as tx:
+                for one in sorted(tried):
+                    await self._attempts.uncounted(tx, one, self._clock())
+            raise
+        except IdentityRefused:
+            await self._audit.refused(stranger(origin), "login.refuse", provider=settings.name, why="not_proven")
+            raise
+        try:
+            async with self._db.begin_apart() as tx:
+                user = await self._admitted(tx, identity, settings, origin)
+                tokens = await self._sessions.begin_in(tx, user, origin, provider=settings.name)
+                if account is not None:
+                    await self._attempts.cleared(tx, account)
+                await self._attempts.uncounted(tx, address, self._clock())
+                return tokens
+        except LastAdmin:  # their groups would leave nobody to administer
+            said = {"provider": settings.name, "why": LastAdmin.code, "subject": identity.subject}
+            await self._audit.refused(stranger(origin), "login.refuse", **said)
+            raise
+        except _Refused as refused:
+            said = {"provider": settings.name, "why": refused.why, "subject": identity.subject}
+            await self._audit.refused(stranger(origin), "login.refuse", refused.user_id, **said)
+            if refused.user_id:
+                await self._let_go(_as_said_by(settings, refused.user_id, origin), settings)
+            raise NotAdmitted from refused
+
+    async def _admitted(self, tx: Transaction, identity: Identity, settings: ProviderSettings, origin: Origin) -> User:
+        """Return the user who somebody is here, in the groups that theirs stand for; raises `_Refused`."""
+        now, known = self._clock(), await store.known(tx, settings.name, identity.subject)
+        why = refusal(identity, settings)
+        if why is not None:
+            raise _Refused(why, "" if known is None else known.user_id)
+        user_id = known.user_id if known is not None else await self._newly_known(tx, identity, settings, origin)
+        user = await self._users.user_in(tx, user_id, for_update=True)
+        if not user.active or user.kind is not Kind.PERSON:
+            raise _Refused(Why.DISABLED, user_id)
+        if known is not None:
+            await store.note_use(tx, settings.name, identity.subject, now)
+        elif not await store.add(tx, Known(settings.name, identity.subject, user_id, now, now)):
+            raise _Refused(Why.UNKNOWN)  # somebody was faster with the same: they come in when they ask again
+        await self._follow_groups(tx, _as_said_by(settings, user_id, origin), identity, settings)
+        return user
+
+    async def _follow_groups(self, tx: Transaction, actor: Actor, identity: Identity, settings: ProviderSettings) -> None:
+        into, among = groups_of(identity, settings), frozenset(settings.group_map.values())
+        await self._access.follow_in(tx, actor, actor.user, into=into, among=among)
+
+    async def _let_go(self, actor: Actor, settings: ProviderSettings) -> None:
+        """Take somebody whom their provider lets in no more out of its groups: their keys do no more what those gave."""
+        async with self._db.begin_apart() as tx:
+            await self._access.follow_in(tx, actor, actor.user, into=(), among=frozenset(settings.group_map.values()))
+
+    async def _newly_known(self, tx: Transaction, identity: Identity, settings: ProviderSettings, origin: Origin) -> str:
+        """Return the id of the user who somebody is that comes for the first time: one who is there, or a new one."""
+        email = verified_email(identity, settings)
+        if not email:
+            raise _Refused(Why.EMAIL)
+        there = await self._users.password_of_email(tx, email)
+        if there is not None:
+            if not settings.link_by_email:
+                raise _Refused(Why.TAKEN)
+            actor = _as_said_by(settings, there[0].id, origin)
+            await self._audit.note(tx, actor, "user.link", actor.user, provider=settings.name, subject=identity.subject)
+            return actor.user
+        invitation = await self._links.accept_in(tx, email) if settings.people != "known" else None
+        if invitation is None and settings.people != "all":
+            raise _Refused(Why.UNKNOWN)
+        role = Role(settings.default_role) if settings.default_role else None
+        if invitation is not None and invitation.role is not None:
+            role = invitation.role
+        name = await self._free_name(tx, name_from(identity, email))
+        user = User(new_id("usr"), name, self._clock(), email=email, display_name=shown_name(identity))
+        await self._users.add_in(tx, _as_said_by(settings, user.id, origin), user, None, role)
+        return user.id
+
+    async def _free_name(self, tx: Transaction, wanted: str) -> str:
+        """Return a name for a new user, as near to what it would be as is free."""
+        name = wanted
+        for number in range(2, _NAMES_TRIED):
+            if await self._users.named_in(tx, name) is None:
+                break
+            name = f"{wanted}-{number}"
+        return name
+
+    def _code_provider(self, name: str) -> CodeProvider:
+        provider = self._code.get(name)
+        if provider is None:
+            raise ProviderNotFound
+        return provider
+
+    def _opened(self, provider: str, sealed: str) -> SignOn:
+        """Return the login under way that a browser keeps; raises `SignOnLost` for another provider's, and for what is none."""
+        try:
+            raw = base64.urlsafe_b64decode(sealed.encode("ascii", errors="replace"))
+            opened = self._cipher.decrypt(raw[:_NONCE], raw[_NONCE:], provider.encode())
+        except (binascii.Error, InvalidTag, ValueError) as error:
+            raise SignOnLost from error
+        return msgspec.msgpack.decode(opened, type=SignOn)
+
+
+def _as_said_by(settings: ProviderSettings, user_id: str, origin: Origin) -> Actor:
+    """Return whoever a provider says is this user."""
+    return Actor(user_id, settings.name, user_id, request_id=origin.request_id, address=origin.address)
+
+
+def _issuer(token: str) -> str:
+    """Return who a token says has made it, to choose who checks that; "" where it says nothing."""
+    parts = token.split(".")
+    if len(parts) != 3 or len(token) > _LONGEST_TOKEN or not token.isascii():  # noqa: PLR2004 - head, claims, signature
+        return ""
+    try:
+        claims = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
+        return msgspec.json.decode(claims, type=_Issuer).iss
+    except (binascii.Error, ValueError, msgspec.DecodeError):
+        return ""

@@ -1,0 +1,38 @@
+"""All the SQL of identities."""
+
+from datetime import datetime
+
+import msgspec
+import sqlalchemy as sa
+
+from modelkeep.control.identities.rules import Known
+from modelkeep.control.identities.tables import identities
+from modelkeep.infra.db import Transaction
+
+
+async def known(tx: Transaction, provider: str, subject: str) -> Known | None:
+    """Return who a provider's subject is here."""
+    same = (identities.c.provider == provider) & (identities.c.subject == subject)
+    return _known(await tx.one(sa.select(identities).where(same)))
+
+
+async def of_user(tx: Transaction, provider: str, user_id: str) -> Known | None:
+    """Return who a user is at a provider: as whom they came last."""
+    theirs = (identities.c.provider == provider) & (identities.c.user_id == user_id)
+    return _known(await tx.one(sa.select(identities).where(theirs).order_by(identities.c.used_at.desc()).limit(1)))
+
+
+async def add(tx: Transaction, known: Known) -> bool:
+    """Note who somebody is; returns False where somebody else has done so meanwhile."""
+    new = tx.insert(identities).values(**msgspec.structs.asdict(known))
+    return await tx.one(new.on_conflict_do_nothing().returning(identities.c.subject)) is not None
+
+
+async def note_use(tx: Transaction, provider: str, subject: str, now: datetime) -> None:
+    """Note that somebody came."""
+    same = (identities.c.provider == provider) & (identities.c.subject == subject)
+    await tx.execute(sa.update(identities).where(same).values(used_at=now))
+
+
+def _known(row: sa.Row[tuple[object, ...]] | None) -> Known | None:
+    return None if row is None else Known(**row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it

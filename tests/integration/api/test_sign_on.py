@@ -1,0 +1,298 @@
+"""Logging in through real OpenID providers, and what an attacker would try: each attack beside the login that works."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from fixtures.control import TestClock
+from fixtures.control_api import IdentityProviders
+from fixtures.openid import CLIENT, SECRET, OpenId
+from fixtures.people import People
+from modelkeep.contracts.access import Role, Scope
+from modelkeep.contracts.auth import OidcSettings
+from modelkeep.control.users.rules import Kind
+from modelkeep.infra.clock import utc_now
+from modelkeep.plugins.auth.oidc import OpenIdProvider
+
+LOGIN, CALLBACK = "/api/v1/auth/oidc/corp/login", "/api/v1/auth/oidc/corp/callback"
+AUDIENCE = "urn:modelkeep:predictions"
+
+
+@pytest.fixture
+def policy() -> dict[str, Any]:
+    """What a module's tests change of the provider `corp`."""
+    return {"people": "all"}
+
+
+@pytest.fixture
+def identity_providers(openid: OpenId, other_openid: OpenId, policy: dict[str, Any], tmp_path: Path) -> IdentityProviders:
+    secret = tmp_path / "client-secret"
+    secret.write_text(SECRET)
+    common: dict[str, Any] = {
+        "client_id": CLIENT,
+        "client_secret_file": str(secret),
+        "scopes": ("openid", "email", "profile", "groups"),
+        "logout_uri": "http://127.0.0.1:9/bye",
+    }
+    corp = OidcSettings(name="corp", issuer=openid.issuer, redirect_uri=openid.redirect_uri, **common | policy)
+    other = OidcSettings(
+        name="other",
+        issuer=other_openid.issuer,
+        redirect_uri=other_openid.redirect_uri,
+        **common | {"people": "all", "userinfo": True, "client_auth": "client_secret_basic"},
+    )
+    return {"code": [OpenIdProvider(corp, utc_now), OpenIdProvider(other, utc_now)]}
+
+
+async def begun(stranger: httpx.AsyncClient, path: str = LOGIN) -> str:
+    answer = await stranger.get(path)
+    assert answer.status_code == 303
+    return answer.headers["location"]
+
+
+def carried(stranger: httpx.AsyncClient) -> dict[str, str]:
+    """What the browser would send along, taken from it."""
+    value = stranger.cookies["modelkeep_sign_on"]
+    stranger.cookies.clear()
+    return cookie(value)
+
+
+def cookie(value: str) -> dict[str, str]:
+    return {"cookie": f"modelkeep_sign_on={value}"}
+
+
+async def signed_on(stranger: httpx.AsyncClient, openid: OpenId, login: str, path: str = LOGIN) -> httpx.Response:
+    back = openid.came_back(await begun(stranger, path), login)
+    return await stranger.get(path.replace("login", "callback"), params=back)
+
+
+async def me(stranger: httpx.AsyncClient, answer: httpx.Response) -> dict[str, Any]:
+    assert answer.status_code == 200, answer.text
+    headers = {"authorization": f"Bearer {answer.json()['access_token']}"}
+    return (await stranger.get("/api/v1/me", headers=headers)).json()["user"]
+
+
+async def allowed(stranger: httpx.AsyncClient, answer: httpx.Response, scope: Scope) -> bool:
+    headers = {"authorization": f"Bearer {answer.json()['access_token']}"}
+    return (await stranger.get("/api/v1/authz/explain", params={"scope": scope}, headers=headers)).json()["allowed"]
+
+
+async def test_people_come_in_by_a_provider_and_are_the_same_the_next_time(
+    stranger: httpx.AsyncClient, openid: OpenId, people: People
+):
+    listed = (await stranger.get("/api/v1/auth/providers")).json()["items"]
+    assert [(one["name"], one["login"]) for one in listed] == [("corp", LOGIN), ("other", LOGIN.replace("corp", "other"))]
+    first = await signed_on(stranger, openid, "ada")
+    assert first.headers["cache-control"] == "no-store"
+    user = await me(stranger, first)
+    assert (user["name"], user["email"], user["display_name"]) == ("ada.l", "ada@corp.test", "Ada")
+    assert not await allowed(stranger, first, Scope.MODELS_READ), "coming in gives nothing by itself"
+    assert (await me(stranger, await signed_on(stranger, openid, "ada")))["id"] == user["id"]
+    entries = [one.action for one in await people.control.audit.entries(limit=20, target=user["id"])]
+    assert entries == ["user.create"]
+
+
+async def test_what_a_provider_tells_at_its_userinfo_endpoint_alone_counts(
+    stranger: httpx.AsyncClient, other_openid: OpenId, people: People
+):
+    path = LOGIN.replace("corp", "other")
+    assert (await me(stranger, await signed_on(stranger, other_openid, "bob", path)))["email"] == "bob@corp.test"
+
+
+async def test_a_browser_keeps_a_login_for_this_provider_alone(stranger: httpx.AsyncClient, openid: OpenId, people: People):
+    answer = await stranger.get(LOGIN, params={"next": "https://evil.test", "redirect_uri": "https://evil.test"})
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=lax" in cookie
+    assert "Path=/api/v1/auth/oidc/corp/" in cookie
+    to = httpx.URL(answer.headers["location"])
+    assert str(to).startswith(openid.issuer)
+    assert "evil" not in str(to)
+    asked = to.params
+    assert (asked["redirect_uri"], asked["code_challenge_method"], asked["response_type"]) == (
+        openid.redirect_uri,
+        "S256",
+        "code",
+    )
+    again = httpx.URL(await begun(stranger)).params
+    assert all(asked[one] != again[one] for one in ("state", "nonce", "code_challenge"))
+
+
+async def test_a_code_is_good_once(stranger: httpx.AsyncClient, openid: OpenId, people: People):
+    address = await begun(stranger)
+    kept = carried(stranger)
+    back = openid.came_back(address, "bob")
+    assert (await stranger.get(CALLBACK, params=back, headers=kept)).status_code == 200
+    replayed = await stranger.get(CALLBACK, params=back, headers=kept)
+    assert (replayed.status_code, replayed.json()["code"]) == (401, "identity_refused")
+
+
+async def test_a_login_that_another_browser_began_is_refused(stranger: httpx.AsyncClient, openid: OpenId, people: People):
+    back = openid.came_back(await begun(stranger), "bob")
+    good = carried(stranger)
+    for wrong in ({}, cookie(""), cookie("AAAA"), cookie(good["cookie"].partition("=")[2][:-8] + "AAAAAAA=")):
+        answer = await stranger.get(CALLBACK, params=back, headers=wrong)
+        assert (answer.status_code, answer.json()["code"]) == (401, "sign_on_lost")
+    other = await stranger.get(CALLBACK, params={**back, "state": back["state"][:-1]}, headers=good)
+    assert other.json()["code"] == "sign_on_lost"
+    assert (await stranger.get(CALLBACK, params=back, headers=good)).status_code == 200
+
+
+async def test_a_code_of_another_login_is_refused(stranger: httpx.AsyncClient, openid: OpenId, people: People):
+    """Whoever smuggles their code into somebody's browser has neither its verifier nor its nonce."""
+    stolen = openid.came_back(await begun(stranger), "bob")["code"]
+    carried(stranger)
+    back = openid.came_back(await begun(stranger), "ada")
+    answer = await stranger.get(CALLBACK, params={**back, "code": stolen})
+    assert (answer.status_code, answer.json()["code"]) == (401, "identity_refused")
+    assert (await stranger.get(CALLBACK, params=back)).status_code == 200
+
+
+async def test_an_old_login_is_refused(stranger: httpx.AsyncClient, openid: OpenId, people: People, clock: TestClock):
+    back = openid.came_back(await begun(stranger), "bob")
+    kept = carried(stranger)
+    clock.advance(minutes=10)
+    assert (await stranger.get(CALLBACK, params=back, headers=kept)).json()["code"] == "sign_on_lost"
+    clock.advance(seconds=-1)
+    assert (await stranger.get(CALLBACK, params=back, headers=kept)).status_code == 200
+
+
+async def test_providers_are_not_mixed_up(stranger: httpx.AsyncClient, openid: OpenId, other_openid: OpenId, people: People):
+    back = openid.came_back(await begun(stranger), "bob")
+    kept = carried(stranger)
+    assert back["iss"] == openid.issuer
+    elsewhere = await stranger.get(CALLBACK.replace("corp", "other"), params=back, headers=kept)
+    assert elsewhere.json()["code"] == "sign_on_lost"
+    another = await stranger.get(CALLBACK, params={**back, "iss": other_openid.issuer}, headers=kept)
+    assert another.json()["code"] == "identity_refused"
+    silent = {name: value for name, value in back.items() if name != "iss"}
+    assert (await stranger.get(CALLBACK, params=silent, headers=kept)).json()["code"] == "identity_refused"
+    assert (await stranger.get(CALLBACK, params=back, headers=kept)).status_code == 200
+
+
+async def test_a_refusal_of_the_provider_is_one_here(stranger: httpx.AsyncClient, openid: OpenId, people: People):
+    state = httpx.URL(await begun(stranger)).params["state"]
+    answer = await stranger.get(CALLBACK, params={"error": "access_denied", "state": state, "iss": openid.issuer})
+    assert (answer.status_code, answer.json()["code"]) == (401, "identity_refused")
+    (entry, *_others) = [one for one in await people.control.audit.entries(limit=5) if one.action == "login.refuse"]
+    assert (entry.details["provider"], entry.details["why"]) == ("corp", "not_proven")
+
+
+async def test_people_log_out_of_the_provider(stranger: httpx.AsyncClient, openid: OpenId, people: People):
+    answer = await stranger.get("/api/v1/auth/oidc/corp/logout")
+    to = httpx.URL(answer.headers["location"])
+    assert answer.status_code == 303
+    assert str(to).startswith(openid.issuer)
+    assert dict(to.params) == {"client_id": CLIENT, "post_logout_redirect_uri": "http://127.0.0.1:9/bye"}
+    assert (await stranger.get("/api/v1/auth/oidc/nobody/logout")).json()["code"] == "identity_provider_not_found"
+
+
+@pytest.mark.parametrize("policy", [{"people": "all"}])
+async def test_an_address_that_is_not_verified_is_nobodys(stranger: httpx.AsyncClient, openid: OpenId, people: People):
+    answer = await signed_on(stranger, openid, "eve")
+    assert (answer.status_code, answer.json()["code"]) == (403, "not_admitted")
+    assert (await signed_on(stranger, openid, "bob")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "policy", [{"people": "all", "link_by_email": True, "trust_emails": True}, {"people": "all", "trust_emails": True}]
+)
+async def test_who_is_here_already_is_linked_only_where_that_was_said(
+    stranger: httpx.AsyncClient, openid: OpenId, people: People, policy: dict[str, Any]
+):
+    answer = await signed_on(stranger, openid, "eve")
+    if policy.get("link_by_email"):
+        assert (await me(stranger, answer))["name"] == "ada"
+    else:
+        assert (answer.status_code, answer.json()["code"]) == (403, "not_admitted")
+
+
+@pytest.mark.parametrize(
+    ("policy", "who"),
+    [
+        ({"people": "known"}, set()),
+        ({"people": "all"}, {"ada", "bob", "zoe"}),
+        ({"people": "all", "domains": ("corp.test",)}, {"ada", "bob"}),
+        ({"people": "all", "groups": ("chess",)}, {"bob"}),
+    ],
+)
+async def test_who_may_come_in_stands_in_the_settings(
+    stranger: httpx.AsyncClient, openid: OpenId, people: People, who: set[str]
+):
+    came = {one: (await signed_on(stranger, openid, one)).status_code for one in ("ada", "bob", "zoe")}
+    assert came == {one: 200 if one in who else 403 for one in came}
+
+
+@pytest.mark.parametrize("policy", [{"people": "invited"}])
+async def test_who_was_invited_comes_in_with_the_role_of_the_invitation(
+    stranger: httpx.AsyncClient, openid: OpenId, people: People
+):
+    assert (await signed_on(stranger, openid, "bob")).status_code == 403
+    invited = {"email": "bob@corp.test", "role": "developer"}
+    assert (await stranger.post("/api/v1/invitations", json=invited, headers={"x-api-key": people.key})).status_code == 201
+    assert await allowed(stranger, await signed_on(stranger, openid, "bob"), Scope.MODELS_WRITE)
+    assert (await stranger.get("/api/v1/invitations", headers={"x-api-key": people.key})).json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [{"people": "all", "group_map": {"ml-admins": "admins", "ml": "writers", "chess": "chess"}, "default_role": "viewer"}],
+)
+async def test_groups_there_are_groups_here_at_each_login(stranger: httpx.AsyncClient, openid: OpenId, people: People):
+    headers = {"x-api-key": people.key}
+    await people.group("admins", Role.ADMIN)
+    await people.group("writers", Role.DEVELOPER)
+    assert await allowed(stranger, await signed_on(stranger, openid, "ada"), Scope.ADMIN)
+    answer = await signed_on(stranger, openid, "bob")
+    bob = (await me(stranger, answer))["id"]
+    given = [(scope, await allowed(stranger, answer, scope)) for scope in (Scope.MODELS_READ, Scope.MODELS_WRITE, Scope.ADMIN)]
+    assert given == [(Scope.MODELS_READ, True), (Scope.MODELS_WRITE, True), (Scope.ADMIN, False)]
+    await people.group("auditors", Role.AUDITOR)
+    for name in ("admins", "auditors"):
+        assert (await stranger.put(f"/api/v1/groups/{name}/members/{bob}", headers=headers)).status_code == 204
+    await stranger.delete(f"/api/v1/groups/writers/members/{bob}", headers=headers)
+    answer = await signed_on(stranger, openid, "bob")
+    asked = (Scope.MODELS_WRITE, Scope.AUDIT_READ, Scope.ADMIN)
+    assert [await allowed(stranger, answer, scope) for scope in asked] == [True, True, False], "the map's groups, and no others"
+    await stranger.post(f"/api/v1/users/{bob}/disable", headers=headers)
+    assert (await signed_on(stranger, openid, "bob")).json()["code"] == "not_admitted"
+
+
+@pytest.mark.parametrize("policy", [{"service_audience": AUDIENCE, "services": {"robot": "pipeline", "stranger": "ada"}}])
+async def test_a_providers_access_token_stands_for_a_service(stranger: httpx.AsyncClient, openid: OpenId, people: People):
+    new = {"name": "pipeline", "kind": Kind.SERVICE, "role": Role.DEVELOPER}
+    made = await stranger.post("/api/v1/users", json=new, headers={"x-api-key": people.key})
+
+    async def asked(token: str) -> int:
+        answer = await stranger.get("/api/v1/me", headers={"authorization": f"Bearer {token}"})
+        return answer.status_code
+
+    token = openid.access_token(AUDIENCE)
+    assert await asked(token) == 200
+    written = await stranger.post(
+        "/api/v1/models", json={"name": "m"}, headers={"authorization": f"Bearer {token}", "idempotency-key": "1"}
+    )
+    assert written.status_code == 201
+    assert await asked(openid.access_token("urn:modelkeep:elsewhere")) == 401
+    assert await asked(openid.access_token(AUDIENCE, "stranger")) == 401  # it would stand for a person
+    (entry, *_others) = await people.control.audit.entries(limit=1)
+    assert (entry.action, entry.outcome, entry.target) == ("token.refuse", "refused", people.admin.user)
+    head, body, signature = token.split(".")
+    assert await asked(f"{head}.{body}.{signature[:-6]}AAAAAA") == 401
+    await stranger.post(f"/api/v1/users/{made.json()['id']}/disable", headers={"x-api-key": people.key})
+    assert await asked(token) == 401
+
+
+async def test_without_an_audience_no_access_token_stands_for_anybody(
+    stranger: httpx.AsyncClient, openid: OpenId, people: People
+):
+    headers = {"authorization": f"Bearer {openid.access_token(AUDIENCE)}"}
+    assert (await stranger.get("/api/v1/me", headers=headers)).status_code == 401
+
+
+async def test_the_settings_print_no_secret(identity_providers: IdentityProviders):
+    assert all(SECRET not in repr(vars(one) | {"_secret": ""}) for one in identity_providers["code"])
+    assert SECRET not in json.dumps([one.settings.client_secret_file for one in identity_providers["code"]])
