@@ -53,8 +53,13 @@ async def _auditor(actor: Annotated[Actor, Security(_caller)]) -> Actor:
     return actor
 
 
+async def _oneself(actor: Annotated[Actor, Security(_caller)]) -> Actor:
+    actor.carry_all()
+    return actor
+
+
 AnyKey = Annotated[Actor, Security(_caller)]
-Oneself = Annotated[Actor, Security(_may(Scope.ADMIN), scopes=[Scope.ADMIN.value])]
+Oneself = Annotated[Actor, Security(_oneself, scopes=[Scope.ADMIN.value])]
 """Who acts for themselves: in a session, or with a key that bounds nothing. Whoever took a narrower one has not taken all."""
 Reader = Annotated[Actor, Security(_may(Scope.MODELS_READ), scopes=[Scope.MODELS_READ.value])]
 Writer = Annotated[Actor, Security(_may(Scope.MODELS_WRITE), scopes=[Scope.MODELS_WRITE.value])]

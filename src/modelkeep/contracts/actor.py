@@ -37,6 +37,12 @@ class Actor(msgspec.Struct, frozen=True):
         if not self.standing.carries(scope):
             raise Forbidden(_TEXTS["scope"].format(scope=scope.value))
 
+    def carry_all(self) -> None:
+        """Raise `Forbidden` where the actor's key is bounded at all: through what this allows, one could pass its bounds."""
+        self.carry(Scope.ADMIN)
+        if self.standing.models is not None:
+            raise Forbidden(_TEXTS["other_model"])
+
 
 _NO_GRANT = "You may not do that here: it needs a role that gives {scope!r}."
 _TEXTS = {

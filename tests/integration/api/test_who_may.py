@@ -76,7 +76,9 @@ def _expected(caller: Actor, method: str, path: str, scope: str, model: Place) -
         return None if (method, path) in _OF_ANY_KEY or caller.standing.carries(Scope.ADMIN) else 403
     if not caller.standing.carries(Scope(scope)):
         return 403
-    if (method == "GET" and path in _LISTS) or (method, path) in for_oneself():
+    if (method, path) in for_oneself():
+        return None if caller.standing.models is None else 403
+    if method == "GET" and path in _LISTS:
         return None
     place = Place(model.workspace) if (method, path) == ("POST", "/api/v1/models") else _place(path, model)
     if decide(caller.standing, Scope(scope), place).allowed:

@@ -139,7 +139,7 @@ class Users:
         `rate` is `100/min` or `unlimited`; `burst` the most requests at once, a sixth of a minute's without it. `models` are
         the ids of those that it is good for, None for all.
         """
-        actor.carry(Scope.ADMIN)  # or a key could make one that may more than itself
+        actor.carry_all()
         if service is not None:
             actor.need(Scope.ADMIN)
         if not scopes:
@@ -187,7 +187,7 @@ class Users:
             key = await store.key(tx, key_id)
             if key is None or not (key.user_id == actor.user or actor.may(Scope.ADMIN)):
                 raise KeyNotFound
-            actor.carry(Scope.ADMIN)
+            actor.carry_all()
             if key.revoked_at is not None:
                 return
             await store.revoke_key(tx, key_id, now)
