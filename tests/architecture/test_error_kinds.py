@@ -2,7 +2,6 @@
 
 import pytest
 
-from modelkeep.app.cli import problems as cli
 from modelkeep.contracts.errors import Kind
 from modelkeep.infra import problems
 from modelkeep.serving.dialects import mlflow, sagemaker
@@ -11,8 +10,8 @@ from modelkeep.serving.grpc import statuses
 
 @pytest.mark.parametrize(
     "words",
-    [problems.STATUS, problems.TITLE, mlflow.ERROR_CODES, sagemaker._ERRORS, statuses.STATUS, cli.CODES],
-    ids=["HTTP", "problems", "MLflow", "SageMaker", "gRPC", "commands"],
+    [problems.STATUS, problems.TITLE, mlflow.ERROR_CODES, sagemaker._ERRORS, statuses.STATUSES],
+    ids=["HTTP", "problems", "MLflow", "SageMaker", "gRPC"],
 )
 def test_every_kind_of_error_has_its_word(words: dict[Kind, object]) -> None:
     assert words.keys() == set(Kind)
