@@ -287,6 +287,8 @@ class HttpProtocol(HttpToolsProtocol):
                 hosts += 1
             elif name == b"content-encoding":
                 return False
+        if len(self.url) > _MOST_URL:
+            return False
         return hosts == 1 and len(self.headers) <= _MOST_NAMES and 0 < len(length) <= _MOST_DIGITS and int(length) <= _LARGEST
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:

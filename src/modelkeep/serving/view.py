@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from modelkeep.contracts.access import Scope, decide, sees
+from modelkeep.contracts.access import Scope, Standing, decide, sees
 from modelkeep.contracts.errors import Forbidden
 from modelkeep.contracts.snapshot import ServedDeployment, ServedKey
 from modelkeep.serving.pool import Pool, Served
@@ -16,17 +16,21 @@ class Doors:
         self._router = router
         self._snapshot = -1
         self._places: dict[str, ServedDeployment] = {}
-        self._decided: dict[tuple[str, str], bool] = {}
+        self._decided: dict[tuple[str, str], tuple[Standing, bool]] = {}
 
     def check(self, key: ServedKey, deployment: str) -> None:
         """Raise `DeploymentNotFound` or `Forbidden` unless this key may ask this deployment."""
         if self._router.snapshot.number != self._snapshot:
             self._forget()
-        allowed = self._decided.get((key.id, deployment))
-        if allowed is None:
-            allowed = self._decided[key.id, deployment] = self._decide(key, deployment)
+        there = self._places.get(deployment)
+        if there is None:  # not remembered: callers could invent names until no memory is left
+            raise DeploymentNotFound
+        standing, allowed = self._decided.get((key.id, deployment), (None, False))
+        if standing is not key.standing:  # a request that began before the snapshot brings what its key had then
+            allowed = decide(key.standing, Scope.PREDICT, there.place).allowed
+            self._decided[key.id, deployment] = key.standing, allowed
         if not allowed:
-            self._refuse(key, deployment)
+            self._refuse(key, there)
 
     def open_to(self, key: ServedKey, deployment: str) -> bool:
         """Whether this key may ask this deployment."""
@@ -42,13 +46,8 @@ class Doors:
         self._places = {one.name: one for one in snapshot.deployments}
         self._decided.clear()
 
-    def _decide(self, key: ServedKey, deployment: str) -> bool:
-        there = self._places.get(deployment)
-        return there is not None and decide(key.standing, Scope.PREDICT, there.place).allowed
-
-    def _refuse(self, key: ServedKey, deployment: str) -> None:
-        there = self._places.get(deployment)
-        if there is None or not sees(key.standing, there.place):
+    def _refuse(self, key: ServedKey, there: ServedDeployment) -> None:
+        if not sees(key.standing, there.place):
             raise DeploymentNotFound
         raise Forbidden("You may see this model, but not ask it: that needs a role that gives 'predict'.")
 

@@ -13,7 +13,7 @@ from modelkeep.control.access import errors
 from modelkeep.control.access.rules import Subject
 from modelkeep.control.deployments.errors import DeploymentNotFound
 from modelkeep.control.deployments.service import SNAPSHOT
-from modelkeep.control.models.errors import ModelNotFound
+from modelkeep.control.models.errors import ModelExists, ModelNotFound
 from modelkeep.infra import broadcast
 
 
@@ -249,3 +249,33 @@ async def test_only_administrators_ask_about_others(tenants: Tenants):
         await access.explain(wes, Subject("user", eve.user), Scope.PREDICT, tenants.places["blue-model"])
     with pytest.raises(errors.SubjectNotFound):
         await access.explain(ADMIN, Subject("user", "usr_none"), Scope.PREDICT, INSTALLATION)
+
+
+async def test_an_owners_bounded_key_shares_nothing_and_hands_nothing_over(tenants: Tenants):
+    owner, friend = await tenants.person("owner"), await tenants.person("friend")
+    await tenants.control.models.give_to(ADMIN, "red-model", owner)
+    place = await tenants.control.models.place(ADMIN, "red-model")
+    for bounded in (
+        await tenants.actor("owner", Scope.MODELS_WRITE),
+        await tenants.actor("owner", models=(place.model,)),
+    ):
+        with pytest.raises(Forbidden):
+            await tenants.control.access.give(bounded, Subject("user", friend), Role.VIEWER, place)
+        with pytest.raises(Forbidden):
+            await tenants.control.models.give_to(bounded, "red-model", friend)
+    themselves = await tenants.actor("owner")
+    await tenants.control.access.give(themselves, Subject("user", friend), Role.VIEWER, place)
+    await tenants.control.models.give_to(themselves, "red-model", friend)
+
+
+async def test_an_upload_goes_where_it_was_allowed_to_or_nowhere(tenants: Tenants):
+    models, red = tenants.control.models, tenants.places["red"].workspace
+    into = await models.expect_upload(ADMIN, "new", create_in=red)
+    await models.create(ADMIN, "new", workspace_id=tenants.places["blue"].workspace)
+    with pytest.raises(ModelExists):
+        await models.receive(ADMIN, "new", upload(), create_in=red, into=into)
+    into = await models.expect_upload(ADMIN, "red-model")
+    await models.move(ADMIN, "red-model", tenants.places["blue"].workspace)
+    with pytest.raises(ModelExists):
+        await models.receive(ADMIN, "red-model", upload(), into=into)
+    await models.receive(ADMIN, "red-model", upload(), into=await models.expect_upload(ADMIN, "red-model"))

@@ -110,7 +110,7 @@ def test_bash_itself_completes_with_what_the_command_prints(environment, tmp_pat
     path = f"{COMMAND.parent}:{environment['PATH']}"
     home = environment | {"HOME": str(tmp_path), "PATH": path}
     shown = subprocess.run(
-        ["bash", "--norc", "-c", "modelkeep --show-completion"], env=home, capture_output=True, text=True, timeout=60
+        ["bash", "--norc", "-c", "modelkeep --show-completion; exit $?"], env=home, capture_output=True, text=True, timeout=60
     )
     assert shown.returncode == 0, shown.stderr
     script = f"""

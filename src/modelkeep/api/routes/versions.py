@@ -35,6 +35,7 @@ from modelkeep.control.models.errors import (
     InvalidLabels,
     InvalidPreprocess,
     ModelArchived,
+    ModelExists,
     ModelNotFound,
     VersionInUse,
     VersionNotFound,
@@ -80,6 +81,7 @@ Number = Annotated[int, Path(ge=1, le=LARGEST_NUMBER, description="The version's
 )
 @raises(
     *(CodeFormatsOff, InvalidName, ModelArchived, ModelNotFound, UnsupportedFormat, WorkspaceNotFound, WorkspaceUnclear),
+    ModelExists,
     *(uploads.InvalidUpload, InvalidLabels, InvalidMultipart, InvalidPreprocess),
     *(BeingRemoved, MasterKeyMissing, StorageUnavailable),
 )
@@ -98,7 +100,7 @@ async def upload_version(
     place = await behind.models.expect_upload(actor, name, create_in=create_in)
     received = await uploads.receive(request, behind.blobs, await uploads.allowed(behind, actor, place), behind.settings)
     said(request.state, received.fingerprint())
-    version = await behind.models.receive(actor, name, received, create_in=create_in)
+    version = await behind.models.receive(actor, name, received, create_in=create_in, into=place)
     response.headers["location"] = f"/api/v1/models/{version.model}/versions/{version.number}"
     return VersionAnswer.model_validate(version)
 

@@ -115,6 +115,8 @@ class Models:
             model = await _model(tx, actor, name, Scope.MODELS_WRITE, for_update=True)
             if model.owner_id != actor.user:
                 actor.need(Scope.ADMIN, model.place)
+            elif not actor.may(Scope.ADMIN, model.place):
+                actor.carry_all()  # whom it is given to may do all with it
             changed = await store.change_model(tx, model.id, owner_id=owner_id)
             handed = {"from_owner": model.owner_id or "", "to_owner": owner_id}
             await self._audit.note(tx, actor, "model.give", model.id, **handed)
@@ -163,11 +165,14 @@ class Models:
         actor.need(Scope.MODELS_WRITE, place)
         return place
 
-    async def receive(self, actor: Actor, name: str, upload: Upload, *, create_in: str | None = None) -> Version:
+    async def receive(
+        self, actor: Actor, name: str, upload: Upload, *, create_in: str | None = None, into: Place | None = None
+    ) -> Version:
         """Make a stored upload the next version of a model and ask for its validation.
 
         A model that is not there yet is made in the same moment in the workspace `create_in`, with the version's description.
-        Raises `BeingRemoved` where what was stored is gone by now.
+        `into` is what `expect_upload` said; raises `ModelExists` where the name means another place by now, for which nobody
+        has decided. Raises `BeingRemoved` where what was stored is gone by now.
         """
         version_id = new_id("ver")
         async with self._db.begin() as tx:
@@ -175,6 +180,8 @@ class Models:
                 await self._create(tx, actor, name, upload.description, create_in)
             model = await _model(tx, actor, name, Scope.MODELS_WRITE, for_update=True)
             check_open(model)
+            if into is not None and (into.workspace != model.workspace_id or into.model not in {"", model.id}):
+                raise ModelExists
             version = self._new_version(version_id, model, upload, actor)
             await store.change_model(tx, model.id, latest_version=version.number)
             await store.add_version(tx, version, upload)

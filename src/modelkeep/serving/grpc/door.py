@@ -147,6 +147,7 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc] # the library has 
             if rpc.predicts:
                 self._check_limits(request)
             message, coding = await read_message(context, held.place.reading, most)
+            request.key = self._key(rpc, request)  # which may have been revoked while the message came
         assert rpc.answer is not None  # noqa: S101 - it has one of both
         answer = await rpc.answer(request, message)
         unread = self._unread.get(held.owner, 0)
