@@ -191,7 +191,7 @@ def test_a_key_may_do_what_its_scopes_say_and_nothing_once_revoked(
             with pytest.raises(NotAllowed):
                 caller.promote(pushed, 1)
             with pytest.raises(NotAllowed):
-                caller.keys()
+                caller.create_key("more", ["predict"])
             admin.revoke_key(key.id)
             eventually(lambda: not _answers(caller, pushed, rows), "the revoked key does not predict")
             with pytest.raises(NotAuthenticated):

@@ -165,8 +165,9 @@ def test_a_record_that_is_marked_as_a_folder_is_refused(tmp_path):
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         assert archive.testzip() is None, "the control: no checksum says that anything is wrong"
     assert "marked as a folder" in refused(bytes(data), tmp_path).detail
-    read_by_torch = torch.load(io.BytesIO(bytes(data)), weights_only=True)["w"]
-    assert not torch.equal(read_by_torch, torch.arange(4096.0)), "the control does not show the attack"
+    # torch gives back memory that nobody wrote: kept, so that not each load finds what was there before by chance
+    read_by_torch = [torch.load(io.BytesIO(bytes(data)), weights_only=True)["w"] for _again in range(50)]
+    assert not all(torch.equal(one, torch.arange(4096.0)) for one in read_by_torch), "the control does not show the attack"
 
 
 def test_numbers_of_another_byte_order_are_turned_round(tmp_path):

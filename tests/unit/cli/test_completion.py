@@ -124,7 +124,11 @@ complete -p modelkeep
     assert done.stdout.splitlines()[0] == "churn", done.stderr
     assert "_modelkeep_completion" in done.stdout.splitlines()[1]
     made = subprocess.run(
-        ["bash", "--norc", "-c", "modelkeep --install-completion"], env=home, capture_output=True, text=True, timeout=60
+        ["bash", "--norc", "-c", "modelkeep --install-completion; exit $?"],
+        env=home,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert made.returncode == 0, made.stderr
     assert "modelkeep" in (tmp_path / ".bashrc").read_text()

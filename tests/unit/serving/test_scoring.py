@@ -92,7 +92,7 @@ def test_the_same_rows_are_the_same_tensors_as_csv(
     order = random.sample(range(len(names)), len(names))
     ordered = [[row[at] for at in order] for row in rows]
     wanted = tensors_from(signature, rows)
-    ends = any(isinstance(cell, str) and not {"\r", "\n"}.isdisjoint(cell) for row in rows for cell in row)
+    ends = any(isinstance(cell, str) and not {"\r", "\n"}.isdisjoint(cell) for row in [names, *rows] for cell in row)
     for quoting in (csv.QUOTE_NONNUMERIC if ends else csv.QUOTE_MINIMAL, csv.QUOTE_ALL):  # Python 3.11 quotes only its own end
         body = mark + written(ordered, [names[at] for at in order], lineterminator=end, quoting=quoting)
         same(tensors_of(signature, "text/csv", body, Reading()), wanted)

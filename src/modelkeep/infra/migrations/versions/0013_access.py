@@ -5,8 +5,8 @@ import json
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0014"
-down_revision = "0013"
+revision = "0013"
+down_revision = "0012"
 
 _TIME = sa.DateTime(timezone=True)
 _DEFAULT = "wsp_default"
