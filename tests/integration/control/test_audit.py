@@ -175,6 +175,16 @@ async def test_an_erased_person_is_nowhere_and_the_chain_is_whole(trail: Control
         assert [name for name in ("", "-wal") if b"192.0.2.7" in Path(files + name).read_bytes()] == []
 
 
+async def test_a_reader_in_the_way_of_an_erasure_is_waited_for(trail: ControlPlane, db: Database):
+    if not db.sqlite:
+        pytest.skip("only SQLite keeps what was deleted in a log of its own")
+    async with db.read() as reader:
+        await reader.all(sa.select(audit_head))
+        await trail.audit.erase(ADMIN, {"usr_bob"}, "asked for")
+        assert await trail.audit.scrub(0) == 0
+    assert await trail.audit.scrub(0) == 11
+
+
 async def test_an_erasure_that_is_erased_itself_still_accounts_for_what_it_erased(trail: ControlPlane):
     await trail.audit.erase(BOB, {"usr_nobody", ADMIN.user}, "asked for")
     await trail.audit.erase(ADMIN, {"usr_bob"}, "asked for")

@@ -4,6 +4,7 @@ Entries are a chain of hashes. An entry takes its place in it right before its t
 so that numbers have no gaps, what is committed is committed in their order, and no lock is taken after that one.
 """
 
+import asyncio
 import hmac
 import json
 import os
@@ -17,7 +18,7 @@ import structlog
 
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.actor import SYSTEM, Actor
-from modelkeep.contracts.audit_chain import ERASURE, Report, Verifier, numbers_in, ranges
+from modelkeep.contracts.audit_chain import ERASURE, Report, Verifier, ranges, spans_in
 from modelkeep.contracts.errors import StorageFull
 from modelkeep.contracts.ids import new_id
 from modelkeep.control.audit import store
@@ -135,6 +136,14 @@ class Audit:
         async with self._db.read() as tx:
             return await store.head(tx)
 
+    async def holds(self, seen: Head) -> bool:
+        """Whether an entry still has the hash that it had."""
+        if not seen.seq:
+            return True
+        async with self._db.read() as tx:
+            found = await store.after(tx, seen.seq - 1, limit=1)
+        return bool(found) and Head(found[0].seq, found[0].hash) == seen
+
     async def checkpoints(self, *, above: int = 0, upto: int | None = None) -> AsyncIterator[list[Checkpoint]]:
         """Yield checkpoints in their order, list by list."""
         while True:
@@ -159,21 +168,23 @@ class Audit:
             if not found:
                 raise SubjectNotFound
             erasures = [seq for seq, action in found.items() if action == ERASURE]
-            numbers = set(found).union(
-                *(numbers_in(json.loads(text)["details"]["numbers"]) for text in await store.payloads(tx, erasures))
-            )
+            numbers = [(seq, seq) for seq in found]
+            for text in await store.payloads(tx, erasures):
+                numbers += spans_in(json.loads(text)["details"]["numbers"])
             await store.erase(tx, found)
             details = {"entries": str(len(found)), "numbers": ranges(numbers), "reason": reason.strip()}
             await self.note(tx, actor, ERASURE, "", **details)
         return len(found)
 
     async def scrub(self, after: int) -> int:
-        """Have what was erased since entry `after` leave SQLite's log, too; returns the number of the newest erasure."""
+        """Have what was erased since entry `after` leave SQLite's log, too.
+
+        Returns the number of the newest erasure, or `after` where a reader was in the way.
+        """
         newest = await self.entries(Wanted(action=ERASURE), limit=1)
         if not newest or newest[0].seq <= after:
             return after
-        await self._db.scrub()
-        return newest[0].seq
+        return newest[0].seq if await self._db.scrub() else after
 
     def subject_ref(self, subject_id: str) -> str:
         """Return what a person's id is found by: a keyed hash, which tells it to nobody who lacks the site key."""
@@ -192,18 +203,22 @@ class Audit:
             await store.add_checkpoint(tx, made)
         return made
 
-    async def verify(self) -> Report:
-        """Verify the whole chain as the database has it, and note when that was done, where it is whole."""
+    async def verify(self, seen: Head | None = None) -> Report:
+        """Verify the whole chain as the database has it, and note when that was done, where it is whole.
+
+        `seen` is what somebody remembers of it, who does not believe the database. The hashing is done in a thread.
+        """
         head = await self.head()
         verifier = Verifier(public_keys=[public(seed) for seed in self._checkpoints_keys])
         async for some in self.checkpoints():
             for one in some:
                 verifier.expect(one.document())
         verifier.reaches(head.seq)
+        if seen is not None and seen.seq:
+            verifier.known(seen.seq, seen.hash)
         async for entries in self.sealed():
-            for entry in entries:
-                verifier.add(entry.record, entry.hash, entry.payload, entry.key or b"")
-        report = verifier.report()
+            await asyncio.to_thread(_add, verifier, entries)
+        report = await asyncio.to_thread(verifier.report)
         if report.whole:
             await self.set_mark(_VERIFIED, head.seq)
         return report
@@ -302,3 +317,8 @@ class Audit:
     def _withhold(self, action: str, now: datetime) -> None:
         self._withheld[action] += 1
         self._withheld_since = self._withheld_since or now
+
+
+def _add(verifier: Verifier, entries: list[Sealed]) -> None:
+    for entry in entries:
+        verifier.add(entry.record, entry.hash, entry.payload, entry.key or b"")
