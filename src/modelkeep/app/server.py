@@ -207,7 +207,6 @@ class Server:
             if second % _WARN_EVERY == 0 and self._role.slot == 0 and self._door.accepted is not None:
                 log.warning("runners may be locked in less well than their models need", accepted=self._door.accepted.short)
             self._router.pool.balance()
-            self._door.gate.tend()
             if self._rpcs is not None:
                 self._rpcs.tend()
             self._metrics.publish(alone=self._role.slots == 1)

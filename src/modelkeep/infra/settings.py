@@ -129,7 +129,7 @@ class LimitSettings:
     ] = ""
     failure_rate: Annotated[
         str,
-        "Requests without a good key from one address; beyond it, keys that have not been good there lately are not looked at. "
+        "Requests without a good key or token from one address and, counted apart, logins that fail; beyond it they have to wait. "
         "Empty for any number.",
         Predicate(_rate_or_none),
     ] = "60/min:20"

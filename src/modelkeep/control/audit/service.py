@@ -193,9 +193,7 @@ class Audit:
         if not 1 <= len(reason.strip()) <= _LONGEST_REASON:
             raise ReasonNeeded
         async with self._db.begin() as tx:
-            people = [
-                one for one in subject_ids if one.startswith(("usr_", "key_")) or ":" in one
-            ]  # things stay
+            people = [one for one in subject_ids if one.startswith(("usr_", "key_")) or ":" in one]  # things stay
             found = await store.naming(tx, [ref for one in people for ref in self._refs(one)], people)
             if not found:
                 raise SubjectNotFound
