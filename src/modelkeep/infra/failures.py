@@ -1,9 +1,9 @@
 """Slows down who fails to show who they are, by address.
 
-Whoever brings what is good goes on, from whatever address: many callers may share one with somebody who is set up wrong, or means
-ill. Where what is brought is found by its hash and cannot be guessed (keys, tokens), only those that fail are told to wait. Where
-it can be guessed (passwords), an address beyond its rate is refused before anything is looked at. Each process counts by itself:
-what strangers do must not fill what the servers share.
+Whoever brings what is good goes on, from whatever address: many callers may share one with somebody who is set up wrong, or
+means ill. Where what is brought is found by its hash and cannot be guessed (keys, tokens), only those that fail are told to
+wait. Where it can be guessed (passwords), an address beyond its rate is refused before anything is looked at. Each process
+counts by itself: what strangers do must not fill what the servers share.
 """
 
 import time

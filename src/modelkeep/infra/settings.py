@@ -129,7 +129,7 @@ class LimitSettings:
     ] = ""
     failure_rate: Annotated[
         str,
-        "Requests without a good key or token from one address and, counted apart, logins that fail; beyond it they have to wait. "
+        "Requests without a good key or token from one address and, counted apart, logins that fail; beyond it they wait. "
         "Empty for any number.",
         Predicate(_rate_or_none),
     ] = "60/min:20"
