@@ -28,6 +28,7 @@ _PROGRAMS: Final = ("/api/", OPEN_INFERENCE)
 _OPEN: Final = frozenset(
     {"/api/v1/setup"} | {f"/api/v1/auth/{what}" for what in ("login", "refresh", "register", "reset-password")}
 )
+_REFRESH: Final = "/api/v1/auth/refresh"
 _SIGN_ON: Final = re.compile(r"/api/v1/auth/(oidc/[^/]+/(login|callback|logout)|ldap/[^/]+/login)")
 _PUBLIC: Final = frozenset({"/api/v1/health", "/api/v1/auth/jwks", "/api/v1/auth/providers"})
 """Where nothing is presented, so that nothing can be guessed."""
@@ -121,21 +122,16 @@ class Guard:
         state, path = scope["state"], scope["path"]
         whence = state["address"] or None
         if path in _OPEN or _SIGN_ON.fullmatch(path):
-            self._pace.look(whence, "")
-            return _noticing(send, lambda: self._pace.failed(whence))
+            if path == _REFRESH:  # its token cannot be guessed, and whoever has a session goes on
+                return _noticing(send, lambda: self._pace.failed_refresh(whence))
+            self._pace.look(whence)
+            return _noticing(send, lambda: self._pace.failed_login(whence))
         try:
-            secret = presented(given, path)
-        except Unauthenticated:
-            self._pace.look(whence, "")
-            self._pace.failed(whence)
-            raise
-        self._pace.look(whence, secret)
-        try:
-            actor = await self._admit(secret, state)
+            actor = await self._admit(presented(given, path), state)
         except Unauthenticated:
             self._pace.failed(whence)
             raise
-        told = self._pace.take(actor, whence, secret)
+        told = self._pace.take(actor)
         return _telling(send, told) if told else send
 
     async def _admit(self, secret: str, state: dict[str, Any]) -> Actor:

@@ -3,7 +3,6 @@
 One process answers for the control plane, and keeps this in its own memory.
 """
 
-import hashlib
 import time
 from collections.abc import Callable
 from typing import Final
@@ -23,22 +22,30 @@ class Pace:
 
     def __init__(self, settings: LimitSettings | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = None if settings is None else rates.read(settings.api_rate)
-        self._failures = Failures(None if settings is None else rates.read(settings.failure_rate), clock)
+        failures = None if settings is None else rates.read(settings.failure_rate)
+        self._logins, self._keys = Failures(failures, clock), Failures(failures, clock)
         self._rates = OwnRates()
         self._clock = clock
 
-    def look(self, address: str | None, secret: str) -> None:
-        """Raise `Limited` where too many requests without a good key came from this address."""
-        self._failures.look(address, _digest(secret))
+    def look(self, address: str | None) -> None:
+        """Raise `Limited` where too many logins from this address have failed: no password is looked at."""
+        self._logins.look(address)
+
+    def failed_login(self, address: str | None) -> None:
+        """A login failed, or whatever else stands in its place."""
+        self._logins.bad(address)
+
+    def failed_refresh(self, address: str | None) -> None:
+        """What was to renew a session is no good token."""
+        self._keys.bad(address)
 
     def failed(self, address: str | None) -> None:
-        """What was presented is no good key."""
-        self._failures.bad(address)
-        self._failures.tend()
+        """What was presented is no good key or token, or nothing was; raises `Limited` where that happened too often."""
+        self._keys.look(address)
+        self._keys.bad(address)
 
-    def take(self, actor: Actor, address: str | None, secret: str) -> Headers:
+    def take(self, actor: Actor) -> Headers:
         """Count a request of who is let in, and return what its answer says of the rate; raises `Limited`."""
-        self._failures.good(address, _digest(secret))
         if self._rate is None or not actor.limited:
             return ()
         taken = self._rates.take(actor.user, *spacing(self._rate), self._clock())
@@ -48,7 +55,3 @@ class Pace:
             sentence = f"You may ask the control plane {self._rate.per_minute} times a minute."
             raise Limited(sentence, retry_after_s=taken, headers=headers)
         return says
-
-
-def _digest(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode()).digest()

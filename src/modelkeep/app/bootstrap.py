@@ -17,7 +17,7 @@ from modelkeep.app.places import Places
 from modelkeep.app.sharing import check_redis
 from modelkeep.contracts import discovery
 from modelkeep.contracts.errors import Invalid, ModelkeepError, NotFound
-from modelkeep.contracts.secret import Secret, hidden_again, hidden_in
+from modelkeep.contracts.secret import NO_SECRET, Secret, hidden_again, hidden_in
 from modelkeep.contracts.snapshot import Limits
 from modelkeep.contracts.storage import StorageSettings
 
@@ -141,13 +141,16 @@ def roles(
         storage=settings.storage,
         auth=settings.auth,
         audit=settings.audit,
-        rates=replace(settings.limits, redis_url=""),
+        rates=replace(settings.limits, redis_url=NO_SECRET),
     )
     told = msgspec.json.encode(control, enc_hook=hidden_in)
     # Started one after the other, for predictions need the server alone, and the api is reached only through it. On a busy
     # machine with two cores the first prediction came after 1.5 s so, and after 1.8 s when all were started at once.
     return [
-        *(Role(f"server-{slot + 1}", msgspec.json.encode(_numbered(server, slot)), (door,)) for slot, door in enumerate(doors)),
+        *(
+            Role(f"server-{slot + 1}", msgspec.json.encode(_numbered(server, slot), enc_hook=hidden_in), (door,))
+            for slot, door in enumerate(doors)
+        ),
         Role("api", told, (inner,), after="server-1"),
         Role("courier", told, after="api"),
         Role("worker", told, after="api"),

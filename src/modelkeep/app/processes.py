@@ -24,6 +24,7 @@ from modelkeep.app.listening import listening
 from modelkeep.app.places import Places
 from modelkeep.contracts.confinement import level
 from modelkeep.contracts.errors import Conflict
+from modelkeep.contracts.secret import hidden_again
 from modelkeep.sandbox import control, kernel
 from modelkeep.sandbox.control import Channel, ChannelClosed
 
@@ -170,7 +171,7 @@ async def run_server(channel: Channel, settings: bytes, door: socket.socket) -> 
     from modelkeep.app.server import Server
     from modelkeep.infra import telemetry
 
-    role = msgspec.json.decode(settings, type=ServerRole)
+    role = msgspec.json.decode(settings, type=ServerRole, dec_hook=hidden_again)
     telemetry.configure(role.log, role=f"server-{role.slot + 1}" if role.slots > 1 else "server")
     server = Server(role, channel.send)
     await _role(channel, server.take, lambda stop: server.work(door, stop, lambda: channel.send(control.Started())))

@@ -25,7 +25,7 @@ from modelkeep.infra.loading import hear
 from modelkeep.infra.quotas import Quotas
 from modelkeep.infra.rates import OwnRates, Rates
 from modelkeep.infra.spool import SpoolWriter
-from modelkeep.infra.tls import Renewing
+from modelkeep.infra.tls import InvalidCertificate, Renewing
 from modelkeep.sandbox import control
 from modelkeep.serving.edge import Edge
 from modelkeep.serving.engine import Engine
@@ -114,7 +114,7 @@ class Server:
             return own
         from modelkeep.infra.redis_rates import RedisRates
 
-        self._sharing = sharing = RedisRates(self._role.limits.redis_url, own, told=self._metrics.exchanged)
+        self._sharing = sharing = RedisRates(self._role.limits.redis_url.reveal(), own, told=self._metrics.exchanged)
         self._metrics.watch_sharing(lambda: not sharing.leases.away)
         return sharing.leases
 
@@ -185,6 +185,7 @@ class Server:
 
     async def _renew(self, port: Port) -> None:
         """Answer new callers with the certificate that lies there now, when that has changed or somebody says so."""
+        due = False
         while True:
             said = False
             try:
@@ -193,21 +194,26 @@ class Server:
             except TimeoutError:
                 pass
             self._renewed.clear()
-            if self._tls is not None and self._tls.tend(anyway=said):
+            if self._tls is not None and (self._tls.tend(anyway=said) or due):
+                due = True
+                try:
+                    await port.open(self._tls.current.context())
+                except (OSError, InvalidCertificate) as error:
+                    log.warning("callers are answered with the certificate of before", reason=str(error))
+                    continue
                 self._edge.certify(self._tls.current.names)
-                await port.open(self._tls.current.context())
+                due = False
 
     async def _tend(self, port: Port) -> None:
         last = time.monotonic()
         for second in itertools.count():
             await asyncio.sleep(_TEND_S)
             now = time.monotonic()
-            port.tend(min(now - last, 2 * _TEND_S))  # where we were held up, nobody else was slow
+            await port.tend(min(now - last, 2 * _TEND_S))  # where we were held up, nobody else was slow
             last = now
             if second % _WARN_EVERY == 0 and self._role.slot == 0 and self._door.accepted is not None:
                 log.warning("runners may be locked in less well than their models need", accepted=self._door.accepted.short)
             self._router.pool.balance()
-            self._door.gate.tend()
             if self._rpcs is not None:
                 self._rpcs.tend()
             self._metrics.publish(alone=self._role.slots == 1)

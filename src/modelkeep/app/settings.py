@@ -81,7 +81,7 @@ class ServerSettings:
     ] = 10.0
     body_rate: Annotated[
         int,
-        "Bytes a second that a caller must send of a body, on average and after ten seconds; 0 is any rate.",
+        "Bytes a second that a caller must send of a body, in any ten seconds; 0 is any rate.",
         Interval(ge=0, le=1_000_000_000),
     ] = 1024
     idle_s: Annotated[float, "How long a connection may be idle between requests, in seconds.", Interval(ge=1, le=86_400)] = (

@@ -1,10 +1,11 @@
 """Whether rates can be shared through Redis, found out before anything starts."""
 
 from modelkeep.contracts.errors import Invalid
+from modelkeep.contracts.secret import Secret
 
 
-def check_redis(url: str) -> None:
-    """Raise `Invalid` where there is no client of Redis, or no connection can be made of this address; "" is none."""
+def check_redis(url: Secret) -> None:
+    """Raise `Invalid` where there is no client of Redis, or no connection can be made of this address; an empty one is none."""
     if not url:
         return
     try:
@@ -12,6 +13,6 @@ def check_redis(url: str) -> None:
     except ImportError as error:
         raise Invalid("limits.redis_url needs: pip install 'modelkeep[redis]'") from error
     try:
-        check(url)
+        check(url.reveal())
     except (ValueError, TypeError) as error:
         raise Invalid("limits.redis_url is no address of a Redis server, or has parameters that are none.") from error

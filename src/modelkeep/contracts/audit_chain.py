@@ -16,7 +16,9 @@ import argparse
 import hashlib
 import hmac
 import json
+import re
 import sys
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,6 +30,11 @@ _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=F
 _NOT_THERE: Final = object()
 _NOT_ITS_HASH: Final = "its record does not give its hash"
 _TITLE: Final = b"modelkeep audit checkpoint\n"
+_is_hash = re.compile("[0-9a-f]{64}").fullmatch
+_HOSTILE: Final = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+"""What reading raises where somebody has written something else than an entry."""
+Span = tuple[int, int]
+"""Numbers from the first to the last: what is said of a billion entries must cost no more than what is said of one."""
 
 
 def canonical(value: object) -> bytes:
@@ -50,23 +57,30 @@ def checkpoint_message(seq: int, head: str, at: str) -> bytes:
     return _TITLE + canonical({"seq": seq, "head": head, "time": at})
 
 
-def ranges(numbers: Iterable[int]) -> str:
-    """Return numbers as a text: `3-7,9`."""
-    parts: list[list[int]] = []
-    for number in sorted(numbers):
-        if parts and parts[-1][1] == number - 1:
-            parts[-1][1] = number
+def joined(spans: Iterable[Span]) -> list[Span]:
+    """Return spans in their order, without overlaps."""
+    parts: list[Span] = []
+    for first, last in sorted(spans):
+        if parts and first <= parts[-1][1] + 1:
+            parts[-1] = parts[-1][0], max(parts[-1][1], last)
         else:
-            parts.append([number, number])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
+            parts.append((first, last))
+    return parts
 
 
-def numbers_in(text: str) -> set[int]:
-    """Return the numbers that such a text names."""
-    found: set[int] = set()
+def ranges(spans: Iterable[Span]) -> str:
+    """Return spans as a text: `3-7,9`."""
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in joined(spans))
+
+
+def spans_in(text: str) -> list[Span]:
+    """Return the spans that such a text names; raises `ValueError` where it names none."""
+    found: list[Span] = []
     for part in filter(None, text.split(",")):
         first, _dash, last = part.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
+        found.append((int(first), int(last or first)))
+        if found[-1][0] > found[-1][1]:
+            raise ValueError(part)
     return found
 
 
@@ -111,13 +125,13 @@ class Verifier:
         self._next = 1
         self._before: list[str] = []  # hashes that the entry before the newest may have, and the newest itself
         self._heads: list[str] = [GENESIS]
-        self._missing: set[int] = set()
+        self._missing: list[Span] = []  # in their order
         self._edges: dict[int, str] = {1: GENESIS}  # the hash before an entry that has yet to come
         self._loose: dict[int, tuple[bytes, str]] = {}  # entries whose predecessor has yet to come
         self._bare: set[int] = set()
-        self._erased: set[int] = set()
+        self._erased: list[Span] = []
         self._expected: dict[int, str] = {}
-        self._copies: dict[int, set[str]] = {}
+        self._copies: dict[int, str] = {}
         self._highest = 0
         self._fitting = 0
         self._newest: dict[tuple[str, str], Finding] = {}
@@ -135,8 +149,9 @@ class Verifier:
         self._highest = max(self._highest, seq)
 
     def known(self, seq: int, found: str) -> None:
-        """Hear what hash a copy has for an entry."""
-        self._copies.setdefault(seq, set()).add(found)
+        """Hear what hash a copy has for an entry. A copy gets each once, or again as it was: two are two histories."""
+        if self._copies.setdefault(seq, found) != found:
+            self._find("rewritten", seq, "copies have two hashes of it")
         self._highest = max(self._highest, seq)
 
     def reaches(self, seq: int) -> None:
@@ -153,6 +168,9 @@ class Verifier:
         if not isinstance(seq, int) or seq < 1:
             self._find("edited", self._next, "its number is none")
             return
+        if not _is_hash(stored):
+            self._find("edited", seq, "its hash is none")
+            stored = GENESIS
         raw = canonical(record)
         self._report.entries += 1
         if seq < self._next:
@@ -169,19 +187,17 @@ class Verifier:
         """Return what was found, after the last entry."""
         done = self._report
         done.last, done.head = self._next - 1, self._heads[0]
-        for kind, missing, about in (
-            ("deleted", self._missing, "there is no such entry"),
-            (
-                "payload deleted",
-                self._bare - self._erased if self._whole else set(),
-                "its payload is gone, and no erasure tells of it",
-            ),
-        ):
-            for seq in sorted(missing):
-                self._find(kind, seq, about)
-        for seq in range(self._next, self._highest + 1 if self._whole else 0):
-            self._find("cut off", seq, "the trail ends before it")
-        done.erased = len(self._bare & self._erased)
+        for first, last in self._missing:
+            self._find("deleted", first, "there is no such entry", last)
+        erased = joined(self._erased)
+        for seq in sorted(self._bare):
+            if _among(erased, seq):
+                done.erased += 1
+            elif self._whole:
+                self._find("payload deleted", seq, "its payload is gone, and no erasure tells of it")
+        if self._whole and self._next <= self._highest:
+            self._find("cut off", self._next, "the trail ends before it", self._highest)
+        done.findings = [one for one in done.findings if one.first <= one.last]
         return done
 
     def _in_order(self, seq: int, raw: bytes, stored: str) -> None:
@@ -194,7 +210,7 @@ class Verifier:
             self._before = self._heads
         else:
             if self._whole:
-                self._missing.update(range(self._next, seq))
+                self._missing.append((self._next, seq - 1))
                 self._edges[self._next] = self._heads[0]
                 self._loose[seq] = (raw, stored)
             self._before = []
@@ -202,8 +218,7 @@ class Verifier:
 
     def _late(self, seq: int, raw: bytes, stored: str) -> None:
         """Take an entry that stands behind a newer one: out of its place, or a second of its number."""
-        if seq in self._missing:
-            self._missing.discard(seq)
+        if self._was_missing(seq):
             self._find("reordered", seq, "it stands behind a newer one")
             self._settle(seq, raw, stored)
             return
@@ -212,6 +227,15 @@ class Verifier:
                 self._take_back("edited", seq, _NOT_ITS_HASH)  # the first was the stranger, and this is the entry
             self._heads.append(stored)
         self._find("inserted", seq, "two entries have this number")
+
+    def _was_missing(self, seq: int) -> bool:
+        """Whether an entry was missing, which it is no more."""
+        at = bisect_right(self._missing, (seq, self._next)) - 1
+        if at < 0 or self._missing[at][1] < seq:
+            return False
+        first, last = self._missing[at]
+        self._missing[at : at + 1] = [one for one in ((first, seq - 1), (seq + 1, last)) if one[0] <= one[1]]
+        return True
 
     def _settle(self, seq: int, raw: bytes, stored: str) -> None:
         """Check an entry that came late, and the one that waited for it."""
@@ -233,8 +257,7 @@ class Verifier:
             self._find("rewritten", seq, f"its checkpoint has another hash: changed after entry {self._fitting}")
         elif expected is not None:
             self._fitting = seq
-        copies = self._copies.get(seq)
-        if copies is not None and stored not in copies:
+        if self._copies.get(seq, stored) != stored:
             self._find("rewritten", seq, "the copy has another hash")
 
     def _open(self, seq: int, record: dict[str, Any], payload: bytes, key: bytes) -> None:
@@ -242,7 +265,10 @@ class Verifier:
         if commitment(key, payload) != record.get("commitment"):
             self._find("payload edited", seq, "it is not what the record committed to")
         elif record.get("action") == ERASURE:
-            self._erased |= numbers_in(json.loads(payload)["details"]["numbers"])
+            try:
+                self._erased += spans_in(json.loads(payload)["details"]["numbers"])
+            except _HOSTILE:
+                self._find("payload edited", seq, "an erasure that does not say of what")
 
     def _signed(self, checkpoint: dict[str, Any], seq: int, head: str) -> bool | None:
         """Whether a checkpoint's signature is right; None where that cannot be told."""
@@ -258,7 +284,7 @@ class Verifier:
             try:
                 public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key))
                 public.verify(bytes.fromhex(checkpoint["signature"]), checkpoint_message(seq, head, checkpoint["time"]))
-            except (InvalidSignature, ValueError, KeyError):
+            except (InvalidSignature, *_HOSTILE):
                 continue
             return True
         return False
@@ -266,17 +292,22 @@ class Verifier:
     def _take_back(self, kind: str, seq: int, about: str) -> None:
         newest = self._newest.get((kind, about))
         if newest is not None and newest.last == seq:
-            newest.last -= 1
-            if newest.last < newest.first:
-                self._report.findings.remove(self._newest.pop((kind, about)))
+            newest.last -= 1  # where none is left, `report` leaves it out
 
-    def _find(self, kind: str, seq: int, about: str) -> None:
+    def _find(self, kind: str, seq: int, about: str, last: int | None = None) -> None:
+        """Note what is wrong with an entry, or with those from one to the `last`."""
         newest = self._newest.get((kind, about))
         if newest is not None and newest.last + 1 == seq:
-            newest.last = seq
+            newest.last = last or seq
             return
-        self._newest[kind, about] = found = Finding(kind, seq, seq, about)
+        self._newest[kind, about] = found = Finding(kind, seq, last or seq, about)
         self._report.findings.append(found)
+
+
+def _among(spans: list[Span], seq: int) -> bool:
+    """Whether one of some spans, which are in their order, has a number."""
+    at = bisect_right(spans, seq, key=lambda span: span[0]) - 1
+    return at >= 0 and seq <= spans[at][1]
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
@@ -285,7 +316,7 @@ def lines_of(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
         for number, line in enumerate(file, 1):
             try:
                 read = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 read = None
             yield number, read if isinstance(read, dict) else None
 
@@ -308,16 +339,19 @@ def verify_file(path: Path, *, against: Iterable[Path] = (), public_keys: Collec
 def _promises(path: Path, verifier: Verifier, *, hashes: bool = False) -> bool:
     """Tell what a file says that the trail must agree with; returns whether it has its last line."""
     ended = False
-    for _number, line in lines_of(path):
+    for number, line in lines_of(path):
         if line is None:
             continue
-        if "checkpoint" in line:
-            verifier.expect(line["checkpoint"])
-        elif hashes and "record" in line:
-            verifier.known(int(line["record"]["seq"]), str(line["hash"]))
-        elif "end" in line:
-            ended = True
-            verifier.reaches(int(line["end"]["seq"]))
+        try:
+            if "checkpoint" in line:
+                verifier.expect(line["checkpoint"])
+            elif "record" in line and (hashes or line.get("copy")):
+                verifier.known(int(line["record"]["seq"]), str(line["hash"]))
+            elif "end" in line:
+                ended = True
+                verifier.reaches(int(line["end"]["seq"]))
+        except _HOSTILE:
+            verifier.unreadable(number)
     return ended
 
 
@@ -346,7 +380,7 @@ def _entries(path: Path, verifier: Verifier) -> None:
             newest = max(newest, record["seq"])
             if copy:
                 torn.pop(record["seq"], None)
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except _HOSTILE:
             verifier.unreadable(number)
     for number in torn.values():
         verifier.unreadable(number)
@@ -372,7 +406,7 @@ def main() -> int:
     given = parser.parse_args()
     try:
         report = verify_file(given.file, against=given.against, public_keys=given.public_key)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, *_HOSTILE) as error:
         sys.stderr.write(f"{given.file} is not read: {error}\n")
         return 2
     if given.json:

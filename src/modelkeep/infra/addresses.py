@@ -7,7 +7,7 @@ things, one of them passed a proxy that does not know it: then the address is no
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
@@ -19,7 +19,8 @@ _FORWARDED_FOR: Final = b"x-forwarded-for"
 _FORWARDED: Final = b"forwarded"
 _PAIR: Final = re.compile(r"\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=(\"(?:[^\"\\]|\\.)*\"|[^\s;,\"]*)\s*(;|,|$)")
 _PORT: Final = re.compile(r":[0-9]{1,5}")
-_LONGEST: Final = 4096
+_LONGEST: Final = 1024
+_LONGEST_ADDRESS: Final = 64  # with brackets, zone and port
 _SHARED_V6_BITS: Final = 64
 
 Address = IPv4Address | IPv6Address
@@ -43,18 +44,22 @@ class Proxies:
         told = []
         listed = _joined(given, _FORWARDED_FOR)
         if listed is not None:
-            told.append(self._first_stranger([read(one) for one in listed.split(",")], address))
+            told.append(self._first_stranger(_from_the_right(listed), address))
         forwarded = _joined(given, _FORWARDED)
         if forwarded is not None:
-            told.append(self._first_stranger(_for(forwarded), address))
+            told.append(self._first_stranger(reversed(_for(forwarded)), address))
         if not told:
             return str(address)
         return told[0] if all(one == told[0] for one in told) else None
 
-    def _first_stranger(self, entries: list[Address | None], peer: Address) -> str | None:
-        """Return the rightmost entry that is no trusted proxy's; None where that is no address."""
+    def _first_stranger(self, entries: Iterable[str | None], peer: Address) -> str | None:
+        """Return the first of these entries, from the right, that is no trusted proxy's; None where it is no address.
+
+        What stands left of it anybody may have written, and it is not looked at.
+        """
         last = peer
-        for entry in reversed(entries):
+        for text in entries:
+            entry = None if text is None else read(text)
             if entry is None:
                 return None
             last = entry
@@ -63,10 +68,14 @@ class Proxies:
         return str(last)
 
 
-@lru_cache(maxsize=65_536)
 def read(text: str) -> Address | None:
     """Return the address that a text names, with or without port, brackets and zone; None where it names none."""
     plain = text.strip()
+    return None if len(plain) > _LONGEST_ADDRESS else _read(plain)
+
+
+@lru_cache(maxsize=65_536)
+def _read(plain: str) -> Address | None:
     if plain.startswith("["):
         plain, bracket, port = plain[1:].partition("]")
         if not bracket or (port and not _PORT.fullmatch(port)):
@@ -89,6 +98,7 @@ def within(address: str | None, networks: tuple[str, ...]) -> bool:
     return found is not None and any(found in network for network in _networks(networks))
 
 
+@lru_cache(maxsize=65_536)
 def shared(address: str | None) -> str:
     """Return what an address is counted as: of IPv6 the network of 64 bits, for who has one of its addresses has them all."""
     if address is None:
@@ -113,20 +123,30 @@ def _networks(texts: tuple[str, ...]) -> Networks:
 def _joined(fields: list[tuple[bytes, bytes]], name: bytes) -> str | None:
     """Return a field that may come on several lines, as the one list that it is."""
     values = [value for one, value in fields if one == name]
-    return b",".join(values)[-_LONGEST:].decode("latin-1") if values else None
+    text = b",".join(values).decode("latin-1")
+    if len(text) > _LONGEST:
+        text = text[-_LONGEST:].partition(",")[2]  # whole elements
+    return text if values else None
 
 
-def _for(text: str) -> list[Address | None]:
-    """Return the addresses of `Forwarded`: one for each element, None for what is no address, such as `unknown` and `_name`."""
-    entries: list[Address | None] = []
-    current: Address | None = None
+def _from_the_right(text: str) -> Iterator[str]:
+    comma = ","
+    while comma:
+        text, comma, last = text.rpartition(",")
+        yield last
+
+
+def _for(text: str) -> list[str | None]:
+    """Return where the elements of `Forwarded` say they come from; None where one says nothing, or the rest is unclear."""
+    entries: list[str | None] = []
+    current: str | None = None
     at = 0
     while at < len(text):
         pair = _PAIR.match(text, at)
         if pair is None:
             return [*entries, None]
         if pair[1].lower() == "for":
-            current = read(re.sub(r"\\(.)", r"\1", pair[2][1:-1]) if pair[2].startswith('"') else pair[2])
+            current = re.sub(r"\\(.)", r"\1", pair[2][1:-1]) if pair[2].startswith('"') else pair[2]
         at = pair.end()
         if pair[3] != ";":
             entries.append(current)

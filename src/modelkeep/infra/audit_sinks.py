@@ -1,7 +1,9 @@
 """Where the audit trail goes beside the database: a file that only grows and is rotated, or syslog (RFC 5424)."""
 
 import array
+import errno
 import fcntl
+import json
 import os
 import socket
 import termios
@@ -48,6 +50,8 @@ class FileSink:
 class SyslogSink:
     """A syslog server: `udp://host:port`, `tcp://host:port` (octet-counted, RFC 6587) or `unix:///path`.
 
+    What does not fit into a datagram goes without its contents: record and hash always fit.
+
     Over TCP a line counts as taken when the other machine's kernel has acknowledged it; over UDP when it was sent, and it may
     be lost.
     """
@@ -60,11 +64,12 @@ class SyslogSink:
         self._socket: socket.socket | None = None
 
     def take(self, lines: Sequence[bytes]) -> None:
-        """Send lines; where that fails, the connection is made anew by the next call."""
+        """Send lines, in ten seconds; where that fails, the connection is made anew by the next call."""
+        deadline = time.monotonic() + _PATIENCE_S
         try:
             for line in lines:
-                self._send(self._message(line))
-            self._arrived()
+                self._send(line, deadline)
+            self._arrived(deadline)
         except OSError:
             self.close()
             raise
@@ -79,13 +84,23 @@ class SyslogSink:
         head = f"<{_NOTICE_OF_AUDIT}>1 {datetime.now(UTC).isoformat()} {self._host} modelkeep {os.getpid()} audit - "
         return head.encode() + line.rstrip(b"\n")
 
-    def _send(self, message: bytes) -> None:
+    def _send(self, line: bytes, deadline: float) -> None:
         connection = self._socket = self._socket or self._connected()
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the syslog server does not take what it is sent")
+        connection.settimeout(left)
+        message = self._message(line)
         if connection.type == socket.SOCK_STREAM:
             framed = b"%d %s" % (len(message), message) if self._address.scheme == "tcp" else message + b"\n"
             connection.sendall(framed)
-        else:
+            return
+        try:
             connection.send(message)
+        except OSError as error:
+            if error.errno != errno.EMSGSIZE:
+                raise
+            connection.send(self._message(_without_contents(line)))
 
     def _connected(self) -> socket.socket:
         if self._address.scheme == "unix":
@@ -111,12 +126,11 @@ class SyslogSink:
             raise
         return made
 
-    def _arrived(self) -> None:
+    def _arrived(self, deadline: float) -> None:
         """Wait until the other kernel has all of a TCP stream; raises `OSError` where it will not."""
         connection = self._socket
         if connection is None or self._address.scheme != "tcp":
             return
-        deadline = time.monotonic() + _PATIENCE_S
         waiting = array.array("i", [0])
         while True:
             trouble = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -134,8 +148,13 @@ class SyslogSink:
                 raise ConnectionResetError("the syslog server has hung up")
         except BlockingIOError:
             pass  # it says nothing, as it should
-        finally:
-            connection.settimeout(_PATIENCE_S)
+
+
+def _without_contents(line: bytes) -> bytes:
+    """Return a line without what was said; that it is missing is told."""
+    read = json.loads(line)
+    read.pop("said", None)
+    return json.dumps({**read, "too_long": True}, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def _sync(folder: Path) -> None:

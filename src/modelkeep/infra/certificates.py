@@ -49,13 +49,16 @@ class Authority:
         key_file = folder / "ca.key"
         try:
             folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-            if self.file.exists() or key_file.exists():
-                self._certificate = x509.load_pem_x509_certificate(self.file.read_bytes())
+            made = self.file.exists()
+            if made or key_file.exists():
                 self._key = _signing(serialization.load_pem_private_key(key_file.read_bytes(), None))
+            else:
+                self._key = ec.generate_private_key(ec.SECP256R1())
+                _write(key_file, _private(self._key), _KEY_MODE, force=False)
+            if made:
+                self._certificate = x509.load_pem_x509_certificate(self.file.read_bytes())
                 return
-            self._key = ec.generate_private_key(ec.SECP256R1())
-            self._certificate = self._made()
-            _write(key_file, _private(self._key), _KEY_MODE, force=False)
+            self._certificate = self._made()  # also where whoever wrote the key has died before this
             _write(self.file, _public(self._certificate), _CERTIFICATE_MODE, force=False)
         except OSError as error:
             raise CannotMake(f"The authority in {folder} cannot be read or written: {error.strerror}.") from error

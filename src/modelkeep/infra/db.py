@@ -249,13 +249,18 @@ class Database:
             await connection.begin()
             yield Transaction(connection)
 
-    async def scrub(self) -> None:
-        """Have what was deleted leave SQLite's write-ahead log, as far as no reader needs it."""
-        if self.sqlite:
-            async with self._writer.connect() as connection:
-                await connection.exec_driver_sql("COMMIT")  # a checkpoint runs outside transactions
-                await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-                await connection.exec_driver_sql(_WRITING)
+    async def scrub(self) -> bool:
+        """Have what was deleted leave SQLite's write-ahead log; False where a reader still needs it."""
+        if not self.sqlite:
+            return True
+        async with self._writer.connect() as connection:
+            await connection.exec_driver_sql("COMMIT")  # a checkpoint runs outside transactions
+            patience = (await connection.exec_driver_sql("PRAGMA busy_timeout")).scalar_one()
+            await connection.exec_driver_sql("PRAGMA busy_timeout=0")  # it would wait for readers, and writers for it
+            busy = (await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")).scalar_one()
+            await connection.exec_driver_sql(f"PRAGMA busy_timeout={patience}")
+            await connection.exec_driver_sql(_WRITING)
+        return not busy
 
     async def close(self) -> None:
         """Close all connections; those that are in use once they are given back."""

@@ -141,7 +141,7 @@ class RedisRates:
             client = Redis.from_url(self._url, protocol=2, retry=Retry(NoBackoff(), 0), socket_connect_timeout=_CONNECTING_S)
             try:
                 await self._share(client)
-            except (RedisError, OSError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever comes from there, each installation keeps its own rates
                 self._lost(error)
             finally:
                 self.leases.away = True

@@ -109,9 +109,9 @@ def _classes(text: str) -> bool:
     return rates.read_classes(text) is not None
 
 
-def _names_redis(url: str) -> bool:
+def _names_redis(url: Secret) -> bool:
     """an address of the form redis://..., rediss://... or unix://..., or empty"""  # noqa: D403, D415 - part of a sentence
-    return not url or url.startswith(("redis://", "rediss://", "unix://"))
+    return not url or url.reveal().startswith(("redis://", "rediss://", "unix://"))
 
 
 @dataclass(frozen=True)
@@ -129,17 +129,22 @@ class LimitSettings:
     ] = ""
     failure_rate: Annotated[
         str,
-        "Requests without a good key from one address; beyond it, keys that have not been good there lately are not looked at. "
+        "Requests without a good key or token from one address and, counted apart, logins that fail; beyond it they wait. "
         "Empty for any number.",
         Predicate(_rate_or_none),
     ] = "60/min:20"
     classes: Annotated[str, "Rates by name, which keys then name: batch=6000/min, trial=10/min:2.", Predicate(_classes)] = ""
     redis_url: Annotated[
-        str,
+        Secret,
         "Redis server by which installations share the rates of predictions: redis://:PASSWORD@HOST:6379/0, or rediss:// over "
         "TLS; empty for rates of this installation alone.",
         Predicate(_names_redis),
-    ] = ""
+    ] = NO_SECRET
+
+    def __post_init__(self) -> None:
+        """Hide an address that is given as a text."""
+        if isinstance(self.redis_url, str):
+            object.__setattr__(self, "redis_url", Secret(self.redis_url))
 
 
 @dataclass(frozen=True)

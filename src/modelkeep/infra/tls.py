@@ -116,10 +116,11 @@ class Renewing:
         self._seen = seen
         try:
             found = read(self.files, self._now())
-        except InvalidCertificate as error:
-            if error.message != self.trouble:
-                log.error("the new certificate is not taken", reason=error.message, expires=self.current.expires.isoformat())  # noqa: TRY400 - the text says it all
-            self.trouble = error.message
+        except Exception as error:  # noqa: BLE001 - whatever is the matter with files, who answers goes on with what it has
+            reason = error.message if isinstance(error, InvalidCertificate) else repr(error)
+            if reason != self.trouble:
+                log.error("the new certificate is not taken", reason=reason, expires=self.current.expires.isoformat())  # noqa: TRY400 - the text says it all
+            self.trouble = reason
             return False
         changed, self.trouble = found != self.current, ""
         self.current = found
@@ -161,7 +162,7 @@ def read(files: TlsFiles, now: datetime) -> Certificate:
     try:
         first = x509.load_pem_x509_certificates(chain)[0]
         names = frozenset(_names(first))
-    except ValueError as error:
+    except (ValueError, x509.DuplicateExtension) as error:
         raise InvalidCertificate(
             "The file of server.tls_certificate cannot be used: it holds no certificate in PEM."
         ) from error

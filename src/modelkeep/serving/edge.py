@@ -16,6 +16,7 @@ from modelkeep.serving.messages import Request, Response
 ANY: Final = "*"
 _LOCAL: Final = "localhost"
 _MOST_KNOWN: Final = 1024
+_LONGEST_KNOWN: Final = 256
 _METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE"
 _SHOWN: Final = b"x-request-id, x-prediction-id, retry-after, ratelimit, ratelimit-policy, etag, location, idempotency-replayed"
 _A_DAY: Final = b"86400"
@@ -37,7 +38,7 @@ class Edge:
     """
 
     def __init__(self, hosts: Iterable[str] = (ANY,), origins: Iterable[str] = ()) -> None:
-        self._hosts = frozenset(host.strip().lower() for host in hosts if host.strip())
+        self._hosts = frozenset(host_name(host) for host in hosts if host.strip())
         self._own = frozenset({_LOCAL, *_of_this_machine()})
         self._certified: frozenset[str] = frozenset()
         self.origins = frozenset(origin.strip().encode() for origin in origins if origin.strip())
@@ -56,7 +57,9 @@ class Edge:
             return
         if not self._answers_for(host_name(given.decode("latin-1")) if given else ""):
             raise HostUnknown
-        if len(self.known) < _MOST_KNOWN:
+        if given is None or len(given) <= _LONGEST_KNOWN:
+            if len(self.known) >= _MOST_KNOWN:
+                self.known.clear()  # strangers' must not keep out those that are asked for
             self.known.add(given)
 
     def beside(self, request: Request) -> tuple[tuple[bytes, bytes], ...]:

@@ -67,7 +67,7 @@ class Engine:
         version = version_asked(request, version)
         admitted = self.admit(deployment, version, request)  # refused before its body is read
         try:
-            body = await request.body(self._max_body)
+            body = await self._body(admitted, request, dialect, started)
             call = Call(self._router.find(deployment, version), request, dialect, body, started)
             answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
             call.answer = answer
@@ -81,6 +81,22 @@ class Engine:
                 self._end(call, request)
         finally:
             self._release(admitted, request)
+
+    async def _body(self, route: Route, request: Request, dialect: str, started: float) -> bytes:
+        """Return the request's body; its time is the request's, so that none holds a place for longer by sending slowly."""
+        try:
+            seconds = self._seconds(route, request)
+            async with asyncio.timeout(seconds) as patience:
+                return await request.body(self._max_body)
+        except TimeoutError as error:
+            if not patience.expired():
+                raise
+            late = Timeout(f"The request had not come by its deadline of {seconds:g} s.")
+            self.failed(Call(route, request, dialect, b"", started), late)
+            raise late from error
+        except InvalidTimeout as error:
+            self.failed(Call(route, request, dialect, b"", started), error)
+            raise
 
     def view(self, request: Request) -> View:
         """Return what answers here as far as whoever asks may know it."""

@@ -1,6 +1,4 @@
-"""Who comes in: a good key, from where it may be used, and from an address that has not failed too often."""
-
-import hashlib
+"""Who comes in: a good key, from where it may be used. Who fails is slowed down by address."""
 
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import ModelkeepError, Unauthenticated, WrongNetwork
@@ -29,7 +27,6 @@ class Gate:
         self._stand_in = stand_in or StandIn(keys, b"", ())
         self._proxies = proxies or Proxies()
         self._failures = failures or Failures(None)
-        self._suspects = self._failures.suspects
         self._locates = locates
 
     def enter(self, request: Request, scope: Scope) -> ServedKey:
@@ -41,15 +38,13 @@ class Gate:
         if presented is None and self._stand_in.covers(request):
             key = self._stand_in.key(scope)
         else:
-            if self._suspects:
-                self._failures.look(self.locate(request), _digest(presented))
             try:
                 key = self._keys.check(presented, scope)
             except Unauthenticated:
-                self._failures.bad(self.locate(request))
+                address = self.locate(request)
+                self._failures.look(address)
+                self._failures.bad(address)
                 raise
-            if self._suspects:
-                self._failures.good(self.locate(request), _digest(presented))
         if key.networks or self._locates:
             address = self.locate(request)
             if key.networks and not within(address, key.networks):
@@ -71,11 +66,3 @@ class Gate:
         if request.address is None:
             request.address = self._proxies.caller(request.peer, request.fields)
         return request.address
-
-    def tend(self) -> None:
-        """Forget what has passed; to be called about once a second."""
-        self._failures.tend()
-
-
-def _digest(presented: bytes | None) -> bytes:
-    return b"" if presented is None else hashlib.sha256(presented).digest()

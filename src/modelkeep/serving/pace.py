@@ -15,13 +15,14 @@ _PATIENCE_S: Final = 10
 
 
 class Pace:
-    """How far a connection's request is. The watch alone writes what begins with `seen`."""
+    """How far a connection's request is. The watch alone writes `counted` and what begins with `seen`."""
 
-    __slots__ = ("phase", "received", "seen_phase", "seen_received", "seen_s", "seen_unread")
+    __slots__ = ("counted", "phase", "received", "seen_phase", "seen_received", "seen_s", "seen_unread")
 
     def __init__(self) -> None:
         self.phase = HEADERS
         self.received = 0
+        self.counted = 0  # bytes of ten seconds before: a burst is no pass for the time after
         self.seen_phase = HEADERS
         self.seen_received = 0
         self.seen_s = 0.0
@@ -51,7 +52,7 @@ class Watched(Protocol):
 class Watch:
     """Ends connections whose callers take longer than `headers_s` for a head, or send a body by less than `body_rate` a second.
 
-    A body has ten seconds before its rate counts. Whoever reads nothing of an answer for a minute is gone.
+    A body's rate is looked at every ten seconds, for those ten alone. Whoever reads nothing of an answer for a minute is gone.
     """
 
     def __init__(self, *, headers_s: float, body_rate: int) -> None:
@@ -74,10 +75,14 @@ class Watch:
             pace.seen_unread, pace.seen_phase = unread, ANSWER
             return pace.seen_s >= _READING_S
         if pace.phase != pace.seen_phase or pace.received < pace.seen_received:  # another part, or another request
-            pace.seen_phase, pace.seen_s = pace.phase, 0.0
+            pace.seen_phase, pace.seen_s, pace.counted = pace.phase, 0.0, 0
         elif one.reading:
             pace.seen_s += passed_s
         pace.seen_received = pace.received
         if pace.phase == HEADERS:
             return pace.seen_s >= self._headers_s
-        return pace.seen_s >= _PATIENCE_S and pace.received < self._body_rate * pace.seen_s
+        if pace.seen_s < _PATIENCE_S:
+            return False
+        slow = pace.received - pace.counted < self._body_rate * pace.seen_s
+        pace.seen_s, pace.counted = 0.0, pace.received
+        return slow

@@ -32,6 +32,7 @@ _VERSIONS = frozenset({"1.0", "1.1"})
 _MOST_URL = 8 * 1024
 _MOST_NAMES = 100
 _MOST_HEADERS = 64 * 1024
+_SPARE = 256  # connections beyond the most that may ask for health
 _HEALTH = frozenset({b"/healthz", b"/readyz", b"/health", b"/ping"})
 
 
@@ -47,18 +48,20 @@ class HttpProtocol(HttpToolsProtocol):
     """One connection. An ASGI scope finds it under `extensions`. `pace` tells the watch how slow its caller is."""
 
     gone: Callable[[], None] | None = None
-    crowded = False  # others have taken all places: it may ask for health alone
-    surplus = False  # and of those, too, there are enough
+    most = 1 << 30  # so many connections are answered in full; those beyond are crowded: they may ask for health alone
+    crowded = False
     _running: RequestResponseCycle
     _socket = -1
     _idle_since: float | None = None
     _refusal = (400, "Invalid HTTP request received.")
 
     def connection_made(self, transport: "asyncio.Transport") -> None:  # type: ignore[override] # as in the base class
-        """A caller has connected (asyncio calls this)."""
+        """A caller has connected, and over TLS has shaken hands (asyncio calls this)."""
+        there = len(self.server_state.connections)
+        self.crowded = there >= self.most
         super().connection_made(transport)
         self.pace = Pace()
-        if self.surplus:
+        if there >= self.most + _SPARE:
             transport.abort()
         if self.scheme == "http":
             self._socket = transport.get_extra_info("socket").fileno()

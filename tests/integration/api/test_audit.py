@@ -69,7 +69,7 @@ async def test_an_export_verifies_and_one_that_was_cut_or_edited_does_not(
     path = tmp_path / "trail.jsonl"
     path.write_bytes(answer.content)
     report = verify_file(path)
-    assert (report.whole, report.entries, report.checkpoints) == (True, 8, 1)
+    assert (report.whole, report.entries, report.checkpoints) == (True, 9, 1)
     lines = answer.content.splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-1]))
     assert [one.kind for one in verify_file(path).findings] == ["cut off"]
@@ -89,23 +89,31 @@ async def test_pages_follow_each_other(client: httpx.AsyncClient):
     assert second["next_cursor"] is None
 
 
-async def test_a_person_is_erased_with_all_their_keys(client: httpx.AsyncClient, tmp_path: Path):
-    me = (await client.get("/api/v1/me")).json()["user"]["id"]
-    await client.post("/api/v1/models", json={"name": "iris"})
-    answer = await client.post("/api/v1/audit/erasures", json={"subject": me, "reason": "request 12"})
-    assert (answer.status_code, answer.json()) == (200, {"entries": 3})
-    found = await entries(client)
-    assert [(one["erased"], one["action"]) for one in found[1:]] == [
-        (True, "model.create"),
-        (False, "grant.give"),  # which names people by their ids alone
-        (True, "key.create"),
-        (True, "user.create"),
-    ]
+async def test_a_person_is_erased_with_all_their_keys_by_another(client: httpx.AsyncClient, tmp_path: Path):
+    me = (await client.get("/api/v1/me")).json()
+    mine = me["user"]["id"], me["key"]["id"]
+    robot = (await client.post("/api/v1/users", json={"name": "robot", "kind": "service", "role": "admin"})).json()
+    new = {"name": "other", "scopes": ["admin"], "service": robot["id"]}
+    other = {"x-api-key": (await client.post("/api/v1/keys", json=new)).json()["secret"]}
+    for subject in mine:
+        own = await client.post("/api/v1/audit/erasures", json={"subject": subject, "reason": "none of yours"})
+        assert (own.status_code, own.json()["code"]) == (403, "audit_own_tracks")
+    named = {one["seq"] for one in await entries(client) if any(name in str(one) for name in mine)}
+    answer = await client.post("/api/v1/audit/erasures", json={"subject": mine[0], "reason": "request 12"}, headers=other)
+    assert (answer.status_code, answer.json()) == (200, {"entries": len(named)})
+    assert {one["seq"] for one in await entries(client) if one["erased"]} == named
     path = tmp_path / "trail.jsonl"
     path.write_bytes((await client.get("/api/v1/audit/export")).content)
-    assert (verify_file(path).whole, verify_file(path).erased) == (True, 3)
+    assert (verify_file(path).whole, verify_file(path).erased) == (True, len(named))
     missing = await client.post("/api/v1/audit/erasures", json={"subject": "usr_ghost", "reason": "x"})
     assert (missing.status_code, missing.json()["code"]) == (404, "audit_subject_not_found")
+
+
+async def test_an_export_is_an_entry_and_in_itself(client: httpx.AsyncClient):
+    text = (await client.get("/api/v1/audit/export", params={"outcome": "done", "format": "cef"})).text
+    (entry,) = await entries(client, action="audit.export")
+    assert (entry["actor_name"], entry["details"]) == ("ada", {"format": "cef", "filter": "outcome=done"})
+    assert "audit.export" in text
 
 
 async def test_cef_is_a_line_an_entry_whatever_is_in_it(client: httpx.AsyncClient):

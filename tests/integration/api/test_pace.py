@@ -55,7 +55,23 @@ async def test_wrong_keys_and_setup_tokens_are_slowed_down_by_address(client: ht
     assert await statuses(client, 1, **there) == [200]
     guesses = [(await client.post("/api/v1/setup", json={"token": "mks_x"}, headers=there)).status_code for _ in range(3)]
     assert guesses == [409, 409, 409], "it is set up: there is nothing to guess"
-    assert (await client.post("/api/v1/setup", json={"token": "mks_x"}, headers=here)).status_code == 429
+    assert await statuses(client, 1, **here) == [200], "a good key goes on, whoever else is behind its address"
+
+
+async def test_who_has_a_session_goes_on_behind_an_address_that_fails(stranger: httpx.AsyncClient, people: People):
+    """A scraper with an old key behind the same address would have had everybody out of the control plane."""
+    here = {ADDRESS: "192.0.2.1"}
+    login = {"email": EMAIL, "password": PASSWORD}
+    tokens = (await stranger.post("/api/v1/auth/login", json=login, headers=here)).json()
+    assert await statuses(stranger, 4, **here, **{"x-api-key": "mk_wrong"}) == [401, 401, 401, 429]
+    for _ in range(4):
+        wrong = await stranger.post("/api/v1/auth/login", json=login | {"password": "wrong"}, headers=here)
+    assert wrong.status_code == 429
+    refresh = {"refresh_token": tokens["refresh_token"]}
+    fresh = await stranger.post("/api/v1/auth/refresh", json=refresh, headers=here)
+    assert fresh.status_code == 200
+    mine = {"authorization": f"Bearer {fresh.json()['access_token']}"}
+    assert await statuses(stranger, 1, **here, **mine) == [200], "a token that was never seen there"
 
 
 async def test_setup_tokens_cannot_be_guessed_at_speed(stranger: httpx.AsyncClient):

@@ -143,6 +143,21 @@ async def test_an_export_as_parquet_has_typed_columns(client: httpx.AsyncClient,
     assert oldest["at"].isoformat() == "2026-01-02T12:00:00+00:00"
 
 
+async def test_who_was_shown_contents_is_in_the_audit_trail(client: httpx.AsyncClient, load: Loader) -> None:
+    one = record()
+    await load([one])
+    await client.get(f"{URL}/{one.id}")
+    await client.get(URL)  # facts alone
+    await client.get(f"{URL}/export", params={"deployment": "iris"})
+    found = (await client.get("/api/v1/audit")).json()["items"]
+    said = [(entry["action"], entry["target"], entry["details"]) for entry in found]
+    assert said[:2] == [
+        ("prediction.export", "", {"format": "jsonl", "filter": "deployment=iris"}),
+        ("prediction.read", one.id, {}),
+    ]
+    assert [entry["action"].partition(".")[0] for entry in found].count("prediction") == 2
+
+
 @pytest.mark.parametrize("form", ["parquet", "jsonl"])
 async def test_an_export_of_nothing_is_a_whole_file(client: httpx.AsyncClient, form: str) -> None:
     answer = await client.get(f"{URL}/export", params={"format": form})

@@ -12,9 +12,9 @@ from modelkeep.app.control_plane import ControlPlane
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.actor import Actor
 from modelkeep.control.audit import store
-from modelkeep.control.audit.errors import ReasonNeeded, SubjectNotFound
+from modelkeep.control.audit.errors import OwnTracks, ReasonNeeded, SubjectNotFound
 from modelkeep.control.audit.rules import Wanted
-from modelkeep.control.audit.service import SINGLE_REFUSALS
+from modelkeep.control.audit.service import REFUSALS_OF_ONE, REFUSALS_OF_STRANGERS
 from modelkeep.control.audit.tables import audit_entries, audit_head, audit_payloads, audit_subjects
 from modelkeep.infra.db import Database
 
@@ -175,6 +175,16 @@ async def test_an_erased_person_is_nowhere_and_the_chain_is_whole(trail: Control
         assert [name for name in ("", "-wal") if b"192.0.2.7" in Path(files + name).read_bytes()] == []
 
 
+async def test_a_reader_in_the_way_of_an_erasure_is_waited_for(trail: ControlPlane, db: Database):
+    if not db.sqlite:
+        pytest.skip("only SQLite keeps what was deleted in a log of its own")
+    async with db.read() as reader:
+        await reader.all(sa.select(audit_head))
+        await trail.audit.erase(ADMIN, {"usr_bob"}, "asked for")
+        assert await trail.audit.scrub(0) == 0
+    assert await trail.audit.scrub(0) == 11
+
+
 async def test_an_erasure_that_is_erased_itself_still_accounts_for_what_it_erased(trail: ControlPlane):
     await trail.audit.erase(BOB, {"usr_nobody", ADMIN.user}, "asked for")
     await trail.audit.erase(ADMIN, {"usr_bob"}, "asked for")
@@ -190,21 +200,49 @@ async def test_nobody_is_erased_without_being_named_or_without_a_reason(trail: C
     assert await found(trail) == []
 
 
+STRANGER = Actor("unknown", "", address="192.0.2.1")
+
+
 async def test_refusals_are_entries_until_there_are_too_many_and_then_they_are_summed(control: ControlPlane, clock: TestClock):
-    for _number in range(SINGLE_REFUSALS + 40):
+    for _number in range(REFUSALS_OF_ONE + 40):
         await control.audit.refused(BOB, "access.forbidden", path="/api/v1/keys" * 100)
-    assert len(await control.audit.entries(limit=500)) == SINGLE_REFUSALS
+    assert len(await control.audit.entries(limit=500)) == REFUSALS_OF_ONE
     await control.audit.sum_up()
-    assert len(await control.audit.entries(limit=500)) == SINGLE_REFUSALS
+    assert len(await control.audit.entries(limit=500)) == REFUSALS_OF_ONE
     clock.advance(minutes=11)
     await control.audit.sum_up()
     await control.audit.sum_up()
     (summed, single, *_others) = await control.audit.entries(limit=500)
-    assert (summed.action, summed.details["access.forbidden"]) == ("access.refusals", "40")
+    assert (summed.action, summed.details["access.forbidden"], summed.user) == ("access.refusals", "40", "usr_bob")
     assert (single.outcome, len(single.details["path"]), single.address) == ("refused", 200, "192.0.2.7")
     await control.audit.refused(BOB, "access.forbidden")
-    assert len(await control.audit.entries(limit=500)) == SINGLE_REFUSALS + 2  # eleven minutes have given places back
+    assert len(await control.audit.entries(limit=500)) == REFUSALS_OF_ONE + 2  # eleven minutes have given places back
     assert await found(control) == []
+
+
+async def test_strangers_hide_neither_people_nor_each_other(control: ControlPlane, clock: TestClock):
+    for _number in range(REFUSALS_OF_ONE + 5):
+        await control.audit.refused(STRANGER, "login.refuse")
+    assert len(await control.audit.entries(limit=500)) == REFUSALS_OF_ONE
+    for number in range(3 * REFUSALS_OF_STRANGERS):
+        other = Actor("unknown", "", address=f"198.51.{number // 250}.{number % 250}")
+        await control.audit.refused(other, "access.unauthenticated")
+    assert len(await control.audit.entries(limit=500)) == REFUSALS_OF_STRANGERS
+    await control.audit.refused(BOB, "access.forbidden")
+    (newest, *others) = await control.audit.entries(limit=500)
+    assert (newest.user, len(others)) == ("usr_bob", REFUSALS_OF_STRANGERS)
+    clock.advance(minutes=11)
+    await control.audit.sum_up()
+    (summed,) = await control.audit.entries(Wanted(action="access.refusals"), limit=10)
+    assert (summed.actor, summed.details["login.refuse"]) == ("system", "5")
+    assert summed.details["access.unauthenticated"] == str(3 * REFUSALS_OF_STRANGERS + REFUSALS_OF_ONE - REFUSALS_OF_STRANGERS)
+
+
+async def test_nobody_erases_what_they_did_themselves(trail: ControlPlane):
+    for subjects, own in [({"usr_bob"}, ()), ({"key_bob"}, ()), ({"key_other"}, {"key_other"})]:
+        with pytest.raises(OwnTracks):
+            await trail.audit.erase(BOB, subjects, "asked for", own)
+    assert [entry.erased for entry in await trail.audit.entries(Wanted(actor="key_bob"), limit=10)] == [False] * 4
 
 
 @pytest.mark.parametrize(

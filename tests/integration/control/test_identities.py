@@ -177,3 +177,4 @@ async def test_a_refusal_leaves_nobody_behind(people: People, db: Database, cloc
     (entry, *_others) = await people.control.audit.entries(limit=1)
     assert (entry.action, entry.details["why"], entry.details["subject"]) == ("login.refuse", "no_group", SUBJECT)
     assert (entry.outcome, entry.address) == ("refused", HERE.address)
+    assert await people.control.audit.erase(people.admin, {f"staff:{SUBJECT}"}, "asked for") == 1

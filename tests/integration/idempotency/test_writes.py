@@ -60,7 +60,7 @@ WRITES: dict[str, Asked] = {
     ),
     "takeRole": ("DELETE", f"{V1}/grants/GRANT", {}),
     "moveModel": ("POST", f"{IRIS}/move", {"json": {"workspace": "empty"}}),
-    "eraseFromAudit": ("POST", f"{V1}/audit/erasures", {"json": {"subject": "KEY", "reason": "request 12"}}),
+    "eraseFromAudit": ("POST", f"{V1}/audit/erasures", {"json": {"subject": "usr_bob", "reason": "request 12"}}),
     "rotateKey": ("POST", f"{V1}/keys/KEY/rotate", {"json": {"keep_days": 7}}),
     "endPreviousSecret": ("DELETE", f"{V1}/keys/key_rotated/previous", {}),
     "createModel": ("POST", f"{V1}/models", {"json": {"name": "rose"}}),

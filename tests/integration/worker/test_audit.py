@@ -1,7 +1,9 @@
 """What keeps the audit trail: nothing is lost on the way to a sink, whoever dies and whatever is away."""
 
+import asyncio
 import json
 import socket
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +13,8 @@ from structlog.testing import capture_logs
 
 from fixtures.control import ADMIN, TestClock
 from modelkeep.app.control_plane import ControlPlane
-from modelkeep.contracts.audit_chain import verify_file
-from modelkeep.control.audit.tables import audit_entries
+from modelkeep.contracts.audit_chain import canonical, link, verify_file
+from modelkeep.control.audit.tables import audit_checkpoints, audit_entries, audit_head, audit_marks
 from modelkeep.infra.audit_sinks import FileSink, SyslogSink
 from modelkeep.infra.db import Database
 from modelkeep.worker.audit import Keeper, Sink
@@ -158,6 +160,65 @@ async def test_a_broken_chain_is_said_loudly_once_an_hour_and_verified_stays_old
     assert heard.verified == verified
 
 
+async def test_entries_that_were_rewritten_after_they_were_seen_are_said_at_once_and_told_by_the_copy(
+    control: ControlPlane, keeper: Keeper, db: Database, copy: Path, heard: Heard
+):
+    """With right hashes, without the checkpoints, and with a mark that went back, so that the copy gets them, too."""
+    await make(control, 1, 4)
+    await keeper.round()
+    async with db.begin() as tx:
+        rows = await control.audit.entries(limit=4)
+        previous = rows[3].hash
+        async for some in control.audit.sealed(after=1):
+            for one in some:
+                record = {**one.record, "action": "model.read"}
+                previous = link(previous, canonical(record))
+                change = sa.update(audit_entries).where(audit_entries.c.seq == one.seq)
+                await tx.execute(change.values(action="model.read", hash=previous))
+        await tx.execute(sa.update(audit_head).values(hash=previous))
+        await tx.execute(sa.delete(audit_checkpoints))
+        await tx.execute(sa.update(audit_marks).where(audit_marks.c.name == "file:entries").values(seq=1))
+    verified = heard.verified
+    assert (await control.audit.verify()).whole  # by itself the database tells nothing
+    with capture_logs() as logs:
+        await keeper.round()
+        await keeper.round()
+    (loud,) = [line for line in logs if line["log_level"] == "critical"]
+    assert loud["findings"][0].startswith("rewritten: entry 4")
+    assert heard.verified == verified
+    assert ("rewritten", 2, 4) in [(one.kind, one.first, one.last) for one in verify_file(copy).findings]
+
+
+class Stuck:
+    """A sink that takes nothing until it is let."""
+
+    name = "syslog"
+
+    def __init__(self) -> None:
+        self.let = threading.Event()
+
+    def take(self, lines: Sequence[bytes]) -> None:
+        self.let.wait(60)
+
+
+async def test_a_sink_that_is_slow_holds_up_neither_checkpoints_nor_the_other(
+    control: ControlPlane, clock: TestClock, sink: Flaky, copy: Path, heard: Heard
+):
+    stuck = Stuck()
+    keeper = Keeper(control.audit, [stuck, sink], clock, told=heard, patience_s=0.01)
+    await make(control, 1, 3)
+    async with asyncio.timeout(30):
+        while heard.lags != {"syslog": 3, "file": 0}:
+            await keeper.round()
+        clock.advance(minutes=6)
+        await make(control, 4, 4)
+        while not copy.exists() or verify_file(copy).checkpoints < 2:
+            await keeper.round()
+        stuck.let.set()
+        while heard.lags != {"syslog": 0, "file": 0}:
+            await keeper.round()
+
+
 async def test_contents_go_to_a_sink_only_where_that_is_wished(
     control: ControlPlane, clock: TestClock, sink: Flaky, copy: Path
 ):
@@ -192,6 +253,21 @@ def test_syslog_gets_a_message_a_datagram(scheme: str, tmp_path: Path):
     assert first.startswith(b"<109>1 2")
     assert first.split(b" ", 7)[3] == b"modelkeep"
     assert (first.split(b" ", 7)[7], second.split(b" ", 7)[7]) == (b'{"record":1}', b'{"record":2}')
+
+
+@pytest.mark.parametrize("scheme", ["udp", "unix"])
+def test_what_is_too_long_for_a_datagram_goes_without_its_contents_and_stops_nothing(scheme: str, tmp_path: Path):
+    family, where = (socket.AF_INET, ("127.0.0.1", 0)) if scheme == "udp" else (socket.AF_UNIX, str(tmp_path / "log"))
+    with socket.socket(family, socket.SOCK_DGRAM) as server:
+        server.bind(where)
+        server.settimeout(10)
+        sink = SyslogSink(f"udp://127.0.0.1:{server.getsockname()[1]}" if scheme == "udp" else f"unix://{where}")
+        long = json.dumps({"record": {"seq": 1}, "hash": "h", "copy": True, "said": {"after": "x" * 5_000_000}})
+        sink.take([long.encode() + b"\n", b'{"record":2}\n'])
+        sink.close()
+        first, second = server.recv(10_000), server.recv(10_000)
+    assert json.loads(first.split(b" ", 7)[7]) == {"record": {"seq": 1}, "hash": "h", "copy": True, "too_long": True}
+    assert second.endswith(b'{"record":2}')
 
 
 def test_syslog_over_tcp_counts_octets_and_a_server_that_hung_up_is_away():

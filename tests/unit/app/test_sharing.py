@@ -12,6 +12,7 @@ from modelkeep.app.places import Places
 from modelkeep.app.settings import InvalidSettings, explain, load
 from modelkeep.app.sharing import check_redis
 from modelkeep.contracts.errors import Invalid
+from modelkeep.contracts.secret import NO_SECRET, Secret
 
 URL = "rediss://limits:s3cret@redis.internal:6379/1?ssl_ca_certs=/etc/ca.pem"
 
@@ -22,6 +23,7 @@ def test_the_address_goes_to_servers_alone(tmp_path: Path) -> None:
         told = {role.name: role.settings for role in roles(settings, Places(tmp_path), [door], inner)}
     assert {name for name, told_of in told.items() if b"s3cret" in told_of} == {"server-1"}
     assert msgspec.json.decode(told["server-1"])["limits"]["redis_url"] == URL
+    assert "s3cret" not in repr(settings)
 
 
 def test_who_shows_settings_hides_the_password() -> None:
@@ -38,16 +40,16 @@ def test_an_address_of_something_else_is_refused_and_not_repeated() -> None:
 
 @pytest.mark.parametrize("end", ["&what=1", "&socket_timeout=soon"])
 def test_parameters_that_are_none_are_refused_before_anything_starts(end: str) -> None:
-    check_redis("")
-    check_redis(URL)
+    check_redis(NO_SECRET)
+    check_redis(Secret(URL))
     with pytest.raises(Invalid, match=r"limits\.redis_url") as refused:
-        check_redis(URL + end)
+        check_redis(Secret(URL + end))
     assert "s3cret" not in str(refused.value)
 
 
 def test_without_the_client_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "modelkeep.infra.redis_rates", raising=False)
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
-    check_redis("")
+    check_redis(NO_SECRET)
     with pytest.raises(Invalid, match=r"modelkeep\[redis\]"):
-        check_redis(URL)
+        check_redis(Secret(URL))

@@ -16,9 +16,10 @@ from modelkeep.contracts.audit_chain import (
     canonical,
     checkpoint_message,
     commitment,
+    joined,
     link,
-    numbers_in,
     ranges,
+    spans_in,
     verify_file,
 )
 
@@ -186,7 +187,70 @@ def test_a_copy_may_hold_torn_lines_and_entries_twice_and_nothing_else(tmp_path:
 
 @given(st.sets(st.integers(1, 60)))
 def test_ranges_are_read_as_they_were_written(numbers: set[int]):
-    assert numbers_in(ranges(numbers)) == numbers
+    spans = spans_in(ranges((one, one) for one in numbers))
+    assert spans == joined(spans)
+    assert {one for first, last in spans for one in range(first, last + 1)} == numbers
+
+
+@given(seq=st.integers(1, COUNT))
+def test_a_copy_with_two_hashes_for_an_entry_agrees_with_neither(folder: Path, seq: int):
+    """Who writes to the database alone can have the rewritten entries delivered behind the true ones."""
+    good, some = entries(COUNT), entries(COUNT)
+    previous = some[seq - 2]["hash"] if seq > 1 else GENESIS
+    for one in some[seq - 1 :]:
+        one["record"]["action"] = "other"
+        one["hash"] = previous = link(previous, canonical(one["record"]))
+    copy = folder / "copy.jsonl"
+    both = [{"record": one["record"], "hash": one["hash"], "copy": True} for one in [*good, *some[seq - 1 :]]]
+    copy.write_text("".join(json.dumps(one) + "\n" for one in both))
+    expected = [("rewritten", seq, COUNT)]
+    for kept in (some, good):
+        assert expected[0] in verified(folder, trail(kept, end=COUNT), against=[copy])
+    assert [(one.kind, one.first, one.last) for one in verify_file(copy).findings] == expected
+
+
+_MANY = 9 * 10**18
+
+
+def test_what_is_said_of_very_many_entries_is_one_finding(tmp_path: Path):
+    """Each of these took memory or time for every number that it names."""
+    good = entries(4)
+    assert verified(tmp_path, trail(good, end=_MANY)) == [("cut off", 5, _MANY)]
+    far = json.loads(json.dumps(good[3]))
+    far["record"]["seq"] = _MANY
+    assert ("deleted", 4, _MANY - 1) in verified(tmp_path, trail([*good[:3], far], end=_MANY))
+    assert ("reordered", 4, 4) in verified(tmp_path, trail([*good[:3], far, good[3]], end=_MANY))
+    good[1] |= {"payload": None, "key": None}
+    assert verified(tmp_path, trail([*good, erasure(good, f"2,4-{_MANY}")], end=5)) == []
+
+
+@pytest.mark.parametrize("numbers", ["5-3", "x", 7, None, {}])
+def test_an_erasure_that_does_not_say_of_what_is_named(tmp_path: Path, numbers: object):
+    good = entries(4)
+    assert verified(tmp_path, trail([*good, erasure(good, numbers)], end=5)) == [("payload edited", 5, 5)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"checkpoint": {"seq": 1e999, "head": ""}}',
+        '{"checkpoint": 7}',
+        '{"end": {}}',
+        '{"record": {"seq": 5}, "hash": 7}',
+        '{"record": 7, "hash": ""}',
+        "[" * 100_000,
+    ],
+)
+def test_a_line_that_nobody_of_us_writes_is_named_and_ends_nothing(tmp_path: Path, line: str):
+    path = tmp_path / "hostile.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in trail(entries(4))) + line + "\n" + '{"end": {"seq": 4}}\n')
+    assert "unreadable" in {one.kind for one in verify_file(path).findings}
+
+
+def erasure(some: list[dict], numbers: object) -> dict:
+    payload = {"details": {"numbers": numbers}}
+    record = {"seq": len(some) + 1, "action": audit_chain.ERASURE, "commitment": commitment(bytes(32), canonical(payload))}
+    return {"record": record, "hash": link(some[-1]["hash"], canonical(record)), "payload": payload, "key": bytes(32).hex()}
 
 
 def test_the_file_runs_alone_without_any_package_and_says_that_signatures_were_not_checked(tmp_path: Path):

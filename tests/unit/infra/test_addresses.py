@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelkeep.infra import addresses
 from modelkeep.infra.addresses import Proxies, networks_in, read, shared, within
 
 PROXIES = Proxies(["10.0.0.0/24", "fd00::/64"])
@@ -101,3 +102,17 @@ def test_a_list_of_networks_is_read_whole_or_not_at_all() -> None:
     assert networks_in("10.1.0.0/24, 192.0.2.7") == ("10.1.0.0/24", "192.0.2.7/32")
     assert networks_in("10.1.0.1/24") is None
     assert networks_in("") == ()
+
+
+@pytest.mark.parametrize("field", [b"x-forwarded-for", b"forwarded"])
+def test_what_strangers_write_is_neither_read_nor_remembered(field: bytes) -> None:
+    """Only the entries of proxies, and the first before them, are worth a look; the rest is whatever somebody likes."""
+    proxies, element = Proxies(("10.0.0.0/8",)), "{}" if field == b"x-forwarded-for" else "for={}"
+    before = addresses._read.cache_info().misses
+    junk = [element.format(f"198.18.{number // 250}.{number % 250}") for number in range(3000)]
+    given = ",".join([*junk, element.format("192.0.2.77"), element.format("10.9.9.9")])
+    assert proxies.caller("10.9.9.8", [(field, given.encode())]) == "192.0.2.77"
+    assert addresses._read.cache_info().misses - before <= 3
+    long = element.format("1" * 900)
+    assert proxies.caller("10.9.9.8", [(field, long.encode())]) is None
+    assert addresses._read.cache_info().misses - before <= 3

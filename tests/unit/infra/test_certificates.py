@@ -80,6 +80,15 @@ def test_half_an_authority_is_not_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "ca.pem").read_bytes() == before
 
 
+def test_an_authority_whose_maker_died_after_its_key_is_made_whole(tmp_path: Path) -> None:
+    Authority(tmp_path, NOW)
+    (tmp_path / "ca.pem").unlink()
+    key = (tmp_path / "ca.key").read_bytes()
+    Authority(tmp_path, NOW).sign_server(["a"], days=1, force=False)
+    assert (tmp_path / "ca.key").read_bytes() == key
+    assert (tmp_path / "ca.pem").exists()
+
+
 @pytest.mark.parametrize("host", ["", "a..b", "x" * 64 + ".example"])
 def test_what_is_no_host_is_refused(tmp_path: Path, host: str) -> None:
     with pytest.raises(CannotMake):

@@ -180,3 +180,20 @@ def test_files_that_cannot_be_used_change_nothing_until_they_can(tmp_path: Path)
     assert not renewing.tend(), "the same certificate as before"
     assert renewing.trouble == ""
     assert {value for name, _labels, value in renewing.gauges() if name == REFUSED.name} == {0.0}
+
+
+def test_whatever_reading_raises_the_certificate_of_before_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = made(tmp_path)
+    renewing = Renewing(files, lambda: NOW)
+    before = renewing.current
+
+    def none_left(*_given: object) -> int:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "memfd_create", none_left)
+        assert not renewing.tend(anyway=True)
+    assert renewing.current is before
+    assert "Too many open files" in renewing.trouble
+    assert not renewing.tend(), "the same certificate as before"
+    assert renewing.trouble == ""

@@ -134,3 +134,17 @@ def test_a_preflight_is_answered_and_a_plain_options_is_not_one() -> None:
     assert b"POST" in dict(answer.headers)[b"access-control-allow-methods"]
     assert edge.preflight(Request("OPTIONS", "/", headers[:1])) is None
     assert edge.preflight(Request("POST", "/", headers)) is None
+
+
+def test_what_strangers_send_is_neither_kept_for_its_length_nor_in_the_place_of_what_is_asked_for() -> None:
+    edge = Edge(["models.example.org"])
+    for number in range(1024):
+        edge.check(asked(f"198.18.{number // 250}.{number % 250}"))
+    edge.check(asked("models.example.org"))
+    assert b"models.example.org" in edge.known
+    edge.check(asked("127.0.0.1:" + "8" * 10_000))
+    assert max(len(host or b"") for host in edge.known) <= 256
+
+
+def test_a_host_is_named_with_a_port_or_without() -> None:
+    assert answers(Edge(["models.example.org:8443"]), "models.example.org")

@@ -143,6 +143,19 @@ async def test_a_deployments_deadline_is_for_requests_that_bring_none_and_bounds
         assert (answer.status_code, "0.05 s" in answer.json()["detail"]) == (504, True)
 
 
+async def test_a_body_that_does_not_come_holds_its_place_until_the_deadline(house, port: int) -> None:
+    await gated(house, deadline_s=0.05, concurrency=1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = f"POST {PREDICT} HTTP/1.1\r\nhost: x\r\nx-api-key: all\r\ncontent-length: 1000000\r\n\r\n"
+    writer.write(head.encode() + b"[" * 200_000)
+    async with asyncio.timeout(10):
+        answer = await reader.readuntil(b"\r\n")
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 504 ")
+    assert house.router.find("m").underway.count == 0
+    assert outcomes(house)["error"] == 1
+
+
 @pytest.mark.parametrize("wish", ["", "0", "-1", "nan", "inf", "soon"])
 async def test_a_timeout_that_is_no_time_is_refused(house, client, wish: str) -> None:
     await house.serve("m")

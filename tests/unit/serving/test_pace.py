@@ -45,15 +45,21 @@ def test_each_request_has_its_own_time() -> None:
         caller.pace.phase, caller.pace.received = HEADERS, 0
 
 
-@pytest.mark.parametrize(("rate", "ended"), [(0, 11), (1, 11), (900, 11), (1000, 43), (1024, 0), (5000, 0)])
+@pytest.mark.parametrize(("rate", "ended"), [(0, 11), (1, 11), (900, 11), (1000, 21), (1024, 0), (5000, 0)])
 def test_a_body_has_to_come_at_the_least_rate_after_ten_seconds(rate: int, ended: int) -> None:
-    """Bytes of the second before the first look count as well: on average, 1000 a second are enough for a while."""
+    """Bytes of the second before the first look count as well: 1000 a second are enough for the first ten."""
     caller = Caller()
     caller.pace.phase = BODY
     assert seconds(caller, 300, received=rate) == ended
     caller = Caller()
     caller.pace.phase = BODY
     assert seconds(caller, 300, received=rate, body_rate=0) == 0
+
+
+def test_a_burst_is_no_pass_for_the_hours_after_it() -> None:
+    caller = Caller()
+    caller.pace.phase, caller.pace.received = BODY, 60 * 1024 * 1024
+    assert seconds(caller, 300) == 21
 
 
 def test_time_in_which_we_do_not_read_is_nobodys_fault() -> None:

@@ -146,22 +146,61 @@ async def test_a_slow_caller_is_told_and_ended(opened: Opened, start: bytes, tol
         await asyncio.sleep(0)
     for _ in range(5):  # what was sent has been read
         await asyncio.sleep(0)
-    assert sum(opened.port.tend(1.0) for _ in range(30)) >= 1
+    assert sum([await opened.port.tend(1.0) for _ in range(30)]) >= 1
     async with asyncio.timeout(10):
         assert (await reader.read())[: len(told) or None] == told
+    writer.close()
+
+
+def sign(folder: Path) -> ssl.SSLContext:
+    now = datetime.now(UTC)
+    certificate, key = Authority(folder, now).sign_server(["127.0.0.1"], days=1, force=True)
+    return read(TlsFiles(str(certificate), str(key)), now).context()
+
+
+async def test_who_connects_at_once_and_shakes_hands_later_is_counted_all_the_same(opened: Opened, tmp_path: Path) -> None:
+    await opened.port.open(sign(tmp_path))
+    trust = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    lines = [await asyncio.open_connection(*opened.address) for _ in range(5)]
+    while len(opened.port._shaking) < len(lines):
+        await asyncio.sleep(0)
+    said = []
+    for reader, writer in lines:
+        await writer.start_tls(trust, server_hostname="127.0.0.1")
+        writer.write(PREDICT + b"Host: h\r\n" + REST.replace(b"Connection: close\r\n", b""))
+        said.append(status(await reader.readline()))
+    assert said == [b"200"] * 3 + [b"503"] * 2
+    for _reader, writer in lines:
+        writer.close()
+
+
+async def test_while_many_have_yet_to_shake_hands_nobody_else_is_accepted(opened: Opened, tmp_path: Path) -> None:
+    port = opened.port
+    port._strangers = 4
+    await port.open(sign(tmp_path))
+    trust = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    there = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
+    reader, writer = await asyncio.open_connection(*opened.address, ssl=trust)
+    silent = [await asyncio.open_connection(*opened.address) for _ in range(4)]
+    while port._accepting is not None:
+        await asyncio.sleep(0)
+    await port.tend(1.0)
+    assert port._accepting is None, "they are still there"
+    writer.write(there)
+    assert status(await reader.readline()) == b"200", "whoever is there goes on"
+    waiting = asyncio.create_task(opened.ask(there[:-2] + b"Connection: close\r\n\r\n", trust=trust))
+    for _reader, other in silent:
+        other.close()
+    port._shaking = dict.fromkeys(port._shaking, 0.0)  # their time is over
+    await port.tend(1.0)
+    assert status(await waiting) == b"200"
     writer.close()
 
 
 async def test_over_tls_a_plain_prediction_goes_the_same_way_and_a_new_certificate_takes_no_connection_away(
     opened: Opened, tmp_path: Path
 ) -> None:
-    now = datetime.now(UTC)
-
-    def sign() -> ssl.SSLContext:
-        certificate, key = Authority(tmp_path, now).sign_server(["127.0.0.1"], days=1, force=True)
-        return read(TlsFiles(str(certificate), str(key)), now).context()
-
-    await opened.port.open(sign())
+    await opened.port.open(sign(tmp_path))
     trust = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
     reader, writer = await asyncio.open_connection(*opened.address, ssl=trust)
     raw = PREDICT + b"Host: h\r\n" + REST.replace(b"Connection: close\r\n", b"")
@@ -172,7 +211,7 @@ async def test_over_tls_a_plain_prediction_goes_the_same_way_and_a_new_certifica
         length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
         assert json.loads(await reader.readexactly(length))["outputs"]["sum"] == [3.0]
         before = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        await opened.port.open(sign())
+        await opened.port.open(sign(tmp_path))
         for _ in range(8):  # nothing accepts with the one before
             _other, fresh = await asyncio.open_connection(*opened.address, ssl=trust)
             assert fresh.get_extra_info("ssl_object").getpeercert(binary_form=True) != before

@@ -11,12 +11,12 @@ from fastapi.responses import StreamingResponse
 from modelkeep.api.auth import Admin, Auditor
 from modelkeep.api.description import raises
 from modelkeep.api.paging import Cursor, InvalidCursor, Limit, read_number_cursor, split
-from modelkeep.api.routes.predictions import Moment
+from modelkeep.api.routes.predictions import Moment, as_query
 from modelkeep.api.schemas.audit import EntryAnswer, Erased, Erasure
 from modelkeep.api.schemas.wire import Page
-from modelkeep.api.services import Behind
+from modelkeep.api.services import Behind, Services
 from modelkeep.control.audit import cef
-from modelkeep.control.audit.errors import ReasonNeeded, SubjectNotFound
+from modelkeep.control.audit.errors import OwnTracks, ReasonNeeded, SubjectNotFound
 from modelkeep.control.audit.rules import Outcome, Wanted, lines
 from modelkeep.control.audit.service import Audit
 
@@ -73,7 +73,7 @@ async def export_audit_entries(
 
     JSON lines have all that a verifier needs: records, hashes, payloads with their keys, and the signed checkpoints.
     """
-    del actor
+    await behind.audit.shown(actor, "audit.export", format=format, filter=as_query(wanted))
     pieces = _json_lines if format == "jsonl" else _cef
     return StreamingResponse(
         pieces(behind.audit, wanted),
@@ -83,10 +83,19 @@ async def export_audit_entries(
 
 
 @router.post("/erasures")
-@raises(ReasonNeeded, SubjectNotFound)
+@raises(OwnTracks, ReasonNeeded, SubjectNotFound)
 async def erase_from_audit(body: Erasure, actor: Admin, behind: Behind) -> Erased:
-    """Erase a person: what entries say that name them, or one of their keys, is deleted; the chain verifies as before."""
-    return Erased(entries=await behind.audit.erase(actor, await behind.users.named(body.subject), body.reason))
+    """Erase a person: what entries say that name them, or one of their keys, is deleted; the chain verifies as before.
+
+    Nobody erases themselves: another administrator does.
+    """
+    whom, own = await _named(behind, body.subject), await _named(behind, actor.user)
+    return Erased(entries=await behind.audit.erase(actor, whom, body.reason, own))
+
+
+async def _named(behind: Services, user_id: str) -> frozenset[str]:
+    """Return the ids that stand for a user in the trail: their own, those of their keys, and those at their providers."""
+    return await behind.users.named(user_id) | await behind.identities.named(user_id)
 
 
 async def _json_lines(audit: Audit, wanted: Wanted) -> AsyncIterator[bytes]:

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
+from urllib.parse import urlencode
 
 import msgspec
 from fastapi import APIRouter, Depends, Path, Query
@@ -88,8 +89,10 @@ async def export_predictions(
 ) -> StreamingResponse:
     """Stream all wanted predictions as a file, newest first, with what went in and came out."""
     write = export.writer(format)
+    shown = await _shown(wanted, actor, behind)
+    await behind.audit.shown(actor, "prediction.export", format=format, filter=as_query(wanted))
     return StreamingResponse(
-        write(behind.predictions.all(await _shown(wanted, actor, behind))),
+        write(behind.predictions.all(shown)),
         media_type=MEDIA_TYPES[format],
         headers={"content-disposition": f'attachment; filename="predictions.{format}"'},
     )
@@ -104,12 +107,19 @@ async def get_prediction(
 ) -> PredictionAnswer:
     """Return a prediction with what went in and came out."""
     among = await behind.deployments.names(actor, Scope.PREDICTIONS_READ)
-    return answer_of(await behind.predictions.prediction(prediction_id, among))
+    found = await behind.predictions.prediction(prediction_id, among)
+    await behind.audit.shown(actor, "prediction.read", found.id)
+    return answer_of(found)
 
 
 async def _shown(wanted: Wanted, actor: Actor, behind: Services) -> Wanted:
     """Return the filter within those deployments of which the actor may read predictions."""
     return msgspec.structs.replace(wanted, among=await behind.deployments.names(actor, Scope.PREDICTIONS_READ))
+
+
+def as_query(wanted: msgspec.Struct) -> str:
+    """Return a filter as the audit trail has it: as a query says it."""
+    return urlencode({name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not None})
 
 
 def _seconds(moment: datetime | None) -> float | None:

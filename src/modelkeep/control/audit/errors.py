@@ -1,12 +1,18 @@
 """What can go wrong with the audit trail."""
 
-from modelkeep.contracts.errors import Invalid, NotFound
+from modelkeep.contracts.errors import Forbidden, Invalid, NotFound
 
 
 class SubjectNotFound(NotFound):
     """No entry of the audit trail names this person, or none does any more."""
 
     code = "audit_subject_not_found"
+
+
+class OwnTracks(Forbidden):
+    """You may not erase yourself from the audit trail: another administrator may."""
+
+    code = "audit_own_tracks"
 
 
 class ReasonNeeded(Invalid):

@@ -4,6 +4,7 @@ Entries are a chain of hashes. An entry takes its place in it right before its t
 so that numbers have no gaps, what is committed is committed in their order, and no lock is taken after that one.
 """
 
+import asyncio
 import hmac
 import json
 import os
@@ -13,19 +14,34 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
+import msgspec
 import structlog
 
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.actor import SYSTEM, Actor
-from modelkeep.contracts.audit_chain import ERASURE, Report, Verifier, numbers_in, ranges
+from modelkeep.contracts.audit_chain import ERASURE, Report, Verifier, ranges, spans_in
 from modelkeep.contracts.errors import StorageFull
 from modelkeep.contracts.ids import new_id
 from modelkeep.control.audit import store
 from modelkeep.control.audit.checkpoints import public, signed, signed_by
-from modelkeep.control.audit.errors import ReasonNeeded, SubjectNotFound
-from modelkeep.control.audit.rules import Carried, Checkpoint, Entry, Head, Mark, Outcome, Sealed, Wanted, kind_of, seal
+from modelkeep.control.audit.errors import OwnTracks, ReasonNeeded, SubjectNotFound
+from modelkeep.control.audit.rules import (
+    NOBODY,
+    Carried,
+    Checkpoint,
+    Entry,
+    Head,
+    Mark,
+    Outcome,
+    Sealed,
+    Wanted,
+    kind_of,
+    seal,
+)
+from modelkeep.infra.addresses import shared
 from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Database, DatabaseUnavailable, Transaction
+from modelkeep.infra.rates import OwnRates
 from modelkeep.infra.site_key import SiteKey
 
 Circumstances = Callable[[Transaction], Awaitable[dict[str, str]]]
@@ -33,9 +49,12 @@ Circumstances = Callable[[Transaction], Awaitable[dict[str, str]]]
 
 CHECKPOINT_ENTRIES: Final = 1000
 CHECKPOINT_EVERY: Final = timedelta(minutes=5)
-SINGLE_REFUSALS: Final = 100
-"""So many refusals have entries of their own before the rest is summed; each minute gives one back."""
-_SINGLE_EVERY: Final = timedelta(minutes=1)
+REFUSALS_OF_ONE: Final = 20
+"""So many refusals of one person, or of strangers from one address, have entries of their own before the rest is summed."""
+REFUSALS_OF_STRANGERS: Final = 100
+"""So many of strangers altogether, which takes nothing from those of people. Each minute gives one back, of each."""
+_STRANGERS: Final = "strangers"
+_ANOTHER_S: Final = 60.0
 _SUM_EVERY: Final = timedelta(minutes=10)
 _LONGEST_REASON: Final = 500
 _LONGEST_TEXT: Final = 200
@@ -53,10 +72,9 @@ class Audit:
         self._circumstances = circumstances
         self._subjects_keys = site.derive_all("audit subjects")
         self._checkpoints_keys = site.derive_all("audit checkpoints")
-        self._withheld: Counter[str] = Counter()
+        self._withheld: dict[str, tuple[Actor, Counter[str]]] = {}
         self._withheld_since: datetime | None = None
-        self._singles = float(SINGLE_REFUSALS)
-        self._singles_at: datetime | None = None
+        self._singles = OwnRates()
 
     async def note(
         self,
@@ -78,14 +96,19 @@ class Audit:
         entry = self._entry(actor, action, target, before=before, after=after, about=about, details=said)
         tx.before_commit(partial(self._append, tx, entry))
 
+    async def shown(self, actor: Actor, action: str, target: str = "", **details: str) -> None:
+        """Write down what somebody is about to be shown."""
+        async with self._db.begin() as tx:
+            await self.note(tx, actor, action, target, **details)
+
     async def refused(self, actor: Actor, action: str, target: str = "", **details: str) -> None:
-        """Write down that somebody was refused; beyond `SINGLE_REFUSALS` it is only counted, for the next sum.
+        """Write down that somebody was refused; beyond `REFUSALS_OF_ONE` it is only counted, for the next sum.
 
         Whatever comes of it, the refusal stands: where it cannot be written, it is counted, too.
         """
         now = self._clock()
-        if not self._may_stand_alone(now):
-            self._withhold(action, now)
+        if not self._may_stand_alone(actor, now):
+            self._withhold(actor, action, now)
             return
         try:
             async with self._db.begin_apart() as tx:
@@ -93,22 +116,27 @@ class Audit:
                 entry = self._entry(actor, action, target, details=said, outcome="refused")
                 tx.before_commit(partial(self._append, tx, entry))
         except (DatabaseUnavailable, StorageFull) as error:
-            self._withhold(action, now)
+            self._withhold(actor, action, now)
             _log.warning("refusal_not_audited", action=action, reason=error.code)
 
     async def sum_up(self, *, now_due: bool = False) -> None:
-        """Write down how many refusals were only counted, if ten minutes have passed since the first, or `now_due`."""
+        """Write down how many refusals were only counted, if ten minutes have passed since the first, or `now_due`.
+
+        Each person has an entry, and all strangers together.
+        """
         since, counted = self._withheld_since, self._withheld
         if since is None or (not now_due and self._clock() - since < _SUM_EVERY):
             return
-        self._withheld, self._withheld_since = Counter(), None
-        details = {name: str(number) for name, number in counted.items()} | {"since": since.isoformat()}
+        self._withheld, self._withheld_since = {}, None
         try:
             async with self._db.begin_apart() as tx:
-                entry = self._entry(SYSTEM, "access.refusals", "", details=details, outcome="refused")
-                tx.before_commit(partial(self._append, tx, entry))
+                for actor, actions in counted.values():
+                    details = {name: str(number) for name, number in actions.items()} | {"since": since.isoformat()}
+                    entry = self._entry(actor, "access.refusals", "", details=details, outcome="refused")
+                    tx.before_commit(partial(self._append, tx, entry))
         except BaseException:
-            self._withheld.update(counted)
+            for name, (actor, actions) in counted.items():
+                self._withheld.setdefault(name, (actor, Counter()))[1].update(actions)
             self._withheld_since = since
             raise
 
@@ -135,6 +163,14 @@ class Audit:
         async with self._db.read() as tx:
             return await store.head(tx)
 
+    async def holds(self, seen: Head) -> bool:
+        """Whether an entry still has the hash that it had."""
+        if not seen.seq:
+            return True
+        async with self._db.read() as tx:
+            found = await store.after(tx, seen.seq - 1, limit=1)
+        return bool(found) and Head(found[0].seq, found[0].hash) == seen
+
     async def checkpoints(self, *, above: int = 0, upto: int | None = None) -> AsyncIterator[list[Checkpoint]]:
         """Yield checkpoints in their order, list by list."""
         while True:
@@ -145,35 +181,40 @@ class Audit:
             yield found
             above = found[-1].seq
 
-    async def erase(self, actor: Actor, subject_ids: Collection[str], reason: str) -> int:
+    async def erase(self, actor: Actor, subject_ids: Collection[str], reason: str, own: Collection[str] = ()) -> int:
         """Erase what entries say that name one of these ids, and return how many those were; the chain stays whole.
 
-        The erasure is an entry: it tells the numbers, and those of the erasures that it erases. Raises `SubjectNotFound`.
+        The erasure is an entry: it tells the numbers, and those of the erasures that it erases. Nobody erases what they did
+        themselves: `own` are the ids that the actor is known by. Raises `OwnTracks`, `SubjectNotFound`.
         """
         actor.need(Scope.ADMIN)
+        if not {actor.id, actor.user, *own}.isdisjoint(subject_ids):
+            raise OwnTracks
         if not 1 <= len(reason.strip()) <= _LONGEST_REASON:
             raise ReasonNeeded
         async with self._db.begin() as tx:
-            people = [one for one in subject_ids if one.startswith(("usr_", "key_"))]  # the system, and things, stay
+            people = [one for one in subject_ids if one.startswith(("usr_", "key_")) or ":" in one]  # things stay
             found = await store.naming(tx, [ref for one in people for ref in self._refs(one)], people)
             if not found:
                 raise SubjectNotFound
             erasures = [seq for seq, action in found.items() if action == ERASURE]
-            numbers = set(found).union(
-                *(numbers_in(json.loads(text)["details"]["numbers"]) for text in await store.payloads(tx, erasures))
-            )
+            numbers = [(seq, seq) for seq in found]
+            for text in await store.payloads(tx, erasures):
+                numbers += spans_in(json.loads(text)["details"]["numbers"])
             await store.erase(tx, found)
             details = {"entries": str(len(found)), "numbers": ranges(numbers), "reason": reason.strip()}
             await self.note(tx, actor, ERASURE, "", **details)
         return len(found)
 
     async def scrub(self, after: int) -> int:
-        """Have what was erased since entry `after` leave SQLite's log, too; returns the number of the newest erasure."""
+        """Have what was erased since entry `after` leave SQLite's log, too.
+
+        Returns the number of the newest erasure, or `after` where a reader was in the way.
+        """
         newest = await self.entries(Wanted(action=ERASURE), limit=1)
         if not newest or newest[0].seq <= after:
             return after
-        await self._db.scrub()
-        return newest[0].seq
+        return newest[0].seq if await self._db.scrub() else after
 
     def subject_ref(self, subject_id: str) -> str:
         """Return what a person's id is found by: a keyed hash, which tells it to nobody who lacks the site key."""
@@ -192,18 +233,22 @@ class Audit:
             await store.add_checkpoint(tx, made)
         return made
 
-    async def verify(self) -> Report:
-        """Verify the whole chain as the database has it, and note when that was done, where it is whole."""
+    async def verify(self, seen: Head | None = None) -> Report:
+        """Verify the whole chain as the database has it, and note when that was done, where it is whole.
+
+        `seen` is what somebody remembers of it, who does not believe the database. The hashing is done in a thread.
+        """
         head = await self.head()
         verifier = Verifier(public_keys=[public(seed) for seed in self._checkpoints_keys])
         async for some in self.checkpoints():
             for one in some:
                 verifier.expect(one.document())
         verifier.reaches(head.seq)
+        if seen is not None and seen.seq:
+            verifier.known(seen.seq, seen.hash)
         async for entries in self.sealed():
-            for entry in entries:
-                verifier.add(entry.record, entry.hash, entry.payload, entry.key or b"")
-        report = verifier.report()
+            await asyncio.to_thread(_add, verifier, entries)
+        report = await asyncio.to_thread(verifier.report)
         if report.whole:
             await self.set_mark(_VERIFIED, head.seq)
         return report
@@ -289,16 +334,21 @@ class Audit:
             about=about,
         )
 
-    def _may_stand_alone(self, now: datetime) -> bool:
-        """Take one of the places of single refusals, if there is one."""
-        if self._singles_at is not None:
-            self._singles = min(float(SINGLE_REFUSALS), self._singles + (now - self._singles_at) / _SINGLE_EVERY)
-        self._singles_at = now
-        if self._singles < 1:
-            return False
-        self._singles -= 1
-        return True
+    def _may_stand_alone(self, actor: Actor, now: datetime) -> bool:
+        """Take one of the places of single refusals, if there is one: what strangers do must not hide what people do."""
+        known = actor.id not in NOBODY
+        one = (actor.user or actor.id) if known else shared(actor.address or None)
+        return self._takes(one, REFUSALS_OF_ONE, now) and (known or self._takes(_STRANGERS, REFUSALS_OF_STRANGERS, now))
 
-    def _withhold(self, action: str, now: datetime) -> None:
-        self._withheld[action] += 1
+    def _takes(self, name: str, most: int, now: datetime) -> bool:
+        return self._singles.take(name, _ANOTHER_S, _ANOTHER_S * (most - 1), now.timestamp()) <= 0
+
+    def _withhold(self, actor: Actor, action: str, now: datetime) -> None:
+        who = SYSTEM if actor.id in NOBODY else msgspec.structs.replace(actor, request_id="", address="")
+        self._withheld.setdefault(who.id, (who, Counter()))[1][action] += 1
         self._withheld_since = self._withheld_since or now
+
+
+def _add(verifier: Verifier, entries: list[Sealed]) -> None:
+    for entry in entries:
+        verifier.add(entry.record, entry.hash, entry.payload, entry.key or b"")

@@ -200,6 +200,11 @@ class Identities:
         except IdentityRefused as error:
             raise LoginRefused from error
 
+    async def named(self, user_id: str) -> frozenset[str]:
+        """Return the ids that stand for a user in the audit trail from before they were one here."""
+        async with self._db.read() as tx:
+            return frozenset(_id_at(one.provider, one.subject) for one in await store.all_of_user(tx, user_id))
+
     async def refresh(self, token: str) -> Tokens:
         """Go on with a session; of somebody in a directory, as that knows them now. While it is away, as it knew them."""
         session = await self._sessions.of_token(token)
@@ -259,11 +264,12 @@ class Identities:
                 return tokens
         except LastAdmin:  # their groups would leave nobody to administer
             said = {"provider": settings.name, "why": LastAdmin.code, "subject": identity.subject}
-            await self._audit.refused(stranger(origin), "login.refuse", **said)
+            await self._audit.refused(stranger(origin), "login.refuse", _id_at(settings.name, identity.subject), **said)
             raise
         except _Refused as refused:
             said = {"provider": settings.name, "why": refused.why, "subject": identity.subject}
-            await self._audit.refused(stranger(origin), "login.refuse", refused.user_id, **said)
+            who = refused.user_id or _id_at(settings.name, identity.subject)
+            await self._audit.refused(stranger(origin), "login.refuse", who, **said)
             if refused.user_id:
                 await self._let_go(_as_said_by(settings, refused.user_id, origin), settings)
             raise NotAdmitted from refused
@@ -345,6 +351,11 @@ class Identities:
 def _as_said_by(settings: ProviderSettings, user_id: str, origin: Origin) -> Actor:
     """Return whoever a provider says is this user."""
     return Actor(user_id, settings.name, user_id, request_id=origin.request_id, address=origin.address)
+
+
+def _id_at(provider: str, subject: str) -> str:
+    """Return by what somebody is found in the audit trail who is nobody here."""
+    return f"{provider}:{subject}"
 
 
 def _issuer(token: str) -> str:

@@ -22,6 +22,12 @@ async def of_user(tx: Transaction, provider: str, user_id: str) -> Known | None:
     return _known(await tx.one(sa.select(identities).where(theirs).order_by(identities.c.used_at.desc()).limit(1)))
 
 
+async def all_of_user(tx: Transaction, user_id: str) -> list[Known]:
+    """Return who a user is at all providers."""
+    rows = await tx.all(sa.select(identities).where(identities.c.user_id == user_id))
+    return [Known(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's public name for it
+
+
 async def add(tx: Transaction, known: Known) -> bool:
     """Note who somebody is; returns False where somebody else has done so meanwhile."""
     new = tx.insert(identities).values(**msgspec.structs.asdict(known))

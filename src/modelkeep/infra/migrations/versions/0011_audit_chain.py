@@ -23,6 +23,8 @@ _KINDS = {"usr": "user", "key": "key", "mdl": "model", "ver": "version", "dep": 
 
 
 def upgrade() -> None:
+    if op.get_bind().dialect.name == "sqlite":
+        op.execute("PRAGMA secure_delete=ON")  # names of the old table would stay in pages that are free
     op.execute("CREATE TABLE audit_entries_before AS SELECT * FROM audit_entries")
     op.drop_table("audit_entries")
     entries = op.create_table(
