@@ -60,7 +60,8 @@ async def _oneself(actor: Annotated[Actor, Security(_caller)]) -> Actor:
 
 AnyKey = Annotated[Actor, Security(_caller)]
 Oneself = Annotated[Actor, Security(_oneself, scopes=[Scope.ADMIN.value])]
-"""Who acts for themselves: in a session, or with a key that bounds nothing. Whoever took a narrower one has not taken all."""
+"""Who acts for themselves: in a session of a person, or with a key that bounds nothing, neither what it does nor where, how
+often and how long. Whoever took a narrower one has not taken all."""
 Reader = Annotated[Actor, Security(_may(Scope.MODELS_READ), scopes=[Scope.MODELS_READ.value])]
 Writer = Annotated[Actor, Security(_may(Scope.MODELS_WRITE), scopes=[Scope.MODELS_WRITE.value])]
 Releaser = Annotated[Actor, Security(_may(Scope.DEPLOYMENTS_WRITE), scopes=[Scope.DEPLOYMENTS_WRITE.value])]

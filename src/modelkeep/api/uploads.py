@@ -195,6 +195,13 @@ def check(planned: PlannedUpload, may: Allowed, settings: ApiSettings) -> None:
         raise _too_large(settings)
 
 
+def check_received(upload: Upload, may: Allowed) -> None:
+    """Raise what an upload that has come in is refused with, where its uploader may not bring such files any more."""
+    may.choose(upload.filename, upload.format)
+    if upload.hooks is not None:
+        may.check_hooks()
+
+
 def disposition(filename: str) -> str:
     """Return the Content-Disposition of a download under this name, in RFC 6266's both spellings."""
     plain = "".join(letter if letter.isascii() and letter not in '"\\' else "_" for letter in filename)

@@ -387,6 +387,7 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
     import asyncio
 
     from modelkeep.app.audit_work import keeper
+    from modelkeep.app.people import follower
     from modelkeep.control.models.service import VALIDATE_VERSION
     from modelkeep.control.predictions.service import Predictions
     from modelkeep.control.replays.service import REPLAY_PREDICTIONS
@@ -427,8 +428,9 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
     patient = frozenset({REPLAY_PREDICTIONS})
     worker = Worker(db, control.jobs, handlers, role.worker, places.run, patient=patient, tidy=control.replays.forget)
     collector = Collector(db, control.models, claims, blobs, utc_now, keep_days=role.storage.keep_unused_days, told=meter)
-    await wait_until_current(db, stop)  # once for both, so that it is said once
-    beside = [asyncio.create_task(one.run()) for one in (collector, keeper(role.audit, control.audit, meter))]
+    others = (collector, keeper(role.audit, control.audit, meter), follower(control, db, places, role.auth))
+    await wait_until_current(db, stop)  # once for all, so that it is said once
+    beside = [asyncio.create_task(one.run()) for one in others]
     try:
         await worker.run(stop)
     finally:

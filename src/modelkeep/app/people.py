@@ -1,4 +1,4 @@
-"""How people come in, put together: what only the api needs."""
+"""How people come in, put together: what the api needs, and the worker, which follows them."""
 
 from pathlib import Path
 from typing import Any, TypedDict
@@ -19,6 +19,7 @@ from modelkeep.infra import site_key
 from modelkeep.infra.clock import utc_now
 from modelkeep.infra.db import Database, Transaction
 from modelkeep.infra.passwords import Passwords, read_known
+from modelkeep.worker.following import Follower
 
 
 class PeopleServices(TypedDict):
@@ -41,6 +42,7 @@ def services(control: ControlPlane, db: Database, places: Places, settings: Auth
         audit=control.audit,
         passwords=control.passwords,
         registration=Registration(settings.registration),
+        may_invite=control.access.administers,
         clock=utc_now,
     )
     identities = Identities(
@@ -63,6 +65,11 @@ def services(control: ControlPlane, db: Database, places: Places, settings: Auth
 
     control.events.subscribe(SetUpDone, on_set_up)
     return {"sessions": sessions, "links": links, "identities": identities}
+
+
+def follower(control: ControlPlane, db: Database, places: Places, settings: AuthSettings) -> Follower:
+    """Return what follows people of providers, in the worker."""
+    return Follower(services(control, db, places, settings)["identities"])
 
 
 def _provider(kind: str, settings: OidcSettings | LdapSettings) -> Any:  # noqa: ANN401 - each kind has its own protocol

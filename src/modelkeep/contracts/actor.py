@@ -10,7 +10,8 @@ class Actor(msgspec.Struct, frozen=True):
     """An authenticated caller. `id` is the key's (or "system"), `name` is what people read, `user` the person behind it.
 
     `address` is the one that the request came from, "" where there is none. `limited`: rates hold for them, as for whoever has
-    a session, or a key that is not unlimited.
+    a session, or a key that is not unlimited. `bounded`: what they ask with is good from some networks, until some day, or at
+    some rate alone; what it may do is `standing`'s.
     """
 
     id: str
@@ -20,6 +21,7 @@ class Actor(msgspec.Struct, frozen=True):
     request_id: str = ""
     address: str = ""
     limited: bool = False
+    bounded: bool = False
 
     def may(self, scope: Scope, place: Place = INSTALLATION) -> bool:
         """Whether the actor may do this here."""
@@ -44,6 +46,8 @@ class Actor(msgspec.Struct, frozen=True):
         self.carry(Scope.ADMIN)
         if self.standing.models is not None:
             raise Forbidden(_TEXTS["other_model"])
+        if self.bounded:
+            raise Forbidden(_BOUNDED)
 
 
 _NO_GRANT = "You may not do that here: it needs a role that gives {scope!r}."
@@ -51,4 +55,5 @@ _TEXTS = {
     "scope": "This key may not do that: it needs the scope {scope!r}.",
     "other_model": "This key is bound to other models.",
 }
+_BOUNDED = "This needs a session, or a key without networks, rate and end: with a bounded one, one could pass its bounds."
 SYSTEM = Actor("system", "modelkeep", standing=Standing("system", (Grant(Role.ADMIN, "installation"),)))

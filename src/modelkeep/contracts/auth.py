@@ -33,6 +33,12 @@ class ProviderUnavailable(Unavailable):
         super().__init__(message, retry_after_s=5)
 
 
+class ProviderBusy(ProviderUnavailable):
+    """Too many ask the identity provider at once: try again soon."""
+
+    code = "identity_provider_busy"
+
+
 class Identity(msgspec.Struct, frozen=True):
     """Who somebody is, as a provider says. `subject` is theirs for good there; anything else may change."""
 

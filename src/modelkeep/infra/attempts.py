@@ -1,8 +1,12 @@
 """Growing waits between attempts that fail, by the name of what is tried: in the database, so that all processes count.
 
-    await attempts.take({"account x": 5, "address y": 20}, now)   # raises `TriedTooOften` while it is not time yet
-    ...                                                           # the attempt
-    await attempts.cleared(tx, "account x")                       # in the transaction of what it was for
+    await attempts.take({"link address y": 20}, now)     # raises `TriedTooOften` while it is not time yet
+    ...                                                  # the attempt
+    await attempts.uncounted(tx, "link address y", now)  # in the transaction of what it was for
+
+A login has three names (`take_login`): the account from this network, the network, and the account from anywhere, which many
+more may fail for. So who fails from elsewhere does not keep its owner out, and who fails from a thousand places does not either
+where its owner has come in lately. Of IPv6 a network has 64 bits, for who has one of its addresses has them all.
 
 An attempt counts as failed from its beginning, so that of many at once no more are let through than one after the other. After
 the first few, each doubles the wait for the next, to a quarter of an hour. Nothing is locked for good, and an attempt that was
@@ -17,10 +21,16 @@ from typing import Final
 import sqlalchemy as sa
 
 from modelkeep.contracts.errors import Limited
+from modelkeep.infra.addresses import shared
 from modelkeep.infra.db import Database, Transaction, UtcTime, metadata
 
 LONGEST_WAIT: Final = timedelta(minutes=15)
 FORGOTTEN: Final = timedelta(days=1)
+REMEMBERED: Final = timedelta(days=30)
+"""How long an account is known to have been logged in to from a network."""
+ACCOUNT_TRIES: Final = 5
+NETWORK_TRIES: Final = 20
+ANYWHERE_TRIES: Final = 100
 _AT_ONCE: Final = 100
 
 failures = sa.Table(
@@ -70,6 +80,32 @@ class Attempts:
             await self._forget(tx, now)
         return longest
 
+    async def take_login(self, account: str, address: str, now: datetime) -> timedelta:
+        """Begin an attempt to log in to an account ("" where it is not known before) from an address; as `take`.
+
+        The account from anywhere does not count where it was logged in to from this network lately.
+        """
+        names = _names(account, address)
+        async with self._db.read() as tx:
+            known = await tx.one(sa.select(failures.c.at).where(failures.c.name == _known(account, address)))
+        if known is not None and known.at >= now - FORGOTTEN:
+            names.pop(_anywhere(account), None)
+        return await self.take(names, now)
+
+    async def logged_in(self, tx: Transaction, account: str, address: str, now: datetime) -> None:
+        """An attempt to log in was right: the account begins anew, and is known to be its owner's from there."""
+        for name in sorted(_names(account, address), key=_digest):  # in the order of `take`: no deadlock
+            await (self.uncounted(tx, name, now) if name == _network(address) else self.cleared(tx, name))
+        if account:
+            until = now + REMEMBERED - FORGOTTEN  # from then on it is forgotten like others
+            new = tx.insert(failures).values(name=_known(account, address), failed=0, at=until, next_at=now)
+            await tx.execute(new.on_conflict_do_update(index_elements=["name"], set_={"at": until}))
+
+    async def not_tried(self, tx: Transaction, account: str, address: str, now: datetime) -> None:
+        """It was not found out whether an attempt to log in is right: it is as if it had not been."""
+        for name in sorted(_names(account, address), key=_digest):
+            await self.uncounted(tx, name, now)
+
     async def cleared(self, tx: Transaction, name: str) -> None:
         """An attempt was right, and this name begins anew."""
         await tx.execute(sa.delete(failures).where(failures.c.name == _digest(name)))
@@ -93,6 +129,29 @@ def wait_after(count: int, free: int) -> timedelta:
     """Return how long to wait after so many failures."""
     doubled = min(max(count - free, 0), 20)
     return min(timedelta(seconds=2 ** (doubled - 1)), LONGEST_WAIT) if doubled else timedelta()
+
+
+def _names(account: str, address: str) -> dict[str, int]:
+    """Return under which names an attempt to log in counts, and how many may fail before a wait."""
+    of_account = {_here(account, address): ACCOUNT_TRIES, _anywhere(account): ANYWHERE_TRIES} if account else {}
+    return of_account | {_network(address): NETWORK_TRIES}
+
+
+def _network(address: str) -> str:
+    return f"login address {shared(address)}"
+
+
+def _here(account: str, address: str) -> str:
+    return f"login from {shared(address)} {account}"  # a network has no space: no account has the name of another's place
+
+
+def _anywhere(account: str) -> str:
+    return f"login anywhere {account}"
+
+
+def _known(account: str, address: str) -> bytes:
+    """Return the name under which it is kept that an account was logged in to from there."""
+    return _digest(f"right {_here(account, address)}")
 
 
 def _digest(name: str) -> bytes:

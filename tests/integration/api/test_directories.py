@@ -19,7 +19,7 @@ from fixtures.people import EMAIL, People
 from fixtures.people import PASSWORD as LOCAL_PASSWORD
 from fixtures.slapd import GROUPS, PASSWORD, PEOPLE, SERVICE, SERVICE_PASSWORD, Slapd, group, person
 from modelkeep.contracts.access import Role, Scope
-from modelkeep.contracts.auth import IdentityRefused, LdapSettings, ProviderUnavailable
+from modelkeep.contracts.auth import IdentityRefused, LdapSettings, ProviderBusy, ProviderUnavailable
 from modelkeep.contracts.errors import Invalid
 from modelkeep.infra.clock import utc_now
 
@@ -60,7 +60,8 @@ def made(settings: LdapSettings) -> Iterator[Make]:
 
     yield make
     for one in there:
-        one._threads.shutdown()
+        one._logins.threads.shutdown()
+        one._asked_again.threads.shutdown()
 
 
 @pytest.fixture
@@ -214,13 +215,33 @@ async def test_a_server_that_fails_is_passed_over_and_asked_last_for_a_while(
         assert directory._failed[bad] == failed_at, "it was asked again at once"
 
 
+@pytest.mark.parametrize("error", ["INSUFFICIENT_ACCESS", "INVALID_DN_SYNTAX", "NO_SUCH_OBJECT", "REFERRAL"])
+def test_a_group_that_cannot_be_read_gives_nothing_and_keeps_nobody_out(
+    made: Make, slapd: Slapd, monkeypatch: pytest.MonkeyPatch, error: str
+):
+    import ldap
+
+    asking = made(group_base="")._servers[slapd.ldaps]
+    search = asking._search
+
+    def hidden(connection: Any, base: str, *rest: Any, **how: Any) -> Any:
+        if base == group("builders"):
+            raise getattr(ldap, error)
+        return search(connection, base, *rest, **how)
+
+    monkeypatch.setattr(asking, "_search", hidden)
+    assert asking.identity("ada", PASSWORD).groups == {group("ml"), group("builders")}
+
+
 async def test_only_so_many_wait_for_a_directory(made: Make):
     with server_that(b"") as place:
         directory = made(servers=(f"ldap://{place}",), timeout_s=0.1)
-        answers = await asyncio.gather(*(directory.identity("ada", PASSWORD) for _ in range(24)), return_exceptions=True)
-        assert {type(one) for one in answers} == {ProviderUnavailable}
-        assert sum("Too many" in str(one) for one in answers) == 4
-    while directory._under_way:
+        asked = [*(directory.identity("ada", PASSWORD) for _ in range(24)), directory.again("x"), directory.again("y")]
+        *logins, again, other = await asyncio.gather(*asked, return_exceptions=True)
+        assert {type(one) for one in logins} == {ProviderUnavailable, ProviderBusy}
+        assert sum(isinstance(one, ProviderBusy) for one in logins) == 4
+        assert (type(again), type(other)) == (ProviderUnavailable, ProviderUnavailable), "logins take their places from nobody"
+    while directory._logins.taken or directory._asked_again.taken:
         await asyncio.sleep(0.01)
 
 

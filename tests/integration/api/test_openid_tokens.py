@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from joserfc import jwk, jwt
+from joserfc import jwk, jws, jwt
 
 from fixtures.authority import server_side
 from fixtures.lying_provider import Lying, lying_provider
@@ -100,6 +100,7 @@ async def identity(provider: OpenIdProvider, lying: Lying, token: object) -> Any
 
 
 FORGED: dict[str, Callable[[Claims], object]] = {
+    "claims deeper than anybody reads": lambda _said: jws.serialize_compact({"alg": "RS256", "kid": "one"}, b"[" * 5_000, KEY),
     "no signature": lambda said: f"{part({'alg': 'none'})}.{part(said)}.",
     "no signature, other case": lambda said: f"{part({'alg': 'NoNe', 'kid': 'one'})}.{part(said)}.",
     "signature removed": lambda said: signed(said).rpartition(".")[0] + ".",

@@ -104,7 +104,7 @@ async def callers(tenants: Tenants) -> list[Caller]:
     await tenants.person("stranger")
     await add("stranger")
     await tenants.person("owner")
-    await tenants.control.models.give_to(ADMIN, "red-model", tenants.people["owner"])
+    await tenants.control.models.move(ADMIN, "red-model", owner_id=tenants.people["owner"])
     tenants.places["red-model"] = await tenants.control.models.place(ADMIN, "red-model")
     await add("owner")
     for scope in Scope:
@@ -158,3 +158,16 @@ async def test_what_is_hidden_is_answered_as_what_is_not_there(
     assert answers[0].content.replace(b"red-model", b"X") == answers[1].content.replace(b"no-model-here", b"X")
     assert answers[0].headers.keys() == answers[1].headers.keys()
     assert tenants.places
+
+
+async def test_names_of_groups_are_told_to_nobody_who_may_not_ask(stranger: httpx.AsyncClient, tenants: Tenants):
+    await tenants.control.access.create_group(ADMIN, "secret-takeover")
+    await tenants.person("eve")
+    headers = {"X-API-Key": await tenants.secret("eve"), "X-Request-ID": "r"}
+    for path in (
+        "/api/v1/grants?subject_kind=group&subject={}",
+        "/api/v1/authz/explain?scope=predict&subject_kind=group&subject={}",
+    ):
+        answers = [await stranger.get(path.format(name), headers=headers) for name in ("secret-takeover", "no-such-group")]
+        assert [one.status_code for one in answers] == [403, 403]
+        assert answers[0].content == answers[1].content

@@ -8,10 +8,11 @@ from fixtures.control import TestClock
 from fixtures.control_api import links_over
 from fixtures.passwords import CountingHasher
 from fixtures.people import EMAIL, HERE, PASSWORD, People
-from modelkeep.contracts.access import GIVES, Grant, Role, Scope, Standing
+from modelkeep.contracts.access import GIVES, INSTALLATION, Grant, Role, Scope, Standing
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Forbidden, Invalid, Unauthenticated
 from modelkeep.contracts.ids import new_id
+from modelkeep.control.access.rules import Subject
 from modelkeep.control.links.errors import InvitationNotFound, LinkRefused, RegistrationClosed
 from modelkeep.control.links.rules import Registration
 from modelkeep.control.links.service import Links, Newcomer
@@ -197,5 +198,39 @@ async def test_who_took_a_session_over_does_not_guess_the_password_either(people
             await people.sessions.change_password(actor, OTHER, OTHER)
     with pytest.raises(TriedTooOften):
         await people.sessions.change_password(actor, PASSWORD, OTHER)
+    await people.login(origin=HERE)  # which keeps nobody from coming in
+
+
+async def test_what_is_right_is_not_counted_as_a_failure(people: People, links: Links):
+    for number in range(25):
+        token = (await links.invite(people.admin, role=None)).token.reveal()
+        await links.register(token, Newcomer(f"u{number}", f"u{number}@example.org", PASSWORD), address="2001:db8::1")
+        token = (await links.reset(people.admin, people.admin.user)).token.reveal()
+        await links.set_password(token, OTHER, address="2001:db8::2")
+    for number in range(21):
+        with pytest.raises(LinkRefused):
+            await links.register("x", BOB, address=f"2001:db8::{number:x}")
     with pytest.raises(TriedTooOften):
-        await people.login(origin=HERE)
+        await links.register("x", BOB, address="2001:db8::ffff")
+
+
+@pytest.mark.parametrize("left", ["disabled", "demoted"])
+async def test_what_an_administrator_has_left_behind_lets_nobody_in(people: People, links: Links, clock: TestClock, left: str):
+    eve = await people.control.users.add(
+        people.admin, User(new_id("usr"), "eve", clock(), email="eve@example.org"), role=Role.ADMIN
+    )
+    acting = await people.control.access.by_token("ses_eve", eve)
+    invited = (await links.invite(acting, role=Role.ADMIN, expires_in_days=90)).token.reveal()
+    await links.invite(acting, role=Role.ADMIN, email="bob@example.org")
+    reset = (await links.reset(acting, people.admin.user)).token.reveal()
+    if left == "disabled":
+        await people.control.users.set_active(people.admin, eve.id, active=False)
+    else:
+        (given,) = await people.control.access.grants(people.admin, limit=9, subject=Subject("user", eve.id))
+        await people.control.access.take(people.admin, given, INSTALLATION)
+    with pytest.raises(LinkRefused):
+        await links.register(invited, BOB, address="a")
+    with pytest.raises(LinkRefused):
+        await links.set_password(reset, OTHER, address="a")
+    async with links._db.begin() as tx:
+        assert await links.accept_in(tx, "bob@example.org") is None

@@ -14,6 +14,8 @@ from modelkeep.control.access.rules import Subject
 from modelkeep.control.deployments.errors import DeploymentNotFound
 from modelkeep.control.deployments.service import SNAPSHOT
 from modelkeep.control.models.errors import ModelExists, ModelNotFound
+from modelkeep.control.users import store
+from modelkeep.control.users.rules import Status
 from modelkeep.infra import broadcast
 
 
@@ -65,7 +67,7 @@ async def test_an_owner_may_develop_and_release_their_model_and_share_it_no_furt
     await tenants.person("olga")
     await tenants.person("paul")
     olga, access = await tenants.actor("olga"), tenants.control.access
-    await tenants.control.models.give_to(ADMIN, "red-model", tenants.people["olga"])
+    await tenants.control.models.move(ADMIN, "red-model", owner_id=tenants.people["olga"])
     place = await tenants.control.models.place(olga, "red-model")
     await tenants.control.deployments.configure(olga, "red-model", {"concurrency": 3})
     paul = Subject("user", tenants.people["paul"])
@@ -253,7 +255,7 @@ async def test_only_administrators_ask_about_others(tenants: Tenants):
 
 async def test_an_owners_bounded_key_shares_nothing_and_hands_nothing_over(tenants: Tenants):
     owner, friend = await tenants.person("owner"), await tenants.person("friend")
-    await tenants.control.models.give_to(ADMIN, "red-model", owner)
+    await tenants.control.models.move(ADMIN, "red-model", owner_id=owner)
     place = await tenants.control.models.place(ADMIN, "red-model")
     for bounded in (
         await tenants.actor("owner", Scope.MODELS_WRITE),
@@ -262,10 +264,10 @@ async def test_an_owners_bounded_key_shares_nothing_and_hands_nothing_over(tenan
         with pytest.raises(Forbidden):
             await tenants.control.access.give(bounded, Subject("user", friend), Role.VIEWER, place)
         with pytest.raises(Forbidden):
-            await tenants.control.models.give_to(bounded, "red-model", friend)
+            await tenants.control.models.move(bounded, "red-model", owner_id=friend)
     themselves = await tenants.actor("owner")
     await tenants.control.access.give(themselves, Subject("user", friend), Role.VIEWER, place)
-    await tenants.control.models.give_to(themselves, "red-model", friend)
+    await tenants.control.models.move(themselves, "red-model", owner_id=friend)
 
 
 async def test_an_upload_goes_where_it_was_allowed_to_or_nowhere(tenants: Tenants):
@@ -279,3 +281,34 @@ async def test_an_upload_goes_where_it_was_allowed_to_or_nowhere(tenants: Tenant
     with pytest.raises(ModelExists):
         await models.receive(ADMIN, "red-model", upload(), into=into)
     await models.receive(ADMIN, "red-model", upload(), into=await models.expect_upload(ADMIN, "red-model"))
+
+
+async def test_of_whoever_is_disabled_nothing_is_said_to_be_allowed(tenants: Tenants):
+    vic = await tenants.person("vic", Role.PREDICTOR)
+    key, access = await tenants.actor("vic"), tenants.control.access
+    for subject in (Subject("user", vic), Subject("key", key.id)):
+        assert (await access.explain(ADMIN, subject, Scope.PREDICT, INSTALLATION)).reason == "granted"
+    async with tenants.db.begin() as tx:
+        await store.change_user(tx, vic, status=Status.DISABLED)
+    for subject in (Subject("user", vic), Subject("key", key.id)):
+        found = await access.explain(ADMIN, subject, Scope.PREDICT, INSTALLATION)
+        assert (found.allowed, found.reason) == (False, "inactive")
+
+
+@pytest.mark.parametrize("erased", ["owner", "friend"])
+async def test_a_model_is_moved_and_given_as_one_change_or_not_at_all(tenants: Tenants, erased: str):
+    models, blue = tenants.control.models, tenants.places["blue"].workspace
+    owner, friend = await tenants.person("owner"), await tenants.person("friend")
+    await models.move(ADMIN, "red-model", owner_id=owner)
+    with pytest.raises(Forbidden):  # an owner gives it to somebody, and moves it nowhere
+        await models.move(await tenants.actor("owner"), "red-model", blue, owner_id=friend)
+    assert (await models.place(ADMIN, "red-model")).owner == owner
+    with pytest.raises(errors.WorkspaceNotFound):
+        await models.move(ADMIN, "red-model", "wsp_none", owner_id=friend)
+    assert (await models.place(ADMIN, "red-model")).owner == owner
+    await models.move(ADMIN, "red-model", blue, owner_id=friend)
+    place = await models.place(ADMIN, "red-model")
+    assert (place.owner, place.workspace) == (friend, blue)
+    await tenants.control.audit.erase(ADMIN, frozenset({tenants.people[erased]}), "asked for")
+    given = [one for one in await tenants.control.audit.entries(limit=50) if one.action == "model.give"]
+    assert [one.erased for one in given] == [True, erased == "owner"], "who has had it, and who has it now"

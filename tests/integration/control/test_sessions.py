@@ -114,22 +114,56 @@ async def test_a_thousand_tries_reach_the_hash_a_few_times_and_the_owner_comes_i
             await people.login(EMAIL, WRONG, Origin(f"198.51.100.{number % 250}"))
         if isinstance(refused.value, TriedTooOften):
             waits.append(refused.value.retry_after_s)
-    assert hasher.computed - before == 6
-    assert len(waits) == 994
+    assert hasher.computed - before == 101
+    assert len(waits) == 899
     clock.advance(seconds=waits[-1])
     await people.login()  # from elsewhere, at the first try after the wait
 
 
+@pytest.mark.parametrize(("places", "days"), [(1, 29), (102, 29), (102, 31)])
+async def test_nobody_keeps_the_owner_out_from_elsewhere(people: People, clock: TestClock, places: int, days: int):
+    await people.login()
+    clock.advance(days=days)
+    for number in range(7 if places == 1 else 102):
+        with pytest.raises((LoginRefused, TriedTooOften)):
+            await people.login(EMAIL, WRONG, Origin(f"198.51.100.{number % places}"))
+    with pytest.raises(TriedTooOften):
+        await people.login(origin=Origin("198.51.100.0"))
+    if places == 1:
+        await people.login(origin=Origin("192.0.2.99"))  # where they have never been, too
+    else:
+        with pytest.raises(TriedTooOften):
+            await people.login(origin=Origin("192.0.2.99"))
+    if days <= 30:
+        await people.login()
+        return
+    with pytest.raises(TriedTooOften):  # it is too long ago that they were here
+        await people.login()
+
+
+async def test_of_ipv6_a_network_is_counted_and_not_the_address(people: People, hasher: CountingHasher):
+    with pytest.raises(LoginRefused):
+        await people.login("nobody@example.org", origin=Origin("192.0.2.9"))
+    before = hasher.computed
+    for number in range(50):
+        with pytest.raises((LoginRefused, TriedTooOften)):
+            await people.login(f"u{number}@example.org", WRONG, Origin(f"2001:db8::{number:x}"))
+    assert hasher.computed - before == 21
+    with pytest.raises(LoginRefused):
+        await people.login("u@example.org", WRONG, Origin("2001:db8:0:1::1"))
+
+
 async def test_waits_grow_to_a_quarter_of_an_hour_and_end(people: People, clock: TestClock):
+    there = Origin("198.51.100.1")
     for count in range(1, 40):
         with pytest.raises(LoginRefused):
-            await people.login(EMAIL, WRONG, Origin(str(count)))
+            await people.login(EMAIL, WRONG, there)
         wait = wait_after(count, 5).total_seconds()
         assert wait == (0 if count <= 5 else min(2 ** (count - 6), 900))
         if wait:
             clock.advance(seconds=wait - 1)
             with pytest.raises(TriedTooOften):
-                await people.login(EMAIL, PASSWORD, Origin("elsewhere"))
+                await people.login(EMAIL, PASSWORD, there)
             clock.advance(seconds=1)
     await people.login()
     with pytest.raises(LoginRefused):  # and it begins anew
@@ -154,7 +188,8 @@ async def test_of_many_tries_at_once_no_more_get_through_than_one_after_the_othe
     with pytest.raises(LoginRefused):
         await people.login("nobody@example.org", origin=Origin("192.0.2.9"))
     before = hasher.computed
-    await asyncio.gather(*[people.login(EMAIL, WRONG, Origin(str(number))) for number in range(30)], return_exceptions=True)
+    there = Origin("198.51.100.1")
+    await asyncio.gather(*[people.login(EMAIL, WRONG, there) for _ in range(30)], return_exceptions=True)
     assert hasher.computed - before <= 6
 
 

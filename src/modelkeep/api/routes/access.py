@@ -34,7 +34,7 @@ from modelkeep.control.access.errors import (
     WorkspaceInUse,
     WorkspaceNotFound,
 )
-from modelkeep.control.access.rules import Subject, SubjectKind
+from modelkeep.control.access.rules import Subject, SubjectKind, check_may_list
 from modelkeep.control.models.errors import ModelNotFound
 from modelkeep.control.users.rules import by_key
 
@@ -136,8 +136,9 @@ async def list_grants(
     """List grants, newest first: on one place for its administrators and its owner, all for those of the installation."""
     if (subject_kind is None) != (subject is None):
         raise InvalidGrant
-    of = None if subject_kind is None or subject is None else await _subject(behind, subject_kind, subject)
     place = None if kind is None else await _place(behind, actor, kind, on or "")
+    check_may_list(actor, place)  # before a group is looked up by its name
+    of = None if subject_kind is None or subject is None else await _subject(behind, subject_kind, subject)
     found = await behind.access.grants(actor, limit=limit + 1, before=read_cursor(cursor), subject=of, place=place)
     page, next_cursor = split(found, limit, lambda one: one.id)
     return Page(items=[GrantAnswer.model_validate(one) for one in page], next_cursor=next_cursor)
@@ -181,6 +182,8 @@ async def explain(
         raise InvalidGrant
     place = await _place(behind, actor, kind, on or "")
     who = Subject("key", actor.id) if by_key(actor) else Subject("user", actor.user)
+    if subject_kind == "group":
+        actor.need(Scope.ADMIN, place)  # before it is looked up by its name
     if subject_kind is not None and subject is not None:
         who = await _subject(behind, subject_kind, subject)
     found = await behind.access.explain(actor, who, scope, place)

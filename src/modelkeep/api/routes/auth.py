@@ -16,6 +16,7 @@ from modelkeep.api.schemas.auth import (
     TokensAnswer,
 )
 from modelkeep.api.services import Behind
+from modelkeep.contracts.auth import ProviderBusy
 from modelkeep.contracts.errors import Limited
 from modelkeep.control.access.errors import LastAdmin
 from modelkeep.control.sessions.errors import (
@@ -48,7 +49,7 @@ async def login(body: Login, request: Request, response: Response, behind: Behin
 
 
 @router.post("/auth/refresh")
-@raises(LastAdmin, Limited, RefreshRefused, SigningKeyLost)
+@raises(LastAdmin, Limited, ProviderBusy, RefreshRefused, SigningKeyLost)
 async def refresh(body: Refresh, response: Response, behind: Behind) -> TokensAnswer:
     """Exchange a refresh token for new tokens; it is used up with that.
 

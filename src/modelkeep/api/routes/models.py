@@ -67,11 +67,10 @@ async def move_model(name: Name, body: MoveModel, actor: Writer, behind: Behind)
     """
     if body.owner is not None:
         await behind.access.check_person(body.owner)
-        moved = await behind.models.give_to(actor, name, body.owner)
+    into = None
     if body.workspace is not None:
-        found = await behind.access.workspace(actor, body.workspace, Scope.MODELS_WRITE)
-        moved = await behind.models.move(actor, name, found.id)
-    return ModelAnswer.model_validate(moved)
+        into = (await behind.access.workspace(actor, body.workspace, Scope.MODELS_WRITE)).id
+    return ModelAnswer.model_validate(await behind.models.move(actor, name, into, owner_id=body.owner))
 
 
 @router.post("/{name}/archive")

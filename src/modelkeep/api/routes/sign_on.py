@@ -14,7 +14,7 @@ from modelkeep.api.routes.auth import origin, tokens
 from modelkeep.api.schemas.auth import TokensAnswer
 from modelkeep.api.schemas.sign_on import DirectoryLogin, ProviderAnswer, ProvidersAnswer
 from modelkeep.api.services import Behind
-from modelkeep.contracts.auth import IdentityRefused, OidcSettings, ProviderUnavailable
+from modelkeep.contracts.auth import IdentityRefused, OidcSettings, ProviderBusy, ProviderUnavailable
 from modelkeep.control.access.errors import LastAdmin
 from modelkeep.control.identities.errors import NotAdmitted, ProviderNotFound, SignOnLost
 from modelkeep.control.sessions.errors import LoginRefused, SigningKeyLost
@@ -88,7 +88,17 @@ async def leave_provider(provider: Provider, behind: Behind) -> Response:
 
 
 @router.post("/auth/ldap/{provider}/login")
-@raises(LastAdmin, LoginRefused, NotAdmitted, ProviderNotFound, ProviderUnavailable, SigningKeyLost, TriedTooOften, UserExists)
+@raises(
+    LastAdmin,
+    LoginRefused,
+    NotAdmitted,
+    ProviderBusy,
+    ProviderNotFound,
+    ProviderUnavailable,
+    SigningKeyLost,
+    TriedTooOften,
+    UserExists,
+)
 async def login_with_directory(
     provider: Provider, body: DirectoryLogin, request: Request, response: Response, behind: Behind
 ) -> TokensAnswer:

@@ -99,6 +99,8 @@ async def upload_version(
     create_in = await behind.access.home(actor, workspace) if create else None
     place = await behind.models.expect_upload(actor, name, create_in=create_in)
     received = await uploads.receive(request, behind.blobs, await uploads.allowed(behind, actor, place), behind.settings)
+    actor = await behind.identities.renewed(actor)  # hours may have gone by: it is decided again
+    uploads.check_received(received, await uploads.allowed(behind, actor, place))
     said(request.state, received.fingerprint())
     version = await behind.models.receive(actor, name, received, create_in=create_in, into=place)
     response.headers["location"] = f"/api/v1/models/{version.model}/versions/{version.number}"

@@ -60,6 +60,14 @@ class Given(msgspec.Struct, frozen=True):
         return Grant(self.role, self.kind, self.on, through)
 
 
+def check_may_list(actor: Actor, place: Place | None) -> None:
+    """Raise `Forbidden` unless the actor may see what was granted on this place, or on all (None)."""
+    if place is None:
+        actor.need(Scope.ADMIN)
+    else:
+        check_may_give(actor, Role.VIEWER, place)
+
+
 def check_may_give(actor: Actor, role: Role, place: Place) -> None:
     """Raise `Forbidden` unless the actor may give, and take away, this role here.
 

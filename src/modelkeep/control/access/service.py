@@ -2,8 +2,11 @@
 
 from collections.abc import Collection, Iterable, Mapping
 
+import msgspec
+
 from modelkeep.contracts.access import INSTALLATION, Decision, Grant, Place, Role, Scope, Standing, decide, reach
 from modelkeep.contracts.actor import Actor
+from modelkeep.contracts.errors import Unauthenticated
 from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.names import check_name
 from modelkeep.contracts.snapshot import ServedKey
@@ -27,9 +30,10 @@ from modelkeep.control.access.rules import (
     Subject,
     Workspace,
     check_may_give,
+    check_may_list,
 )
 from modelkeep.control.audit.service import Audit
-from modelkeep.control.users.rules import Key, User
+from modelkeep.control.users.rules import Key, Kind, User, by_key
 from modelkeep.control.users.service import Users
 from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Database, Transaction
@@ -56,13 +60,17 @@ class Access:
         key, user = await self._users.holder(secret, address)
         async with self._db.read() as tx:
             standing = (await self._standings(tx, [key]))[key.id]
-        return Actor(key.id, user.name, user.id, standing, request_id, limited=not key.unlimited)
+        return Actor(key.id, user.name, user.id, standing, request_id, limited=not key.unlimited, bounded=key.bounded)
 
     async def by_token(self, actor_id: str, user: User, request_id: str = "") -> Actor:
-        """Return who asks with a token, which bounds nothing, with what they may do: all that was granted to them."""
+        """Return who asks with a token, with what they may do: all that was granted to them.
+
+        A person's session bounds nothing; a service's token is its provider's, and ends when that says so.
+        """
         async with self._db.read() as tx:
             standing = Standing(user.id, (await self._grants(tx, {user.id}))[user.id])
-        return Actor(actor_id, user.name, user.id, standing, request_id, limited=True)
+        bounded = user.kind is Kind.SERVICE
+        return Actor(actor_id, user.name, user.id, standing, request_id, limited=True, bounded=bounded)
 
     async def served_keys(self, tx: Transaction) -> tuple[ServedKey, ...]:
         """Return the keys that serving must know, for a snapshot made in `tx`."""
@@ -83,6 +91,22 @@ class Access:
             for rate, bucket in (self._users.rate_of(key),)
             for digest, until in key.opened_with(now)
         )
+
+    async def administers(self, tx: Transaction, user: User) -> bool:
+        """Whether somebody may, as of now, administer the installation."""
+        return decide(await self._standing_of(tx, Subject("user", user.id)), Scope.ADMIN).allowed
+
+    async def renewed(self, actor: Actor) -> Actor:
+        """Return whoever asked a while ago, with what they may do now; raises `Unauthenticated` where they come in no more."""
+        subject = Subject("key", actor.id) if by_key(actor) else Subject("user", actor.user)
+        async with self._db.read() as tx:
+            try:
+                standing = await self._standing_of(tx, subject)
+            except SubjectNotFound as error:
+                raise Unauthenticated from error
+        if not standing.active:
+            raise Unauthenticated
+        return msgspec.structs.replace(actor, standing=standing)
 
     async def explain(self, actor: Actor, subject: Subject, scope: Scope, place: Place) -> Decision:
         """Return what is decided about a person or a key, and why; of others than oneself administrators may ask."""
@@ -261,10 +285,7 @@ class Access:
         place: Place | None = None,
     ) -> list[Given]:
         """List grants, newest first: on one place for its administrators and owners, all for those of the installation."""
-        if place is None:
-            actor.need(Scope.ADMIN)
-        else:
-            check_may_give(actor, Role.VIEWER, place)
+        check_may_list(actor, place)
         async with self._db.read() as tx:
             return await store.page_of_grants(tx, limit=limit, before=before, subject=subject, place=place)
 
@@ -343,11 +364,13 @@ class Access:
             key = await self._users.key_in(tx, subject.id)
             if key is None:
                 raise SubjectNotFound
-            return (await self._standings(tx, [key]))[key.id]
+            active = (await self._users.user_in(tx, key.user_id)).active
+            return msgspec.structs.replace((await self._standings(tx, [key]))[key.id], active=active)
         await self._check_subject(tx, subject)
         if subject.kind == "group":
             return Standing(subject.id, tuple(one.grant() for one in await store.grants_of(tx, [subject])))
-        return Standing(subject.id, (await self._grants(tx, {subject.id}))[subject.id])
+        active = (await self._users.user_in(tx, subject.id)).active
+        return Standing(subject.id, (await self._grants(tx, {subject.id}))[subject.id], active=active)
 
     async def _standings(self, tx: Transaction, keys: Iterable[Key]) -> dict[str, Standing]:
         """Return what may be done through each key: what its owner may and what it was granted, within its bounds."""

@@ -66,7 +66,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def subjects(self) -> frozenset[str]:
         """The ids of those whom it names."""
-        return frozenset({self.actor, self.user, self.target, self.about}) - NOBODY
+        return frozenset({self.actor, self.user, self.target, *self.about.split()}) - NOBODY
 
 
 _PAYLOAD: Final = ("actor", "actor_name", "user", "address", "target", "details", "before", "after")

@@ -90,7 +90,7 @@ class Audit:
     ) -> None:
         """Write down a change in the transaction that makes it, and how things were `before` and are `after`.
 
-        `about` is the id of a person whom it names beside actor and target.
+        `about` are the ids of people whom it names beside actor and target, with spaces between.
         """
         said = details | await self._circumstances(tx)
         entry = self._entry(actor, action, target, before=before, after=after, about=about, details=said)

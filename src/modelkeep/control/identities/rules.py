@@ -15,8 +15,10 @@ from modelkeep.contracts.names import check_name
 from modelkeep.control.users.rules import email_of
 
 SIGN_ON_LIFE: Final = timedelta(minutes=10)
-ADDRESS_TRIES: Final = 20
-ACCOUNT_TRIES: Final = 5
+ASK_EVERY: Final = timedelta(minutes=30)
+"""How often a directory is asked again what it knows of somebody who does not come."""
+LOOK_EVERY: Final = timedelta(days=1)
+"""How often those are looked for who have not come for too long to a provider that cannot be asked again."""
 _LONGEST_SHOWN: Final = 200
 _PROVIDER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _NOT_IN_NAMES: Final = re.compile(r"[^a-z0-9._-]+")
@@ -41,6 +43,7 @@ class Known(msgspec.Struct, frozen=True):
     user_id: str
     created_at: datetime
     used_at: datetime
+    asked_at: datetime | None = None
 
 
 class SignOn(msgspec.Struct, frozen=True):

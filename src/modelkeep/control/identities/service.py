@@ -24,6 +24,7 @@ from modelkeep.contracts.auth import (
     Identity,
     IdentityRefused,
     PasswordProvider,
+    ProviderBusy,
     ProviderSettings,
     ProviderUnavailable,
 )
@@ -35,8 +36,8 @@ from modelkeep.control.audit.service import Audit
 from modelkeep.control.identities import store
 from modelkeep.control.identities.errors import NotAdmitted, ProviderNotFound, SignOnLost
 from modelkeep.control.identities.rules import (
-    ACCOUNT_TRIES,
-    ADDRESS_TRIES,
+    ASK_EVERY,
+    LOOK_EVERY,
     SIGN_ON_LIFE,
     Known,
     SignOn,
@@ -51,8 +52,8 @@ from modelkeep.control.identities.rules import (
 )
 from modelkeep.control.links.service import Links
 from modelkeep.control.sessions.errors import LoginRefused
-from modelkeep.control.sessions.rules import Session, Tokens
-from modelkeep.control.sessions.service import Origin, Sessions, stranger
+from modelkeep.control.sessions.rules import SESSION_LIFE, Session, Tokens
+from modelkeep.control.sessions.service import Origin, Sessions, in_session, stranger
 from modelkeep.control.users.rules import Kind, User
 from modelkeep.control.users.service import Users
 from modelkeep.infra.attempts import Attempts
@@ -156,7 +157,7 @@ class Identities:
                 raise IdentityRefused
             return await asked.identity(code, issuer, challenge)
 
-        return await self._sign_on(asked.settings, prove, origin, account=None)
+        return await self._sign_on(asked.settings, prove, origin)
 
     async def logout_address(self, provider: str) -> str:
         """Return where people log out of an OpenID provider."""
@@ -194,7 +195,7 @@ class Identities:
         async def prove() -> Identity:
             return await asked.identity(login, password)
 
-        account = f"login account {provider} {same_login(login)}"
+        account = f"account {provider} {same_login(login)}"
         try:
             return await self._sign_on(asked.settings, prove, origin, account=account)
         except IdentityRefused as error:
@@ -206,7 +207,10 @@ class Identities:
             return frozenset(_id_at(one.provider, one.subject) for one in await store.all_of_user(tx, user_id))
 
     async def refresh(self, token: str) -> Tokens:
-        """Go on with a session; of somebody in a directory, as that knows them now. While it is away, as it knew them."""
+        """Go on with a session; of somebody in a directory, as that knows them now. While it is away, as it knew them.
+
+        That so many ask it here does not mean that it is away: raises `ProviderBusy`.
+        """
         session = await self._sessions.of_token(token)
         directory = None if session is None else self._password.get(session.provider)
         if session is not None and directory is not None and directory.follows:
@@ -221,12 +225,14 @@ class Identities:
         if known is None:
             return
         try:
-            identity = await directory.again(known.subject)
+            identity = await _asked_again(directory, known.subject)
+        except ProviderBusy:
+            raise
         except ProviderUnavailable:
             _log.warning("directory_away_at_refresh", provider=name)
             return
         actor = Actor(session.id, name, session.user_id)
-        if identity is not None and refusal(identity, directory.settings) is None:
+        if identity is not None:
             async with self._db.begin_apart() as tx:
                 await self._follow_groups(tx, actor, identity, directory.settings)
             return
@@ -237,19 +243,59 @@ class Identities:
 
     # ---- both
 
+    async def follow(self) -> None:
+        """Put people into the groups that their providers say now, also who do not come: keys of theirs do no more than that.
+
+        A directory is asked again, every half an hour for each. Who has not come to another provider for as long as a session
+        lives is taken out of its groups. Several processes may do this at once, and share the work.
+        """
+        for name, one in self.providers().items():
+            try:
+                while await self._follow_next(name, one.settings):
+                    pass
+            except ProviderUnavailable:
+                _log.warning("directory_away", provider=name)
+
+    async def _follow_next(self, name: str, settings: ProviderSettings) -> bool:
+        """Follow one of those for whom it is time; False where there is none."""
+        now, directory = self._clock(), self._password.get(name)
+        asked = directory if directory is not None and directory.follows else None
+        before, came = (now - LOOK_EVERY, now - SESSION_LIFE) if asked is None else (now - ASK_EVERY, now)
+        async with self._db.begin_apart() as tx:
+            known = await store.take_due(tx, name, now, asked_before=before, used_before=came)
+            newest = None if known is None else await store.of_user(tx, name, known.user_id)
+        if known is None or newest is None:
+            return False
+        if newest.subject != known.subject:
+            return True  # they have come as somebody else since
+        identity = None if asked is None else await _asked_again(asked, known.subject)
+        actor = _as_said_by(settings, known.user_id, Origin())
+        try:
+            if identity is None:
+                await self._let_go(actor, settings)
+            else:
+                async with self._db.begin_apart() as tx:
+                    await self._follow_groups(tx, actor, identity, settings)
+        except LastAdmin:
+            _log.warning("last_administrator_stays_in_groups", provider=name, user=known.user_id)
+        return True
+
+    async def renewed(self, actor: Actor) -> Actor:
+        """Return whoever asked a while ago, with what they may do now; raises `Unauthenticated` where they come in no more."""
+        if in_session(actor):
+            await self._sessions.check_goes_on(actor)
+        return await self._access.renewed(actor)
+
     async def _sign_on(
-        self, settings: ProviderSettings, prove: Callable[[], Awaitable[Identity]], origin: Origin, *, account: str | None
+        self, settings: ProviderSettings, prove: Callable[[], Awaitable[Identity]], origin: Origin, *, account: str = ""
     ) -> Tokens:
         """Begin a session of whoever is proven; who fails often waits, but not for a provider that is away."""
-        address = f"login address {origin.address}"
-        tried = {address: ADDRESS_TRIES} | ({account: ACCOUNT_TRIES} if account is not None else {})
-        await self._attempts.take(tried, self._clock())
+        await self._attempts.take_login(account, origin.address, self._clock())
         try:
             identity = await prove()
         except ProviderUnavailable:
             async with self._db.begin_apart() as tx:
-                for one in sorted(tried):
-                    await self._attempts.uncounted(tx, one, self._clock())
+                await self._attempts.not_tried(tx, account, origin.address, self._clock())
             raise
         except IdentityRefused:
             await self._audit.refused(stranger(origin), "login.refuse", provider=settings.name, why="not_proven")
@@ -258,9 +304,7 @@ class Identities:
             async with self._db.begin_apart() as tx:
                 user = await self._admitted(tx, identity, settings, origin)
                 tokens = await self._sessions.begin_in(tx, user, origin, provider=settings.name)
-                if account is not None:
-                    await self._attempts.cleared(tx, account)
-                await self._attempts.uncounted(tx, address, self._clock())
+                await self._attempts.logged_in(tx, account, origin.address, self._clock())
                 return tokens
         except LastAdmin:  # their groups would leave nobody to administer
             said = {"provider": settings.name, "why": LastAdmin.code, "subject": identity.subject}
@@ -286,7 +330,7 @@ class Identities:
             raise _Refused(Why.DISABLED, user_id)
         if known is not None:
             await store.note_use(tx, settings.name, identity.subject, now)
-        elif not await store.add(tx, Known(settings.name, identity.subject, user_id, now, now)):
+        elif not await store.add(tx, Known(settings.name, identity.subject, user_id, now, now, now)):
             raise _Refused(Why.UNKNOWN)  # somebody was faster with the same: they come in when they ask again
         await self._follow_groups(tx, _as_said_by(settings, user_id, origin), identity, settings)
         return user
@@ -310,7 +354,12 @@ class Identities:
             if not settings.link_by_email:
                 raise _Refused(Why.TAKEN)
             actor = _as_said_by(settings, there[0].id, origin)
-            await self._audit.note(tx, actor, "user.link", actor.user, provider=settings.name, subject=identity.subject)
+            said = {"provider": settings.name, "subject": identity.subject}
+            if not there[0].email_proven:  # whoever registered with it is now known to be another, or nobody knows
+                await self._users.take_back_in(tx, actor.user)
+                await self._links.forget_resets_in(tx, actor.user)
+                said["ended"] = "password, sessions, keys"
+            await self._audit.note(tx, actor, "user.link", actor.user, **said)
             return actor.user
         invitation = await self._links.accept_in(tx, email) if settings.people != "known" else None
         if invitation is None and settings.people != "all":
@@ -319,7 +368,7 @@ class Identities:
         if invitation is not None and invitation.role is not None:
             role = invitation.role
         name = await self._free_name(tx, name_from(identity, email))
-        user = User(new_id("usr"), name, self._clock(), email=email, display_name=shown_name(identity))
+        user = User(new_id("usr"), name, self._clock(), email=email, display_name=shown_name(identity), email_proven=True)
         await self._users.add_in(tx, _as_said_by(settings, user.id, origin), user, None, role)
         return user.id
 
@@ -348,6 +397,15 @@ class Identities:
         return msgspec.msgpack.decode(opened, type=SignOn)
 
 
+async def _asked_again(directory: PasswordProvider, subject: str) -> Identity | None:
+    """Return what a directory says of somebody whom it lets in now; None of anybody else."""
+    try:
+        identity = await directory.again(subject)
+    except IdentityRefused:
+        return None
+    return None if identity is None or refusal(identity, directory.settings) is not None else identity
+
+
 def _as_said_by(settings: ProviderSettings, user_id: str, origin: Origin) -> Actor:
     """Return whoever a provider says is this user."""
     return Actor(user_id, settings.name, user_id, request_id=origin.request_id, address=origin.address)
@@ -366,5 +424,5 @@ def _issuer(token: str) -> str:
     try:
         claims = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
         return msgspec.json.decode(claims, type=_Issuer).iss
-    except (binascii.Error, ValueError, msgspec.DecodeError):
+    except (binascii.Error, ValueError, msgspec.DecodeError, RecursionError):
         return ""

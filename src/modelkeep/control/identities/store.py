@@ -34,10 +34,23 @@ async def add(tx: Transaction, known: Known) -> bool:
     return await tx.one(new.on_conflict_do_nothing().returning(identities.c.subject)) is not None
 
 
+async def take_due(
+    tx: Transaction, provider: str, now: datetime, *, asked_before: datetime, used_before: datetime
+) -> Known | None:
+    """Return somebody of a provider who came before one moment, and of whom it was asked before another: now it is."""
+    due = sa.or_(identities.c.asked_at.is_(None), identities.c.asked_at < asked_before)
+    theirs = sa.select(identities).where(identities.c.provider == provider, due, identities.c.used_at < used_before)
+    found = _known(await tx.one(theirs.order_by(identities.c.asked_at).limit(1).with_for_update(skip_locked=True)))
+    if found is not None:
+        same = (identities.c.provider == provider) & (identities.c.subject == found.subject)
+        await tx.execute(sa.update(identities).where(same).values(asked_at=now))
+    return found
+
+
 async def note_use(tx: Transaction, provider: str, subject: str, now: datetime) -> None:
     """Note that somebody came."""
     same = (identities.c.provider == provider) & (identities.c.subject == subject)
-    await tx.execute(sa.update(identities).where(same).values(used_at=now))
+    await tx.execute(sa.update(identities).where(same).values(used_at=now, asked_at=now))
 
 
 def _known(row: sa.Row[tuple[object, ...]] | None) -> Known | None:

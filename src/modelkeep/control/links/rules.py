@@ -11,7 +11,6 @@ from modelkeep.contracts.access import Role
 RESET_LIFE: Final = timedelta(hours=24)
 INVITATION_DAYS: Final = 7
 LONGEST_INVITATION_DAYS: Final = 90
-ADDRESS_TRIES: Final = 20
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 

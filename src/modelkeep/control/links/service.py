@@ -1,6 +1,8 @@
 """How people come by their first password, or by another: with a token that is good once, and shown to one administrator."""
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from typing import TypeAlias
 
 import msgspec
 
@@ -14,7 +16,6 @@ from modelkeep.control.audit.service import Audit
 from modelkeep.control.links import store
 from modelkeep.control.links.errors import InvitationNotFound, LinkRefused, RegistrationClosed
 from modelkeep.control.links.rules import (
-    ADDRESS_TRIES,
     INVITATION_DAYS,
     LONGEST_INVITATION_DAYS,
     RESET_LIFE,
@@ -25,10 +26,14 @@ from modelkeep.control.links.rules import (
 from modelkeep.control.users.rules import Kind, User, email_of
 from modelkeep.control.users.service import Users
 from modelkeep.infra import secrets
-from modelkeep.infra.attempts import Attempts
+from modelkeep.infra.addresses import shared
+from modelkeep.infra.attempts import NETWORK_TRIES, Attempts
 from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Database, Transaction
 from modelkeep.infra.passwords import Passwords
+
+MayInvite: TypeAlias = Callable[[Transaction, User], Awaitable[bool]]
+"""Whether somebody may, as of now, make such links."""
 
 
 class IssuedLink(msgspec.Struct, frozen=True):
@@ -51,16 +56,25 @@ class Newcomer(msgspec.Struct, frozen=True):
 
 
 class Links:
-    """Invitations and new passwords."""
+    """Invitations and new passwords: good for as long as whoever made them may make them."""
 
     def __init__(
-        self, *, db: Database, users: Users, audit: Audit, passwords: Passwords, registration: Registration, clock: Clock
+        self,
+        *,
+        db: Database,
+        users: Users,
+        audit: Audit,
+        passwords: Passwords,
+        registration: Registration,
+        may_invite: MayInvite,
+        clock: Clock,
     ) -> None:
         self._db = db
         self._users = users
         self._audit = audit
         self._passwords = passwords
         self._registration = registration
+        self._may_invite = may_invite
         self._attempts = Attempts(db)
         self._clock = clock
 
@@ -98,17 +112,19 @@ class Links:
         if self._registration is Registration.OFF or (token is None and self._registration is not Registration.OPEN):
             raise RegistrationClosed
         check_name(new.name)
-        now, email = self._clock(), email_of(new.email)
-        await self._attempts.take({f"link address {address}": ADDRESS_TRIES}, now)
+        now, email, tried = self._clock(), email_of(new.email), _tried(address)
+        await self._attempts.take({tried: NETWORK_TRIES}, now)
         link = None if token is None else await self._good(token, Purpose.INVITATION, now)
         if link is not None and link.email not in {None, email}:
             raise LinkRefused
         kept = await self._passwords.hashed(new.password, new.name, email)
-        user = User(new_id("usr"), new.name, now, email=email, display_name=new.display_name)
+        proven = link is not None and link.email is not None  # the token was handed to whoever has this address
+        user = User(new_id("usr"), new.name, now, email=email, display_name=new.display_name, email_proven=proven)
         actor = Actor(user.id, new.name, user.id, request_id=request_id)
         async with self._db.begin() as tx:
             if token is not None:
                 await self._use(tx, token, Purpose.INVITATION, now)
+                await self._attempts.uncounted(tx, tried, now)
             await self._users.add_in(tx, actor, user, kept, None if link is None else link.role)
         return user
 
@@ -116,9 +132,14 @@ class Links:
         """Use up the invitation of this address, for somebody whom an identity provider has proven to have it."""
         now = self._clock()
         link = await store.invitation_of(tx, email, now)
-        if link is not None:
-            await store.use(tx, link.id, now)
+        if link is None or not await self._stands(tx, link):
+            return None
+        await store.use(tx, link.id, now)
         return link
+
+    async def forget_resets_in(self, tx: Transaction, user_id: str) -> None:
+        """Have tokens with which somebody could set a password be good no more."""
+        await store.forget_resets(tx, user_id)
 
     async def reset(self, actor: Actor, user_id: str) -> IssuedLink:
         """Return a token with which this one person sets a password; an earlier one of theirs is good no more."""
@@ -133,13 +154,14 @@ class Links:
 
     async def set_password(self, token: str, password: str, *, address: str, request_id: str = "") -> None:
         """Give the one person whom the token is for another password; all their sessions end."""
-        now = self._clock()
-        await self._attempts.take({f"link address {address}": ADDRESS_TRIES}, now)
+        now, tried = self._clock(), _tried(address)
+        await self._attempts.take({tried: NETWORK_TRIES}, now)
         link = await self._good(token, Purpose.RESET, now)
         user = await self._users.user(link.user_id or "")
         kept = await self._passwords.hashed(password, user.name, user.email or "")
         async with self._db.begin() as tx:
             await self._use(tx, token, Purpose.RESET, now)
+            await self._attempts.uncounted(tx, tried, now)
             actor = Actor(user.id, user.name, user.id, request_id=request_id)
             await self._users.set_password_in(tx, actor, user.id, kept)
 
@@ -167,6 +189,15 @@ class Links:
         if not secrets.well_formed(token, secrets.LINK) or found is None:
             raise LinkRefused
         seen = found if for_update else msgspec.structs.replace(found, used_at=None)
-        if not seen.good(purpose, now):
+        if not seen.good(purpose, now) or not await self._stands(tx, found):
             raise LinkRefused
         return found
+
+    async def _stands(self, tx: Transaction, link: Link) -> bool:
+        """Whether the administrator who made a link is one still: what they left behind opens nothing."""
+        maker = await self._users.named_in(tx, link.created_by)
+        return maker is not None and await self._may_invite(tx, maker)
+
+
+def _tried(address: str) -> str:
+    return f"link address {shared(address)}"

@@ -14,9 +14,14 @@ from modelkeep.infra.db import Transaction
 async def add(tx: Transaction, link: Link) -> None:
     """Add a link; it takes the place of others for the same user's password."""
     if link.user_id is not None:
-        mine = (one_time_links.c.user_id == link.user_id) & one_time_links.c.used_at.is_(None)
-        await tx.execute(sa.delete(one_time_links).where(mine))
+        await forget_resets(tx, link.user_id)
     await tx.execute(sa.insert(one_time_links).values(**msgspec.structs.asdict(link)))
+
+
+async def forget_resets(tx: Transaction, user_id: str) -> None:
+    """Delete the links for a user's password that were not used."""
+    mine = (one_time_links.c.user_id == user_id) & one_time_links.c.used_at.is_(None)
+    await tx.execute(sa.delete(one_time_links).where(mine))
 
 
 async def by_digest(tx: Transaction, digest: bytes, *, for_update: bool = False) -> Link | None:

@@ -95,32 +95,32 @@ class Models:
         everywhere = reached.everything and reached.only is None
         return None if everywhere else await store.reached_models(tx, reached)
 
-    async def move(self, actor: Actor, name: str, workspace_id: str) -> Model:
-        """Move a model into another workspace: those with a role on that one may from now on what their roles give."""
-        async with self._db.begin() as tx:
-            model = await _model(tx, actor, name, Scope.ADMIN, for_update=True)
-            actor.need(Scope.MODELS_WRITE, Place(workspace_id))
-            await self._access.keep(tx, workspace_id)
-            if model.workspace_id == workspace_id:
-                return model
-            changed = await store.change_model(tx, model.id, workspace_id=workspace_id)
-            moved = {"from_workspace": model.workspace_id, "to_workspace": workspace_id}
-            await self._audit.note(tx, actor, "model.move", model.id, **moved)
-            await self._events.publish(tx, ModelMoved(model.id))
-            return msgspec.structs.replace(changed, aliases=model.aliases)
+    async def move(self, actor: Actor, name: str, workspace_id: str | None = None, *, owner_id: str | None = None) -> Model:
+        """Move a model into another workspace, make another person its owner, or both, as one change.
 
-    async def give_to(self, actor: Actor, name: str, owner_id: str) -> Model:
-        """Make another person the owner of a model."""
+        Those with a role on a workspace may from now on what their roles give; an owner may all with it.
+        """
         async with self._db.begin() as tx:
-            model = await _model(tx, actor, name, Scope.MODELS_WRITE, for_update=True)
-            if model.owner_id != actor.user:
+            model = changed = await _model(tx, actor, name, Scope.MODELS_WRITE, for_update=True)
+            if workspace_id is not None:
                 actor.need(Scope.ADMIN, model.place)
-            elif not actor.may(Scope.ADMIN, model.place):
-                actor.carry_all()  # whom it is given to may do all with it
-            changed = await store.change_model(tx, model.id, owner_id=owner_id)
-            handed = {"from_owner": model.owner_id or "", "to_owner": owner_id}
-            await self._audit.note(tx, actor, "model.give", model.id, **handed)
-            await self._events.publish(tx, ModelMoved(model.id))
+                actor.need(Scope.MODELS_WRITE, Place(workspace_id))
+                await self._access.keep(tx, workspace_id)
+            if owner_id is not None and not actor.may(Scope.ADMIN, model.place):
+                if model.owner_id != actor.user:
+                    actor.need(Scope.ADMIN, model.place)
+                actor.carry_all()
+            if workspace_id is not None and workspace_id != model.workspace_id:
+                changed = await store.change_model(tx, model.id, workspace_id=workspace_id)
+                moved = {"from_workspace": model.workspace_id, "to_workspace": workspace_id}
+                await self._audit.note(tx, actor, "model.move", model.id, **moved)
+            if owner_id is not None:
+                changed = await store.change_model(tx, model.id, owner_id=owner_id)
+                handed = {"from_owner": model.owner_id or "", "to_owner": owner_id}
+                about = f"{handed['from_owner']} {owner_id}"
+                await self._audit.note(tx, actor, "model.give", model.id, about=about, **handed)
+            if changed is not model:
+                await self._events.publish(tx, ModelMoved(model.id))
             return msgspec.structs.replace(changed, aliases=model.aliases)
 
     async def remove_workspace(self, actor: Actor, name: str) -> None:

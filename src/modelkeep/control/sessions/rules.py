@@ -10,8 +10,6 @@ SESSION_LIFE: Final = timedelta(days=30)
 DOUBLE_CLICK: Final = timedelta(seconds=10)
 PUBLISHED_BEFORE: Final = timedelta(minutes=10)
 """How long a new signing key is published before it signs: whoever keeps the published keys has fetched it by then."""
-ACCOUNT_TRIES: Final = 5
-ADDRESS_TRIES: Final = 20
 LONGEST_PROGRAM: Final = 200
 
 

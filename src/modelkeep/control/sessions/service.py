@@ -29,8 +29,6 @@ from modelkeep.control.sessions.errors import (
     WrongPassword,
 )
 from modelkeep.control.sessions.rules import (
-    ACCOUNT_TRIES,
-    ADDRESS_TRIES,
     LONGEST_PROGRAM,
     PUBLISHED_BEFORE,
     REFRESH_LIFE,
@@ -45,7 +43,7 @@ from modelkeep.control.sessions.rules import (
 from modelkeep.control.users.rules import User, email_of
 from modelkeep.control.users.service import Users
 from modelkeep.infra import secrets, tokens
-from modelkeep.infra.attempts import Attempts
+from modelkeep.infra.attempts import ACCOUNT_TRIES, Attempts
 from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Database, Transaction
 from modelkeep.infra.passwords import Passwords
@@ -88,8 +86,8 @@ class Sessions:
             email = email_of(email)
         except Invalid:
             email = ""  # which nobody has: refused as any other
-        account, address = f"login account {email}", f"login address {origin.address}"
-        wait = await self._attempts.take({account: ACCOUNT_TRIES, address: ADDRESS_TRIES}, self._clock())
+        account = f"account {email}"
+        wait = await self._attempts.take_login(account, origin.address, self._clock())
         async with self._db.read() as tx:
             found = await self._users.password_of_email(tx, email)
         user, kept = found or (None, None)
@@ -103,8 +101,7 @@ class Sessions:
             user = await self._users.user_in(tx, user.id, for_update=True)
             if not user.active or await self._users.password_of_email(tx, email) != (user, kept):
                 raise LoginRefused  # it was changed while it was computed
-            await self._attempts.cleared(tx, account)
-            await self._attempts.uncounted(tx, address, now)
+            await self._attempts.logged_in(tx, account, origin.address, now)
             if better is not None:
                 await self._users.keep_better(tx, user.id, kept, better)
             return await self.begin_in(tx, user, origin)
@@ -153,6 +150,13 @@ class Sessions:
             session_id = await store.session_of_token(tx, secrets.digest(token))
             session = None if session_id is None else await store.session(tx, session_id)
         return session if session is not None and session.good(self._clock()) else None
+
+    async def check_goes_on(self, actor: Actor) -> None:
+        """Raise `Unauthenticated` where the session that the actor asked in has ended; its access token may have."""
+        async with self._db.read() as tx:
+            session = await store.session(tx, actor.id)
+        if session is None or not session.good(self._clock()):
+            raise Unauthenticated
 
     async def end_in(self, tx: Transaction, session: Session) -> None:
         """End a session in `tx`."""
@@ -208,7 +212,7 @@ class Sessions:
     async def change_password(self, actor: Actor, old: str, new: str) -> None:
         """Give the actor another password, who must know the present one; their other sessions end."""
         user = await self._users.user(actor.user)
-        account = f"login account {user.email or user.id}"  # whoever guesses here has guessed there
+        account = f"password of {user.id}"  # apart from logins: whoever guesses here keeps nobody from coming in
         await self._attempts.take({account: ACCOUNT_TRIES}, self._clock())
         kept = await self._users.password_of(user.id)
         if not (await self._passwords.checked(old, kept)).right:

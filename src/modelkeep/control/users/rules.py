@@ -43,7 +43,10 @@ class Status(StrEnum):
 
 
 class User(msgspec.Struct, frozen=True):
-    """A person or a service. The hash of a password is no part of it, so that nothing shows it by mistake."""
+    """A person or a service. The hash of a password is no part of it, so that nothing shows it by mistake.
+
+    `email_proven`: that the address is theirs, an administrator or an identity provider has said, and not they alone.
+    """
 
     id: str
     name: str
@@ -52,6 +55,7 @@ class User(msgspec.Struct, frozen=True):
     display_name: str = ""
     status: Status = Status.ACTIVE
     kind: Kind = Kind.PERSON
+    email_proven: bool = False
 
     @property
     def active(self) -> bool:
@@ -99,6 +103,16 @@ class Key(msgspec.Struct, frozen=True):
     def unlimited(self) -> bool:
         """Whether it has no rate at all."""
         return self.rate == UNLIMITED
+
+    @property
+    def whole(self) -> bool:
+        """Whether it does all that its owner may, from anywhere and for good."""
+        return Scope.ADMIN in self.scopes and self.models is None and not self.bounded
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it is good from some networks, until some day, or at some rate alone."""
+        return bool(self.networks) or self.expires_at is not None or not self.unlimited
 
     def good(self, now: datetime) -> bool:
         """Whether the key opens anything at this moment."""

@@ -111,7 +111,7 @@ class Users:
         if (email is None) != (password is None):
             raise Invalid("Whoever is to log in needs both an e-mail address and a password.")
         now = self._clock()
-        user = User(new_id("usr"), name, now, email=None if email is None else email_of(email))
+        user = User(new_id("usr"), name, now, email=None if email is None else email_of(email), email_proven=email is not None)
         well_formed = secrets.well_formed(token.reveal(), secrets.SETUP)
         kept = await self._passwords.hashed(password, name, user.email or "") if password is not None and well_formed else None
         async with self._db.begin() as tx:
@@ -294,7 +294,7 @@ class Users:
 
     async def who_can_come_in(self, tx: Transaction, user_ids: set[str]) -> set[str]:
         """Return those of these users who can do with a password, or a key, all that they may."""
-        with_key = {key.user_id for key in await self.good_keys(tx) if Scope.ADMIN in key.scopes and key.models is None}
+        with_key = {key.user_id for key in await self.good_keys(tx) if key.whole}
         return await store.who_can_log_in(tx, user_ids) | (with_key & user_ids)
 
     # ---- people and services
@@ -326,6 +326,7 @@ class Users:
         `role` is one on the installation; None for none.
         """
         actor.need(Scope.ADMIN)
+        user = msgspec.structs.replace(user, email_proven=user.email is not None)
         async with self._db.begin() as tx:
             await self.add_in(tx, actor, user, kept, role)
         return user
@@ -398,6 +399,14 @@ class Users:
         await store.change_user(tx, user_id, password_hash=kept)
         await self._audit.note(tx, actor, "user.password", user_id)
         await self._events.publish(tx, PasswordChanged(user_id, session))
+
+    async def take_back_in(self, tx: Transaction, user_id: str) -> None:
+        """Have a user be whoever has proven to have their address, and nobody else: password, sessions and keys are no more."""
+        await store.change_user(tx, user_id, password_hash=None, email_proven=True)
+        await store.revoke_keys_of(tx, user_id, self._clock())
+        await self._events.publish(tx, PasswordChanged(user_id))
+        await self._events.publish(tx, MayHaveBeenLast())
+        await self._events.publish(tx, KeysChanged())
 
     async def keep_better(self, tx: Transaction, user_id: str, old: str, new: str) -> None:
         """Keep the same password in a better way."""

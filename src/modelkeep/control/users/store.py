@@ -66,7 +66,7 @@ async def password_of(tx: Transaction, user_id: str) -> str | None:
     return None if row is None else row.password_hash
 
 
-async def change_user(tx: Transaction, user_id: str, **values: str) -> None:
+async def change_user(tx: Transaction, user_id: str, **values: str | bool | None) -> None:
     """Change these columns of a user."""
     await tx.execute(sa.update(users).where(users.c.id == user_id).values(**values))
 
@@ -138,6 +138,12 @@ async def everybody(tx: Transaction) -> list[str]:
 async def revoke_key(tx: Transaction, key_id: str, now: datetime) -> None:
     """Note that a key opens nothing any more."""
     await tx.execute(sa.update(api_keys).where(api_keys.c.id == key_id).values(revoked_at=now))
+
+
+async def revoke_keys_of(tx: Transaction, user_id: str, now: datetime) -> None:
+    """Note that a user's keys open nothing any more."""
+    good = (api_keys.c.user_id == user_id) & api_keys.c.revoked_at.is_(None)
+    await tx.execute(sa.update(api_keys).where(good).values(revoked_at=now))
 
 
 async def replace_setup_token(tx: Transaction, token: SetupToken) -> None:

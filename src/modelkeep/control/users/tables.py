@@ -16,6 +16,7 @@ users = sa.Table(
     sa.Column("password_hash", sa.Text),
     sa.Column("status", sa.Text, nullable=False, server_default="active"),
     sa.Column("kind", sa.Text, nullable=False, server_default="person"),
+    sa.Column("email_proven", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Index(None, "email", unique=True),
 )
 api_keys = sa.Table(

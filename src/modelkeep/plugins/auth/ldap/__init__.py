@@ -1,7 +1,8 @@
 """Directories (LDAP): a name and a password, groups within groups, and several servers of which any will do.
 
-The library blocks, so it works in a few threads of its own. Who would wait for one too long is refused; a directory that is
-away holds nobody up but those who ask it.
+The library blocks, so it works in a few threads of its own: some for logins, which anybody may try, others for what is asked
+again of those who are in. Who would wait for one too long is refused; a directory that is away holds nobody up but those who
+ask it.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from typing import Final, TypeVar
 import ldap
 import structlog
 
-from modelkeep.contracts.auth import Clock, Identity, IdentityRefused, LdapSettings, ProviderUnavailable
+from modelkeep.contracts.auth import Clock, Identity, IdentityRefused, LdapSettings, ProviderBusy, ProviderUnavailable
 from modelkeep.plugins.auth.ldap.asking import Asking, checked, password_in
 from modelkeep.plugins.auth.ldap.escaping import checked_login
 
@@ -35,8 +36,8 @@ class Directory:
         self._servers = {server: Asking(self.settings, server, password) for server in settings.servers}
         self._failed = dict.fromkeys(self._servers, float("-inf"))
         self._monotonic = monotonic
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"ldap-{settings.name}")
-        self._under_way = 0
+        self._logins = _Places(f"ldap-{settings.name}")
+        self._asked_again = _Places(f"ldap-{settings.name}-again")
 
     @property
     def follows(self) -> bool:
@@ -48,37 +49,25 @@ class Directory:
         login = checked_login(login)
         if not password or "\0" in password:  # a server would take it for no password, and let anyone in (RFC 4513, 5.1.2)
             raise IdentityRefused
-        return await self._in_thread(lambda server: server.identity(login, password))
+        return await self._any(self._logins, lambda server: server.identity(login, password))
 
     async def again(self, subject: str) -> Identity | None:
         """Return what is known of somebody now."""
-        return await self._in_thread(lambda server: server.again(subject))
+        return await self._any(self._asked_again, lambda server: server.again(subject))
 
     async def close(self) -> None:
         """Let go of threads; what is under way ends at its own deadline."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for places in (self._logins, self._asked_again):
+            places.threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _in_thread(self, ask: Callable[[Asking], Found]) -> Found:
-        if self._under_way >= _THREADS + _MOST_WAITING:
-            raise ProviderUnavailable("Too many ask the directory at once: try again soon.")
+    async def _any(self, places: "_Places", ask: Callable[[Asking], Found]) -> Found:
         ends = self._monotonic() + self.settings.deadline_s
-        work = self._threads.submit(self._any_server, ask, ends)
-        self._under_way += 1
-        loop = asyncio.get_running_loop()
-
-        def ended(_work: Future[Found]) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self._ended)
-
-        work.add_done_callback(ended)
+        work = places.begin(lambda: self._any_server(ask, ends))
         try:
             async with asyncio.timeout(self.settings.deadline_s):
                 return await asyncio.wrap_future(work)
         except TimeoutError as error:
             raise ProviderUnavailable from error
-
-    def _ended(self) -> None:
-        self._under_way -= 1
 
     def _any_server(self, ask: Callable[[Asking], Found], ends: float) -> Found:
         """Ask one server after the other, those that have failed lately at the end; a refusal is an answer."""
@@ -92,3 +81,29 @@ class Directory:
                 self._failed[server] = self._monotonic()
                 _log.warning("directory_server_failed", provider=self.settings.name, server=server, reason=type(error).__name__)
         raise ProviderUnavailable
+
+
+class _Places:
+    """A few threads, and as many who wait for one."""
+
+    def __init__(self, name: str) -> None:
+        self.threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=name)
+        self.taken = 0
+
+    def begin(self, work: Callable[[], Found]) -> Future[Found]:
+        """Begin work; raises `ProviderBusy` where too much is under way."""
+        if self.taken >= _THREADS + _MOST_WAITING:
+            raise ProviderBusy
+        begun = self.threads.submit(work)
+        self.taken += 1
+        loop = asyncio.get_running_loop()
+
+        def ended(_work: Future[Found]) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._ended)
+
+        begun.add_done_callback(ended)
+        return begun
+
+    def _ended(self) -> None:
+        self.taken -= 1

@@ -33,6 +33,7 @@ _REFUSALS: Final = (
     ldap.NO_SUCH_OBJECT,
     ldap.UNWILLING_TO_PERFORM,
 )
+_UNREADABLE: Final = (ldap.INSUFFICIENT_ACCESS, ldap.INVALID_DN_SYNTAX, ldap.NO_SUCH_OBJECT, ldap.REFERRAL)
 Connection: TypeAlias = Any  # the library's has no types
 
 
@@ -239,11 +240,12 @@ class Asking:
         return found
 
     def _above(self, connection: Connection, names: list[str]) -> set[str]:
-        """Return what the memberOf of these groups says."""
+        """Return what the memberOf of these groups says; of groups of other domains, and hidden ones, nothing."""
         found = set()
         for name in names[:_MOST_GROUPS]:
-            for one in self._search(connection, name, ldap.SCOPE_BASE, "(objectClass=*)", attributes=["memberOf"], most=1):
-                found |= set(map(normal, one.texts("memberOf")))
+            with suppress(*_UNREADABLE):  # it gives nothing, and does not keep anybody out
+                for one in self._search(connection, name, ldap.SCOPE_BASE, "(objectClass=*)", attributes=["memberOf"], most=1):
+                    found |= set(map(normal, one.texts("memberOf")))
         return found
 
 

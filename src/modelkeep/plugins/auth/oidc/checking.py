@@ -70,7 +70,7 @@ def said(token: str, keys: Keys, settings: OidcSettings) -> tuple[dict[str, Any]
             raise IdentityRefused
         key = keys.chosen(header.get("kid"), algorithm)
         found = jwt.decode(token, key, algorithms=[algorithm])
-    except (JoseError, ValueError, TypeError, KeyError) as error:
+    except (JoseError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise IdentityRefused from error
     return dict(found.header), dict(found.claims)
 
