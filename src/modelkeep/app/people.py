@@ -12,7 +12,6 @@ from modelkeep.contracts.errors import Invalid
 from modelkeep.control.identities.service import Identities
 from modelkeep.control.links.rules import Registration
 from modelkeep.control.links.service import Links
-from modelkeep.control.sessions import tasks
 from modelkeep.control.sessions.service import Sessions
 from modelkeep.control.users.events import SetUpDone
 from modelkeep.infra import site_key
@@ -32,9 +31,6 @@ class PeopleServices(TypedDict):
 def services(control: ControlPlane, db: Database, places: Places, settings: AuthSettings) -> PeopleServices:
     """Build them, and have them and the setup token's file hear of users; raises `Invalid` for a site key that is none."""
     key = site_key.opened(places.site_key)
-    sessions = Sessions(
-        db=db, users=control.users, audit=control.audit, passwords=control.passwords, site_key=key, clock=utc_now
-    )
     links = Links(
         db=db,
         users=control.users,
@@ -47,7 +43,7 @@ def services(control: ControlPlane, db: Database, places: Places, settings: Auth
         db=db,
         users=control.users,
         access=control.access,
-        sessions=sessions,
+        sessions=control.sessions,
         links=links,
         audit=control.audit,
         site_key=key,
@@ -55,14 +51,13 @@ def services(control: ControlPlane, db: Database, places: Places, settings: Auth
         code=[_provider("oidc", one) for one in settings.oidc],
         password=[_provider("ldap", one) for one in settings.ldap],
     )
-    tasks.subscribe(control.events, sessions)
 
     async def on_set_up(tx: Transaction, event: SetUpDone) -> None:
         del event
         tx.after_commit(places.forget_setup_token)
 
     control.events.subscribe(SetUpDone, on_set_up)
-    return {"sessions": sessions, "links": links, "identities": identities}
+    return {"sessions": control.sessions, "links": links, "identities": identities}
 
 
 def _provider(kind: str, settings: OidcSettings | LdapSettings) -> Any:  # noqa: ANN401 - each kind has its own protocol

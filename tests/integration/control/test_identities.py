@@ -5,8 +5,8 @@ import asyncio
 import msgspec
 import pytest
 
-from fixtures.control import TestClock
-from fixtures.control_api import SITE_KEY, links_over
+from fixtures.control import SITE, TestClock
+from fixtures.control_api import links_over
 from fixtures.people import EMAIL, HERE, People
 from modelkeep.contracts.access import INSTALLATION, Role, Scope
 from modelkeep.contracts.auth import Identity, IdentityRefused, LdapSettings
@@ -51,7 +51,7 @@ def over(people: People, db: Database, directory: Telling, clock: TestClock) -> 
         sessions=people.sessions,
         links=links_over(people.control, db, Registration.INVITE),
         audit=people.control.audit,
-        site_key=SITE_KEY,
+        site_key=SITE,
         clock=clock,
         password=[directory],
     )

@@ -17,6 +17,7 @@ sessions = sa.Table(
     sa.Column("program", sa.Text, nullable=False),
     sa.Column("provider", sa.Text, nullable=False, server_default=""),
     sa.Index(None, "user_id"),
+    sa.Index(None, "ended_at"),
 )
 refresh_tokens = sa.Table(
     "refresh_tokens",
