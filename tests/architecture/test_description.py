@@ -29,7 +29,17 @@ UNANSWERED = {
     "modelkeep.serving.grpc.places.TooManyRpcs": "as above",
 }
 """Errors of the planes that no operation answers with, and why."""
-ASK_FOR_SECRETS = {"setUp", "login", "refresh", "register", "setPassword", "finishSignOn", "loginWithDirectory"}
+ASK_FOR_SECRETS = {
+    "setUp",
+    "login",
+    "refresh",
+    "browserLogin",
+    "browserRefresh",
+    "register",
+    "setPassword",
+    "finishSignOn",
+    "loginWithDirectory",
+}
 """Operations that need no key, and refuse what is in their body as they would a wrong one."""
 
 

@@ -19,14 +19,18 @@ from modelkeep.contracts.errors import Internal, ModelkeepError, TooLarge, Unaut
 from modelkeep.control.access.service import Access
 from modelkeep.control.identities.service import Identities
 from modelkeep.control.sessions.service import Origin, Sessions
-from modelkeep.infra import headers, telemetry, tokens
+from modelkeep.infra import cookies, headers, telemetry, tokens
 from modelkeep.infra.addresses import FORWARDED_TO_API
 from modelkeep.infra.rates import Headers
 
 _log = structlog.get_logger(__name__)
 _PROGRAMS: Final = ("/api/", OPEN_INFERENCE)
 _OPEN: Final = frozenset(
-    {"/api/v1/setup"} | {f"/api/v1/auth/{what}" for what in ("login", "refresh", "register", "reset-password")}
+    {"/api/v1/setup"}
+    | {
+        f"/api/v1/auth/{what}"
+        for what in ("login", "refresh", "register", "reset-password", "browser/login", "browser/refresh")
+    }
 )
 _SIGN_ON: Final = re.compile(r"/api/v1/auth/(oidc/[^/]+/(login|callback|logout)|ldap/[^/]+/login)")
 _PUBLIC: Final = frozenset({"/api/v1/health", "/api/v1/auth/jwks", "/api/v1/auth/providers"})
@@ -124,7 +128,7 @@ class Guard:
             self._pace.look(whence, "")
             return _noticing(send, lambda: self._pace.failed(whence))
         try:
-            secret = presented(given, path)
+            secret = presented(given, path, scope["method"])
         except Unauthenticated:
             self._pace.look(whence, "")
             self._pace.failed(whence)
@@ -202,9 +206,9 @@ def address(given: headers.Headers) -> str:
     return given.get(FORWARDED_TO_API, b"").decode("latin-1")
 
 
-def presented(given: headers.Headers, path: str) -> str:
-    """Return the secret that came with a request; raises `Unauthenticated` when there is none."""
-    key = headers.presented_key(given)
+def presented(given: headers.Headers, path: str, method: str) -> str:
+    """Return the secret that came with a request; raises `Unauthenticated` when there is none, and `CsrfRefused`."""
+    key = headers.presented_key(given) or cookies.presented(given, method)
     if key is None and not path.startswith(_PROGRAMS):
         key = headers.presented_password(given)
     if key is None:

@@ -1,5 +1,6 @@
 """How people come in, put together: what only the api needs."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -12,6 +13,7 @@ from modelkeep.contracts.errors import Invalid
 from modelkeep.control.identities.service import Identities
 from modelkeep.control.links.rules import Registration
 from modelkeep.control.links.service import Links
+from modelkeep.control.sessions.rules import Life
 from modelkeep.control.sessions.service import Sessions
 from modelkeep.control.users.events import SetUpDone
 from modelkeep.infra import site_key
@@ -26,6 +28,7 @@ class PeopleServices(TypedDict):
     sessions: Sessions
     links: Links
     identities: Identities
+    browsers: Life
 
 
 def services(control: ControlPlane, db: Database, places: Places, settings: AuthSettings) -> PeopleServices:
@@ -52,12 +55,14 @@ def services(control: ControlPlane, db: Database, places: Places, settings: Auth
         password=[_provider("ldap", one) for one in settings.ldap],
     )
 
+    browsers = Life(timedelta(minutes=settings.browser_idle_minutes), timedelta(hours=settings.browser_hours))
+
     async def on_set_up(tx: Transaction, event: SetUpDone) -> None:
         del event
         tx.after_commit(places.forget_setup_token)
 
     control.events.subscribe(SetUpDone, on_set_up)
-    return {"sessions": control.sessions, "links": links, "identities": identities}
+    return {"sessions": control.sessions, "links": links, "identities": identities, "browsers": browsers}
 
 
 def _provider(kind: str, settings: OidcSettings | LdapSettings) -> Any:  # noqa: ANN401 - each kind has its own protocol

@@ -5,6 +5,7 @@ import hashlib
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import ModelkeepError, Unauthenticated, WrongNetwork
 from modelkeep.contracts.snapshot import ServedKey
+from modelkeep.infra import cookies
 from modelkeep.infra.addresses import Proxies, within
 from modelkeep.infra.failures import Failures
 from modelkeep.infra.headers import presented_key
@@ -37,7 +38,7 @@ class Gate:
 
         Raises as `Keys.check` does, `WrongNetwork`, or `Limited` after too many failures.
         """
-        presented = presented_key(request.headers)
+        presented = _presented(request)
         if presented is None and self._stand_in.covers(request):
             key = self._stand_in.key(scope)
         else:
@@ -59,10 +60,8 @@ class Gate:
 
     def known(self, request: Request, scope: Scope) -> ServedKey | None:
         """Return the key of a caller who need not have one, None for a stranger."""
-        if presented_key(request.headers) is None:
-            return None
         try:
-            return self.enter(request, scope)
+            return None if _presented(request) is None else self.enter(request, scope)
         except ModelkeepError:
             return None
 
@@ -75,6 +74,11 @@ class Gate:
     def tend(self) -> None:
         """Forget what has passed; to be called about once a second."""
         self._failures.tend()
+
+
+def _presented(request: Request) -> bytes | None:
+    """Return what somebody comes in with; raises `CsrfRefused` where a browser may have been made to send it."""
+    return presented_key(request.headers) or cookies.presented(request.headers, request.method)
 
 
 def _digest(presented: bytes | None) -> bytes:

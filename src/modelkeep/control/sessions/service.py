@@ -6,7 +6,7 @@ What a login or a refresh decides is committed before it is answered, and apart 
 
 import hmac
 import os
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import msgspec
@@ -35,9 +35,8 @@ from modelkeep.control.sessions.rules import (
     ADDRESS_TRIES,
     LONGEST_PROGRAM,
     PUBLISHED_BEFORE,
-    REFRESH_LIFE,
-    SESSION_LIFE,
     Keyed,
+    Life,
     RefreshToken,
     Resealed,
     Session,
@@ -57,6 +56,7 @@ from modelkeep.infra.tokens import ACCESS_LIFE, SKEW, Issuer, SigningKey
 
 _PREFIX: Final = "ses"
 _NONCE: Final = 12
+_LONG: Final = Life()
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -91,7 +91,7 @@ class Sessions:
         self._site_key = site_key
         self._clock = clock
 
-    async def login(self, email: str, password: str, origin: Origin) -> Tokens:
+    async def login(self, email: str, password: str, origin: Origin, *, life: Life = _LONG) -> Tokens:
         """Begin a session; raises `LoginRefused`, for one reason or another, and `TriedTooOften`.
 
         As much is computed, read and written for a name that there is not.
@@ -119,7 +119,7 @@ class Sessions:
             await self._attempts.uncounted(tx, address, now)
             if better is not None:
                 await self._users.keep_better(tx, user.id, kept, better)
-            return await self.begin_in(tx, user, origin)
+            return await self.begin_in(tx, user, origin, life=life)
 
     async def refresh(self, token: str) -> Tokens:
         """Go on with a session: the token is used up with that, and its answer has the next one.
@@ -317,7 +317,7 @@ class Sessions:
 
     # ---- tokens
 
-    async def begin_in(self, tx: Transaction, user: User, origin: Origin, *, provider: str = "") -> Tokens:
+    async def begin_in(self, tx: Transaction, user: User, origin: Origin, *, provider: str = "", life: Life = _LONG) -> Tokens:
         """Begin a session in `tx`, for whoever has made sure that it is this user: as said by `provider`, or by a password."""
         now = self._clock()
         program = "".join(sign for sign in origin.program if sign.isprintable())[:LONGEST_PROGRAM]
@@ -326,10 +326,11 @@ class Sessions:
             user_id=user.id,
             created_at=now,
             used_at=now,
-            expires_at=now + SESSION_LIFE,
+            expires_at=now + life.whole,
             address=origin.address,
             program=program,
             provider=provider,
+            idle_s=int(life.idle.total_seconds()),
         )
         await store.add(tx, session)
         actor = Actor(session.id, user.name, user.id, request_id=origin.request_id, address=origin.address)
@@ -339,10 +340,10 @@ class Sessions:
 
     async def _next(self, tx: Transaction, session: Session, now: datetime) -> Tokens:
         """Return new tokens for a session."""
-        until = min(now + ACCESS_LIFE, session.expires_at)
+        ends = min(now + timedelta(seconds=session.idle_s), session.expires_at)
+        until = min(now + ACCESS_LIFE, ends)
         access = self._issuer.sign(await self._signing_key(tx, now), session.user_id, session.id, now=now, until=until)
         refresh = secrets.new_secret(secrets.REFRESH).reveal()
-        ends = min(now + REFRESH_LIFE, session.expires_at)
         await store.add_token(tx, RefreshToken(secrets.digest(refresh), session.id, ends), now)
         return Tokens(access, refresh, session.id, until, ends)
 
