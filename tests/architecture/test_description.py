@@ -29,7 +29,17 @@ UNANSWERED = {
     "modelkeep.serving.grpc.places.TooManyRpcs": "as above",
 }
 """Errors of the planes that no operation answers with, and why."""
-ASK_FOR_SECRETS = {"setUp", "login", "refresh", "register", "setPassword", "finishSignOn", "loginWithDirectory"}
+ASK_FOR_SECRETS = {
+    "setUp",
+    "login",
+    "refresh",
+    "browserLogin",
+    "browserRefresh",
+    "register",
+    "setPassword",
+    "finishSignOn",
+    "loginWithDirectory",
+}
 """Operations that need no key, and refuse what is in their body as they would a wrong one."""
 
 
@@ -138,7 +148,8 @@ def _answered() -> set[str]:
 
 def _errors() -> list[type[ModelkeepError]]:
     for module in pkgutil.walk_packages(modelkeep.__path__, "modelkeep."):
-        if not module.name.endswith("__main__") and ".migrations." not in module.name:
+        elsewhere = module.name.startswith("modelkeep.plugins.")  # they raise what contracts name, and may lack their libraries
+        if not (module.name.endswith("__main__") or ".migrations." in module.name or elsewhere):
             importlib.import_module(module.name)
     return list(all_errors())
 

@@ -20,6 +20,7 @@ from modelkeep.api.routes import (
     aliases,
     audit,
     auth,
+    browser,
     deployments,
     health,
     models,
@@ -39,7 +40,7 @@ from modelkeep.infra.settings import LimitSettings
 _ROUTERS: Final = tuple(
     noun.router
     for noun in (
-        *(health, users, auth, sign_on, people, access, models, versions, aliases),
+        *(health, users, auth, browser, sign_on, people, access, models, versions, aliases),
         *(deployments, predictions, replays, safety, audit),
     )
 )

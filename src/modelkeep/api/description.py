@@ -29,6 +29,7 @@ from modelkeep.contracts.errors import (
     Unauthenticated,
     WrongNetwork,
 )
+from modelkeep.infra.cookies import CsrfRefused
 from modelkeep.infra.description import (
     SCHEMAS,
     Description,
@@ -178,6 +179,8 @@ def _finish(operation: Document, method: str, own: tuple[type[ModelkeepError], .
         errors += [Unauthenticated, WrongNetwork, Limited]
     if scopes:
         errors.append(Forbidden)
+    if operation["security"] and method not in _READS:
+        errors.append(CsrfRefused)
     if operation.get("parameters") or "requestBody" in operation:
         errors.append(Invalid)
     if "requestBody" in operation:

@@ -329,6 +329,14 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "Credentials": [{"email": "ada@example.org", "password": "correct horse battery"}],
     "Deployment": [_DEPLOYMENT],
     "DeploymentPage": [_page(_DEPLOYMENT)],
+    "Browser": [
+        {
+            "csrf_token": "gkXvMvyXkdBjxQB0dQHNLEV5bMfr3yPTB5Kxe3IQvLU",
+            "session": _SESSION_ID,
+            "expires_at": _AT,
+            "idle_until": "2026-03-14T10:26:53.589793Z",
+        }
+    ],
     "DirectoryLogin": [{"login": "ada", "password": "correct horse battery"}],
     "Explanation": [
         {"allowed": True, "reason": "granted", "scope": "predict", "grant": _DECIDING},

@@ -19,16 +19,20 @@ from modelkeep.contracts.errors import Internal, ModelkeepError, TooLarge, Unaut
 from modelkeep.control.access.service import Access
 from modelkeep.control.identities.service import Identities
 from modelkeep.control.sessions.service import Origin, Sessions
-from modelkeep.infra import headers, telemetry, tokens
+from modelkeep.infra import cookies, headers, telemetry, tokens
 from modelkeep.infra.addresses import FORWARDED_TO_API
 from modelkeep.infra.rates import Headers
 
 _log = structlog.get_logger(__name__)
 _PROGRAMS: Final = ("/api/", OPEN_INFERENCE)
 _OPEN: Final = frozenset(
-    {"/api/v1/setup"} | {f"/api/v1/auth/{what}" for what in ("login", "refresh", "register", "reset-password")}
+    {"/api/v1/setup"}
+    | {
+        f"/api/v1/auth/{what}"
+        for what in ("login", "refresh", "register", "reset-password", "browser/login", "browser/refresh")
+    }
 )
-_REFRESH: Final = "/api/v1/auth/refresh"
+_REFRESH: Final = frozenset({"/api/v1/auth/refresh", "/api/v1/auth/browser/refresh"})
 _SIGN_ON: Final = re.compile(r"/api/v1/auth/(oidc/[^/]+/(login|callback|logout)|ldap/[^/]+/login)")
 _PUBLIC: Final = frozenset({"/api/v1/health", "/api/v1/auth/jwks", "/api/v1/auth/providers"})
 """Where nothing is presented, so that nothing can be guessed."""
@@ -122,12 +126,12 @@ class Guard:
         state, path = scope["state"], scope["path"]
         whence = state["address"] or None
         if path in _OPEN or _SIGN_ON.fullmatch(path):
-            if path == _REFRESH:  # its token cannot be guessed, and whoever has a session goes on
+            if path in _REFRESH:  # its token cannot be guessed, and whoever has a session goes on
                 return _noticing(send, lambda: self._pace.failed_refresh(whence))
             self._pace.look(whence)
             return _noticing(send, lambda: self._pace.failed_login(whence))
         try:
-            actor = await self._admit(presented(given, path), state)
+            actor = await self._admit(presented(given, path, scope["method"]), state)
         except Unauthenticated:
             self._pace.failed(whence)
             raise
@@ -198,9 +202,9 @@ def address(given: headers.Headers) -> str:
     return given.get(FORWARDED_TO_API, b"").decode("latin-1")
 
 
-def presented(given: headers.Headers, path: str) -> str:
-    """Return the secret that came with a request; raises `Unauthenticated` when there is none."""
-    key = headers.presented_key(given)
+def presented(given: headers.Headers, path: str, method: str) -> str:
+    """Return the secret that came with a request; raises `Unauthenticated` when there is none, and `CsrfRefused`."""
+    key = headers.presented_key(given) or cookies.presented(given, method)
     if key is None and not path.startswith(_PROGRAMS):
         key = headers.presented_password(given)
     if key is None:

@@ -10,6 +10,7 @@ from modelkeep.contracts.errors import Unauthenticated
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.users.service import Users
 from modelkeep.infra import secrets
+from modelkeep.infra.cookies import CsrfRefused
 
 _UNAUTHENTICATED: Final = 401
 _FORBIDDEN: Final = 403
@@ -48,8 +49,8 @@ class Refused:
     async def _stranger(self, scope: Scope) -> Actor | None:
         """Return who tried to come in; None for what nobody can have taken for a key."""
         try:
-            secret = presented(dict(scope["headers"]), scope["path"])
-        except Unauthenticated:
+            secret = presented(dict(scope["headers"]), scope["path"], scope["method"])
+        except (CsrfRefused, Unauthenticated):
             return None
         if not secrets.well_formed(secret, secrets.KEY):
             return None

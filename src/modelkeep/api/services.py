@@ -17,6 +17,7 @@ from modelkeep.control.models.service import Models
 from modelkeep.control.predictions.service import Predictions
 from modelkeep.control.replays.service import Replays
 from modelkeep.control.safety.service import Switches
+from modelkeep.control.sessions.rules import BROWSERS, Life
 from modelkeep.control.sessions.service import Sessions
 from modelkeep.control.users.service import Users
 from modelkeep.infra.idempotency import Idempotency
@@ -41,6 +42,7 @@ class Services:
     sessions: Sessions
     links: Links
     identities: Identities
+    browsers: Life = BROWSERS
 
 
 async def _services(request: Request) -> Services:

@@ -34,6 +34,10 @@ class AuthSettings:
         Literal["off", "invite", "open"],
         "Who may register: nobody, for administrators add people (off), who was invited (invite), or anyone (open).",
     ] = "off"
+    browser_idle_minutes: Annotated[
+        int, "After how many minutes without use a browser's session ends.", Interval(ge=5, le=10_080)
+    ] = 60
+    browser_hours: Annotated[int, "After how many hours a browser's session ends in any case.", Interval(ge=1, le=720)] = 12
     known_passwords_file: Annotated[
         str,
         "File with passwords that nobody may take, one a line in UTF-8, beside those that are refused anyway; empty for none.",

@@ -13,6 +13,8 @@ from modelkeep.control.deployments.service import Deployments
 from modelkeep.control.models.service import Models
 from modelkeep.control.replays.service import Replays
 from modelkeep.control.safety.service import Switches, lower_lock_down
+from modelkeep.control.sessions import tasks as of_users
+from modelkeep.control.sessions.service import Sessions
 from modelkeep.control.users.rules import Classes
 from modelkeep.control.users.service import Users
 from modelkeep.infra.broadcast import Broadcast
@@ -35,6 +37,7 @@ class ControlPlane:
     audit: Audit
     users: Users
     access: Access
+    sessions: Sessions
     switches: Switches
     models: Models
     deployments: Deployments
@@ -69,6 +72,7 @@ def control_plane(
     classes = Classes(read(rates.user_rate) or Rate(), read_classes(rates.classes) or {})
     users = Users(db, audit, events, clock, passwords, classes=classes)
     access = Access(db, audit, users, events, clock)
+    sessions = Sessions(db=db, users=users, audit=audit, events=events, passwords=passwords, site_key=site, clock=clock)
     switches = Switches(db, audit, events, clock, acceptable=acceptable)
     models = Models(db=db, audit=audit, access=access, events=events, jobs=jobs, clock=clock)
     deployments = Deployments(
@@ -77,18 +81,21 @@ def control_plane(
         access=access,
         models=models,
         switches=switches,
+        sessions=sessions,
         events=events,
         broadcast=Broadcast(ring_courier),
         clock=clock,
         limits=limits,
     )
     replays = Replays(db=db, audit=audit, models=models, deployments=deployments, jobs=jobs, clock=clock)
+    of_users.subscribe(events, sessions)
     of_people.subscribe(events, access)
     tasks.subscribe(events, deployments)
     return ControlPlane(
         audit=audit,
         users=users,
         access=access,
+        sessions=sessions,
         switches=switches,
         models=models,
         deployments=deployments,

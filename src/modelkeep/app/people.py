@@ -1,5 +1,6 @@
 """How people come in, put together: what the api needs, and the worker, which follows them."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -12,7 +13,7 @@ from modelkeep.contracts.errors import Invalid
 from modelkeep.control.identities.service import Identities
 from modelkeep.control.links.rules import Registration
 from modelkeep.control.links.service import Links
-from modelkeep.control.sessions import tasks
+from modelkeep.control.sessions.rules import Life
 from modelkeep.control.sessions.service import Sessions
 from modelkeep.control.users.events import SetUpDone
 from modelkeep.infra import site_key
@@ -28,14 +29,12 @@ class PeopleServices(TypedDict):
     sessions: Sessions
     links: Links
     identities: Identities
+    browsers: Life
 
 
 def services(control: ControlPlane, db: Database, places: Places, settings: AuthSettings) -> PeopleServices:
     """Build them, and have them and the setup token's file hear of users; raises `Invalid` for a site key that is none."""
     key = site_key.opened(places.site_key)
-    sessions = Sessions(
-        db=db, users=control.users, audit=control.audit, passwords=control.passwords, site_key=key, clock=utc_now
-    )
     links = Links(
         db=db,
         users=control.users,
@@ -49,7 +48,7 @@ def services(control: ControlPlane, db: Database, places: Places, settings: Auth
         db=db,
         users=control.users,
         access=control.access,
-        sessions=sessions,
+        sessions=control.sessions,
         links=links,
         audit=control.audit,
         site_key=key,
@@ -57,14 +56,15 @@ def services(control: ControlPlane, db: Database, places: Places, settings: Auth
         code=[_provider("oidc", one) for one in settings.oidc],
         password=[_provider("ldap", one) for one in settings.ldap],
     )
-    tasks.subscribe(control.events, sessions)
+
+    browsers = Life(timedelta(minutes=settings.browser_idle_minutes), timedelta(hours=settings.browser_hours))
 
     async def on_set_up(tx: Transaction, event: SetUpDone) -> None:
         del event
         tx.after_commit(places.forget_setup_token)
 
     control.events.subscribe(SetUpDone, on_set_up)
-    return {"sessions": sessions, "links": links, "identities": identities}
+    return {"sessions": control.sessions, "links": links, "identities": identities, "browsers": browsers}
 
 
 def follower(control: ControlPlane, db: Database, places: Places, settings: AuthSettings) -> Follower:

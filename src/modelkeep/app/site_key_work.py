@@ -14,9 +14,7 @@ from modelkeep.contracts.actor import SYSTEM
 from modelkeep.contracts.errors import Conflict
 from modelkeep.control.audit.rules import Carried as Trail
 from modelkeep.control.sessions.rules import Resealed
-from modelkeep.control.sessions.service import Sessions
 from modelkeep.infra import site_key
-from modelkeep.infra.clock import utc_now
 from modelkeep.infra.site_key import SiteKey
 
 if TYPE_CHECKING:
@@ -73,10 +71,7 @@ async def forget(settings: "Settings") -> Carried:
 
 async def _carry(settings: "Settings", db: "Database", keys: SiteKey) -> Carried:
     control = control_plane(db, ring_worker=_silent, ring_courier=_silent, limits=bootstrap.limits(settings), site=keys)
-    sessions = Sessions(
-        db=db, users=control.users, audit=control.audit, passwords=control.passwords, site_key=keys, clock=utc_now
-    )
-    sealed = await sessions.reseal(SYSTEM)
+    sealed = await control.sessions.reseal(SYSTEM)
     trail = await control.audit.reseal(SYSTEM, await control.users.everybody())
     return Carried(sealed, trail, await control.idempotency.answers_to("ses_"))
 

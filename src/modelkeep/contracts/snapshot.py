@@ -196,6 +196,36 @@ class ServedKey(msgspec.Struct, frozen=True):
     networks: tuple[str, ...] = ()
 
 
+class ServedPerson(msgspec.Struct, frozen=True):
+    """Somebody who may come with an access token: what they may do, and the rate that all their keys and tokens share."""
+
+    name: str
+    standing: Standing
+    rate: Rate | None = None
+    bucket: str = ""
+
+
+class Signer(msgspec.Struct, frozen=True):
+    """A public key for access tokens (Ed25519, 32 bytes), which counts until `good_until` (Unix seconds; None: for good)."""
+
+    kid: str
+    public: bytes
+    good_until: float | None = None
+
+
+class Trust(msgspec.Struct, frozen=True):
+    """What access tokens are checked by.
+
+    `issuers` are the names that this installation has in them; `people`, by their ids, those who may come at all; `ended` the
+    sessions that ended so lately that tokens of theirs would still be good.
+    """
+
+    issuers: tuple[str, ...] = ()
+    signers: tuple[Signer, ...] = ()
+    people: dict[str, ServedPerson] = {}
+    ended: frozenset[str] = frozenset()
+
+
 class Snapshot(msgspec.Struct, frozen=True):
     """News for serving. A higher number replaces a lower one whole. `accepted` is as in a `RunnerSpec`."""
 
@@ -205,6 +235,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     versions: tuple[ServedVersion, ...] = ()
     keys: tuple[ServedKey, ...] = ()
     accepted: Level | None = None
+    trust: Trust = Trust()
 
 
 class News(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ import base64
 import binascii
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -62,9 +62,9 @@ class Issuer:
         self._ciphers = [AESGCM(key) for key in site_key.derive_all("session signing keys")]
 
     @property
-    def name(self) -> str:
-        """What its tokens call it."""
-        return self._names[0]
+    def names(self) -> tuple[str, ...]:
+        """What its tokens call it: the first of them those that it makes now."""
+        return tuple(self._names)
 
     def new_key(self) -> SigningKey:
         """Return a fresh pair of keys; its id is the thumbprint of the public one (RFC 7638)."""
@@ -89,40 +89,26 @@ class Issuer:
             return False
         return True
 
-    def sign(self, key: SigningKey, user: str, session: str, now: datetime) -> str:
-        """Return a token for a user's session; raises `InvalidTag` for a key that does not open."""
+    def sign(self, key: SigningKey, user: str, session: str, *, now: datetime, until: datetime) -> str:
+        """Return a token for a user's session, which ends at `until`; raises `InvalidTag` for a key that does not open."""
         issued = int(now.timestamp())
         claims = Claims(
-            iss=self.name,
+            iss=self._names[0],
             aud=AUDIENCE,
             sub=user,
             sid=session,
             jti=new_id("tok"),
             iat=issued,
             nbf=issued - int(SKEW.total_seconds()),
-            exp=issued + int(ACCESS_LIFE.total_seconds()),
+            exp=int(until.timestamp()),
         )
         signed = _head(key.kid) + b"." + _encoded(msgspec.json.encode(claims))
         return (signed + b"." + _encoded(self._private(key).sign(signed))).decode()
 
     def verified(self, token: str, keys: Iterable[SigningKey], now: datetime) -> Claims:
         """Return what a token says that one of these keys has signed and whose time it is; raises `Unauthenticated`."""
-        parts = token.encode(errors="replace").split(b".")
-        if len(parts) != 3 or len(token) > _LONGEST:  # noqa: PLR2004 - head, claims, signature
-            raise Unauthenticated
-        head, said, signature = parts
-        known = {_head(key.kid): key.public for key in keys}
-        if head not in known:
-            raise Unauthenticated
-        try:
-            Ed25519PublicKey.from_public_bytes(known[head]).verify(_decoded(signature), head + b"." + said)
-            claims = msgspec.json.decode(_decoded(said), type=Claims)
-        except (InvalidSignature, binascii.Error, msgspec.DecodeError) as error:
-            raise Unauthenticated from error
-        at = now.timestamp()
-        if claims.iss not in self._names or claims.aud != AUDIENCE or not claims.nbf <= at < claims.exp:
-            raise Unauthenticated
-        return claims
+        public = {key.kid: key.public for key in keys}
+        return verified(token.encode(errors="replace"), public, self._names, now.timestamp())
 
     def _private(self, key: SigningKey) -> Ed25519PrivateKey:
         for cipher in self._ciphers:
@@ -134,6 +120,28 @@ class Issuer:
     def _sealed(self, private: Ed25519PrivateKey, kid: str) -> bytes:
         nonce = os.urandom(_NONCE)
         return nonce + self._ciphers[0].encrypt(nonce, private.private_bytes_raw(), kid.encode())
+
+
+def verified(token: bytes, keys: Mapping[str, bytes], issuers: Collection[str], at: float) -> Claims:
+    """Return what a token says that one of these keys (public ones, by their ids) has signed; raises `Unauthenticated`.
+
+    It is of one of `issuers`, and its time is `at` (Unix seconds).
+    """
+    parts = token.split(b".")
+    if len(parts) != 3 or len(token) > _LONGEST:  # noqa: PLR2004 - head, claims, signature
+        raise Unauthenticated
+    head, said, signature = parts
+    known = {_head(kid): public for kid, public in keys.items()}
+    if head not in known:
+        raise Unauthenticated
+    try:
+        Ed25519PublicKey.from_public_bytes(known[head]).verify(_decoded(signature), head + b"." + said)
+        claims = msgspec.json.decode(_decoded(said), type=Claims)
+    except (InvalidSignature, binascii.Error, msgspec.DecodeError) as error:
+        raise Unauthenticated from error
+    if claims.iss not in issuers or claims.aud != AUDIENCE or not claims.nbf <= at < claims.exp:
+        raise Unauthenticated
+    return claims
 
 
 def published(keys: Iterable[SigningKey]) -> dict[str, Any]:

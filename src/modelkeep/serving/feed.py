@@ -77,6 +77,6 @@ class Feed:
             self._keys.heard(news.at)
 
     def _apply(self, snapshot: Snapshot) -> None:
-        self._keys.replace(snapshot.keys)
+        self._keys.replace(snapshot.keys, snapshot.trust)
         self._router.apply(snapshot)
         log.info("snapshot applied", number=snapshot.number, deployments=len(snapshot.deployments), keys=len(snapshot.keys))

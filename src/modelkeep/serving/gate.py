@@ -3,6 +3,7 @@
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import ModelkeepError, Unauthenticated, WrongNetwork
 from modelkeep.contracts.snapshot import ServedKey
+from modelkeep.infra import cookies
 from modelkeep.infra.addresses import Proxies, within
 from modelkeep.infra.failures import Failures
 from modelkeep.infra.headers import presented_key
@@ -34,7 +35,7 @@ class Gate:
 
         Raises as `Keys.check` does, `WrongNetwork`, or `Limited` after too many failures.
         """
-        presented = presented_key(request.headers)
+        presented = _presented(request)
         if presented is None and self._stand_in.covers(request):
             key = self._stand_in.key(scope)
         else:
@@ -54,10 +55,8 @@ class Gate:
 
     def known(self, request: Request, scope: Scope) -> ServedKey | None:
         """Return the key of a caller who need not have one, None for a stranger."""
-        if presented_key(request.headers) is None:
-            return None
         try:
-            return self.enter(request, scope)
+            return None if _presented(request) is None else self.enter(request, scope)
         except ModelkeepError:
             return None
 
@@ -66,3 +65,8 @@ class Gate:
         if request.address is None:
             request.address = self._proxies.caller(request.peer, request.fields)
         return request.address
+
+
+def _presented(request: Request) -> bytes | None:
+    """Return what somebody comes in with; raises `CsrfRefused` where a browser may have been made to send it."""
+    return presented_key(request.headers) or cookies.presented(request.headers, request.method)

@@ -1,12 +1,17 @@
-"""Who is calling: API keys checked in memory, by the SHA-256 of what was presented."""
+"""Who is calling: API keys checked in memory, by the SHA-256 of what was presented, and access tokens by their signatures."""
 
 import hashlib
 import time
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import Forbidden, Unauthenticated, Unavailable
-from modelkeep.contracts.snapshot import ServedKey
+from modelkeep.contracts.snapshot import ServedKey, Trust
+from modelkeep.infra import tokens
+
+_MOST_TOKENS: Final = 10_000
+_NOBODY: Final = Trust()
 
 
 class StaleNews(Unavailable):
@@ -16,17 +21,24 @@ class StaleNews(Unavailable):
 
 
 class Keys:
-    """The keys of the newest snapshot. Looking one up takes the same time whether it is known or not."""
+    """The keys of the newest snapshot. Looking one up takes the same time whether it is known or not.
+
+    An access token's signature is checked once a snapshot; its session then counts as a key, with all that its person may do.
+    """
 
     def __init__(self, *, max_staleness_s: float, clock: Callable[[], float] = time.time) -> None:
         self._max_staleness_s = max_staleness_s
         self._clock = clock
         self._keys: dict[bytes, ServedKey] = {}
+        self._tokens: dict[bytes, ServedKey] = {}
+        self._trust = _NOBODY
         self._news_at = 0.0
 
-    def replace(self, keys: Iterable[ServedKey]) -> None:
-        """Take the keys of a newer snapshot; all others are gone."""
+    def replace(self, keys: Iterable[ServedKey], trust: Trust = _NOBODY) -> None:
+        """Take the keys of a newer snapshot, and what tokens are checked by; all others are gone."""
         self._keys = {key.digest: key for key in keys}
+        self._tokens = {}
+        self._trust = trust
 
     def heard(self, at: float) -> None:
         """The control plane vouched at `at` (Unix seconds) that the newest snapshot is the newest."""
@@ -41,16 +53,36 @@ class Keys:
         """Return the key; raises `Unauthenticated`, `Forbidden`, or `StaleNews` when nothing can be trusted any more."""
         if presented is None:
             raise Unauthenticated
-        return self.check_digest(hashlib.sha256(presented).digest(), scope)
+        digest = hashlib.sha256(presented).digest()
+        if digest not in self._keys and digest not in self._tokens and b"." in presented:
+            self._take(presented, digest)
+        return self.check_digest(digest, scope)
 
     def check_digest(self, digest: bytes, scope: Scope) -> ServedKey:
         """Return the key of which this is the SHA-256; raises as `check` does."""
-        key = self._keys.get(digest)
+        key = self._keys.get(digest) or self._tokens.get(digest)
         now = self._clock()
         if now - self._news_at > self._max_staleness_s:
             raise StaleNews(retry_after_s=5)
         if key is None or (key.expires_at is not None and key.expires_at <= now):
-            raise Unauthenticated("This API key is not known, has expired, or was revoked.")
+            raise Unauthenticated("This key or token is not known, has expired, or was revoked.")
         if not key.standing.carries(scope):
             raise Forbidden(f"This API key lacks the scope {scope.value!r}.")
         return key
+
+    def _take(self, token: bytes, digest: bytes) -> None:
+        """Remember whose access token this is, if it is one that is good now."""
+        now, trust = self._clock(), self._trust
+        signers = {one.kid: one.public for one in trust.signers if one.good_until is None or now < one.good_until}
+        try:
+            claims = tokens.verified(token, signers, trust.issuers, now)
+        except Unauthenticated:
+            return
+        person = trust.people.get(claims.sub)
+        if person is None or claims.sid in trust.ended:
+            return
+        if len(self._tokens) >= _MOST_TOKENS:
+            self._tokens.clear()
+        self._tokens[digest] = ServedKey(
+            claims.sid, digest, person.name, person.standing, claims.exp, person.rate, bucket=person.bucket
+        )

@@ -15,7 +15,10 @@ from modelkeep.infra import secrets
 
 OPEN = {
     *(("GET", "/api/v1/health"), ("HEAD", "/api/v1/health"), ("POST", "/api/v1/setup"), ("GET", "/api/v1/auth/jwks")),
-    *(("POST", f"/api/v1/auth/{way}") for way in ("login", "refresh", "register", "reset-password")),
+    *(
+        ("POST", f"/api/v1/auth/{way}")
+        for way in ("login", "refresh", "register", "reset-password", "browser/login", "browser/refresh")
+    ),
 }
 OPEN |= {("GET", f"/api/v1/auth/oidc/{{provider}}/{what}") for what in ("login", "callback", "logout")}
 OPEN |= {("GET", "/api/v1/auth/providers"), ("POST", "/api/v1/auth/ldap/{provider}/login")}

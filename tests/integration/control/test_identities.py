@@ -6,8 +6,8 @@ import base64
 import msgspec
 import pytest
 
-from fixtures.control import TestClock
-from fixtures.control_api import SITE_KEY, links_over
+from fixtures.control import SITE, TestClock
+from fixtures.control_api import links_over
 from fixtures.people import EMAIL, HERE, PASSWORD, People
 from modelkeep.contracts.access import INSTALLATION, Role, Scope
 from modelkeep.contracts.auth import Identity, IdentityRefused, LdapSettings, ProviderBusy, ProviderUnavailable
@@ -62,7 +62,7 @@ def over(people: People, db: Database, directory: Telling, clock: TestClock) -> 
         sessions=people.sessions,
         links=links_over(people.control, db, Registration.INVITE),
         audit=people.control.audit,
-        site_key=SITE_KEY,
+        site_key=SITE,
         clock=clock,
         password=[directory],
     )

@@ -9,7 +9,6 @@ import pytest
 import sqlalchemy as sa
 
 from fixtures.control import TestClock
-from fixtures.control_api import sessions_over
 from fixtures.passwords import CountingHasher
 from fixtures.people import EMAIL, HERE, PASSWORD, People
 from modelkeep.contracts.access import INSTALLATION, Role, Scope
@@ -338,6 +337,7 @@ async def test_with_another_site_key_nothing_is_signed_until_a_new_key_is_made(p
         db=db,
         users=people.control.users,
         audit=people.control.audit,
+        events=people.control.events,
         passwords=people.control.passwords,
         site_key=SiteKey(b"another".ljust(32)),
         clock=clock,
@@ -365,5 +365,5 @@ async def test_what_a_program_calls_itself_is_cut_and_cleaned(people: People):
 
 async def test_another_process_of_the_installation_knows_the_same_tokens(people: People, db: Database):
     made = await people.login()
-    session, _user = await sessions_over(people.control, db).authenticate(made.access)
+    session, _user = await people.control.sessions.authenticate(made.access)
     assert session.id == made.session_id

@@ -30,6 +30,7 @@ class Process:
             db=db,
             users=control.users,
             audit=control.audit,
+            events=control.events,
             passwords=control.passwords,
             site_key=site_key.opened(path),
             clock=clock,

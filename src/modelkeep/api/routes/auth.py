@@ -29,6 +29,7 @@ from modelkeep.control.sessions.errors import (
 )
 from modelkeep.control.sessions.rules import Tokens
 from modelkeep.control.sessions.service import Origin
+from modelkeep.infra import cookies
 from modelkeep.infra.attempts import TriedTooOften
 from modelkeep.infra.passwords import PasswordsBusy
 
@@ -64,7 +65,7 @@ async def refresh(body: Refresh, response: Response, behind: Behind) -> TokensAn
 async def logout(actor: Oneself, behind: Behind) -> Response:
     """End the session that this is asked in: its tokens open nothing from now on."""
     await behind.sessions.logout(actor)
-    return Response(status_code=status.HTTP_204_NO_CONTENT)
+    return forget(Response(status_code=status.HTTP_204_NO_CONTENT))
 
 
 @router.post("/auth/logout-all", status_code=status.HTTP_204_NO_CONTENT)
@@ -116,6 +117,13 @@ async def end_session(
     """End one of one's sessions."""
     await behind.sessions.end(actor, session_id)
     return Response(status_code=status.HTTP_204_NO_CONTENT)
+
+
+def forget(response: Response) -> Response:
+    """Have the browser forget its cookies."""
+    for name in (cookies.ACCESS, cookies.REFRESH):
+        response.headers.append("set-cookie", cookies.kept(name, "", 0))
+    return response
 
 
 def origin(request: Request) -> Origin:

@@ -33,6 +33,18 @@ class TokensAnswer(Answer):
     session: str
 
 
+class BrowserAnswer(Answer):
+    """A session of a browser: `csrf_token` goes into `X-CSRF-Token` of whatever changes something.
+
+    `expires_at` is when it has to be refreshed, `idle_until` when it ends unless it is.
+    """
+
+    csrf_token: str
+    session: str
+    expires_at: datetime | None = None
+    idle_until: datetime | None = None
+
+
 class SessionAnswer(Answer):
     """From a login to its end."""
 

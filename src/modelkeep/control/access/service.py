@@ -9,7 +9,7 @@ from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Unauthenticated
 from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.names import check_name
-from modelkeep.contracts.snapshot import ServedKey
+from modelkeep.contracts.snapshot import ServedKey, ServedPerson
 from modelkeep.control.access import store
 from modelkeep.control.access.errors import (
     GrantNotFound,
@@ -107,6 +107,15 @@ class Access:
         if not standing.active:
             raise Unauthenticated
         return msgspec.structs.replace(actor, standing=standing)
+
+    async def served_people(self, tx: Transaction) -> dict[str, ServedPerson]:
+        """Return those who may come with an access token, by their ids, for a snapshot made in `tx`."""
+        names = await self._users.active_people(tx)
+        granted = await self._grants(tx, set(names))
+        return {
+            user: ServedPerson(name, Standing(user, granted[user]), *self._users.rate_of_person(user))
+            for user, name in names.items()
+        }
 
     async def explain(self, actor: Actor, subject: Subject, scope: Scope, place: Place) -> Decision:
         """Return what is decided about a person or a key, and why; of others than oneself administrators may ask."""

@@ -18,12 +18,14 @@ from modelkeep.contracts.snapshot import (
     ServedKey,
     ServedVersion,
     Snapshot,
+    Trust,
 )
 from modelkeep.control.deployments.errors import CannotBeServed, DeploymentStale
 from modelkeep.control.models.rules import Version
 
 _NO_ALIASES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
 _NO_PLACES: Final[Mapping[str, Place]] = MappingProxyType({})
+_NOBODY: Final = Trust()
 
 
 class Deployment(msgspec.Struct, frozen=True):
@@ -170,6 +172,7 @@ def compile_snapshot(
     accepted: Level | None = None,
     aliases: Mapping[str, Mapping[str, str]] = _NO_ALIASES,
     places: Mapping[str, Place] = _NO_PLACES,
+    trust: Trust = _NOBODY,
 ) -> Snapshot:
     """Put together everything that serving needs to answer.
 
@@ -189,7 +192,7 @@ def compile_snapshot(
         if one.version_id is not None and one.version_id in known
     ]
     served = sorted({version_id for one in answering for version_id in (one.version_id, *one.aliases.values())})
-    return Snapshot(number, now.timestamp(), tuple(answering), tuple(known[one] for one in served), keys, accepted)
+    return Snapshot(number, now.timestamp(), tuple(answering), tuple(known[one] for one in served), keys, accepted, trust)
 
 
 def _served(aliases: Mapping[str, str], known: Container[str]) -> dict[str, str]:

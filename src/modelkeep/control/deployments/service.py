@@ -30,6 +30,7 @@ from modelkeep.control.deployments.rules import (
 )
 from modelkeep.control.models.service import Models
 from modelkeep.control.safety.service import Switches
+from modelkeep.control.sessions.service import Sessions
 from modelkeep.infra.broadcast import Broadcast, latest
 from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Database, Transaction
@@ -53,6 +54,7 @@ class Deployments:
         access: Access,
         models: Models,
         switches: Switches,
+        sessions: Sessions,
         events: Events,
         broadcast: Broadcast,
         clock: Clock,
@@ -63,6 +65,7 @@ class Deployments:
         self._access = access
         self._models = models
         self._switches = switches
+        self._sessions = sessions
         self._events = events
         self._broadcast = broadcast
         self._clock = clock
@@ -158,8 +161,12 @@ class Deployments:
         versions = [version for version in served if version is not None]
         now = self._clock()
         keys = await self._access.served_keys(tx)
+        people = await self._access.served_people(tx)
+        trust = msgspec.structs.replace(await self._sessions.trusted(tx), people=people)
         places = await self._models.places(tx, {one.model_id for one in deployments})
-        snapshot = compile_snapshot(number, now, deployments, versions, keys, accepted=accepted, aliases=aliases, places=places)
+        snapshot = compile_snapshot(
+            number, now, deployments, versions, keys, accepted=accepted, aliases=aliases, places=places, trust=trust
+        )
         await self._broadcast.publish(tx, SNAPSHOT, number, encode_snapshot(snapshot), now)
 
     async def settled(self, name: str, *, answers: bool, patience_s: float) -> None:

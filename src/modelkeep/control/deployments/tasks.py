@@ -5,7 +5,8 @@ from modelkeep.control.access.events import AccessChanged
 from modelkeep.control.deployments.service import Deployments
 from modelkeep.control.models.events import AliasMoved, ModelArchiveChanged, ModelCreated, ModelMoved, VersionBecameReady
 from modelkeep.control.safety.events import SandboxAccepted
-from modelkeep.control.users.events import KeysChanged
+from modelkeep.control.sessions.events import TrustChanged
+from modelkeep.control.users.events import KeysChanged, UserAdded
 from modelkeep.infra.db import Transaction
 from modelkeep.infra.events import Events
 
@@ -21,7 +22,15 @@ def subscribe(events: Events, deployments: Deployments) -> None:
             await deployments.promote_in(tx, SYSTEM, event.model, event.number, only_first=True)
 
     async def on_news(
-        tx: Transaction, event: AccessChanged | AliasMoved | ModelArchiveChanged | ModelMoved | KeysChanged | SandboxAccepted
+        tx: Transaction,
+        event: AccessChanged
+        | AliasMoved
+        | KeysChanged
+        | ModelArchiveChanged
+        | ModelMoved
+        | SandboxAccepted
+        | TrustChanged
+        | UserAdded,
     ) -> None:
         del event
         await deployments.publish_in(tx)
@@ -34,3 +43,5 @@ def subscribe(events: Events, deployments: Deployments) -> None:
     events.subscribe(ModelArchiveChanged, on_news)
     events.subscribe(KeysChanged, on_news)
     events.subscribe(SandboxAccepted, on_news)
+    events.subscribe(TrustChanged, on_news)
+    events.subscribe(UserAdded, on_news)

@@ -13,10 +13,20 @@ PUBLISHED_BEFORE: Final = timedelta(minutes=10)
 LONGEST_PROGRAM: Final = 200
 
 
+class Life(msgspec.Struct, frozen=True):
+    """How long a session goes on: without being refreshed, and at all."""
+
+    idle: timedelta = REFRESH_LIFE
+    whole: timedelta = SESSION_LIFE
+
+
+BROWSERS: Final = Life(timedelta(hours=1), timedelta(hours=12))
+
+
 class Session(msgspec.Struct, frozen=True):
     """From a login to its end: `address` and `program` (as it calls itself) are where that was.
 
-    `provider` is the identity provider that said who it is, "" where a password did.
+    `provider` is the identity provider that said who it is, "" where a password did; it ends after `idle_s` without a refresh.
     """
 
     id: str
@@ -28,6 +38,7 @@ class Session(msgspec.Struct, frozen=True):
     address: str = ""
     program: str = ""
     provider: str = ""
+    idle_s: int = int(REFRESH_LIFE.total_seconds())
 
     def good(self, now: datetime) -> bool:
         """Whether it still goes on."""

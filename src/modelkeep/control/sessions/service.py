@@ -6,7 +6,7 @@ What a login or a refresh decides is committed before it is answered, and apart 
 
 import hmac
 import os
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +17,7 @@ from modelkeep.contracts.access import Scope
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Invalid, Unauthenticated
 from modelkeep.contracts.ids import new_id
+from modelkeep.contracts.snapshot import Signer, Trust
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.sessions import store
 from modelkeep.control.sessions.errors import (
@@ -28,12 +29,12 @@ from modelkeep.control.sessions.errors import (
     SigningKeyLost,
     WrongPassword,
 )
+from modelkeep.control.sessions.events import TrustChanged
 from modelkeep.control.sessions.rules import (
     LONGEST_PROGRAM,
     PUBLISHED_BEFORE,
-    REFRESH_LIFE,
-    SESSION_LIFE,
     Keyed,
+    Life,
     RefreshToken,
     Resealed,
     Session,
@@ -46,12 +47,14 @@ from modelkeep.infra import secrets, tokens
 from modelkeep.infra.attempts import ACCOUNT_TRIES, Attempts
 from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Database, Transaction
+from modelkeep.infra.events import Events
 from modelkeep.infra.passwords import Passwords
 from modelkeep.infra.site_key import SiteKey
 from modelkeep.infra.tokens import ACCESS_LIFE, SKEW, Issuer, SigningKey
 
 _PREFIX: Final = "ses"
 _NONCE: Final = 12
+_LONG: Final = Life()
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -66,9 +69,18 @@ class Sessions:
     """Who is logged in."""
 
     def __init__(
-        self, *, db: Database, users: Users, audit: Audit, passwords: Passwords, site_key: SiteKey, clock: Clock
+        self,
+        *,
+        db: Database,
+        users: Users,
+        audit: Audit,
+        events: Events,
+        passwords: Passwords,
+        site_key: SiteKey,
+        clock: Clock,
     ) -> None:
         self._db = db
+        self._events = events
         self._users = users
         self._audit = audit
         self._passwords = passwords
@@ -77,7 +89,7 @@ class Sessions:
         self._site_key = site_key
         self._clock = clock
 
-    async def login(self, email: str, password: str, origin: Origin) -> Tokens:
+    async def login(self, email: str, password: str, origin: Origin, *, life: Life = _LONG) -> Tokens:
         """Begin a session; raises `LoginRefused`, for one reason or another, and `TriedTooOften`.
 
         As much is computed, read and written for a name that there is not.
@@ -104,7 +116,7 @@ class Sessions:
             await self._attempts.logged_in(tx, account, origin.address, now)
             if better is not None:
                 await self._users.keep_better(tx, user.id, kept, better)
-            return await self.begin_in(tx, user, origin)
+            return await self.begin_in(tx, user, origin, life=life)
 
     async def refresh(self, token: str) -> Tokens:
         """Go on with a session: the token is used up with that, and its answer has the next one.
@@ -133,7 +145,7 @@ class Sessions:
         if known.again(now):
             return _opened(token, known)
         if known.rotated_at is not None:
-            await store.end(tx, session.id, now)
+            await self.end_in(tx, session)
             actor = Actor(session.id, user.name, user.id)
             await self._audit.note(tx, actor, "session.reuse", session.id, user=user.id)
             return None
@@ -161,6 +173,7 @@ class Sessions:
     async def end_in(self, tx: Transaction, session: Session) -> None:
         """End a session in `tx`."""
         await store.end(tx, session.id, self._clock())
+        await self._events.publish(tx, TrustChanged())
 
     async def authenticate(self, token: str) -> tuple[Session, User]:
         """Return a good access token's session and whose it is, as of this moment; raises `Unauthenticated`."""
@@ -194,7 +207,7 @@ class Sessions:
             session = await store.session(tx, session_id, for_update=True)
             if session is None or session.user_id != actor.user or not session.good(now):
                 raise SessionNotFound
-            await store.end(tx, session_id, now)
+            await self.end_in(tx, session)
             await self._audit.note(tx, actor, "session.end", session_id, user=actor.user)
 
     async def logout(self, actor: Actor) -> None:
@@ -228,6 +241,7 @@ class Sessions:
     async def end_all_in(self, tx: Transaction, user_id: str, *, kept: str = "") -> None:
         """End the sessions of a user in `tx`, except `kept`."""
         await store.end_all(tx, user_id, self._clock(), kept=kept)
+        await self._events.publish(tx, TrustChanged())
 
     # ---- signing keys
 
@@ -236,6 +250,19 @@ class Sessions:
         now = self._clock()
         async with self._db.read() as tx:
             return tokens.published(_pair(key) for key in await store.keys(tx) if key.good(now))
+
+    async def trusted(self, tx: Transaction) -> Trust:
+        """Return what serving checks access tokens by, without the people, for a snapshot made in `tx`."""
+        now = self._clock()
+        return Trust(
+            issuers=self._issuer.names,
+            signers=tuple(
+                Signer(key.kid, key.public, None if key.good_until is None else key.good_until.timestamp())
+                for key in await store.keys(tx)
+                if key.good(now)
+            ),
+            ended=frozenset(await store.ended_since(tx, now - ACCESS_LIFE - SKEW)),
+        )
 
     async def rotate_keys(self, actor: Actor) -> datetime:
         """Publish a new signing key; returns from when on it signs. Nobody is logged out."""
@@ -257,6 +284,7 @@ class Sessions:
             new = self._issuer.new_key()
             await store.limit_key(tx, old.number, signs_from + ACCESS_LIFE + SKEW)
             await store.add_key(tx, Keyed(old.number + 1, new.kid, new.public, new.sealed, signs_from))
+            await self._events.publish(tx, TrustChanged())
             await self._audit.note(tx, actor, "signing_key.rotate", new.kid, signs_from=signs_from.isoformat())
             return signs_from
 
@@ -285,6 +313,7 @@ class Sessions:
         if key is None:
             new = self._issuer.new_key()
             await store.add_key(tx, Keyed(1, new.kid, new.public, new.sealed, now))
+            await self._events.publish(tx, TrustChanged())
             key = signing(await store.keys(tx), now)
         if key is None or not (lost or self._issuer.opens(_pair(key))):
             raise SigningKeyLost
@@ -292,7 +321,7 @@ class Sessions:
 
     # ---- tokens
 
-    async def begin_in(self, tx: Transaction, user: User, origin: Origin, *, provider: str = "") -> Tokens:
+    async def begin_in(self, tx: Transaction, user: User, origin: Origin, *, provider: str = "", life: Life = _LONG) -> Tokens:
         """Begin a session in `tx`, for whoever has made sure that it is this user: as said by `provider`, or by a password."""
         now = self._clock()
         program = "".join(sign for sign in origin.program if sign.isprintable())[:LONGEST_PROGRAM]
@@ -301,10 +330,11 @@ class Sessions:
             user_id=user.id,
             created_at=now,
             used_at=now,
-            expires_at=now + SESSION_LIFE,
+            expires_at=now + life.whole,
             address=origin.address,
             program=program,
             provider=provider,
+            idle_s=int(life.idle.total_seconds()),
         )
         await store.add(tx, session)
         actor = Actor(session.id, user.name, user.id, request_id=origin.request_id, address=origin.address)
@@ -314,11 +344,12 @@ class Sessions:
 
     async def _next(self, tx: Transaction, session: Session, now: datetime) -> Tokens:
         """Return new tokens for a session."""
-        access = self._issuer.sign(await self._signing_key(tx, now), session.user_id, session.id, now)
+        ends = min(now + timedelta(seconds=session.idle_s), session.expires_at)
+        until = min(now + ACCESS_LIFE, ends)
+        access = self._issuer.sign(await self._signing_key(tx, now), session.user_id, session.id, now=now, until=until)
         refresh = secrets.new_secret(secrets.REFRESH).reveal()
-        ends = min(now + REFRESH_LIFE, session.expires_at)
         await store.add_token(tx, RefreshToken(secrets.digest(refresh), session.id, ends), now)
-        return Tokens(access, refresh, session.id, now + ACCESS_LIFE, ends)
+        return Tokens(access, refresh, session.id, until, ends)
 
 
 def stranger(origin: Origin) -> Actor:

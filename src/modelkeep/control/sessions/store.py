@@ -53,6 +53,11 @@ async def end_all(tx: Transaction, user_id: str, now: datetime, *, kept: str = "
     await tx.execute(sa.update(sessions).where(going).values(ended_at=now))
 
 
+async def ended_since(tx: Transaction, since: datetime) -> list[str]:
+    """Return the ids of the sessions that ended after that."""
+    return [row.id for row in await tx.all(sa.select(sessions.c.id).where(sessions.c.ended_at > since))]
+
+
 async def add_token(tx: Transaction, token: RefreshToken, now: datetime) -> None:
     """Add a refresh token, and forget those of its session that have expired."""
     old = (refresh_tokens.c.session_id == token.session_id) & (refresh_tokens.c.expires_at < now)

@@ -16,7 +16,9 @@ sessions = sa.Table(
     sa.Column("address", sa.Text, nullable=False),
     sa.Column("program", sa.Text, nullable=False),
     sa.Column("provider", sa.Text, nullable=False, server_default=""),
+    sa.Column("idle_s", sa.Integer, nullable=False, server_default="604800"),
     sa.Index(None, "user_id"),
+    sa.Index(None, "ended_at"),
 )
 refresh_tokens = sa.Table(
     "refresh_tokens",

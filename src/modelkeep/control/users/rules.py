@@ -204,7 +204,11 @@ class Classes(msgspec.Struct, frozen=True):
         if key.rate_class is None:
             return None if key.rate_per_minute is None else Rate(key.rate_per_minute, key.burst or 0).whole, ""
         named = self.named.get(key.rate_class)
-        return (named, "") if named is not None else (self.user, f"{SHARED}/{key.user_id}")
+        return (named, "") if named is not None else self.of_person(key.user_id)
+
+    def of_person(self, user_id: str) -> tuple[Rate, str]:
+        """Return the rate that all keys and tokens of one person share, and their bucket."""
+        return self.user, f"{SHARED}/{user_id}"
 
     def read(self, text: str, burst: int | None) -> tuple[int | None, int | None, str | None]:
         """Return the requests a minute, the burst and the class that a key's rate says; raises `Invalid`."""

@@ -283,6 +283,14 @@ class Users:
         """Return the keys that open something now."""
         return [key for key, _user in await store.good_keys(tx, self._clock())]
 
+    async def active_people(self, tx: Transaction) -> dict[str, str]:
+        """Return the names of the people who may come in, by their ids."""
+        return await store.active_people(tx)
+
+    def rate_of_person(self, user_id: str) -> tuple[Rate, str]:
+        """Return the rate of a person who has logged in, and the bucket that they share with their keys."""
+        return self._classes.of_person(user_id)
+
     def rate_of(self, key: Key) -> tuple[Rate | None, str]:
         """Return a key's rate, None for unlimited, and the bucket that it shares with others, "" for its own."""
         return self._classes.served(key)

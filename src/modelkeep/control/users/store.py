@@ -130,6 +130,12 @@ async def key_ids_of(tx: Transaction, user_id: str) -> list[str]:
     return [row.id for row in await tx.all(sa.select(api_keys.c.id).where(api_keys.c.user_id == user_id))]
 
 
+async def active_people(tx: Transaction) -> dict[str, str]:
+    """Return the names of the people who may come in, by their ids."""
+    active = sa.select(users.c.id, users.c.name).where(users.c.status == Status.ACTIVE, users.c.kind == Kind.PERSON)
+    return {row.id: row.name for row in await tx.all(active)}
+
+
 async def everybody(tx: Transaction) -> list[str]:
     """Return the ids of all users, and of all keys that there ever were."""
     return [row.id for row in await tx.all(sa.select(users.c.id).union_all(sa.select(api_keys.c.id)))]

@@ -19,6 +19,7 @@ from modelkeep.contracts.errors import (
     VersionLoading,
     VersionQuarantined,
 )
+from modelkeep.infra.cookies import CsrfRefused
 from modelkeep.infra.description import Document, Refusals
 from modelkeep.infra.spool import HistoryFull
 from modelkeep.serving.batcher import TooLate
@@ -32,7 +33,7 @@ from modelkeep.serving.limits import TooManyAtOnce
 from modelkeep.serving.messages import LengthRequired
 from modelkeep.serving.router import DeploymentNotFound, VersionNotServed
 
-ASKED_WITH_A_KEY: Final[Refusals] = (Unauthenticated, Forbidden, StaleNews)
+ASKED_WITH_A_KEY: Final[Refusals] = (Unauthenticated, CsrfRefused, Forbidden, StaleNews)
 """What any path of the door refuses that asks for a key."""
 
 PREDICTING: Final[Refusals] = (
