@@ -20,7 +20,8 @@ from modelkeep.infra.tokens import ACCESS_LIFE, SKEW, Issuer, SigningKey, publis
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ISSUER = Issuer(SiteKey(b"1" * 32))
 KEY = ISSUER.new_key()
-TOKEN = ISSUER.sign(KEY, "usr_1", "ses_1", NOW)
+UNTIL = NOW + ACCESS_LIFE
+TOKEN = ISSUER.sign(KEY, "usr_1", "ses_1", now=NOW, until=UNTIL)
 
 
 def encoded(raw: bytes) -> str:
@@ -114,7 +115,7 @@ def test_the_token_as_it_was_made_is_good_for_half_an_hour():
 
 
 def test_another_installations_token_is_refused_even_where_its_key_is_known():
-    token = OTHER.sign(OTHERS_KEY, "usr_1", "ses_1", NOW)
+    token = OTHER.sign(OTHERS_KEY, "usr_1", "ses_1", now=NOW, until=UNTIL)
     OTHER.verified(token, [OTHERS_KEY], NOW)
     for keys in ([KEY], [KEY, OTHERS_KEY], []):
         with pytest.raises(Unauthenticated):
@@ -127,7 +128,7 @@ def test_a_key_signs_only_where_it_was_made():
     swapped = SigningKey(KEY.kid, KEY.public, OTHERS_KEY.sealed)
     for issuer, key in ((OTHER, KEY), (ISSUER, swapped), (OTHER, swapped)):
         with pytest.raises(InvalidTag):
-            issuer.sign(key, "usr_1", "ses_1", NOW)
+            issuer.sign(key, "usr_1", "ses_1", now=NOW, until=UNTIL)
 
 
 @given(st.text(max_size=300) | st.binary(max_size=300).map(lambda raw: raw.decode("latin-1")))
@@ -160,14 +161,14 @@ def test_tokens_and_keys_from_before_another_site_key_stay_good_as_long_as_that_
     old, both = Issuer(SiteKey(b"1" * 32)), Issuer(SiteKey(b"3" * 32, b"1" * 32))
     alone = Issuer(SiteKey(b"3" * 32))
     key = old.new_key()
-    token = old.sign(key, "usr_1", "ses_1", NOW)
+    token = old.sign(key, "usr_1", "ses_1", now=NOW, until=UNTIL)
     assert both.verified(token, [key], NOW).sub == "usr_1"
-    assert old.verified(old.sign(key, "usr_1", "ses_1", NOW), [key], NOW).sid == "ses_1"
+    assert old.verified(old.sign(key, "usr_1", "ses_1", now=NOW, until=UNTIL), [key], NOW).sid == "ses_1"
     carried = both.resealed(key)
     assert (carried.kid, carried.public) == (key.kid, key.public)
     assert both.resealed(carried) == carried
     assert (alone.opens(key), alone.opens(carried), old.opens(carried)) == (False, True, False)
-    assert alone.verified(alone.sign(carried, "usr_1", "ses_1", NOW), [carried], NOW).sub == "usr_1"
+    assert alone.verified(alone.sign(carried, "usr_1", "ses_1", now=NOW, until=UNTIL), [carried], NOW).sub == "usr_1"
     with pytest.raises(Unauthenticated):
         alone.verified(token, [carried], NOW)
     with pytest.raises(InvalidTag):
