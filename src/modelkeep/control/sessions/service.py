@@ -50,7 +50,7 @@ from modelkeep.infra.db import Database, Transaction
 from modelkeep.infra.events import Events
 from modelkeep.infra.passwords import Passwords
 from modelkeep.infra.site_key import SiteKey
-from modelkeep.infra.tokens import ACCESS_LIFE, SKEW, Issuer, SigningKey
+from modelkeep.infra.tokens import ACCESS_LIFE, SKEW, Issuer, SigningKey, Verifier
 
 _PREFIX: Final = "ses"
 _NONCE: Final = 12
@@ -185,8 +185,8 @@ class Sessions:
         """Return a good access token's session and whose it is, as of this moment; raises `Unauthenticated`."""
         now = self._clock()
         async with self._db.read() as tx:
-            keys = [_pair(key) for key in await store.keys(tx) if key.good(now)]
-            claims = self._issuer.verified(token, keys, now)
+            verifier = Verifier([_signer(key) for key in await store.keys(tx) if key.good(now)], self._issuer.names)
+            claims = verifier.verified(token.encode(errors="replace"), now.timestamp())
             session = await store.session(tx, claims.sid)
             if session is None or not session.good(now) or session.user_id != claims.sub:
                 raise Unauthenticated
@@ -262,11 +262,7 @@ class Sessions:
         now = self._clock()
         return Trust(
             issuers=self._issuer.names,
-            signers=tuple(
-                Signer(key.kid, key.public, None if key.good_until is None else key.good_until.timestamp())
-                for key in await store.keys(tx)
-                if key.good(now)
-            ),
+            signers=tuple(_signer(key) for key in await store.keys(tx) if key.good(now)),
             ended=frozenset(await store.ended_since(tx, now - ACCESS_LIFE - SKEW)),
         )
 
@@ -370,6 +366,10 @@ def in_session(actor: Actor) -> bool:
 
 def _pair(key: Keyed) -> SigningKey:
     return SigningKey(key.kid, key.public, key.sealed)
+
+
+def _signer(key: Keyed) -> Signer:
+    return Signer(key.kid, key.public, None if key.good_until is None else key.good_until.timestamp())
 
 
 def _sealed(token: str, answer: Tokens) -> bytes:
