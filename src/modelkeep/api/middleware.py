@@ -15,7 +15,7 @@ from modelkeep.api import browsing
 from modelkeep.api.errors import OPEN_INFERENCE, respond
 from modelkeep.api.pace import Pace
 from modelkeep.contracts.actor import Actor
-from modelkeep.contracts.errors import Internal, ModelkeepError, TooLarge, Unauthenticated
+from modelkeep.contracts.errors import Internal, Limited, ModelkeepError, TooLarge, Unauthenticated
 from modelkeep.control.access.service import Access
 from modelkeep.control.identities.service import Identities
 from modelkeep.control.sessions.service import Origin, Sessions
@@ -25,14 +25,11 @@ from modelkeep.infra.rates import Headers
 
 _log = structlog.get_logger(__name__)
 _PROGRAMS: Final = ("/api/", OPEN_INFERENCE)
-_OPEN: Final = frozenset(
-    {"/api/v1/setup"}
-    | {
-        f"/api/v1/auth/{what}"
-        for what in ("login", "refresh", "register", "reset-password", "browser/login", "browser/refresh")
-    }
-)
 _REFRESH: Final = frozenset({"/api/v1/auth/refresh", "/api/v1/auth/browser/refresh"})
+_OPEN: Final = _REFRESH | {
+    "/api/v1/setup",
+    *(f"/api/v1/auth/{what}" for what in ("login", "register", "reset-password", "browser/login")),
+}
 _SIGN_ON: Final = re.compile(r"/api/v1/auth/(oidc/[^/]+/(login|callback|logout)|ldap/[^/]+/login)")
 _PUBLIC: Final = frozenset({"/api/v1/health", "/api/v1/auth/jwks", "/api/v1/auth/providers"})
 """Where nothing is presented, so that nothing can be guessed."""
@@ -108,7 +105,7 @@ class Guard:
         scope["state"]["address"] = address(given)
         try:
             if path not in _PUBLIC:
-                send = await self._enter(scope, given, send)
+                send = await self._enter(scope, receive, given, send)
         except ModelkeepError as error:
             await self._refuse(error, scope, receive, send)
             return
@@ -121,15 +118,15 @@ class Guard:
             return
         await self._app(scope, _Limited(receive), send)
 
-    async def _enter(self, scope: Scope, given: headers.Headers, send: Send) -> Send:
+    async def _enter(self, scope: Scope, receive: Receive, given: headers.Headers, send: Send) -> Send:
         """Let a request in; returns how it is answered, which says what there is to say of rates."""
         state, path = scope["state"], scope["path"]
         whence = state["address"] or None
         if path in _OPEN or _SIGN_ON.fullmatch(path):
             if path in _REFRESH:  # its token cannot be guessed, and whoever has a session goes on
-                return _noticing(send, lambda: self._pace.failed_refresh(whence))
+                return self._noticing(scope, receive, send, lambda: self._pace.failed(whence))
             self._pace.look(whence)
-            return _noticing(send, lambda: self._pace.failed_login(whence))
+            return self._noticing(scope, receive, send, lambda: self._pace.failed_login(whence))
         try:
             actor = await self._admit(presented(given, path, scope["method"]), state)
         except Unauthenticated:
@@ -148,6 +145,23 @@ class Guard:
             state["sealed_with"] = (secret.encode(),)
         state["actor"] = actor = msgspec.structs.replace(actor, address=state["address"])
         return actor
+
+    def _noticing(self, scope: Scope, receive: Receive, send: Send, failed: Callable[[], None]) -> Send:
+        """Return `send`, which calls `failed` where what was presented is not good; what that raises is the answer."""
+        replaced = False
+
+        async def notice(message: Message) -> None:
+            nonlocal replaced
+            if message["type"] == "http.response.start" and message["status"] == HTTPStatus.UNAUTHORIZED:
+                try:
+                    failed()
+                except Limited as error:
+                    replaced = True
+                    await self._refuse(error, scope, receive, send)
+            if not replaced:
+                await send(message)
+
+        return notice
 
     async def _refuse(self, error: ModelkeepError, scope: Scope, receive: Receive, send: Send) -> None:
         answer = respond(error, scope["state"]["request_id"], scope["path"])
@@ -180,17 +194,6 @@ def _telling(send: Send, told: Headers) -> Send:
         await send(message)
 
     return tell
-
-
-def _noticing(send: Send, failed: Callable[[], None]) -> Send:
-    """Return `send`, which calls `failed` where the answer is that what was presented is not good."""
-
-    async def notice(message: Message) -> None:
-        if message["type"] == "http.response.start" and message["status"] == HTTPStatus.UNAUTHORIZED:
-            failed()
-        await send(message)
-
-    return notice
 
 
 def _too_large() -> TooLarge:

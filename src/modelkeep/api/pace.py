@@ -23,26 +23,22 @@ class Pace:
     def __init__(self, settings: LimitSettings | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = None if settings is None else rates.read(settings.api_rate)
         failures = None if settings is None else rates.read(settings.failure_rate)
-        self._logins, self._keys = Failures(failures, clock), Failures(failures, clock)
+        self._guessable, self._random = Failures(failures, clock), Failures(failures, clock)
         self._rates = OwnRates()
         self._clock = clock
 
     def look(self, address: str | None) -> None:
         """Raise `Limited` where too many logins from this address have failed: no password is looked at."""
-        self._logins.look(address)
+        self._guessable.look(address)
 
     def failed_login(self, address: str | None) -> None:
-        """A login failed, or whatever else stands in its place."""
-        self._logins.bad(address)
-
-    def failed_refresh(self, address: str | None) -> None:
-        """What was to renew a session is no good token."""
-        self._keys.bad(address)
+        """A login failed, or whatever else stands in its place: the next is refused, where there were too many."""
+        self._guessable.bad(address)
 
     def failed(self, address: str | None) -> None:
         """What was presented is no good key or token, or nothing was; raises `Limited` where that happened too often."""
-        self._keys.look(address)
-        self._keys.bad(address)
+        self._random.look(address)
+        self._random.bad(address)
 
     def take(self, actor: Actor) -> Headers:
         """Count a request of who is let in, and return what its answer says of the rate; raises `Limited`."""

@@ -9,7 +9,7 @@ import base64
 import binascii
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from modelkeep.contracts.errors import Unauthenticated
 from modelkeep.contracts.ids import new_id
+from modelkeep.contracts.snapshot import Signer
 from modelkeep.infra.site_key import SiteKey
 
 AUDIENCE: Final = "modelkeep"
@@ -55,7 +56,7 @@ class SigningKey(msgspec.Struct, frozen=True):
 
 
 class Issuer:
-    """Makes and checks the tokens of one installation, whose secret is `site_key`."""
+    """Makes the tokens of one installation, whose secret is `site_key`."""
 
     def __init__(self, site_key: SiteKey) -> None:
         self._names = [f"urn:modelkeep:{name.hex()}" for name in site_key.derive_all("issuer", 16)]
@@ -105,11 +106,6 @@ class Issuer:
         signed = _head(key.kid) + b"." + _encoded(msgspec.json.encode(claims))
         return (signed + b"." + _encoded(self._private(key).sign(signed))).decode()
 
-    def verified(self, token: str, keys: Iterable[SigningKey], now: datetime) -> Claims:
-        """Return what a token says that one of these keys has signed and whose time it is; raises `Unauthenticated`."""
-        public = {key.kid: key.public for key in keys}
-        return verified(token.encode(errors="replace"), public, self._names, now.timestamp())
-
     def _private(self, key: SigningKey) -> Ed25519PrivateKey:
         for cipher in self._ciphers:
             with suppress(InvalidTag):
@@ -122,26 +118,36 @@ class Issuer:
         return nonce + self._ciphers[0].encrypt(nonce, private.private_bytes_raw(), kid.encode())
 
 
-def verified(token: bytes, keys: Mapping[str, bytes], issuers: Collection[str], at: float) -> Claims:
-    """Return what a token says that one of these keys (public ones, by their ids) has signed; raises `Unauthenticated`.
+class Verifier:
+    """Checks tokens of these `issuers` with the public keys of these `signers`, which are made ready once."""
 
-    It is of one of `issuers`, and its time is `at` (Unix seconds).
-    """
-    parts = token.split(b".")
-    if len(parts) != 3 or len(token) > _LONGEST:  # noqa: PLR2004 - head, claims, signature
-        raise Unauthenticated
-    head, said, signature = parts
-    known = {_head(kid): public for kid, public in keys.items()}
-    if head not in known:
-        raise Unauthenticated
-    try:
-        Ed25519PublicKey.from_public_bytes(known[head]).verify(_decoded(signature), head + b"." + said)
-        claims = msgspec.json.decode(_decoded(said), type=Claims)
-    except (InvalidSignature, binascii.Error, msgspec.DecodeError) as error:
-        raise Unauthenticated from error
-    if claims.iss not in issuers or claims.aud != AUDIENCE or not claims.nbf <= at < claims.exp:
-        raise Unauthenticated
-    return claims
+    def __init__(self, signers: Iterable[Signer], issuers: Collection[str]) -> None:
+        self._signers = {
+            _head(one.kid): (Ed25519PublicKey.from_public_bytes(one.public), one.good_until) for one in signers
+        }
+        self._issuers = frozenset(issuers)
+
+    def may_sign(self, token: bytes) -> bool:
+        """Whether a token begins as those of one of the signers do: its signature has to be computed to know more."""
+        return token.partition(b".")[0] in self._signers
+
+    def verified(self, token: bytes, at: float) -> Claims:
+        """Return what a token says that is good at `at` (Unix seconds); raises `Unauthenticated`."""
+        parts = token.split(b".")
+        if len(parts) != 3 or len(token) > _LONGEST:  # noqa: PLR2004 - head, claims, signature
+            raise Unauthenticated
+        head, said, signature = parts
+        public, good_until = self._signers.get(head, (None, None))
+        if public is None or (good_until is not None and at >= good_until):
+            raise Unauthenticated
+        try:
+            public.verify(_decoded(signature), head + b"." + said)
+            claims = msgspec.json.decode(_decoded(said), type=Claims)
+        except (InvalidSignature, binascii.Error, msgspec.DecodeError) as error:
+            raise Unauthenticated from error
+        if claims.iss not in self._issuers or claims.aud != AUDIENCE or not claims.nbf <= at < claims.exp:
+            raise Unauthenticated
+        return claims
 
 
 def published(keys: Iterable[SigningKey]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Gate:
             key = self._stand_in.key(scope)
         else:
             try:
-                key = self._keys.check(presented, scope)
+                key = self._keys.check(presented, scope, lambda: self._failures.look(self.locate(request)))
             except Unauthenticated:
                 address = self.locate(request)
                 self._failures.look(address)

@@ -23,7 +23,8 @@ class StaleNews(Unavailable):
 class Keys:
     """The keys of the newest snapshot. Looking one up takes the same time whether it is known or not.
 
-    An access token's signature is checked once a snapshot; its session then counts as a key, with all that its person may do.
+    An access token's signature is checked once; its session then counts as a key, with all that its person may do by the newest
+    snapshot.
     """
 
     def __init__(self, *, max_staleness_s: float, clock: Callable[[], float] = time.time) -> None:
@@ -31,13 +32,18 @@ class Keys:
         self._clock = clock
         self._keys: dict[bytes, ServedKey] = {}
         self._tokens: dict[bytes, ServedKey] = {}
+        self._claims: dict[bytes, tokens.Claims] = {}  # of tokens with good signatures
         self._trust = _NOBODY
+        self._verifier = tokens.Verifier((), ())
         self._news_at = 0.0
 
     def replace(self, keys: Iterable[ServedKey], trust: Trust = _NOBODY) -> None:
         """Take the keys of a newer snapshot, and what tokens are checked by; all others are gone."""
         self._keys = {key.digest: key for key in keys}
         self._tokens = {}
+        if (trust.signers, trust.issuers) != (self._trust.signers, self._trust.issuers):
+            self._claims = {}
+            self._verifier = tokens.Verifier(trust.signers, trust.issuers)
         self._trust = trust
 
     def heard(self, at: float) -> None:
@@ -49,12 +55,17 @@ class Keys:
         """Seconds since the control plane was last heard of."""
         return max(0.0, self._clock() - self._news_at)
 
-    def check(self, presented: bytes | None, scope: Scope) -> ServedKey:
-        """Return the key; raises `Unauthenticated`, `Forbidden`, or `StaleNews` when nothing can be trusted any more."""
+    def check(self, presented: bytes | None, scope: Scope, look: Callable[[], object] = bool) -> ServedKey:
+        """Return the key; raises `Unauthenticated`, `Forbidden`, or `StaleNews` when nothing can be trusted any more.
+
+        A signature costs many times what a key does, and anybody can make one up: `look` is called before, and may raise.
+        """
         if presented is None:
             raise Unauthenticated
         digest = hashlib.sha256(presented).digest()
-        if digest not in self._keys and digest not in self._tokens and b"." in presented:
+        if digest not in self._keys and digest not in self._tokens and self._verifier.may_sign(presented):
+            if digest not in self._claims:
+                look()
             self._take(presented, digest)
         return self.check_digest(digest, scope)
 
@@ -72,17 +83,19 @@ class Keys:
 
     def _take(self, token: bytes, digest: bytes) -> None:
         """Remember whose access token this is, if it is one that is good now."""
-        now, trust = self._clock(), self._trust
-        signers = {one.kid: one.public for one in trust.signers if one.good_until is None or now < one.good_until}
-        try:
-            claims = tokens.verified(token, signers, trust.issuers, now)
-        except Unauthenticated:
+        claims = self._claims.get(digest)
+        if claims is None:
+            try:
+                claims = self._verifier.verified(token, self._clock())
+            except Unauthenticated:
+                return
+        person = self._trust.people.get(claims.sub)
+        if person is None or claims.sid in self._trust.ended:
             return
-        person = trust.people.get(claims.sub)
-        if person is None or claims.sid in trust.ended:
-            return
-        if len(self._tokens) >= _MOST_TOKENS:
+        if len(self._claims) >= _MOST_TOKENS:
             self._tokens.clear()
+            self._claims.clear()
+        self._claims[digest] = claims
         self._tokens[digest] = ServedKey(
             claims.sid, digest, person.name, person.standing, claims.exp, person.rate, bucket=person.bucket
         )

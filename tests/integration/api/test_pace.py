@@ -4,6 +4,8 @@ import httpx
 import pytest
 
 from fixtures.people import EMAIL, PASSWORD, People
+from modelkeep.infra import secrets
+from modelkeep.infra.db import Database
 from modelkeep.infra.settings import LimitSettings
 
 ADDRESS = "x-modelkeep-address"
@@ -72,6 +74,25 @@ async def test_who_has_a_session_goes_on_behind_an_address_that_fails(stranger: 
     assert fresh.status_code == 200
     mine = {"authorization": f"Bearer {fresh.json()['access_token']}"}
     assert await statuses(stranger, 1, **here, **mine) == [200], "a token that was never seen there"
+
+
+async def test_refresh_tokens_that_anybody_can_make_are_slowed_down_and_write_nothing(
+    stranger: httpx.AsyncClient, people: People, monkeypatch: pytest.MonkeyPatch
+):
+    here = {ADDRESS: "192.0.2.1"}
+    good = (await stranger.post("/api/v1/auth/login", json={"email": EMAIL, "password": PASSWORD}, headers=here)).json()
+    writes, begin_apart = [], Database.begin_apart
+    monkeypatch.setattr(Database, "begin_apart", lambda self: writes.append(1) or begin_apart(self))
+
+    async def refresh(token: str) -> httpx.Response:
+        return await stranger.post("/api/v1/auth/refresh", json={"refresh_token": token}, headers=here)
+
+    answers = [await refresh(secrets.new_secret(secrets.REFRESH).reveal()) for _ in range(5)]
+    assert [one.status_code for one in answers] == [401, 401, 401, 429, 429]
+    assert (answers[-1].json()["code"], answers[-1].headers["retry-after"]) == ("rate_limited", "60")
+    assert writes == []
+    assert (await refresh(good["refresh_token"])).status_code == 200, "a good one goes on behind the same address"
+    assert writes, "the control: what is counted is what refreshes write"
 
 
 async def test_setup_tokens_cannot_be_guessed_at_speed(stranger: httpx.AsyncClient):

@@ -8,12 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelkeep.contracts.access import Grant, Role, Scope, Standing
-from modelkeep.contracts.errors import Forbidden, Unauthenticated
+from modelkeep.contracts.errors import Forbidden, Limited, Unauthenticated
 from modelkeep.contracts.snapshot import Rate, ServedPerson, Signer, Snapshot, Trust, decode_snapshot, encode_snapshot
+from modelkeep.infra.failures import Failures
 from modelkeep.infra.site_key import SiteKey
-from modelkeep.infra.tokens import ACCESS_LIFE, Issuer
+from modelkeep.infra.tokens import ACCESS_LIFE, Issuer, Verifier
 from modelkeep.serving import keys as module
+from modelkeep.serving.gate import Gate
 from modelkeep.serving.keys import Keys, StaleNews
+from modelkeep.serving.messages import Request
 
 START = datetime(2026, 1, 2, tzinfo=UTC)
 ISSUER = Issuer(SiteKey(b"k" * 32))
@@ -55,6 +58,33 @@ def test_a_token_opens_what_its_person_may_at_their_rate(keys: Keys):
         "ses_1", "ada", ADA.standing, Rate(100, 16), "user/usr_ada"
     )  # fmt: skip
     assert keys.check(mine, Scope.PREDICT) is found, "its signature was checked again"
+
+
+def test_a_signature_is_checked_once_however_many_snapshots_come_and_not_for_who_fails_too_often(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch
+):
+    checked, verified = [], Verifier.verified
+    monkeypatch.setattr(Verifier, "verified", lambda self, *more: checked.append(1) or verified(self, *more))
+    mine = token()
+    keys.check(mine, Scope.PREDICT)
+    keys.replace([], msgspec.structs.replace(TRUST, ended=frozenset({"ses_2"})))
+    failures = Failures(Rate(60, 1), lambda: 0.0)
+    gate = Gate(keys, failures=failures)
+    gate.enter(asked(mine), Scope.PREDICT)
+    assert len(checked) == 1
+    failures.bad(None)  # whoever shares the address has failed
+    for forged in (mine[:-8] + b"AAAAAAAA", token(session="ses_3"), token(session="ses_4")):
+        with pytest.raises(Limited):
+            gate.enter(asked(forged), Scope.PREDICT)
+    assert len(checked) == 1
+    gate.enter(asked(mine), Scope.PREDICT)  # what is known to be good goes on
+    with pytest.raises(Limited):
+        gate.enter(asked(b"mk_wrong.mk_wrong.mk_wrong"), Scope.PREDICT)
+    assert len(checked) == 1
+
+
+def asked(token: bytes) -> Request:
+    return Request("POST", "/predict/m", [(b"authorization", b"Bearer " + token)])
 
 
 def test_it_ends_with_its_time(keys: Keys, clock: Clock):
@@ -155,5 +185,6 @@ def test_a_snapshot_carries_what_tokens_are_checked_by():
 
 def test_a_token_lives_no_longer_than_its_session():
     until = START + timedelta(minutes=5)
-    claims = ISSUER.verified(ISSUER.sign(SIGNER, "u", "s", now=START, until=until), [SIGNER], START)
+    made = ISSUER.sign(SIGNER, "u", "s", now=START, until=until).encode()
+    claims = Verifier(TRUST.signers, ISSUER.names).verified(made, START.timestamp())
     assert claims.exp == until.timestamp()

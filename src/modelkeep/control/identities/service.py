@@ -212,8 +212,8 @@ class Identities:
         That so many ask it here does not mean that it is away: raises `ProviderBusy`.
         """
         session = await self._sessions.of_token(token)
-        directory = None if session is None else self._password.get(session.provider)
-        if session is not None and directory is not None and directory.follows:
+        directory = self._password.get(session.provider)
+        if directory is not None and directory.follows:
             await self._follow(session, directory)
         return await self._sessions.refresh(token)
 

@@ -50,7 +50,7 @@ from modelkeep.infra.db import Database, Transaction
 from modelkeep.infra.events import Events
 from modelkeep.infra.passwords import Passwords
 from modelkeep.infra.site_key import SiteKey
-from modelkeep.infra.tokens import ACCESS_LIFE, SKEW, Issuer, SigningKey
+from modelkeep.infra.tokens import ACCESS_LIFE, SKEW, Issuer, SigningKey, Verifier
 
 _PREFIX: Final = "ses"
 _NONCE: Final = 12
@@ -119,12 +119,11 @@ class Sessions:
             return await self.begin_in(tx, user, origin, life=life)
 
     async def refresh(self, token: str) -> Tokens:
-        """Go on with a session: the token is used up with that, and its answer has the next one.
+        """Go on with a session: the token is used up with that, and its answer has the next one; raises `RefreshRefused`.
 
         A token that is used again, later than a double click would, has been stolen: its session ends, for both who have it.
         """
-        if not secrets.well_formed(token, secrets.REFRESH):
-            raise RefreshRefused
+        await self.of_token(token)
         digest, now = secrets.digest(token), self._clock()
         async with self._db.begin_apart() as tx:
             answer = await self._refreshed(tx, token, digest, now)
@@ -156,12 +155,19 @@ class Sessions:
         await store.rotate(tx, known, now, _sealed(token, answer))
         return answer
 
-    async def of_token(self, token: str) -> Session | None:
-        """Return the session that a refresh token goes on with, if it does."""
+    async def of_token(self, token: str) -> Session:
+        """Return the session that a refresh token goes on with; raises `RefreshRefused`.
+
+        It reads, and no more: what anybody can make up must not have others wait for the one who writes.
+        """
+        if not secrets.well_formed(token, secrets.REFRESH):
+            raise RefreshRefused
         async with self._db.read() as tx:
             session_id = await store.session_of_token(tx, secrets.digest(token))
             session = None if session_id is None else await store.session(tx, session_id)
-        return session if session is not None and session.good(self._clock()) else None
+        if session is None or not session.good(self._clock()):
+            raise RefreshRefused
+        return session
 
     async def check_goes_on(self, actor: Actor) -> None:
         """Raise `Unauthenticated` where the session that the actor asked in has ended; its access token may have."""
@@ -179,8 +185,8 @@ class Sessions:
         """Return a good access token's session and whose it is, as of this moment; raises `Unauthenticated`."""
         now = self._clock()
         async with self._db.read() as tx:
-            keys = [_pair(key) for key in await store.keys(tx) if key.good(now)]
-            claims = self._issuer.verified(token, keys, now)
+            verifier = Verifier([_signer(key) for key in await store.keys(tx) if key.good(now)], self._issuer.names)
+            claims = verifier.verified(token.encode(errors="replace"), now.timestamp())
             session = await store.session(tx, claims.sid)
             if session is None or not session.good(now) or session.user_id != claims.sub:
                 raise Unauthenticated
@@ -256,11 +262,7 @@ class Sessions:
         now = self._clock()
         return Trust(
             issuers=self._issuer.names,
-            signers=tuple(
-                Signer(key.kid, key.public, None if key.good_until is None else key.good_until.timestamp())
-                for key in await store.keys(tx)
-                if key.good(now)
-            ),
+            signers=tuple(_signer(key) for key in await store.keys(tx) if key.good(now)),
             ended=frozenset(await store.ended_since(tx, now - ACCESS_LIFE - SKEW)),
         )
 
@@ -364,6 +366,10 @@ def in_session(actor: Actor) -> bool:
 
 def _pair(key: Keyed) -> SigningKey:
     return SigningKey(key.kid, key.public, key.sealed)
+
+
+def _signer(key: Keyed) -> Signer:
+    return Signer(key.kid, key.public, None if key.good_until is None else key.good_until.timestamp())
 
 
 def _sealed(token: str, answer: Tokens) -> bytes:
