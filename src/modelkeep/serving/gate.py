@@ -33,9 +33,10 @@ class Gate:
     def enter(self, request: Request, scope: Scope) -> ServedKey:
         """Return the key that a request counts by, and leave it there.
 
-        Raises as `Keys.check` does, `WrongNetwork`, or `Limited` after too many failures.
+        Raises as `Keys.check` does, `WrongNetwork`, `Limited` after too many failures, or `CsrfRefused` where a browser may
+        have been made to send what it sends.
         """
-        presented = _presented(request)
+        presented = presented_key(request.headers) or cookies.presented(request.headers, request.method)
         if presented is None and self._stand_in.covers(request):
             key = self._stand_in.key(scope)
         else:
@@ -56,7 +57,8 @@ class Gate:
     def known(self, request: Request, scope: Scope) -> ServedKey | None:
         """Return the key of a caller who need not have one, None for a stranger."""
         try:
-            return None if _presented(request) is None else self.enter(request, scope)
+            stranger = presented_key(request.headers) is None and cookies.presented(request.headers, request.method) is None
+            return None if stranger else self.enter(request, scope)
         except ModelkeepError:
             return None
 
@@ -65,8 +67,3 @@ class Gate:
         if request.address is None:
             request.address = self._proxies.caller(request.peer, request.fields)
         return request.address
-
-
-def _presented(request: Request) -> bytes | None:
-    """Return what somebody comes in with; raises `CsrfRefused` where a browser may have been made to send it."""
-    return presented_key(request.headers) or cookies.presented(request.headers, request.method)
