@@ -23,7 +23,7 @@ def forbidden(_path):
 def test_what_is_written_counts_as_a_process_s_own():
     before = private_bytes(os.getpid())
     ballast = bytearray(b"x") * (50 << 20)
-    assert private_bytes(os.getpid()) - before >= len(ballast)
+    assert private_bytes(os.getpid()) - before > 0.9 * len(ballast)  # libraries' threads give some of theirs back meanwhile
     assert private_bytes(os.getpid()) <= resident_bytes(os.getpid())
 
 
