@@ -121,8 +121,12 @@ class Pair:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     folder: Path = tmp_path_factory.mktemp("revoked")
-    settings = {"MODELKEEP_LIMITS__USER_RATE": "1000000/min", "MODELKEEP_SERVER__PROCESSES": "2"}
-    with installed(folder / "data", MODELKEEP_SERVER__GRPC_PORT=str(free_port()), **settings) as house:
+    settings = {
+        "MODELKEEP_LIMITS__USER_RATE": "1000000/min",
+        "MODELKEEP_SERVER__PROCESSES": "2",
+        "MODELKEEP_SERVER__GRPC_PORT": str(free_port()),
+    }
+    with installed(folder / "data", patience_s=150, **settings) as house:
         file = folder / "model.onnx"
         file.write_bytes(onnx_scores(width=2))
         crowd = Crowd(house)

@@ -86,7 +86,7 @@ def test_the_last_news_decides_until_it_is_too_old_and_then_nobody_comes_in(own_
         "MODELKEEP_LIMITS__USER_RATE": "1000000/min",
         "MODELKEEP_SERVER__GRPC_PORT": str(free_port()),
     }
-    with installed(tmp_path / "data", **settings) as house:
+    with installed(tmp_path / "data", patience_s=150, **settings) as house:
         callers = _callers(house, tmp_path)
         doors = Doors(house, callers)
         fresh = {"key": 200, "token": 200, "viewer": 403, "stranger": 404, "revoked": 401, "nobody": 401}
