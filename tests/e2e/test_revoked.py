@@ -139,6 +139,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         lines.open(witness)
         yield Pair(house, crowd, lines, witness)
         lines.close()
+        crowd.close()
 
 
 def _as(headers: dict[str, str], house: Installation) -> httpx.Client:

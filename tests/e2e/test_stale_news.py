@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import grpc
@@ -110,7 +111,11 @@ def test_the_last_news_decides_until_it_is_too_old_and_then_nobody_comes_in(own_
 
 
 def _callers(house: Installation, folder: Path) -> dict[str, dict[str, str]]:
-    crowd = Crowd(house)
+    with closing(Crowd(house)) as crowd:
+        return _made(crowd, house, folder)
+
+
+def _made(crowd: Crowd, house: Installation, folder: Path) -> dict[str, dict[str, str]]:
     file = folder / "model.onnx"
     file.write_bytes(onnx_scores(width=2))
     crowd.workspace("red")

@@ -199,6 +199,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         last = crowd.person("last", ("predictor", "installation", ""))  # who is known once all before are
         eventually(lambda: _status(own, ("GET", "/v2"), Caller("", last.bearer, None), "") == 200, "all are known")
         yield House(own, callers, crowd)
+        crowd.close()
+        _clients.pop(own.url).close()
 
 
 def _models(crowd: Crowd, folder: Path) -> None:

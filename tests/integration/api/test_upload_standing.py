@@ -7,7 +7,6 @@ import httpx
 import pytest
 
 from fixtures.control import ADMIN, TestClock
-from fixtures.control_api import sessions_over
 from modelkeep.app.control_plane import ControlPlane
 from modelkeep.contracts.access import INSTALLATION, Role, Scope, Standing
 from modelkeep.contracts.actor import Actor
@@ -16,7 +15,6 @@ from modelkeep.contracts.storage import Blob
 from modelkeep.control.access.rules import Subject
 from modelkeep.control.sessions.service import Origin
 from modelkeep.control.users.rules import User
-from modelkeep.infra.db import Database
 from modelkeep.plugins.storage.local import LocalStore
 
 Send = Callable[[dict[str, str], list[tuple[str, str, bytes]], Awaitable[object]], Awaitable[httpx.Response]]
@@ -94,9 +92,9 @@ async def test_whoever_may_no_more_when_an_upload_has_come_in_has_brought_nothin
 
 @pytest.mark.parametrize("ends", [False, True])
 async def test_a_session_outlives_the_access_token_of_a_long_upload_but_not_its_end(
-    sent_meanwhile: Send, control: ControlPlane, db: Database, clock: TestClock, ends: bool
+    sent_meanwhile: Send, control: ControlPlane, clock: TestClock, ends: bool
 ):
-    sessions = sessions_over(control, db)
+    sessions = control.sessions
     kept = await control.passwords.hashed("correct horse battery")
     eve = User(new_id("usr"), "eve", clock(), email="eve@example.org")
     await control.users.add(ADMIN, eve, kept, Role.DEVELOPER)
