@@ -76,7 +76,7 @@ ROWS: dict[tuple[str, str], Row] = {
         for which in ("", "/versions/{version}", "/labels/{label}")
         for verb, body, usual in (
             ("predict", INSTANCES, 200),
-            ("classify", EXAMPLES, REFUSED_ITSELF),
+            ("classify", EXAMPLES, 200),
             ("regress", EXAMPLES, REFUSED_ITSELF),
             ("explain", INSTANCES, 404),  # there are no explainers, which is told of a model that is there
         )
@@ -191,6 +191,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         "MODELKEEP_SERVING__HEALTH_ROUTE": VERTEX_HEALTH,
         "MODELKEEP_LIMITS__USER_RATE": "1000000/min",
         "MODELKEEP_LIMITS__API_RATE": "1000000/min",
+        "MODELKEEP_AUTH__REGISTRATION": "invite",
     }
     with installed(folder / "data", patience_s=150, **settings) as own:
         crowd = Crowd(own)
