@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from fixtures.control import ADMIN, FINDINGS, upload
+from fixtures.people import people_over
 from fixtures.tenants import Tenants
 from modelkeep.contracts.access import Role
 
@@ -54,6 +55,7 @@ async def test_events_end_with_what_lets_one_see_them(stranger: httpx.AsyncClien
 
 @pytest.mark.parametrize("what", ["person", "key"])
 async def test_events_end_with_who_watches(stranger: httpx.AsyncClient, tenants: Tenants, what: str):
+    await people_over(tenants.control, tenants.db)  # who administers when others leave
     await tenants.person("vic", Role.VIEWER, tenants.places["red"])
     secret = await tenants.secret("vic")
     actor = await tenants.control.access.authenticate(secret)
