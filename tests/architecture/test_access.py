@@ -4,21 +4,18 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Iterable, Iterator
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 from fastapi import FastAPI
 from starlette.routing import BaseRoute, Mount, Route
 
-from fixtures.access import filled, table
+from fixtures import doors
+from fixtures.access import filled, rpc_table, table
 from fixtures.described import operations
 from modelkeep.contracts.access import Scope
 from modelkeep.serving import http
-from modelkeep.serving.engine import Engine
 from modelkeep.serving.http import Door
 from modelkeep.serving.messages import Request, segments
-from modelkeep.serving.settings import ServingSettings
 
 
 def _walked(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -29,19 +26,6 @@ def _walked(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[tuple[str
             yield from ((method, prefix + route.path) for method in sorted(route.methods or ()) if method != "HEAD")
         else:  # a router that was included: FastAPI keeps it whole
             yield from _walked(route.original_router.routes, prefix + route.include_context.prefix)
-
-
-def _door() -> Door:
-    nothing: Any = None
-    return Door(
-        settings=ServingSettings(),
-        router=nothing,
-        engine=cast("Engine", SimpleNamespace(view=None)),
-        keys=nothing,
-        metrics=nothing,
-        forward=nothing,
-        version="1",
-    )
 
 
 def _own_paths() -> set[str]:
@@ -84,11 +68,50 @@ def test_every_path_of_the_door_is_in_the_table():
     assert _own_paths() == {"/healthz", "/readyz", "/health", "/metrics"}
     assert _own_paths() <= paths
     known = {path.split("/")[1] for path in paths}
-    assert _door()._dialects.keys() - known == set(), "a dialect describes itself in modelkeep/serving/description"
+    assert doors.door()._dialects.keys() - known == set(), "a dialect describes itself in modelkeep/serving/description"
+
+
+def _unruled(answered: set[tuple[str, ...]]) -> set[tuple[str, ...]]:
+    """The paths of a dialect's code that no row of the table has; code may match a path without its first part."""
+    ruled = {tuple(doors.ANY if "{" in part else part for part in path.strip("/").split("/")) for _method, path in table()}
+    return {path for path in answered if path not in ruled | {one[1:] for one in ruled} | {("",)}}
+
+
+def test_every_path_that_the_code_of_a_dialect_answers_is_in_the_table():
+    door = doors.door()
+    dialects = {type(one) for one in (door._native, *door._dialects.values())}
+    found = {dialect.__name__: doors.answered(dialect) for dialect in dialects}
+    assert all(found.values())
+    assert {name: unruled for name, paths in found.items() if (unruled := _unruled(paths))} == {}
+
+
+class _Newer:
+    """A dialect with paths that nobody has said anything of; for the control."""
+
+    def answer(self, method: str, parts: list[str]) -> str | None:
+        match (method, parts):
+            case ("GET", ["v2", "models", name, "ready" | "secrets"]):
+                return name
+            case _:
+                return None
+
+
+def test_a_new_path_without_a_row_is_found():
+    assert _unruled(doors.answered(_Newer)) == {("v2", "models", doors.ANY, "secrets")}
+    app = asgi_app()
+    app.get("/api/v1/new")(lambda: None)
+    app.mount("/more-static", app)
+    assert {("GET", "/api/v1/new"), ("GET", "/more-static/...")} <= set(_walked(app.routes)) - table().keys()
+
+
+def test_every_rpc_is_in_the_table_and_asks_for_what_it_says():
+    asked = doors.scopes()
+    assert rpc_table() == {path: None if scope is None else scope.value for path, scope in asked.items()}
+    assert sum(scope is not None for scope in asked.values()) >= 10
 
 
 def test_a_dialect_asks_for_what_the_table_says():
-    door, asked = _door(), 0
+    door, asked = doors.door(), 0
     for (method, path), who in table().items():
         request = Request(method, filled(path), [])
         parts = segments(request.path)

@@ -107,11 +107,15 @@ class Passwords:
         plain = _plain(password)
         if kept is not None and len(password) <= LONGEST:
             if _ARGON2ID.fullmatch(kept):
-                return await self._computed(lambda: self._against_argon2(plain, kept))
+                return await self._compared(lambda: self._against_argon2(plain, kept))
             if _BCRYPT.fullmatch(kept) and len(plain.encode()) <= _BCRYPT_READS:
-                return await self._computed(lambda: self._against_bcrypt(plain, kept))
+                return await self._compared(lambda: self._against_bcrypt(plain, kept))
         await self._computed(lambda: self._argon2.verify(plain[:LONGEST], self._decoy))
         return Checked(right=False)
+
+    async def _compared(self, compare: Callable[[], Checked]) -> Checked:
+        """Compute a comparison with what is kept. The first makes the decoy, too: else the first unknown name took longer."""
+        return await self._computed(lambda: (self._decoy, compare())[1])
 
     def close(self) -> None:
         """End the threads, without waiting for what they compute."""

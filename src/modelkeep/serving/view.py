@@ -42,9 +42,9 @@ class Doors:
 
     def _forget(self) -> None:
         snapshot = self._router.snapshot
-        self._snapshot = snapshot.number
         self._places = {one.name: one for one in snapshot.deployments}
         self._decided.clear()
+        self._snapshot = snapshot.number  # last: whatever fails before, nothing of the snapshot before is taken for news
 
     def _refuse(self, key: ServedKey, there: ServedDeployment) -> None:
         if not sees(key.standing, there.place):

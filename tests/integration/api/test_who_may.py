@@ -11,6 +11,7 @@ from fixtures.control import ADMIN
 from fixtures.tenants import Tenants
 from modelkeep.contracts.access import INSTALLATION, Place, Role, Scope, decide, sees
 from modelkeep.contracts.actor import Actor
+from modelkeep.control.access.rules import Subject
 
 _BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/keys"): {"name": "k", "scopes": ["predict"]},
@@ -171,3 +172,19 @@ async def test_names_of_groups_are_told_to_nobody_who_may_not_ask(stranger: http
         answers = [await stranger.get(path.format(name), headers=headers) for name in ("secret-takeover", "no-such-group")]
         assert [one.status_code for one in answers] == [403, 403]
         assert answers[0].content == answers[1].content
+
+
+async def test_whether_there_is_a_grant_is_told_to_nobody_who_may_not_see_it(stranger: httpx.AsyncClient, tenants: Tenants):
+    """Grants of the installation, of a workspace and of a model: to strangers, and to who may but look at the model."""
+    await tenants.person("holder")
+    await tenants.person("viewer", Role.VIEWER, tenants.places["red"])
+    await tenants.person("elsewhere", Role.ADMIN, tenants.places["blue"])
+    holder = Subject("user", tenants.people["holder"])
+    places = (INSTALLATION, tenants.places["red"], tenants.places["red-model"])
+    given = [(await tenants.control.access.give(ADMIN, holder, Role.PREDICTOR, place)).id for place in places]
+    for who in ("holder", "viewer", "elsewhere"):
+        headers = {"X-API-Key": await tenants.secret(who), "X-Request-ID": "r"}
+        answers = [await stranger.delete(f"/api/v1/grants/{one}", headers=headers) for one in (*given, "grt_none")]
+        assert {one.status_code for one in answers} == {404}, who
+        assert len({one.content for one in answers}) == 1, who
+    assert {one.id for one in await tenants.control.access.grants(ADMIN, limit=50, subject=holder)} == set(given)

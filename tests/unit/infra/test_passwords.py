@@ -151,3 +151,14 @@ def test_the_hashers_are_those_of_the_library():
     passwords = Passwords()
     assert isinstance(passwords._argon2, Argon2Hasher)
     assert isinstance(passwords._bcrypt, BcryptHasher)
+
+
+async def test_the_first_name_that_there_is_not_costs_what_the_first_that_there_is_does():
+    """A decoy is made once a process: at its first check, whoever that is of."""
+    kept = await cheap().hashed(GOOD)
+    computed = []
+    for hash_ in (kept, None):
+        argon2 = CountingHasher()
+        await cheap(argon2=argon2).checked("another " + GOOD, hash_)
+        computed.append(argon2.computed)
+    assert computed[0] == computed[1] > 0

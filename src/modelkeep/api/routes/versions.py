@@ -22,10 +22,12 @@ from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import (
     BeingRemoved,
     DamagedFile,
+    Forbidden,
     InvalidName,
     MasterKeyMissing,
     NotFound,
     StorageUnavailable,
+    Unauthenticated,
     UnsupportedFormat,
 )
 from modelkeep.contracts.hooks import FILE
@@ -234,7 +236,11 @@ async def _states(behind: Services, actor: Actor, version: Version) -> AsyncIter
     yield _state(version)
     while not version.state.final:
         await asyncio.sleep(behind.settings.events_poll_s)
-        newer = await behind.models.version(actor, version.model, version.number)
+        try:
+            actor = await behind.identities.renewed(actor)  # who may no more is told no more
+            newer = await behind.models.version(actor, version.model, version.number)
+        except (Unauthenticated, Forbidden, NotFound):
+            return
         if newer.state is not version.state:
             yield _state(newer)
         version = newer

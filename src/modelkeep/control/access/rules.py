@@ -8,6 +8,7 @@ import msgspec
 from modelkeep.contracts.access import GIVES, OWNER, Grant, Place, PlaceKind, Role, Scope
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Forbidden
+from modelkeep.control.access.errors import GrantNotFound
 
 DEFAULT_WORKSPACE: Final = "wsp_default"
 """The id of the workspace that is always there, for models that name none."""
@@ -66,6 +67,15 @@ def check_may_list(actor: Actor, place: Place | None) -> None:
         actor.need(Scope.ADMIN)
     else:
         check_may_give(actor, Role.VIEWER, place)
+
+
+def check_may_take(actor: Actor, role: Role, place: Place) -> None:
+    """As `check_may_give`; to who may not see what was granted on this place, a grant there is not there."""
+    try:
+        check_may_list(actor, place)
+    except Forbidden as error:
+        raise GrantNotFound from error
+    check_may_give(actor, role, place)
 
 
 def check_may_give(actor: Actor, role: Role, place: Place) -> None:

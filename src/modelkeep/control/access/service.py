@@ -31,6 +31,7 @@ from modelkeep.control.access.rules import (
     Workspace,
     check_may_give,
     check_may_list,
+    check_may_take,
 )
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.users.rules import Key, Kind, User, by_key
@@ -315,7 +316,7 @@ class Access:
 
     async def take(self, actor: Actor, given: Given, place: Place) -> None:
         """Take a grant back, which is on this place."""
-        check_may_give(actor, given.role, place)
+        check_may_take(actor, given.role, place)
         async with self._db.begin() as tx:
             if await store.grant(tx, given.id) is None:
                 return
