@@ -122,9 +122,7 @@ class Verifier:
     """Checks tokens of these `issuers` with the public keys of these `signers`, which are made ready once."""
 
     def __init__(self, signers: Iterable[Signer], issuers: Collection[str]) -> None:
-        self._signers = {
-            _head(one.kid): (Ed25519PublicKey.from_public_bytes(one.public), one.good_until) for one in signers
-        }
+        self._signers = {_head(one.kid): (Ed25519PublicKey.from_public_bytes(one.public), one.good_until) for one in signers}
         self._issuers = frozenset(issuers)
 
     def may_sign(self, token: bytes) -> bool:
