@@ -178,11 +178,9 @@ def _finish(operation: Document, method: str, own: tuple[type[ModelkeepError], .
         operation["description"] = f"{said}\n\nNeeds a key, of any scope."
     errors: list[type[ModelkeepError]] = [*own, NotOpenYet, Internal]
     if operation["security"]:
-        errors += [Unauthenticated, WrongNetwork, Limited]
+        errors += [Unauthenticated, CsrfRefused, WrongNetwork, Limited]
     if scopes:
         errors.append(Forbidden)
-    if operation["security"] and method not in _READS:
-        errors.append(CsrfRefused)
     if operation.get("parameters") or "requestBody" in operation:
         errors.append(Invalid)
     if "requestBody" in operation:
