@@ -35,6 +35,7 @@ ASK_FOR_SECRETS = {
     "refresh",
     "browserLogin",
     "browserRefresh",
+    "browserLogout",
     "register",
     "setPassword",
     "finishSignOn",

@@ -61,7 +61,7 @@ def create_app(
     app.add_middleware(
         Guard, access=services.access, sessions=services.sessions, identities=services.identities, pace=Pace(rates)
     )
-    app.add_middleware(Refused, users=services.users, audit=services.audit)
+    app.add_middleware(Refused, users=services.users, sessions=services.sessions, audit=services.audit)
     if opened is not None:
         app.add_middleware(Opening, opened=opened)
     app.add_middleware(Requests)

@@ -80,7 +80,9 @@ _CODE: Final = re.compile(r"^- `(\w+)`:", re.MULTILINE)
 _MIXED: Final = re.compile(r"\A(?!- `)")  # an answer of the same status comes first
 _MOST_IN_A_NAME: Final = 4
 _READS: Final = frozenset({"get", "head"})
-_CHANGE_NOTHING: Final = frozenset({"browserLogin", "browserRefresh", "checkUpload", "login", "loginWithDirectory", "refresh"})
+_CHANGE_NOTHING: Final = frozenset(
+    {"checkUpload", "login", "loginWithDirectory", "refresh", "browserLogin", "browserRefresh", "browserLogout"}
+)
 """Operations that only look, although their method says otherwise, or that are done whatever comes of their request."""
 _RAISES: Final = "raises"
 
@@ -176,11 +178,9 @@ def _finish(operation: Document, method: str, own: tuple[type[ModelkeepError], .
         operation["description"] = f"{said}\n\nNeeds a key, of any scope."
     errors: list[type[ModelkeepError]] = [*own, NotOpenYet, Internal]
     if operation["security"]:
-        errors += [Unauthenticated, WrongNetwork, Limited]
+        errors += [Unauthenticated, CsrfRefused, WrongNetwork, Limited]
     if scopes:
         errors.append(Forbidden)
-    if operation["security"] and method not in _READS:
-        errors.append(CsrfRefused)
     if operation.get("parameters") or "requestBody" in operation:
         errors.append(Invalid)
     if "requestBody" in operation:

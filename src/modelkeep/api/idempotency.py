@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from modelkeep.api.errors import respond
 from modelkeep.api.middleware import UPLOAD
 from modelkeep.contracts.errors import Invalid, ModelkeepError
+from modelkeep.infra.headers import by_name
 from modelkeep.infra.idempotency import Answer, Idempotency, Repeated, Write
 
 API: Final = "/api/v1/"
@@ -78,11 +79,12 @@ def said(state: State, *parts: bytes) -> None:
 
 
 def _write(scope: Scope, keys: list[bytes], body: bytes) -> Write:
-    """Return what a request is known by. Where there is no caller, as for the first set-up, the body has the secret."""
+    """Return what a request is known by. Where there is no caller, body or cookies have the secret."""
     if len(keys) != 1 or not _KEY.fullmatch(keys[0]):
         raise InvalidIdempotencyKey
-    given, actor = dict(scope["headers"]), scope["state"].get("actor")
-    write = Write("" if actor is None else actor.id, keys[0].decode("ascii"), *scope["state"].get("sealed_with", (body,)))
+    given, actor = by_name(scope["headers"]), scope["state"].get("actor")
+    sealed_with = scope["state"].get("sealed_with", (given.get(b"cookie", b"") + body,))
+    write = Write("" if actor is None else actor.id, keys[0].decode("ascii"), *sealed_with)
     path = scope.get("raw_path") or scope["path"].encode()
     write.says(scope["method"].encode(), path, scope["query_string"], given.get(b"if-match", b""), body)
     return write

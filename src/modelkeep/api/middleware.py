@@ -25,7 +25,10 @@ from modelkeep.infra.rates import Headers
 
 _log = structlog.get_logger(__name__)
 _PROGRAMS: Final = ("/api/", OPEN_INFERENCE)
-_REFRESH: Final = frozenset({"/api/v1/auth/refresh", "/api/v1/auth/browser/refresh"})
+_ENDING: Final = ("/api/v1/auth/logout", "/api/v1/me/sessions/")
+_BROWSERS: Final = "/api/v1/auth/browser/"
+_REFRESH: Final = frozenset({"/api/v1/auth/refresh", "/api/v1/auth/browser/refresh", "/api/v1/auth/browser/logout"})
+"""What is asked with a refresh token, which cannot be guessed."""
 _OPEN: Final = _REFRESH | {
     "/api/v1/setup",
     *(f"/api/v1/auth/{what}" for what in ("login", "register", "reset-password", "browser/login")),
@@ -83,10 +86,12 @@ class Requests:
 
 
 class Guard:
-    """Asks for a key, or a session's access token, before anything of a body is read, and limits how large that may be.
+    """Asks for a key or a session's access token, in a header or a browser's cookie, before anything of a body is read.
 
-    Only health, the first set-up and the ways to log in need none. A browser cannot send `X-API-Key`, so for the documentation,
-    where nothing can be changed, a key is also taken as the password of HTTP Basic. What a key may do is for routes to say.
+    Limits how large that may be.
+    Only health, the first set-up and the ways to log in need none. Who opens an address cannot send `X-API-Key`, so for the
+    documentation, where nothing can be changed, a key is also taken as the password of HTTP Basic. What a key may do is for
+    routes to say.
     """
 
     def __init__(self, app: ASGIApp, access: Access, sessions: Sessions, identities: Identities, pace: Pace) -> None:
@@ -101,7 +106,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given, path = dict(scope["headers"]), scope["path"]
+        given, path = headers.by_name(scope["headers"]), scope["path"]
         scope["state"]["address"] = address(given)
         try:
             if path not in _PUBLIC:
@@ -122,6 +127,8 @@ class Guard:
         """Let a request in; returns how it is answered, which says what there is to say of rates."""
         state, path = scope["state"], scope["path"]
         whence = state["address"] or None
+        if path.startswith(_BROWSERS):
+            self._check_page(given, whence)
         if path in _OPEN or _SIGN_ON.fullmatch(path):
             if path in _REFRESH:  # its token cannot be guessed, and whoever has a session goes on
                 return self._noticing(scope, receive, send, lambda: self._pace.failed(whence))
@@ -129,11 +136,19 @@ class Guard:
             return self._noticing(scope, receive, send, lambda: self._pace.failed_login(whence))
         try:
             actor = await self._admit(presented(given, path, scope["method"]), state)
-        except Unauthenticated:
+        except (Unauthenticated, cookies.CsrfRefused):
             self._pace.failed(whence)
             raise
-        told = self._pace.take(actor)
+        told = self._pace.take(actor, all_servers=path.startswith(_ENDING))
         return _telling(send, told) if told else send
+
+    def _check_page(self, given: headers.Headers, whence: str | None) -> None:
+        """Look whose page begins a session, goes on with one or ends it; raises `CsrfRefused`."""
+        try:
+            cookies.check_page(given)
+        except cookies.CsrfRefused:
+            self._pace.failed(whence)
+            raise
 
     async def _admit(self, secret: str, state: dict[str, Any]) -> Actor:
         """Note who sent this credential, and what their repeated writes are sealed with; raises `Unauthenticated`."""
@@ -143,6 +158,7 @@ class Guard:
         else:
             actor = await self._access.authenticate(secret, state["request_id"], state["address"] or None)
             state["sealed_with"] = (secret.encode(),)
+        state["presented"] = secret
         state["actor"] = actor = msgspec.structs.replace(actor, address=state["address"])
         return actor
 
@@ -207,8 +223,9 @@ def address(given: headers.Headers) -> str:
 
 def presented(given: headers.Headers, path: str, method: str) -> str:
     """Return the secret that came with a request; raises `Unauthenticated` when there is none, and `CsrfRefused`."""
-    key = headers.presented_key(given) or cookies.presented(given, method)
-    if key is None and not path.startswith(_PROGRAMS):
+    page = not path.startswith(_PROGRAMS)
+    key = headers.presented_key(given) or cookies.presented(given, method, page=page)
+    if key is None and page:
         key = headers.presented_password(given)
     if key is None:
         raise Unauthenticated

@@ -40,9 +40,12 @@ class Pace:
         self._random.look(address)
         self._random.bad(address)
 
-    def take(self, actor: Actor) -> Headers:
-        """Count a request of who is let in, and return what its answer says of the rate; raises `Limited`."""
-        if self._rate is None or not actor.limited:
+    def take(self, actor: Actor, *, all_servers: bool = False) -> Headers:
+        """Count a request of who is let in, and return what its answer says of the rate; raises `Limited`.
+
+        No key is unlimited for what `all_servers` have to learn.
+        """
+        if self._rate is None or not (actor.limited or all_servers):
             return ()
         taken = self._rates.take(actor.user, *spacing(self._rate), self._clock())
         says = told(_BY, self._rate, taken)

@@ -8,8 +8,9 @@ from modelkeep.api.middleware import presented
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Unauthenticated
 from modelkeep.control.audit.service import Audit
+from modelkeep.control.sessions.service import Sessions
 from modelkeep.control.users.service import Users
-from modelkeep.infra import secrets
+from modelkeep.infra import cookies, headers, secrets
 from modelkeep.infra.cookies import CsrfRefused
 
 _UNAUTHENTICATED: Final = 401
@@ -19,9 +20,10 @@ _FORBIDDEN: Final = 403
 class Refused:
     """Looks at the status of each answer, and notes it before the caller has it."""
 
-    def __init__(self, app: ASGIApp, users: Users, audit: Audit) -> None:
+    def __init__(self, app: ASGIApp, users: Users, sessions: Sessions, audit: Audit) -> None:
         self._app = app
         self._users = users
+        self._sessions = sessions
         self._audit = audit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,18 +50,29 @@ class Refused:
 
     async def _stranger(self, scope: Scope) -> Actor | None:
         """Return who tried to come in; None for what nobody can have taken for a key."""
+        state, given = scope["state"], headers.by_name(scope["headers"])
+        told = {"request_id": state["request_id"], "address": state["address"]}
         try:
-            secret = presented(dict(scope["headers"]), scope["path"], scope["method"])
-        except (CsrfRefused, Unauthenticated):
+            secret = presented(given, scope["path"], scope["method"])
+        except CsrfRefused:
+            return await self._led(cookies.cookie(given[b"cookie"], cookies.ACCESS) or b"", told)
+        except Unauthenticated:
             return None
         if not secrets.well_formed(secret, secrets.KEY):
             return None
-        state, known = scope["state"], await self._users.presented(secret)
-        told = {"request_id": state["request_id"], "address": state["address"]}
+        known = await self._users.presented(secret)
         if known is None:
             return Actor("unknown", "", **told)
         key, user = known
         return Actor(key.id, user.name, user.id, **told)
+
+    async def _led(self, token: bytes, told: dict[str, str]) -> Actor | None:
+        """Return whose browser was led to ask something; None where its session is over."""
+        try:
+            session, user = await self._sessions.authenticate(token.decode("latin-1"))
+        except Unauthenticated:
+            return None
+        return Actor(session.id, user.name, user.id, **told)
 
     async def _note(self, actor: Actor, action: str, scope: Scope) -> None:
         await self._audit.refused(actor, action, method=scope["method"], path=scope["path"])

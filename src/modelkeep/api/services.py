@@ -20,6 +20,7 @@ from modelkeep.control.safety.service import Switches
 from modelkeep.control.sessions.rules import BROWSERS, Life
 from modelkeep.control.sessions.service import Sessions
 from modelkeep.control.users.service import Users
+from modelkeep.infra.clock import Clock, utc_now
 from modelkeep.infra.idempotency import Idempotency
 
 
@@ -43,6 +44,7 @@ class Services:
     links: Links
     identities: Identities
     browsers: Life = BROWSERS
+    clock: Clock = utc_now
 
 
 async def _services(request: Request) -> Services:

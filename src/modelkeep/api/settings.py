@@ -35,7 +35,7 @@ class AuthSettings:
         "Who may register: nobody, for administrators add people (off), who was invited (invite), or anyone (open).",
     ] = "off"
     browser_idle_minutes: Annotated[
-        int, "After how many minutes without use a browser's session ends.", Interval(ge=5, le=10_080)
+        int, "After how many minutes without a refresh a browser's session ends.", Interval(ge=5, le=10_080)
     ] = 60
     browser_hours: Annotated[int, "After how many hours a browser's session ends in any case.", Interval(ge=1, le=720)] = 12
     known_passwords_file: Annotated[

@@ -57,7 +57,7 @@ def services(control: ControlPlane, db: Database, places: Places, settings: Auth
         password=[_provider("ldap", one) for one in settings.ldap],
     )
 
-    browsers = Life(timedelta(minutes=settings.browser_idle_minutes), timedelta(hours=settings.browser_hours))
+    browsers = Life(timedelta(minutes=settings.browser_idle_minutes), timedelta(hours=settings.browser_hours), browser=True)
 
     async def on_set_up(tx: Transaction, event: SetUpDone) -> None:
         del event

@@ -6,7 +6,7 @@ Headers are a mapping from lower-case names to values, both as bytes, as ASGI de
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from modelkeep.contracts.ids import new_id
@@ -18,6 +18,14 @@ _TRACE_PARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-
 _BEARER: Final = b"bearer "
 _BASIC: Final = b"basic "
 _SIGNED: Final = re.compile(rb"AWS4-HMAC-SHA256\s+Credential=([^/,\s]+)/")
+
+
+def by_name(fields: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return header fields by their names: of several with one name the last, of cookies all, as one line has them."""
+    headers = dict(fields)
+    if b"cookie" in headers:
+        headers[b"cookie"] = b"; ".join(value for name, value in fields if name == b"cookie")
+    return headers
 
 
 def presented_key(headers: Headers) -> bytes | None:

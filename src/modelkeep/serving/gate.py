@@ -36,17 +36,17 @@ class Gate:
         Raises as `Keys.check` does, `WrongNetwork`, `Limited` after too many failures, or `CsrfRefused` where a browser may
         have been made to send what it sends.
         """
-        presented = presented_key(request.headers) or cookies.presented(request.headers, request.method)
-        if presented is None and self._stand_in.covers(request):
-            key = self._stand_in.key(scope)
-        else:
-            try:
+        try:
+            presented = presented_key(request.headers) or cookies.presented(request.headers, request.method)
+            if presented is None and self._stand_in.covers(request):
+                key = self._stand_in.key(scope)
+            else:
                 key = self._keys.check(presented, scope, lambda: self._failures.look(self.locate(request)))
-            except Unauthenticated:
-                address = self.locate(request)
-                self._failures.look(address)
-                self._failures.bad(address)
-                raise
+        except (Unauthenticated, cookies.CsrfRefused):
+            address = self.locate(request)
+            self._failures.look(address)
+            self._failures.bad(address)
+            raise
         if key.networks or self._locates:
             address = self.locate(request)
             if key.networks and not within(address, key.networks):

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 from modelkeep.contracts.errors import Invalid, TooLarge
 from modelkeep.contracts.ids import new_ulid
 from modelkeep.contracts.snapshot import ServedKey
-from modelkeep.infra.headers import given_request_id
+from modelkeep.infra.headers import by_name, given_request_id
 from modelkeep.infra.rates import Headers
 from modelkeep.serving import codings
 
@@ -79,7 +79,7 @@ class Request:
         self.method = method
         self.path = path
         self.fields = headers  # line by line, for those that may come on several
-        self.headers: dict[bytes, bytes] = dict(headers)
+        self.headers: dict[bytes, bytes] = by_name(headers)
         self.address: str | None = None  # of who asks, where somebody has wanted to know it
         self.peer_given: str | None = None
         self.query_string = query_string

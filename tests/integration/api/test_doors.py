@@ -17,7 +17,7 @@ OPEN = {
     *(("GET", "/api/v1/health"), ("HEAD", "/api/v1/health"), ("POST", "/api/v1/setup"), ("GET", "/api/v1/auth/jwks")),
     *(
         ("POST", f"/api/v1/auth/{way}")
-        for way in ("login", "refresh", "register", "reset-password", "browser/login", "browser/refresh")
+        for way in ("login", "refresh", "register", "reset-password", "browser/login", "browser/refresh", "browser/logout")
     ),
 }
 OPEN |= {("GET", f"/api/v1/auth/oidc/{{provider}}/{what}") for what in ("login", "callback", "logout")}

@@ -95,6 +95,18 @@ async def test_refresh_tokens_that_anybody_can_make_are_slowed_down_and_write_no
     assert writes, "the control: what is counted is what refreshes write"
 
 
+async def test_what_browsers_are_led_to_ask_is_a_failure_of_their_address(stranger: httpx.AsyncClient, people: People):
+    login = await stranger.post("/api/v1/auth/browser/login", json={"email": EMAIL, "password": PASSWORD})
+    cookie = "; ".join(line.partition(";")[0] for line in login.headers.get_list("set-cookie"))
+    led = {"cookie": cookie, "sec-fetch-site": "same-site"}
+    assert await statuses(stranger, 4, **led) == [403, 403, 403, 429]
+
+
+async def test_no_key_is_unlimited_for_what_all_servers_learn(client: httpx.AsyncClient):
+    came = [(await client.post("/api/v1/auth/logout-all")).status_code for _ in range(4)]
+    assert came == [204, 204, 204, 429]
+
+
 async def test_setup_tokens_cannot_be_guessed_at_speed(stranger: httpx.AsyncClient):
     guesses = [(await stranger.post("/api/v1/setup", json={"token": "mks_x"})).status_code for _ in range(5)]
     assert guesses == [401, 401, 401, 429, 429]

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from modelkeep.contracts.access import Grant, Role, Scope, Standing
 from modelkeep.contracts.errors import Forbidden, Limited, Unauthenticated
 from modelkeep.contracts.snapshot import Rate, ServedPerson, Signer, Snapshot, Trust, decode_snapshot, encode_snapshot
+from modelkeep.infra.cookies import CsrfRefused, csrf_token
 from modelkeep.infra.failures import Failures
 from modelkeep.infra.site_key import SiteKey
 from modelkeep.infra.tokens import ACCESS_LIFE, Issuer, Verifier
 from modelkeep.serving import keys as module
 from modelkeep.serving.gate import Gate
+from modelkeep.serving.grpc.requests import RpcRequest
 from modelkeep.serving.keys import Keys, StaleNews
 from modelkeep.serving.messages import Request
 
@@ -81,6 +83,19 @@ def test_a_signature_is_checked_once_however_many_snapshots_come_and_not_for_who
     with pytest.raises(Limited):
         gate.enter(asked(b"mk_wrong.mk_wrong.mk_wrong"), Scope.PREDICT)
     assert len(checked) == 1
+
+
+def test_a_cookie_of_a_browser_opens_what_its_page_asks_here_and_nothing_over_grpc(keys: Keys):
+    mine, failures = token(), Failures(Rate(60, 2), lambda: 0.0)
+    gate, kept = Gate(keys, failures=failures), b"__Host-modelkeep=" + mine
+    page = [(b"cookie", kept), (b"x-csrf-token", csrf_token(mine).encode()), (b"sec-fetch-site", b"same-origin")]
+    assert gate.enter(Request("POST", "/predict/m", page), Scope.PREDICT).id == "ses_1"
+    rpc = RpcRequest.of_rpc("/inference/ModelInfer", [(name.decode(), value) for name, value in page])
+    with pytest.raises(Unauthenticated):
+        gate.enter(rpc, Scope.PREDICT)
+    for method in ("GET", "POST"):  # a neighbour's page, which counts as a failure each time
+        with pytest.raises(CsrfRefused if method == "GET" else Limited):
+            gate.enter(Request(method, "/predict/m", [*page, (b"sec-fetch-site", b"same-site")]), Scope.PREDICT)
 
 
 def asked(token: bytes) -> Request:

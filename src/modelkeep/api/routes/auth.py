@@ -72,7 +72,7 @@ async def logout(actor: Oneself, behind: Behind) -> Response:
 async def logout_all(actor: Oneself, behind: Behind) -> Response:
     """End all of one's sessions."""
     await behind.sessions.logout_all(actor)
-    return Response(status_code=status.HTTP_204_NO_CONTENT)
+    return forget(Response(status_code=status.HTTP_204_NO_CONTENT))
 
 
 @router.get("/auth/jwks")
@@ -116,7 +116,8 @@ async def end_session(
 ) -> Response:
     """End one of one's sessions."""
     await behind.sessions.end(actor, session_id)
-    return Response(status_code=status.HTTP_204_NO_CONTENT)
+    ended = Response(status_code=status.HTTP_204_NO_CONTENT)
+    return forget(ended) if session_id == actor.id else ended
 
 
 def forget(response: Response) -> Response:

@@ -2,25 +2,26 @@
 
 from datetime import datetime, timedelta
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request, Response, status
 
 from modelkeep.api.auth import Oneself
 from modelkeep.api.description import raises
-from modelkeep.api.routes.auth import origin
+from modelkeep.api.errors import respond
+from modelkeep.api.routes.auth import forget, origin
 from modelkeep.api.schemas.auth import BrowserAnswer, Login
 from modelkeep.api.services import Behind
 from modelkeep.contracts.errors import Limited
 from modelkeep.control.access.errors import LastAdmin
-from modelkeep.control.sessions.errors import LoginRefused, NoSession, RefreshRefused, SigningKeyLost
+from modelkeep.control.sessions.errors import LoginRefused, NoSession, RefreshRefused, SessionNotFound, SigningKeyLost
 from modelkeep.control.sessions.rules import Tokens
-from modelkeep.infra import cookies
+from modelkeep.infra import cookies, headers
 from modelkeep.infra.attempts import TriedTooOften
-from modelkeep.infra.clock import utc_now
 from modelkeep.infra.cookies import CsrfRefused
 from modelkeep.infra.passwords import PasswordsBusy
+from modelkeep.infra.tokens import ACCESS_LIFE
 
 router = APIRouter(prefix="/auth/browser", tags=["people"])
-_SKEW = timedelta(seconds=5)
+_MARGIN = timedelta(seconds=5)
 
 
 @router.post("/login")
@@ -31,34 +32,46 @@ async def browser_login(body: Login, request: Request, response: Response, behin
     What changes something needs `csrf_token` as `X-CSRF-Token`. The session ends when it was not refreshed for a while, and
     after some hours in any case (`auth.browser_idle_minutes`, `auth.browser_hours`).
     """
-    cookies.check_page(_headers(request))
-    return _answer(response, await behind.sessions.login(body.email, body.password, origin(request), life=behind.browsers))
+    made = await behind.sessions.login(body.email, body.password, origin(request), life=behind.browsers)
+    return _answer(response, made, behind.clock())
 
 
-@router.post("/refresh")
+@router.post("/refresh", response_model=BrowserAnswer)
 @raises(CsrfRefused, LastAdmin, Limited, RefreshRefused, SigningKeyLost)
-async def browser_refresh(request: Request, response: Response, behind: Behind) -> BrowserAnswer:
-    """Go on with a browser's session: its cookies are replaced."""
-    given = _headers(request)
-    cookies.check_page(given)
-    token = cookies.cookie(given.get(b"cookie", b""), cookies.REFRESH)
-    if token is None:
-        raise RefreshRefused
-    return _answer(response, await behind.identities.refresh(token.decode("latin-1")))
+async def browser_refresh(request: Request, response: Response, behind: Behind) -> BrowserAnswer | Response:
+    """Go on with a browser's session: its cookies are replaced, or forgotten where it has ended."""
+    try:
+        made = await behind.identities.refresh(_refresh_token(request), browser=True)
+    except RefreshRefused as error:
+        return forget(respond(error, request.state.request_id, request.url.path))
+    return _answer(response, made, behind.clock())
+
+
+@router.post("/logout", status_code=status.HTTP_204_NO_CONTENT, response_class=Response)
+@raises(CsrfRefused, Limited, RefreshRefused, SessionNotFound)
+async def browser_logout(request: Request, behind: Behind) -> Response:
+    """End a browser's session by its refresh token, also when its access token has expired; its cookies are forgotten."""
+    try:
+        await behind.sessions.leave(_refresh_token(request), origin(request))
+    except (RefreshRefused, SessionNotFound) as error:
+        return forget(respond(error, request.state.request_id, request.url.path))
+    return forget(Response(status_code=status.HTTP_204_NO_CONTENT))
 
 
 @router.get("")
 @raises(NoSession)
-async def get_browser_session(actor: Oneself, request: Request) -> BrowserAnswer:
-    """Tell a page that was loaded anew what it needs to change something in its session."""
-    access = cookies.presented(_headers(request), request.method)
-    if access is None:
-        raise NoSession
-    return BrowserAnswer(csrf_token=cookies.csrf_token(access), session=actor.id)
+async def get_browser_session(actor: Oneself, request: Request, behind: Behind) -> BrowserAnswer:
+    """Tell a page that was loaded anew what it needs to change something in its session, and until when it goes on."""
+    session = await behind.sessions.of_browser(actor)
+    return BrowserAnswer(
+        csrf_token=cookies.csrf_token(request.state.presented.encode("latin-1")),
+        session=session.id,
+        expires_at=min(session.used_at + ACCESS_LIFE, session.idle_until),
+        idle_until=session.idle_until,
+    )
 
 
-def _answer(response: Response, made: Tokens) -> BrowserAnswer:
-    now = utc_now()
+def _answer(response: Response, made: Tokens, now: datetime) -> BrowserAnswer:
     for name, value, ends in (
         (cookies.ACCESS, made.access, made.expires_at),
         (cookies.REFRESH, made.refresh, made.refresh_expires_at),
@@ -73,8 +86,12 @@ def _answer(response: Response, made: Tokens) -> BrowserAnswer:
 
 def _seconds(ends: datetime, now: datetime) -> int:
     """Return how long a cookie is kept: a little less than its token is good, so that what is sent is good."""
-    return max(1, int((ends - now - _SKEW).total_seconds()))
+    return max(1, int((ends - now - _MARGIN).total_seconds()))
 
 
-def _headers(request: Request) -> dict[bytes, bytes]:
-    return dict(request.scope["headers"])
+def _refresh_token(request: Request) -> str:
+    """Return the refresh token of a browser; raises `RefreshRefused`."""
+    token = cookies.cookie(headers.by_name(request.scope["headers"]).get(b"cookie", b""), cookies.REFRESH)
+    if token is None:
+        raise RefreshRefused
+    return token.decode("latin-1")

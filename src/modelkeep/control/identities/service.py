@@ -206,16 +206,16 @@ class Identities:
         async with self._db.read() as tx:
             return frozenset(_id_at(one.provider, one.subject) for one in await store.all_of_user(tx, user_id))
 
-    async def refresh(self, token: str) -> Tokens:
+    async def refresh(self, token: str, *, browser: bool = False) -> Tokens:
         """Go on with a session; of somebody in a directory, as that knows them now. While it is away, as it knew them.
 
         That so many ask it here does not mean that it is away: raises `ProviderBusy`.
         """
-        session = await self._sessions.of_token(token)
+        session = await self._sessions.of_token(token, browser=browser)
         directory = self._password.get(session.provider)
         if directory is not None and directory.follows:
             await self._follow(session, directory)
-        return await self._sessions.refresh(token)
+        return await self._sessions.refresh(token, browser=browser)
 
     async def _follow(self, session: Session, directory: PasswordProvider) -> None:
         """Put somebody into the groups that their directory says now; where it lets them in no more, their session ends."""

@@ -22,7 +22,7 @@ class WrongPassword(Forbidden):
 
 
 class NoSession(Invalid):
-    """This was asked with an API key, which has no session: it is for those who have logged in."""
+    """This is for those who have logged in, or for a page that has: what it was asked with has no such session."""
 
     code = "no_session"
 

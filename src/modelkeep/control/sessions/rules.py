@@ -14,19 +14,21 @@ LONGEST_PROGRAM: Final = 200
 
 
 class Life(msgspec.Struct, frozen=True):
-    """How long a session goes on: without being refreshed, and at all."""
+    """How long a session goes on: without being refreshed, and at all. `browser`: its tokens are in a browser's cookies."""
 
     idle: timedelta = REFRESH_LIFE
     whole: timedelta = SESSION_LIFE
+    browser: bool = False
 
 
-BROWSERS: Final = Life(timedelta(hours=1), timedelta(hours=12))
+BROWSERS: Final = Life(timedelta(hours=1), timedelta(hours=12), browser=True)
 
 
 class Session(msgspec.Struct, frozen=True):
     """From a login to its end: `address` and `program` (as it calls itself) are where that was.
 
     `provider` is the identity provider that said who it is, "" where a password did; it ends after `idle_s` without a refresh.
+    The tokens of a `browser` are in its cookies, and those of others never are.
     """
 
     id: str
@@ -39,10 +41,16 @@ class Session(msgspec.Struct, frozen=True):
     program: str = ""
     provider: str = ""
     idle_s: int = int(REFRESH_LIFE.total_seconds())
+    browser: bool = False
+
+    @property
+    def idle_until(self) -> datetime:
+        """When it ends unless it is refreshed."""
+        return min(self.used_at + timedelta(seconds=self.idle_s), self.expires_at)
 
     def good(self, now: datetime) -> bool:
         """Whether it still goes on."""
-        return self.ended_at is None and now < self.expires_at
+        return self.ended_at is None and now < self.idle_until
 
 
 class RefreshToken(msgspec.Struct, frozen=True):

@@ -118,12 +118,12 @@ class Sessions:
                 await self._users.keep_better(tx, user.id, kept, better)
             return await self.begin_in(tx, user, origin, life=life)
 
-    async def refresh(self, token: str) -> Tokens:
+    async def refresh(self, token: str, *, browser: bool = False) -> Tokens:
         """Go on with a session: the token is used up with that, and its answer has the next one; raises `RefreshRefused`.
 
         A token that is used again, later than a double click would, has been stolen: its session ends, for both who have it.
         """
-        await self.of_token(token)
+        await self.of_token(token, browser=browser)
         digest, now = secrets.digest(token), self._clock()
         async with self._db.begin_apart() as tx:
             answer = await self._refreshed(tx, token, digest, now)
@@ -155,8 +155,8 @@ class Sessions:
         await store.rotate(tx, known, now, _sealed(token, answer))
         return answer
 
-    async def of_token(self, token: str) -> Session:
-        """Return the session that a refresh token goes on with; raises `RefreshRefused`.
+    async def of_token(self, token: str, *, browser: bool = False) -> Session:
+        """Return the session, of a `browser` or of others, that a refresh token goes on with; raises `RefreshRefused`.
 
         It reads, and no more: what anybody can make up must not have others wait for the one who writes.
         """
@@ -165,7 +165,7 @@ class Sessions:
         async with self._db.read() as tx:
             session_id = await store.session_of_token(tx, secrets.digest(token))
             session = None if session_id is None else await store.session(tx, session_id)
-        if session is None or not session.good(self._clock()):
+        if session is None or not session.good(self._clock()) or session.browser is not browser:
             raise RefreshRefused
         return session
 
@@ -225,8 +225,22 @@ class Sessions:
     async def logout_all(self, actor: Actor) -> None:
         """End all of the actor's sessions."""
         async with self._db.begin() as tx:
-            await self.end_all_in(tx, actor.user)
-            await self._audit.note(tx, actor, "session.end_all", actor.user)
+            if await self.end_all_in(tx, actor.user):
+                await self._audit.note(tx, actor, "session.end_all", actor.user)
+
+    async def leave(self, token: str, origin: Origin) -> None:
+        """End the session of a browser by its refresh token, whoever has that; raises `RefreshRefused`."""
+        session = await self.of_token(token, browser=True)
+        user = await self._users.user(session.user_id)
+        await self.end(Actor(session.id, user.name, user.id, request_id=origin.request_id, address=origin.address), session.id)
+
+    async def of_browser(self, actor: Actor) -> Session:
+        """Return the browser's session that this is asked in; raises `NoSession`."""
+        async with self._db.read() as tx:
+            session = await store.session(tx, actor.id)
+        if session is None or not session.browser:
+            raise NoSession
+        return session
 
     async def change_password(self, actor: Actor, old: str, new: str) -> None:
         """Give the actor another password, who must know the present one; their other sessions end."""
@@ -244,10 +258,12 @@ class Sessions:
             await self._attempts.cleared(tx, account)
             await self._users.set_password_in(tx, actor, user.id, better, session=actor.id)
 
-    async def end_all_in(self, tx: Transaction, user_id: str, *, kept: str = "") -> None:
-        """End the sessions of a user in `tx`, except `kept`."""
-        await store.end_all(tx, user_id, self._clock(), kept=kept)
-        await self._events.publish(tx, TrustChanged())
+    async def end_all_in(self, tx: Transaction, user_id: str, *, kept: str = "") -> bool:
+        """End the sessions of a user in `tx`, except `kept`; returns whether there was one."""
+        ended = await store.end_all(tx, user_id, self._clock(), kept=kept)
+        if ended:
+            await self._events.publish(tx, TrustChanged())
+        return ended
 
     # ---- signing keys
 
@@ -337,6 +353,7 @@ class Sessions:
             program=program,
             provider=provider,
             idle_s=int(life.idle.total_seconds()),
+            browser=life.browser,
         )
         await store.add(tx, session)
         actor = Actor(session.id, user.name, user.id, request_id=origin.request_id, address=origin.address)

@@ -34,7 +34,8 @@ async def going_on(tx: Transaction, user_id: str, now: datetime) -> list[Session
     """Return the sessions of a user that have not ended, newest first."""
     good = (sessions.c.user_id == user_id) & sessions.c.ended_at.is_(None) & (sessions.c.expires_at > now)
     rows = await tx.all(sa.select(sessions).where(good).order_by(sessions.c.id.desc()))
-    return [Session(**row._mapping) for row in rows]  # noqa: SLF001 - as above
+    found = [Session(**row._mapping) for row in rows]  # noqa: SLF001 - as above
+    return [one for one in found if one.good(now)]
 
 
 async def note_use(tx: Transaction, session_id: str, now: datetime) -> None:
@@ -47,10 +48,10 @@ async def end(tx: Transaction, session_id: str, now: datetime) -> None:
     await tx.execute(sa.update(sessions).where(sessions.c.id == session_id).values(ended_at=now))
 
 
-async def end_all(tx: Transaction, user_id: str, now: datetime, *, kept: str = "") -> None:
-    """End the sessions of a user, except `kept`."""
+async def end_all(tx: Transaction, user_id: str, now: datetime, *, kept: str = "") -> bool:
+    """End the sessions of a user, except `kept`; returns whether there was one."""
     going = (sessions.c.user_id == user_id) & sessions.c.ended_at.is_(None) & (sessions.c.id != kept)
-    await tx.execute(sa.update(sessions).where(going).values(ended_at=now))
+    return (await tx.execute(sa.update(sessions).where(going).values(ended_at=now))).rowcount > 0
 
 
 async def ended_since(tx: Transaction, since: datetime) -> list[str]:

@@ -17,6 +17,7 @@ sessions = sa.Table(
     sa.Column("program", sa.Text, nullable=False),
     sa.Column("provider", sa.Text, nullable=False, server_default=""),
     sa.Column("idle_s", sa.Integer, nullable=False, server_default="604800"),
+    sa.Column("browser", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Index(None, "user_id"),
     sa.Index(None, "ended_at"),
 )

@@ -18,6 +18,7 @@ class RpcRequest(Request):
 
     def __init__(self, path: str, fields: Iterable[tuple[bytes, bytes]]) -> None:
         super().__init__("POST", path, fields)
+        self.headers.pop(b"cookie", None)  # pages do not call, and nothing of a cookie would go on to the control plane
         self._leave: Callable[[], None] | None = None
         self.trailing: list[tuple[str, str]] = [("x-request-id", self.id)]
 
