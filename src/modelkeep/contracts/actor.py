@@ -11,7 +11,7 @@ class Actor(msgspec.Struct, frozen=True):
 
     `address` is the one that the request came from, "" where there is none. `limited`: rates hold for them, as for whoever has
     a session, or a key that is not unlimited. `bounded`: what they ask with is good from some networks, until some day, or at
-    some rate alone; what it may do is `standing`'s.
+    some rate of its own alone; what it may do is `standing`'s.
     """
 
     id: str
@@ -55,5 +55,7 @@ _TEXTS = {
     "scope": "This key may not do that: it needs the scope {scope!r}.",
     "other_model": "This key is bound to other models.",
 }
-_BOUNDED = "This needs a session, or a key without networks, rate and end: with a bounded one, one could pass its bounds."
+_BOUNDED = (
+    "This needs a session, or a key without networks, end and rate of its own: with a bounded one, one could pass its bounds."
+)
 SYSTEM = Actor("system", "modelkeep", standing=Standing("system", (Grant(Role.ADMIN, "installation"),)))

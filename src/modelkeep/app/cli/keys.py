@@ -74,8 +74,8 @@ def create_key(
     ] = None,
     rate: Annotated[
         str,
-        typer.Option(metavar="RATE", help="Requests a minute, as 100/min, a class, user (all of one's keys), or unlimited."),
-    ] = "unlimited",
+        typer.Option(metavar="RATE", help="user (all of one's keys share it), 100/min, a class, or unlimited."),
+    ] = "user",
     model: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Good for this model alone; several times for several.")
     ] = None,

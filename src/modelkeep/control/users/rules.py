@@ -111,8 +111,8 @@ class Key(msgspec.Struct, frozen=True):
 
     @property
     def bounded(self) -> bool:
-        """Whether it is good from some networks, until some day, or at some rate alone."""
-        return bool(self.networks) or self.expires_at is not None or not self.unlimited
+        """Whether it is good from some networks, until some day, or at some rate of its own alone."""
+        return bool(self.networks) or self.expires_at is not None or self.rate not in {UNLIMITED, SHARED}
 
     def good(self, now: datetime) -> bool:
         """Whether the key opens anything at this moment."""
@@ -205,6 +205,13 @@ class Classes(msgspec.Struct, frozen=True):
             return None if key.rate_per_minute is None else Rate(key.rate_per_minute, key.burst or 0).whole, ""
         named = self.named.get(key.rate_class)
         return (named, "") if named is not None else self.of_person(key.user_id)
+
+    def above(self, key: Key) -> bool:
+        """Whether a key may ask more than all keys of one person together, or what the settings have set aside for some."""
+        if key.rate_class is not None:
+            return key.rate_class != SHARED
+        rate, _bucket = self.served(key)
+        return rate is None or rate.per_minute > self.user.per_minute or rate.burst > self.user.burst
 
     def of_person(self, user_id: str) -> tuple[Rate, str]:
         """Return the rate that all keys and tokens of one person share, and their bucket."""
