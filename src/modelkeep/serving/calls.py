@@ -116,8 +116,8 @@ class Call:
 
     `kept`: what is written down of its inputs and of its answer, each with a note, where that has been made ready already.
 
-    `kind`: calls of equal kind may share a run. `owner`: the person or service whose call it is, for fairness, and `key_id` what they asked with. `started` and `deadline`
-    are seconds of the monotonic clock.
+    `kind`: calls of equal kind may share a run. `owner`: the person or service whose call it is, for fairness, and `key_id`
+    what they asked with. `started` and `deadline` are seconds of the monotonic clock.
     """
 
     __slots__ = (
