@@ -172,6 +172,7 @@ class Key(_FromDocument):
     previous_until: str | None = None
     previous_used_at: str | None = None
     rate: str = "unlimited"
+    concurrency: int | None = None
     networks: Sequence[str] = ()
     secret: str | None = field(default=None, repr=False)
 

@@ -10,8 +10,9 @@ class Actor(msgspec.Struct, frozen=True):
     """An authenticated caller. `id` is the key's or the session's (or "system"), `name` is what people read.
 
     `user` is the person or service behind it. `address` is the one that the request came from, "" where there is none.
-    `limited`: rates hold for them, as for whoever has a session, or a key that is not unlimited. `bounded`: what they ask with is good from some networks, until some day, or at
-    some rate of its own alone; what it may do is `standing`'s.
+    `limited`: rates hold for them, as for whoever has a session, or a key that is not unlimited. `bounded`: what they ask with
+    is good from some networks, until some day, at some rate of its own or for so many at once alone; what it may do is
+    `standing`'s.
     """
 
     id: str

@@ -80,5 +80,9 @@ async def test_a_key_is_made_with_a_rate(client: httpx.AsyncClient):
     assert (made.status_code, made.json()["rate"], made.json()["burst"]) == (201, "100/min", None)
     plain = await client.post("/api/v1/keys", json={"name": "plain", "scopes": ["predict"]})
     assert plain.json()["rate"] == "user"
+    narrow = await client.post("/api/v1/keys", json={"name": "narrow", "scopes": ["predict"], "concurrency": 8})
+    assert (plain.json()["concurrency"], narrow.json()["concurrency"]) == (None, 8)
+    none = await client.post("/api/v1/keys", json={"name": "none", "scopes": ["predict"], "concurrency": 0})
+    assert (none.status_code, none.json()["errors"][0]["path"]) == (400, "concurrency")
     wrong = await client.post("/api/v1/keys", json={"name": "ci", "scopes": ["predict"], "rate": "fast"})
     assert (wrong.status_code, wrong.json()["errors"][0]["path"]) == (400, "rate")

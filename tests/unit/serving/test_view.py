@@ -73,7 +73,7 @@ def test_sessions_of_one_person_are_one_decision_and_there_are_only_so_many(monk
     for number in range(100):
         doors.check(replace(mine, id=f"ses_{number}"), "m")
     assert len(doors._decided) == 1
-    for number in range(100):
+    for _again in range(100):
         doors.check(key(Role.PREDICTOR), "m")
         with pytest.raises(Forbidden):
             doors.check(key(Role.VIEWER), "m")

@@ -50,6 +50,10 @@ class NewKey(Ask):
         int | None,
         Field(strict=True, ge=1, le=100_000_000, description="Most requests at once; else a sixth of a minute's."),
     ] = None
+    concurrency: Annotated[
+        int | None,
+        Field(strict=True, ge=1, le=1_000_000, description="Most predictions under way at once, on all servers; else any."),
+    ] = None
     networks: Annotated[
         tuple[Annotated[str, Field(max_length=50)], ...],
         Field(max_length=50, description="Networks (CIDRs) from which alone the key is good; none for all."),
@@ -87,6 +91,7 @@ class KeyAnswer(Answer):
     last_used_at: datetime | None
     rate: str
     burst: int | None
+    concurrency: int | None
     user_id: str
     models: list[str] | None
     rotated_at: datetime | None

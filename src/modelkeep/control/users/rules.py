@@ -67,10 +67,10 @@ class Key(msgspec.Struct, frozen=True):
     """An API key, without its secret, which nobody has.
 
     It has a rate of its own (`rate_per_minute`; `burst` None is a sixth of it), or that of a class: "user" is the rate that
-    all keys of its user share, others are named in the settings. Without either it is unlimited. `models` (ids) are those that
-    it is good for, None for all, and `networks` (CIDRs) those from which alone it is good, none for all; like its scopes they
-    bound what its owner may do, and add nothing to it. Since `rotated_at` it has another secret; the one from before opens the
-    same until `previous_until`.
+    all keys of its user share, others are named in the settings. Without either it is unlimited. `concurrency` is how many of
+    its predictions may be under way at once, None for any number. `models` (ids) are those that it is good for, None for all,
+    and `networks` (CIDRs) those from which alone it is good, none for all; like its scopes they bound what its owner may do,
+    and add nothing to it. Since `rotated_at` it has another secret; the one from before opens the same until `previous_until`.
     """
 
     id: str
@@ -91,6 +91,7 @@ class Key(msgspec.Struct, frozen=True):
     previous_used_at: datetime | None = None
     rate_class: str | None = None
     networks: tuple[str, ...] = ()
+    concurrency: int | None = None
 
     @property
     def rate(self) -> str:
@@ -111,8 +112,9 @@ class Key(msgspec.Struct, frozen=True):
 
     @property
     def bounded(self) -> bool:
-        """Whether it is good from some networks, until some day, or at some rate of its own alone."""
-        return bool(self.networks) or self.expires_at is not None or self.rate not in {UNLIMITED, SHARED}
+        """Whether it is good from some networks, until some day, at some rate of its own or for so many at once alone."""
+        paced = self.rate not in {UNLIMITED, SHARED} or self.concurrency is not None
+        return bool(self.networks) or self.expires_at is not None or paced
 
     def good(self, now: datetime) -> bool:
         """Whether the key opens anything at this moment."""

@@ -160,6 +160,7 @@ class Users:
         *,
         rate: str = SHARED,
         burst: int | None = None,
+        concurrency: int | None = None,
         service: str | None = None,
         models: tuple[str, ...] | None = None,
         networks: Sequence[str] = (),
@@ -167,8 +168,9 @@ class Users:
         """Make a key for the actor's own user, or for a service account; its secret is in the answer and nowhere else.
 
         `rate` is `user` (the rate that this user's keys share), `100/min`, a class of the settings or `unlimited`; more than
-        `user` allows is given by administrators. `burst` is the most requests at once, a sixth of a minute's without it.
-        `models` are the ids of those that it is good for, None for all; from `networks` alone it is good, if any are named.
+        `user` allows is given by administrators. `burst` is the most requests at once, a sixth of a minute's without it, and
+        `concurrency` the most predictions under way. `models` are the ids of those that it is good for, None for all; from
+        `networks` alone it is good, if any are named.
         """
         actor.carry_all()
         if service is not None:
@@ -191,6 +193,7 @@ class Users:
             models=models,
             rate_class=rate_class,
             networks=read_networks(list(networks)),
+            concurrency=concurrency,
         )
         if self._classes.above(key) and not actor.may(Scope.ADMIN):
             raise Forbidden(_TOO_FAST.format(self._classes.user))
@@ -433,6 +436,8 @@ class Users:
         await store.add_key(tx, key)
         scopes = " ".join(key.scopes)
         details = {"name": key.name, "scopes": scopes, "rate": key.rate}
+        if key.concurrency is not None:
+            details["concurrency"] = str(key.concurrency)
         if key.networks:
             details["networks"] = " ".join(key.networks)
         await self._audit.note(tx, actor, "key.create", key.id, after=scopes, about=key.user_id, **details)

@@ -189,6 +189,7 @@ def _key(row: sa.Row[tuple[object, ...]]) -> Key:
         previous_used_at=row.previous_used_at,
         rate_class=row.rate_class,
         networks=row.networks,
+        concurrency=row.concurrency,
     )
 
 
