@@ -187,6 +187,7 @@ _FACTS: Final[dict[str, Any]] = {
     "version_id": _VERSION_ID,
     "version": 3,
     "key_id": _KEY["id"],
+    "user": _KEY["user_id"],
     "dialect": "native",
     "outcome": "ok",
     "code": "",

@@ -309,6 +309,7 @@ class RecordedPrediction(_FromDocument):
     version_id: str = ""
     version: int = 0
     key_id: str = ""
+    user: str = ""
     dialect: str = ""
     outcome: str = ""
     code: str = ""
