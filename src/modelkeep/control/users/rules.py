@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from ipaddress import ip_network
@@ -208,12 +208,19 @@ class Classes(msgspec.Struct, frozen=True):
         named = self.named.get(key.rate_class)
         return (named, "") if named is not None else self.of_person(key.user_id)
 
-    def above(self, key: Key) -> bool:
-        """Whether a key may ask more than all keys of one person together, or what the settings have set aside for some."""
+    def above(self, key: Key, others: Iterable[Key] = ()) -> bool:
+        """Whether a key may ask more than its person, or what the settings have set aside for some.
+
+        Rates of their own count together with those of the `others` that a person has: many small ones are a large one.
+        """
         if key.rate_class is not None:
             return key.rate_class != SHARED
-        rate, _bucket = self.served(key)
-        return rate is None or rate.per_minute > self.user.per_minute or rate.burst > self.user.burst
+        if key.rate_per_minute is None:
+            return True
+        paced = [one for one in (*others, key) if one.rate_per_minute is not None]
+        own = [Rate(one.rate_per_minute or 0, one.burst or 0).whole for one in paced]
+        too_often = sum(rate.per_minute for rate in own) > self.user.per_minute
+        return too_often or sum(rate.burst for rate in own) > self.user.burst
 
     def of_person(self, user_id: str) -> tuple[Rate, str]:
         """Return the rate that all keys and tokens of one person share, and their bucket."""

@@ -49,8 +49,8 @@ from modelkeep.infra.passwords import Passwords
 
 _LONGEST_NAME = 100
 _TOO_FAST = (
-    "Administrators of the installation alone give keys this rate: make it `user`, or at most {0.per_minute}/min with a burst "
-    "of {0.burst}."
+    "Administrators of the installation alone give this rate: make it `user`, or one that is, with your other keys' rates, at "
+    "most {0.per_minute}/min with a burst of {0.burst}."
 )
 _log = structlog.get_logger(__name__)
 
@@ -195,10 +195,10 @@ class Users:
             networks=read_networks(list(networks)),
             concurrency=concurrency,
         )
-        if self._classes.above(key) and not actor.may(Scope.ADMIN):
-            raise Forbidden(_TOO_FAST.format(self._classes.user))
         async with self._db.begin() as tx:
-            user = await self.user_in(tx, key.user_id)
+            user = await self.user_in(tx, key.user_id, for_update=True)
+            if not actor.may(Scope.ADMIN) and self._classes.above(key, await store.good_keys_of(tx, user.id, key.created_at)):
+                raise Forbidden(_TOO_FAST.format(self._classes.user))
             if user.kind is not Kind.SERVICE and user.id != actor.user:
                 raise Invalid("Keys are made for oneself, or for a service.")
             return await self._issue(tx, actor, key)
