@@ -6,7 +6,7 @@ from typing import Final, Literal
 import msgspec
 
 _JSON_LENGTH: Final = re.compile(r"inference-header-content-length=(\d{1,18})")
-_NIL: Final = msgspec.Raw(b"\xc0")
+NOT_READ: Final = msgspec.Raw(b"\xc0")
 
 Outcome = Literal["ok", "rejected", "error", "degraded"]
 
@@ -69,8 +69,8 @@ class PredictionRecord(RecordFacts, frozen=True, array_like=True, gc=False):
 class RecordFound(RecordFacts, frozen=True, array_like=True, gc=False):
     """A record as a search reads it: what went in and came out stays bytes that nobody has looked at."""
 
-    inputs: msgspec.Raw = _NIL
-    outputs: msgspec.Raw = _NIL
+    inputs: msgspec.Raw = NOT_READ
+    outputs: msgspec.Raw = NOT_READ
     input_note: str = ""
     output_note: str = ""
     answer_type: str = "application/json"

@@ -393,6 +393,12 @@ def test_the_reader_of_a_spool_that_is_not_there_has_nothing(tmp_path: Path) -> 
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(record()), type=PredictionRecord).outcome == "ok"
 
 
+async def test_a_list_holds_nothing_of_the_blocks_that_it_was_read_from(predictions: Predictions) -> None:
+    await Loader(predictions)([record() for _ in range(3)])
+    found = (await predictions.facts(Wanted(), limit=5)).records
+    assert [(bytes(one.inputs), bytes(one.outputs)) for one in found] == [(b"\xc0", b"\xc0")] * 3
+
+
 async def test_a_record_from_before_it_said_who_asked_is_found_by_all_else(predictions: Predictions) -> None:
     old = record()
     raw = msgspec.msgpack.encode(msgspec.structs.astuple(old)[:-1])

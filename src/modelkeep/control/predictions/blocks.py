@@ -16,7 +16,7 @@ import msgspec
 import zstandard
 
 from modelkeep.contracts.ids import new_id
-from modelkeep.contracts.prediction import PredictionRecord, RecordFound
+from modelkeep.contracts.prediction import NOT_READ, PredictionRecord, RecordFound
 from modelkeep.control.predictions.rules import Wanted, day_of
 
 MOST_RECORDS: Final = 1000
@@ -104,7 +104,10 @@ def merge(payloads: Iterable[bytes]) -> list[Block]:
 
 def facts(payload: bytes, wanted: Wanted, before: str | None) -> list[RecordFound]:
     """Return the wanted records with an id below `before`, without what went in and out."""
-    return _choose(_facts.decode(zstandard.decompress(payload)), wanted, before)
+    chosen = _choose(_facts.decode(zstandard.decompress(payload)), wanted, before)
+    return [
+        msgspec.structs.replace(one, inputs=NOT_READ, outputs=NOT_READ) for one in chosen
+    ]  # they would hold the whole block
 
 
 def records(payload: bytes, wanted: Wanted, before: str | None) -> list[PredictionRecord]:
