@@ -105,9 +105,8 @@ def merge(payloads: Iterable[bytes]) -> list[Block]:
 def facts(payload: bytes, wanted: Wanted, before: str | None) -> list[RecordFound]:
     """Return the wanted records with an id below `before`, without what went in and out."""
     chosen = _choose(_facts.decode(zstandard.decompress(payload)), wanted, before)
-    return [
-        msgspec.structs.replace(one, inputs=NOT_READ, outputs=NOT_READ) for one in chosen
-    ]  # they would hold the whole block
+    # what was not read would hold all bytes of the block
+    return [msgspec.structs.replace(one, inputs=NOT_READ, outputs=NOT_READ) for one in chosen]
 
 
 def records(payload: bytes, wanted: Wanted, before: str | None) -> list[PredictionRecord]:
