@@ -43,6 +43,7 @@ def written(house: Installation) -> list[PredictionRecord]:
     now = time.time()
     records = [record(now - 30 + number, deployment="told", version=number % 3) for number in range(30)]
     records[7] = record(now - 23, deployment="told", version=1, outcome="error", code="model_failed", status=500, outputs=None)
+    records[4] = record(now - 26, deployment="told", version=1, key_id="ses_1", user="usr_7")
     writer.append(records)
     with house.client() as client:
         _found_within(client, records[-1], 2)
@@ -56,6 +57,7 @@ def test_the_client_finds_predictions_and_what_went_in(house: Installation, writ
         assert [one.id for one in found] == [one.id for one in reversed(written)]
         assert found[0].inputs is None
         [failed] = client.predictions(deployment="told", outcome="error", since=datetime.fromtimestamp(written[0].at, UTC))
+        assert [one.id for one in client.predictions(user="usr_7")] == [written[4].id]
         whole = client.prediction(failed.id)
         assert whole.inputs is not None
         assert whole.inputs.value == json.loads(written[7].inputs or b"")
@@ -69,6 +71,8 @@ def test_people_list_show_and_export(house: Installation, written: list[Predicti
     assert [line.split("\t")[0] for line in listed.stdout.splitlines()[1:]] == [
         one.id for one in reversed(written) if one.version == 2
     ][:3], listed.stderr
+    of_one = _modelkeep(house, "--user", "usr_7", "--json", cwd=tmp_path)
+    assert [(one["id"], one["user"], one["key_id"]) for one in json.loads(of_one.stdout)] == [(written[4].id, "usr_7", "ses_1")]
     shown = _modelkeep(house, "show", written[3].id, cwd=tmp_path)
     assert "told, version 0 (ver_A)" in shown.stdout
     assert '{"inputs": [[' in shown.stdout

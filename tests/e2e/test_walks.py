@@ -185,7 +185,7 @@ def test_a_key_may_do_what_its_scopes_say_and_nothing_once_revoked(
 ) -> None:
     rows = cancer[0].head(1)
     with house.client() as admin:
-        key = admin.create_key("caller", ["predict"])
+        key = admin.create_key("caller", ["predict"], rate="unlimited")
         with type(admin)(house.url, key.secret) as caller:
             eventually(lambda: _answers(caller, pushed, rows), "the new key predicts")
             with pytest.raises(NotAllowed):

@@ -54,6 +54,7 @@ _KEY: Final[dict[str, Any]] = {
     "last_used_at": _AT,
     "rate": "600/min",
     "burst": 100,
+    "concurrency": 8,
     "user_id": "usr_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
     "models": None,
     "rotated_at": None,
@@ -186,6 +187,7 @@ _FACTS: Final[dict[str, Any]] = {
     "version_id": _VERSION_ID,
     "version": 3,
     "key_id": _KEY["id"],
+    "user": _KEY["user_id"],
     "dialect": "native",
     "outcome": "ok",
     "code": "",
@@ -358,7 +360,9 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
         {"subject_kind": "user", "subject": _USER["id"], "role": "auditor", "kind": "installation"},
     ],
     "NewGroup": [{"name": "analysts"}],
-    "NewKey": [{"name": "web shop", "scopes": ["predict"], "rate": "600/min", "burst": 100, "expires_in_days": 365}],
+    "NewKey": [
+        {"name": "web shop", "scopes": ["predict"], "rate": "600/min", "burst": 100, "concurrency": 8, "expires_in_days": 365}
+    ],
     "RotateKey": [{"keep_days": 14}],
     "NewModel": [{"name": "churn", "description": "Who will leave next month?"}],
     "NewReplay": [{"last": 200}, {"predictions": [_PREDICTION_ID]}, {"rows": [[41, 3]]}],

@@ -33,9 +33,26 @@ class PeopleServices(TypedDict):
 
 
 def services(control: ControlPlane, db: Database, places: Places, settings: AuthSettings) -> PeopleServices:
-    """Build them, and have them and the setup token's file hear of users; raises `Invalid` for a site key that is none."""
-    key = site_key.opened(places.site_key)
-    links = Links(
+    """Build them, and have the setup token's file hear of users; raises `Invalid` for a site key that is none."""
+    links = _links(control, db, settings)
+    browsers = Life(timedelta(minutes=settings.browser_idle_minutes), timedelta(hours=settings.browser_hours), browser=True)
+
+    async def on_set_up(tx: Transaction, event: SetUpDone) -> None:
+        del event
+        tx.after_commit(places.forget_setup_token)
+
+    control.events.subscribe(SetUpDone, on_set_up)
+    identities = _identities(control, db, places, settings, links)
+    return {"sessions": control.sessions, "links": links, "identities": identities, "browsers": browsers}
+
+
+def follower(control: ControlPlane, db: Database, places: Places, settings: AuthSettings) -> Follower:
+    """Return what follows people of providers, in the worker."""
+    return Follower(_identities(control, db, places, settings, _links(control, db, settings)))
+
+
+def _links(control: ControlPlane, db: Database, settings: AuthSettings) -> Links:
+    return Links(
         db=db,
         users=control.users,
         audit=control.audit,
@@ -44,32 +61,21 @@ def services(control: ControlPlane, db: Database, places: Places, settings: Auth
         may_invite=control.access.administers,
         clock=utc_now,
     )
-    identities = Identities(
+
+
+def _identities(control: ControlPlane, db: Database, places: Places, settings: AuthSettings, links: Links) -> Identities:
+    return Identities(
         db=db,
         users=control.users,
         access=control.access,
         sessions=control.sessions,
         links=links,
         audit=control.audit,
-        site_key=key,
+        site_key=site_key.opened(places.site_key),
         clock=utc_now,
         code=[_provider("oidc", one) for one in settings.oidc],
         password=[_provider("ldap", one) for one in settings.ldap],
     )
-
-    browsers = Life(timedelta(minutes=settings.browser_idle_minutes), timedelta(hours=settings.browser_hours), browser=True)
-
-    async def on_set_up(tx: Transaction, event: SetUpDone) -> None:
-        del event
-        tx.after_commit(places.forget_setup_token)
-
-    control.events.subscribe(SetUpDone, on_set_up)
-    return {"sessions": control.sessions, "links": links, "identities": identities, "browsers": browsers}
-
-
-def follower(control: ControlPlane, db: Database, places: Places, settings: AuthSettings) -> Follower:
-    """Return what follows people of providers, in the worker."""
-    return Follower(services(control, db, places, settings)["identities"])
 
 
 def _provider(kind: str, settings: OidcSettings | LdapSettings) -> Any:  # noqa: ANN401 - each kind has its own protocol

@@ -36,16 +36,20 @@ def create_key(
     scopes: Sequence[str],
     *,
     expires_in_days: int | None = None,
-    rate: str = "unlimited",
+    rate: str = "user",
+    concurrency: int | None = None,
     models: Sequence[str] | None = None,
     networks: Sequence[str] = (),
 ) -> Steps[Key]:
     """Make an API key; `secret` in the answer is shown this once.
 
-    `rate`: requests a minute, as "100/min", or a class. `models` are the names of those that it is good for; without, all that
-    you may use. `networks`: those from which alone it is good, as "10.1.0.0/16".
+    `rate`: "user", which all keys of one user share, requests a minute as "100/min", a class, or "unlimited"; more than "user"
+    allows is given by administrators. `concurrency`: how many of its predictions may be under way at once. `models` are the
+    names of those that it is good for; without, all that you may use. `networks`: those from which alone it is good, as
+    "10.1.0.0/16".
     """
     body = {"name": name, "scopes": list(scopes), "expires_in_days": expires_in_days, "rate": rate}
+    body |= {} if concurrency is None else {"concurrency": concurrency}
     body |= {} if models is None else {"models": list(models)}
     body |= {"networks": list(networks)} if networks else {}
     return Key.read((yield from server.document("POST", "/keys", body)))

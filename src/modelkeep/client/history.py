@@ -16,14 +16,14 @@ from modelkeep.client.server import Server, growing, part, until, version_path
 from modelkeep.client.steps import Ask, Save, Steps, Work
 
 _MOMENTS = frozenset({"since", "until"})
-_FILTERS = frozenset({"id", "request_id", "deployment", "version", "key", "outcome", "since", "until"})
+_FILTERS = frozenset({"id", "request_id", "deployment", "version", "key", "user", "outcome", "since", "until"})
 
 
 def predictions(server: Server, /, *, limit: int = 50, **wanted: object) -> Steps[list[RecordedPrediction]]:
     """Return the newest `limit` predictions of the history, without what went in and came out.
 
-    `wanted`: id, request_id, deployment, version (id or number), key (its id), outcome ("ok", "rejected", "error",
-    "degraded"), since and until (a datetime, ISO text or Unix seconds).
+    `wanted`: id, request_id, deployment, version (id or number), key (its id, or a session's), user (the id of who asked),
+    outcome ("ok", "rejected", "error", "degraded"), since and until (a datetime, ISO text or Unix seconds).
     """
     return Listing((yield from server.items("/predictions", RecordedPrediction.read, most=limit, **filters(wanted, _FILTERS))))
 

@@ -172,6 +172,7 @@ class Key(_FromDocument):
     previous_until: str | None = None
     previous_used_at: str | None = None
     rate: str = "unlimited"
+    concurrency: int | None = None
     networks: Sequence[str] = ()
     secret: str | None = field(default=None, repr=False)
 
@@ -308,6 +309,7 @@ class RecordedPrediction(_FromDocument):
     version_id: str = ""
     version: int = 0
     key_id: str = ""
+    user: str = ""
     dialect: str = ""
     outcome: str = ""
     code: str = ""

@@ -1,4 +1,4 @@
-"""Whoever asks for a change: a person through a key, or the system itself."""
+"""Whoever asks for a change: a person or a service, by a key, a session or another system's token, or the system itself."""
 
 import msgspec
 
@@ -7,11 +7,12 @@ from modelkeep.contracts.errors import Forbidden, NotFound
 
 
 class Actor(msgspec.Struct, frozen=True):
-    """An authenticated caller. `id` is the key's (or "system"), `name` is what people read, `user` the person behind it.
+    """An authenticated caller. `id` is the key's or the session's (or "system"), `name` is what people read.
 
-    `address` is the one that the request came from, "" where there is none. `limited`: rates hold for them, as for whoever has
-    a session, or a key that is not unlimited. `bounded`: what they ask with is good from some networks, until some day, or at
-    some rate alone; what it may do is `standing`'s.
+    `user` is the person or service behind it. `address` is the one that the request came from, "" where there is none.
+    `limited`: rates hold for them, as for whoever has a session, or a key that is not unlimited. `bounded`: what they ask with
+    is good from some networks, until some day, at some rate of its own or for so many at once alone; what it may do is
+    `standing`'s.
     """
 
     id: str
@@ -55,5 +56,7 @@ _TEXTS = {
     "scope": "This key may not do that: it needs the scope {scope!r}.",
     "other_model": "This key is bound to other models.",
 }
-_BOUNDED = "This needs a session, or a key without networks, rate and end: with a bounded one, one could pass its bounds."
+_BOUNDED = (
+    "This needs a session, or a key without networks, end and rate of its own: with a bounded one, one could pass its bounds."
+)
 SYSTEM = Actor("system", "modelkeep", standing=Standing("system", (Grant(Role.ADMIN, "installation"),)))

@@ -6,6 +6,7 @@ from typing import Final, Literal
 import msgspec
 
 _JSON_LENGTH: Final = re.compile(r"inference-header-content-length=(\d{1,18})")
+NOT_READ: Final = msgspec.Raw(b"\xc0")
 
 Outcome = Literal["ok", "rejected", "error", "degraded"]
 
@@ -23,8 +24,12 @@ class Heartbeat(msgspec.Struct, frozen=True):
     failing: dict[str, str] = {}
 
 
-class RecordSummary(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a record is found by: the first fields of its bytes, read without the rest. `at` is Unix seconds."""
+class RecordFacts(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A record without what went in and came out.
+
+    `at` is Unix seconds, the other times are milliseconds. `key_id` is the key or the session that it was asked with, `code` an
+    error's code or "".
+    """
 
     id: str
     at: float
@@ -35,11 +40,6 @@ class RecordSummary(msgspec.Struct, frozen=True, array_like=True, gc=False):
     key_id: str
     dialect: str
     outcome: Outcome
-
-
-class RecordFacts(RecordSummary, frozen=True, array_like=True, gc=False):
-    """A record without what went in and came out. Times are milliseconds, `code` is an error's code or ""."""
-
     code: str = ""
     status: int = 200
     rows: int = 1
@@ -54,7 +54,8 @@ class PredictionRecord(RecordFacts, frozen=True, array_like=True, gc=False):
 
     `inputs` and `outputs` are the request and the answer as they went over the wire, of `content_type` and `answer_type`, or
     what policy left of them, as JSON; None when nothing is kept, and then `input_note` or `output_note` says why: "hashed",
-    "dropped", "sampled out", "too large: N bytes". New fields go to the end and have a default: old records lack them.
+    "dropped", "sampled out", "too large: N bytes". `user` is the person or service who asked, whatever with. New fields go to
+    the end and have a default: old records lack them.
     """
 
     inputs: bytes | None = None
@@ -62,6 +63,18 @@ class PredictionRecord(RecordFacts, frozen=True, array_like=True, gc=False):
     input_note: str = ""
     output_note: str = ""
     answer_type: str = "application/json"
+    user: str = ""
+
+
+class RecordFound(RecordFacts, frozen=True, array_like=True, gc=False):
+    """A record as a search reads it: what went in and came out stays bytes that nobody has looked at."""
+
+    inputs: msgspec.Raw = NOT_READ
+    outputs: msgspec.Raw = NOT_READ
+    input_note: str = ""
+    output_note: str = ""
+    answer_type: str = "application/json"
+    user: str = ""
 
 
 def mixed_type(json_length: int) -> str:

@@ -177,10 +177,11 @@ class ServedDeployment(msgspec.Struct, frozen=True):
 
 
 class ServedKey(msgspec.Struct, frozen=True):
-    """An API key as serving knows it: never the key, only its SHA-256.
+    """What somebody comes in with, as serving knows it: an API key, never itself but its SHA-256, or a session by its token.
 
-    `expires_at` is Unix seconds, None for never; `rate` None is unlimited; `concurrency` is the most requests of this key in
-    flight on all servers together, 0 for no bound of its own. `standing` is what its owner may do, within what bounds the key;
+    `id` is the key's or the session's, and `standing.user` whose it is. `expires_at` is Unix seconds, None for never; `rate`
+    None is unlimited; `concurrency` is the most requests of this key in flight on all servers together, 0 for no bound of its
+    own. `standing` is what its owner may do, within what bounds the key;
     a snapshot that was made before there were standings lets nobody do anything. Keys that share a rate have one `bucket`, and
     where that is "" the rate is this key's alone. `networks` (CIDRs) are those from which alone the key is good; none for all.
     """

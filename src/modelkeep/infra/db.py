@@ -106,6 +106,7 @@ class Transaction:
     def __init__(self, connection: AsyncConnection) -> None:
         self.connection = connection
         self._last_words: list[Callable[[], Awaitable[None]]] = []
+        self._once: dict[str, Callable[[], Awaitable[None]]] = {}
         self._consequences: list[Callable[[], object]] = []
 
     async def execute(self, statement: Executable) -> CursorResult[Any]:
@@ -130,17 +131,24 @@ class Transaction:
 
         return insert_postgresql(table)
 
-    def before_commit(self, last_word: Callable[[], Awaitable[None]]) -> None:
+    def before_commit(self, last_word: Callable[[], Awaitable[None]], *, once: str = "") -> None:
         """Have `last_word` written right before this transaction commits, after all else; where it fails, nothing is committed.
 
-        For what takes a lock that all writers need: it is then held shortly, and always taken last.
+        For what takes a lock that all writers need: it is then held shortly, and always taken last. Those that are said `once`
+        by one name are written once, and before all others: every transaction takes such locks in one order.
         """
-        self._last_words.append(last_word)
+        if once:
+            self._once[once] = last_word
+        else:
+            self._last_words.append(last_word)
 
     async def conclude(self) -> None:
         """Write the last words (the database calls this)."""
+        for _name, last_word in sorted(self._once.items()):
+            await last_word()
         for last_word in self._last_words:
             await last_word()
+        self._once.clear()
         self._last_words.clear()
 
     def after_commit(self, consequence: Callable[[], object]) -> None:

@@ -119,7 +119,7 @@ class LimitSettings:
     """How often may be asked. A key that is `unlimited` is bound by the rates of addresses and deployments alone."""
 
     user_rate: Annotated[
-        str, "Predictions of one person, by all of their keys of the class `user` together.", Predicate(_rate)
+        str, "Predictions of one person, by their sessions and their keys of the class `user`, together.", Predicate(_rate)
     ] = "100/min"
     api_rate: Annotated[
         str, "Requests of one person to the control plane, by sessions and keys that are not `unlimited`.", Predicate(_rate)

@@ -116,8 +116,8 @@ class Call:
 
     `kept`: what is written down of its inputs and of its answer, each with a note, where that has been made ready already.
 
-    `kind`: calls of equal kind may share a run. `owner`: whose call it is, for fairness (a key's id). `started` and `deadline`
-    are seconds of the monotonic clock.
+    `kind`: calls of equal kind may share a run. `owner`: the person or service whose call it is, for fairness, and `key_id`
+    what they asked with. `started` and `deadline` are seconds of the monotonic clock.
     """
 
     __slots__ = (
@@ -131,6 +131,7 @@ class Call:
         "dialect",
         "id",
         "kept",
+        "key_id",
         "kind",
         "owner",
         "payload",
@@ -149,7 +150,8 @@ class Call:
         self.started = started
         self.id = f"prd_{request.ulid}"
         self.request_id = request.id
-        self.owner = request.key.id if request.key is not None else ""
+        key = request.key
+        self.owner, self.key_id = (key.standing.user, key.id) if key is not None else ("", "")
         self.content_type = request.headers.get(b"content-type", b"application/json")
         self.answer: Answer
         self.answer_type = "application/json"

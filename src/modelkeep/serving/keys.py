@@ -78,7 +78,7 @@ class Keys:
         if key is None or (key.expires_at is not None and key.expires_at <= now):
             raise Unauthenticated("This key or token is not known, has expired, or was revoked.")
         if not key.standing.carries(scope):
-            raise Forbidden(f"This API key lacks the scope {scope.value!r}.")
+            raise Forbidden(f"This key may not do that: it needs the scope {scope.value!r}.")
         return key
 
     def _take(self, token: bytes, digest: bytes) -> None:

@@ -1,8 +1,8 @@
 """How much may be asked: rates of keys, of people, of deployments and of addresses, and how many predictions at once.
 
 One server keeps rates in its own memory (`infra/rates.py`); several keep them in one file (`infra/quotas.py`), for a limit is
-one for all of them. Whose rate it is, is a name: a key's id, the bucket that a person's keys share, a deployment, an address.
-See docs/decisions/0012-limits-shared-by-servers.md.
+one for all of them. Whose rate it is, is a name: a key's id, the bucket of a person with all they come by, a deployment,
+an address. See docs/decisions/0012-limits-shared-by-servers.md.
 """
 
 import time
@@ -27,7 +27,7 @@ _ADDRESS = "address/"
 _UNLIMITED = Rate()
 _SAYS = {
     "key": "This key may ask",
-    "user": "The keys of this user may together ask",
+    "user": "Your sessions and keys may together ask",
     "deployment": "This deployment may be asked",
     "address": "Your address may ask",
 }

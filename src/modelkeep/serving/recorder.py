@@ -91,7 +91,7 @@ class Recorder:
             call.route.name,
             version.id,
             version.number,
-            call.owner,
+            call.key_id,
             call.dialect,
             outcome,
             error.code,
@@ -105,6 +105,7 @@ class Recorder:
             None,
             note,
             "",
+            user=call.owner,
         )
         try:
             self._spool.append((record,))
@@ -131,7 +132,7 @@ class Recorder:
             route.name,
             version.id,
             version.number,
-            call.owner,
+            call.key_id,
             call.dialect,
             "ok",
             "",
@@ -146,6 +147,7 @@ class Recorder:
             input_note,
             output_note,
             "application/json" if output_note else call.answer_type,
+            call.owner,
         )
 
     def _kept(self, raw: bytes, recording: Recording, keep: Keep, call: Call, run: Run | None) -> tuple[bytes | None, str]:

@@ -1,6 +1,7 @@
 """What answers here, as one caller may know it: deployments that they may not ask are not there for them."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from modelkeep.contracts.access import Scope, Standing, decide, sees
 from modelkeep.contracts.errors import Forbidden
@@ -8,15 +9,21 @@ from modelkeep.contracts.snapshot import ServedDeployment, ServedKey
 from modelkeep.serving.pool import Pool, Served
 from modelkeep.serving.router import DeploymentNotFound, Route, Router
 
+_MOST_DECIDED: Final = 100_000
+
 
 class Doors:
-    """Remembers what was decided about keys and deployments, for as long as the snapshot is the same."""
+    """Remembers what was decided about standings and deployments, for as long as the snapshot is the same.
+
+    All sessions of a person have one standing. It is known by its identity, and kept with what was decided about it: comparing
+    grants would take longer than deciding.
+    """
 
     def __init__(self, router: Router) -> None:
         self._router = router
         self._snapshot = -1
         self._places: dict[str, ServedDeployment] = {}
-        self._decided: dict[tuple[str, str], tuple[Standing, bool]] = {}
+        self._decided: dict[tuple[int, str], tuple[Standing, bool]] = {}
 
     def check(self, key: ServedKey, deployment: str) -> None:
         """Raise `DeploymentNotFound` or `Forbidden` unless this key may ask this deployment."""
@@ -25,10 +32,13 @@ class Doors:
         there = self._places.get(deployment)
         if there is None:  # not remembered: callers could invent names until no memory is left
             raise DeploymentNotFound
-        standing, allowed = self._decided.get((key.id, deployment), (None, False))
-        if standing is not key.standing:  # a request that began before the snapshot brings what its key had then
-            allowed = decide(key.standing, Scope.PREDICT, there.place).allowed
-            self._decided[key.id, deployment] = key.standing, allowed
+        standing = key.standing
+        known, allowed = self._decided.get((id(standing), deployment), (None, False))
+        if known is None:
+            allowed = decide(standing, Scope.PREDICT, there.place).allowed
+            if len(self._decided) >= _MOST_DECIDED:
+                self._decided.clear()
+            self._decided[id(standing), deployment] = standing, allowed
         if not allowed:
             self._refuse(key, there)
 

@@ -78,7 +78,11 @@ async def test_a_key_that_only_reads_changes_no_settings(
 async def test_a_key_is_made_with_a_rate(client: httpx.AsyncClient):
     made = await client.post("/api/v1/keys", json={"name": "ci", "scopes": ["predict"], "rate": "100/min"})
     assert (made.status_code, made.json()["rate"], made.json()["burst"]) == (201, "100/min", None)
-    free = await client.post("/api/v1/keys", json={"name": "free", "scopes": ["predict"]})
-    assert free.json()["rate"] == "unlimited"
+    plain = await client.post("/api/v1/keys", json={"name": "plain", "scopes": ["predict"]})
+    assert plain.json()["rate"] == "user"
+    narrow = await client.post("/api/v1/keys", json={"name": "narrow", "scopes": ["predict"], "concurrency": 8})
+    assert (plain.json()["concurrency"], narrow.json()["concurrency"]) == (None, 8)
+    none = await client.post("/api/v1/keys", json={"name": "none", "scopes": ["predict"], "concurrency": 0})
+    assert (none.status_code, none.json()["errors"][0]["path"]) == (400, "concurrency")
     wrong = await client.post("/api/v1/keys", json={"name": "ci", "scopes": ["predict"], "rate": "fast"})
     assert (wrong.status_code, wrong.json()["errors"][0]["path"]) == (400, "rate")

@@ -54,6 +54,31 @@ async def test_a_service_has_keys_and_nothing_else(admin: httpx.AsyncClient):
     assert (await admin.post(f"/api/v1/users/{robot['id']}/reset-password")).status_code == 400
 
 
+async def test_keys_share_their_persons_rate_and_more_is_given_by_administrators(admin: httpx.AsyncClient):
+    bob = {"name": "bob", "email": "bob@example.org", "role": "developer"}
+    added = (await admin.post("/api/v1/users", json=bob)).json()
+    link = (await admin.post(f"/api/v1/users/{added['id']}/reset-password")).json()
+    await admin.post("/api/v1/auth/reset-password", json={"token": link["token"], "password": PASSWORD})
+    tokens = (await admin.post("/api/v1/auth/login", json={"email": bob["email"], "password": PASSWORD})).json()
+    session, new = {"x-api-key": tokens["access_token"]}, {"name": "mine", "scopes": ["admin"]}
+    made = (await admin.post("/api/v1/keys", json=new, headers=session)).json()
+    assert made["rate"] == "user"
+    for person in (session, {"x-api-key": made["secret"]}):
+        for allowed in ({"rate": "user"}, {"rate": "100/min"}, {"rate": "50/min", "burst": 16}):
+            answer = await admin.post("/api/v1/keys", json=new | allowed, headers=person)
+            assert answer.status_code == 201, "a key that shares its person's rate has no bound that another could pass"
+            await admin.delete(f"/api/v1/keys/{answer.json()['id']}")
+        for more in ({"rate": "unlimited"}, {"rate": "101/min"}, {"rate": "50/min", "burst": 17}):
+            refused = (await admin.post("/api/v1/keys", json=new | more, headers=person)).json()
+            assert (refused["code"], "most 100/min with a burst of 16" in refused["detail"]) == ("forbidden", True)
+            assert (await admin.post("/api/v1/keys", json=new | more)).status_code == 201
+    came = [
+        (await admin.post("/api/v1/keys", json=new | {"rate": rate}, headers=session)).status_code
+        for rate in ("60/min", "41/min", "40/min", "1/min", "user")
+    ]
+    assert came == [201, 403, 201, 403, 201], "many small rates are a large one"
+
+
 async def test_hashes_from_elsewhere_are_taken_when_they_are_good(admin: httpx.AsyncClient):
     bob = {"name": "bob", "email": "bob@example.org"}
     weak = await admin.post("/api/v1/users", json=bob | {"password_hash": "$2b$10$" + "a" * 53})

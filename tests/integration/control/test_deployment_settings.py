@@ -143,15 +143,18 @@ async def test_a_keys_rate_is_told_to_serving(control: ControlPlane, clock: Test
         for rate in ("unlimited", "100/min", "3/min")
     }
     bursting = await control.users.issue_key(admin, "ci", frozenset({Scope.PREDICT}), None, rate="100/min", burst=40)
-    served = {one.id: one.rate for one in (await snapshot(db)).keys}
+    narrow = await control.users.issue_key(admin, "ci", frozenset({Scope.PREDICT}), None, concurrency=8)
+    keys = (await snapshot(db)).keys
+    assert {one.id: one.concurrency for one in keys if one.concurrency} == {narrow.key.id: 8}
+    served = {one.id: one.rate for one in keys}
     assert served[first.key.id] is None
     assert served[made["unlimited"]] is None
     assert served[made["100/min"]] == Rate(100, 16)
     assert served[made["3/min"]] == Rate(3, 1)
     assert served[bursting.key.id] == Rate(100, 40)
     assert (await control.users.key(bursting.key.id)).rate == "100/min"
-    entry = (await control.audit.entries(limit=1))[0]
-    assert entry.details["rate"] == "100/min"
+    last, before = await control.audit.entries(limit=2)
+    assert (last.details["concurrency"], before.details["rate"]) == ("8", "100/min")
 
 
 @pytest.mark.parametrize("rate", ["", "100", "0/min", "-1/min", "100/s", "1e3/min", "100/min ", "999999999/min", "none"])

@@ -152,7 +152,7 @@ async def test_a_bounded_key_makes_rotates_and_revokes_none(control: ControlPlan
     users, mine = control.users, (await control.users.issue_key(admin, "mine", frozenset({Scope.ADMIN}), None)).key.id
     standing = msgspec.structs.replace(admin.standing, scopes=frozenset({Scope.MODELS_WRITE, Scope.PREDICT}))
     to_models = msgspec.structs.replace(admin.standing, scopes=frozenset({Scope.ADMIN}), models=frozenset({"mdl_1"}))
-    how = ({"networks": ["10.1.0.0/16"]}, {"rate": "10/min"}, {"rate": "user"}, {"expires_in_days": 1})
+    how = ({"networks": ["10.1.0.0/16"]}, {"rate": "10/min"}, {"concurrency": 8}, {"expires_in_days": 1})
     made = [await users.issue_key(admin, "x", frozenset({Scope.ADMIN}), **({"expires_in_days": None} | one)) for one in how]
     secrets_of = [one.secret.reveal() for one in made]
     acting = [await control.access.authenticate(one, address="10.1.0.1") for one in secrets_of]

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+import sqlalchemy as sa
 
 from fixtures.control import ADMIN, Rings, upload
 from fixtures.tenants import Tenants
@@ -15,7 +16,7 @@ from modelkeep.control.deployments.errors import DeploymentNotFound
 from modelkeep.control.deployments.service import SNAPSHOT
 from modelkeep.control.models.errors import ModelExists, ModelNotFound
 from modelkeep.control.users import store
-from modelkeep.control.users.rules import Status
+from modelkeep.control.users.rules import Status, User
 from modelkeep.infra import broadcast
 
 
@@ -312,3 +313,49 @@ async def test_a_model_is_moved_and_given_as_one_change_or_not_at_all(tenants: T
     await tenants.control.audit.erase(ADMIN, frozenset({tenants.people[erased]}), "asked for")
     given = [one for one in await tenants.control.audit.entries(limit=50) if one.action == "model.give"]
     assert [one.erased for one in given] == [True, erased == "owner"], "who has had it, and who has it now"
+
+
+async def test_a_change_publishes_one_snapshot_after_all_that_it_locks(tenants: Tenants):
+    """Two that each kept the snapshot's row and waited for the other's grants would have ended as 503 on PostgreSQL."""
+    access, moves = tenants.control.access, await tenants.person("gus")
+    for name in ("admins", "crew", "readers"):
+        group = await access.create_group(ADMIN, name)
+        await access.give(ADMIN, Subject("group", group.id), Role.ADMIN if name == "admins" else Role.VIEWER, INSTALLATION)
+    await access.give(ADMIN, Subject("user", await tenants.person("ada")), Role.ADMIN, INSTALLATION)
+    await tenants.secret("ada")
+    await access.add_member(ADMIN, "admins", moves)
+    before = (await _snapshot(tenants)).number
+    heard: list[str] = []
+    engine = tenants.db._writer.sync_engine
+    sa.event.listen(engine, "before_cursor_execute", lambda *told: heard.append(told[2]))
+    async with tenants.db.begin() as tx:
+        await access.follow_in(
+            tx, ADMIN, moves, into={"admins-to-be", "crew", "readers"}, among={"admins", "admins-to-be", "crew", "readers"}
+        )
+    said = tuple(heard)
+    assert (await _snapshot(tenants)).number == before + 1
+    numbered = [at for at, one in enumerate(said) if one.startswith("INSERT INTO broadcasts")]
+    published = [at for at, one in enumerate(said) if one.startswith("UPDATE broadcasts")]
+    assert len(numbered) == len(published) == 1
+    meanwhile = said[numbered[0] + 1 : published[0]]
+    assert meanwhile
+    assert all(one.startswith("SELECT") and "FOR UPDATE" not in one for one in meanwhile), "nobody is waited for meanwhile"
+    assert all("audit" in one for one in said[published[0] + 1 :])
+
+
+@pytest.mark.parametrize("what", ["a newcomer with a role", "somebody disabled", "the last of whom administers, in vain"])
+async def test_what_says_news_more_than_once_publishes_once(tenants: Tenants, rings: Rings, what: str):
+    users, gus = tenants.control.users, await tenants.person("gus", Role.ADMIN)
+    await tenants.secret("gus")
+    await tenants.person("bob", Role.ADMIN)
+    await tenants.secret("bob")
+    before, rung = (await _snapshot(tenants)).number, rings.courier
+    if what == "a newcomer with a role":
+        await users.add(ADMIN, User("usr_new", "new", tenants.clock(), email="new@example.org"), role=Role.VIEWER)
+    elif what == "somebody disabled":
+        await users.set_active(ADMIN, gus, active=False)
+    else:
+        await users.set_active(ADMIN, gus, active=False)
+        with pytest.raises(errors.LastAdmin):
+            await users.set_active(ADMIN, tenants.people["bob"], active=False)
+    assert ((await _snapshot(tenants)).number, rings.courier) == (before + 1, rung + 1)

@@ -17,6 +17,7 @@ from fixtures.control import TestClock
 from fixtures.history import NOON, Loader, record
 from modelkeep.contracts.prediction import PredictionRecord
 from modelkeep.contracts.snapshot import DeploymentSettings, Recording, ServedDeployment, Snapshot, encode_snapshot
+from modelkeep.control.predictions import blocks
 from modelkeep.control.predictions.errors import PositionMoved, PredictionNotFound
 from modelkeep.control.predictions.rules import Wanted
 from modelkeep.control.predictions.service import Predictions
@@ -359,7 +360,10 @@ async def test_a_request_is_found_by_its_id_also_where_the_id_lies_about_its_tim
 async def test_pages_hold_every_record_once_however_blocks_overlap(predictions: Predictions) -> None:
     chance = random.Random(3)
     load = Loader(predictions)
-    written = [record(NOON + number, deployment=chance.choice("abc"), version=number % 3) for number in range(300)]
+    written = [
+        record(NOON + number, deployment=chance.choice("abc"), version=number % 3, user=f"usr_{number % 2}")
+        for number in range(300)
+    ]
     waiting = list(written)
     chance.shuffle(waiting)
     while waiting:
@@ -370,6 +374,7 @@ async def test_pages_hold_every_record_once_however_blocks_overlap(predictions: 
         Wanted(),
         Wanted(deployment="b"),
         Wanted(version="2"),
+        Wanted(user="usr_1"),
         Wanted(deployment="a", since=NOON + 50, until=NOON + 200),
     ):
         seen, before = list[str](), None
@@ -386,3 +391,17 @@ async def test_pages_hold_every_record_once_however_blocks_overlap(predictions: 
 def test_the_reader_of_a_spool_that_is_not_there_has_nothing(tmp_path: Path) -> None:
     assert SpoolReader(tmp_path / "none").read(Position()).records == []
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(record()), type=PredictionRecord).outcome == "ok"
+
+
+async def test_a_list_holds_nothing_of_the_blocks_that_it_was_read_from(predictions: Predictions) -> None:
+    await Loader(predictions)([record() for _ in range(3)])
+    found = (await predictions.facts(Wanted(), limit=5)).records
+    assert [(bytes(one.inputs), bytes(one.outputs)) for one in found] == [(b"\xc0", b"\xc0")] * 3
+
+
+async def test_a_record_from_before_it_said_who_asked_is_found_by_all_else(predictions: Predictions) -> None:
+    old = record()
+    raw = msgspec.msgpack.encode(msgspec.structs.astuple(old)[:-1])
+    await predictions.load("one", Position(), Position(1, 1, 0), blocks.gather([raw]), {})
+    assert [one.id for one in (await predictions.facts(Wanted(key=old.key_id), limit=5)).records] == [old.id]
+    assert (await predictions.facts(Wanted(user="usr_A"), limit=5)).records == []

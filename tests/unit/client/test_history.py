@@ -17,3 +17,9 @@ def test_a_moment_goes_out_as_the_server_reads_it(name: str, moment: object):
     asked = next(history.predictions(Server("http://keep", 30.0, 0), **{name: moment}))
     assert isinstance(asked, Ask)
     assert asked.params[name] == SAID
+
+
+def test_who_asked_is_asked_for_by_their_id():
+    asked = next(history.predictions(Server("http://keep", 30.0, 0), user="usr_7", key="ses_1"))
+    assert isinstance(asked, Ask)
+    assert (asked.params["user"], asked.params["key"]) == ("usr_7", "ses_1")

@@ -41,3 +41,29 @@ def test_a_burst_goes_with_a_rate_of_the_keys_own_alone() -> None:
     for rate in ("unlimited", "user", "batch"):
         with pytest.raises(Invalid):
             key(rate, 7)
+
+
+@pytest.mark.parametrize(
+    ("rate", "burst", "above"),
+    [
+        ("user", None, False),
+        ("1/min", None, False),
+        ("100/min", 16, False),
+        ("100/min", 17, True),
+        ("101/min", 1, True),
+        ("batch", None, True),
+        ("unlimited", None, True),
+    ],
+)
+def test_what_is_more_than_a_persons_keys_may_together_is_told_apart(rate: str, burst: int | None, above: bool) -> None:
+    assert CLASSES.above(key(rate, burst)) is above
+    assert Classes(Rate(100, 16)).above(key("batch")), "a class that is gone may come back with more"
+
+
+def test_a_rate_that_all_keys_of_a_person_share_is_no_bound_of_one() -> None:
+    assert {rate: key(rate).bounded for rate in ("user", "unlimited", "batch", "100/min")} == {
+        "user": False,
+        "unlimited": False,
+        "batch": True,
+        "100/min": True,
+    }

@@ -140,12 +140,12 @@ class House:
         self.gates: dict[str, asyncio.Event] = {}
         self.keys.heard(time.time())
         self._served_keys = tuple(
-            ServedKey(name, hashlib.sha256(name.encode()).digest(), name, standing)
-            for name, standing in {
-                "all": through(Scope.ADMIN),
-                "predict": through(Scope.PREDICT),
-                "read": through(Scope.MODELS_READ),
-                "metrics": through(Scope.METRICS_READ),
+            ServedKey(name, hashlib.sha256(name.encode()).digest(), name, through(scope, user=f"usr_{name}"))
+            for name, scope in {
+                "all": Scope.ADMIN,
+                "predict": Scope.PREDICT,
+                "read": Scope.MODELS_READ,
+                "metrics": Scope.METRICS_READ,
             }.items()
         )
         self.keys.replace(self._served_keys)

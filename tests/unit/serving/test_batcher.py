@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from fixtures.calling import ByHand as Runner
-from fixtures.calling import leave, make_call, rows, turn
+from fixtures.calling import leave, make_call, make_request, make_route, rows, turn
+from fixtures.standings import through
 from modelkeep.contracts.errors import (
     Internal,
     InvalidInput,
@@ -23,6 +24,7 @@ from modelkeep.contracts.errors import (
     VersionQuarantined,
 )
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
+from modelkeep.contracts.snapshot import ServedKey
 from modelkeep.serving.batcher import Batcher, Finished, TooLate
 from modelkeep.serving.calls import Call, Run
 from modelkeep.serving.codec import Tensors
@@ -737,3 +739,14 @@ async def test_one_that_cannot_be_told_its_answer_keeps_it_from_no_other() -> No
     assert runner.rows == [3]
     await runner.answer()
     assert tripled(later) == [9]
+
+
+async def test_keys_and_sessions_of_one_person_wait_in_one_line() -> None:
+    owners = set()
+    for name in ("key_1", "key_2", "ses_1"):
+        request = make_request()
+        request.key = ServedKey(name, b"", "k", through(user="usr_1"))
+        call = Call(make_route(), request, "native", b"{}", 0.0)
+        owners.add(call.owner)
+        assert call.key_id == name, "the history tells by which"
+    assert owners == {"usr_1"}

@@ -96,8 +96,8 @@ async def test_silent_callers_without_a_key_take_no_places_of_keys_nor_of_other_
     assert await rpcs.ask(CHECK, metadata=())
 
 
-async def test_a_key_has_so_many_places_and_no_more(house, rpcs: Rpcs, monkeypatch) -> None:
-    monkeypatch.setattr("modelkeep.serving.grpc.places._MOST_OF_KEY", 3)
+async def test_a_person_has_so_many_places_and_no_more(house, rpcs: Rpcs, monkeypatch) -> None:
+    monkeypatch.setattr("modelkeep.serving.grpc.places._MOST_OF_USER", 3)
     calls = await silent(rpcs, house, SERVICE + "ModelStreamInfer", 3, KEY)
     assert (await rpcs.refused("ModelInfer", ONE)).code() is S.RESOURCE_EXHAUSTED
     assert await rpcs.ask("ModelInfer", ONE, metadata=(("x-api-key", "predict"),))
@@ -107,11 +107,22 @@ async def test_a_key_has_so_many_places_and_no_more(house, rpcs: Rpcs, monkeypat
     assert array_in(await rpcs.infer(ONE)).tolist() == [3.0]
 
 
+def test_who_comes_with_several_keys_and_sessions_has_the_places_of_one() -> None:
+    places = Places()
+    keys = [ServedKey(name, b"", "", through(user="usr_1")) for name in ("key_1", "key_2", "ses_1", "ses_2")]
+    with contextlib.ExitStack() as held:
+        for number in range(256):
+            held.enter_context(places.take(keys[number % 4], lambda: "ipv4:1.1.1.1:1"))
+        with pytest.raises(TooManyRpcs):
+            places.take(keys[0], lambda: "ipv4:1.1.1.1:1")
+        held.enter_context(places.take(ServedKey("key_3", b"", "", through(user="usr_2")), lambda: "ipv4:1.1.1.1:1"))
+
+
 def test_all_callers_with_keys_leave_places_for_those_without() -> None:
     places, most = Places(), 0
     with contextlib.ExitStack() as held, contextlib.suppress(TooManyRpcs):
         for number in range(MOST_AT_ONCE):
-            held.enter_context(places.take(ServedKey(str(number), b"", "", through()), lambda: "ipv4:1.1.1.1:1"))
+            held.enter_context(places.take(ServedKey("key", b"", "", through(user=str(number))), lambda: "ipv4:1.1.1.1:1"))
             most += 1
     with contextlib.ExitStack() as held, contextlib.suppress(TooManyRpcs):
         for number in range(MOST_AT_ONCE):

@@ -88,7 +88,7 @@ async def test_answers_that_are_not_read_are_bounded_for_each_key(house, rpcs: R
         for held in (1, 2):
             callers.enter_context(Reader(rpcs.server.port)).asks(SERVICE + "ModelInfer", body, window=0)
             await eventually(lambda: sum(door._unread.values()) > held * 90_000)  # noqa: B023 - called at once
-        assert door._unread.keys() == {"all"}
+        assert door._unread.keys() == {"usr_all"}
         third = callers.enter_context(Reader(rpcs.server.port)).asks(SERVICE + "ModelInfer", body, window=0)
         assert await third.status() == S.RESOURCE_EXHAUSTED.value[0]
         other = await rpcs.ask("ModelInfer", ONE, metadata=(("x-api-key", "predict"),))

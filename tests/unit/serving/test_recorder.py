@@ -45,7 +45,7 @@ class Desk:
     ) -> Call:
         async def make() -> Call:
             route = make_route(signature, DeploymentSettings(recording=recording))
-            call = make_call(payload, route=route, body=body, owner="key_1")
+            call = make_call(payload, route=route, body=body, owner="usr_1", key_id="key_1")
             call.share = Share(Run(outputs, 0.25), 0, call.rows)
             return call
 
@@ -81,7 +81,8 @@ def test_by_default_both_sides_are_kept_as_they_went_over_the_wire(desk: Desk) -
     assert desk.answered(call) is None
     record = desk.record()
     assert (record.inputs, record.outputs, record.input_note, record.output_note) == (BODY, ANSWER, "", "")
-    assert (record.id, record.request_id, record.deployment, record.key_id) == (call.id, call.request_id, "m", "key_1")
+    assert (record.id, record.request_id, record.deployment) == (call.id, call.request_id, "m")
+    assert (record.key_id, record.user) == ("key_1", "usr_1")
     assert (record.version_id, record.version, record.dialect, record.rows) == ("v1", 1, "native", 1)
     assert (record.outcome, record.code, record.status, record.run_ms) == ("ok", "", 200, 250.0)
     assert record.total_ms >= 0
@@ -226,6 +227,7 @@ def test_a_refused_call_is_written_down_by_the_policy_of_its_inputs(desk: Desk, 
     desk.recorder.refused(call, InvalidInput("No."), "rejected")
     record = desk.record()
     assert (record.outcome, record.code, record.status) == ("rejected", "invalid_input", 400)
+    assert (record.key_id, record.user) == ("key_1", "usr_1")
     assert (record.outputs, record.output_note) == (None, "")
     assert (record.inputs == BODY) == (keep == "keep")
     assert (record.inputs is None) == (keep == "drop")

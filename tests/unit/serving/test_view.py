@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from msgspec.structs import replace
 
 from modelkeep.contracts.access import Grant, Place, Role, Scope, Standing
 from modelkeep.contracts.errors import Forbidden
@@ -63,3 +64,17 @@ def test_a_decision_is_made_once_a_snapshot(monkeypatch: pytest.MonkeyPatch):
     router.snapshot = Snapshot(2, 0.0, deployments=(THERE,))
     doors.check(mine, "m")
     assert len(asked) == 2
+
+
+def test_sessions_of_one_person_are_one_decision_and_there_are_only_so_many(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("modelkeep.serving.view._MOST_DECIDED", 5)
+    doors, _router = doors_over(Snapshot(1, 0.0, deployments=(THERE,)))
+    mine = key(Role.PREDICTOR)
+    for number in range(100):
+        doors.check(replace(mine, id=f"ses_{number}"), "m")
+    assert len(doors._decided) == 1
+    for _again in range(100):
+        doors.check(key(Role.PREDICTOR), "m")
+        with pytest.raises(Forbidden):
+            doors.check(key(Role.VIEWER), "m")
+        assert len(doors._decided) <= 5

@@ -55,12 +55,13 @@ def _wanted(
     version: Annotated[
         str | None, Query(max_length=200, description="The version that answered: its id or its number.")
     ] = None,
-    key: Annotated[str | None, Query(max_length=200, description="The id of the key that asked.")] = None,
+    key: Annotated[str | None, Query(max_length=200, description="The id of the key or session that asked.")] = None,
+    user: Annotated[str | None, Query(max_length=200, description="The id of the person or service who asked.")] = None,
     outcome: Annotated[Outcome | None, Query(description="How it ended.")] = None,
     since: Annotated[Moment | None, Query(description="From this moment on; UTC where no zone is named.")] = None,
     until: Annotated[Moment | None, Query(description="Before this moment, as `since`.")] = None,
 ) -> Wanted:
-    return Wanted(id, request_id, deployment, version, key, outcome, _seconds(since), _seconds(until))
+    return Wanted(id, request_id, deployment, version, key, user, outcome, _seconds(since), _seconds(until))
 
 
 Filter = Annotated[Wanted, Depends(_wanted)]

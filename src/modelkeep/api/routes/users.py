@@ -87,6 +87,7 @@ async def issue_key(body: NewKey, actor: Oneself, behind: Behind) -> IssuedKeyAn
         body.expires_in_days,
         rate=body.rate,
         burst=body.burst,
+        concurrency=body.concurrency,
         service=body.service,
         models=None if models is None else tuple(place.model for place in models),
         networks=body.networks,

@@ -7,12 +7,15 @@ from typing import Any
 from pydantic import Field
 
 from modelkeep.api.schemas.wire import Answer
-from modelkeep.contracts.prediction import Outcome, PredictionRecord, RecordFacts
+from modelkeep.contracts.prediction import Outcome, PredictionRecord, RecordFound
 from modelkeep.control.predictions.contents import Contents, inputs_of, outputs_of
 
 
 class PredictionFacts(Answer):
-    """One prediction, without what went in and came out. Times are milliseconds; `code` is an error's code, or empty."""
+    """One prediction, without what went in and came out. Times are milliseconds; `code` is an error's code, or empty.
+
+    `key_id` is the id of the key or session that asked, `user` that of the person or service behind it.
+    """
 
     id: str
     at: datetime
@@ -21,6 +24,7 @@ class PredictionFacts(Answer):
     version_id: str
     version: int
     key_id: str
+    user: str
     dialect: str
     outcome: Outcome
     code: str
@@ -51,7 +55,7 @@ class PredictionAnswer(PredictionFacts):
     outputs: Side | None
 
 
-def facts_of(record: RecordFacts) -> PredictionFacts:
+def facts_of(record: RecordFound | PredictionRecord) -> PredictionFacts:
     """Return what a list says of a record."""
     return PredictionFacts(**_facts(record))
 
@@ -61,7 +65,7 @@ def answer_of(record: PredictionRecord) -> PredictionAnswer:
     return PredictionAnswer(**_facts(record), inputs=_side(inputs_of(record)), outputs=_side(outputs_of(record)))
 
 
-def _facts(record: RecordFacts) -> dict[str, Any]:
+def _facts(record: RecordFound | PredictionRecord) -> dict[str, Any]:
     named = {name: getattr(record, name) for name in PredictionFacts.model_fields}
     named["at"] = datetime.fromtimestamp(record.at, UTC)
     return named

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from modelkeep.api.schemas.wire import Answer, Ask, Name
 from modelkeep.contracts.access import Scope
-from modelkeep.control.users.rules import LONGEST_EMAIL, LONGEST_OVERLAP_DAYS, Kind, Status
+from modelkeep.control.users.rules import LONGEST_EMAIL, LONGEST_OVERLAP_DAYS, SHARED, Kind, Status
 from modelkeep.infra.passwords import LONGEST, SHORTEST
 
 Email = Annotated[str, Field(min_length=3, max_length=LONGEST_EMAIL, description="An e-mail address; case does not matter.")]
@@ -42,13 +42,17 @@ class NewKey(Ask):
         str,
         Field(
             max_length=63,
-            description="Requests a minute, as `100/min`, a class of the settings, `user` for the rate that this user's keys "
-            "share, or `unlimited`.",
+            description="`user` for the rate that this user's keys and sessions share, requests a minute as `100/min`, a class "
+            "of the settings, or `unlimited`; more than `user` allows is given by administrators alone.",
         ),
-    ] = "unlimited"
+    ] = SHARED
     burst: Annotated[
         int | None,
         Field(strict=True, ge=1, le=100_000_000, description="Most requests at once; else a sixth of a minute's."),
+    ] = None
+    concurrency: Annotated[
+        int | None,
+        Field(strict=True, ge=1, le=1_000_000, description="Most predictions under way at once, on all servers; else any."),
     ] = None
     networks: Annotated[
         tuple[Annotated[str, Field(max_length=50)], ...],
@@ -87,6 +91,7 @@ class KeyAnswer(Answer):
     last_used_at: datetime | None
     rate: str
     burst: int | None
+    concurrency: int | None
     user_id: str
     models: list[str] | None
     rotated_at: datetime | None

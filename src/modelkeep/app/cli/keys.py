@@ -74,8 +74,11 @@ def create_key(
     ] = None,
     rate: Annotated[
         str,
-        typer.Option(metavar="RATE", help="Requests a minute, as 100/min, a class, user (all of one's keys), or unlimited."),
-    ] = "unlimited",
+        typer.Option(metavar="RATE", help="user (all of one's keys share it), 100/min, a class, or unlimited."),
+    ] = "user",
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Most predictions under way at once; without, any number.")
+    ] = None,
     model: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Good for this model alone; several times for several.")
     ] = None,
@@ -95,7 +98,15 @@ def create_key(
         raise WrongUse("The key needs a name.", "Say what it is for: `modelkeep keys create nightly-batch`.")
     screen = Screen(as_json=as_json)
     with connected(url, key, interrupted=MAYBE_MADE) as client:
-        made = client.create_key(name, scope, expires_in_days=expires_in_days, rate=rate, models=model, networks=network)
+        made = client.create_key(
+            name,
+            scope,
+            expires_in_days=expires_in_days,
+            rate=rate,
+            concurrency=concurrency,
+            models=model,
+            networks=network,
+        )
     screen.result(made.raw, lambda: _show_secret(screen, made))
 
 

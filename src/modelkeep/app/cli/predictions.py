@@ -26,7 +26,10 @@ predictions = typer.Typer(
 
 Deployment = Annotated[str, typer.Option(metavar="NAME", help="Of this deployment.", rich_help_panel=FILTERS)]
 Version = Annotated[str, typer.Option(metavar="VERSION", help="By this version: number or id.", rich_help_panel=FILTERS)]
-AskedBy = Annotated[str, typer.Option("--asked-by", metavar="ID", help="With the key of this id.", rich_help_panel=FILTERS)]
+AskedBy = Annotated[
+    str, typer.Option("--asked-by", metavar="ID", help="With the key or session of this id.", rich_help_panel=FILTERS)
+]
+User = Annotated[str, typer.Option(metavar="ID", help="By the person or service of this id.", rich_help_panel=FILTERS)]
 Outcome = Annotated[
     str, typer.Option(metavar="OUTCOME", help="That ended so: ok, rejected, error or degraded.", rich_help_panel=FILTERS)
 ]
@@ -44,6 +47,7 @@ def list_predictions(
     deployment: Deployment = "",
     version: Version = "",
     asked_by: AskedBy = "",
+    user: User = "",
     outcome: Outcome = "",
     request: Request = "",
     since: Since = "",
@@ -61,6 +65,7 @@ def list_predictions(
         deployment=deployment,
         version=version,
         key=asked_by,
+        user=user,
         outcome=outcome,
         request_id=request,
         since=since,
@@ -108,6 +113,7 @@ def export(
     deployment: Deployment = "",
     version: Version = "",
     asked_by: AskedBy = "",
+    user: User = "",
     outcome: Outcome = "",
     request: Request = "",
     since: Since = "",
@@ -122,6 +128,7 @@ def export(
         deployment=deployment,
         version=version,
         key=asked_by,
+        user=user,
         outcome=outcome,
         request_id=request,
         since=since,
@@ -161,7 +168,7 @@ def _show(screen: Screen, one: "RecordedPrediction") -> None:
             "at": when(one.at),
             "request": one.request_id,
             "deployment": f"{one.deployment}, version {one.version} ({one.version_id})",
-            "key": one.key_id,
+            "asked by": f"{one.user}, {one.key_id}".strip(", "),
             "outcome": f"{one.outcome} {one.code}".strip(),
             "rows": one.rows,
             "took": f"{one.total_ms:.2f} ms, {one.queue_ms:.2f} waiting, {one.run_ms:.2f} running",

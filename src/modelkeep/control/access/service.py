@@ -85,6 +85,7 @@ class Access:
                 standings[key.id],
                 None if until is None else until.timestamp(),
                 rate,
+                key.concurrency or 0,
                 bucket=bucket,
                 networks=key.networks,
             )

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -115,7 +116,7 @@ class Deployments:
             details = {"revision": str(changed.revision), "before": _text(present.settings), "after": _text(settings)}
             await self._audit.note(tx, actor, "deployment.configure", changed.id, **details)
             await self._events.publish(tx, SettingsChanged(name, changed.revision))
-            await self.publish_in(tx)
+            self.publish_in(tx)
             return changed
 
     async def promote_in(
@@ -136,7 +137,7 @@ class Deployments:
         details = {"version": str(number), "revision": str(changed.revision)}
         await self._audit.note(tx, actor, "deployment.promote", changed.id, before=was, after=str(number), **details)
         await self._events.publish(tx, VersionPromoted(name, version.id, changed.revision))
-        await self.publish_in(tx)
+        self.publish_in(tx)
         return changed
 
     async def create_in(self, tx: Transaction, actor: Actor, model_id: str, name: str) -> None:
@@ -146,10 +147,16 @@ class Deployments:
     async def publish(self) -> None:
         """Publish the snapshot as it is now: once at every start, so that changed limits and new fields arrive."""
         async with self._db.begin() as tx:
-            await self.publish_in(tx)
+            self.publish_in(tx)
 
-    async def publish_in(self, tx: Transaction) -> None:
-        """Compile the snapshot and publish it in the transaction that made it necessary."""
+    def publish_in(self, tx: Transaction) -> None:
+        """Have the snapshot compiled and published once, at the end of the transaction that makes it necessary.
+
+        Whatever else that locks, it has by then: nobody waits for rows of others while they keep the snapshot's.
+        """
+        tx.before_commit(partial(self._publish, tx), once=SNAPSHOT)
+
+    async def _publish(self, tx: Transaction) -> None:
         number = await self._broadcast.take_number(tx, SNAPSHOT)  # the row lock first: contents can then only go forward
         open_models = await self._models.open_models(tx)
         deployments = [one for one in await store.answering(tx) if one.model_id in open_models]

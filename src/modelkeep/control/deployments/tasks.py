@@ -33,7 +33,7 @@ def subscribe(events: Events, deployments: Deployments) -> None:
         | UserAdded,
     ) -> None:
         del event
-        await deployments.publish_in(tx)
+        deployments.publish_in(tx)
 
     events.subscribe(ModelCreated, on_model_created)
     events.subscribe(VersionBecameReady, on_version_ready)

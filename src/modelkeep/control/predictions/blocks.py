@@ -16,7 +16,7 @@ import msgspec
 import zstandard
 
 from modelkeep.contracts.ids import new_id
-from modelkeep.contracts.prediction import PredictionRecord, RecordFacts, RecordSummary
+from modelkeep.contracts.prediction import NOT_READ, PredictionRecord, RecordFound
 from modelkeep.control.predictions.rules import Wanted, day_of
 
 MOST_RECORDS: Final = 1000
@@ -24,15 +24,15 @@ MOST_BYTES: Final = 4 << 20
 _DAY_S: Final = 86_400
 _ARRAY32: Final = b"\xdd"  # msgpack: an array whose length follows in four bytes
 
-Record = TypeVar("Record", RecordFacts, PredictionRecord)
+Record = TypeVar("Record", RecordFound, PredictionRecord)
 
 
 class Block(NamedTuple):
     """One block. Ids are the smallest and the largest in it, times are Unix seconds, sizes are bytes.
 
-    `held` is how many records there are; `versions` is a JSON list of "id number" texts, `keys` one of key ids, `outcomes` a
-    JSON object of counts; `requests` are the sorted checksums (uint32) of the request ids; `payload` is zstandard of a msgpack
-    array of records, sorted by id.
+    `held` is how many records there are; `versions` is a JSON list of "id number" texts, `keys` one of the ids of keys and
+    users, `outcomes` a JSON object of counts; `requests` are the sorted checksums (uint32) of the request ids; `payload` is
+    zstandard of a msgpack array of records, sorted by id.
     """
 
     id: str
@@ -56,7 +56,7 @@ class Block(NamedTuple):
 class Group:
     """Records of one deployment and day, read and as they are."""
 
-    summaries: list[RecordSummary] = field(default_factory=list)
+    summaries: list[RecordFound] = field(default_factory=list)
     raws: list[bytes] = field(default_factory=list)
 
 
@@ -72,9 +72,9 @@ class Gathered(NamedTuple):
     newest_at: float
 
 
-_summary: Final = msgspec.msgpack.Decoder(RecordSummary)
+_summary: Final = msgspec.msgpack.Decoder(RecordFound)
 _raws: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
-_facts: Final = msgspec.msgpack.Decoder(list[RecordFacts])
+_facts: Final = msgspec.msgpack.Decoder(list[RecordFound])
 _records: Final = msgspec.msgpack.Decoder(list[PredictionRecord])
 
 
@@ -102,9 +102,11 @@ def merge(payloads: Iterable[bytes]) -> list[Block]:
     return gather(raws).blocks
 
 
-def facts(payload: bytes, wanted: Wanted, before: str | None) -> list[RecordFacts]:
+def facts(payload: bytes, wanted: Wanted, before: str | None) -> list[RecordFound]:
     """Return the wanted records with an id below `before`, without what went in and out."""
-    return _choose(_facts.decode(zstandard.decompress(payload)), wanted, before)
+    chosen = _choose(_facts.decode(zstandard.decompress(payload)), wanted, before)
+    # what was not read would hold all bytes of the block
+    return [msgspec.structs.replace(one, inputs=NOT_READ, outputs=NOT_READ) for one in chosen]
 
 
 def records(payload: bytes, wanted: Wanted, before: str | None) -> list[PredictionRecord]:
@@ -123,7 +125,7 @@ def _choose(found: list[Record], wanted: Wanted, before: str | None) -> list[Rec
     return [record for record in found if (before is None or record.id < before) and wanted.matches(record)]
 
 
-def _read(records: Sequence[bytes]) -> tuple[list[RecordSummary], list[bytes]]:
+def _read(records: Sequence[bytes]) -> tuple[list[RecordFound], list[bytes]]:
     """Return the summaries of those that are records, and their bytes."""
     decode = _summary.decode
     try:
@@ -176,7 +178,7 @@ def _pack(group: Group) -> Block:
         raw_bytes=len(raw),
         size=len(payload),
         versions=_json(sorted({f"{one} {number}" for one, number in {(one.version_id, one.version) for one in summaries}})),
-        keys=_json(sorted({one.key_id for one in summaries})),
+        keys=_json(sorted({one.key_id for one in summaries} | {one.user for one in summaries if one.user})),
         outcomes=_json(Counter([one.outcome for one in summaries])),
         requests=array("I", requests).tobytes(),
         payload=payload,

@@ -18,8 +18,8 @@ Format = Literal["jsonl", "parquet"]
 MEDIA_TYPES: Final[dict[Format, str]] = {"jsonl": "application/x-ndjson", "parquet": "application/vnd.apache.parquet"}
 
 _PLAIN: Final = (
-    *("id", "request_id", "deployment", "version_id", "version", "key_id", "dialect", "outcome", "code", "status", "rows"),
-    *("total_ms", "queue_ms", "run_ms", "content_type", "input_note", "output_note"),
+    *("id", "request_id", "deployment", "version_id", "version", "key_id", "user", "dialect", "outcome", "code", "status"),
+    *("rows", "total_ms", "queue_ms", "run_ms", "content_type", "input_note", "output_note"),
 )
 
 

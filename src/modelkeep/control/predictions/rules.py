@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from modelkeep.contracts.prediction import Outcome, RecordSummary
+from modelkeep.contracts.prediction import Outcome, PredictionRecord, RecordFound
 
 _ALPHABET: Final = {letter: value for value, letter in enumerate("0123456789ABCDEFGHJKMNPQRSTVWXYZ")}
 _ULID: Final = 26
@@ -17,6 +17,8 @@ _LATEST: Final = 253_000_000_000.0  # the year 9987: what a forged id says must 
 class Wanted(msgspec.Struct, frozen=True):
     """A filter: what is None is not asked for. `version` is a version's id or its number; times are Unix seconds.
 
+    `key` is the id of what it was asked with, `user` that of who asked.
+
     `since` is included, `until` is not. `among` are the deployments of which records may be shown at all.
     """
 
@@ -25,12 +27,13 @@ class Wanted(msgspec.Struct, frozen=True):
     deployment: str | None = None
     version: str | None = None
     key: str | None = None
+    user: str | None = None
     outcome: Outcome | None = None
     since: float | None = None
     until: float | None = None
     among: frozenset[str] | None = None
 
-    def matches(self, record: RecordSummary) -> bool:
+    def matches(self, record: RecordFound | PredictionRecord) -> bool:
         """Whether this record is wanted."""
         return (
             (self.id is None or record.id == self.id)
@@ -38,6 +41,7 @@ class Wanted(msgspec.Struct, frozen=True):
             and (self.deployment is None or record.deployment == self.deployment)
             and (self.version is None or self.version in {record.version_id, str(record.version)})
             and (self.key is None or record.key_id == self.key)
+            and (self.user is None or record.user == self.user)
             and (self.outcome is None or record.outcome == self.outcome)
             and (self.since is None or record.at >= self.since)
             and (self.until is None or record.at < self.until)

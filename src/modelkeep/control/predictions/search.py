@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from modelkeep.contracts.prediction import PredictionRecord, RecordFacts
+from modelkeep.contracts.prediction import PredictionRecord, RecordFound
 from modelkeep.control.predictions import store
 from modelkeep.control.predictions.blocks import Record
 from modelkeep.control.predictions.rules import Wanted
@@ -56,11 +56,11 @@ async def newest_first(
     return found, give("")
 
 
-def _by_id(record: RecordFacts) -> str:
+def _by_id(record: RecordFound | PredictionRecord) -> str:
     return record.id
 
 
-def _bytes(record: RecordFacts) -> int:
+def _bytes(record: RecordFound | PredictionRecord) -> int:
     if isinstance(record, PredictionRecord):
         return len(record.inputs or b"") + len(record.outputs or b"")
     return 0

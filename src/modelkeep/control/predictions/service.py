@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from datetime import date, timedelta
 from typing import Final, NamedTuple
 
-from modelkeep.contracts.prediction import PredictionRecord, RecordFacts
+from modelkeep.contracts.prediction import PredictionRecord, RecordFound
 from modelkeep.control.predictions import blocks, store
 from modelkeep.control.predictions.blocks import Gathered, Record
 from modelkeep.control.predictions.errors import PositionMoved, PredictionNotFound
@@ -33,7 +33,7 @@ class Page(NamedTuple):
 class FactsPage(NamedTuple):
     """As `Page`, without what went in and out."""
 
-    records: list[RecordFacts]
+    records: list[RecordFound]
     before: str | None
 
 

@@ -164,8 +164,8 @@ def _conditions(wanted: Wanted, before: str | None) -> list[sa.ColumnElement[boo
     if wanted.version is not None:
         number = wanted.version.isdecimal()
         found.append(blocks.c.versions.contains(f' {wanted.version}"' if number else f'"{wanted.version} ', autoescape=True))
-    if wanted.key is not None:
-        found.append(blocks.c["keys"].contains(f'"{wanted.key}"', autoescape=True))
+    asking = [one for one in (wanted.key, wanted.user) if one is not None]
+    found += [blocks.c["keys"].contains(f'"{one}"', autoescape=True) for one in asking]
     if wanted.outcome is not None:
         found.append(blocks.c.outcomes.contains(f'"{wanted.outcome}"', autoescape=True))
     if wanted.since is not None:

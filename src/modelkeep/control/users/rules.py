@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from ipaddress import ip_network
@@ -67,10 +67,10 @@ class Key(msgspec.Struct, frozen=True):
     """An API key, without its secret, which nobody has.
 
     It has a rate of its own (`rate_per_minute`; `burst` None is a sixth of it), or that of a class: "user" is the rate that
-    all keys of its user share, others are named in the settings. Without either it is unlimited. `models` (ids) are those that
-    it is good for, None for all, and `networks` (CIDRs) those from which alone it is good, none for all; like its scopes they
-    bound what its owner may do, and add nothing to it. Since `rotated_at` it has another secret; the one from before opens the
-    same until `previous_until`.
+    all keys of its user share, others are named in the settings. Without either it is unlimited. `concurrency` is how many of
+    its predictions may be under way at once, None for any number. `models` (ids) are those that it is good for, None for all,
+    and `networks` (CIDRs) those from which alone it is good, none for all; like its scopes they bound what its owner may do,
+    and add nothing to it. Since `rotated_at` it has another secret; the one from before opens the same until `previous_until`.
     """
 
     id: str
@@ -91,6 +91,7 @@ class Key(msgspec.Struct, frozen=True):
     previous_used_at: datetime | None = None
     rate_class: str | None = None
     networks: tuple[str, ...] = ()
+    concurrency: int | None = None
 
     @property
     def rate(self) -> str:
@@ -111,8 +112,9 @@ class Key(msgspec.Struct, frozen=True):
 
     @property
     def bounded(self) -> bool:
-        """Whether it is good from some networks, until some day, or at some rate alone."""
-        return bool(self.networks) or self.expires_at is not None or not self.unlimited
+        """Whether it is good from some networks, until some day, at some rate of its own or for so many at once alone."""
+        paced = self.rate not in {UNLIMITED, SHARED} or self.concurrency is not None
+        return bool(self.networks) or self.expires_at is not None or paced
 
     def good(self, now: datetime) -> bool:
         """Whether the key opens anything at this moment."""
@@ -205,6 +207,20 @@ class Classes(msgspec.Struct, frozen=True):
             return None if key.rate_per_minute is None else Rate(key.rate_per_minute, key.burst or 0).whole, ""
         named = self.named.get(key.rate_class)
         return (named, "") if named is not None else self.of_person(key.user_id)
+
+    def above(self, key: Key, others: Iterable[Key] = ()) -> bool:
+        """Whether a key may ask more than its person, or what the settings have set aside for some.
+
+        Rates of their own count together with those of the `others` that a person has: many small ones are a large one.
+        """
+        if key.rate_class is not None:
+            return key.rate_class != SHARED
+        if key.rate_per_minute is None:
+            return True
+        paced = [one for one in (*others, key) if one.rate_per_minute is not None]
+        own = [Rate(one.rate_per_minute or 0, one.burst or 0).whole for one in paced]
+        too_often = sum(rate.per_minute for rate in own) > self.user.per_minute
+        return too_often or sum(rate.burst for rate in own) > self.user.burst
 
     def of_person(self, user_id: str) -> tuple[Rate, str]:
         """Return the rate that all keys and tokens of one person share, and their bucket."""

@@ -8,7 +8,7 @@ import structlog
 
 from modelkeep.contracts.access import Role, Scope
 from modelkeep.contracts.actor import SYSTEM, Actor
-from modelkeep.contracts.errors import Invalid, StorageFull, Unauthenticated, WrongNetwork
+from modelkeep.contracts.errors import Forbidden, Invalid, StorageFull, Unauthenticated, WrongNetwork
 from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.names import check_name
 from modelkeep.contracts.secret import Secret
@@ -27,7 +27,7 @@ from modelkeep.control.users.events import KeysChanged, MayHaveBeenLast, Passwor
 from modelkeep.control.users.rules import (
     KEY_PREFIX,
     SETUP_TOKEN_LIFE,
-    UNLIMITED,
+    SHARED,
     Classes,
     Key,
     Kind,
@@ -48,6 +48,10 @@ from modelkeep.infra.events import Events
 from modelkeep.infra.passwords import Passwords
 
 _LONGEST_NAME = 100
+_TOO_FAST = (
+    "Administrators of the installation alone give this rate: make it `user`, or one that is, with your other keys' rates, at "
+    "most {0.per_minute}/min with a burst of {0.burst}."
+)
 _log = structlog.get_logger(__name__)
 
 
@@ -154,17 +158,19 @@ class Users:
         scopes: frozenset[Scope],
         expires_in_days: int | None,
         *,
-        rate: str = UNLIMITED,
+        rate: str = SHARED,
         burst: int | None = None,
+        concurrency: int | None = None,
         service: str | None = None,
         models: tuple[str, ...] | None = None,
         networks: Sequence[str] = (),
     ) -> IssuedKey:
         """Make a key for the actor's own user, or for a service account; its secret is in the answer and nowhere else.
 
-        `rate` is `100/min`, a class of the settings, `user` (the rate that this user's keys share) or `unlimited`; `burst` the
-        most requests at once, a sixth of a minute's without it. `models` are the ids of those that it is good for, None for
-        all; from `networks` alone it is good, if any are named.
+        `rate` is `user` (the rate that this user's keys share), `100/min`, a class of the settings or `unlimited`; more than
+        `user` allows is given by administrators. `burst` is the most requests at once, a sixth of a minute's without it, and
+        `concurrency` the most predictions under way. `models` are the ids of those that it is good for, None for all; from
+        `networks` alone it is good, if any are named.
         """
         actor.carry_all()
         if service is not None:
@@ -187,9 +193,12 @@ class Users:
             models=models,
             rate_class=rate_class,
             networks=read_networks(list(networks)),
+            concurrency=concurrency,
         )
         async with self._db.begin() as tx:
-            user = await self.user_in(tx, key.user_id)
+            user = await self.user_in(tx, key.user_id, for_update=True)
+            if not actor.may(Scope.ADMIN) and self._classes.above(key, await store.good_keys_of(tx, user.id, key.created_at)):
+                raise Forbidden(_TOO_FAST.format(self._classes.user))
             if user.kind is not Kind.SERVICE and user.id != actor.user:
                 raise Invalid("Keys are made for oneself, or for a service.")
             return await self._issue(tx, actor, key)
@@ -427,6 +436,8 @@ class Users:
         await store.add_key(tx, key)
         scopes = " ".join(key.scopes)
         details = {"name": key.name, "scopes": scopes, "rate": key.rate}
+        if key.concurrency is not None:
+            details["concurrency"] = str(key.concurrency)
         if key.networks:
             details["networks"] = " ".join(key.networks)
         await self._audit.note(tx, actor, "key.create", key.id, after=scopes, about=key.user_id, **details)

@@ -152,6 +152,13 @@ async def revoke_keys_of(tx: Transaction, user_id: str, now: datetime) -> None:
     await tx.execute(sa.update(api_keys).where(good).values(revoked_at=now))
 
 
+async def good_keys_of(tx: Transaction, user_id: str, now: datetime) -> list[Key]:
+    """Return the keys of a user that are neither revoked nor expired."""
+    unexpired = sa.or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > now)
+    good = sa.select(api_keys).where(api_keys.c.user_id == user_id, api_keys.c.revoked_at.is_(None), unexpired)
+    return [_key(row) for row in await tx.all(good)]
+
+
 async def replace_setup_token(tx: Transaction, token: SetupToken) -> None:
     """Keep this setup token and forget all that were not used."""
     await tx.execute(sa.delete(setup_tokens).where(setup_tokens.c.used_at.is_(None)))
@@ -189,6 +196,7 @@ def _key(row: sa.Row[tuple[object, ...]]) -> Key:
         previous_used_at=row.previous_used_at,
         rate_class=row.rate_class,
         networks=row.networks,
+        concurrency=row.concurrency,
     )
 
 

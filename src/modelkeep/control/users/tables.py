@@ -34,6 +34,7 @@ api_keys = sa.Table(
     sa.Column("rate_per_minute", sa.Integer),
     sa.Column("burst", sa.Integer),
     sa.Column("rate_class", sa.Text),
+    sa.Column("concurrency", sa.Integer),
     sa.Column("networks", Document(tuple[str, ...]), nullable=False, server_default="[]"),
     sa.Column("models", Document(tuple[str, ...])),
     sa.Column("rotated_at", UtcTime),

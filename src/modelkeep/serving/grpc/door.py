@@ -136,7 +136,7 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc] # the library has 
         """Return the answer; nothing where all has been said. What it holds until it is done is put into `held`."""
         key = request.key = self._key(rpc, request)
         held.place = self._places.take(key, context.peer)
-        held.owner = key.id if key is not None else ""
+        held.owner = key.standing.user if key is not None else ""
         request.bound(context.time_remaining())
         most = self._largest if rpc.predicts else min(self._largest, _SMALL)
         if rpc.converse is not None:

@@ -1,7 +1,8 @@
 """How many RPCs each caller has under way, so that nobody takes the places of all others.
 
-A caller is a key; where there is none, the address from which it calls. Those without a key have few places, which those with
-one never take, and neither have all of the server's: some are left for what is refused.
+A caller is a person or a service, whichever of their keys and sessions they come with; where there is no key, the address from
+which it calls. Those without a key have few places, which those with one never take, and neither have all of the server's: some
+are left for what is refused.
 """
 
 import ipaddress
@@ -18,7 +19,7 @@ MOST_AT_ONCE: Final = 2048
 _MOST_UNKNOWN: Final = 128
 _MOST_KNOWN: Final = MOST_AT_ONCE - 2 * _MOST_UNKNOWN
 _MOST_OF_ADDRESS: Final = 16
-_MOST_OF_KEY: Final = 256
+_MOST_OF_USER: Final = 256
 _READING: Final = 32
 _NETWORK: Final = 64
 
@@ -73,9 +74,9 @@ class Places:
     def take(self, key: ServedKey | None, peer: Callable[[], str]) -> Place:
         """Return a place, to be left; raises `TooManyRpcs`. `peer` tells the address of who has no key."""
         known = key is not None
-        name = known, key.id if key is not None else host_of(peer())
+        name = known, key.standing.user if key is not None else host_of(peer())
         caller = self._callers.get(name)
-        of_all, of_one = (_MOST_KNOWN, _MOST_OF_KEY) if known else (_MOST_UNKNOWN, _MOST_OF_ADDRESS)
+        of_all, of_one = (_MOST_KNOWN, _MOST_OF_USER) if known else (_MOST_UNKNOWN, _MOST_OF_ADDRESS)
         if self._under_way[known] >= of_all or (caller is not None and caller.under_way >= of_one):
             raise TooManyRpcs(retry_after_s=1)
         if caller is None:
