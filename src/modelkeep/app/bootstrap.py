@@ -35,7 +35,14 @@ if TYPE_CHECKING:
     from modelkeep.worker.runners import Runners
 
 from modelkeep.api.settings import ApiSettings, AuthSettings
-from modelkeep.infra.settings import AuditSettings, DatabaseSettings, HistorySettings, LimitSettings, LogSettings
+from modelkeep.infra.settings import (
+    AccessSettings,
+    AuditSettings,
+    DatabaseSettings,
+    HistorySettings,
+    LimitSettings,
+    LogSettings,
+)
 from modelkeep.infra.tls import TlsFiles
 from modelkeep.serving.grpc.settings import GrpcAddress
 from modelkeep.serving.settings import Callers, ServingSettings
@@ -91,6 +98,7 @@ class ControlRole:
     storage: StorageSettings = field(default_factory=StorageSettings)
     auth: AuthSettings = field(default_factory=AuthSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
+    access: AccessSettings = field(default_factory=AccessSettings)
     rates: LimitSettings = field(default_factory=LimitSettings, kw_only=True)
 
 
@@ -141,6 +149,7 @@ def roles(
         storage=settings.storage,
         auth=settings.auth,
         audit=settings.audit,
+        access=settings.access,
         rates=replace(settings.limits, redis_url=NO_SECRET),
     )
     told = msgspec.json.encode(control, enc_hook=hidden_in)
@@ -265,6 +274,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
     services = Services(
         users=control.users,
         access=control.access,
+        approvals=control.approvals,
         switches=control.switches,
         models=control.models,
         deployments=control.deployments,
@@ -469,5 +479,6 @@ def _control(told: bytes, role_name: str) -> "tuple[ControlRole, Places, Databas
         acceptable=role.acceptable,
         passwords=people.passwords(role.auth),
         rates=role.rates,
+        alone=role.access,
     )
     return role, places, db, control

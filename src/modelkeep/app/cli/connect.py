@@ -21,6 +21,7 @@ SCOPE = "The key lacks a scope for this; an administrator makes one with `modelk
 UNREACHABLE = "The address comes from --url or MODELKEEP_URL; `modelkeep doctor` looks closer."
 DEFAULT_UNREACHABLE = "That is the default address; say another with --url or MODELKEEP_URL. `modelkeep doctor` looks closer."
 NOTHING_CHANGED = "Nothing was changed."
+ASK = "Have somebody run `modelkeep approvals approve {}`"
 ARCHIVED = "`modelkeep restore {model}` takes it back."
 
 
@@ -37,7 +38,16 @@ def connected(
     `model` is the name that the command is about: if there is none such, close ones are named. `interrupted` says what state
     things are in when the command is ended by Ctrl-C.
     """
-    from modelkeep.client import Client, Conflict, ModelkeepError, NotAllowed, NotAuthenticated, NotFound, ServerUnreachable
+    from modelkeep.client import (
+        ApprovalNeeded,
+        Client,
+        Conflict,
+        ModelkeepError,
+        NotAllowed,
+        NotAuthenticated,
+        NotFound,
+        ServerUnreachable,
+    )
 
     with _standing(interrupted), Client(url, key or None, timeout=timeout, **trusted.get()) as client:
         try:
@@ -60,6 +70,8 @@ def connected(
             except ModelkeepError:  # the key may predict and no more: then there is nothing to suggest
                 raise error from None
             raise _with(error, _no_such(error.code, model, names, archived)) from None
+        except ApprovalNeeded as error:
+            raise _with(error, f"{ASK.format(error.approval)}. {error.hint or 'Then repeat this command.'}") from None
         except Conflict as error:
             if error.code != "model_archived":
                 raise
