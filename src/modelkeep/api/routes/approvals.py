@@ -1,4 +1,4 @@
-"""Approvals: what others asked for that needs a second person, and what they answer. Shown to whom may do the same themselves."""
+"""Approvals: what was asked for that needs a second person, and the answers. They are shown to whom may do the same."""
 
 from typing import Annotated
 

@@ -11,7 +11,7 @@ from modelkeep.app.cli.options import DEFAULT_URL
 from modelkeep.app.cli.problems import Interrupted
 
 if TYPE_CHECKING:
-    from modelkeep.client import Client, ModelkeepError
+    from modelkeep.client import Client, Conflict, ModelkeepError
 
 NO_KEY_SAID = "This needs an API key, and none was given."
 WRONG_KEY_SAID = "The API key was not accepted."
@@ -38,16 +38,7 @@ def connected(
     `model` is the name that the command is about: if there is none such, close ones are named. `interrupted` says what state
     things are in when the command is ended by Ctrl-C.
     """
-    from modelkeep.client import (
-        ApprovalNeeded,
-        Client,
-        Conflict,
-        ModelkeepError,
-        NotAllowed,
-        NotAuthenticated,
-        NotFound,
-        ServerUnreachable,
-    )
+    from modelkeep.client import Client, Conflict, ModelkeepError, NotAllowed, NotAuthenticated, NotFound, ServerUnreachable
 
     with _standing(interrupted), Client(url, key or None, timeout=timeout, **trusted.get()) as client:
         try:
@@ -70,12 +61,8 @@ def connected(
             except ModelkeepError:  # the key may predict and no more: then there is nothing to suggest
                 raise error from None
             raise _with(error, _no_such(error.code, model, names, archived)) from None
-        except ApprovalNeeded as error:
-            raise _with(error, f"{ASK.format(error.approval)}. {error.hint or 'Then repeat this command.'}") from None
         except Conflict as error:
-            if error.code != "model_archived":
-                raise
-            raise _with(error, ARCHIVED.format(model=model)) from None
+            raise _with(error, _conflict(error, model)) from None
 
 
 @contextmanager
@@ -104,6 +91,14 @@ def refined(code: str, hint: str) -> "Iterator[None]":
 def _with(error: "ModelkeepError", hint: str) -> "ModelkeepError":
     error.hint = hint
     return error
+
+
+def _conflict(error: "Conflict", model: str) -> str:
+    from modelkeep.client import ApprovalNeeded
+
+    if isinstance(error, ApprovalNeeded):
+        return f"{ASK.format(error.approval)}. {error.hint or 'Then repeat this command.'}"
+    return ARCHIVED.format(model=model) if error.code == "model_archived" else error.hint
 
 
 def _no_such(code: str, name: str, names: Sequence[str], archived: Sequence[str]) -> str:

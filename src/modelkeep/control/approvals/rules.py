@@ -34,7 +34,7 @@ OPEN: Final = (State.PENDING, State.APPROVED)
 
 
 class Act(msgspec.Struct, frozen=True):
-    """What somebody is about to do, and what they need for it where. `seen` is how things are before it, and all it asks for."""
+    """What somebody is about to do, and what they need for it where. `seen`: how things are before it, and all it asks for."""
 
     kind: Guarded
     action: str
@@ -59,7 +59,7 @@ class Voice(msgspec.Struct, frozen=True):
 
 
 class Approval(msgspec.Struct, frozen=True):
-    """A request that needs a second person, by whom it was made, and what others said. `place` is taken apart, to be found by."""
+    """A request that needs a second person, who made it, and what others said. `place` is taken apart, to be found by."""
 
     id: str
     kind: Guarded

@@ -42,7 +42,7 @@ async def save(tx: Transaction, changed: Approval) -> None:
 async def page(
     tx: Transaction, standing: Standing, now: datetime, *, limit: int, before: str | None, state: State | None
 ) -> list[Approval]:
-    """Return the approvals of acts that this caller may do themselves, newest first, older than `before`; in one state alone."""
+    """Return approvals of acts that this caller may do themselves, newest first, older than `before`; in one state alone."""
     may = [
         sa.and_(
             approvals.c.scope == scope.value,
