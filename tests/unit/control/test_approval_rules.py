@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from modelkeep.contracts.access import INSTALLATION, Place, Scope
 from modelkeep.contracts.errors import Invalid, ModelkeepError
 from modelkeep.control.approvals.errors import ApprovalOver, SecondPersonNeeded
-from modelkeep.control.approvals.rules import Act, Approval, State, Voice, approve, as_of, refuse, use
+from modelkeep.control.approvals.rules import Act, Approval, State, Voice, approve, as_of, ask, refuse, use
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LIFE = timedelta(hours=24)
@@ -21,21 +21,7 @@ people = st.sampled_from(PEOPLE)
 
 
 def asked(by: str = "ada") -> Approval:
-    return Approval(
-        "apr_1",
-        ACT.kind,
-        ACT.action,
-        ACT.subject,
-        ACT.summary,
-        ACT.digest(),
-        ACT.scope,
-        *("", "", ""),
-        asked_by=by,
-        asked_by_name=by,
-        by_person=by != SERVICE,
-        asked_at=NOW,
-        until=NOW + LIFE,
-    )
+    return ask("apr_1", ACT, voice(by), person=by != SERVICE, until=NOW + LIFE)
 
 
 def voice(of: str, at: datetime = NOW, actor: str = "") -> Voice:
@@ -46,7 +32,7 @@ class Orders(RuleBasedStateMachine):
     """Approving, refusing, using, losing a role and time going by, in any order. The model is who has said yes so far."""
 
     @initialize(by=st.sampled_from([*PEOPLE, SERVICE]))
-    def ask(self, by: str) -> None:
+    def begin(self, by: str) -> None:
         self.approval, self.now = asked(by), NOW
         self.by = by
         self.said_yes: set[str] = set()

@@ -50,7 +50,7 @@ class Act(msgspec.Struct, frozen=True):
 
 
 class Voice(msgspec.Struct, frozen=True):
-    """Who has approved or refused, when, and by which key or session."""
+    """Who has asked, approved or refused, when, and by which key or session."""
 
     actor: str
     user: str
@@ -99,6 +99,27 @@ class Approval(msgspec.Struct, frozen=True):
     def agreed(self, approvers: Iterable[str]) -> bool:
         """Whether whoever asked and these people are two."""
         return len({*approvers, *((self.asked_by,) if self.by_person else ())}) >= _PEOPLE
+
+
+def ask(approval_id: str, act: Act, by: Voice, *, person: bool, until: datetime) -> Approval:
+    """Return what somebody asked for, whom nobody has answered yet."""
+    return Approval(
+        approval_id,
+        act.kind,
+        act.action,
+        act.subject,
+        act.summary,
+        act.digest(),
+        act.scope,
+        act.place.workspace,
+        act.place.model,
+        act.place.owner,
+        asked_by=by.user,
+        asked_by_name=by.name,
+        by_person=person,
+        asked_at=by.at,
+        until=until,
+    )
 
 
 def as_of(approval: Approval, now: datetime) -> Approval:

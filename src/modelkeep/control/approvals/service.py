@@ -13,7 +13,7 @@ from modelkeep.contracts.ids import new_id
 from modelkeep.control.access.service import Access
 from modelkeep.control.approvals import store
 from modelkeep.control.approvals.errors import ApprovalNotFound
-from modelkeep.control.approvals.rules import Act, Approval, State, Voice, approve, as_of, refuse, use
+from modelkeep.control.approvals.rules import Act, Approval, State, Voice, approve, as_of, ask, refuse, use
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.users.rules import Kind
 from modelkeep.control.users.service import Users
@@ -68,7 +68,7 @@ class Approvals:
             return
         if asked is None or not asked.is_open(now):
             person = (await self._users.user_in(tx, actor.user)).kind is Kind.PERSON
-            asked = self._asked(actor, act, person=person)
+            asked = ask(new_id("apr"), act, Voice(actor.id, actor.user, actor.name, now), person=person, until=now + self._life)
             tx.if_refused(partial(self._ask, actor, asked))
         raise _needed(asked.id)
 
@@ -131,26 +131,6 @@ class Approvals:
                 if actor.may(approval.scope, approval.place):
                     able.add(voice.user)
         return able
-
-    def _asked(self, actor: Actor, act: Act, *, person: bool) -> Approval:
-        now = self._clock()
-        return Approval(
-            new_id("apr"),
-            act.kind,
-            act.action,
-            act.subject,
-            act.summary,
-            act.digest(),
-            act.scope,
-            act.place.workspace,
-            act.place.model,
-            act.place.owner,
-            asked_by=actor.user,
-            asked_by_name=actor.name,
-            by_person=person,
-            asked_at=now,
-            until=now + self._life,
-        )
 
     def _voice(self, actor: Actor) -> Voice:
         return Voice(actor.id, actor.user, actor.name, self._clock())
