@@ -152,14 +152,11 @@ def roles(
         access=settings.access,
         rates=replace(settings.limits, redis_url=NO_SECRET),
     )
-    told = msgspec.json.encode(control, enc_hook=hidden_in)
+    told = _told(control)
     # Started one after the other, for predictions need the server alone, and the api is reached only through it. On a busy
     # machine with two cores the first prediction came after 1.5 s so, and after 1.8 s when all were started at once.
     return [
-        *(
-            Role(f"server-{slot + 1}", msgspec.json.encode(_numbered(server, slot), enc_hook=hidden_in), (door,))
-            for slot, door in enumerate(doors)
-        ),
+        *(Role(f"server-{slot + 1}", _told(_numbered(server, slot)), (door,)) for slot, door in enumerate(doors)),
         Role("api", told, (inner,), after="server-1"),
         Role("courier", told, after="api"),
         Role("worker", told, after="api"),
@@ -451,6 +448,10 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
                 await one
     await history.close()
     await db.close()
+
+
+def _told(role: ServerRole | ControlRole) -> bytes:
+    return msgspec.json.encode(role, enc_hook=hidden_in)
 
 
 def _numbered(server: ServerRole, slot: int) -> ServerRole:

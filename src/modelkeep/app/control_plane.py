@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 
 from modelkeep.contracts.rates import read, read_classes
 from modelkeep.contracts.snapshot import Limits, Rate
@@ -26,7 +25,7 @@ from modelkeep.infra.events import Events
 from modelkeep.infra.idempotency import Idempotency
 from modelkeep.infra.jobs import Jobs
 from modelkeep.infra.passwords import Passwords
-from modelkeep.infra.settings import AccessSettings, LimitSettings, guarded
+from modelkeep.infra.settings import AccessSettings, LimitSettings
 from modelkeep.infra.site_key import SiteKey
 
 _RATES = LimitSettings()
@@ -78,15 +77,7 @@ def control_plane(
     users = Users(db, audit, events, clock, passwords, classes=classes)
     access = Access(db, audit, users, events, clock)
     sessions = Sessions(db=db, users=users, audit=audit, events=events, passwords=passwords, site_key=site, clock=clock)
-    approvals = Approvals(
-        db=db,
-        audit=audit,
-        access=access,
-        users=users,
-        clock=clock,
-        guarded=guarded(alone.two_person) or (),
-        life=timedelta(hours=alone.approval_hours),
-    )
+    approvals = Approvals(db=db, audit=audit, access=access, users=users, clock=clock, settings=alone)
     switches = Switches(db, audit, approvals, events, clock, acceptable=acceptable)
     models = Models(db=db, audit=audit, access=access, approvals=approvals, events=events, jobs=jobs, clock=clock)
     deployments = Deployments(

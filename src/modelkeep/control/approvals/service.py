@@ -1,10 +1,8 @@
 """Acts that need two people: asking for one, approving or refusing it, and going on with it once."""
 
-from collections.abc import Collection
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from typing import Final
 
 from modelkeep.contracts.access import Guarded
 from modelkeep.contracts.actor import SYSTEM, Actor
@@ -19,31 +17,22 @@ from modelkeep.control.users.rules import Kind
 from modelkeep.control.users.service import Users
 from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Database, Transaction
-
-DAY: Final = timedelta(days=1)
+from modelkeep.infra.settings import AccessSettings, guarded
 
 
 class Approvals:
-    """The one place that says whether an act may go on. `guarded` are the kinds that need two people here."""
+    """The one place that says whether an act may go on."""
 
     def __init__(
-        self,
-        *,
-        db: Database,
-        audit: Audit,
-        access: Access,
-        users: Users,
-        clock: Clock,
-        guarded: Collection[Guarded] = (),
-        life: timedelta = DAY,
+        self, *, db: Database, audit: Audit, access: Access, users: Users, clock: Clock, settings: AccessSettings
     ) -> None:
         self._db = db
         self._audit = audit
         self._access = access
         self._users = users
         self._clock = clock
-        self._guarded = frozenset(guarded)
-        self._life = life
+        self._guarded = guarded(settings.two_person) or ()
+        self._life = timedelta(hours=settings.approval_hours)
 
     def guards(self, kind: Guarded) -> bool:
         """Whether acts of this kind need two people."""
@@ -59,12 +48,12 @@ class Approvals:
             return
         now = self._clock()
         asked = await store.of_request(tx, actor.user, act.digest())
-        used = None if asked is None else use(asked, await self._able(tx, asked), now)
+        able = [] if asked is None else await self._able(tx, asked)
+        used = None if asked is None else use(asked, (one.user for one in able), now)
         if used is not None:
             await store.save(tx, used)
-            people = " ".join(one.user for one in used.approved_by)
-            said = _said(used) | {"approved_by": ", ".join(one.name for one in used.approved_by)}
-            await self._audit.note(tx, actor, "approval.use", used.id, about=people, **said)
+            said = _said(used) | {"approved_by": ", ".join(one.name for one in able)}
+            await self._audit.note(tx, actor, "approval.use", used.id, about=" ".join(one.user for one in able), **said)
             return
         if asked is None or not asked.is_open(now):
             person = (await self._users.user_in(tx, actor.user)).kind is Kind.PERSON
@@ -122,14 +111,14 @@ class Approvals:
             raise ApprovalNotFound
         return found
 
-    async def _able(self, tx: Transaction, approval: Approval) -> set[str]:
+    async def _able(self, tx: Transaction, approval: Approval) -> list[Voice]:
         """Return who, of those who approved, may do it themselves as of now, with the key or as the person they did so."""
-        able = set()
+        able = []
         for voice in approval.approved_by:
             with suppress(Unauthenticated):
                 actor = await self._access.renewed_in(tx, Actor(voice.actor, voice.name, voice.user))
                 if actor.may(approval.scope, approval.place):
-                    able.add(voice.user)
+                    able.append(voice)
         return able
 
     def _voice(self, actor: Actor) -> Voice:

@@ -15,8 +15,9 @@ async def add(tx: Transaction, approval: Approval) -> str:
     """Add an approval, and return its id: that of the one for the same request where one is open."""
     mine = approvals.c.request == approval.request
     await tx.execute(sa.update(approvals).where(mine, approvals.c.until <= approval.asked_at).values(request=None))
-    await tx.execute(tx.insert(approvals).values(**_values(approval)).on_conflict_do_nothing(index_elements=["request"]))
-    row = await tx.one(sa.select(approvals.c.id).where(mine))
+    insert = tx.insert(approvals).values(**_values(approval))
+    kept = insert.on_conflict_do_update(index_elements=["request"], set_={"request": approval.request})  # so that it returns
+    row = await tx.one(kept.returning(approvals.c.id))
     assert row is not None  # noqa: S101 - it was there, or has been added
     return str(row.id)
 
