@@ -202,7 +202,8 @@ class Database:
 
         Within a span it is the span's transaction, which commits when the span does.
         """
-        span, tx = self._span(), None
+        span = self._span()
+        tx: Transaction | None = None
         try:
             async with self.begin_apart() if span is None else span.joined() as tx:
                 yield tx
