@@ -62,7 +62,7 @@ def test_commands_say_what_to_do_and_another_person_does_it(guarded: Installatio
     assert (own.returncode, "Somebody else approves it" in own.stderr) == (5, True)
     assert wanted in typed(guarded, "approvals", "list", "--state", "pending", key=bob).stdout
     given = typed(guarded, "approvals", "approve", wanted, key=bob)
-    assert given.stdout.startswith("Approved: Promote echo to version 1; version none answers now. admin repeats"), given
+    assert given.stdout.startswith("Approved: Promote echo to version 1; none answers now. admin repeats"), given
     done = typed(guarded, "promote", "echo", "1")
     assert done.stdout == "echo version 1 answers now.\n", done
     shown = typed(guarded, "approvals", "show", wanted).stdout

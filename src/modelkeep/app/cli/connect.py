@@ -49,7 +49,7 @@ def connected(
                 error.hint = WRONG_KEY.format(url=client.url) if key else NO_KEY
             raise
         except NotAllowed as error:
-            raise _with(error, SCOPE) from None
+            raise _with(error, error.hint or SCOPE) from None
         except ServerUnreachable as error:
             raise _with(error, DEFAULT_UNREACHABLE if client.url == DEFAULT_URL else UNREACHABLE) from None
         except NotFound as error:

@@ -85,11 +85,12 @@ def goes_back(deployment: Deployment, number: int) -> bool:
 
 def promotion(deployment: Deployment, version_id: str, number: int, place: Place) -> Act:
     """Return promoting a version as what two people may have to agree to."""
+    present = "none" if deployment.version is None else f"version {deployment.version}"
     return Act(
         "promotion",
         "deployment.promote",
         deployment.id,
-        f"Promote {deployment.name} to version {number}; version {deployment.version or 'none'} answers now.",
+        f"Promote {deployment.name} to version {number}; {present} answers now.",
         Scope.DEPLOYMENTS_WRITE,
         place,
         seen=(deployment.revision, version_id),
