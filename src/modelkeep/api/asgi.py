@@ -18,6 +18,7 @@ from modelkeep.api.refusals import Refused
 from modelkeep.api.routes import (
     access,
     aliases,
+    approvals,
     audit,
     auth,
     browser,
@@ -41,7 +42,7 @@ _ROUTERS: Final = tuple(
     noun.router
     for noun in (
         *(health, users, auth, browser, sign_on, people, access, models, versions, aliases),
-        *(deployments, predictions, replays, safety, audit),
+        *(deployments, approvals, predictions, replays, safety, audit),
     )
 )
 

@@ -63,6 +63,7 @@ _TAGS: Final = {
     "predictions": "The history of predictions.",
     "replays": "Predictions, answered again by the uploaded file itself.",
     "keys": "The first set-up, and API keys.",
+    "approvals": "What needs a second person.",
     "access": "Workspaces, groups and roles: who may do what.",
     "people": "People and services: logging in and out, roles, passwords, invitations.",
     "safety": "What administrators allow although it is dangerous.",

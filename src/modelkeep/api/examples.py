@@ -44,6 +44,22 @@ _PUBLIC_KEY: Final[dict[str, Any]] = {
     "kid": "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k",
     "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
 }
+_APPROVAL: Final[dict[str, Any]] = {
+    "id": "apr_01J9Z3K6T2Q8W4V5R7X0Y1B2C7",
+    "state": "approved",
+    "kind": "promotion",
+    "action": "deployment.promote",
+    "subject": "dep_01J9Z3K6T2Q8W4V5R7X0Y1B2C8",
+    "summary": "Promote churn to version 3; version 2 answers now.",
+    "asked_by": "usr_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
+    "asked_by_name": "ada",
+    "asked_at": _AT,
+    "until": "2026-03-15T09:26:53.589793Z",
+    "approved_by": [{"user": "usr_01J9Z3K6T2Q8W4V5R7X0Y1B2C9", "name": "bob", "at": _AT}],
+    "refused_by": None,
+    "reason": "",
+    "used_at": None,
+}
 _OWN_KEY: Final[dict[str, Any]] = {"id": "key_01J9Z3K6T2Q8W4V5R7X0Y1B2C3", "name": "first key", "scopes": ["admin"]}
 _KEY: Final[dict[str, Any]] = {
     "id": "key_01J9Z3K6T2Q8W4V5R7X0Y1B2C4",
@@ -322,6 +338,8 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "Alias": [_ALIAS],
     "AliasMovePage": [_page(_MOVE)],
     "AliasPage": [_page(_ALIAS)],
+    "Approval": [_APPROVAL],
+    "ApprovalPage": [_page(_APPROVAL)],
     "AuditEntryPage": [_page(_ENTRY)],
     "AuditErased": [{"entries": 12}],
     "AuditErasure": [{"subject": _USER["id"], "reason": "request 2026-114 of 14 March"}],
@@ -390,6 +408,7 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "PredictionRecord": [_RECORDED],
     "Promote": [{"version": 3}],
     "PublicKeys": [{"keys": [_PUBLIC_KEY]}],
+    "Refuse": [{"reason": "Not before the audit."}],
     "Refresh": [{"refresh_token": _REFRESH}],
     "Replay": [{**_REPLAY_FACTS, "details": {"differing": [_DIFFERING], "skipped": [], "forgotten": 0}}],
     "ReplayFactsPage": [_page(_REPLAY_FACTS)],

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from modelkeep.api.settings import ApiSettings
 from modelkeep.contracts.storage import BlobStore
 from modelkeep.control.access.service import Access
+from modelkeep.control.approvals.service import Approvals
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments.service import Deployments
 from modelkeep.control.identities.service import Identities
@@ -30,6 +31,7 @@ class Services:
 
     users: Users
     access: Access
+    approvals: Approvals
     switches: Switches
     models: Models
     deployments: Deployments

@@ -35,7 +35,14 @@ if TYPE_CHECKING:
     from modelkeep.worker.runners import Runners
 
 from modelkeep.api.settings import ApiSettings, AuthSettings
-from modelkeep.infra.settings import AuditSettings, DatabaseSettings, HistorySettings, LimitSettings, LogSettings
+from modelkeep.infra.settings import (
+    AccessSettings,
+    AuditSettings,
+    DatabaseSettings,
+    HistorySettings,
+    LimitSettings,
+    LogSettings,
+)
 from modelkeep.infra.tls import TlsFiles
 from modelkeep.serving.grpc.settings import GrpcAddress
 from modelkeep.serving.settings import Callers, ServingSettings
@@ -91,6 +98,7 @@ class ControlRole:
     storage: StorageSettings = field(default_factory=StorageSettings)
     auth: AuthSettings = field(default_factory=AuthSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
+    access: AccessSettings = field(default_factory=AccessSettings)
     rates: LimitSettings = field(default_factory=LimitSettings, kw_only=True)
 
 
@@ -141,16 +149,14 @@ def roles(
         storage=settings.storage,
         auth=settings.auth,
         audit=settings.audit,
+        access=settings.access,
         rates=replace(settings.limits, redis_url=NO_SECRET),
     )
-    told = msgspec.json.encode(control, enc_hook=hidden_in)
+    told = _told(control)
     # Started one after the other, for predictions need the server alone, and the api is reached only through it. On a busy
     # machine with two cores the first prediction came after 1.5 s so, and after 1.8 s when all were started at once.
     return [
-        *(
-            Role(f"server-{slot + 1}", msgspec.json.encode(_numbered(server, slot), enc_hook=hidden_in), (door,))
-            for slot, door in enumerate(doors)
-        ),
+        *(Role(f"server-{slot + 1}", _told(_numbered(server, slot)), (door,)) for slot, door in enumerate(doors)),
         Role("api", told, (inner,), after="server-1"),
         Role("courier", told, after="api"),
         Role("worker", told, after="api"),
@@ -265,6 +271,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
     services = Services(
         users=control.users,
         access=control.access,
+        approvals=control.approvals,
         switches=control.switches,
         models=control.models,
         deployments=control.deployments,
@@ -443,6 +450,10 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
     await db.close()
 
 
+def _told(role: ServerRole | ControlRole) -> bytes:
+    return msgspec.json.encode(role, enc_hook=hidden_in)
+
+
 def _numbered(server: ServerRole, slot: int) -> ServerRole:
     return replace(server, slot=slot, name=f"{server.name}-{slot + 1}")
 
@@ -469,5 +480,6 @@ def _control(told: bytes, role_name: str) -> "tuple[ControlRole, Places, Databas
         acceptable=role.acceptable,
         passwords=people.passwords(role.auth),
         rates=role.rates,
+        alone=role.access,
     )
     return role, places, db, control

@@ -7,6 +7,7 @@ from modelkeep.contracts.rates import read, read_classes
 from modelkeep.contracts.snapshot import Limits, Rate
 from modelkeep.control.access import tasks as of_people
 from modelkeep.control.access.service import Access
+from modelkeep.control.approvals.service import Approvals
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments import tasks
 from modelkeep.control.deployments.service import Deployments
@@ -24,10 +25,11 @@ from modelkeep.infra.events import Events
 from modelkeep.infra.idempotency import Idempotency
 from modelkeep.infra.jobs import Jobs
 from modelkeep.infra.passwords import Passwords
-from modelkeep.infra.settings import LimitSettings
+from modelkeep.infra.settings import AccessSettings, LimitSettings
 from modelkeep.infra.site_key import SiteKey
 
 _RATES = LimitSettings()
+_ALONE = AccessSettings()
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class ControlPlane:
     audit: Audit
     users: Users
     access: Access
+    approvals: Approvals
     sessions: Sessions
     switches: Switches
     models: Models
@@ -57,13 +60,14 @@ def control_plane(
     site: SiteKey,
     acceptable: str = "",
     rates: LimitSettings = _RATES,
+    alone: AccessSettings = _ALONE,
     clock: Clock = utc_now,
     passwords: Passwords | None = None,
 ) -> ControlPlane:
     """Build the nouns over a database. The bells ring after the commits that concern worker and courier.
 
     `acceptable` is the lowest level of the lock-down that administrators may accept ("" for none), `rates` what keys' rate
-    classes are.
+    classes are, `alone` what nobody does alone.
     """
     events = Events()
     jobs = Jobs(ring_worker, clock)
@@ -73,12 +77,14 @@ def control_plane(
     users = Users(db, audit, events, clock, passwords, classes=classes)
     access = Access(db, audit, users, events, clock)
     sessions = Sessions(db=db, users=users, audit=audit, events=events, passwords=passwords, site_key=site, clock=clock)
-    switches = Switches(db, audit, events, clock, acceptable=acceptable)
-    models = Models(db=db, audit=audit, access=access, events=events, jobs=jobs, clock=clock)
+    approvals = Approvals(db=db, audit=audit, access=access, users=users, clock=clock, settings=alone)
+    switches = Switches(db, audit, approvals, events, clock, acceptable=acceptable)
+    models = Models(db=db, audit=audit, access=access, approvals=approvals, events=events, jobs=jobs, clock=clock)
     deployments = Deployments(
         db=db,
         audit=audit,
         access=access,
+        approvals=approvals,
         models=models,
         switches=switches,
         sessions=sessions,
@@ -95,6 +101,7 @@ def control_plane(
         audit=audit,
         users=users,
         access=access,
+        approvals=approvals,
         sessions=sessions,
         switches=switches,
         models=models,

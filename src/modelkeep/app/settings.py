@@ -22,7 +22,14 @@ from modelkeep.app.sources import Given, InvalidSettings, gather
 from modelkeep.contracts.secret import Secret
 from modelkeep.contracts.storage import StorageSettings
 from modelkeep.infra.addresses import networks_in
-from modelkeep.infra.settings import AuditSettings, DatabaseSettings, HistorySettings, LimitSettings, LogSettings
+from modelkeep.infra.settings import (
+    AccessSettings,
+    AuditSettings,
+    DatabaseSettings,
+    HistorySettings,
+    LimitSettings,
+    LogSettings,
+)
 from modelkeep.infra.tls import TlsFiles, tls_files
 from modelkeep.serving.settings import ServingSettings
 from modelkeep.worker.settings import WorkerSettings
@@ -167,6 +174,7 @@ class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True):
     storage: StorageSettings = StorageSettings()
     api: ApiSettings = ApiSettings()
     auth: AuthSettings = AuthSettings()
+    access: AccessSettings = AccessSettings()
     serving: ServingSettings = ServingSettings()
     runners: RunnerSettings = RunnerSettings()
     worker: WorkerSettings = WorkerSettings()

@@ -12,6 +12,7 @@ Pillow are used where the caller hands over their objects, or asks for them.
 
 from modelkeep.client.client import AsyncClient, Client
 from modelkeep.client.errors import (
+    ApprovalNeeded,
     CodeFormatsOff,
     Conflict,
     DeadlineExceeded,
@@ -50,6 +51,7 @@ from modelkeep.client.errors import (
 from modelkeep.client.results import (
     Alias,
     AliasMove,
+    Approval,
     AuditEntry,
     Deployment,
     Explanation,
@@ -71,6 +73,8 @@ from modelkeep.client.results import (
 __all__ = [
     "Alias",
     "AliasMove",
+    "Approval",
+    "ApprovalNeeded",
     "AsyncClient",
     "AuditEntry",
     "Client",

@@ -7,6 +7,7 @@ from typing import Self
 
 from modelkeep.client import access, history, predicting, pushing, roles
 from modelkeep.client import aliases as of_aliases
+from modelkeep.client import approvals as of_approvals
 from modelkeep.client import audit as of_audit
 from modelkeep.client import deployments as of_deployments
 from modelkeep.client import models as of_models
@@ -103,6 +104,10 @@ class Client:
     give_role = blocking(roles.give_role)
     take_role = blocking(roles.take_role)
     explain = blocking(roles.explain)
+    approvals = blocking(of_approvals.approvals)
+    approval = blocking(of_approvals.approval)
+    approve = blocking(of_approvals.approve)
+    refuse = blocking(of_approvals.refuse)
     audit = blocking(of_audit.audit)
     export_audit = blocking(of_audit.export_audit)
     erase_from_audit = blocking(of_audit.erase_from_audit)
@@ -206,6 +211,10 @@ class AsyncClient:
     give_role = awaited(roles.give_role)
     take_role = awaited(roles.take_role)
     explain = awaited(roles.explain)
+    approvals = awaited(of_approvals.approvals)
+    approval = awaited(of_approvals.approval)
+    approve = awaited(of_approvals.approve)
+    refuse = awaited(of_approvals.refuse)
     audit = awaited(of_audit.audit)
     export_audit = awaited(of_audit.export_audit)
     erase_from_audit = awaited(of_audit.erase_from_audit)

@@ -212,6 +212,13 @@ class ModelArchived(Conflict):
     default_code = "model_archived"
 
 
+class ApprovalNeeded(Conflict):
+    """It needs a second person: once another has approved `approval` (`approve`), repeat the same call."""
+
+    default_code = "approval_needed"
+    approval = ""
+
+
 class VersionNotReady(Conflict):
     """The version is not validated yet, or was rejected."""
 
@@ -314,7 +321,7 @@ def error_from(response: "httpx.Response") -> ModelkeepError:
     if named is not None and issubclass(named, kind):
         kind = named
     fields = document.get("errors")
-    return kind(
+    error = kind(
         str(document.get("detail") or document.get("title") or f"HTTP {response.status_code}"),
         code=code,
         status=response.status_code,
@@ -322,6 +329,9 @@ def error_from(response: "httpx.Response") -> ModelkeepError:
         fields=[_field(entry) for entry in fields if isinstance(entry, dict)] if isinstance(fields, list) else (),
         retry_after_s=seconds_in(response.headers.get("retry-after", "")),
     )
+    if isinstance(error, ApprovalNeeded):
+        error.approval = str(document.get("approval", ""))
+    return error
 
 
 def not_modelkeep(response: "httpx.Response") -> ServerUnreachable:

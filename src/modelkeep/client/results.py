@@ -383,6 +383,28 @@ class Grant(_FromDocument):
 
 
 @dataclass(frozen=True, repr=False)
+class Approval(_FromDocument):
+    """What somebody asked for that needs a second person, and how it stands."""
+
+    id: str
+    state: str = ""
+    kind: str = ""
+    action: str = ""
+    subject: str = ""
+    summary: str = ""
+    asked_by: str = ""
+    asked_by_name: str = ""
+    asked_at: str = ""
+    until: str = ""
+    approved_by: Sequence[Mapping[str, str]] = ()
+    refused_by: Mapping[str, str] | None = None
+    reason: str = ""
+    used_at: str | None = None
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("id", "state", "summary", "asked_by_name", "until")
+
+
+@dataclass(frozen=True, repr=False)
 class Explanation(_FromDocument):
     """Whether somebody may do something, and why."""
 

@@ -60,6 +60,9 @@ SEES: Final = (Scope.MODELS_READ, Scope.PREDICT, Scope.MODELS_WRITE, Scope.DEPLO
 """Who may do one of these knows that a model is there; to others it is answered as if it were not."""
 
 
+Guarded = Literal["promotion", "deletion", "override"]
+"""Kinds of acts that an installation may ask two people for."""
+
 PlaceKind = Literal["installation", "workspace", "model"]
 
 

@@ -10,7 +10,7 @@
     ├── MethodNotAllowed   it is there, for another method
     ├── Conflict           it clashes with what is there
     │   ├── Stale          it was changed since you looked
-    │   └── IdempotencyKeyReused · IdempotencyKeyInUse · AnswerSealed
+    │   └── ApprovalNeeded · IdempotencyKeyReused · IdempotencyKeyInUse · AnswerSealed
     ├── TooLarge           make it smaller
     ├── Limited            you asked too often
     ├── Unavailable        we cannot now: come back later
@@ -165,6 +165,17 @@ class Stale(Conflict):
 
     kind = Kind.STALE
     code = "stale"
+
+
+class ApprovalNeeded(Conflict):
+    """This needs a second person: have the approval that the answer names given, then repeat the same request."""
+
+    code = "approval_needed"
+
+    def __init__(self, message: str | None = None, *, approval: str = "") -> None:
+        super().__init__(message)
+        self.approval = approval
+        """The id of what another person may approve."""
 
 
 class IdempotencyKeyReused(Conflict):

@@ -6,7 +6,8 @@
 Whoever must commit more than one use case with it, as a door does that keeps its answer, opens a `Span` around them.
 
 SQLite has one writing connection a process, `BEGIN IMMEDIATE`, write-ahead log and `synchronous=FULL`: what was committed
-survives a power cut. What must happen once it is certain (ringing a bell) is given to `tx.after_commit`.
+survives a power cut. What must happen once it is certain (ringing a bell) is given to `tx.after_commit`, what a refusal leaves
+behind to `tx.if_refused`.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.base import Executable
 
-from modelkeep.contracts.errors import Invalid, StorageFull, Unavailable
+from modelkeep.contracts.errors import Invalid, ModelkeepError, StorageFull, Unavailable
 from modelkeep.contracts.secret import Secret
 from modelkeep.infra.settings import DatabaseSettings
 
@@ -108,6 +109,7 @@ class Transaction:
         self._last_words: list[Callable[[], Awaitable[None]]] = []
         self._once: dict[str, Callable[[], Awaitable[None]]] = {}
         self._consequences: list[Callable[[], object]] = []
+        self._traces: list[Callable[[], Awaitable[None]]] = []
 
     async def execute(self, statement: Executable) -> CursorResult[Any]:
         """Run one statement."""
@@ -155,6 +157,18 @@ class Transaction:
         """Call `consequence` when, and only when, this transaction has been committed."""
         self._consequences.append(consequence)
 
+    def if_refused(self, trace: Callable[[], Awaitable[None]]) -> None:
+        """Have `trace` written where this transaction ends with an error of ours, once it is rolled back, in one of its own.
+
+        For a refusal that leaves something behind: what the caller is then told of has to be there.
+        """
+        self._traces.append(trace)
+
+    async def refused(self) -> None:
+        """Write the traces (the database calls this)."""
+        while self._traces:
+            await self._traces.pop()()
+
     def committed(self) -> None:
         """Run the consequences (the database calls this). One that fails is logged: what is committed has happened."""
         for consequence in self._consequences:
@@ -197,12 +211,14 @@ class Database:
         Within a span it is the span's transaction, which commits when the span does.
         """
         span = self._span()
-        if span is not None:
-            async with _answering(), span.joined() as tx:
+        tx: Transaction | None = None
+        try:
+            async with self.begin_apart() if span is None else span.joined() as tx:
                 yield tx
-            return
-        async with self.begin_apart() as tx:
-            yield tx
+        except ModelkeepError:
+            if tx is not None:
+                await tx.refused()
+            raise
 
     @asynccontextmanager
     async def begin_apart(self) -> AsyncIterator[Transaction]:
@@ -299,15 +315,16 @@ class Span:
     @asynccontextmanager
     async def joined(self) -> AsyncIterator[Transaction]:
         """Give the transaction to one use case; it begins here unless it has begun."""
-        try:
-            if self.tx is None:
-                tx = await self._open.enter_async_context(self._writing())
-                await self._first(tx)
-                self.tx = tx
-            yield self.tx
-        except BaseException:
-            await self._end()
-            raise
+        async with _answering():
+            try:
+                if self.tx is None:
+                    tx = await self._open.enter_async_context(self._writing())
+                    await self._first(tx)
+                    self.tx = tx
+                yield self.tx
+            except BaseException:
+                await self._end()
+                raise
 
     async def commit(self) -> None:
         """Commit what was written; its consequences follow."""

@@ -4,7 +4,7 @@ import math
 
 import msgspec
 
-from modelkeep.contracts.errors import FieldError, Kind, Limited, MethodNotAllowed, ModelkeepError
+from modelkeep.contracts.errors import ApprovalNeeded, FieldError, Kind, Limited, MethodNotAllowed, ModelkeepError
 from modelkeep.infra.rates import TINY_S
 
 STATUS: dict[Kind, int] = {
@@ -43,7 +43,7 @@ CONTENT_TYPE = "application/problem+json"
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The document. `errors` names the fields at fault, never their values."""
+    """The document. `errors` names the fields at fault, never their values; `approval` what another person may approve."""
 
     type: str
     title: str
@@ -52,6 +52,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: str
     request_id: str = ""
     errors: tuple[FieldError, ...] = ()
+    approval: str = ""
 
 
 def status_and_headers(error: ModelkeepError) -> tuple[int, dict[str, str]]:
@@ -76,7 +77,7 @@ def bare(error: ModelkeepError) -> tuple[int, dict[str, str], bytes]:
 def problem(error: ModelkeepError, request_id: str) -> tuple[int, dict[str, str], bytes]:
     """Return status, headers and body for `error`."""
     status, headers = status_and_headers(error)
-    body = Problem(
-        f"urn:modelkeep:error:{error.code}", TITLE[error.kind], status, error.code, error.message, request_id, error.fields
-    )
+    approval = error.approval if isinstance(error, ApprovalNeeded) else ""
+    kind, title = f"urn:modelkeep:error:{error.code}", TITLE[error.kind]
+    body = Problem(kind, title, status, error.code, error.message, request_id, error.fields, approval)
     return status, {"content-type": CONTENT_TYPE, **headers}, msgspec.json.encode(body)

@@ -1,13 +1,14 @@
-"""What can be set about the database, the prediction history, the limits and the logs."""
+"""What can be set about the database, the prediction history, the limits, what nobody does alone, and the logs."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 
 from annotated_types import Interval, Predicate
 
 from modelkeep.contracts import rates
+from modelkeep.contracts.access import Guarded
 from modelkeep.contracts.secret import NO_SECRET, Secret
 
 
@@ -155,6 +156,35 @@ class LogSettings:
         "text"
     )
     level: Annotated[Literal["debug", "info", "warning", "error"], "The least important lines that are written."] = "info"
+
+
+def guarded(text: str) -> tuple[Guarded, ...] | None:
+    """Return the kinds of acts that a text names, with commas between them; None where it names anything else."""
+    known: tuple[Guarded, ...] = get_args(Guarded)
+    named = {one.strip() for one in text.split(",")} - {""}
+    return tuple(one for one in known if one in named) if named <= set(known) else None
+
+
+def _names_guarded(text: str) -> bool:
+    """promotion, deletion and override, those that are meant, with commas between them, or empty"""  # noqa: D415 - part of a sentence
+    return guarded(text) is not None
+
+
+@dataclass(frozen=True)
+class AccessSettings:
+    """What nobody does alone."""
+
+    two_person: Annotated[
+        str,
+        "What needs a second person who may do it, too: putting a version into service (promotion), archiving and removing "
+        "(deletion), allowing what is unsafe (override). Going back, and making safe, never does.",
+        Predicate(_names_guarded),
+    ] = ""
+    approval_hours: Annotated[
+        int,
+        "How long what was asked may be approved and done, in hours, before it has to be asked anew.",
+        Interval(ge=1, le=720),
+    ] = 24
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,17 @@ _BODIES: dict[tuple[str, str], Any] = {
     ("PUT", "/api/v1/safety/code-formats"): {"allowed": True, "reason": "r"},
     ("PUT", "/api/v1/safety/sandbox"): {"accepted": None, "reason": "r"},
 }
-_ELSEWHERE = ("/api/v1/setup", "/v2/repository", "/api/v1/grants", "/api/v1/authz", "/api/v1/replays/", "/api/v1/predict")
+_ELSEWHERE = (
+    "/api/v1/setup",
+    "/v2/repository",
+    "/api/v1/grants",
+    "/api/v1/authz",
+    "/api/v1/replays/",
+    "/api/v1/predict",
+    "/api/v1/approvals/",
+)
 """Asked by tests of their own: open to anyone, waiting for servers, about two places or such as a body names, or by an id."""
-_OF_ANY_KEY = {("GET", path) for path in ("/api/v1/me", "/api/v1/keys", "/api/v1/workspaces")}
+_OF_ANY_KEY = {("GET", path) for path in ("/api/v1/me", "/api/v1/keys", "/api/v1/workspaces", "/api/v1/approvals")}
 _LISTS = ("/api/v1/models", "/api/v1/deployments", "/api/v1/predictions", "/api/v1/predictions/export", "/api/v1/safety")
 
 

@@ -19,10 +19,13 @@ from fixtures.described import operations, resolved
 from fixtures.people import PASSWORD
 from modelkeep.api.settings import ApiSettings
 from modelkeep.app.control_plane import ControlPlane, control_plane
-from modelkeep.contracts.access import Place, Role, Scope
+from modelkeep.contracts.access import INSTALLATION, Place, Role, Scope
 from modelkeep.contracts.errors import AnswerSealed
 from modelkeep.contracts.snapshot import Limits
 from modelkeep.control.access.rules import Subject
+from modelkeep.control.approvals import store as approvals
+from modelkeep.control.approvals.rules import Act, Voice
+from modelkeep.control.approvals.rules import ask as ask_for
 from modelkeep.control.audit.tables import audit_entries
 from modelkeep.control.links import store as links
 from modelkeep.control.links.rules import Link, Purpose
@@ -82,6 +85,8 @@ WRITES: dict[str, Asked] = {
     "askReplay": ("POST", f"{IRIS}/versions/2/replays", {"json": {"last": 5}}),
     "allowCodeFormats": ("PUT", f"{V1}/safety/code-formats", {"json": {"allowed": True, **REASON}}),
     "acceptSandbox": ("PUT", f"{V1}/safety/sandbox", {"json": {"accepted": None, **REASON}}),
+    "approve": ("POST", f"{V1}/approvals/apr_one/approve", {}),
+    "refuse": ("POST", f"{V1}/approvals/apr_one/refuse", {"json": REASON}),
     "renameMe": ("PATCH", f"{V1}/me", {"json": {"display_name": "Ada"}}),
     "logoutAll": ("POST", f"{V1}/auth/logout-all", {}),
     "endSession": ("DELETE", f"{V1}/me/sessions/ses_old", {}),
@@ -143,6 +148,9 @@ async def people(control: ControlPlane, db: Database, now: datetime) -> None:
         await control.users.add(ADMIN, User(f"usr_{name}", name, now, email=f"{name}@example.org"))
     await control.users.set_active(ADMIN, "usr_gone", active=False)
     ends = now + timedelta(days=1)
+    act = Act("promotion", "deployment.promote", "dep_one", "Promote.", Scope.DEPLOYMENTS_WRITE, INSTALLATION, seen=None)
+    async with db.begin() as tx:
+        await approvals.add(tx, ask_for("apr_one", act, Voice("key_bob", "usr_bob", "bob", now), person=True, until=ends))
     for name, purpose, token, user in (
         ("invitation", Purpose.INVITATION, INVITATION, None),
         ("reset", Purpose.RESET, RESET, "usr_bob"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -11,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
-from modelkeep.contracts.errors import Invalid, StorageFull
+from modelkeep.contracts.errors import Conflict, Invalid, StorageFull
 from modelkeep.control.users.tables import users
 from modelkeep.infra.db import Database, DatabaseUnavailable, Transaction, UtcTime
 from modelkeep.infra.settings import DatabaseSettings
@@ -53,6 +54,23 @@ async def test_consequences_happen_after_the_commit_and_only_then(db: Database):
             tx.after_commit(lambda: told.append("never"))
             raise RuntimeError
     assert told == ["committed"]
+
+
+async def test_a_refusal_may_leave_something_behind_once_all_else_is_rolled_back(db: Database):
+    async def trace() -> None:
+        assert await names(db) == []
+        async with db.begin_apart() as tx:
+            await add(tx, "trace")
+
+    for error in (RuntimeError, None, Conflict):  # our own errors are refusals, and nothing else is
+        assert await names(db) == []
+        with nullcontext() if error is None else pytest.raises(error):
+            async with db.begin() as tx:
+                tx.if_refused(trace)
+                if error is not None:
+                    await add(tx, "a")
+                    raise error
+    assert await names(db) == ["trace"]
 
 
 async def test_a_consequence_that_fails_undoes_nothing_and_keeps_none_of_the_others(db: Database):

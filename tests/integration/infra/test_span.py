@@ -5,6 +5,7 @@ import asyncio
 import pytest
 import sqlalchemy as sa
 
+from modelkeep.contracts.errors import Conflict
 from modelkeep.infra.db import Database, Transaction
 
 things = sa.Table("span_things", sa.MetaData(), sa.Column("name", sa.Text, primary_key=True))
@@ -89,6 +90,22 @@ async def test_a_span_that_writes_nothing_begins_nothing(db: Database):
     async with db.span(never) as span:
         assert await names(db) == []
         await span.commit()
+
+
+async def test_what_a_refusal_leaves_behind_outlives_its_span(db: Database):
+    async def trace() -> None:
+        async with db.begin_apart() as tx:
+            await tx.execute(sa.insert(things).values(name="trace"))
+
+    async with db.span(first) as span:
+        await add(db, "a")
+        with pytest.raises(Conflict):
+            async with db.begin() as tx:
+                tx.if_refused(trace)
+                raise Conflict
+        assert await names(db) == ["trace"]
+        await span.commit()
+    assert await names(db) == ["trace"]
 
 
 async def test_what_outlives_a_span_begins_transactions_of_its_own(db: Database):

@@ -22,7 +22,7 @@ from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind, Services
 from modelkeep.contracts.access import INSTALLATION, Place, PlaceKind, Scope
 from modelkeep.contracts.actor import Actor
-from modelkeep.contracts.errors import Forbidden, InvalidName
+from modelkeep.contracts.errors import ApprovalNeeded, Forbidden, InvalidName
 from modelkeep.control.access.errors import (
     GrantNotFound,
     GroupExists,
@@ -64,7 +64,7 @@ async def create_workspace(body: NewWorkspace, actor: Admin, behind: Behind) -> 
 
 
 @router.delete("/workspaces/{name}", status_code=status.HTTP_204_NO_CONTENT)
-@raises(WorkspaceInUse, WorkspaceNotFound)
+@raises(ApprovalNeeded, WorkspaceInUse, WorkspaceNotFound)
 async def remove_workspace(
     name: Annotated[str, Path(max_length=100, description="The workspace's name.")], actor: Admin, behind: Behind
 ) -> Response:

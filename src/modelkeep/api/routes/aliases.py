@@ -12,7 +12,7 @@ from modelkeep.api.routes.models import Name
 from modelkeep.api.schemas.aliases import AliasAnswer, MoveAnswer, PointTo
 from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind
-from modelkeep.contracts.errors import InvalidName
+from modelkeep.contracts.errors import ApprovalNeeded, InvalidName
 from modelkeep.control.models.errors import (
     AliasNotFound,
     AliasStale,
@@ -39,7 +39,7 @@ async def list_aliases(name: Name, actor: Reader, behind: Behind) -> Page[AliasA
 
 @router.put("/{alias}", responses=REVISED)
 @raises(
-    *(AliasStale, InvalidAlias, InvalidName, ModelArchived, ModelNotFound),
+    *(AliasStale, ApprovalNeeded, InvalidAlias, InvalidName, ModelArchived, ModelNotFound),
     *(TooManyAliases, VersionArchived, VersionNotFound, VersionNotReady),
 )
 async def set_alias(
@@ -59,7 +59,7 @@ async def set_alias(
 
 
 @router.delete("/{alias}", status_code=status.HTTP_204_NO_CONTENT)
-@raises(AliasNotFound, AliasStale, ModelNotFound)
+@raises(AliasNotFound, AliasStale, ApprovalNeeded, ModelNotFound)
 async def delete_alias(*, name: Name, alias: AliasName, actor: Releaser, behind: Behind, if_match: IfMatch = None) -> Response:
     """Delete an alias: nobody is answered by it any more. Its history stays."""
     await behind.models.delete_alias(actor, name, alias, expected=revision_of(if_match))

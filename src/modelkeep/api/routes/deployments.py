@@ -13,6 +13,7 @@ from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.actor import Actor
+from modelkeep.contracts.errors import ApprovalNeeded
 from modelkeep.control.deployments.errors import DeploymentNotFound, DeploymentStale, InvalidSettings
 from modelkeep.control.models.errors import ModelArchived, VersionArchived, VersionNotFound, VersionNotReady
 
@@ -53,7 +54,7 @@ async def configure_deployment(
 
 
 @router.post("/{name}/promote", responses=REVISED)
-@raises(DeploymentNotFound, DeploymentStale, ModelArchived, VersionArchived, VersionNotFound, VersionNotReady)
+@raises(ApprovalNeeded, DeploymentNotFound, DeploymentStale, ModelArchived, VersionArchived, VersionNotFound, VersionNotReady)
 async def promote_version(
     *,
     name: Name,

@@ -11,7 +11,7 @@ from modelkeep.api.schemas.models import Describe, ModelAnswer, MoveModel, NewMo
 from modelkeep.api.schemas.wire import Page, located
 from modelkeep.api.services import Behind
 from modelkeep.contracts.access import Scope
-from modelkeep.contracts.errors import InvalidName
+from modelkeep.contracts.errors import ApprovalNeeded, InvalidName
 from modelkeep.control.access.errors import SubjectNotFound, WorkspaceNotFound, WorkspaceUnclear
 from modelkeep.control.models.errors import ModelExists, ModelNotFound
 
@@ -74,7 +74,7 @@ async def move_model(name: Name, body: MoveModel, actor: Writer, behind: Behind)
 
 
 @router.post("/{name}/archive")
-@raises(ModelNotFound)
+@raises(ApprovalNeeded, ModelNotFound)
 async def archive_model(name: Name, actor: Writer, behind: Behind) -> ModelAnswer:
     """Archive a model: it answers no more, and nothing is deleted."""
     return ModelAnswer.model_validate(await behind.models.archive(actor, name))

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Path, Request
 from modelkeep.api.auth import Writer
 from modelkeep.api.description import raises
 from modelkeep.api.services import Behind
-from modelkeep.contracts.errors import Invalid
+from modelkeep.contracts.errors import ApprovalNeeded, Invalid
 from modelkeep.control.deployments.errors import CannotBeServed, DeploymentNotFound, NothingPromoted, NotSettled
 from modelkeep.control.models.errors import ModelNotFound
 
@@ -61,7 +61,7 @@ async def repository_model_load(name: Name, actor: Writer, behind: Behind, reque
 
 
 @router.post("/{name}/unload", openapi_extra=_BODY, responses=_EMPTY)
-@raises(DeploymentNotFound, InvalidRepositoryRequest, ModelNotFound, NotSettled)
+@raises(ApprovalNeeded, DeploymentNotFound, InvalidRepositoryRequest, ModelNotFound, NotSettled)
 async def repository_model_unload(name: Name, actor: Writer, behind: Behind, request: Request) -> dict[str, str]:
     """Archive a model, and answer once no server answers for it any more."""
     await _read(request)

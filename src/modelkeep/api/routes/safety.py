@@ -6,6 +6,7 @@ from modelkeep.api.auth import Admin, Reader
 from modelkeep.api.description import raises
 from modelkeep.api.schemas.safety import AcceptSandbox, AllowCode, SafetyAnswer
 from modelkeep.api.services import Behind
+from modelkeep.contracts.errors import ApprovalNeeded
 from modelkeep.control.safety.errors import NotAcceptable
 
 router = APIRouter(prefix="/safety", tags=["safety"])
@@ -19,13 +20,14 @@ async def get_safety(actor: Reader, behind: Behind) -> SafetyAnswer:
 
 
 @router.put("/code-formats")
+@raises(ApprovalNeeded)
 async def allow_code_formats(body: AllowCode, actor: Admin, behind: Behind) -> SafetyAnswer:
     """Let files that can run code when they are loaded be uploaded, or no more. Versions that are there stay as they are."""
     return SafetyAnswer.of(await behind.switches.allow_code(actor, allowed=body.allowed, reason=body.reason))
 
 
 @router.put("/sandbox")
-@raises(NotAcceptable)
+@raises(ApprovalNeeded, NotAcceptable)
 async def accept_sandbox(body: AcceptSandbox, actor: Admin, behind: Behind) -> SafetyAnswer:
     """Accept a lower level of the lock-down for every model, where the machine's settings allow that."""
     return SafetyAnswer.of(await behind.switches.accept(actor, body.accepted, body.reason))

@@ -20,6 +20,7 @@ from modelkeep.api.schemas.wire import Page, located
 from modelkeep.api.services import Behind, Services
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import (
+    ApprovalNeeded,
     BeingRemoved,
     DamagedFile,
     Forbidden,
@@ -150,7 +151,7 @@ async def describe_version(name: Name, number: Number, body: Describe, actor: Wr
 
 
 @router.post("/{number}/archive")
-@raises(ModelNotFound, VersionInUse, VersionNotFound)
+@raises(ApprovalNeeded, ModelNotFound, VersionInUse, VersionNotFound)
 async def archive_version(name: Name, number: Number, actor: Writer, behind: Behind) -> VersionAnswer:
     """Archive a version that does not serve."""
     return VersionAnswer.model_validate(await behind.models.archive_version(actor, name, number))

@@ -11,7 +11,7 @@ from modelkeep.app.cli.options import DEFAULT_URL
 from modelkeep.app.cli.problems import Interrupted
 
 if TYPE_CHECKING:
-    from modelkeep.client import Client, ModelkeepError
+    from modelkeep.client import Client, Conflict, ModelkeepError
 
 NO_KEY_SAID = "This needs an API key, and none was given."
 WRONG_KEY_SAID = "The API key was not accepted."
@@ -21,6 +21,7 @@ SCOPE = "The key lacks a scope for this; an administrator makes one with `modelk
 UNREACHABLE = "The address comes from --url or MODELKEEP_URL; `modelkeep doctor` looks closer."
 DEFAULT_UNREACHABLE = "That is the default address; say another with --url or MODELKEEP_URL. `modelkeep doctor` looks closer."
 NOTHING_CHANGED = "Nothing was changed."
+ASK = "Have somebody run `modelkeep approvals approve {}`"
 ARCHIVED = "`modelkeep restore {model}` takes it back."
 
 
@@ -48,7 +49,7 @@ def connected(
                 error.hint = WRONG_KEY.format(url=client.url) if key else NO_KEY
             raise
         except NotAllowed as error:
-            raise _with(error, SCOPE) from None
+            raise _with(error, error.hint or SCOPE) from None
         except ServerUnreachable as error:
             raise _with(error, DEFAULT_UNREACHABLE if client.url == DEFAULT_URL else UNREACHABLE) from None
         except NotFound as error:
@@ -61,9 +62,7 @@ def connected(
                 raise error from None
             raise _with(error, _no_such(error.code, model, names, archived)) from None
         except Conflict as error:
-            if error.code != "model_archived":
-                raise
-            raise _with(error, ARCHIVED.format(model=model)) from None
+            raise _with(error, _conflict(error, model)) from None
 
 
 @contextmanager
@@ -92,6 +91,14 @@ def refined(code: str, hint: str) -> "Iterator[None]":
 def _with(error: "ModelkeepError", hint: str) -> "ModelkeepError":
     error.hint = hint
     return error
+
+
+def _conflict(error: "Conflict", model: str) -> str:
+    from modelkeep.client import ApprovalNeeded
+
+    if isinstance(error, ApprovalNeeded):
+        return f"{ASK.format(error.approval)}. {error.hint or 'Then repeat this command.'}"
+    return ARCHIVED.format(model=model) if error.code == "model_archived" else error.hint
 
 
 def _no_such(code: str, name: str, names: Sequence[str], archived: Sequence[str]) -> str:

@@ -115,6 +115,8 @@ def _of_client(error: Any) -> tuple[Code, dict[str, Any]]:  # noqa: ANN401 - a `
         problem["request_id"] = error.request_id
     if error.fields:
         problem["fields"] = [{"path": one.path, "code": one.code, "message": one.message} for one in error.fields]
+    if isinstance(error, client.ApprovalNeeded):
+        problem["approval"] = error.approval
     advice = getattr(error, "hint", "")
     if isinstance(error, client.Rejected):
         message = f"{error.version.model} version {error.version.number} was rejected: {error.code}."

@@ -10,6 +10,7 @@ import typer
 
 from modelkeep.app.cli import access as access_commands
 from modelkeep.app.cli import aliases as aliases_commands
+from modelkeep.app.cli import approvals as approvals_commands
 from modelkeep.app.cli import audit as audit_commands
 from modelkeep.app.cli import certificates as certificates_commands
 from modelkeep.app.cli import deployments as deployments_commands
@@ -90,6 +91,7 @@ _add(server.serve, _THIRD, "modelkeep serve --port 9000 --data /srv/modelkeep")
 _add(keys_commands.setup, _THIRD, "modelkeep setup --token mks_...")
 app.add_typer(keys_commands.keys, name="keys", rich_help_panel=_THIRD)
 app.add_typer(access_commands.access, name="access", rich_help_panel=_THIRD)
+app.add_typer(approvals_commands.approvals, name="approvals", rich_help_panel=_THIRD)
 app.add_typer(access_commands.workspaces, name="workspaces", rich_help_panel=_THIRD)
 app.add_typer(access_commands.groups, name="groups", rich_help_panel=_THIRD)
 app.add_typer(certificates_commands.certificates, name="certificates", rich_help_panel=_THIRD)

@@ -134,7 +134,8 @@ def _follow(client: "Client", version: "Version", standing: "_Standing", screen:
     with screen.waiting(f"{version.state} ...") as tell:
         ready = client.wait_ready(name, number, on_state=lambda one: None if one.settled else tell(f"{one.state} ..."))
         standing.ready = True
-        deployment = client.promote(name, number) if standing.promote else client.deployment(name)
+        with refined("approval_needed", f"{name} version {number} is ready; later: `modelkeep promote {name} {number}`."):
+            deployment = client.promote(name, number) if standing.promote else client.deployment(name)
         if deployment.version == number:
             tell("going into service ...")
             client.wait_serving(name, number)
@@ -209,7 +210,8 @@ def _show(screen: Screen, version: "Version", deployment: "Deployment") -> None:
         rows = "--image PICTURE" if version.image else "--file ROWS.csv"
         screen.say(f"Try it:  modelkeep predict {name} {rows}")
     else:
-        screen.say(f"Version {deployment.version} still answers. To change that:  modelkeep promote {name} {number}")
+        answers = f"Version {deployment.version} still answers" if deployment.version else "No version answers yet"
+        screen.say(f"{answers}. To change that:  modelkeep promote {name} {number}")
 
 
 def facts_of(version: "Version") -> dict[str, str | int | None]:

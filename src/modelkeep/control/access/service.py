@@ -100,12 +100,16 @@ class Access:
 
     async def renewed(self, actor: Actor) -> Actor:
         """Return whoever asked a while ago, with what they may do now; raises `Unauthenticated` where they come in no more."""
-        subject = Subject("key", actor.id) if by_key(actor) else Subject("user", actor.user)
         async with self._db.read() as tx:
-            try:
-                standing = await self._standing_of(tx, subject)
-            except SubjectNotFound as error:
-                raise Unauthenticated from error
+            return await self.renewed_in(tx, actor)
+
+    async def renewed_in(self, tx: Transaction, actor: Actor) -> Actor:
+        """Return the same as a transaction that is open sees it."""
+        subject = Subject("key", actor.id) if by_key(actor) else Subject("user", actor.user)
+        try:
+            standing = await self._standing_of(tx, subject)
+        except SubjectNotFound as error:
+            raise Unauthenticated from error
         if not standing.active:
             raise Unauthenticated
         return msgspec.structs.replace(actor, standing=standing)

@@ -18,6 +18,7 @@ _KINDS: Final = {
     "ver": "version",
     "dep": "deployment",
     "rpl": "replay",
+    "apr": "approval",
 }
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from modelkeep.contracts.access import INSTALLATION, Place
+from modelkeep.contracts.access import INSTALLATION, Place, Scope
 from modelkeep.contracts.confinement import Level
 from modelkeep.contracts.prediction import Heartbeat
 from modelkeep.contracts.snapshot import (
@@ -20,6 +20,7 @@ from modelkeep.contracts.snapshot import (
     Snapshot,
     Trust,
 )
+from modelkeep.control.approvals.rules import Act
 from modelkeep.control.deployments.errors import CannotBeServed, DeploymentStale
 from modelkeep.control.models.rules import Version
 
@@ -74,6 +75,25 @@ def promote(
         revision=deployment.revision + 1,
         updated_at=now,
         updated_by=by,
+    )
+
+
+def goes_back(deployment: Deployment, number: int) -> bool:
+    """Whether promoting this version takes the last promotion of a newer one back; what was taken back so is new again."""
+    return deployment.version is not None and number == deployment.previous_version and number < deployment.version
+
+
+def promotion(deployment: Deployment, version_id: str, number: int, place: Place) -> Act:
+    """Return promoting a version as what two people may have to agree to."""
+    present = "none" if deployment.version is None else f"version {deployment.version}"
+    return Act(
+        "promotion",
+        "deployment.promote",
+        deployment.id,
+        f"Promote {deployment.name} to version {number}; {present} answers now.",
+        Scope.DEPLOYMENTS_WRITE,
+        place,
+        seen=(deployment.revision, version_id),
     )
 
 

@@ -14,6 +14,7 @@ from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.prediction import Heartbeat
 from modelkeep.contracts.snapshot import DeploymentSettings, Limits, encode_snapshot
 from modelkeep.control.access.service import Access
+from modelkeep.control.approvals.service import Approvals
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments import store
 from modelkeep.control.deployments.configuration import merged
@@ -24,8 +25,10 @@ from modelkeep.control.deployments.rules import (
     Serving,
     compile_snapshot,
     configure,
+    goes_back,
     is_settled,
     promote,
+    promotion,
     served_version,
     serving,
 )
@@ -53,6 +56,7 @@ class Deployments:
         db: Database,
         audit: Audit,
         access: Access,
+        approvals: Approvals,
         models: Models,
         switches: Switches,
         sessions: Sessions,
@@ -64,6 +68,7 @@ class Deployments:
         self._db = db
         self._audit = audit
         self._access = access
+        self._approvals = approvals
         self._models = models
         self._switches = switches
         self._sessions = sessions
@@ -96,7 +101,7 @@ class Deployments:
         """Have a deployment answer with a ready version of its model.
 
         `expected` is the revision that the actor has seen: if it is not the present one, nothing changes and `Stale` is raised.
-        Promoting what serves already changes nothing.
+        Promoting what serves already changes nothing. Raises `ApprovalNeeded` where promotions need two people, but to go back.
         """
         async with self._db.begin() as tx:
             return await self.promote_in(tx, actor, name, number, expected=expected)
@@ -122,15 +127,21 @@ class Deployments:
     async def promote_in(
         self, tx: Transaction, actor: Actor, name: str, number: int, *, expected: int | None = None, only_first: bool = False
     ) -> Deployment:
-        """Promote inside a transaction that is already open; `only_first` leaves a deployment that answers as it is."""
+        """Promote inside a transaction that is already open.
+
+        `only_first` is for what nobody asks: it leaves a deployment as it is that answers, or needs two people to.
+        """
         found = await self._deployment(tx, actor, name, Scope.DEPLOYMENTS_WRITE)
         version = await self._models.promotable(tx, actor, found.model, number, Scope.DEPLOYMENTS_WRITE)
         present = await store.deployment(tx, name, for_update=True) or found
-        if only_first and present.version_id is not None:
+        if only_first and (present.version_id is not None or self._approvals.guards("promotion")):
             return present
         changed = promote(present, version.id, number, expected=expected, by=actor.name, now=self._clock())
         if changed is None:
             return present
+        if not goes_back(present, number):
+            place = (await self._models.places(tx, {present.model_id}))[present.model_id]
+            await self._approvals.need(tx, actor, promotion(present, version.id, number, place))
         await store.save(tx, changed)
         await self._models.note_serving(tx, changed.model_id, number)
         was = None if present.version is None else str(present.version)

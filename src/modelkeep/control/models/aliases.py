@@ -7,9 +7,11 @@ from typing import Final
 
 import msgspec
 
+from modelkeep.contracts.access import Guarded, Scope
 from modelkeep.contracts.names import check_name
+from modelkeep.control.approvals.rules import Act
 from modelkeep.control.models.errors import AliasStale, InvalidAlias, TooManyAliases
-from modelkeep.control.models.rules import Version
+from modelkeep.control.models.rules import Model, Version
 
 MOST_ALIASES: Final = 100
 """How many aliases a model may have: each is a version that serving may be asked for at any time."""
@@ -75,6 +77,30 @@ def point(
         raise TooManyAliases
     alias = Alias(version.model_id, name, version.id, version.number, moves + 1, now, by)
     return alias, _move(present, alias, version.model_id, name, revision=moves + 1, by=by, now=now)
+
+
+def goes_back(move: Move, last: Move | None) -> bool:
+    """Whether a move takes the last one, to a newer version, back; what was taken back so is new again."""
+    if last is None or move.from_version is None or move.to_version is None:
+        return False
+    return last.from_version_id == move.to_version_id and move.to_version < move.from_version
+
+
+def pointing(model: Model, move: Move) -> Act:
+    """Return moving an alias, or deleting it, as what two people may have to agree to."""
+    now = "it is new" if move.from_version is None else f"it is version {move.from_version} now"
+    kind: Guarded = "deletion" if move.to_version is None else "promotion"
+    what = "Delete the alias" if move.to_version is None else "Set the alias"
+    to = "" if move.to_version is None else f" to version {move.to_version}"
+    return Act(
+        kind,
+        "alias.delete" if move.to_version is None else "alias.set",
+        model.id,
+        f"{what} {move.alias} of {model.name}{to}; {now}.",
+        Scope.DEPLOYMENTS_WRITE,
+        model.place,
+        seen=(move.alias, move.revision, move.from_version_id, move.to_version_id),
+    )
 
 
 def remove(present: Alias, *, expected: int | None, by: str, now: datetime) -> Move:

@@ -13,7 +13,7 @@ from typing import Final, Literal, Self, get_args
 
 import msgspec
 
-from modelkeep.contracts.access import Place
+from modelkeep.contracts.access import INSTALLATION, Place, Scope
 from modelkeep.contracts.errors import Invalid, UnsupportedFormat
 from modelkeep.contracts.hooks import Hooks
 from modelkeep.contracts.rejections import Rejection
@@ -21,7 +21,8 @@ from modelkeep.contracts.report import CompiledArtifact, Optimise, Report
 from modelkeep.contracts.runner import Format, Manifest
 from modelkeep.contracts.signature import ImageSpec, Signature
 from modelkeep.contracts.storage import Blob
-from modelkeep.control.access.rules import DEFAULT_WORKSPACE
+from modelkeep.control.access.rules import DEFAULT_WORKSPACE, Workspace
+from modelkeep.control.approvals.rules import Act
 from modelkeep.control.models.errors import (
     InvalidLabels,
     InvalidPreprocess,
@@ -351,6 +352,21 @@ def check_promotable(model: Model, version: Version) -> None:
         raise VersionArchived
     if version.state is not State.READY:
         raise VersionNotReady(f"Version {version.number} is {version.state}: only a version that passed validation can serve.")
+
+
+def archiving(model: Model, version: Version | None = None) -> Act:
+    """Return archiving a model, or one of its versions, as what two people may have to agree to."""
+    what, subject = ("model", model.id) if version is None else ("version", version.id)
+    named = f"the model {model.name}" if version is None else f"version {version.number} of {model.name}"
+    return Act(
+        "deletion", f"{what}.archive", subject, f"Archive {named}.", Scope.MODELS_WRITE, model.place, seen=(model, version)
+    )
+
+
+def removing(workspace: Workspace) -> Act:
+    """Return removing a workspace as what two people may have to agree to."""
+    said = f"Remove the workspace {workspace.name}, and the roles on it."
+    return Act("deletion", "workspace.remove", workspace.id, said, Scope.ADMIN, INSTALLATION, seen=workspace)
 
 
 def check_archivable(model: Model, version: Version) -> None:

@@ -14,9 +14,10 @@ from modelkeep.contracts.signature import Signature
 from modelkeep.control.access.errors import WorkspaceInUse
 from modelkeep.control.access.rules import DEFAULT_WORKSPACE
 from modelkeep.control.access.service import Access
+from modelkeep.control.approvals.service import Approvals
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.models import store
-from modelkeep.control.models.aliases import Alias, Move, check_alias, point, remove
+from modelkeep.control.models.aliases import Alias, Move, check_alias, goes_back, point, pointing, remove
 from modelkeep.control.models.errors import AliasNotFound, ModelExists, ModelNotFound, VersionNotFound
 from modelkeep.control.models.events import AliasMoved, ModelArchiveChanged, ModelCreated, ModelMoved, VersionBecameReady
 from modelkeep.control.models.rules import (
@@ -26,11 +27,13 @@ from modelkeep.control.models.rules import (
     State,
     Upload,
     Version,
+    archiving,
     check_archivable,
     check_description,
     check_open,
     check_promotable,
     files_of,
+    removing,
 )
 from modelkeep.infra.blob_claims import hold
 from modelkeep.infra.clock import Clock
@@ -44,10 +47,13 @@ VALIDATE_VERSION: Final = "validate_version"
 class Models:
     """Models, their numbered versions, and the life of each."""
 
-    def __init__(self, *, db: Database, audit: Audit, access: Access, events: Events, jobs: Jobs, clock: Clock) -> None:
+    def __init__(
+        self, *, db: Database, audit: Audit, access: Access, approvals: Approvals, events: Events, jobs: Jobs, clock: Clock
+    ) -> None:
         self._db = db
         self._audit = audit
         self._access = access
+        self._approvals = approvals
         self._events = events
         self._jobs = jobs
         self._clock = clock
@@ -130,6 +136,7 @@ class Models:
             found = await self._access.workspace_in(tx, name)
             if await store.count_models(tx, found.id):
                 raise WorkspaceInUse
+            await self._approvals.need(tx, actor, removing(found))
             await self._access.remove_workspace(tx, actor, found)
 
     async def describe(self, actor: Actor, name: str, description: str) -> Model:
@@ -244,6 +251,10 @@ class Models:
             moves = await store.last_move(tx, version.model_id, alias)
             after, move = point(there, alias, version, moves=moves, expected=expected, by=actor.name, now=self._clock())
             if move is not None:
+                last = await store.page_of_moves(tx, version.model_id, alias, limit=1, before=None)
+                if not goes_back(move, last[0] if last else None):
+                    model = await _model(tx, actor, name, Scope.DEPLOYMENTS_WRITE)
+                    await self._approvals.need(tx, actor, pointing(model, move))
                 await self._move_alias(tx, actor, after, move)
             return after
 
@@ -254,7 +265,9 @@ class Models:
             present = await store.alias(tx, model.id, alias)
             if present is None:
                 raise AliasNotFound
-            await self._move_alias(tx, actor, None, remove(present, expected=expected, by=actor.name, now=self._clock()))
+            move = remove(present, expected=expected, by=actor.name, now=self._clock())
+            await self._approvals.need(tx, actor, pointing(model, move))
+            await self._move_alias(tx, actor, None, move)
 
     async def alias_history(self, actor: Actor, name: str, alias: str, *, limit: int, before: int | None = None) -> list[Move]:
         """List where an alias has pointed, newest first, with revisions below `before`; what was deleted keeps its history."""
@@ -395,6 +408,8 @@ class Models:
             model = await _model(tx, actor, name, Scope.MODELS_WRITE, for_update=True)
             if (model.archived_at is not None) == archived:
                 return model
+            if archived:
+                await self._approvals.need(tx, actor, archiving(model))
             changed = await store.change_model(tx, model.id, archived_at=self._clock() if archived else None)
             before, after = _lives(archived=archived)
             action = "model.archive" if archived else "model.restore"
@@ -410,6 +425,7 @@ class Models:
                 return version
             if archived:
                 check_archivable(model, version)
+                await self._approvals.need(tx, actor, archiving(model, version))
             at: datetime | None = self._clock() if archived else None
             await store.change_version(tx, version.id, archived_at=at)
             before, after = _lives(archived=archived)

@@ -14,6 +14,7 @@ from modelkeep.control.models.aliases import Alias, Move
 from modelkeep.control.models.rules import FILES, UNVALIDATED, Files, Findings, Model, State, Upload, Version
 from modelkeep.control.models.tables import alias_moves, aliases, models, versions
 from modelkeep.infra.db import Document, Transaction
+from modelkeep.infra.reach import within
 
 _VERSION = sa.select(
     *(column for column in versions.c if column.name not in {"labels", "label_count"}),
@@ -225,15 +226,7 @@ async def page_of_moves(tx: Transaction, model_id: str, name: str, *, limit: int
 
 
 def _in(reached: Reach) -> sa.ColumnElement[bool]:
-    """Return `Reach.holds` as SQL."""
-    either = [
-        sa.literal(reached.everything),
-        models.c.workspace_id.in_(sorted(reached.workspaces)),
-        models.c.id.in_(sorted(reached.models)),
-        sa.and_(sa.literal(bool(reached.owner)), models.c.owner_id == reached.owner),
-    ]
-    bound = sa.true() if reached.only is None else models.c.id.in_(sorted(reached.only))
-    return sa.and_(sa.or_(*either), bound)
+    return within(reached, models.c.workspace_id, models.c.id, models.c.owner_id)
 
 
 def _model(row: sa.Row[tuple[object, ...]]) -> Model:

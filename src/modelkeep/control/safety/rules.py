@@ -6,11 +6,12 @@ from typing import Final, Literal, get_args
 import msgspec
 
 from modelkeep.contracts import confinement
-from modelkeep.contracts.access import Place, Scope
+from modelkeep.contracts.access import INSTALLATION, Place, Scope
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.confinement import Level
 from modelkeep.contracts.errors import Invalid
 from modelkeep.contracts.runner import Format
+from modelkeep.control.approvals.rules import Act
 from modelkeep.control.safety.errors import CodeFormatsOff, NotAcceptable
 
 CODE_FORMATS: Final = "code_formats"
@@ -75,6 +76,25 @@ def check_reason(text: str) -> str:
     if not text.strip() or len(text) > LONGEST_REASON:
         raise Invalid(f"Say why, in 1 to {LONGEST_REASON} characters: the reason is kept with the change.")
     return text.strip()
+
+
+def overriding(was: Switch, wanted: Switch) -> Act | None:
+    """Return setting a switch as what two people may have to agree to; None where it becomes no less safe.
+
+    Positions sort as levels do: from the lowest level to the highest; only "", the safe one, is above all.
+    """
+    if not wanted.value or (was.value and wanted.value >= was.value):
+        return None
+    said = {CODE_FORMATS: "Take files that can run code", SANDBOX: f"Accept the lock-down {wanted.value} for every model"}
+    return Act(
+        "override",
+        f"safety.{wanted.name}",
+        wanted.name,
+        f"{said[wanted.name]}: {wanted.reason}",
+        Scope.ADMIN,
+        INSTALLATION,
+        seen=(was, wanted.value),
+    )
 
 
 def check_acceptable(wanted: Accepted, allowed: str) -> None:

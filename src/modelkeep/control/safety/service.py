@@ -3,10 +3,20 @@
 from modelkeep.contracts import confinement
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.actor import Actor
+from modelkeep.control.approvals.service import Approvals
 from modelkeep.control.audit.service import Audit, Circumstances
 from modelkeep.control.safety import store
 from modelkeep.control.safety.events import SandboxAccepted
-from modelkeep.control.safety.rules import CODE_FORMATS, SANDBOX, Accepted, Safety, Switch, check_acceptable, check_reason
+from modelkeep.control.safety.rules import (
+    CODE_FORMATS,
+    SANDBOX,
+    Accepted,
+    Safety,
+    Switch,
+    check_acceptable,
+    check_reason,
+    overriding,
+)
 from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Database, Transaction
 from modelkeep.infra.events import Events
@@ -26,9 +36,12 @@ def lower_lock_down(acceptable: str) -> Circumstances:
 class Switches:
     """What is allowed although it is dangerous. `acceptable` is the lowest level that may be accepted here ("" for none)."""
 
-    def __init__(self, db: Database, audit: Audit, events: Events, clock: Clock, *, acceptable: str = "") -> None:
+    def __init__(
+        self, db: Database, audit: Audit, approvals: Approvals, events: Events, clock: Clock, *, acceptable: str = ""
+    ) -> None:
         self._db = db
         self._audit = audit
+        self._approvals = approvals
         self._events = events
         self._clock = clock
         self._acceptable = acceptable
@@ -57,10 +70,13 @@ class Switches:
         switch = Switch(name, value, check_reason(reason), actor.name, self._clock())
         async with self._db.begin() as tx:
             known = await store.load(tx)
-            was = {CODE_FORMATS: known.code_formats.value, SANDBOX: known.sandbox.value}[name] or "off"
+            was = {CODE_FORMATS: known.code_formats, SANDBOX: known.sandbox}[name]
+            override = overriding(was, switch)
+            if override is not None:
+                await self._approvals.need(tx, actor, override)
             await store.save(tx, switch)
-            now, reason = value or "off", switch.reason
-            await self._audit.note(tx, actor, f"safety.{name}", name, before=was, after=now, value=now, reason=reason)
+            before, now, reason = was.value or "off", value or "off", switch.reason
+            await self._audit.note(tx, actor, f"safety.{name}", name, before=before, after=now, value=now, reason=reason)
             if name == SANDBOX:
                 await self._events.publish(tx, SandboxAccepted())
             return await store.load(tx)
