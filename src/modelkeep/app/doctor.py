@@ -367,7 +367,8 @@ def _key(client: Any, key: str) -> Iterator[Finding]:  # noqa: ANN401 - a client
     except NotAuthenticated:
         yield Finding(FAIL, "api key", "not accepted by the server", "Check --key and MODELKEEP_API_KEY.")
     else:
-        yield Finding(OK, "api key", f"{known.name}: {', '.join(known.scopes)}")
+        said = f"{known.key.name}: {', '.join(known.key.scopes)}" if known.key else f"the session of {known.user.name}"
+        yield Finding(OK, "api key", said)
 
 
 def _who_answers(url: str) -> str:

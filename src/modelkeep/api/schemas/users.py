@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from modelkeep.api.schemas.access import GrantFacts
 from modelkeep.api.schemas.wire import Answer, Ask, Name
 from modelkeep.contracts.access import Scope
 from modelkeep.control.users.rules import LONGEST_EMAIL, LONGEST_OVERLAP_DAYS, Kind, Status
@@ -114,6 +115,7 @@ class OwnKeyAnswer(Answer):
     id: str
     name: str
     scopes: list[Scope]
+    expires_at: datetime | None
 
 
 class MeAnswer(Answer):
@@ -123,3 +125,4 @@ class MeAnswer(Answer):
     session: str | None
     user: UserAnswer
     scopes: list[Scope] | None
+    roles: list[GrantFacts]
