@@ -1,4 +1,4 @@
-"""A client that has logged in: its tokens go with its requests, are renewed in time, and are kept for others who ask as it does."""
+"""A client that has logged in: its tokens go with its requests, are renewed in time, and kept for all that ask as it does."""
 
 import asyncio
 import json
