@@ -1,4 +1,4 @@
-"""Logging in on the command line, and going on as a person: nothing secret is on a screen, on a command line or within reach."""
+"""Logging in on the command line, and going on as a person: nothing secret is on a screen, a command line or within reach."""
 
 import io
 import json
