@@ -1,5 +1,6 @@
 """Somebody works with the commands after a login alone, on a real server: with nothing secret where others could see it."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -21,6 +22,7 @@ from modelkeep.client import Client, NotAuthenticated, SessionFile
 PASSWORD = "correct horse battery staple"
 NEW = "staple of another kind"
 COMMAND = (sys.executable, "-m", "modelkeep.app.cli")
+_NUMBERS = itertools.count(1)
 
 
 @dataclass
@@ -66,10 +68,10 @@ def own(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture
-def bob(own: Installation, tmp_path: Path, request: pytest.FixtureRequest) -> Person:
+def bob(own: Installation, tmp_path: Path) -> Person:
     """A developer whom an administrator has added, and who has a password: everything by the commands."""
     (tmp_path / "home").mkdir()
-    person, name = Person(own, tmp_path / "home"), f"bob{abs(hash(request.node.name)) % 10**8}"
+    person, name = Person(own, tmp_path / "home"), f"bob{next(_NUMBERS)}"
     made = person.document("users", "add", name, "--email", f"{name}@example.org", "--role", "developer", key=own.key)
     token = person.done("users", "reset", made["id"], key=own.key)
     person.done("password", "--link", "--password-stdin", piped=f"{token}{PASSWORD}\n")
