@@ -57,7 +57,6 @@ class Login:
         self._keeper = keeper
         self._refresh = refresh
         self._tokens: Tokens | None = None
-        self._looked = False
 
     @property
     def access_token(self) -> str:
@@ -67,14 +66,14 @@ class Login:
     @property
     def due(self) -> bool:
         """Whether `renew` has something to do before the next request."""
-        return not self._looked or (self._tokens is not None and self._tokens.end_soon)
+        return self._tokens is None or self._tokens.end_soon
 
     def renew(self, spent: str = "") -> bool:
         """Have tokens that may be used: kept ones, or new ones; False where nobody is logged in.
 
         `spent` is an access token that was refused. Raises `NotAuthenticated` where the session has ended.
         """
-        self._tokens, self._looked = self._keeper.read(), True
+        self._tokens = self._keeper.read()
         if self._tokens is None or _good(self._tokens, spent):
             return self._tokens is not None
         with ThreadPoolExecutor(1, thread_name_prefix="modelkeep-login") as apart:
@@ -100,7 +99,7 @@ class Login:
         """Go on with these tokens; None forgets those that there were."""
         with self._keeper.held():
             self._keeper.write(tokens)
-        self._tokens, self._looked = tokens, True
+        self._tokens = tokens
 
 
 def _good(tokens: Tokens, spent: str) -> bool:

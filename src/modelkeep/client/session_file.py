@@ -48,7 +48,7 @@ class SessionFile:
                         code="session_file_exposed",
                     )
                 return Tokens.read(json.load(file))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, AttributeError, TypeError, ValueError) as error:
             raise Invalid(

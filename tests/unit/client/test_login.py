@@ -238,12 +238,23 @@ def test_each_address_has_a_file_of_its_own(tmp_path):
         SessionFile.of(tmp_path, "http://")
 
 
-def test_looking_for_a_login_makes_no_file(standin, tmp_path):
-    with Client(standin.url, timeout=5, session=SessionFile(tmp_path / "none" / "x.json")) as client:
+def test_a_login_that_another_program_made_later_is_taken_up(standin, tmp_path):
+    file = SessionFile(tmp_path / "ada.json")
+    with Client(standin.url, timeout=5, session=file) as one, Client(standin.url, timeout=5, session=file) as other:
         with pytest.raises(NotAuthenticated):
-            client.models()
-        client.health()
-    assert not (tmp_path / "none").exists()
+            one.models()
+        other.login(EMAIL, PASSWORD)
+        assert one.models() == []
+
+
+def test_looking_for_a_login_makes_no_file(standin, tmp_path):
+    (tmp_path / "file").touch()
+    for folder in ("none", "file"):
+        with Client(standin.url, timeout=5, session=SessionFile(tmp_path / folder / "x.json")) as client:
+            with pytest.raises(NotAuthenticated):
+                client.models()
+            client.health()
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_a_token_is_spent(standin, kept, monkeypatch):

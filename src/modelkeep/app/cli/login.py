@@ -41,14 +41,18 @@ def login(
     as_json: AsJson = False,
 ) -> None:
     """Log in, so that all commands act as you, without an API key. The password is asked for and never shown."""
+    from modelkeep.client import NotFound
+
     screen = Screen(as_json=as_json)
     who = name or ask("E-mail address" if provider is None else "Name")
     password = ask_secret("Password", piped=password_stdin)
-    with (
-        connected(url, "", interrupted=MAYBE_IN) as client,
-        refined("identity_provider_not_found", "The address /api/v1/auth/providers lists the directories."),
-    ):
-        made = client.login(who, password, provider=provider)
+    with connected(url, "", interrupted=MAYBE_IN) as client:
+        try:
+            made = client.login(who, password, provider=provider)
+        except NotFound as error:
+            known = ", ".join(one.name for one in client.login_providers() if one.kind == "ldap")
+            error.hint = f"The directories here: {known}." if known else "There is no directory here: leave out --provider."
+            raise
         me = client.me()
         address = client.url
     document = {"url": address, "user": dict(me.user.raw), "session": made.session, "ends_at": made.refresh_expires_at}
