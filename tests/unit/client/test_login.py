@@ -106,7 +106,9 @@ def test_tokens_are_renewed_when_one_is_refused_and_the_request_is_done_once_mor
 def test_streams_and_uploads_are_asked_for_once_more_too(standin, person, tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"weights")
     person.push(tmp_path / "model.onnx", "churn")
+    line, seen = person._connection, []
     for ask in (
+        lambda: line.run(line.server.events("/models/churn/versions/1/events", lambda one: not seen.append(one), silence=5)),
         lambda: person.push(tmp_path / "model.onnx", "churn"),
         lambda: person.wait_ready("churn", 1),
         lambda: person.download("churn", 1, tmp_path / "copy"),
@@ -114,7 +116,8 @@ def test_streams_and_uploads_are_asked_for_once_more_too(standin, person, tmp_pa
     ):
         standin.people.access = {}
         ask()
-    assert standin.requests.count(REFRESH) == 4
+    assert standin.requests.count(REFRESH) == 5
+    assert seen[0]["state"] == "ready"
     assert (tmp_path / "copy").read_bytes() == b"weights"
 
 
