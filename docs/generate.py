@@ -104,7 +104,7 @@ def commands() -> str:
         parts.append(f"\n## {name}\n\n{_sentence(command)}\n")
         if command.params:
             parts.append("\n| option | what it is |\n|---|---|\n")
-            parts += [f"| {_option(one)} | {_help(one)} |\n" for one in command.params if one.name != "help"]
+            parts += [f"| {_option(one)} | {_help(one)} |\n" for one in command.params if not _unseen(one)]
     return "".join(parts)
 
 
@@ -284,6 +284,10 @@ def _walk(command: Command, name: str) -> Iterator[tuple[str, Command]]:
 
 def _sentence(command: Command) -> str:
     return " ".join((command.help or "").split())
+
+
+def _unseen(one: Parameter) -> bool:
+    return one.name == "help" or getattr(one, "hidden", False)
 
 
 def _option(one: Parameter) -> str:

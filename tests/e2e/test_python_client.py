@@ -15,10 +15,17 @@ from fixtures.installation import Installation
 from modelkeep.client import AsyncClient, Client, InvalidInput, ModelNotFound, VersionInUse, VersionNotFound
 from modelkeep.contracts.signature import Dtype
 
+PASSWORD = "correct horse battery staple"
 PAGE = Path(__file__).parents[2] / "docs/how-to/python-client.md"
 
 
-def test_the_examples_of_the_page_run_as_they_stand_there(house: Installation, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_examples_of_the_page_run_as_they_stand_there(
+    house: Installation, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with house.client() as admin:
+        ada = admin.add_user("ada", email="ada@example.org")
+        admin.set_password(admin.reset_password(ada.id).token, PASSWORD)
+    monkeypatch.setattr("getpass.getpass", lambda: PASSWORD)
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert len(blocks) >= 5
     code = "\n".join(blocks).replace("http://127.0.0.1:8080", house.url).replace("mk_...", house.key)
@@ -32,8 +39,9 @@ def test_the_examples_of_the_page_run_as_they_stand_there(house: Installation, c
     assert said[1] == "569"
     assert said[2] == "['label', 'probabilities'] int64"
     assert said[3] == "[1, 1, 1, 1, 1]"
-    assert said[4].startswith("invalid_input ")
-    assert said[5].startswith("404 ")
+    assert said[4] == "ada"
+    assert said[5].startswith("invalid_input ")
+    assert said[6].startswith("404 ")
 
 
 async def test_a_walk_without_blocking(house: Installation, tmp_path: Path) -> None:

@@ -60,7 +60,12 @@ _APPROVAL: Final[dict[str, Any]] = {
     "reason": "",
     "used_at": None,
 }
-_OWN_KEY: Final[dict[str, Any]] = {"id": "key_01J9Z3K6T2Q8W4V5R7X0Y1B2C3", "name": "first key", "scopes": ["admin"]}
+_OWN_KEY: Final[dict[str, Any]] = {
+    "id": "key_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
+    "name": "first key",
+    "scopes": ["admin"],
+    "expires_at": None,
+}
 _KEY: Final[dict[str, Any]] = {
     "id": "key_01J9Z3K6T2Q8W4V5R7X0Y1B2C4",
     "name": "web shop",
@@ -343,7 +348,15 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "AuditEntryPage": [_page(_ENTRY)],
     "AuditErased": [{"entries": 12}],
     "AuditErasure": [{"subject": _USER["id"], "reason": "request 2026-114 of 14 March"}],
-    "Caller": [{"key": _OWN_KEY, "session": None, "user": _USER, "scopes": ["admin"]}],
+    "Caller": [
+        {
+            "key": _OWN_KEY,
+            "session": None,
+            "user": _USER,
+            "scopes": ["admin"],
+            "roles": [{"role": "admin", "kind": "installation", "on": "", "through": ""}],
+        }
+    ],
     "ChangeSettings": [{"settings": {"deadline_s": 0.5, "recording": {"fields": {"age": "hash"}}, "replicas": None}}],
     "ControlPlaneHealth": [{"status": "ok"}],
     "Credentials": [{"email": "ada@example.org", "password": "correct horse battery"}],

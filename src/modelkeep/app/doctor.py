@@ -14,12 +14,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -38,6 +38,9 @@ from modelkeep.infra import tls
 from modelkeep.infra.settings import DatabaseSettings, sqlite_file
 from modelkeep.sandbox.lockdown import ENVIRONMENT
 from modelkeep.sandbox.memory import machine_bytes
+
+if TYPE_CHECKING:
+    from modelkeep.client import SessionFile
 
 OK, INFO, WARN, FAIL = "ok", "info", "warn", "fail"
 GIB = 1024**3
@@ -73,8 +76,10 @@ class Finding:
         return asdict(self)
 
 
-def examine(config: Path | None, overrides: Mapping[str, Any], *, url: str, key: str) -> list[Finding]:
-    """Look at everything and return what was found."""
+def examine(
+    config: Path | None, overrides: Mapping[str, Any], *, url: str, key: str, session_of: "Callable[[str], SessionFile]"
+) -> list[Finding]:
+    """Look at everything and return what was found; `session_of` returns where a login at an address is kept."""
     findings = [*packages(), *sqlite(), *plugins(), *memory(), *isolation()]
     try:
         loaded = settings_room.load(config, overrides)
@@ -94,7 +99,7 @@ def examine(config: Path | None, overrides: Mapping[str, Any], *, url: str, key:
             *(database(loaded), storage(loaded)),
         ]
         findings += [finding for group in local for finding in group]
-    return [*findings, *server(url, key)]
+    return [*findings, *server(url, key, session_of)]
 
 
 def packages() -> Iterator[Finding]:
@@ -336,20 +341,21 @@ async def _probed(store: BlobStore) -> float:
     return time.monotonic() - began
 
 
-def server(url: str, key: str) -> Iterator[Finding]:
+def server(url: str, key: str, session_of: "Callable[[str], SessionFile]") -> Iterator[Finding]:
     """Whether a server answers at the address that commands use, and whether it is ready."""
     from modelkeep.client import Client, ModelkeepError, ServerUnreachable
 
     subject = f"server {url}"
     try:
-        with Client(url, key or None, timeout=5) as client:
+        session = None if key else session_of(url)
+        with Client(url, key or None, timeout=5, session=session) as client:
             health = client.health()
             readiness = client.readiness()
             ready = bool(readiness.get("ready"))
             why = ", ".join(map(str, readiness.get("reasons", ())))
             said = f"answers, version {health.get('version', 'unknown')}, {'ready' if ready else f'not ready: {why}'}"
             yield Finding(OK if ready else WARN, subject, said, "" if ready else "Wait a moment; its log says more.")
-            yield from _key(client, key)
+            yield from _key(client, key) if session is None or session.read() is None else _login(client)
     except ServerUnreachable as error:
         yield Finding(WARN, subject, error.message, "Start it with `modelkeep serve`, or say where it is with --url.")
     except ModelkeepError as error:
@@ -360,14 +366,26 @@ def _key(client: Any, key: str) -> Iterator[Finding]:  # noqa: ANN401 - a client
     from modelkeep.client import NotAuthenticated
 
     if not key:
-        yield Finding(INFO, "api key", "none given", "Pass --key or set MODELKEEP_API_KEY to have it checked.")
+        yield Finding(INFO, "api key", "none given", "Log in, pass --key or set MODELKEEP_API_KEY to have it checked.")
         return
     try:
         known = client.me()
     except NotAuthenticated:
         yield Finding(FAIL, "api key", "not accepted by the server", "Check --key and MODELKEEP_API_KEY.")
     else:
-        yield Finding(OK, "api key", f"{known.name}: {', '.join(known.scopes)}")
+        said = f"{known.key.name}: {', '.join(known.key.scopes)}" if known.key else f"the token of {known.user.name}"
+        yield Finding(OK, "api key", said)
+
+
+def _login(client: Any) -> Iterator[Finding]:  # noqa: ANN401 - a client, which is imported late
+    from modelkeep.client import NotAuthenticated
+
+    try:
+        known = client.me()
+    except NotAuthenticated as error:
+        yield Finding(FAIL, "login", error.message, "`modelkeep login` begins another session.")
+    else:
+        yield Finding(OK, "login", f"{known.user.name}, session {known.session}")
 
 
 def _who_answers(url: str) -> str:

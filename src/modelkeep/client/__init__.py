@@ -48,6 +48,7 @@ from modelkeep.client.errors import (
     VersionNotReady,
     VersionQuarantined,
 )
+from modelkeep.client.identity import Invitation, Me, PasswordLink, Provider, Session, Tokens, User
 from modelkeep.client.results import (
     Alias,
     AliasMove,
@@ -69,6 +70,7 @@ from modelkeep.client.results import (
     Version,
     Workspace,
 )
+from modelkeep.client.session_file import SessionFile
 
 __all__ = [
     "Alias",
@@ -89,10 +91,12 @@ __all__ = [
     "Group",
     "Invalid",
     "InvalidInput",
+    "Invitation",
     "Key",
     "Label",
     "Limited",
     "Listing",
+    "Me",
     "Model",
     "ModelArchived",
     "ModelExists",
@@ -104,8 +108,10 @@ __all__ = [
     "NotAuthenticated",
     "NotFound",
     "Overloaded",
+    "PasswordLink",
     "Prediction",
     "PredictionNotFound",
+    "Provider",
     "RecordedPrediction",
     "Rejected",
     "Rejection",
@@ -113,13 +119,17 @@ __all__ = [
     "RunnerLost",
     "ServerFailed",
     "ServerUnreachable",
+    "Session",
+    "SessionFile",
     "Side",
     "Stale",
     "StorageFull",
     "TimedOut",
+    "Tokens",
     "TooLarge",
     "Unavailable",
     "UnsupportedFormat",
+    "User",
     "Version",
     "VersionInUse",
     "VersionLoading",

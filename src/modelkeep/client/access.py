@@ -1,4 +1,4 @@
-"""Who may do what: setting up, keys, and what is allowed although it is dangerous; and whether a server is well."""
+"""Setting up, keys, and what is allowed although it is dangerous; and whether a server is well."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,12 +17,7 @@ def setup(
     """
     body = {"token": token, "name": name, "email": email, "password": password}
     given = {field: value for field, value in body.items() if value is not None}
-    return Key.read((yield from server.document("POST", "/setup", given))["key"])
-
-
-def me(server: Server) -> Steps[Key]:
-    """Return the key in use."""
-    return Key.read((yield from server.get("/me"))["key"])
+    return Key.read((yield from server.document("POST", "/setup", given, anonymous=True))["key"])
 
 
 def keys(server: Server) -> Steps[list[Key]]:
@@ -40,18 +35,20 @@ def create_key(
     concurrency: int | None = None,
     models: Sequence[str] | None = None,
     networks: Sequence[str] = (),
+    service: str | None = None,
 ) -> Steps[Key]:
     """Make an API key; `secret` in the answer is shown this once.
 
     `rate`: "user", which all keys of one user share, requests a minute as "100/min", a class, or "unlimited"; more than "user"
     allows is given by administrators. `concurrency`: how many of its predictions may be under way at once. `models` are the
     names of those that it is good for; without, all that you may use. `networks`: those from which alone it is good, as
-    "10.1.0.0/16".
+    "10.1.0.0/16". `service`: the id of the service that it is for; without, it is your own.
     """
     body = {"name": name, "scopes": list(scopes), "expires_in_days": expires_in_days, "rate": rate}
     body |= {} if concurrency is None else {"concurrency": concurrency}
     body |= {} if models is None else {"models": list(models)}
     body |= {"networks": list(networks)} if networks else {}
+    body |= {"service": service} if service else {}
     return Key.read((yield from server.document("POST", "/keys", body)))
 
 

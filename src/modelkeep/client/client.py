@@ -5,14 +5,16 @@ What a method does is said once, by the operation of the same name in the module
 
 from typing import Self
 
-from modelkeep.client import access, history, predicting, pushing, roles
+from modelkeep.client import access, history, people, predicting, pushing, roles
 from modelkeep.client import aliases as of_aliases
 from modelkeep.client import approvals as of_approvals
 from modelkeep.client import audit as of_audit
 from modelkeep.client import deployments as of_deployments
 from modelkeep.client import models as of_models
+from modelkeep.client import sessions as of_sessions
 from modelkeep.client.calls import awaited, blocking
-from modelkeep.client.connection import AsyncConnection, Connection, Trust
+from modelkeep.client.connection import AsyncConnection, Caller, Connection, Trust
+from modelkeep.client.session_file import SessionFile
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 
@@ -20,7 +22,8 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 class Client:
     """Talks to one Modelkeep server. Use it as a context manager, or call `close()`; threads may share it.
 
-    `api_key`: a key with the scopes of what is done (`modelkeep keys create`). `timeout`: seconds to wait for an answer.
+    `api_key`: a key with the scopes of what is done (`modelkeep keys create`); without one, `login` asks as a person, and
+    `session` is a file that keeps the login beyond this client. `timeout`: seconds to wait for an answer.
     `retries`: how often what may pass (429, 503, a connection that breaks or is refused) is tried again, within `timeout`;
     only what cannot happen twice by it. `verify`: for https, True for the system's certificates or the path of a file with
     others. `certificate`: where the server asks for one, a PEM file with certificate and key, or the pair of both files.
@@ -33,10 +36,11 @@ class Client:
         *,
         timeout: float = 30.0,
         retries: int = 3,
+        session: SessionFile | None = None,
         verify: bool | str = True,
         certificate: str | tuple[str, str] | None = None,
     ) -> None:
-        self._connection = Connection(url, api_key, timeout, retries, Trust(verify, certificate))
+        self._connection = Connection(url, Caller(api_key, session), timeout, retries, Trust(verify, certificate))
 
     @property
     def url(self) -> str:
@@ -112,8 +116,32 @@ class Client:
     export_audit = blocking(of_audit.export_audit)
     erase_from_audit = blocking(of_audit.erase_from_audit)
 
+    login = blocking(of_sessions.login)
+    refresh = blocking(of_sessions.refresh)
+    logout = blocking(of_sessions.logout)
+    me = blocking(of_sessions.me)
+    rename_me = blocking(of_sessions.rename_me)
+    change_password = blocking(of_sessions.change_password)
+    sessions = blocking(of_sessions.sessions)
+    end_session = blocking(of_sessions.end_session)
+    login_providers = blocking(of_sessions.login_providers)
+    rotate_signing_key = blocking(of_sessions.rotate_signing_key)
+
+    users = blocking(people.users)
+    user = blocking(people.user)
+    add_user = blocking(people.add_user)
+    rename_user = blocking(people.rename_user)
+    disable_user = blocking(people.disable_user)
+    enable_user = blocking(people.enable_user)
+    sign_out_user = blocking(people.sign_out_user)
+    reset_password = blocking(people.reset_password)
+    set_password = blocking(people.set_password)
+    register = blocking(people.register)
+    invitations = blocking(people.invitations)
+    invite = blocking(people.invite)
+    withdraw_invitation = blocking(people.withdraw_invitation)
+
     setup = blocking(access.setup)
-    me = blocking(access.me)
     keys = blocking(access.keys)
     create_key = blocking(access.create_key)
     revoke_key = blocking(access.revoke_key)
@@ -140,10 +168,11 @@ class AsyncClient:
         *,
         timeout: float = 30.0,
         retries: int = 3,
+        session: SessionFile | None = None,
         verify: bool | str = True,
         certificate: str | tuple[str, str] | None = None,
     ) -> None:
-        self._connection = AsyncConnection(url, api_key, timeout, retries, Trust(verify, certificate))
+        self._connection = AsyncConnection(url, Caller(api_key, session), timeout, retries, Trust(verify, certificate))
 
     @property
     def url(self) -> str:
@@ -219,8 +248,32 @@ class AsyncClient:
     export_audit = awaited(of_audit.export_audit)
     erase_from_audit = awaited(of_audit.erase_from_audit)
 
+    login = awaited(of_sessions.login)
+    refresh = awaited(of_sessions.refresh)
+    logout = awaited(of_sessions.logout)
+    me = awaited(of_sessions.me)
+    rename_me = awaited(of_sessions.rename_me)
+    change_password = awaited(of_sessions.change_password)
+    sessions = awaited(of_sessions.sessions)
+    end_session = awaited(of_sessions.end_session)
+    login_providers = awaited(of_sessions.login_providers)
+    rotate_signing_key = awaited(of_sessions.rotate_signing_key)
+
+    users = awaited(people.users)
+    user = awaited(people.user)
+    add_user = awaited(people.add_user)
+    rename_user = awaited(people.rename_user)
+    disable_user = awaited(people.disable_user)
+    enable_user = awaited(people.enable_user)
+    sign_out_user = awaited(people.sign_out_user)
+    reset_password = awaited(people.reset_password)
+    set_password = awaited(people.set_password)
+    register = awaited(people.register)
+    invitations = awaited(people.invitations)
+    invite = awaited(people.invite)
+    withdraw_invitation = awaited(people.withdraw_invitation)
+
     setup = awaited(access.setup)
-    me = awaited(access.me)
     keys = awaited(access.keys)
     create_key = awaited(access.create_key)
     revoke_key = awaited(access.revoke_key)

@@ -8,20 +8,25 @@ import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from time import sleep
 from typing import Any, NamedTuple, TypeVar, cast
-from urllib.parse import urlsplit
 
 import anyio
 import httpx
 
 from modelkeep.client.errors import Invalid, ModelkeepError, NotAuthenticated, ServerUnreachable, TimedOut
-from modelkeep.client.server import Server
+from modelkeep.client.identity import Tokens
+from modelkeep.client.login import InMemory, Keeper, Login
+from modelkeep.client.server import Server, address
+from modelkeep.client.sessions import exchanged
 from modelkeep.client.steps import Ask, Lines, Pause, Save, Step, Steps, Together, Work
 
 T = TypeVar("T")
 _PIECE = 256 * 1024
+_REFRESH_S = 30.0
+"""How long to wait for new tokens at least: where the answer is not heard, the session is lost."""
 _SHOW_ONE = "{} answers only who shows it a certificate that it trusts."
 _KNOWN = (ModelkeepError, OSError)  # what an operation may want to hear of
 
@@ -57,11 +62,21 @@ class Trust(NamedTuple):
         return context
 
 
+class Caller(NamedTuple):
+    """Who asks: whose key it is, or else whoever has logged in; `session` is where that is kept, if not in memory."""
+
+    api_key: str | None = None
+    session: Keeper | None = None
+
+
 class _Line:
     """What both have: the address, how long to wait, the headers of every request, and what a failed exchange means."""
 
-    def __init__(self, url: str, timeout: float, retries: int) -> None:
-        self.server = Server(_checked(url), timeout, retries)
+    def __init__(self, url: str, caller: Caller, timeout: float, retries: int, trust: Trust) -> None:
+        where, login = address(url), None
+        if not caller.api_key:
+            login = Login(caller.session or InMemory(), partial(_refreshed, where, timeout, trust))
+        self.server = Server(where, timeout, retries, login)
 
     def _options(self, api_key: str | None, trust: "Trust") -> dict[str, Any]:
         """Return what httpx needs to know; the key is kept nowhere else."""
@@ -88,10 +103,14 @@ class _Line:
             ask.method,
             ask.path,
             params=ask.params or None,
-            headers=ask.headers,
+            headers={**ask.headers, **self._signed(ask)},
             content=ask.content,
             timeout=httpx.Timeout(self.server.timeout, read=read),
         )
+
+    def _signed(self, ask: Ask) -> dict[str, str]:
+        token = "" if ask.anonymous or self.server.login is None else self.server.login.access_token
+        return {"authorization": f"Bearer {token}"} if token else {}
 
     @contextmanager
     def _form(self, http: "httpx.Client | httpx.AsyncClient", ask: Ask) -> Iterator[httpx.Request]:
@@ -141,9 +160,9 @@ class _Line:
 class Connection(_Line):
     """Runs operations and blocks. May be shared between threads."""
 
-    def __init__(self, url: str, api_key: str | None, timeout: float, retries: int, trust: Trust) -> None:
-        super().__init__(url, timeout, retries)
-        self._http = httpx.Client(**self._options(api_key, trust))
+    def __init__(self, url: str, caller: Caller, timeout: float, retries: int, trust: Trust) -> None:
+        super().__init__(url, caller, timeout, retries, trust)
+        self._http = httpx.Client(**self._options(caller.api_key, trust))
 
     def close(self) -> None:
         """Close the connections."""
@@ -216,9 +235,9 @@ class Connection(_Line):
 class AsyncConnection(_Line):
     """Runs operations in the event loop; what blocks goes to a thread."""
 
-    def __init__(self, url: str, api_key: str | None, timeout: float, retries: int, trust: Trust) -> None:
-        super().__init__(url, timeout, retries)
-        self._http = httpx.AsyncClient(**self._options(api_key, trust))
+    def __init__(self, url: str, caller: Caller, timeout: float, retries: int, trust: Trust) -> None:
+        super().__init__(url, caller, timeout, retries, trust)
+        self._http = httpx.AsyncClient(**self._options(caller.api_key, trust))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -316,19 +335,10 @@ class _Pieces(httpx.SyncByteStream, httpx.AsyncByteStream):
             self._ask.told()
 
 
-def _checked(url: str) -> str:
-    """Return the address in full: `localhost:8080` means http."""
-    text = url.strip()
-    if "://" not in text:
-        text = f"http://{text}"
-    try:
-        parsed = urlsplit(text)
-        usable = parsed.scheme in {"http", "https"} and bool(parsed.hostname) and parsed.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise Invalid(f"{url!r} is no address of a server; write it like http://127.0.0.1:8080.", code="invalid_url")
-    return text.rstrip("/")
+def _refreshed(url: str, timeout: float, trust: Trust, refresh_token: str) -> Tokens:
+    """Exchange a refresh token, apart from whatever else is asked."""
+    with closing(Connection(url, Caller(), max(timeout, _REFRESH_S), 3, trust)) as line:
+        return line.run(exchanged(line.server, refresh_token))
 
 
 def _checked_key(api_key: str) -> str:

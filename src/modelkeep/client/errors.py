@@ -3,7 +3,7 @@
     ModelkeepError
     ├── Invalid             the request is wrong: change it
     │   └── TooLarge            make it smaller
-    ├── NotAuthenticated    give a valid API key
+    ├── NotAuthenticated    give a valid API key, or log in
     ├── NotAllowed          the key may not do that
     ├── NotFound            there is no such thing
     ├── Conflict            it clashes with what is there
@@ -81,7 +81,7 @@ class TooLarge(Invalid):
 
 
 class NotAuthenticated(ModelkeepError):
-    """The server wants a valid API key."""
+    """The server wants a valid API key, or somebody who has logged in."""
 
     default_code = "unauthenticated"
 

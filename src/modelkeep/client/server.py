@@ -4,16 +4,28 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
 from itertools import islice
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
 import httpx
 
-from modelkeep.client.errors import Invalid, NotFound, ServerUnreachable, TimedOut, Unavailable, error_from, not_modelkeep
+from modelkeep.client.errors import (
+    Invalid,
+    NotAuthenticated,
+    NotFound,
+    ServerUnreachable,
+    TimedOut,
+    Unavailable,
+    error_from,
+    not_modelkeep,
+)
+from modelkeep.client.login import Login
 from modelkeep.client.retries import may_repeat, pause_before
-from modelkeep.client.steps import Ask, Lines, Pause, Save, Steps
+from modelkeep.client.steps import Ask, Lines, Pause, Save, Steps, Work
 
 API = "/api/v1"
 _SAFE = frozenset({"GET", "HEAD"})
@@ -24,11 +36,24 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Server:
-    """Where it is, how many seconds to wait for an answer, and how often to try once more."""
+    """Where it is, how many seconds to wait for an answer, how often to try once more, and the login to ask with, if any."""
 
     url: str
     timeout: float
     retries: int
+    login: Login | None = None
+
+    def answered(self, step: Ask | Lines | Save) -> Steps[httpx.Response]:
+        """Send a request, whatever becomes of it; where its access token is refused, once more with the next one."""
+        ask = step if isinstance(step, Ask) else step.ask
+        login = None if ask.anonymous else self.login
+        if login is not None and login.due:
+            yield Work(login.renew)
+        sent = "" if login is None else login.access_token
+        response: httpx.Response = yield step
+        if sent and login is not None and _refused(response) and (yield Work(partial(login.renew, sent))):
+            response = yield step
+        return response
 
     def exchange(self, step: Ask | Save) -> Steps[httpx.Response]:
         """Send a request and return a successful answer; raises the error that another one tells of.
@@ -40,7 +65,7 @@ class Server:
         attempt = 0
         while True:
             try:
-                response: httpx.Response = yield step
+                response = yield from self.answered(step)
                 refused = None if response.is_success else error_from(response)
             except ServerUnreachable as error:
                 refused = error
@@ -100,7 +125,7 @@ class Server:
             return text.startswith("data:") and take(json.loads(text.removeprefix("data:")))
 
         ask = Ask("GET", API + path, headers={"accept": "text/event-stream"})
-        response = yield Lines(ask, line, silence)
+        response = yield from self.answered(Lines(ask, line, silence))
         if not response.is_success:
             raise error_from(response)
         if not response.headers.get("content-type", "").startswith("text/event-stream"):
@@ -109,7 +134,7 @@ class Server:
     def answering(self, deployment: str, version: str | None = None) -> Steps[Mapping[str, Any] | None]:
         """Return what answers predictions now, by a version's alias or number if one is given; None where nothing does."""
         params = {"model": deployment} | ({} if version is None else {"version": version})
-        response = yield Ask("GET", "/info", params=params)
+        response = yield from self.answered(Ask("GET", "/info", params=params))
         if response.is_success:
             found: Mapping[str, Any] = _json(response)
             return found
@@ -120,7 +145,7 @@ class Server:
 
     def status(self, path: str) -> Steps[Any]:
         """Return the JSON that a health check answers, whether it says yes or no."""
-        response = yield Ask("GET", path)
+        response = yield Ask("GET", path, anonymous=True)
         return _json(response)
 
     def returned(self) -> Steps[None]:
@@ -128,7 +153,7 @@ class Server:
         deadline = time.monotonic() + self.timeout
         while True:
             try:
-                yield Ask("GET", "/healthz")
+                yield Ask("GET", "/healthz", anonymous=True)
             except ServerUnreachable:
                 if time.monotonic() >= deadline:
                     raise
@@ -164,6 +189,21 @@ def until(
         yield Pause(next(pauses))
 
 
+def address(url: str) -> str:
+    """Return the address of a server in full: `localhost:8080` means http."""
+    text = url.strip()
+    if "://" not in text:
+        text = f"http://{text}"
+    try:
+        parsed = urlsplit(text)
+        usable = parsed.scheme in {"http", "https"} and bool(parsed.hostname) and parsed.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise Invalid(f"{url!r} is no address of a server; write it like http://127.0.0.1:8080.", code="invalid_url")
+    return text.rstrip("/")
+
+
 def part(name: str) -> str:
     """Return a name as one part of a path."""
     if not name or name in {".", ".."}:
@@ -184,6 +224,11 @@ def version_path(name: str, number: int) -> str:
 def if_match(revision: int | None) -> dict[str, str]:
     """Return the header that makes a change depend on the revision that was seen."""
     return {} if revision is None else {"if-match": f'"{revision}"'}
+
+
+def _refused(response: httpx.Response) -> bool:
+    """Whether the credentials that came along are good no more."""
+    return response.status_code == HTTPStatus.UNAUTHORIZED and error_from(response).code == NotAuthenticated.default_code
 
 
 def _json(response: httpx.Response) -> Any:  # noqa: ANN401 - JSON

@@ -20,7 +20,7 @@ class Ask:
     `parts` opens the parts of a form (anew for each time that it is sent), and `told` is called as its pieces go out.
     `patience`: seconds to wait for the answer, where they are more than the client's own. `repeat`: nothing happens twice if
     it is sent again (a write carries an `Idempotency-Key` for that); `end_when_lost`: not even so where the connection breaks,
-    for the caller waits for the server first.
+    for the caller waits for the server first. `anonymous`: it goes without a login, and needs none.
     """
 
     method: str
@@ -33,6 +33,7 @@ class Ask:
     patience: float = 0.0
     repeat: bool = False
     end_when_lost: bool = False
+    anonymous: bool = False
 
 
 @dataclass(frozen=True)

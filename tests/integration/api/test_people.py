@@ -45,6 +45,20 @@ async def test_a_person_is_added_gets_a_password_logs_in_and_is_disabled(admin: 
     assert [one["name"] for one in (await admin.get("/api/v1/users")).json()["items"]] == ["bob", "ada"]
 
 
+async def test_who_is_signed_out_may_log_in_again_and_keeps_keys(admin: httpx.AsyncClient, people: People):
+    made = [(await people.login()).access for _ in range(2)]
+    before = await admin.get("/api/v1/me", headers={"x-api-key": made[0]})
+    assert before.json()["roles"] == [{"role": "admin", "kind": "installation", "on": "", "through": ""}]
+    assert before.json()["session"].startswith("ses_")
+    assert (await admin.delete("/api/v1/users/usr_none/sessions")).status_code == 404
+    assert (await admin.delete(f"/api/v1/users/{before.json()['user']['id']}/sessions")).status_code == 204
+    assert [(await admin.get("/api/v1/me", headers={"x-api-key": one})).status_code for one in made] == [401, 401]
+    (entry,) = (await admin.get("/api/v1/audit", params={"action": "session.end_all"})).json()["items"]
+    assert (entry["actor"], entry["target"]) == (people.admin.id, before.json()["user"]["id"])
+    assert (await admin.get("/api/v1/me")).json()["key"]["id"] == people.admin.id
+    assert (await admin.get("/api/v1/me", headers={"x-api-key": (await people.login()).access})).status_code == 200
+
+
 async def test_a_service_has_keys_and_nothing_else(admin: httpx.AsyncClient):
     robot = (await admin.post("/api/v1/users", json={"name": "robot", "kind": "service", "role": "predictor"})).json()
     new = {"name": "nightly", "scopes": ["predict"], "service": robot["id"]}

@@ -95,6 +95,7 @@ WRITES: dict[str, Asked] = {
     "changeUser": ("PATCH", f"{V1}/users/usr_bob", {"json": {"display_name": "Bob"}}),
     "disableUser": ("POST", f"{V1}/users/usr_bob/disable", {}),
     "enableUser": ("POST", f"{V1}/users/usr_gone/enable", {}),
+    "signOutUser": ("DELETE", f"{V1}/users/usr_bob/sessions", {}),
     "resetPassword": ("POST", f"{V1}/users/usr_bob/reset-password", {}),
     "setPassword": ("POST", f"{V1}/auth/reset-password", {"json": {"token": RESET, "password": PASSWORD}}),
     "register": (

@@ -26,6 +26,13 @@ class Outcome:
         return json.loads(self.err)
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """A folder of settings of one's own, where logins are kept."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return tmp_path / "config"
+
+
 @pytest.fixture
 def command(standin, monkeypatch, capsys):
     """Runs a command with the address and key of the stand-in in the environment."""

@@ -172,7 +172,7 @@ def test_keys_are_made_listed_and_revoked(client):
     assert [(key.name, key.secret) for key in listed] == [("nightly", None)]
     client.revoke_key(made.id)
     assert client.keys() == []
-    assert client.me().scopes == ["admin"]
+    assert client.me().key.scopes == ["admin"]
 
 
 def test_the_key_is_in_no_text_of_the_client(standin):

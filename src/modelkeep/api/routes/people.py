@@ -112,6 +112,14 @@ async def enable_user(user_id: UserId, actor: Admin, behind: Behind) -> UserAnsw
     return UserAnswer.model_validate(await behind.users.set_active(actor, user_id, active=True))
 
 
+@router.delete("/users/{user_id}/sessions", status_code=status.HTTP_204_NO_CONTENT)
+@raises(UserNotFound)
+async def sign_out_user(user_id: UserId, actor: Admin, behind: Behind) -> Response:
+    """End all sessions of a user, who may log in again; their keys stay good."""
+    await behind.sessions.sign_out(actor, user_id)
+    return Response(status_code=status.HTTP_204_NO_CONTENT)
+
+
 @router.post("/users/{user_id}/reset-password", status_code=status.HTTP_201_CREATED)
 @raises(UserNotFound)
 async def reset_password(user_id: UserId, actor: Admin, behind: Behind) -> PasswordLinkAnswer:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Path, Request, Response, status
 from modelkeep.api.auth import AnyKey, Oneself
 from modelkeep.api.description import raises
 from modelkeep.api.paging import Cursor, InvalidCursor, Limit, read_cursor, split
+from modelkeep.api.schemas.access import GrantFacts
 from modelkeep.api.schemas.users import (
     IssuedKeyAnswer,
     KeyAnswer,
@@ -69,6 +70,7 @@ async def get_me(actor: AnyKey, behind: Behind) -> MeAnswer:
         session=actor.id if in_session(actor) else None,
         user=user,
         scopes=None if actor.standing.scopes is None else sorted(actor.standing.scopes),
+        roles=[GrantFacts.model_validate(grant) for grant in actor.standing.grants],
     )
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from modelkeep.api.schemas.access import GrantFacts
 from modelkeep.api.schemas.wire import Answer, Ask, Name
 from modelkeep.contracts.access import Scope
 from modelkeep.control.users.rules import LONGEST_EMAIL, LONGEST_OVERLAP_DAYS, SHARED, Kind, Status
@@ -119,6 +120,7 @@ class OwnKeyAnswer(Answer):
     id: str
     name: str
     scopes: list[Scope]
+    expires_at: datetime | None
 
 
 class MeAnswer(Answer):
@@ -128,3 +130,4 @@ class MeAnswer(Answer):
     session: str | None
     user: UserAnswer
     scopes: list[Scope] | None
+    roles: list[GrantFacts]

@@ -51,7 +51,7 @@ def give(
     """Give a role: viewer, predictor, developer, trusted, releaser, auditor or admin."""
     from modelkeep.contracts.access import Role
 
-    _among(role, [one.value for one in Role], "role")
+    among(role, [one.value for one in Role], "role")
     _check(to, ("user", "group", "key"), "--to", _WHO)
     _check(on, ("installation", "workspace", "model"), "--on", _WHERE)
     screen = Screen(as_json=as_json)
@@ -116,7 +116,7 @@ def explain(
     """Say whether somebody may do something, and why."""
     from modelkeep.contracts.access import Scope
 
-    _among(scope, [one.value for one in Scope], "scope")
+    among(scope, [one.value for one in Scope], "scope")
     _check(on, ("installation", "workspace", "model"), "--on", _WHERE)
     if who is not None:
         _check(who, ("user", "group", "key"), "--who", _WHO)
@@ -232,7 +232,8 @@ def remove_member(name: Group, user_id: Person, *, url: Url = DEFAULT_URL, key: 
     screen.result({"group": name, "user": user_id}, lambda: screen.say(f"{user_id} is not in {name} any more."))
 
 
-def _among(given: str, known: list[str], what: str) -> None:
+def among(given: str, known: list[str], what: str) -> None:
+    """Refuse what is not among the known ones, naming those that are."""
     if given not in known:
         raise WrongUse(f"There is no {what} {given}.", f"{did_you_mean(given, known)} There are {', '.join(known)}.".strip())
 

@@ -1,6 +1,7 @@
 """What Tab offers: names of models and deployments, and numbers of versions, from the server of the command line.
 
-A shell waits for it, so it asks once and briefly; where nothing comes, nothing is offered and nothing is said.
+A shell waits for it, so it asks once and briefly; where nothing comes, nothing is offered and nothing is said. It asks with the
+access token of a login as it is: what gets the next one is good for one use, and not for somebody who may be gone in a second.
 """
 
 import re
@@ -8,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from modelkeep.app.cli.kept import session_of
 
 if TYPE_CHECKING:
     from modelkeep.client import Client
@@ -44,11 +47,17 @@ def version_numbers(ctx: typer.Context, incomplete: str) -> list[str]:
     return _offered(ctx, incomplete, lambda client: [str(one.number) for one in client.versions(str(model))]) if model else []
 
 
+def _token_of(url: str) -> str | None:
+    tokens = session_of(url).read()
+    return tokens.access_token if tokens else None
+
+
 def _offered(ctx: typer.Context, incomplete: str, ask: "Callable[[Client], Iterable[str]]") -> list[str]:
     from modelkeep.client import Client
 
     try:
-        url, key = ctx.params.get("url") or DEFAULT_URL, ctx.params.get("key") or None
+        url = ctx.params.get("url") or DEFAULT_URL
+        key = ctx.params.get("key") or _token_of(url)
         with Client(url, key, timeout=PATIENCE_S, retries=0, **trust(ctx.find_root().params)) as client:
             return [name for name in ask(client) if name.startswith(incomplete) and _NAME.fullmatch(name)]
     except Exception:  # noqa: BLE001 - whatever is wrong, somebody is only typing

@@ -7,16 +7,24 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from modelkeep.app.cli.kept import session_of
 from modelkeep.app.cli.options import DEFAULT_URL
 from modelkeep.app.cli.problems import Interrupted
 
 if TYPE_CHECKING:
     from modelkeep.client import Client, Conflict, ModelkeepError
 
-NO_KEY_SAID = "This needs an API key, and none was given."
+NO_KEY_SAID = "This needs a login or an API key, and there is neither."
 WRONG_KEY_SAID = "The API key was not accepted."
-NO_KEY = "Pass --key KEY or set MODELKEEP_API_KEY. After `make demo`: `set -a; . .modelkeep/demo.env; set +a`."
+NO_KEY = (
+    "`modelkeep login` logs in; or pass --key KEY, or set MODELKEEP_API_KEY. After `make demo`: "
+    "`set -a; . .modelkeep/demo.env; set +a`."
+)
 WRONG_KEY = "Check --key and MODELKEEP_API_KEY: the server at {url} does not know this key, or it was revoked or has expired."
+LOGGED_OUT = "not_logged_in"
+LOG_IN = "`modelkeep login` begins another session."
+ENDED_SAID = "Your session at {url} has ended."
+ROLE = "No role of yours allows it: `modelkeep whoami` shows them, and an administrator gives one with `modelkeep access give`."
 SCOPE = "The key lacks a scope for this; an administrator makes one with `modelkeep keys create NAME --scope ...`."
 UNREACHABLE = "The address comes from --url or MODELKEEP_URL; `modelkeep doctor` looks closer."
 DEFAULT_UNREACHABLE = "That is the default address; say another with --url or MODELKEEP_URL. `modelkeep doctor` looks closer."
@@ -40,16 +48,15 @@ def connected(
     """
     from modelkeep.client import Client, Conflict, ModelkeepError, NotAllowed, NotAuthenticated, NotFound, ServerUnreachable
 
-    with _standing(interrupted), Client(url, key or None, timeout=timeout, **trusted.get()) as client:
+    session = None if key else session_of(url)
+    with _standing(interrupted), Client(url, key or None, timeout=timeout, session=session, **trusted.get()) as client:
         try:
             yield client
         except NotAuthenticated as error:
-            if error.code == "unauthenticated":
-                error.message = WRONG_KEY_SAID if key else NO_KEY_SAID
-                error.hint = WRONG_KEY.format(url=client.url) if key else NO_KEY
+            _say_who(error, client.url, key)
             raise
         except NotAllowed as error:
-            raise _with(error, error.hint or SCOPE) from None
+            raise _with(error, error.hint or (SCOPE if key else ROLE)) from None
         except ServerUnreachable as error:
             raise _with(error, DEFAULT_UNREACHABLE if client.url == DEFAULT_URL else UNREACHABLE) from None
         except NotFound as error:
@@ -63,6 +70,17 @@ def connected(
             raise _with(error, _no_such(error.code, model, names, archived)) from None
         except Conflict as error:
             raise _with(error, _conflict(error, model)) from None
+
+
+def _say_who(error: "ModelkeepError", url: str, key: str) -> None:
+    """Put into words what was wrong with the key, or with the login."""
+    from modelkeep.client.login import ENDED
+
+    if error.code == ENDED:
+        error.message, error.hint = ENDED_SAID.format(url=url), LOG_IN
+    elif error.code == "unauthenticated":
+        error.message = WRONG_KEY_SAID if key else NO_KEY_SAID
+        error.hint = WRONG_KEY.format(url=url) if key else NO_KEY
 
 
 @contextmanager

@@ -1,9 +1,10 @@
-"""Commands about who may come in: the first administrator, and API keys."""
+"""Commands about who may come in: the first administrator, API keys, and the keys that sign logins."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modelkeep.app.cli.asking import Piped, ask_secret
 from modelkeep.app.cli.connect import connected, did_you_mean, refined
 from modelkeep.app.cli.options import DEFAULT_URL, ApiKey, AsJson, Url
 from modelkeep.app.cli.problems import WrongUse
@@ -19,6 +20,7 @@ MAYBE_ROTATED = (
     "The key may have a secret that was not seen: then `modelkeep keys list --json` shows until when the present one is good, "
     "and another key is best made in its place before that."
 )
+MAYBE_PUBLISHED = "A new signing key may be published already: `modelkeep audit list --action signing_key.rotate` tells."
 WHERE_IDS_ARE = "`modelkeep keys list` shows the ids."
 KeyId = Annotated[str, typer.Argument(metavar="ID", help="Id of the key, from `modelkeep keys list`.", show_default=False)]
 WHERE_IT_IS = (
@@ -26,7 +28,9 @@ WHERE_IT_IS = (
 )
 
 keys = typer.Typer(
-    no_args_is_help=True, help="List, create and revoke API keys.", context_settings={"help_option_names": ["-h", "--help"]}
+    no_args_is_help=True,
+    help="List, create, rotate and revoke API keys.",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -34,13 +38,18 @@ def setup(
     *,
     token: Annotated[str, typer.Option("--token", metavar="TOKEN", help="The one-time token that `modelkeep serve` printed.")],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the administrator.")] = "admin",
+    email: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="With it they can log in, too; their password is asked for.")
+    ] = None,
+    password_stdin: Piped = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
     """Make the first administrator, once, and get an API key."""
     screen = Screen(as_json=as_json)
+    password = None if email is None else ask_secret("New password", piped=password_stdin, twice=True)
     with connected(url, "", interrupted=MAYBE_SET_UP) as client, refined("setup_token_invalid", WHERE_IT_IS):
-        made = client.setup(token, name=name)
+        made = client.setup(token, name=name, email=email, password=password)
     screen.result(made.raw, lambda: _show_secret(screen, made))
 
 
@@ -86,6 +95,9 @@ def create_key(
         list[str],
         typer.Option(metavar="CIDR", help="Network from which alone the key is good; several times for several."),
     ] = [],  # noqa: B006 - as above
+    service: Annotated[
+        str | None, typer.Option(metavar="ID", help="For this service, from `modelkeep users list`; without, your own.")
+    ] = None,
     url: Url = DEFAULT_URL,
     key: ApiKey = "",
     as_json: AsJson = False,
@@ -106,6 +118,7 @@ def create_key(
             concurrency=concurrency,
             models=model,
             networks=network,
+            service=service,
         )
     screen.result(made.raw, lambda: _show_secret(screen, made))
 
@@ -154,6 +167,20 @@ def end_previous(key_id: KeyId, *, url: Url = DEFAULT_URL, key: ApiKey = "", as_
     with connected(url, key, interrupted=MAYBE_REVOKED) as client, refined("key_not_found", WHERE_IDS_ARE):
         client.end_previous_secret(key_id)
     screen.result({"id": key_id, "previous": "ended"}, lambda: screen.say(f"{key_id} has one secret."))
+
+
+@keys.command("rotate-signing", epilog="Example:  modelkeep keys rotate-signing")
+def rotate_signing(*, url: Url = DEFAULT_URL, key: ApiKey = "", as_json: AsJson = False) -> None:
+    """Have logins signed with a new key; nobody is logged out by that."""
+    screen = Screen(as_json=as_json)
+    with connected(url, key, interrupted=MAYBE_PUBLISHED) as client:
+        signs_from = client.rotate_signing_key()
+    screen.result(
+        {"signs_from": signs_from},
+        lambda: screen.say(
+            f"A new signing key is published. It signs from {when(signs_from)} on; what the old one signed stays good."
+        ),
+    )
 
 
 def _check_scopes(scopes: list[str], known: list[str]) -> None:

@@ -15,10 +15,12 @@ from modelkeep.app.cli import audit as audit_commands
 from modelkeep.app.cli import certificates as certificates_commands
 from modelkeep.app.cli import deployments as deployments_commands
 from modelkeep.app.cli import keys as keys_commands
+from modelkeep.app.cli import login as login_commands
 from modelkeep.app.cli import models, predict, predictions, push, replay, server
 from modelkeep.app.cli import safety as safety_commands
 from modelkeep.app.cli import secrets as secrets_commands
 from modelkeep.app.cli import storage as storage_commands
+from modelkeep.app.cli import users as users_commands
 from modelkeep.app.cli.completion import trust
 from modelkeep.app.cli.connect import trusted
 from modelkeep.app.cli.problems import EXIT_CODES, Code, Interrupted, WrongUse, report
@@ -26,7 +28,8 @@ from modelkeep.app.cli.problems import EXIT_CODES, Code, Interrupted, WrongUse, 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _FIRST = "Everyday"
 _SECOND = "Models"
-_THIRD = "Server"
+_THIRD = "You"
+_FOURTH = "Server"
 _COMMON = ("--url", "--key", "--json")
 
 _INTEGER = re.compile(r"Input should be a valid integer.*")
@@ -87,21 +90,29 @@ _add(models.restore, _SECOND, "modelkeep restore churn")
 _add(access_commands.move, _SECOND, "modelkeep move churn --workspace fraud")
 app.add_typer(aliases_commands.alias, name="alias", rich_help_panel=_SECOND)
 app.add_typer(deployments_commands.deployments, name="deployments", rich_help_panel=_SECOND)
-_add(server.serve, _THIRD, "modelkeep serve --port 9000 --data /srv/modelkeep")
-_add(keys_commands.setup, _THIRD, "modelkeep setup --token mks_...")
-app.add_typer(keys_commands.keys, name="keys", rich_help_panel=_THIRD)
-app.add_typer(access_commands.access, name="access", rich_help_panel=_THIRD)
-app.add_typer(approvals_commands.approvals, name="approvals", rich_help_panel=_THIRD)
-app.add_typer(access_commands.workspaces, name="workspaces", rich_help_panel=_THIRD)
-app.add_typer(access_commands.groups, name="groups", rich_help_panel=_THIRD)
-app.add_typer(certificates_commands.certificates, name="certificates", rich_help_panel=_THIRD)
-app.add_typer(safety_commands.safety, name="safety", rich_help_panel=_THIRD)
-app.add_typer(audit_commands.audit, name="audit", rich_help_panel=_THIRD)
-app.add_typer(secrets_commands.secrets, name="secrets", rich_help_panel=_THIRD)
-app.add_typer(storage_commands.storage, name="storage", rich_help_panel=_THIRD)
-_add(server.doctor, _THIRD, "modelkeep doctor --data /srv/modelkeep")
-_add(server.openapi, _THIRD, "modelkeep openapi -o openapi.json")
-_add(server.version, _THIRD)
+_add(login_commands.login, _THIRD, "modelkeep login ada@example.org --url https://models.example.org")
+_add(login_commands.logout, _THIRD, "modelkeep logout")
+_add(login_commands.whoami, _THIRD, "modelkeep whoami")
+_add(login_commands.password, _THIRD, "modelkeep password")
+_add(login_commands.register, _THIRD, "modelkeep register bob bob@example.org")
+app.add_typer(login_commands.sessions, name="sessions", rich_help_panel=_THIRD)
+_add(server.serve, _FOURTH, "modelkeep serve --port 9000 --data /srv/modelkeep")
+_add(keys_commands.setup, _FOURTH, "modelkeep setup --token mks_...")
+app.add_typer(keys_commands.keys, name="keys", rich_help_panel=_FOURTH)
+app.add_typer(users_commands.users, name="users", rich_help_panel=_FOURTH)
+app.add_typer(users_commands.invitations, name="invitations", rich_help_panel=_FOURTH)
+app.add_typer(access_commands.access, name="access", rich_help_panel=_FOURTH)
+app.add_typer(approvals_commands.approvals, name="approvals", rich_help_panel=_FOURTH)
+app.add_typer(access_commands.workspaces, name="workspaces", rich_help_panel=_FOURTH)
+app.add_typer(access_commands.groups, name="groups", rich_help_panel=_FOURTH)
+app.add_typer(certificates_commands.certificates, name="certificates", rich_help_panel=_FOURTH)
+app.add_typer(safety_commands.safety, name="safety", rich_help_panel=_FOURTH)
+app.add_typer(audit_commands.audit, name="audit", rich_help_panel=_FOURTH)
+app.add_typer(secrets_commands.secrets, name="secrets", rich_help_panel=_FOURTH)
+app.add_typer(storage_commands.storage, name="storage", rich_help_panel=_FOURTH)
+_add(server.doctor, _FOURTH, "modelkeep doctor --data /srv/modelkeep")
+_add(server.openapi, _FOURTH, "modelkeep openapi -o openapi.json")
+_add(server.version, _FOURTH)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -53,7 +53,7 @@ def rotate_site_key(*, data: Data = None, config: Config = None, as_json: AsJson
             f"{carried.trail.checkpoints} checkpoints of the audit trail are signed with its new key: pin that from now on."
         )
         if keys.lost:
-            screen.say(f"{keys.lost} open with no key that is here: POST /api/v1/auth/signing-keys makes another.")
+            screen.say(f"{keys.lost} open with no key that is here: `modelkeep keys rotate-signing` makes another.")
         screen.say(
             f"The key from before still opens {carried.answers} answers to repeated writes, for a day at most. Copy the file "
             "to all machines and restart Modelkeep everywhere; a day later, `modelkeep secrets forget-site-key`."

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from modelkeep.app.cli.installed import need_server
+from modelkeep.app.cli.kept import session_of
 from modelkeep.app.cli.options import DEFAULT_URL, ApiKey, AsJson, Url
 from modelkeep.app.cli.problems import Code
 from modelkeep.app.cli.screen import Screen
@@ -59,7 +60,7 @@ def doctor(
     from modelkeep.app import doctor as examination
 
     screen = Screen(as_json=as_json)
-    findings = examination.examine(config, _overrides(None, None, data), url=url, key=key)
+    findings = examination.examine(config, _overrides(None, None, data), url=url, key=key, session_of=session_of)
 
     def show() -> None:
         for finding in findings:

@@ -242,6 +242,14 @@ class Sessions:
             raise NoSession
         return session
 
+    async def sign_out(self, actor: Actor, user_id: str) -> None:
+        """End all sessions of somebody else, who may log in again."""
+        actor.need(Scope.ADMIN)
+        async with self._db.begin() as tx:
+            user = await self._users.user_in(tx, user_id)
+            await self.end_all_in(tx, user.id)
+            await self._audit.note(tx, actor, "session.end_all", user.id, name=user.name)
+
     async def change_password(self, actor: Actor, old: str, new: str) -> None:
         """Give the actor another password, who must know the present one; their other sessions end."""
         user = await self._users.user(actor.user)
