@@ -47,8 +47,15 @@ soak: $(READY) ## Run the long campaigns: 500 loads and unloads, 100 seeded kill
 	@PAIRS=300 $(BIN)/python -m pytest -s tests/e2e/test_onnx_pairs.py
 	@ESTIMATORS=1000 TABLE=.cache/estimators.md $(BIN)/python -m pytest -s tests/e2e/test_every_estimator_served.py
 
+soak-audit: $(READY) ## Verify an audit trail of a million entries on both databases, and name what was changed in it
+	@ROWS=$${ROWS:-1000000} $(BIN)/python -m pytest -s tests/campaigns/test_long_audit_trail.py
+
 fuzz: $(READY) ## Ask every address of the OpenAPI document at random, as every kind of key, for EXAMPLES (200) each
 	@EXAMPLES=$${EXAMPLES:-200} $(BIN)/python -m pytest -s --timeout 7200 tests/e2e/test_description.py -k fuzz
+
+attack: $(READY) ## Have sslyze, wapiti and sqlmap attack a real server with TLS, and then fuzz it as every kind of key
+	@$(BIN)/python -m pytest -s tests/campaigns/test_attack.py
+	@EXAMPLES=$${EXAMPLES:-20} $(MAKE) --no-print-directory fuzz
 
 check: $(READY) ## Lint, types, import contracts (under a minute)
 	@$(BIN)/ruff check
@@ -83,4 +90,4 @@ bench-peers: $(READY) ## Measure side by side with PEERS (the first time install
 clean: ## Remove what setup made; data in DATA stays
 	rm -rf $(VENV) .cache dist build
 
-.PHONY: help setup demo directory test coverage soak fuzz check fix docs protos messages bench bench-peers clean
+.PHONY: help setup demo directory test coverage soak soak-audit fuzz attack check fix docs protos messages bench bench-peers clean

@@ -73,6 +73,13 @@ def test_an_untouched_trail_is_whole(folder: Path):
     assert verified(folder, whole(entries(COUNT))) == []
 
 
+def test_an_entry_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    read, decode = [], audit_chain._decode
+    monkeypatch.setattr(audit_chain, "_decode", lambda line: read.append(line) or decode(line))
+    assert verified(folder, whole(entries(COUNT))) == []
+    assert sum('"record"' in line for line in read) == COUNT
+
+
 @given(seq=_seq, name=st.sampled_from(["action", "seq", "commitment", "new"]))
 def test_an_edited_record_is_named(folder: Path, seq: int, name: str):
     some = entries(COUNT)

@@ -130,10 +130,11 @@ class Audit:
         self._withheld, self._withheld_since = {}, None
         try:
             async with self._db.begin_apart() as tx:
+                sums = []
                 for actor, actions in counted.values():
                     details = {name: str(number) for name, number in actions.items()} | {"since": since.isoformat()}
-                    entry = self._entry(actor, "access.refusals", "", details=details, outcome="refused")
-                    tx.before_commit(partial(self._append, tx, entry))
+                    sums.append(self._entry(actor, "access.refusals", "", details=details, outcome="refused"))
+                tx.before_commit(partial(self._append, tx, *sums))
         except BaseException:
             for name, (actor, actions) in counted.items():
                 self._withheld.setdefault(name, (actor, Counter()))[1].update(actions)
@@ -298,11 +299,15 @@ class Audit:
         """Return what an id is found by under each site key: first under that which seals."""
         return [hmac.digest(key, subject_id.encode(), "sha256").hex() for key in self._subjects_keys]
 
-    async def _append(self, tx: Transaction, entry: Entry) -> None:
-        """Give an entry the next place in the chain."""
-        sealed = seal(entry, await store.take_head(tx), os.urandom(32))
-        refs = sorted(self.subject_ref(one) for one in entry.subjects)
-        await store.append(tx, sealed, entry, refs)
+    async def _append(self, tx: Transaction, *entries: Entry) -> None:
+        """Give entries the next places in the chain."""
+        head = await store.take_head(tx)
+        some: list[tuple[Sealed, Entry, list[str]]] = []
+        for entry in entries:
+            sealed = seal(entry, head, os.urandom(32))
+            head = Head(sealed.seq, sealed.hash)
+            some.append((sealed, entry, sorted(self.subject_ref(one) for one in entry.subjects)))
+        await store.append(tx, some)
 
     def _entry(
         self,

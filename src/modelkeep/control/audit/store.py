@@ -1,6 +1,6 @@
 """All the SQL of the audit trail."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -35,16 +35,20 @@ async def head(tx: Transaction) -> Head:
     return Head(0, "") if row is None else Head(row.seq, row.hash)
 
 
-async def append(tx: Transaction, sealed: Sealed, entry: Entry, refs: Iterable[str]) -> None:
-    """Add an entry, sealed, and make it the head."""
-    await tx.execute(sa.insert(audit_entries).values(**{**sealed.record, "at": entry.at}, hash=sealed.hash))
-    payload = (sealed.payload or b"").decode()
-    kept = {"seq": sealed.seq, "key": sealed.key, "payload": payload, "actor": entry.actor, "target": entry.target}
-    await tx.execute(sa.insert(audit_payloads).values(**kept))
-    rows = [{"subject_ref": ref, "seq": sealed.seq} for ref in refs]
-    if rows:
-        await tx.execute(sa.insert(audit_subjects).values(rows))
-    await tx.execute(sa.update(audit_head).values(seq=sealed.seq, hash=sealed.hash))
+async def append(tx: Transaction, some: Sequence[tuple[Sealed, Entry, Sequence[str]]]) -> None:
+    """Add entries, sealed in this order, with what people whom they name are found by; the last becomes the head."""
+    records: list[dict[str, Any]] = []
+    payloads: list[dict[str, Any]] = []
+    subjects: list[dict[str, Any]] = []
+    for sealed, entry, refs in some:
+        records.append(sealed.record | {"at": entry.at, "hash": sealed.hash})
+        said = (sealed.payload or b"").decode()
+        payloads.append({"seq": sealed.seq, "key": sealed.key, "payload": said, "actor": entry.actor, "target": entry.target})
+        subjects += [{"subject_ref": ref, "seq": sealed.seq} for ref in refs]
+    for table, rows in ((audit_entries, records), (audit_payloads, payloads), (audit_subjects, subjects)):
+        if rows:
+            await tx.connection.execute(sa.insert(table), rows)
+    await tx.execute(sa.update(audit_head).values(seq=records[-1]["seq"], hash=records[-1]["hash"]))
 
 
 async def page(tx: Transaction, wanted: Wanted, *, limit: int, before: int | None = None) -> list[Sealed]:
@@ -164,7 +168,8 @@ async def take_turn(tx: Transaction, name: str, holder: str, now: datetime, unti
 def _selected(wanted: Wanted) -> sa.Select[Any]:
     entries, said = audit_entries.c, audit_payloads.c
     joined = audit_entries.outerjoin(audit_payloads, said.seq == entries.seq)
-    query = sa.select(audit_entries, said.key, said.payload).select_from(joined)
+    record = [entries[name] for name in _RECORD]
+    query = sa.select(*record, entries.hash, said.key, said.payload).select_from(joined)
     conditions = {
         entries.action: wanted.action,
         entries.outcome: wanted.outcome,
@@ -183,8 +188,9 @@ def _selected(wanted: Wanted) -> sa.Select[Any]:
 
 
 def _sealed(row: sa.Row[Any]) -> Sealed:
-    record = {name: getattr(row, name) for name in _RECORD} | {"at": written(row.at)}
-    return Sealed(record, row.hash, row.key, None if row.payload is None else row.payload.encode())
+    public = dict(zip(_RECORD, row, strict=False))  # by their places: names cost as much as the hashing does
+    public["at"] = written(public["at"])
+    return Sealed(public, row.hash, row.key, None if row.payload is None else row.payload.encode())
 
 
 def _checkpoint(row: sa.Row[Any]) -> Checkpoint:
