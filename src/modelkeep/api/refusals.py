@@ -1,5 +1,7 @@
 """Notes refusals that matter in the audit trail: a well-formed credential that is not good, and what a good one may not do."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -51,28 +53,28 @@ class Refused:
     async def _stranger(self, scope: Scope) -> Actor | None:
         """Return who tried to come in; None for what nobody can have taken for a key."""
         state, given = scope["state"], headers.by_name(scope["headers"])
-        told = {"request_id": state["request_id"], "address": state["address"]}
+        who = partial(Actor, request_id=state["request_id"], address=state["address"])
         try:
             secret = presented(given, scope["path"], scope["method"])
         except CsrfRefused:
-            return await self._led(cookies.cookie(given[b"cookie"], cookies.ACCESS) or b"", told)
+            return await self._led(cookies.cookie(given[b"cookie"], cookies.ACCESS) or b"", who)
         except Unauthenticated:
             return None
         if not secrets.well_formed(secret, secrets.KEY):
             return None
         known = await self._users.presented(secret)
         if known is None:
-            return Actor("unknown", "", **told)
+            return who("unknown", "")
         key, user = known
-        return Actor(key.id, user.name, user.id, **told)
+        return who(key.id, user.name, user.id)
 
-    async def _led(self, token: bytes, told: dict[str, str]) -> Actor | None:
+    async def _led(self, token: bytes, who: Callable[[str, str, str], Actor]) -> Actor | None:
         """Return whose browser was led to ask something; None where its session is over."""
         try:
             session, user = await self._sessions.authenticate(token.decode("latin-1"))
         except Unauthenticated:
             return None
-        return Actor(session.id, user.name, user.id, **told)
+        return who(session.id, user.name, user.id)
 
     async def _note(self, actor: Actor, action: str, scope: Scope) -> None:
         await self._audit.refused(actor, action, method=scope["method"], path=scope["path"])
