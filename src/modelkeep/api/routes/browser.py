@@ -61,7 +61,7 @@ async def browser_logout(request: Request, behind: Behind) -> Response:
 @router.get("")
 @raises(NoSession)
 async def get_browser_session(actor: Oneself, request: Request, behind: Behind) -> BrowserAnswer:
-    """Tell a page that was loaded anew what it needs to change something in its session, and until when it goes on."""
+    """Tell a page that was loaded anew what its session needs to change something, and when it ends."""
     session = await behind.sessions.of_browser(actor)
     return BrowserAnswer(
         csrf_token=cookies.csrf_token(request.state.presented.encode("latin-1")),
