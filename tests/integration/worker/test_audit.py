@@ -217,6 +217,7 @@ async def test_a_sink_that_is_slow_holds_up_neither_checkpoints_nor_the_other(
         stuck.let.set()
         while heard.lags != {"syslog": 0, "file": 0}:
             await keeper.round()
+        await asyncio.gather(*keeper._under_way.values())  # what nobody waited for would outlive the database
 
 
 async def test_contents_go_to_a_sink_only_where_that_is_wished(
