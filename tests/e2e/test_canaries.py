@@ -18,6 +18,7 @@ from fixtures.artifacts import onnx_identity
 from fixtures.canaries import canary, found_in, found_in_file, found_in_processes
 from fixtures.databases import new_postgres_database
 from fixtures.installation import Installation, eventually
+from fixtures.valkey import Valkey
 from modelkeep.app.settings import Settings, described
 from modelkeep.contracts.secret import Secret
 from modelkeep.infra.certificates import Authority
@@ -35,10 +36,13 @@ class Planted:
         database = new_postgres_database(postgres)
         self.database = database.rpartition("/")[2]
         self.owner = database
-        self.secrets = {name: canary(name) for name in ("database", "store", "header", "query", "password", "wrong", "body")}
+        places = ("database", "store", "redis", "header", "query", "password", "wrong", "body")
+        self.secrets = {name: canary(name) for name in places}
+        self.shared = Valkey(folder, self.secrets["redis"])
         in_files = {
             "DATABASE__URL": database.replace("postgres@", f"postgres:{self.secrets['database']}@"),
             "STORAGE__SECRET_ACCESS_KEY": self.secrets["store"],
+            "LIMITS__REDIS_URL": self.shared.url,
         }
         self.settings = {name.lower().replace("__", ".") for name in in_files}
         environment = {}
@@ -65,6 +69,7 @@ class Planted:
         self.handed_out: list[str] = []
 
     def start(self) -> None:
+        self.shared.start()
         self.house.start().wait()
         token_file = self.house.data / "setup-token"
         eventually(token_file.exists, "a setup token")
@@ -198,6 +203,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory, postgres: str) -> Iterator
         yield one
     finally:
         one.house.stop()
+        one.shared.stop()
 
 
 def test_a_secret_is_planted_in_every_setting_that_is_one(planted: Planted) -> None:
