@@ -4,10 +4,10 @@ A refresh token is good for one use. So who renews holds the place where the tok
 has renewed them meanwhile, and keeps what came before anything else happens.
 """
 
+import signal
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from modelkeep.client.errors import NotAuthenticated
@@ -76,9 +76,8 @@ class Login:
         self._tokens = self._keeper.read()
         if self._tokens is None or _good(self._tokens, spent):
             return self._tokens is not None
-        with ThreadPoolExecutor(1, thread_name_prefix="modelkeep-login") as apart:
-            # Ctrl-C ends the wait and not the exchange: the old token may be used up already, and the new one not kept yet
-            self._tokens = apart.submit(self._renewed, spent).result()
+        with _ctrl_c_afterwards():
+            self._tokens = self._renewed(spent)
         return self._tokens is not None
 
     def _renewed(self, spent: str) -> Tokens | None:
@@ -100,6 +99,26 @@ class Login:
         with self._keeper.held():
             self._keeper.write(tokens)
         self._tokens = tokens
+
+
+@contextmanager
+def _ctrl_c_afterwards() -> Iterator[None]:
+    """Have Ctrl-C count once this is over: the old token may be used up already, and the new one not kept yet.
+
+    It reaches the main thread alone, and nothing that is not Python's is touched.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is None:
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _good(tokens: Tokens, spent: str) -> bool:

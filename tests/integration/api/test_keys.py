@@ -17,10 +17,11 @@ async def test_a_token_becomes_a_key_once(stranger: httpx.AsyncClient, control: 
     assert body["key"]["scopes"] == ["admin"]
     me = await stranger.get("/api/v1/me", headers={"X-API-Key": body["key"]["secret"]})
     assert me.json() == {
-        "key": {"id": body["key"]["id"], "name": "first key", "scopes": ["admin"]},
+        "key": {"id": body["key"]["id"], "name": "first key", "scopes": ["admin"], "expires_at": None},
         "session": None,
         "user": body["user"],
         "scopes": ["admin"],
+        "roles": [{"role": "admin", "kind": "installation", "on": "", "through": ""}],
     }
     again = await stranger.post("/api/v1/setup", json={"token": token.reveal()})
     assert (again.status_code, again.json()["code"]) == (409, "already_set_up")

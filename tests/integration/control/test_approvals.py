@@ -315,7 +315,7 @@ async def test_what_fails_after_it_was_let_through_uses_no_approval_up(
     wanted = await crew.needed(control.deployments.promote(crew.ada, M, 2))
     await control.approvals.approve(crew.bob, wanted)
 
-    async def fail(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError
 
     with monkeypatch.context() as patched:

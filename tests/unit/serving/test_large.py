@@ -185,7 +185,7 @@ async def test_more_than_may_wait_is_refused_at_once(open_house) -> None:
     assert "retry-after" in refused.headers
     assert (await house.client.post(PREDICT, json=SMALL)).status_code == 200
     taken.append(asyncio.create_task(house.client.post(PREDICT, content=body, headers={"x-api-key": "predict"})))
-    while house.large._held < 3 * len(body):  # another key's is taken
+    while house.large._held < 3 * len(body):  # another person's is taken
         await asyncio.sleep(0)
     house.large.gate.set()
     assert {(await one).status_code for one in taken} <= {200, 503}
@@ -198,7 +198,7 @@ async def test_an_answer_that_ran_and_cannot_be_written_is_told_counted_and_kept
     large, small = (npy(ROWS[:rows]) for rows in (LARGE_ANSWER // 3 + 1, 1))
     assert len(large) <= LARGE
     house.large.gate.clear()
-    house.large.do("all", 1 << 30, lambda: None, lambda _done: None)  # as much as may wait, by the key that asks
+    house.large.do("usr_all", 1 << 30, lambda: None, lambda _done: None)  # as much as may wait, by the person who asks
     ask = partial(house.client.post, "/invocations", headers={"content-type": "application/x-npy"})
     refused = await ask(content=large)
     assert (refused.status_code, refused.json()["error_code"]) == (503, "TEMPORARILY_UNAVAILABLE")
