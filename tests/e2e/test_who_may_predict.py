@@ -192,6 +192,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         "MODELKEEP_LIMITS__USER_RATE": "1000000/min",
         "MODELKEEP_LIMITS__API_RATE": "1000000/min",
         "MODELKEEP_AUTH__REGISTRATION": "invite",
+        "MODELKEEP_ACCESS__TWO_PERSON": "deletion",
     }
     with installed(folder / "data", patience_s=150, **settings) as own:
         crowd = Crowd(own)
@@ -384,6 +385,7 @@ def rpcs(house: House) -> Iterator[Grpc]:
 # ---- the tests
 
 
+@pytest.mark.timeout(600)
 def test_every_door_answers_over_http_as_the_decision_says(house: House):
     wrong, counted = [], Counter[int]()
     for route, row in (ROWS | MORE).items():
@@ -476,6 +478,7 @@ def test_a_caller_who_may_ask_one_model_need_not_name_it_and_learns_of_no_other(
 # ---- ids of others
 
 _BODIES: dict[tuple[str, str], object] = {
+    ("POST", "/api/v1/approvals/{approval_id}/refuse"): {"reason": "r"},
     ("POST", "/api/v1/keys/{key_id}/rotate"): {"keep_days": 1},
     ("PATCH", "/api/v1/users/{user_id}"): {"display_name": "d"},
 }
@@ -531,5 +534,6 @@ def _ids(house: House) -> dict[str, str]:
         "key_id": blue.key()[0],
         "session_id": sessions[0]["id"],
         "user_id": blue.id,
+        "approval_id": admin.post("/api/v1/models/blue-model/archive").json()["approval"],
         "invitation_id": admin.post("/api/v1/invitations", json={}).raise_for_status().json()["id"],
     }
