@@ -40,6 +40,7 @@ ASK_FOR_SECRETS = {
     "setPassword",
     "finishSignOn",
     "loginWithDirectory",
+    "loginBrowserWithDirectory",
 }
 """Operations that need no key, and refuse what is in their body as they would a wrong one."""
 

@@ -82,7 +82,10 @@ _MIXED: Final = re.compile(r"\A(?!- `)")  # an answer of the same status comes f
 _MOST_IN_A_NAME: Final = 4
 _READS: Final = frozenset({"get", "head"})
 _CHANGE_NOTHING: Final = frozenset(
-    {"checkUpload", "login", "loginWithDirectory", "refresh", "browserLogin", "browserRefresh", "browserLogout"}
+    {
+        *("checkUpload", "login", "loginWithDirectory", "refresh"),
+        *("browserLogin", "loginBrowserWithDirectory", "browserRefresh", "browserLogout"),
+    }
 )
 """Operations that only look, although their method says otherwise, or that are done whatever comes of their request."""
 _RAISES: Final = "raises"

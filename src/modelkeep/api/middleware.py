@@ -33,7 +33,9 @@ _OPEN: Final = _REFRESH | {
     "/api/v1/setup",
     *(f"/api/v1/auth/{what}" for what in ("login", "register", "reset-password", "browser/login")),
 }
-_SIGN_ON: Final = re.compile(r"/api/v1/auth/(oidc/[^/]+/(login|callback|logout)|ldap/[^/]+/login)")
+_SIGN_ON: Final = re.compile(
+    r"/api/v1/auth/(oidc/[^/]+/(login|callback|logout)|browser/oidc/[^/]+/login|(browser/)?ldap/[^/]+/login)"
+)
 _PUBLIC: Final = frozenset({"/api/v1/health", "/api/v1/auth/jwks", "/api/v1/auth/providers"})
 """Where nothing is presented, so that nothing can be guessed."""
 UPLOAD: Final = re.compile(r"/api/v1/models/[^/]+/versions")
@@ -163,12 +165,16 @@ class Guard:
         return actor
 
     def _noticing(self, scope: Scope, receive: Receive, send: Send, failed: Callable[[], None]) -> Send:
-        """Return `send`, which calls `failed` where what was presented is not good; what that raises is the answer."""
+        """Return `send`, which calls `failed` where what was presented is not good; what that raises is the answer.
+
+        `refused` in the state says so of an answer that sends a page's browser back there.
+        """
         replaced = False
 
         async def notice(message: Message) -> None:
             nonlocal replaced
-            if message["type"] == "http.response.start" and message["status"] == HTTPStatus.UNAUTHORIZED:
+            bad = message.get("status") == HTTPStatus.UNAUTHORIZED or scope["state"].get("refused", False)
+            if message["type"] == "http.response.start" and bad:
                 try:
                     failed()
                 except Limited as error:

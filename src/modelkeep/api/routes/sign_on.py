@@ -1,7 +1,10 @@
 """Logging in through identity providers: OpenID providers, which browsers are sent to, and directories.
 
 A login under way is bound to the browser that began it by a cookie: sealed, for this provider alone, for ten minutes.
-Where people are sent stands in the settings; nothing of a request is ever made into an address.
+Where people are sent stands in the settings; of a request, the path of a page of this host alone is gone to.
+
+What begins below `/auth/browser` is for a page: it ends in a session of that browser, and whatever comes of it at that page.
+All else ends in tokens, for programs.
 """
 
 from typing import Annotated, Final, Literal
@@ -11,18 +14,24 @@ from fastapi import APIRouter, Path, Query, Request, Response, status
 
 from modelkeep.api.description import raises
 from modelkeep.api.routes.auth import origin, tokens
-from modelkeep.api.schemas.auth import TokensAnswer
+from modelkeep.api.routes.browser import keep
+from modelkeep.api.schemas.auth import BrowserAnswer, TokensAnswer
 from modelkeep.api.schemas.sign_on import DirectoryLogin, ProviderAnswer, ProvidersAnswer
 from modelkeep.api.services import Behind
 from modelkeep.contracts.auth import IdentityRefused, OidcSettings, ProviderBusy, ProviderUnavailable
+from modelkeep.contracts.errors import Kind, Limited, ModelkeepError
 from modelkeep.control.access.errors import LastAdmin
-from modelkeep.control.identities.errors import NotAdmitted, ProviderNotFound, SignOnLost
+from modelkeep.control.identities.errors import InvalidPage, NotAdmitted, ProviderNotFound, SignOnLost
+from modelkeep.control.identities.rules import told
 from modelkeep.control.sessions.errors import LoginRefused, SigningKeyLost
+from modelkeep.control.sessions.rules import Life
 from modelkeep.control.users.errors import UserExists
+from modelkeep.infra import cookies, headers
 from modelkeep.infra.attempts import TriedTooOften
+from modelkeep.infra.cookies import CsrfRefused
 
 router = APIRouter(tags=["people"])
-_COOKIE: Final = "modelkeep_sign_on"
+_COOKIE: Final = "modelkeep-sign-on-"
 _NOT_KEPT: Final = "no-store"
 _PREFIX: Final = "/api/v1/auth"
 Provider = Annotated[str, Path(max_length=32, description="The identity provider's name.")]
@@ -41,19 +50,39 @@ async def list_providers(behind: Behind) -> ProvidersAnswer:
 
 
 @router.get("/auth/oidc/{provider}/login", status_code=status.HTTP_303_SEE_OTHER, response_class=Response)
-@raises(ProviderNotFound, ProviderUnavailable)
+@raises(Limited, ProviderNotFound, ProviderUnavailable)
 async def begin_sign_on(provider: Provider, behind: Behind) -> Response:
     """Send a browser to an OpenID provider, which sends it back to the redirect address of the settings."""
-    begun = await behind.identities.begin(provider)
-    answer = _to(begun.address)
-    _keep(answer, behind, provider, begun.sealed, begun.life_s)
-    return answer
+    return await _begin(provider, behind)
 
 
-@router.get("/auth/oidc/{provider}/callback")
+@router.get("/auth/browser/oidc/{provider}/login", status_code=status.HTTP_303_SEE_OTHER, response_class=Response)
+@raises(CsrfRefused, InvalidPage, Limited)
+async def begin_browser_sign_on(
+    provider: Provider,
+    behind: Behind,
+    page: Annotated[str, Query(max_length=1000, description="Where to go on: the path of a page of this host.")] = "/",
+) -> Response:
+    """Send a page's browser to an OpenID provider; it comes back to `page`, with a session whose tokens are cookies.
+
+    Where nobody is logged in, `sign_on_error` in the address of the page is the code that says why. What the session changes
+    needs the `csrf_token` of `GET /api/v1/auth/browser`.
+    """
+    try:
+        return await _begin(provider, behind, page)
+    except (ProviderNotFound, ProviderUnavailable) as error:
+        return _to(told(page, error.code))
+
+
+@router.get(
+    "/auth/oidc/{provider}/callback",
+    response_model=TokensAnswer,
+    responses={status.HTTP_303_SEE_OTHER: {"description": "What was begun for a page goes on there, whatever came of it."}},
+)
 @raises(
     IdentityRefused,
     LastAdmin,
+    Limited,
     NotAdmitted,
     ProviderNotFound,
     ProviderUnavailable,
@@ -71,17 +100,30 @@ async def finish_sign_on(
     state: Annotated[str, Query(max_length=200, description="As the login began.")] = "",
     code: Annotated[str | None, Query(max_length=4096, description="What the provider gave; none where it refused.")] = None,
     iss: Annotated[str | None, Query(max_length=2000, description="Who the provider says it is.")] = None,
-) -> TokensAnswer:
+) -> TokensAnswer | Response:
     """Log in with what an OpenID provider sent back, in the browser that the login began in."""
     response.headers["cache-control"] = _NOT_KEPT
-    sealed = request.cookies.get(_COOKIE, "")
-    made = await behind.identities.finish(provider, sealed, state=state, code=code, issuer=iss, origin=origin(request))
-    _keep(response, behind, provider, "", 0)
-    return tokens(made)
+    began = behind.identities.begun(provider, _kept(request, behind, provider))
+    life = behind.browsers if began.page else Life()
+    try:
+        made = await behind.identities.finish(
+            provider, began, state=state, code=code, issuer=iss, origin=origin(request), life=life
+        )
+    except ModelkeepError as error:
+        if not began.page:
+            raise
+        request.state.refused = error.kind is Kind.UNAUTHENTICATED
+        return _to(told(began.page, error.code))
+    answer = _to(began.page) if began.page else response
+    _keep(answer, behind, provider, "", 0)
+    if not began.page:
+        return tokens(made)
+    keep(answer, made, behind.clock())
+    return answer
 
 
 @router.get("/auth/oidc/{provider}/logout", status_code=status.HTTP_303_SEE_OTHER, response_class=Response)
-@raises(ProviderNotFound, ProviderUnavailable)
+@raises(Limited, ProviderNotFound, ProviderUnavailable)
 async def leave_provider(provider: Provider, behind: Behind) -> Response:
     """Send a browser to where people log out of an OpenID provider; the session here ends with `/auth/logout`."""
     return _to(await behind.identities.logout_address(provider))
@@ -90,6 +132,7 @@ async def leave_provider(provider: Provider, behind: Behind) -> Response:
 @router.post("/auth/ldap/{provider}/login")
 @raises(
     LastAdmin,
+    Limited,
     LoginRefused,
     NotAdmitted,
     ProviderBusy,
@@ -107,21 +150,60 @@ async def login_with_directory(
     return tokens(await behind.identities.login(provider, body.login, body.password, origin(request)))
 
 
+@router.post("/auth/browser/ldap/{provider}/login")
+@raises(
+    CsrfRefused,
+    LastAdmin,
+    Limited,
+    LoginRefused,
+    NotAdmitted,
+    ProviderBusy,
+    ProviderNotFound,
+    ProviderUnavailable,
+    SigningKeyLost,
+    TriedTooOften,
+    UserExists,
+)
+async def login_browser_with_directory(
+    provider: Provider, body: DirectoryLogin, request: Request, response: Response, behind: Behind
+) -> BrowserAnswer:
+    """Log in as a directory knows one; the tokens are cookies that no script can read, as of a login with e-mail and password."""
+    made = await behind.identities.login(provider, body.login, body.password, origin(request), life=behind.browsers)
+    return keep(response, made, behind.clock())
+
+
+async def _begin(provider: str, behind: Behind, page: str = "") -> Response:
+    begun = await behind.identities.begin(provider, page=page)
+    answer = _to(begun.address)
+    _keep(answer, behind, provider, begun.sealed, begun.life_s)
+    return answer
+
+
 def _to(address: str) -> Response:
     headers = {"location": address, "cache-control": _NOT_KEPT, "referrer-policy": "no-referrer"}
     return Response(status_code=status.HTTP_303_SEE_OTHER, headers=headers)
 
 
 def _keep(answer: Response, behind: Behind, provider: str, sealed: str, life_s: int) -> None:
-    """Have the browser keep a login under way, where it is sent back to; nothing removes it."""
-    settings = behind.identities.providers()[provider].settings
-    back = urlsplit(settings.redirect_uri if isinstance(settings, OidcSettings) else "")
-    answer.set_cookie(
-        _COOKIE,
-        sealed,
-        max_age=life_s,
-        path=f"{_PREFIX}/oidc/{provider}/",
-        secure=back.scheme == "https",
-        httponly=True,
-        samesite="lax",  # it comes back from another site, by a link that is followed
-    )
+    """Have the browser keep a login under way; nothing removes it."""
+    name, secure = _cookie(behind, provider)
+    # lax: it comes back from another site, by a link that is followed
+    answer.set_cookie(name, sealed, max_age=life_s, path="/", secure=secure, httponly=True, samesite="lax")
+
+
+def _kept(request: Request, behind: Behind, provider: str) -> str:
+    """Return the login under way that a browser keeps, "" where there is none, or more than one."""
+    name, _secure = _cookie(behind, provider)
+    given = headers.by_name(request.scope["headers"]).get(b"cookie", b"")
+    return (cookies.cookie(given, name) or b"").decode("latin-1")
+
+
+def _cookie(behind: Behind, provider: str) -> tuple[str, bool]:
+    """Return the name of the cookie of a provider's logins, and whether it goes over TLS alone.
+
+    There no neighbour within the same domain can set it, and so have somebody come in as they themselves.
+    """
+    one = behind.identities.providers().get(provider)
+    settings = None if one is None else one.settings
+    secure = isinstance(settings, OidcSettings) and urlsplit(settings.redirect_uri).scheme == "https"
+    return f"{'__Host-' if secure else ''}{_COOKIE}{provider}", secure

@@ -1,6 +1,6 @@
 """What logging in through an identity provider refuses. Refusals by the provider itself are in `contracts.auth`."""
 
-from modelkeep.contracts.errors import Forbidden, NotFound, Unauthenticated
+from modelkeep.contracts.errors import Forbidden, Invalid, NotFound, Unauthenticated
 
 
 class ProviderNotFound(NotFound):
@@ -19,3 +19,9 @@ class NotAdmitted(Forbidden):
     """The identity provider knows you, but you may not come in here: ask your administrator."""
 
     code = "not_admitted"
+
+
+class InvalidPage(Invalid):
+    """A page to go on at is named by its path on this host, such as /models, and not by an address."""
+
+    code = "invalid_page"

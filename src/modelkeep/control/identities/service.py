@@ -37,12 +37,14 @@ from modelkeep.control.identities import store
 from modelkeep.control.identities.errors import NotAdmitted, ProviderNotFound, SignOnLost
 from modelkeep.control.identities.rules import (
     ASK_EVERY,
+    KEPT,
     LOOK_EVERY,
     SIGN_ON_LIFE,
     Known,
     SignOn,
     Why,
     check,
+    check_page,
     groups_of,
     name_from,
     refusal,
@@ -52,7 +54,7 @@ from modelkeep.control.identities.rules import (
 )
 from modelkeep.control.links.service import Links
 from modelkeep.control.sessions.errors import LoginRefused
-from modelkeep.control.sessions.rules import SESSION_LIFE, Session, Tokens
+from modelkeep.control.sessions.rules import SESSION_LIFE, Life, Session, Tokens
 from modelkeep.control.sessions.service import Origin, Sessions, in_session, stranger
 from modelkeep.control.users.rules import Kind, User
 from modelkeep.control.users.service import Users
@@ -64,6 +66,7 @@ from modelkeep.infra.site_key import SiteKey
 _NONCE: Final = 12
 _LONGEST_TOKEN: Final = 64 * 1024
 _NAMES_TRIED: Final = 20
+_LONG: Final = Life()
 _log = structlog.get_logger(__name__)
 
 
@@ -77,7 +80,7 @@ class _Refused(Exception):
 
 
 class Begun(msgspec.Struct, frozen=True):
-    """A login that has begun: where to send the browser, and what it keeps meanwhile."""
+    """A login that has begun: where to send the browser, and what it keeps, for how long."""
 
     address: str
     sealed: str
@@ -132,22 +135,44 @@ class Identities:
 
     # ---- OpenID Connect
 
-    async def begin(self, provider: str) -> Begun:
-        """Begin a login with an OpenID provider."""
+    async def begin(self, provider: str, *, page: str = "") -> Begun:
+        """Begin a login with an OpenID provider; for a `page`, a path, or for whoever reads tokens; raises `InvalidPage`."""
+        if page:
+            check_page(page)
         asked = self._code_provider(provider)
         challenge = Challenge(secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(48))
         address = await asked.address(challenge)
-        made = SignOn(challenge.state, challenge.nonce, challenge.verifier, self._clock() + SIGN_ON_LIFE)
+        made = SignOn(challenge.state, challenge.nonce, challenge.verifier, self._clock() + SIGN_ON_LIFE, page)
         nonce = os.urandom(_NONCE)
         sealed = nonce + self._cipher.encrypt(nonce, msgspec.msgpack.encode(made), provider.encode())
-        return Begun(address, base64.urlsafe_b64encode(sealed).decode(), int(SIGN_ON_LIFE.total_seconds()))
+        return Begun(address, base64.urlsafe_b64encode(sealed).decode(), int(KEPT.total_seconds()))
+
+    def begun(self, provider: str, sealed: str) -> SignOn:
+        """Return the login under way that a browser keeps; raises `SignOnLost` for another provider's, and for what is none."""
+        self._code_provider(provider)
+        try:
+            raw = base64.urlsafe_b64decode(sealed.encode("ascii", errors="replace"))
+            opened = self._cipher.decrypt(raw[:_NONCE], raw[_NONCE:], provider.encode())
+        except (binascii.Error, InvalidTag, ValueError) as error:
+            raise SignOnLost from error
+        return msgspec.msgpack.decode(opened, type=SignOn)
 
     async def finish(
-        self, provider: str, sealed: str, *, state: str, code: str | None, issuer: str | None, origin: Origin
+        self,
+        provider: str,
+        began: SignOn,
+        *,
+        state: str,
+        code: str | None,
+        issuer: str | None,
+        origin: Origin,
+        life: Life = _LONG,
     ) -> Tokens:
-        """Go on with the login that this browser began, and begin a session; without a code, the provider has refused."""
+        """Go on with the login that a browser keeps (`begun`), and begin a session; without a code, the provider has refused.
+
+        Raises `SignOnLost` where it was not this one that the provider was asked for, and where too much time has passed.
+        """
         asked = self._code_provider(provider)
-        began = self._opened(provider, sealed)
         if not secrets.compare_digest(began.state.encode(), state.encode()) or self._clock() >= began.expires_at:
             raise SignOnLost
         challenge = Challenge(began.state, began.nonce, began.verifier)
@@ -157,7 +182,7 @@ class Identities:
                 raise IdentityRefused
             return await asked.identity(code, issuer, challenge)
 
-        return await self._sign_on(asked.settings, prove, origin)
+        return await self._sign_on(asked.settings, prove, origin, life=life)
 
     async def logout_address(self, provider: str) -> str:
         """Return where people log out of an OpenID provider."""
@@ -186,7 +211,7 @@ class Identities:
 
     # ---- directories
 
-    async def login(self, provider: str, login: str, password: str, origin: Origin) -> Tokens:
+    async def login(self, provider: str, login: str, password: str, origin: Origin, *, life: Life = _LONG) -> Tokens:
         """Begin a session of somebody in a directory; raises `LoginRefused`, for one reason or another, and `TriedTooOften`."""
         asked = self._password.get(provider)
         if asked is None:
@@ -197,7 +222,7 @@ class Identities:
 
         account = f"account {provider} {same_login(login)}"
         try:
-            return await self._sign_on(asked.settings, prove, origin, account=account)
+            return await self._sign_on(asked.settings, prove, origin, account=account, life=life)
         except IdentityRefused as error:
             raise LoginRefused from error
 
@@ -287,7 +312,13 @@ class Identities:
         return await self._access.renewed(actor)
 
     async def _sign_on(
-        self, settings: ProviderSettings, prove: Callable[[], Awaitable[Identity]], origin: Origin, *, account: str = ""
+        self,
+        settings: ProviderSettings,
+        prove: Callable[[], Awaitable[Identity]],
+        origin: Origin,
+        *,
+        life: Life,
+        account: str = "",
     ) -> Tokens:
         """Begin a session of whoever is proven; who fails often waits, but not for a provider that is away."""
         await self._attempts.take_login(account, origin.address, self._clock())
@@ -303,7 +334,7 @@ class Identities:
         try:
             async with self._db.begin_apart() as tx:
                 user = await self._admitted(tx, identity, settings, origin)
-                tokens = await self._sessions.begin_in(tx, user, origin, provider=settings.name)
+                tokens = await self._sessions.begin_in(tx, user, origin, provider=settings.name, life=life)
                 await self._attempts.logged_in(tx, account, origin.address, self._clock())
                 return tokens
         except LastAdmin:  # their groups would leave nobody to administer
@@ -386,15 +417,6 @@ class Identities:
         if provider is None:
             raise ProviderNotFound
         return provider
-
-    def _opened(self, provider: str, sealed: str) -> SignOn:
-        """Return the login under way that a browser keeps; raises `SignOnLost` for another provider's, and for what is none."""
-        try:
-            raw = base64.urlsafe_b64decode(sealed.encode("ascii", errors="replace"))
-            opened = self._cipher.decrypt(raw[:_NONCE], raw[_NONCE:], provider.encode())
-        except (binascii.Error, InvalidTag, ValueError) as error:
-            raise SignOnLost from error
-        return msgspec.msgpack.decode(opened, type=SignOn)
 
 
 async def _asked_again(directory: PasswordProvider, subject: str) -> Identity | None:
