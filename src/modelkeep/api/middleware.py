@@ -88,12 +88,16 @@ class Requests:
 
 
 class Guard:
-    """Asks for a key or a session's access token, in a header or a browser's cookie, before anything of a body is read.
+    """Asks who it is before anything of a body is read, and limits how large that may be.
 
-    Limits how large that may be.
-    Only health, the first set-up and the ways to log in need none. Who opens an address cannot send `X-API-Key`, so for the
-    documentation, where nothing can be changed, a key is also taken as the password of HTTP Basic. What a key may do is for
-    routes to say.
+    By a header: an API key, a session's access token, or a provider's that stands for a service. By a browser's cookie: its
+    session's access token, for pages of this host, with `X-CSRF-Token` for what changes something. Who opens an address cannot
+    send `X-API-Key`, so for the documentation, where nothing can be changed, a key or token is also taken as the password of
+    HTTP Basic. What somebody may do is for routes to say.
+
+    None of these is asked for health, public keys and the list of providers (`_PUBLIC`), nor for what has its own secret in
+    its body, its address or a cookie for it alone: the first set-up, invitations, passwords, refresh tokens and the ways to
+    log in (`_OPEN`, `_SIGN_ON`). Of the latter, those that end in a browser's session are for pages of this host (`_BROWSERS`).
     """
 
     def __init__(self, app: ASGIApp, access: Access, sessions: Sessions, identities: Identities, pace: Pace) -> None:

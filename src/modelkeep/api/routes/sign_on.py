@@ -167,7 +167,7 @@ async def login_with_directory(
 async def login_browser_with_directory(
     provider: Provider, body: DirectoryLogin, request: Request, response: Response, behind: Behind
 ) -> BrowserAnswer:
-    """Log in as a directory knows one; the tokens are cookies that no script can read, as of a login with e-mail and password."""
+    """Log in as a directory knows one; the tokens are cookies that no script can read, as after one with a password."""
     made = await behind.identities.login(provider, body.login, body.password, origin(request), life=behind.browsers)
     return keep(response, made, behind.clock())
 
