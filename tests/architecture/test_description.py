@@ -40,6 +40,7 @@ ASK_FOR_SECRETS = {
     "register",
     "setPassword",
     "finishSignOn",
+    "finishTerminalSignOn",
     "loginWithDirectory",
     "loginBrowserWithDirectory",
 }

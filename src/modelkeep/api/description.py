@@ -86,7 +86,7 @@ _READS: Final = frozenset({"get", "head"})
 _CHANGE_NOTHING: Final = frozenset(
     {
         *("checkUpload", "login", "loginWithDirectory", "refresh"),
-        *("browserLogin", "loginBrowserWithDirectory", "browserRefresh", "browserLogout"),
+        *("browserLogin", "loginBrowserWithDirectory", "browserRefresh", "browserLogout", "finishTerminalSignOn"),
     }
 )
 """Operations that only look, although their method says otherwise, or that are done whatever comes of their request."""
@@ -242,6 +242,7 @@ _OWN_NAMES: Final = {
     "FailureAnswer": "ReplayFailure",
     "FileAnswer": "ReplayedFile",
     "HealthAnswer": "ControlPlaneHealth",
+    "HandedOver": "SignOnCode",
     "ImageAnswer": "ImageSpec",
     "JwkAnswer": "PublicKey",
     "JwksAnswer": "PublicKeys",

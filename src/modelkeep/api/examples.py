@@ -370,6 +370,7 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
             "idle_until": "2026-03-14T10:26:53.589793Z",
         }
     ],
+    "SignOnCode": [{"code": "mkl_shown_in_the_browser", "verifier": "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"}],
     "DirectoryLogin": [{"login": "ada", "password": "correct horse battery"}],
     "Explanation": [
         {"allowed": True, "reason": "granted", "scope": "predict", "grant": _DECIDING},

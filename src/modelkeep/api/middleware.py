@@ -31,10 +31,10 @@ _REFRESH: Final = frozenset({"/api/v1/auth/refresh", "/api/v1/auth/browser/refre
 """What is asked with a refresh token, which cannot be guessed."""
 _OPEN: Final = _REFRESH | {
     "/api/v1/setup",
-    *(f"/api/v1/auth/{what}" for what in ("login", "register", "reset-password", "browser/login")),
+    *(f"/api/v1/auth/{what}" for what in ("login", "register", "reset-password", "browser/login", "terminal/tokens")),
 }
 _SIGN_ON: Final = re.compile(
-    r"/api/v1/auth/(oidc/[^/]+/(login|callback|logout)|browser/oidc/[^/]+/login|(browser/)?ldap/[^/]+/login)"
+    r"/api/v1/auth/(oidc/[^/]+/(login|callback|logout)|(browser|terminal)/oidc/[^/]+/login|(browser/)?ldap/[^/]+/login)"
 )
 _PUBLIC: Final = frozenset({"/api/v1/health", "/api/v1/auth/jwks", "/api/v1/auth/providers"})
 """Where nothing is presented, so that nothing can be guessed."""

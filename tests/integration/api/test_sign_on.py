@@ -1,12 +1,15 @@
 """Logging in through real OpenID providers, and what an attacker would try: each attack beside the login that works."""
 
+import hashlib
 import json
+import re
 from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 
 from fixtures.browsing import kept, sent, session_of
 from fixtures.control import TestClock
@@ -15,6 +18,7 @@ from fixtures.openid import CLIENT, SECRET, OpenId
 from fixtures.people import People
 from modelkeep.contracts.access import Role, Scope
 from modelkeep.contracts.auth import OidcSettings
+from modelkeep.control.links.tables import one_time_links
 from modelkeep.control.users.rules import Kind
 from modelkeep.infra import cookies
 from modelkeep.infra.clock import utc_now
@@ -471,3 +475,119 @@ class TestTooMany:
             await begun_for(stranger)
             came.append((await stranger.get(CALLBACK, params={"state": "wrong"}, headers=here)).status_code)
         assert came == [303, 303, 303, 429]
+
+
+# ---- for terminals
+
+TERMINALS_LOGIN, EXCHANGE = "/api/v1/auth/terminal/oidc/corp/login", "/api/v1/auth/terminal/tokens"
+VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"  # of it, as RFC 7636 has them
+
+
+async def ended_for(stranger: httpx.AsyncClient, openid: OpenId, login: str = "ada", **asked: Any) -> httpx.Response:
+    """What the browser shows at the end of a login that a terminal began."""
+    answer = await stranger.get(TERMINALS_LOGIN, params={"challenge": CHALLENGE, **asked})
+    assert answer.status_code == 303, answer.text
+    return await stranger.get(CALLBACK, params=openid.came_back(answer.headers["location"], login))
+
+
+def code_of(page: httpx.Response) -> str:
+    assert page.status_code == 200, page.text
+    assert page.headers["content-type"].startswith("text/html")
+    return re.search(r"mkl_\w{46}", page.text)[0]
+
+
+async def exchanged(stranger: httpx.AsyncClient, code: str, verifier: str = VERIFIER) -> httpx.Response:
+    return await stranger.post(EXCHANGE, json={"code": code, "verifier": verifier}, headers={"user-agent": "a terminal"})
+
+
+async def test_a_terminal_gets_what_its_browser_was_given_and_nothing_goes_on_by_itself(
+    stranger: httpx.AsyncClient, openid: OpenId, people: People, db: Database
+):
+    page = await ended_for(stranger, openid, port=4711, state="s-1")
+    code = code_of(page)
+    assert f'href="http://127.0.0.1:4711/?state=s-1&amp;code={code}"' in page.text
+    assert "ada@corp.test" in page.text, "it says as whom"
+    assert "refresh" not in page.headers
+    assert not any(word in page.text for word in ("<script", "http-equiv", "onload"))
+    assert (page.headers["cache-control"], page.headers["referrer-policy"]) == ("no-store", "no-referrer")
+    assert "frame-ancestors 'none'" in page.headers["content-security-policy"], "nobody has it clicked unseen"
+    assert kept(page) == {}
+    answer = await exchanged(stranger, code)
+    assert (await me(stranger, answer))["email"] == "ada@corp.test"
+    row = await session_of(db, answer.json()["session"])
+    assert (row.provider, row.browser, row.program) == ("corp", False, "a terminal")
+    noted = [one.action for one in await people.control.audit.entries(limit=3)]
+    assert noted[:2] == ["session.begin", "login.hand_over"]
+
+
+async def test_a_code_is_good_once_soon_and_for_the_program_that_began(
+    stranger: httpx.AsyncClient, openid: OpenId, people: People, clock: TestClock, db: Database
+):
+    code = code_of(await ended_for(stranger, openid))
+    async with db.read() as tx:
+        (row,) = await tx.all(sa.select(one_time_links))
+    assert code.encode() not in row.digest
+    assert hashlib.sha256(code.encode()).digest() != row.digest, "who reads it off a screen has too little to look for"
+    for wrong in ((code, "x" * 43), (code[:-1] + "0", VERIFIER), (CHALLENGE, VERIFIER)):
+        refused = await exchanged(stranger, *wrong)
+        assert (refused.status_code, refused.json()["code"]) == (401, "sign_on_code_refused")
+    clock.advance(minutes=4, seconds=59)
+    assert (await exchanged(stranger, code)).status_code == 200
+    assert (await exchanged(stranger, code)).json()["code"] == "sign_on_code_refused"
+    late = code_of(await ended_for(stranger, openid))
+    clock.advance(minutes=5)
+    assert (await exchanged(stranger, late)).json()["code"] == "sign_on_code_refused"
+    await ended_for(stranger, openid)
+    async with db.read() as tx:
+        assert len(await tx.all(sa.select(one_time_links))) == 1, "those that are over are forgotten"
+
+
+async def test_who_is_let_in_no_more_has_nothing_of_a_code(stranger: httpx.AsyncClient, openid: OpenId, people: People):
+    code = code_of(await ended_for(stranger, openid))
+    (ada, *_others) = await people.control.users.users(limit=10)
+    for action, status in (("disable", 401), ("enable", 200)):
+        await stranger.post(f"/api/v1/users/{ada.id}/{action}", headers={"x-api-key": people.key})
+        assert (await exchanged(stranger, code)).status_code == status
+
+
+async def test_a_code_is_no_password_token_and_no_invitation(stranger: httpx.AsyncClient, openid: OpenId, people: People):
+    code = code_of(await ended_for(stranger, openid))
+    new = {"name": "eve", "email": "eve@example.org", "password": "correct horse battery"}
+    for path, body in (("reset-password", {"password": new["password"]}), ("register", new)):
+        answer = await stranger.post(f"/api/v1/auth/{path}", json={"token": code, **body})
+        assert answer.json()["code"] == "link_refused"
+    assert (await exchanged(stranger, code)).status_code == 200
+
+
+async def test_a_terminal_is_told_why_nobody_was_logged_in(stranger: httpx.AsyncClient, openid: OpenId, people: People):
+    gone = await ended_for(stranger, openid, "eve", port=4711, state="s-1")
+    assert (gone.status_code, gone.headers["location"]) == (303, "http://127.0.0.1:4711/?state=s-1&error=not_admitted")
+    shown = await ended_for(stranger, openid, "eve")
+    assert (shown.status_code, "<code>not_admitted</code>" in shown.text) == (200, True)
+    asked = {"params": {"challenge": CHALLENGE}}
+    missing = await stranger.get(TERMINALS_LOGIN.replace("corp", "nobody"), **asked)
+    assert missing.json()["code"] == "identity_provider_not_found"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"challenge": ""},
+        {"challenge": "x" * 42},
+        {"challenge": "<" * 43},
+        {"port": "@evil.test"},
+        {"port": 65536},
+        {"port": -1},
+        {"state": "a&code=b"},
+        {"state": "x" * 65},
+        {"state": '"><script>'},
+    ],
+)
+async def test_a_terminals_login_begins_with_what_it_is_made_of_alone(
+    stranger: httpx.AsyncClient, openid: OpenId, people: People, asked: dict[str, Any]
+):
+    answer = await stranger.get(TERMINALS_LOGIN, params={"challenge": CHALLENGE, "port": 4711, "state": "s", **asked})
+    assert (answer.status_code, "set-cookie" in answer.headers) == (400, False)
+    good = await stranger.get(TERMINALS_LOGIN, params={"challenge": CHALLENGE, "port": 4711, "state": "s"})
+    assert good.status_code == 303

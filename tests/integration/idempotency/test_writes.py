@@ -207,7 +207,7 @@ def test_every_write_takes_a_key_and_is_tried_here():
     }
     without = {
         *("checkUpload", "login", "loginWithDirectory", "refresh"),
-        *("browserLogin", "loginBrowserWithDirectory", "browserRefresh", "browserLogout"),
+        *("browserLogin", "loginBrowserWithDirectory", "browserRefresh", "browserLogout", "finishTerminalSignOn"),
     }
     assert taking == WRITES.keys() | {"setUp"} | IN_A_SESSION == writing - without
 

@@ -4,7 +4,8 @@ A login under way is bound to the browser that began it by a cookie: sealed, for
 Where people are sent stands in the settings; of a request, the path of a page of this host alone is gone to.
 
 What begins below `/auth/browser` is for a page: it ends in a session of that browser, and whatever comes of it at that page.
-All else ends in tokens, for programs.
+What begins below `/auth/terminal` is for a program that has sent somebody to a browser: it ends in a code, which that program
+alone can exchange. All else ends in tokens.
 """
 
 from typing import Annotated, Final, Literal
@@ -12,17 +13,18 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Path, Query, Request, Response, status
 
+from modelkeep.api import terminal_page
 from modelkeep.api.description import raises
 from modelkeep.api.routes.auth import origin, tokens
 from modelkeep.api.routes.browser import keep
 from modelkeep.api.schemas.auth import BrowserAnswer, TokensAnswer
-from modelkeep.api.schemas.sign_on import DirectoryLogin, ProviderAnswer, ProvidersAnswer
+from modelkeep.api.schemas.sign_on import DirectoryLogin, HandedOver, ProviderAnswer, ProvidersAnswer
 from modelkeep.api.services import Behind
 from modelkeep.contracts.auth import IdentityRefused, OidcSettings, ProviderBusy, ProviderUnavailable
 from modelkeep.contracts.errors import Kind, Limited, ModelkeepError
 from modelkeep.control.access.errors import LastAdmin
-from modelkeep.control.identities.errors import InvalidPage, NotAdmitted, ProviderNotFound, SignOnLost
-from modelkeep.control.identities.rules import told
+from modelkeep.control.identities.errors import CodeRefused, InvalidPage, NotAdmitted, ProviderNotFound, SignOnLost
+from modelkeep.control.identities.rules import CameBack, SignOn, Terminal, told
 from modelkeep.control.sessions.errors import LoginRefused, SigningKeyLost
 from modelkeep.control.sessions.rules import Life
 from modelkeep.control.users.errors import UserExists
@@ -34,6 +36,8 @@ router = APIRouter(tags=["people"])
 _COOKIE: Final = "modelkeep-sign-on-"
 _NOT_KEPT: Final = "no-store"
 _PREFIX: Final = "/api/v1/auth"
+_CHALLENGE: Final = "^[A-Za-z0-9_-]{43}$"
+_STATE: Final = "^[A-Za-z0-9_-]{0,64}$"
 Provider = Annotated[str, Path(max_length=32, description="The identity provider's name.")]
 
 
@@ -74,10 +78,39 @@ async def begin_browser_sign_on(
         return _to(told(page, error.code))
 
 
+@router.get("/auth/terminal/oidc/{provider}/login", status_code=status.HTTP_303_SEE_OTHER, response_class=Response)
+@raises(Limited, ProviderNotFound, ProviderUnavailable)
+async def begin_terminal_sign_on(
+    provider: Provider,
+    behind: Behind,
+    *,
+    challenge: Annotated[str, Query(pattern=_CHALLENGE, description="Of the program's own verifier (PKCE, S256).")],
+    port: Annotated[int, Query(ge=0, le=65535, description="Where it listens on this machine; 0: its user pastes.")] = 0,
+    state: Annotated[str, Query(pattern=_STATE, description="What it knows its own login by.")] = "",
+) -> Response:
+    """Send a browser to an OpenID provider, for a program on somebody's machine: it ends in a code for that.
+
+    The program exchanges it at `POST /api/v1/auth/terminal/tokens`. The page at the end has a link to `http://127.0.0.1` at its
+    port, or shows the code; a refusal is sent there as `error`.
+    """
+    return await _begin(provider, behind, terminal=Terminal(challenge, port, state))
+
+
+@router.post("/auth/terminal/tokens")
+@raises(CodeRefused, Limited, SigningKeyLost)
+async def finish_terminal_sign_on(body: HandedOver, request: Request, response: Response, behind: Behind) -> TokensAnswer:
+    """Exchange the code of a login that ended in a browser: the program that began it, once, within five minutes."""
+    response.headers["cache-control"] = _NOT_KEPT
+    return tokens(await behind.identities.take_over(body.code, body.verifier, origin(request)))
+
+
 @router.get(
     "/auth/oidc/{provider}/callback",
     response_model=TokensAnswer,
-    responses={status.HTTP_303_SEE_OTHER: {"description": "What was begun for a page goes on there, whatever came of it."}},
+    responses={
+        status.HTTP_200_OK: {"content": {"text/html": {"schema": {"type": "string"}}}},
+        status.HTTP_303_SEE_OTHER: {"description": "What was begun for a page goes on there, whatever came of it."},
+    },
 )
 @raises(
     IdentityRefused,
@@ -103,22 +136,23 @@ async def finish_sign_on(
 ) -> TokensAnswer | Response:
     """Log in with what an OpenID provider sent back, in the browser that the login began in."""
     response.headers["cache-control"] = _NOT_KEPT
-    began = behind.identities.begun(provider, _kept(request, behind, provider))
-    life = behind.browsers if began.page else Life()
+    began, back = behind.identities.begun(provider, _kept(request, behind, provider)), CameBack(state, code, iss)
     try:
-        made = await behind.identities.finish(
-            provider, began, state=state, code=code, issuer=iss, origin=origin(request), life=life
-        )
+        if began.terminal is not None:
+            handed, user = await behind.identities.hand_over(provider, began, began.terminal, back, origin(request))
+            answer = terminal_page.handed_over(began.terminal, handed.reveal(), user)
+        else:
+            life = behind.browsers if began.page else Life()
+            made = await behind.identities.finish(provider, began, back, origin(request), life=life)
+            answer = _to(began.page) if began.page else response
     except ModelkeepError as error:
-        if not began.page:
-            raise
         request.state.refused = error.kind is Kind.UNAUTHENTICATED
-        return _to(told(began.page, error.code))
-    answer = _to(began.page) if began.page else response
+        return _where_it_began(began, error)
     _keep(answer, behind, provider, "", 0)
-    if not began.page:
+    if answer is response:
         return tokens(made)
-    keep(answer, made, behind.clock())
+    if began.page:
+        keep(answer, made, behind.clock())
     return answer
 
 
@@ -172,8 +206,17 @@ async def login_browser_with_directory(
     return keep(response, made, behind.clock())
 
 
-async def _begin(provider: str, behind: Behind, page: str = "") -> Response:
-    begun = await behind.identities.begin(provider, page=page)
+def _where_it_began(began: SignOn, error: ModelkeepError) -> Response:
+    """Say why nobody was logged in where somebody waits for that; raises the error for a program."""
+    if began.page:
+        return _to(told(began.page, error.code))
+    if began.terminal is None:
+        raise error
+    return _to(began.terminal.address(error=error.code)) if began.terminal.port else terminal_page.refused(error)
+
+
+async def _begin(provider: str, behind: Behind, page: str = "", terminal: Terminal | None = None) -> Response:
+    begun = await behind.identities.begin(provider, page=page, terminal=terminal)
     answer = _to(begun.address)
     _keep(answer, behind, provider, begun.sealed, begun.life_s)
     return answer

@@ -15,6 +15,12 @@ class SignOnLost(Unauthenticated):
     code = "sign_on_lost"
 
 
+class CodeRefused(Unauthenticated):
+    """This code is wrong, used or too old, or was got for another program: begin again."""
+
+    code = "sign_on_code_refused"
+
+
 class NotAdmitted(Forbidden):
     """The identity provider knows you, but you may not come in here: ask your administrator."""
 

@@ -1,5 +1,7 @@
 """Who of a provider's people may come in, and into which groups: decided by its settings alone."""
 
+import base64
+import hashlib
 import re
 import unicodedata
 from datetime import datetime, timedelta
@@ -54,14 +56,45 @@ class Known(msgspec.Struct, frozen=True):
     asked_at: datetime | None = None
 
 
+class Terminal(msgspec.Struct, frozen=True):
+    """A program on somebody's machine that has sent them to a browser.
+
+    It alone has the verifier of `challenge` (PKCE, S256). It listens on `port` of the browser's machine for what comes with
+    `state`; where that is 0, the code is pasted into it.
+    """
+
+    challenge: str
+    port: int = 0
+    state: str = ""
+
+    def address(self, **said: str) -> str:
+        """Return where it hears of this."""
+        return f"http://127.0.0.1:{self.port}/?{urlencode({'state': self.state, **said})}"
+
+
+class CameBack(msgspec.Struct, frozen=True):
+    """What a provider sent a browser back with; without a `code` it has refused."""
+
+    state: str
+    code: str | None = None
+    issuer: str | None = None
+
+    def __repr__(self) -> str:
+        return "CameBack(hidden)"
+
+
 class SignOn(msgspec.Struct, frozen=True):
-    """A login under way, as the browser keeps it, sealed. For a `page` it ends in a session of that browser, and there."""
+    """A login under way, as the browser keeps it, sealed.
+
+    For a `page` it ends in a session of that browser, and there. For a `terminal` it ends in a code for that.
+    """
 
     state: str
     nonce: str
     verifier: str
     expires_at: datetime
     page: str = ""
+    terminal: "Terminal | None" = None
 
     def __repr__(self) -> str:
         return "SignOn(hidden)"
@@ -84,6 +117,11 @@ def check(providers: list[OidcSettings | LdapSettings]) -> None:
     services = [one.issuer for one in providers if isinstance(one, OidcSettings) and one.service_audience]
     if len(set(services)) < len(services) and issuers:
         raise Invalid("Of several identity providers with one issuer, only one may have a service_audience.")
+
+
+def challenge_of(verifier: str) -> str:
+    """Return what a verifier is known by before it is shown (RFC 7636, S256)."""
+    return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
 
 
 def check_page(page: str) -> None:
