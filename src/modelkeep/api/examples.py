@@ -400,7 +400,7 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "NewReplay": [{"last": 200}, {"predictions": [_PREDICTION_ID]}, {"rows": [[41, 3]]}],
     "NewWorkspace": [{"name": "fraud"}],
     "ChangePassword": [{"old": "correct horse battery", "new": "staple of another kind"}],
-    "ChangeUser": [{"display_name": "Ada Lovelace"}],
+    "ChangeUser": [{"name": "ada", "display_name": "Ada Lovelace"}],
     "Invitation": [_INVITATION],
     "InvitationList": [{"items": [_INVITATION]}],
     "IssuedInvitation": [{**_INVITATION, "token": "mkl_shown_once_and_never_again"}],

@@ -1,7 +1,7 @@
 """Logging in through a browser: the command sends somebody there, and gets a code back.
 
-It comes over a port of this machine that is open for that alone (RFC 8252), or is pasted. Only this process can use it: it keeps
-the verifier that the login was begun with (PKCE), and that never leaves it but for the server.
+It comes over a port of this machine that is open for that alone (RFC 8252), or is pasted. Only this process can use it: it
+keeps the verifier that the login was begun with (PKCE), and that never leaves it but for the server.
 """
 
 import secrets
