@@ -83,7 +83,7 @@ def test_somebody_logs_in_at_a_terminal_with_a_browser_on_the_same_machine(own: 
     there = httpx.get(link[1].replace("&amp;", "&"), trust_env=False)
     assert (there.status_code, "terminal" in there.text) == (200, True)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (0, f"You are ada at {own.url}.\n"), err
+    assert (process.returncode, out) == (0, f"You are ada.l at {own.url}.\n"), err
     assert whoami(own, tmp_path)["email"] == "ada@corp.test"
 
 
