@@ -148,9 +148,8 @@ class Links:
     async def hand_over_in(self, tx: Transaction, user_id: str, provider: str, challenge: str) -> Secret:
         """Return a code for whoever has the verifier of `challenge` (PKCE): what it is kept under is made of both."""
         code, now = secrets.new_secret(secrets.LINK), self._clock()
-        digest = _bound(code.reveal(), challenge)
-        life = {"created_at": now, "expires_at": now + HANDED_LIFE}
-        await store.add(tx, Link(new_id("lnk"), Purpose.SIGN_ON, digest, created_by=provider, user_id=user_id, **life))
+        digest, until = _bound(code.reveal(), challenge), now + HANDED_LIFE
+        await store.add(tx, Link(new_id("lnk"), Purpose.SIGN_ON, digest, now, provider, until, user_id))
         return code
 
     async def taken_in(self, tx: Transaction, code: str, challenge: str) -> tuple[str, str] | None:
