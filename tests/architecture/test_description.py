@@ -13,6 +13,7 @@ import pytest
 import modelkeep
 from fixtures.described import document, faults, operations, resolved
 from modelkeep.contracts.errors import ModelkeepError, all_errors
+from modelkeep.infra import cookies
 from modelkeep.infra.problems import STATUS
 from modelkeep.serving.dialects import tf_serving, vertex
 
@@ -39,7 +40,9 @@ ASK_FOR_SECRETS = {
     "register",
     "setPassword",
     "finishSignOn",
+    "finishTerminalSignOn",
     "loginWithDirectory",
+    "loginBrowserWithDirectory",
 }
 """Operations that need no key, and refuse what is in their body as they would a wrong one."""
 
@@ -80,7 +83,7 @@ def test_every_parameter_and_every_answer_is_described():
 
 
 def test_what_asks_for_a_key_says_how_it_refuses_and_everything_may_fail():
-    for _method, _path, operation in operations():
+    for method, _path, operation in operations():
         answers = {status: resolved(told) for status, told in operation["responses"].items()}
         assert "500" in answers
         assert ("401" in answers) == bool(operation["security"]) or operation["operationId"] in ASK_FOR_SECRETS
@@ -89,7 +92,17 @@ def test_what_asks_for_a_key_says_how_it_refuses_and_everything_may_fail():
             assert "503" in answers
         scopes = {scope for way in operation["security"] for names in way.values() for scope in names}
         assert not scopes or "403" in answers
-        assert operation["security"] in ([], [{way: sorted(scopes)} for way in ("ApiKey", "Bearer")])
+        keys = [{way: sorted(scopes)} for way in ("ApiKey", "Bearer")]
+        page = {"Browser": sorted(scopes)} | ({} if method.lower() in {"get", "head"} else {"Csrf": []})
+        alone = [] if operation["operationId"] == "getBrowserSession" else keys
+        assert operation["security"] in ([], [*alone, page])
+
+
+def test_what_a_page_sends_is_called_as_the_doors_call_it():
+    schemes = document()["components"]["securitySchemes"]
+    assert schemes.keys() == {"ApiKey", "Bearer", "Browser", "Csrf"}
+    assert (schemes["Browser"]["in"], schemes["Browser"]["name"]) == ("cookie", cookies.ACCESS)
+    assert (schemes["Csrf"]["in"], schemes["Csrf"]["name"].lower()) == ("header", cookies.CSRF_HEADER)
 
 
 def test_every_example_is_as_its_schema_says():

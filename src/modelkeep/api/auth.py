@@ -6,7 +6,8 @@ Most look whether the key carries a scope at all; with which model it may be use
 out anyway. What concerns the whole installation is decided here.
 
 A key comes as `X-API-Key` or as `Authorization: Bearer`, and so does a session's access token. It may do the same
-by either way. A browser's comes in a cookie (`infra/cookies.py`), with `X-CSRF-Token` beside it for what changes something.
+by either way. A browser's comes in a cookie (`infra/cookies.py`), with `X-CSRF-Token` beside it for what changes something; of
+that, `api/description.py` tells for all routes of both planes.
 """
 
 from collections.abc import Awaitable, Callable

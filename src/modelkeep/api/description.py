@@ -38,6 +38,7 @@ from modelkeep.infra.description import (
     as_inference_errors,
     as_problems,
     header,
+    of_pages,
     parameter,
     refusals,
     shared,
@@ -49,7 +50,8 @@ Describe = Callable[[], Iterable[Description]]
 
 ABOUT: Final = """Keeps, serves and watches machine-learning models inside your own walls.
 
-Every route but health and the first set-up needs an API key: `X-API-Key: mk_...` or `Authorization: Bearer mk_...`. The
+Every route but health, the first set-up and the ways to log in needs an API key, `X-API-Key: mk_...` or
+`Authorization: Bearer mk_...`, or the access token of a login; a page of this host has its session's in a cookie. The
 scope that a key needs stands with each route; `admin` includes all others. What its owner may do, roles and ownership say,
 and what they may not see is answered as what is not there. Lists take `limit` and `cursor`. An error is a problem document
 (RFC 9457) with a stable `code`, or, at a dialect's own addresses, of that dialect's shape. A write that comes again with
@@ -82,9 +84,13 @@ _MIXED: Final = re.compile(r"\A(?!- `)")  # an answer of the same status comes f
 _MOST_IN_A_NAME: Final = 4
 _READS: Final = frozenset({"get", "head"})
 _CHANGE_NOTHING: Final = frozenset(
-    {"checkUpload", "login", "loginWithDirectory", "refresh", "browserLogin", "browserRefresh", "browserLogout"}
+    {
+        *("checkUpload", "login", "loginWithDirectory", "refresh"),
+        *("browserLogin", "loginBrowserWithDirectory", "browserRefresh", "browserLogout", "finishTerminalSignOn"),
+    }
 )
 """Operations that only look, although their method says otherwise, or that are done whatever comes of their request."""
+_PAGES_ALONE: Final = frozenset({"getBrowserSession"})
 _RAISES: Final = "raises"
 
 
@@ -123,6 +129,12 @@ def complete(made: Document, routers: Iterable[APIRouter], door: Iterable[Descri
             _finish(operation, method, own, as_inference_errors if path.startswith(OPEN_INFERENCE) else as_problems)
     schemas = _together(_schemas(made["components"]["schemas"]), *(part.schemas for part in parts), components["schemas"])
     paths = _together(made["paths"], *(part.paths for part in parts))
+    for item in paths.values():
+        for method, operation in item.items():
+            if operation["security"]:
+                by_cookie = of_pages(operation["security"], method)
+                keys = [] if operation["operationId"] in _PAGES_ALONE else operation["security"]
+                operation["security"] = [*keys, by_cookie]
     responses = _shared_refusals(paths)
     about = {part.tag: part.about for part in parts} | _TAGS
     return {
@@ -230,6 +242,7 @@ _OWN_NAMES: Final = {
     "FailureAnswer": "ReplayFailure",
     "FileAnswer": "ReplayedFile",
     "HealthAnswer": "ControlPlaneHealth",
+    "HandedOver": "SignOnCode",
     "ImageAnswer": "ImageSpec",
     "JwkAnswer": "PublicKey",
     "JwksAnswer": "PublicKeys",

@@ -370,6 +370,7 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
             "idle_until": "2026-03-14T10:26:53.589793Z",
         }
     ],
+    "SignOnCode": [{"code": "mkl_shown_in_the_browser", "verifier": "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"}],
     "DirectoryLogin": [{"login": "ada", "password": "correct horse battery"}],
     "Explanation": [
         {"allowed": True, "reason": "granted", "scope": "predict", "grant": _DECIDING},
@@ -399,7 +400,7 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "NewReplay": [{"last": 200}, {"predictions": [_PREDICTION_ID]}, {"rows": [[41, 3]]}],
     "NewWorkspace": [{"name": "fraud"}],
     "ChangePassword": [{"old": "correct horse battery", "new": "staple of another kind"}],
-    "ChangeUser": [{"display_name": "Ada Lovelace"}],
+    "ChangeUser": [{"name": "ada", "display_name": "Ada Lovelace"}],
     "Invitation": [_INVITATION],
     "InvitationList": [{"items": [_INVITATION]}],
     "IssuedInvitation": [{**_INVITATION, "token": "mkl_shown_once_and_never_again"}],

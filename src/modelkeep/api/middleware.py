@@ -31,9 +31,11 @@ _REFRESH: Final = frozenset({"/api/v1/auth/refresh", "/api/v1/auth/browser/refre
 """What is asked with a refresh token, which cannot be guessed."""
 _OPEN: Final = _REFRESH | {
     "/api/v1/setup",
-    *(f"/api/v1/auth/{what}" for what in ("login", "register", "reset-password", "browser/login")),
+    *(f"/api/v1/auth/{what}" for what in ("login", "register", "reset-password", "browser/login", "terminal/tokens")),
 }
-_SIGN_ON: Final = re.compile(r"/api/v1/auth/(oidc/[^/]+/(login|callback|logout)|ldap/[^/]+/login)")
+_SIGN_ON: Final = re.compile(
+    r"/api/v1/auth/(oidc/[^/]+/(login|callback|logout)|(browser|terminal)/oidc/[^/]+/login|(browser/)?ldap/[^/]+/login)"
+)
 _PUBLIC: Final = frozenset({"/api/v1/health", "/api/v1/auth/jwks", "/api/v1/auth/providers"})
 """Where nothing is presented, so that nothing can be guessed."""
 UPLOAD: Final = re.compile(r"/api/v1/models/[^/]+/versions")
@@ -86,12 +88,16 @@ class Requests:
 
 
 class Guard:
-    """Asks for a key or a session's access token, in a header or a browser's cookie, before anything of a body is read.
+    """Asks who it is before anything of a body is read, and limits how large that may be.
 
-    Limits how large that may be.
-    Only health, the first set-up and the ways to log in need none. Who opens an address cannot send `X-API-Key`, so for the
-    documentation, where nothing can be changed, a key is also taken as the password of HTTP Basic. What a key may do is for
-    routes to say.
+    By a header: an API key, a session's access token, or a provider's that stands for a service. By a browser's cookie: its
+    session's access token, for pages of this host, with `X-CSRF-Token` for what changes something. Who opens an address cannot
+    send `X-API-Key`, so for the documentation, where nothing can be changed, a key or token is also taken as the password of
+    HTTP Basic. What somebody may do is for routes to say.
+
+    None of these is asked for health, public keys and the list of providers (`_PUBLIC`), nor for what has its own secret in
+    its body, its address or a cookie for it alone: the first set-up, invitations, passwords, refresh tokens and the ways to
+    log in (`_OPEN`, `_SIGN_ON`). Of the latter, those that end in a browser's session are for pages of this host (`_BROWSERS`).
     """
 
     def __init__(self, app: ASGIApp, access: Access, sessions: Sessions, identities: Identities, pace: Pace) -> None:
@@ -163,12 +169,16 @@ class Guard:
         return actor
 
     def _noticing(self, scope: Scope, receive: Receive, send: Send, failed: Callable[[], None]) -> Send:
-        """Return `send`, which calls `failed` where what was presented is not good; what that raises is the answer."""
+        """Return `send`, which calls `failed` where what was presented is not good; what that raises is the answer.
+
+        `refused` in the state says so of an answer that sends a page's browser back there.
+        """
         replaced = False
 
         async def notice(message: Message) -> None:
             nonlocal replaced
-            if message["type"] == "http.response.start" and message["status"] == HTTPStatus.UNAUTHORIZED:
+            bad = message.get("status") == HTTPStatus.UNAUTHORIZED or scope["state"].get("refused", False)
+            if message["type"] == "http.response.start" and bad:
                 try:
                     failed()
                 except Limited as error:

@@ -48,7 +48,7 @@ from modelkeep.client.errors import (
     VersionNotReady,
     VersionQuarantined,
 )
-from modelkeep.client.identity import Invitation, Me, PasswordLink, Provider, Session, Tokens, User
+from modelkeep.client.identity import BrowserLogin, Invitation, Me, PasswordLink, Provider, Session, Tokens, User
 from modelkeep.client.results import (
     Alias,
     AliasMove,
@@ -79,6 +79,7 @@ __all__ = [
     "ApprovalNeeded",
     "AsyncClient",
     "AuditEntry",
+    "BrowserLogin",
     "Client",
     "CodeFormatsOff",
     "Conflict",

@@ -117,6 +117,8 @@ class Client:
     erase_from_audit = blocking(of_audit.erase_from_audit)
 
     login = blocking(of_sessions.login)
+    begin_login = blocking(of_sessions.begin_login)
+    finish_login = blocking(of_sessions.finish_login)
     refresh = blocking(of_sessions.refresh)
     logout = blocking(of_sessions.logout)
     me = blocking(of_sessions.me)
@@ -249,6 +251,8 @@ class AsyncClient:
     erase_from_audit = awaited(of_audit.erase_from_audit)
 
     login = awaited(of_sessions.login)
+    begin_login = awaited(of_sessions.begin_login)
+    finish_login = awaited(of_sessions.finish_login)
     refresh = awaited(of_sessions.refresh)
     logout = awaited(of_sessions.logout)
     me = awaited(of_sessions.me)

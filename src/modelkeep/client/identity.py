@@ -95,6 +95,18 @@ class Provider(_FromDocument):
     login: str = ""
 
 
+@dataclass(frozen=True)
+class BrowserLogin:
+    """A login in a browser that has begun: whoever opens `address` there comes back with a code, and `finish_login` takes that.
+
+    With a port, the browser is sent there, on its own machine, with `state` and `code` or `error` in the query.
+    """
+
+    address: str
+    state: str = ""
+    verifier: str = field(default="", repr=False)
+
+
 @dataclass(frozen=True, repr=False)
 class Invitation(_FromDocument):
     """Lets one person register; `token` is known once, when it is made, and is not printed with the others."""

@@ -36,9 +36,10 @@ def add_user(
     return User.read((yield from server.document("POST", "/users", _given(**body, password_hash=password_hash))))
 
 
-def rename_user(server: Server, user_id: str, display_name: str) -> Steps[User]:
-    """Change the name that people read of a user."""
-    return User.read((yield from server.document("PATCH", _path(user_id), {"display_name": display_name})))
+def rename_user(server: Server, user_id: str, display_name: str | None = None, *, name: str | None = None) -> Steps[User]:
+    """Change the name that people read of a user, or their short `name`, which is theirs alone."""
+    body = _given(name=name, display_name=display_name)
+    return User.read((yield from server.document("PATCH", _path(user_id), body)))
 
 
 def disable_user(server: Server, user_id: str) -> Steps[User]:

@@ -1,12 +1,16 @@
 """Logging in and out, one's own sessions and password, and the keys that sign sessions."""
 
+import base64
+import hashlib
+import secrets
 from functools import partial
+from urllib.parse import urlencode
 
-from modelkeep.client.errors import Invalid, NotAuthenticated
-from modelkeep.client.identity import Me, Provider, Session, Tokens, User
+from modelkeep.client.errors import Invalid, NotAuthenticated, NotFound
+from modelkeep.client.identity import BrowserLogin, Me, Provider, Session, Tokens, User
 from modelkeep.client.login import ENDED, Login
 from modelkeep.client.results import Listing
-from modelkeep.client.server import Server, part
+from modelkeep.client.server import API, Server, part
 from modelkeep.client.steps import Steps, Work
 
 
@@ -19,6 +23,30 @@ def login(server: Server, name: str, password: str, *, provider: str | None = No
     path, field = ("/auth/login", "email") if provider is None else (f"/auth/ldap/{part(provider)}/login", "login")
     body = {field: name, "password": password}
     tokens = Tokens.read((yield from server.document("POST", path, body, anonymous=True)))
+    yield Work(partial(holder.keep, tokens))
+    return tokens
+
+
+def begin_login(server: Server, provider: str, *, port: int = 0) -> Steps[BrowserLogin]:
+    """Begin a login in a browser by the OpenID provider of this name; nothing has happened until somebody opens its address.
+
+    `port` is where a program on the browser's machine waits for the code; without one, the browser shows it, to be pasted.
+    """
+    found = {one.name: one.kind for one in (yield from login_providers(server))}
+    if found.get(provider) != "oidc":
+        raise NotFound("There is no OpenID provider of this name here.", code="identity_provider_not_found")
+    verifier, state = secrets.token_urlsafe(48), secrets.token_urlsafe(24)
+    challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+    query = {"challenge": challenge} | ({"port": port, "state": state} if port else {})
+    address = f"{server.url}{API}/auth/terminal/oidc/{part(provider)}/login?{urlencode(query)}"
+    return BrowserLogin(address, state, verifier)
+
+
+def finish_login(server: Server, begun: BrowserLogin, code: str) -> Steps[Tokens]:
+    """Log in with the code that a browser came back with, and go on so, as `login` does; a code is good once, for minutes."""
+    holder = _holder(server)
+    body = {"code": code, "verifier": begun.verifier}
+    tokens = Tokens.read((yield from server.document("POST", "/auth/terminal/tokens", body, anonymous=True)))
     yield Work(partial(holder.keep, tokens))
     return tokens
 

@@ -23,6 +23,7 @@ from modelkeep.contracts.errors import (
     Unauthenticated,
     WrongNetwork,
 )
+from modelkeep.infra import cookies
 from modelkeep.infra.problems import CONTENT_TYPE, STATUS, TITLE, Problem
 
 Document = dict[str, Any]
@@ -37,11 +38,27 @@ _OF_OBJECTS: Final = frozenset({"properties", "additionalProperties", "patternPr
 _RETRY: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _EXAMPLE_ID: Final = "req_01J9Z3K6T2Q8W4V5R7X0Y1B2C3"
 
-KEYS: Final[Document] = {
+_KEYS: Final[Document] = {
     "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key: `mk_...`."},
     "Bearer": {"type": "http", "scheme": "bearer", "description": "The same API key, or the access token of a login."},
 }
 """The two ways to send a key, which open the same."""
+_PAGES: Final[Document] = {
+    "Browser": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": cookies.ACCESS,
+        "description": "The session of a page of this host: `POST /api/v1/auth/browser/login`.",
+    },
+    "Csrf": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-CSRF-Token",
+        "description": "Beside the cookie, for whatever changes something: `csrf_token` of `GET /api/v1/auth/browser`.",
+    },
+}
+"""What a browser sends by itself, and what it does not."""
+_SAFE: Final = frozenset({"get", "head"})
 
 HEADERS: Final[Document] = {
     "X-Request-ID": {
@@ -183,7 +200,13 @@ def parameter(name: str) -> Document:
 
 def security(scope: Scope | None) -> list[Document]:
     """Return what a route asks of its caller: a key with this scope by either way; of everyone (None) nothing."""
-    return [] if scope is None else [{way: [scope.value]} for way in KEYS]
+    return [] if scope is None else [{way: [scope.value]} for way in _KEYS]
+
+
+def of_pages(security: list[Document], method: str) -> Document:
+    """Return how a page asks what is asked for with a key in these ways: with its cookie, and a token for what changes."""
+    scopes = security[0]["ApiKey"]
+    return {"Browser": scopes} if method in _SAFE else {"Browser": scopes, "Csrf": []}
 
 
 def schemas(structs: Mapping[str, Any]) -> Document:
@@ -318,5 +341,5 @@ def shared() -> Document:
         "headers": HEADERS,
         "parameters": PARAMETERS,
         "schemas": problem_schemas(),
-        "securitySchemes": KEYS,
+        "securitySchemes": _KEYS | _PAGES,
     }

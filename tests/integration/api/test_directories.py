@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from fixtures.authority import server_side
+from fixtures.browsing import kept, sent, session_of
 from fixtures.control import TestClock
 from fixtures.control_api import IdentityProviders
 from fixtures.people import EMAIL, People
@@ -21,9 +22,12 @@ from fixtures.slapd import GROUPS, PASSWORD, PEOPLE, SERVICE, SERVICE_PASSWORD, 
 from modelkeep.contracts.access import Role, Scope
 from modelkeep.contracts.auth import IdentityRefused, LdapSettings, ProviderBusy, ProviderUnavailable
 from modelkeep.contracts.errors import Invalid
+from modelkeep.infra import cookies
 from modelkeep.infra.clock import utc_now
+from modelkeep.infra.db import Database
 
 LOGIN = "/api/v1/auth/ldap/corp/login"
+PAGES_LOGIN = "/api/v1/auth/browser/ldap/corp/login"
 Make = Callable[..., Any]
 
 
@@ -141,6 +145,23 @@ async def test_people_log_in_as_the_directory_knows_them(stranger: httpx.AsyncCl
     assert await people.control.access.members(people.admin, "staff") == [ada.id], "a group that was not there has been made"
     assert (await login(stranger, "eve")).json()["code"] == "not_admitted"  # she is in no group
     assert (await refreshed(stranger, answer)).status_code == 200
+
+
+async def test_a_page_logs_in_with_a_session_of_its_browser(stranger: httpx.AsyncClient, people: People, db: Database):
+    wrong = await stranger.post(PAGES_LOGIN, json={"login": "ada", "password": "wrong"})
+    assert (wrong.status_code, wrong.json()["code"], kept(wrong)) == (401, "login_refused", {})
+    led = await stranger.post(PAGES_LOGIN, json={"login": "ada", "password": PASSWORD}, headers={"sec-fetch-site": "same-site"})
+    assert (led.status_code, led.json()["code"], kept(led)) == (403, "csrf_refused", {})
+    answer = await stranger.post(PAGES_LOGIN, json={"login": "ada", "password": PASSWORD}, headers=sent({}))
+    jar, told = kept(answer), answer.json()
+    assert jar.keys() == {cookies.ACCESS, cookies.REFRESH}
+    assert not any(token in answer.text for token in jar.values())
+    change = {"display_name": "Countess"}
+    assert (await stranger.patch("/api/v1/me", json=change, headers=sent(jar))).json()["code"] == "csrf_refused"
+    assert (await stranger.patch("/api/v1/me", json=change, headers=sent(jar, told["csrf_token"]))).status_code == 200
+    row = await session_of(db, told["session"])
+    assert (row.provider, row.browser, (row.expires_at - row.created_at).total_seconds()) == ("corp", True, 12 * 60 * 60)
+    assert not (await session_of(db, (await login(stranger)).json()["session"])).browser, "a program's is none"
 
 
 @pytest.mark.parametrize(

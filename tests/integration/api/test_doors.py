@@ -21,7 +21,9 @@ OPEN = {
     ),
 }
 OPEN |= {("GET", f"/api/v1/auth/oidc/{{provider}}/{what}") for what in ("login", "callback", "logout")}
-OPEN |= {("GET", "/api/v1/auth/providers"), ("POST", "/api/v1/auth/ldap/{provider}/login")}
+OPEN |= {("GET", f"/api/v1/auth/{whom}/oidc/{{provider}}/login") for whom in ("browser", "terminal")}
+OPEN |= {("POST", f"/api/v1/auth/{whom}ldap/{{provider}}/login") for whom in ("", "browser/")}
+OPEN |= {("GET", "/api/v1/auth/providers"), ("POST", "/api/v1/auth/terminal/tokens")}
 
 
 def routes(app: FastAPI) -> list[tuple[str, str]]:

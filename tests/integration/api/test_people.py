@@ -129,3 +129,25 @@ async def test_the_last_administrator_stays(admin: httpx.AsyncClient, people: Pe
     assert (twice.status_code, twice.json()["code"]) == (409, "user_exists")
     assert (await admin.get("/api/v1/users/usr_none")).json()["code"] == "user_not_found"
     assert (await admin.delete("/api/v1/invitations/lnk_none")).json()["code"] == "invitation_not_found"
+
+
+async def test_a_user_has_another_name_and_goes_on_as_before(admin: httpx.AsyncClient, people: People):
+    robot = (await admin.post("/api/v1/users", json={"name": "robot", "kind": "service"})).json()
+    issued = await admin.post("/api/v1/keys", json={"name": "k", "scopes": ["models:read"], "service": robot["id"]})
+    key = {"x-api-key": issued.json()["secret"]}
+    invited = (await admin.post("/api/v1/invitations", json={})).json()["token"]
+    changed = await admin.patch(f"/api/v1/users/{robot['id']}", json={"name": "nightly"})
+    assert changed.json() == {**robot, "name": "nightly"}, "what is left out stays"
+    assert (await admin.get("/api/v1/me", headers=key)).json()["user"]["name"] == "nightly"
+    (entry,) = (await admin.get("/api/v1/audit", params={"action": "user.rename"})).json()["items"]
+    assert (entry["before"], entry["after"]) == ("robot", "nightly")
+    for name, status, code in (("ada", 409, "user_exists"), ("a b", 400, "invalid_name"), ("", 400, "invalid_name")):
+        refused = await admin.patch(f"/api/v1/users/{robot['id']}", json={"name": name})
+        assert refused.status_code == status, refused.text
+        assert refused.json()["code"] in {code, "invalid_request"}
+    assert (await admin.post("/api/v1/users", json={"name": "robot", "kind": "service"})).status_code == 201, "it is free"
+    new = {"token": invited, "name": "eve", "email": "eve@example.org", "password": PASSWORD}
+    assert (await admin.patch(f"/api/v1/users/{people.admin.user}", json={"name": "ada.l"})).status_code == 200
+    assert (await admin.post("/api/v1/auth/register", json=new)).json()["code"] == "link_refused"
+    assert (await admin.patch(f"/api/v1/users/{people.admin.user}", json={"name": "ada"})).status_code == 200
+    assert (await admin.post("/api/v1/auth/register", json=new)).status_code == 201, "the control"

@@ -83,7 +83,7 @@ def test_a_directory_is_logged_in_to_by_its_name(keyless, piped):
     assert "session ses_1" in keyless("whoami").out
     piped(PASSWORD)
     done = keyless("login", "ada", "--provider", "crop", "--password-stdin")
-    assert (done.code, "The directories here: corp." in done.err) == (3, True)
+    assert (done.code, "There are: corp, sso." in done.err) == (3, True)
 
 
 def test_a_wrong_password_is_refused_and_leaves_nothing(keyless, piped, home):

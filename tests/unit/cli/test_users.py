@@ -57,6 +57,15 @@ def test_somebody_is_let_in_no_more_and_again_and_signed_out(command, bob):
     assert command("users", "sign-out", bob).out == "All sessions of usr_1 have ended.\n"
 
 
+def test_a_user_is_renamed(command, standin, bob):
+    done = command("users", "rename", bob, "bob.m", "--display-name", "Bob Moore")
+    assert done.out == "usr_1 is bob.m, shown as Bob Moore.\n"
+    assert (standin.people.users[0]["name"], standin.people.users[0]["display_name"]) == ("bob.m", "Bob Moore")
+    assert command("users", "rename", bob, "bob").out == "usr_1 is bob, shown as Bob Moore.\n"
+    assert command("users", "rename", bob).code == 2
+    assert "`modelkeep users list` shows the ids." in command("users", "rename", "usr_9", "eve").err
+
+
 @pytest.mark.parametrize("action", ["show", "reset", "disable", "enable", "sign-out"])
 def test_who_is_not_there_is_said_not_to_be(command, action):
     done = command("users", action, "usr_none")

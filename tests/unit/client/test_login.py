@@ -54,7 +54,7 @@ def test_who_logged_in_is_known_without_a_key(standin, person):
     assert person.models() == []
     (session,) = person.sessions()
     assert (session.id, session.this) == ("ses_1", True)
-    assert [one.name for one in person.login_providers()] == ["corp"]
+    assert [one.name for one in person.login_providers()] == ["corp", "sso"]
     person.logout()
     with pytest.raises(NotAuthenticated):
         person.me()

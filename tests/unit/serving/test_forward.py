@@ -248,6 +248,21 @@ async def test_the_api_is_told_who_is_at_the_other_end_and_nobody_says_it_for_th
     assert told == ["127.0.0.1"]
 
 
+@pytest.mark.parametrize("what", ["load", "unload"])
+async def test_who_may_load_a_model_the_control_plane_says_alone(house: House, what: str) -> None:
+    """It takes what no server knows: tokens of services that are a provider's. None is a failure before it says so."""
+    theirs = {"authorization": "Bearer eyJ.of-a.provider"}
+    for _ in range(3):
+        answer = await house.client.post(f"/v2/repository/models/m/{what}", headers=theirs)
+        assert (answer.status_code, answer.headers["x-from"]) == (200, "api")
+        assert headers_of(answer.json())["authorization"] == theirs["authorization"]
+    for method, path in (("GET", f"/v2/repository/models/m/{what}"), ("POST", "/v2/repository/index"), ("GET", "/v2/models/m")):
+        answer = await house.client.request(method, path, headers=theirs)
+        assert answer.status_code != 200
+        assert "x-from" not in answer.headers, "it is the server's own"
+    assert len(house.api.seen) == 3
+
+
 async def test_requests_and_answers_pass_whole(house: House) -> None:
     answer = await house.client.put("/api/v1/models?x=1", content=b"body", headers={"x-mine": "1", "authorization": "Bearer k"})
     said = answer.json()

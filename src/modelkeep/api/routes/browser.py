@@ -10,6 +10,7 @@ from modelkeep.api.errors import respond
 from modelkeep.api.routes.auth import forget, origin
 from modelkeep.api.schemas.auth import BrowserAnswer, Login
 from modelkeep.api.services import Behind
+from modelkeep.contracts.auth import ProviderBusy
 from modelkeep.contracts.errors import Limited
 from modelkeep.control.access.errors import LastAdmin
 from modelkeep.control.sessions.errors import LoginRefused, NoSession, RefreshRefused, SessionNotFound, SigningKeyLost
@@ -33,18 +34,18 @@ async def browser_login(body: Login, request: Request, response: Response, behin
     after some hours in any case (`auth.browser_idle_minutes`, `auth.browser_hours`).
     """
     made = await behind.sessions.login(body.email, body.password, origin(request), life=behind.browsers)
-    return _answer(response, made, behind.clock())
+    return keep(response, made, behind.clock())
 
 
 @router.post("/refresh", response_model=BrowserAnswer)
-@raises(CsrfRefused, LastAdmin, Limited, RefreshRefused, SigningKeyLost)
+@raises(CsrfRefused, LastAdmin, Limited, ProviderBusy, RefreshRefused, SigningKeyLost)
 async def browser_refresh(request: Request, response: Response, behind: Behind) -> BrowserAnswer | Response:
     """Go on with a browser's session: its cookies are replaced, or forgotten where it has ended."""
     try:
         made = await behind.identities.refresh(_refresh_token(request), browser=True)
     except RefreshRefused as error:
         return forget(respond(error, request.state.request_id, request.url.path))
-    return _answer(response, made, behind.clock())
+    return keep(response, made, behind.clock())
 
 
 @router.post("/logout", status_code=status.HTTP_204_NO_CONTENT, response_class=Response)
@@ -71,7 +72,8 @@ async def get_browser_session(actor: Oneself, request: Request, behind: Behind) 
     )
 
 
-def _answer(response: Response, made: Tokens, now: datetime) -> BrowserAnswer:
+def keep(response: Response, made: Tokens, now: datetime) -> BrowserAnswer:
+    """Have the browser keep the tokens of its session; return what the page is told of them."""
     for name, value, ends in (
         (cookies.ACCESS, made.access, made.expires_at),
         (cookies.REFRESH, made.refresh, made.refresh_expires_at),

@@ -91,10 +91,10 @@ async def get_user(user_id: UserId, actor: Admin, behind: Behind) -> UserAnswer:
 
 
 @router.patch("/users/{user_id}")
-@raises(UserNotFound)
+@raises(InvalidName, UserExists, UserNotFound)
 async def change_user(user_id: UserId, body: ChangeUser, actor: Admin, behind: Behind) -> UserAnswer:
-    """Change the name that is shown."""
-    changed = await behind.users.change(actor, user_id, display_name=body.display_name)
+    """Change what a user is called: the short name, which is theirs alone, and the one that people read."""
+    changed = await behind.users.change(actor, user_id, name=body.name, display_name=body.display_name)
     return UserAnswer.model_validate(changed)
 
 

@@ -29,9 +29,10 @@ class NewUser(Ask):
 
 
 class ChangeUser(Ask):
-    """Change a user."""
+    """Change what a user is called: what is left out stays as it is."""
 
-    display_name: DisplayName
+    name: Name | None = None
+    display_name: DisplayName | None = None
 
 
 class Rename(Ask):

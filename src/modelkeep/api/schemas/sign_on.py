@@ -15,6 +15,13 @@ class DirectoryLogin(Ask):
     password: Annotated[str, Field(max_length=65_536)]
 
 
+class HandedOver(Ask):
+    """Exchange the code of a login that ended in a browser."""
+
+    code: Annotated[str, Field(max_length=200, description="What the browser was given, or showed.")]
+    verifier: Annotated[str, Field(pattern="^[A-Za-z0-9._~-]{43,128}$", description="What the login's challenge was made of.")]
+
+
 class ProviderAnswer(Answer):
     """An identity provider: `login` is where a browser goes (oidc), or what a name and a password are sent to (ldap)."""
 

@@ -8,10 +8,11 @@ from modelkeep.app.cli.asking import Piped, ask, ask_secret
 from modelkeep.app.cli.connect import LOGGED_OUT, connected, refined
 from modelkeep.app.cli.kept import session_of
 from modelkeep.app.cli.options import DEFAULT_URL, ApiKey, AsJson, Url
+from modelkeep.app.cli.problems import WrongUse
 from modelkeep.app.cli.screen import Cell, Screen, when
 
 if TYPE_CHECKING:
-    from modelkeep.client import Me, Session
+    from modelkeep.client import Client, Me, Session
 
 NOT_LOGGED_IN = "Nothing of a login is kept here for {url}."
 MAYBE_IN = "There may be a session now that nobody has the tokens of: `modelkeep sessions list` shows it, after a login."
@@ -28,31 +29,36 @@ sessions = typer.Typer(
 
 def login(
     name: Annotated[
-        str, typer.Argument(metavar="EMAIL", help="Your e-mail address, or your name in the directory.", show_default=False)
+        str, typer.Argument(metavar="EMAIL", help="Your e-mail address, or your name in a directory.", show_default=False)
     ] = "",
     *,
     provider: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The directory (LDAP) that knows you; without, a password of Modelkeep's."),
+        typer.Option(
+            metavar="NAME",
+            help="What knows you: a directory (LDAP), or an OpenID provider, in a browser. Without, a password of Modelkeep's.",
+        ),
     ] = None,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Whether the browser for an OpenID provider is on this machine.")
+    ] = True,
     password_stdin: Piped = False,
     url: Url = DEFAULT_URL,
     key: Annotated[str, typer.Option(envvar="MODELKEEP_API_KEY", hidden=True)] = "",
     as_json: AsJson = False,
 ) -> None:
     """Log in, so that all commands act as you, without an API key. The password is asked for and never shown."""
-    from modelkeep.client import NotFound
+    from modelkeep.app.cli.browser_login import log_in
 
     screen = Screen(as_json=as_json)
-    who = name or ask("E-mail address" if provider is None else "Name")
-    password = ask_secret("Password", piped=password_stdin)
     with connected(url, "", interrupted=MAYBE_IN) as client:
-        try:
-            made = client.login(who, password, provider=provider)
-        except NotFound as error:
-            known = ", ".join(one.name for one in client.login_providers() if one.kind == "ldap")
-            error.hint = f"The directories here: {known}." if known else "There is no directory here: leave out --provider."
-            raise
+        if provider is not None and _kind(client, provider) == "oidc":
+            if name:
+                raise WrongUse("An OpenID provider says who you are.", f"Leave out {name}.")
+            made = log_in(client, provider, screen, browser=browser, piped=password_stdin)
+        else:
+            who = name or ask("E-mail address" if provider is None else "Name")
+            made = client.login(who, ask_secret("Password", piped=password_stdin), provider=provider)
         me = client.me()
         address = client.url
     document = {"url": address, "user": dict(me.user.raw), "session": made.session, "ends_at": made.refresh_expires_at}
@@ -179,6 +185,18 @@ def end_session(
     ):
         client.end_session(session_id)
     screen.result({"id": session_id, "ended": True}, lambda: screen.say(f"{session_id} has ended."))
+
+
+def _kind(client: "Client", provider: str) -> str:
+    """Return how one logs in by the provider of this name: with a password ("ldap"), or in a browser ("oidc")."""
+    from modelkeep.client import NotFound
+
+    known = {one.name: one.kind for one in client.login_providers()}
+    if provider not in known:
+        error = NotFound("There is no identity provider of this name here.", code="identity_provider_not_found")
+        error.hint = f"There are: {', '.join(known)}." if known else "There is none: leave out --provider."
+        raise error
+    return known[provider]
 
 
 def _show(screen: Screen, me: "Me", session: "Session | None", ends: str | None) -> None:

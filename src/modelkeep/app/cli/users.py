@@ -135,6 +135,26 @@ def reset_password(user_id: UserId, *, url: Url = DEFAULT_URL, key: ApiKey = "",
     screen.result(made.raw, lambda: _show_token(screen, made.token, made.expires_at, user_id, "modelkeep password --link"))
 
 
+@users.command("rename", epilog="Example:  modelkeep users rename usr_01J9Z3K6T2Q8W4V5R7X0Y1B2C3 bob.m")
+def rename_user(
+    user_id: UserId,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Their new short name.", show_default=False)] = "",
+    *,
+    display_name: Annotated[str | None, typer.Option(metavar="TEXT", help="The name that people read.")] = None,
+    url: Url = DEFAULT_URL,
+    key: ApiKey = "",
+    as_json: AsJson = False,
+) -> None:
+    """Change what a user is called. Sessions, keys and roles stay; one-time tokens that they made are good no more."""
+    if not name and display_name is None:
+        raise WrongUse("Nothing is to be changed.", "Give a NAME, or --display-name.")
+    screen = Screen(as_json=as_json)
+    with connected(url, key, interrupted=MAYBE) as client, refined("user_not_found", WHERE_IDS_ARE):
+        found = client.rename_user(user_id, display_name, name=name or None)
+    shown = f", shown as {found.display_name}" if found.display_name else ""
+    screen.result(found.raw, lambda: screen.say(f"{found.id} is {found.name}{shown}."))
+
+
 @users.command("disable", epilog="Example:  modelkeep users disable usr_01J9Z3K6T2Q8W4V5R7X0Y1B2C3")
 def disable_user(user_id: UserId, *, url: Url = DEFAULT_URL, key: ApiKey = "", as_json: AsJson = False) -> None:
     """Let a user in no more: sessions end, and keys open nothing, from this moment on."""

@@ -9,7 +9,7 @@ import binascii
 import os
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import structlog
@@ -30,19 +30,25 @@ from modelkeep.contracts.auth import (
 )
 from modelkeep.contracts.errors import Unauthenticated
 from modelkeep.contracts.ids import new_id
+from modelkeep.contracts.secret import Secret
 from modelkeep.control.access.errors import LastAdmin
 from modelkeep.control.access.service import Access
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.identities import store
-from modelkeep.control.identities.errors import NotAdmitted, ProviderNotFound, SignOnLost
+from modelkeep.control.identities.errors import CodeRefused, NotAdmitted, ProviderNotFound, SignOnLost
 from modelkeep.control.identities.rules import (
     ASK_EVERY,
+    KEPT,
     LOOK_EVERY,
     SIGN_ON_LIFE,
+    CameBack,
     Known,
     SignOn,
+    Terminal,
     Why,
+    challenge_of,
     check,
+    check_page,
     groups_of,
     name_from,
     refusal,
@@ -52,7 +58,7 @@ from modelkeep.control.identities.rules import (
 )
 from modelkeep.control.links.service import Links
 from modelkeep.control.sessions.errors import LoginRefused
-from modelkeep.control.sessions.rules import SESSION_LIFE, Session, Tokens
+from modelkeep.control.sessions.rules import SESSION_LIFE, Life, Session, Tokens
 from modelkeep.control.sessions.service import Origin, Sessions, in_session, stranger
 from modelkeep.control.users.rules import Kind, User
 from modelkeep.control.users.service import Users
@@ -64,6 +70,8 @@ from modelkeep.infra.site_key import SiteKey
 _NONCE: Final = 12
 _LONGEST_TOKEN: Final = 64 * 1024
 _NAMES_TRIED: Final = 20
+_LONG: Final = Life()
+_Ended = TypeVar("_Ended")
 _log = structlog.get_logger(__name__)
 
 
@@ -77,7 +85,7 @@ class _Refused(Exception):
 
 
 class Begun(msgspec.Struct, frozen=True):
-    """A login that has begun: where to send the browser, and what it keeps meanwhile."""
+    """A login that has begun: where to send the browser, and what it keeps, for how long."""
 
     address: str
     sealed: str
@@ -132,32 +140,86 @@ class Identities:
 
     # ---- OpenID Connect
 
-    async def begin(self, provider: str) -> Begun:
-        """Begin a login with an OpenID provider."""
+    async def begin(self, provider: str, *, page: str = "", terminal: Terminal | None = None) -> Begun:
+        """Begin a login with an OpenID provider: for a `page` (a path), for a `terminal`, or for whoever reads tokens.
+
+        Raises `InvalidPage`.
+        """
+        if page:
+            check_page(page)
         asked = self._code_provider(provider)
         challenge = Challenge(secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(48))
         address = await asked.address(challenge)
-        made = SignOn(challenge.state, challenge.nonce, challenge.verifier, self._clock() + SIGN_ON_LIFE)
+        ends = self._clock() + SIGN_ON_LIFE
+        made = SignOn(challenge.state, challenge.nonce, challenge.verifier, ends, page, terminal)
         nonce = os.urandom(_NONCE)
         sealed = nonce + self._cipher.encrypt(nonce, msgspec.msgpack.encode(made), provider.encode())
-        return Begun(address, base64.urlsafe_b64encode(sealed).decode(), int(SIGN_ON_LIFE.total_seconds()))
+        return Begun(address, base64.urlsafe_b64encode(sealed).decode(), int(KEPT.total_seconds()))
 
-    async def finish(
-        self, provider: str, sealed: str, *, state: str, code: str | None, issuer: str | None, origin: Origin
-    ) -> Tokens:
-        """Go on with the login that this browser began, and begin a session; without a code, the provider has refused."""
+    def begun(self, provider: str, sealed: str) -> SignOn:
+        """Return the login under way that a browser keeps; raises `SignOnLost` for another provider's, and for what is none."""
+        self._code_provider(provider)
+        try:
+            raw = base64.urlsafe_b64decode(sealed.encode("ascii", errors="replace"))
+            opened = self._cipher.decrypt(raw[:_NONCE], raw[_NONCE:], provider.encode())
+        except (binascii.Error, InvalidTag, ValueError) as error:
+            raise SignOnLost from error
+        return msgspec.msgpack.decode(opened, type=SignOn)
+
+    async def finish(self, provider: str, began: SignOn, back: CameBack, origin: Origin, *, life: Life = _LONG) -> Tokens:
+        """Go on with the login that a browser keeps (`begun`), and begin a session.
+
+        Raises `SignOnLost` where it was not this one that the provider was asked for, and where too much time has passed.
+        """
+
+        async def end(tx: Transaction, user: User) -> Tokens:
+            return await self._sessions.begin_in(tx, user, origin, provider=provider, life=life)
+
+        return await self._finish(provider, began, back, origin, end)
+
+    async def hand_over(
+        self, provider: str, began: SignOn, terminal: Terminal, back: CameBack, origin: Origin
+    ) -> tuple[Secret, User]:
+        """Go on as `finish` does; returns a code with which the terminal, and nobody else, begins a session, and whose."""
+
+        async def end(tx: Transaction, user: User) -> tuple[Secret, User]:
+            code = await self._links.hand_over_in(tx, user.id, provider, terminal.challenge)
+            actor = Actor(user.id, user.name, user.id, request_id=origin.request_id, address=origin.address)
+            await self._audit.note(tx, actor, "login.hand_over", user.id, provider=provider)
+            return code, user
+
+        return await self._finish(provider, began, back, origin, end)
+
+    async def take_over(self, code: str, verifier: str, origin: Origin) -> Tokens:
+        """Begin the session of a login that was handed over; raises `CodeRefused`."""
+        async with self._db.begin_apart() as tx:
+            taken = await self._links.taken_in(tx, code, challenge_of(verifier))
+            if taken is None:
+                raise CodeRefused
+            user = await self._users.user_in(tx, taken[0], for_update=True)
+            if not user.active:
+                raise CodeRefused
+            return await self._sessions.begin_in(tx, user, origin, provider=taken[1])
+
+    async def _finish(
+        self,
+        provider: str,
+        began: SignOn,
+        back: CameBack,
+        origin: Origin,
+        end: Callable[[Transaction, User], Awaitable[_Ended]],
+    ) -> _Ended:
         asked = self._code_provider(provider)
-        began = self._opened(provider, sealed)
-        if not secrets.compare_digest(began.state.encode(), state.encode()) or self._clock() >= began.expires_at:
+        if not secrets.compare_digest(began.state.encode(), back.state.encode()) or self._clock() >= began.expires_at:
             raise SignOnLost
         challenge = Challenge(began.state, began.nonce, began.verifier)
 
         async def prove() -> Identity:
-            if code is None:
+            if back.code is None:
                 raise IdentityRefused
-            return await asked.identity(code, issuer, challenge)
+            return await asked.identity(back.code, back.issuer, challenge)
 
-        return await self._sign_on(asked.settings, prove, origin)
+        return await self._sign_on(asked.settings, prove, origin, end)
 
     async def logout_address(self, provider: str) -> str:
         """Return where people log out of an OpenID provider."""
@@ -186,7 +248,7 @@ class Identities:
 
     # ---- directories
 
-    async def login(self, provider: str, login: str, password: str, origin: Origin) -> Tokens:
+    async def login(self, provider: str, login: str, password: str, origin: Origin, *, life: Life = _LONG) -> Tokens:
         """Begin a session of somebody in a directory; raises `LoginRefused`, for one reason or another, and `TriedTooOften`."""
         asked = self._password.get(provider)
         if asked is None:
@@ -195,9 +257,12 @@ class Identities:
         async def prove() -> Identity:
             return await asked.identity(login, password)
 
+        async def begin(tx: Transaction, user: User) -> Tokens:
+            return await self._sessions.begin_in(tx, user, origin, provider=provider, life=life)
+
         account = f"account {provider} {same_login(login)}"
         try:
-            return await self._sign_on(asked.settings, prove, origin, account=account)
+            return await self._sign_on(asked.settings, prove, origin, begin, account=account)
         except IdentityRefused as error:
             raise LoginRefused from error
 
@@ -287,9 +352,15 @@ class Identities:
         return await self._access.renewed(actor)
 
     async def _sign_on(
-        self, settings: ProviderSettings, prove: Callable[[], Awaitable[Identity]], origin: Origin, *, account: str = ""
-    ) -> Tokens:
-        """Begin a session of whoever is proven; who fails often waits, but not for a provider that is away."""
+        self,
+        settings: ProviderSettings,
+        prove: Callable[[], Awaitable[Identity]],
+        origin: Origin,
+        end: Callable[[Transaction, User], Awaitable[_Ended]],
+        *,
+        account: str = "",
+    ) -> _Ended:
+        """Do what a login is to `end` in for whoever is proven; who fails often waits, but not for a provider that is away."""
         await self._attempts.take_login(account, origin.address, self._clock())
         try:
             identity = await prove()
@@ -303,9 +374,9 @@ class Identities:
         try:
             async with self._db.begin_apart() as tx:
                 user = await self._admitted(tx, identity, settings, origin)
-                tokens = await self._sessions.begin_in(tx, user, origin, provider=settings.name)
+                ended = await end(tx, user)
                 await self._attempts.logged_in(tx, account, origin.address, self._clock())
-                return tokens
+                return ended
         except LastAdmin:  # their groups would leave nobody to administer
             said = {"provider": settings.name, "why": LastAdmin.code, "subject": identity.subject}
             await self._audit.refused(stranger(origin), "login.refuse", _id_at(settings.name, identity.subject), **said)
@@ -386,15 +457,6 @@ class Identities:
         if provider is None:
             raise ProviderNotFound
         return provider
-
-    def _opened(self, provider: str, sealed: str) -> SignOn:
-        """Return the login under way that a browser keeps; raises `SignOnLost` for another provider's, and for what is none."""
-        try:
-            raw = base64.urlsafe_b64decode(sealed.encode("ascii", errors="replace"))
-            opened = self._cipher.decrypt(raw[:_NONCE], raw[_NONCE:], provider.encode())
-        except (binascii.Error, InvalidTag, ValueError) as error:
-            raise SignOnLost from error
-        return msgspec.msgpack.decode(opened, type=SignOn)
 
 
 async def _asked_again(directory: PasswordProvider, subject: str) -> Identity | None:

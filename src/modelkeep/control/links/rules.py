@@ -9,6 +9,7 @@ import msgspec
 from modelkeep.contracts.access import Role
 
 RESET_LIFE: Final = timedelta(hours=24)
+HANDED_LIFE: Final = timedelta(minutes=5)
 INVITATION_DAYS: Final = 7
 LONGEST_INVITATION_DAYS: Final = 90
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
@@ -19,6 +20,7 @@ class Purpose(StrEnum):
 
     INVITATION = "invitation"
     RESET = "reset"
+    SIGN_ON = "sign_on"
 
 
 class Registration(StrEnum):
@@ -32,7 +34,8 @@ class Registration(StrEnum):
 class Link(msgspec.Struct, frozen=True):
     """A link without its token, which nobody has.
 
-    An invitation may have a role on the installation, and may be one address's alone; a reset has a user.
+    An invitation may have a role on the installation, and may be one address's alone; a reset has a user, and so has a sign-on,
+    which an identity provider has made.
     """
 
     id: str

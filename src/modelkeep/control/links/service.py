@@ -1,4 +1,7 @@
-"""How people come by their first password, or by another: with a token that is good once, and shown to one administrator."""
+"""How people come by their first password, or by another: with a token that is good once, and shown to one administrator.
+
+And how a login that ended in a browser comes to the program that it was begun for: with a code that is good once, there alone.
+"""
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
@@ -16,6 +19,7 @@ from modelkeep.control.audit.service import Audit
 from modelkeep.control.links import store
 from modelkeep.control.links.errors import InvitationNotFound, LinkRefused, RegistrationClosed
 from modelkeep.control.links.rules import (
+    HANDED_LIFE,
     INVITATION_DAYS,
     LONGEST_INVITATION_DAYS,
     RESET_LIFE,
@@ -141,6 +145,22 @@ class Links:
         """Have tokens with which somebody could set a password be good no more."""
         await store.forget_resets(tx, user_id)
 
+    async def hand_over_in(self, tx: Transaction, user_id: str, provider: str, challenge: str) -> Secret:
+        """Return a code for whoever has the verifier of `challenge` (PKCE): what it is kept under is made of both."""
+        code, now = secrets.new_secret(secrets.LINK), self._clock()
+        digest, until = _bound(code.reveal(), challenge), now + HANDED_LIFE
+        await store.add(tx, Link(new_id("lnk"), Purpose.SIGN_ON, digest, now, provider, until, user_id))
+        return code
+
+    async def taken_in(self, tx: Transaction, code: str, challenge: str) -> tuple[str, str] | None:
+        """Use up a code; returns whose login it is, and by which provider. None where it is not good, or another program's."""
+        now = self._clock()
+        found = await store.by_digest(tx, _bound(code, challenge), for_update=True)
+        if found is None or found.user_id is None or not found.good(Purpose.SIGN_ON, now):
+            return None
+        await store.use(tx, found.id, now)
+        return found.user_id, found.created_by
+
     async def reset(self, actor: Actor, user_id: str) -> IssuedLink:
         """Return a token with which this one person sets a password; an earlier one of theirs is good no more."""
         actor.need(Scope.ADMIN)
@@ -197,6 +217,10 @@ class Links:
         """Whether the administrator who made a link is one still: what they left behind opens nothing."""
         maker = await self._users.named_in(tx, link.created_by)
         return maker is not None and await self._may_invite(tx, maker)
+
+
+def _bound(code: str, challenge: str) -> bytes:
+    return secrets.digest(f"{code} {challenge}")
 
 
 def _tried(address: str) -> str:

@@ -12,14 +12,17 @@ from modelkeep.infra.db import Transaction
 
 
 async def add(tx: Transaction, link: Link) -> None:
-    """Add a link; it takes the place of others for the same user's password."""
-    if link.user_id is not None:
+    """Add a link; one for a password takes the place of the user's others, and one of a sign-on of those that are too old."""
+    if link.purpose is Purpose.RESET and link.user_id is not None:
         await forget_resets(tx, link.user_id)
+    if link.purpose is Purpose.SIGN_ON:
+        old = (one_time_links.c.purpose == Purpose.SIGN_ON) & (one_time_links.c.expires_at <= link.created_at)
+        await tx.execute(sa.delete(one_time_links).where(old))
     await tx.execute(sa.insert(one_time_links).values(**msgspec.structs.asdict(link)))
 
 
 async def forget_resets(tx: Transaction, user_id: str) -> None:
-    """Delete the links for a user's password that were not used."""
+    """Delete the links that a user has not used: those for a password, and of a sign-on."""
     mine = (one_time_links.c.user_id == user_id) & one_time_links.c.used_at.is_(None)
     await tx.execute(sa.delete(one_time_links).where(mine))
 

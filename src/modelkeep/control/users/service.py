@@ -360,12 +360,22 @@ class Users:
         await self._audit.note(tx, actor, "user.create", user.id, name=user.name, kind=user.kind)
         await self._events.publish(tx, UserAdded(user.id, role, actor))
 
-    async def change(self, actor: Actor, user_id: str, *, display_name: str) -> User:
-        """Change the name that is shown of a user."""
+    async def change(self, actor: Actor, user_id: str, *, name: str | None = None, display_name: str | None = None) -> User:
+        """Change what a user is called, and what is shown of them; raises `UserExists` where another has the name.
+
+        One-time tokens that they made are good no more: those are by whoever has the name.
+        """
         actor.need(Scope.ADMIN)
+        if name is not None:
+            check_name(name)
         async with self._db.begin() as tx:
             user = await self.user_in(tx, user_id, for_update=True)
-            if display_name != user.display_name:
+            if name is not None and name != user.name:
+                if not await store.take_name(tx, user_id, name):
+                    raise UserExists
+                await self._audit.note(tx, actor, "user.rename", user_id, before=user.name, after=name)
+                await self._events.publish(tx, KeysChanged())
+            if display_name is not None and display_name != user.display_name:
                 await self._rename(tx, actor, user_id, display_name)
             return await self.user_in(tx, user_id)
 

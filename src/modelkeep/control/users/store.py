@@ -71,6 +71,13 @@ async def change_user(tx: Transaction, user_id: str, **values: str | bool | None
     await tx.execute(sa.update(users).where(users.c.id == user_id).values(**values))
 
 
+async def take_name(tx: Transaction, user_id: str, name: str) -> bool:
+    """Give a user another name, unless it is somebody's; returns whether that was possible."""
+    others = sa.select(users.c.id).where(users.c.name == name, users.c.id != user_id)
+    free = (users.c.id == user_id) & ~others.exists()
+    return (await tx.execute(sa.update(users).where(free).values(name=name))).rowcount > 0
+
+
 async def replace_hash(tx: Transaction, user_id: str, old: str, new: str) -> None:
     """Keep the same password in another way, unless it has been changed meanwhile."""
     same = (users.c.id == user_id) & (users.c.password_hash == old)

@@ -19,11 +19,14 @@ class Dialect(Protocol):
         ...
 
     def needs(self, request: Request, parts: list[str]) -> Scope | None:
-        """Return the scope that a path asks of a key; None where it is open to everyone, as health is."""
+        """Return the scope that a path asks of a key; None where it is open to everyone, as health is.
+
+        To write models is the control plane's: what needs that is sent on, and answered and refused there.
+        """
         ...
 
-    async def answer(self, request: Request, parts: list[str]) -> Response | None:
-        """Answer a request that may be answered, or return None for the control plane to answer it.
+    async def answer(self, request: Request, parts: list[str]) -> Response:
+        """Answer a request that may be answered.
 
         Raises `NotFound` or `MethodNotAllowed` for what the dialect does not have.
         """

@@ -46,8 +46,8 @@ class OpenInference:
             return None
         return Scope.MODELS_WRITE if _changes(request, parts) else Scope.PREDICT
 
-    async def answer(self, request: Request, parts: list[str]) -> Response | None:
-        """Answer any path below `/v2`, or return None for the control plane's; raises `NotFound` for unknown ones."""
+    async def answer(self, request: Request, parts: list[str]) -> Response:
+        """Answer any path below `/v2` but those; raises `NotFound` for unknown ones."""
         match (request.method, parts):
             case ("POST", ["v2", "models", name, "infer"]):
                 return await self._infer(name, None, request)
@@ -59,8 +59,6 @@ class OpenInference:
                 return self._health(what)
             case ("GET", ["v2", *rest]):
                 return await self._described(request, rest)
-            case _ if _changes(request, parts):
-                return None
             case _:
                 raise _no_such_path()
 
