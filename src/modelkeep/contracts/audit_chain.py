@@ -30,16 +30,16 @@ from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any, Final
 
 GENESIS: Final = "0" * 64
 ERASURE: Final = "audit.erase"
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 _decode = json.JSONDecoder().decode
-_ENTRY: Final = b'{"record":'
-"""How lines begin that are entries and nothing else: half of the work is not to read them twice."""
+_ENTRY: Final = b'{"record":'  # so lines begin that are entries and nothing else: they need not be read twice
 _TEXT: Final = r'"[^"\\\x00-\x1f]*+(?:\\(?:["\\bfnrt]|u00(?:0[0-7bef]|1[0-9a-f]))[^"\\\x00-\x1f]*+)*+"'
 """A text in canonical JSON: what must be escaped is, in the one way there is, and nothing else."""
 _SHAPE: Final = (
@@ -48,8 +48,7 @@ _SHAPE: Final = (
     r'"details":(\{(?:T:T(,T:T)*+)?\}),"target":T,"user":T\})),"key":(?:null|"((?:[0-9a-f]{2})*+)"))?(,"copy":true)?\}\n'
 )
 _shaped = re.compile(_SHAPE.replace("N", "([1-9][0-9]{0,17})").replace("H", '"([0-9a-f]{64})"').replace("T", _TEXT)).fullmatch
-_PART: Final = 1 << 20
-"""So many bytes of a file are read by one process at a time."""
+_PART: Final = 1 << 20  # bytes of a file that one process reads at a time
 _NOT_ITS_HASH: Final = "its record does not give its hash"
 _is_hash = re.compile("[0-9a-f]{64}").fullmatch
 _HOSTILE: Final = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
@@ -57,12 +56,9 @@ _HOSTILE: Final = (KeyError, TypeError, ValueError, AttributeError, OverflowErro
 Span = tuple[int, int]
 """Numbers from the first to the last: what is said of a billion entries must cost no more than what is said of one."""
 Entry = tuple[Any, bytes, Any, str | list[Span], bool]
-"""Number, record as canonical JSON, hash, payload, and whether it says to be a copy.
-
-The payload is "kept", "gone", "none" where none was to be there, what is wrong with it, or the numbers that an erasure erased.
-"""
-Heard = Callable[[int, int], object] | None
-"""Hears how many bytes are read, and of how many."""
+"""Number, record as canonical JSON, hash, payload, and whether it says to be a copy. The payload is "kept", "gone", "none" where
+it was never to be there, what is wrong with it, or the numbers that an erasure erased."""
+Heard = Callable[[int, int], object] | None  # how many bytes are read, and of how many
 
 
 def canonical(value: object) -> bytes:
@@ -140,8 +136,7 @@ class Verifier:
     """
 
     def __init__(self, *, whole: bool = True, public_keys: Collection[str] = ()) -> None:
-        self._whole = whole
-        self._public_keys = tuple(public_keys)
+        self._whole, self._public_keys = whole, tuple(public_keys)
         self._report = Report()
         self._next = 1
         self._before: list[str] = []  # hashes that the entry before the newest may have, and the newest itself
@@ -153,16 +148,14 @@ class Verifier:
         self._erased: list[Span] = []
         self._expected: dict[int, str] = {}
         self._copies: dict[int, str] = {}
-        self._highest = 0
-        self._fitting = 0
+        self._highest = self._fitting = 0
         self._newest: dict[tuple[str, str], Finding] = {}
 
     def expect(self, checkpoint: dict[str, Any]) -> None:
         """Hear of a checkpoint: seq, head, time, signature, public_key."""
         seq, head = int(checkpoint["seq"]), str(checkpoint["head"])
         self._report.checkpoints += 1
-        said = self._signed(checkpoint, seq, head)
-        if said is False:
+        if self._signed(checkpoint, seq, head) is False:
             self._find("forged checkpoint", seq, "its signature is not this installation's")
             return
         if self._expected.setdefault(seq, head) != head:
@@ -290,9 +283,8 @@ class Verifier:
         except ImportError:
             self._report.signatures = "NOT CHECKED: the package `cryptography` is not here"
             return None
-        pinned = self._public_keys
-        self._report.signatures = "checked" if pinned else "checked with the key in the file; --public-key pins another"
-        for key in pinned or [checkpoint.get("public_key", "")]:
+        self._report.signatures = "checked" if self._public_keys else "checked with the key in the file; --public-key pins one"
+        for key in self._public_keys or [checkpoint.get("public_key", "")]:
             try:
                 public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key))
                 public.verify(bytes.fromhex(checkpoint["signature"]), checkpoint_message(seq, head, checkpoint["time"]))
@@ -379,6 +371,13 @@ def lines_of(path: Path, start: int = 0, end: int = sys.maxsize) -> Iterator[byt
             start += len(line)
 
 
+def _attend() -> None:
+    """Prepare a process that reads: it ends with its parent, whatever that ended by, and nobody interrupts it by itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent: Any = parent_process()
+    Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
 def _read_part(path: Path, size: int, start: int) -> list[Entry | str]:
     return [entry_of(line) for line in lines_of(path, start, start + size)]
 
@@ -388,8 +387,7 @@ def _read_all(path: Path, on_bytes: Heard) -> Iterator[Entry | str]:
     size = path.stat().st_size
     starts = range(0, size, _PART)
     processes = min(os.cpu_count() or 1, len(starts) // 16, 4)  # the one that verifies keeps up with four
-    ignored = signal.SIGINT, signal.SIG_IGN  # whoever interrupts means this process, which then ends the others
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), signal.signal, ignored) if processes > 1 else None
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), _attend) if processes > 1 else None
     with pool or nullcontext():
         read = map if pool is None else pool.map
         for some in (starts[first : first + 32] for first in range(0, len(starts), 32)):  # what is read takes memory
