@@ -56,7 +56,7 @@ _HOSTILE: Final = (KeyError, TypeError, ValueError, AttributeError, OverflowErro
 Span = tuple[int, int]
 """Numbers from the first to the last: what is said of a billion entries must cost no more than what is said of one."""
 Entry = tuple[Any, bytes, Any, str | list[Span], bool]
-"""Number, record as canonical JSON, hash, payload, and whether it says to be a copy. Its payload is "kept", "gone", "none" where
+"""Number, record as canonical JSON, hash, payload, and whether it says to be a copy. Payload: "kept", "gone", "none" where
 it was never to be there, what is wrong with it, or the numbers that an erasure erased."""
 Heard = Callable[[int, int], object] | None  # how many bytes are read, and of how many
 
