@@ -60,7 +60,7 @@ _SUM_EVERY: Final = timedelta(minutes=10)
 _LONGEST_REASON: Final = 500
 _LONGEST_TEXT: Final = 200
 _VERIFIED: Final = "verified"
-_PAGE: Final = 1000
+_PAGE: Final = 2000
 _log = structlog.get_logger(__name__)
 
 
