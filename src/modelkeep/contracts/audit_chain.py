@@ -27,7 +27,7 @@ import sys
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from multiprocessing import get_context, parent_process
@@ -387,7 +387,9 @@ def _read_all(path: Path, on_bytes: Heard) -> Iterator[Entry | str]:
     size = path.stat().st_size
     starts = range(0, size, _PART)
     processes = min(os.cpu_count() or 1, len(starts) // 16, 4)  # the one that verifies keeps up with four
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), _attend) if processes > 1 else None
+    pool = None
+    with suppress(OSError, ImportError, NotImplementedError):  # a machine without semaphores: one process does it all
+        pool = ProcessPoolExecutor(processes, get_context("spawn"), _attend) if processes > 1 else None
     with pool or nullcontext():
         read = map if pool is None else pool.map
         for some in (starts[first : first + 32] for first in range(0, len(starts), 32)):  # what is read takes memory

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -258,6 +260,37 @@ def test_several_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pyte
     assert asdict(report) == asdict(verify_file(path, plain=True))
     size = path.stat().st_size
     assert heard == [(min(done, size), size) for done in range(5000, size + 5000, 5000)]
+
+
+def test_where_there_can_be_no_further_processes_one_does_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path, asked = tmp_path / "trail.jsonl", []
+    path.write_text("".join(GOOD))
+
+    def refused(*_arguments: object) -> None:
+        asked.append(1)
+        raise OSError("no semaphores")
+
+    monkeypatch.setattr(audit_chain, "_PART", 100)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(audit_chain, "ProcessPoolExecutor", refused)
+    report = verify_file(path)
+    assert (report.whole, report.entries, asked) == (True, COUNT, [1])
+
+
+@pytest.mark.timeout(60)
+def test_what_reads_a_trail_ends_with_what_verifies_it(tmp_path: Path):
+    """Killed as it begins, it leaves nobody behind who holds its output open."""
+    source, begins = Path(audit_chain.__file__).read_text(), "    parent: Any = parent_process()\n"
+    assert begins in source
+    script, path = tmp_path / "verify_audit.py", tmp_path / "trail.jsonl"
+    source = source.replace("1 << 20", "100").replace("os.cpu_count() or 1", "2")
+    script.write_text(source.replace(begins, f'{begins}    print("a reader", flush=True)\n'))
+    path.write_text("".join(GOOD) * 100)
+    with subprocess.Popen([sys.executable, str(script), str(path)], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "a reader\n"
+        run.kill()
+        assert "whole" not in run.stdout.read()
 
 
 @pytest.mark.parametrize("part", [1, 7, 100, 10_000])
