@@ -326,7 +326,8 @@ def entry_of(raw: bytes, *, plain: bool = False) -> Entry | str:
     if line is None or "record" not in line:
         return "torn" if line is None else "other"
     try:
-        record, said = line["record"], "none"
+        record = line["record"]
+        said: str | list[Span] = "none"
         if "payload" in line:
             payload = None if line["payload"] is None else canonical(line["payload"])
             said = opened(record.get("action"), record.get("commitment"), payload, bytes.fromhex(line.get("key") or ""))
@@ -408,8 +409,7 @@ def verify_file(
     ended = _promises(path, verifier)
     for copy in against:
         _promises(copy, verifier, hashes=True)
-    lines = (entry_of(line, plain=True) for line in lines_of(path)) if plain else _read_all(path, on_bytes)
-    _entries(lines, verifier)
+    _entries(map(partial(entry_of, plain=True), lines_of(path)) if plain else _read_all(path, on_bytes), verifier)
     report = verifier.report()
     if "trail" in head and not ended:
         report.findings.append(Finding("cut off", report.last + 1, report.last + 1, "the file has no last line"))

@@ -188,8 +188,7 @@ def _selected(wanted: Wanted) -> sa.Select[Any]:
 
 
 def _sealed(row: sa.Row[Any]) -> Sealed:
-    seq, id, at, *others = row  # noqa: A001 - by their places: names cost as much as the hashing does
-    return Sealed(seq, id, written(at), *others)
+    return Sealed(row[0], row[1], written(row[2]), *row[3:])  # by their places: names cost as much as the hashing does
 
 
 def _checkpoint(row: sa.Row[Any]) -> Checkpoint:
