@@ -102,7 +102,7 @@ twists = st.sampled_from([*TWISTS.values(), *CANONICAL.values()])
 
 def _anew(draw: st.DrawFn, some: list[str], at: int) -> None:
     before = some[at - 1].partition('"hash":"')[2][:64] if at else GENESIS
-    with suppress(ValueError, KeyError, TypeError):  # twisted already, and too far
+    with suppress(AttributeError, KeyError, TypeError, ValueError):  # there is nothing, or it is twisted already
         some[at] = anew(*(draw(twists)(text) for text in parts(some[at])), before)
 
 
