@@ -40,12 +40,12 @@ ERASURE: Final = "audit.erase"
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 _decode = json.JSONDecoder().decode
 _ENTRY: Final = b'{"record":'  # so lines begin that are entries and nothing else: they need not be read twice
-_TEXT: Final = r'"[^"\\\x00-\x1f]*+(?:\\(?:["\\bfnrt]|u00(?:0[0-7bef]|1[0-9a-f]))[^"\\\x00-\x1f]*+)*+"'
+_TEXT: Final = r'"[^"\\\x00-\x1f]*+(?:\\(?:["\\bfnrt]|u00(?:0[0-7bef]|1[0-9a-f]))[^"\\\x00-\x1f]*+)*"'
 """A text in canonical JSON: what must be escaped is, in the one way there is, and nothing else."""
 _SHAPE: Final = (
     r'\{"record":(\{"action":(T),"at":T,"commitment":H,"id":T,"outcome":T,"request_id":T,"seq":N,"target_kind":T\}),"hash":H'
     r'(?:,"payload":(?:(null)|(\{"actor":T,"actor_name":T,"address":T,"after":(?:T|null),"before":(?:T|null),'
-    r'"details":(\{(?:T:T(,T:T)*+)?\}),"target":T,"user":T\})),"key":(?:null|"((?:[0-9a-f]{2})*+)"))?(,"copy":true)?\}\n'
+    r'"details":(\{(?:T:T(,T:T)*)?\}),"target":T,"user":T\})),"key":(?:null|"((?:[0-9a-f]{2})*)"))?(,"copy":true)?\}\n'
 )
 _shaped = re.compile(_SHAPE.replace("N", "([1-9][0-9]{0,17})").replace("H", '"([0-9a-f]{64})"').replace("T", _TEXT)).fullmatch
 _PART: Final = 1 << 20  # bytes of a file that one process reads at a time
