@@ -1,7 +1,8 @@
 """A long audit trail, on SQLite and PostgreSQL: how long it takes to verify, and that each change to it is named.
 
 ROWS says how many entries (`make soak-audit`: a million). They come by the service's own way into the chain, a thousand in a
-transaction; the commands are the real ones, and ask a real server. One entry of ten names the person who is erased.
+transaction, and to PostgreSQL by COPY; the commands are the real ones, and ask a real server. One entry of ten names the person
+who is erased.
 """
 
 import asyncio
@@ -72,6 +73,27 @@ def measured(what: str, kind: str) -> Iterator[None]:
     tell(what, kind, took, busy, (kilobytes("VmHWM") - before) / 1024)
 
 
+class Copying:
+    """A transaction that hands rows to PostgreSQL in one piece: inserting them one by one takes most of the time."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._tx = tx
+        self.connection = self
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tx, name)
+
+    async def execute(self, statement: Any, rows: list[dict[str, Any]] | None = None) -> None:
+        if rows is None:
+            await self._tx.execute(statement)
+            return
+        into = await self._tx.connection.get_raw_connection()
+        copying = f"COPY {statement.table.name} ({', '.join(rows[0])}) FROM STDIN"
+        async with into.driver_connection.cursor() as cursor, cursor.copy(copying) as copy:
+            for row in rows:
+                await copy.write_row(tuple(row.values()))
+
+
 class Trail:
     """A long trail in the database of an installation, which runs only where a test starts it."""
 
@@ -103,7 +125,8 @@ class Trail:
             while number < ROWS:
                 some = range(number + 1, min(number + AT_ONCE, ROWS) + 1)
                 async with db.begin() as tx:
-                    await audit._append(tx, *(_entry(audit, number) for number in some))
+                    into = tx if db.sqlite else Copying(tx)
+                    await audit._append(into, *(_entry(audit, number) for number in some))
                 await audit.checkpoint()
                 number = some[-1]
 
@@ -262,6 +285,8 @@ def test_the_verifier_alone_names_what_was_done_to_a_file(trail: Trail, change: 
     else:
         assert found == ([] if change is None else [(kind, first, first)])
     assert status == (0 if change is None else 1)
+    if change in {None, _edited}:
+        assert trail.command("the same without short cuts", str(script), "--json", "--plain", str(file)) == (status, said)
 
 
 # ---- a database that somebody has changed; nothing comes after these

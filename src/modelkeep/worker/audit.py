@@ -155,10 +155,8 @@ class Keeper:
         """Return entries as a sink gets them: as copies, and with their contents only where that is wished."""
         if not self._contents:
             return list(lines(entries, keys=False))
-        return [
-            msgspec.json.encode({"record": one.record, "hash": one.hash, "copy": True, "said": _said(one)}) + b"\n"
-            for one in entries
-        ]
+        said = [{"record": _raw(one.record()), "hash": one.hash, "copy": True, "said": _raw(one.payload)} for one in entries]
+        return [msgspec.json.encode(one) + b"\n" for one in said]
 
     async def _verify(self) -> None:
         """Verify the chain once a day, and where its newest entry is not what it was; while it is broken, say so every hour."""
@@ -179,5 +177,5 @@ class Keeper:
         return 0 if mark is None else mark.seq
 
 
-def _said(one: Sealed) -> msgspec.Raw | None:
-    return None if one.payload is None else msgspec.Raw(one.payload)
+def _raw(text: str | None) -> msgspec.Raw | None:
+    return None if text is None else msgspec.Raw(text.encode())

@@ -171,7 +171,7 @@ async def test_entries_that_were_rewritten_after_they_were_seen_are_said_at_once
         previous = rows[3].hash
         async for some in control.audit.sealed(after=1):
             for one in some:
-                record = {**one.record, "action": "model.read"}
+                record = json.loads(one.record()) | {"action": "model.read"}
                 previous = link(previous, canonical(record))
                 change = sa.update(audit_entries).where(audit_entries.c.seq == one.seq)
                 await tx.execute(change.values(action="model.read", hash=previous))

@@ -1,5 +1,6 @@
 """The command as it really runs: on a terminal, in a pipe, and quickly."""
 
+import json
 import os
 import pty
 import subprocess
@@ -11,6 +12,9 @@ import pytest
 from fixtures.standin import KEY
 from modelkeep.app.cli.problems import WrongUse, report
 from modelkeep.app.cli.screen import Screen
+from modelkeep.contracts.audit_chain import GENESIS
+from modelkeep.control.audit.rules import Entry, Head, lines, seal
+from modelkeep.infra.clock import utc_now
 
 COMMAND = [sys.executable, "-m", "modelkeep.app.cli"]
 
@@ -49,6 +53,23 @@ def test_an_upload_on_a_terminal_shows_a_bar_and_the_states(standin, environment
     assert "MB" in shown
     assert "received ..." in shown
     assert "churn version 1 is ready and answers predictions." in shown
+
+
+def test_a_long_trail_is_verified_under_a_bar_and_in_silence_where_json_is_asked_for(environment, tmp_path):
+    path, head = tmp_path / "trail.jsonl", Head(0, GENESIS)
+    with path.open("wb") as file:
+        for number in range(3000):
+            entry = Entry(id=f"aud_{number}", at=utc_now(), action="model.create", target_kind="model", before="x" * 500)
+            sealed = seal(entry, head, bytes(32))
+            head = Head(sealed.seq, sealed.hash)
+            file.writelines(lines([sealed], keys=True))
+    code, shown = on_a_terminal(["audit", "verify", str(path)], environment)
+    assert code == 0
+    assert "Verifying the trail" in shown
+    assert "MB" in shown
+    assert "The trail is whole." in shown
+    code, shown = on_a_terminal(["audit", "verify", "--json", str(path)], environment)
+    assert (code, json.loads(shown)["whole"], json.loads(shown)["entries"]) == (0, True, 3000)
 
 
 def test_tables_are_drawn_on_a_terminal(standin, environment, tmp_path):

@@ -18,10 +18,10 @@ from modelkeep.contracts.audit_chain import (
     commitment,
     joined,
     link,
-    ranges,
     spans_in,
     verify_file,
 )
+from modelkeep.control.audit.rules import ranges
 
 _KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 _PUBLIC = _KEY.public_key().public_bytes_raw().hex()

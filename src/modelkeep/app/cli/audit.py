@@ -131,8 +131,8 @@ def verify(
         trail = file or Path(folder) / "trail.jsonl"
         if file is None:
             _fetch(screen, trail, url, key, format="jsonl")
-        with screen.waiting("Verifying"):
-            report = verify_file(trail, against=against or (), public_keys=public_key or ())
+        with screen.transfer("Verifying the trail") as progress:
+            report = verify_file(trail, against=against or (), public_keys=public_key or (), on_bytes=progress)
     screen.result(asdict(report) | {"whole": report.whole}, lambda: _show(screen, report))
     return Code.DONE if report.whole else Code.OTHER
 

@@ -19,7 +19,7 @@ import structlog
 
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.actor import SYSTEM, Actor
-from modelkeep.contracts.audit_chain import ERASURE, Report, Verifier, ranges, spans_in
+from modelkeep.contracts.audit_chain import ERASURE, Report, Verifier, spans_in
 from modelkeep.contracts.errors import StorageFull
 from modelkeep.contracts.ids import new_id
 from modelkeep.control.audit import store
@@ -36,6 +36,7 @@ from modelkeep.control.audit.rules import (
     Sealed,
     Wanted,
     kind_of,
+    ranges,
     seal,
 )
 from modelkeep.infra.addresses import shared
@@ -59,7 +60,7 @@ _SUM_EVERY: Final = timedelta(minutes=10)
 _LONGEST_REASON: Final = 500
 _LONGEST_TEXT: Final = 200
 _VERIFIED: Final = "verified"
-_PAGE: Final = 1000
+_PAGE: Final = 2000
 _log = structlog.get_logger(__name__)
 
 
@@ -356,4 +357,4 @@ class Audit:
 
 def _add(verifier: Verifier, entries: list[Sealed]) -> None:
     for entry in entries:
-        verifier.add(entry.record, entry.hash, entry.payload, entry.key or b"")
+        verifier.add(entry.found())

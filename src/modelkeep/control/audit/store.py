@@ -41,9 +41,9 @@ async def append(tx: Transaction, some: Sequence[tuple[Sealed, Entry, Sequence[s
     payloads: list[dict[str, Any]] = []
     subjects: list[dict[str, Any]] = []
     for sealed, entry, refs in some:
-        records.append(sealed.record | {"at": entry.at, "hash": sealed.hash})
-        said = (sealed.payload or b"").decode()
-        payloads.append({"seq": sealed.seq, "key": sealed.key, "payload": said, "actor": entry.actor, "target": entry.target})
+        records.append({name: getattr(sealed, name) for name in _RECORD} | {"at": entry.at, "hash": sealed.hash})
+        said = {"key": sealed.key, "payload": sealed.payload}
+        payloads.append({"seq": sealed.seq, "actor": entry.actor, "target": entry.target} | said)
         subjects += [{"subject_ref": ref, "seq": sealed.seq} for ref in refs]
     for table, rows in ((audit_entries, records), (audit_payloads, payloads), (audit_subjects, subjects)):
         if rows:
@@ -188,9 +188,7 @@ def _selected(wanted: Wanted) -> sa.Select[Any]:
 
 
 def _sealed(row: sa.Row[Any]) -> Sealed:
-    public = dict(zip(_RECORD, row, strict=False))  # by their places: names cost as much as the hashing does
-    public["at"] = written(public["at"])
-    return Sealed(public, row.hash, row.key, None if row.payload is None else row.payload.encode())
+    return Sealed(row[0], row[1], written(row[2]), *row[3:])  # by their places: names cost as much as the hashing does
 
 
 def _checkpoint(row: sa.Row[Any]) -> Checkpoint:
