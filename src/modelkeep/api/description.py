@@ -26,11 +26,10 @@ from modelkeep.contracts.errors import (
     ModelkeepError,
     StorageFull,
     TooLarge,
-    Unauthenticated,
-    WrongNetwork,
 )
 from modelkeep.infra.cookies import CsrfRefused
 from modelkeep.infra.description import (
+    NOT_ADMITTED,
     SCHEMAS,
     Description,
     Document,
@@ -49,8 +48,9 @@ Describe = Callable[[], Iterable[Description]]
 
 ABOUT: Final = """Keeps, serves and watches machine-learning models inside your own walls.
 
-Every route but health and the first set-up needs an API key: `X-API-Key: mk_...` or `Authorization: Bearer mk_...`. The
-scope that a key needs stands with each route; `admin` includes all others. What its owner may do, roles and ownership say,
+Every route but health and the first set-up needs an API key: `X-API-Key: mk_...` or `Authorization: Bearer mk_...`, or
+a client certificate that stands for one, where the request shows nothing else. The scope that a key needs stands with
+each route; `admin` includes all others. What its owner may do, roles and ownership say,
 and what they may not see is answered as what is not there. Lists take `limit` and `cursor`. An error is a problem document
 (RFC 9457) with a stable `code`, or, at a dialect's own addresses, of that dialect's shape. A write that comes again with
 its `Idempotency-Key` is not done again: it gets the first answer.
@@ -179,7 +179,7 @@ def _finish(operation: Document, method: str, own: tuple[type[ModelkeepError], .
         operation["description"] = f"{said}\n\nNeeds a key, of any scope."
     errors: list[type[ModelkeepError]] = [*own, NotOpenYet, Internal]
     if operation["security"]:
-        errors += [Unauthenticated, CsrfRefused, WrongNetwork, Limited]
+        errors += [*NOT_ADMITTED, CsrfRefused, Limited]
     if scopes:
         errors.append(Forbidden)
     if operation.get("parameters") or "requestBody" in operation:
