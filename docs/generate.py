@@ -215,7 +215,8 @@ def http() -> str:
 
 Every route but health and the ways to log in needs an API key: `X-API-Key: mk_...` or `Authorization: Bearer mk_...`, or it
 is the access key id of an AWS signature; or what a [login](../how-to/people.md) got ([which counts where](access.md)). For a
-platform that has none to send, [one may stand in](../how-to/vertex.md#callers-without-keys).
+platform that has none to send, [one may stand in](../how-to/vertex.md#callers-without-keys), and so may
+[a client certificate](../how-to/tls.md#keys-that-go-with-certificates).
 The interactive description is at `/docs` and `/redoc` (a browser may give the key as the password of HTTP Basic), and as a file
 in [openapi.json](openapi.json): see [how to use it](../how-to/api-description.md). Which scope each route needs:
 [access](access.md). What is refused before that: [the edge](../explanation/edge.md). Lists take `limit` and `cursor`. Each

@@ -26,11 +26,10 @@ from modelkeep.contracts.errors import (
     ModelkeepError,
     StorageFull,
     TooLarge,
-    Unauthenticated,
-    WrongNetwork,
 )
 from modelkeep.infra.cookies import CsrfRefused
 from modelkeep.infra.description import (
+    NOT_ADMITTED,
     SCHEMAS,
     Description,
     Document,
@@ -51,11 +50,12 @@ Describe = Callable[[], Iterable[Description]]
 ABOUT: Final = """Keeps, serves and watches machine-learning models inside your own walls.
 
 Every route but health, the first set-up and the ways to log in needs an API key, `X-API-Key: mk_...` or
-`Authorization: Bearer mk_...`, or the access token of a login; a page of this host has its session's in a cookie. The
-scope that a key needs stands with each route; `admin` includes all others. What its owner may do, roles and ownership say,
-and what they may not see is answered as what is not there. Lists take `limit` and `cursor`. An error is a problem document
-(RFC 9457) with a stable `code`, or, at a dialect's own addresses, of that dialect's shape. A write that comes again with
-its `Idempotency-Key` is not done again: it gets the first answer.
+`Authorization: Bearer mk_...`, or the access token of a login; a page of this host has its session's in a cookie, and where
+a request shows nothing, a client certificate may stand for a key. The scope that a key needs stands with each route; `admin`
+includes all others. What its owner may do, roles and ownership say, and what they may not see is answered as what is not
+there. Lists take `limit` and `cursor`. An error is a problem document (RFC 9457) with a stable `code`, or, at a dialect's
+own addresses, of that dialect's shape. A write that comes again with its `Idempotency-Key` is not done again: it gets the
+first answer.
 """
 _TAGS: Final = {
     "models": "Named lines of versions.",
@@ -191,7 +191,7 @@ def _finish(operation: Document, method: str, own: tuple[type[ModelkeepError], .
         operation["description"] = f"{said}\n\nNeeds a key, of any scope."
     errors: list[type[ModelkeepError]] = [*own, NotOpenYet, Internal]
     if operation["security"]:
-        errors += [Unauthenticated, CsrfRefused, WrongNetwork, Limited]
+        errors += [*NOT_ADMITTED, CsrfRefused, Limited]
     if scopes:
         errors.append(Forbidden)
     if operation.get("parameters") or "requestBody" in operation:

@@ -82,6 +82,7 @@ _KEY: Final[dict[str, Any]] = {
     "previous_until": None,
     "previous_used_at": None,
     "networks": ["10.1.0.0/16"],
+    "certificate": {"names": ["uri:spiffe://example.org/shop"], "stands_for": False},
 }
 _ISSUED: Final[dict[str, Any]] = {**_KEY, "last_used_at": None, "secret": "mk_shown_once_and_never_again"}
 _MODEL: Final[dict[str, Any]] = {
@@ -381,6 +382,7 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "Group": [_GROUP],
     "GroupPage": [_page(_GROUP)],
     "IssuedKey": [_ISSUED],
+    "Key": [_KEY],
     "KeyPage": [_page(_KEY)],
     "Members": [{"items": [_USER["id"]]}],
     "Model": [_MODEL],
@@ -396,6 +398,7 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
         {"name": "web shop", "scopes": ["predict"], "rate": "600/min", "burst": 100, "concurrency": 8, "expires_in_days": 365}
     ],
     "RotateKey": [{"keep_days": 14}],
+    "BindKey": [{"names": ["uri:spiffe://example.org/shop"]}],
     "NewModel": [{"name": "churn", "description": "Who will leave next month?"}],
     "NewReplay": [{"last": 200}, {"predictions": [_PREDICTION_ID]}, {"rows": [[41, 3]]}],
     "NewWorkspace": [{"name": "fraud"}],

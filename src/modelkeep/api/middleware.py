@@ -19,7 +19,7 @@ from modelkeep.contracts.errors import Internal, Limited, ModelkeepError, TooLar
 from modelkeep.control.access.service import Access
 from modelkeep.control.identities.service import Identities
 from modelkeep.control.sessions.service import Origin, Sessions
-from modelkeep.infra import cookies, headers, telemetry, tokens
+from modelkeep.infra import client_certificates, cookies, headers, telemetry, tokens
 from modelkeep.infra.addresses import FORWARDED_TO_API
 from modelkeep.infra.rates import Headers
 
@@ -93,7 +93,8 @@ class Guard:
     By a header: an API key, a session's access token, or a provider's that stands for a service. By a browser's cookie: its
     session's access token, for pages of this host, with `X-CSRF-Token` for what changes something. Who opens an address cannot
     send `X-API-Key`, so for the documentation, where nothing can be changed, a key or token is also taken as the password of
-    HTTP Basic. What somebody may do is for routes to say.
+    HTTP Basic. Where a request shows nothing itself, its connection's certificate may stand for a key. What somebody may do is
+    for routes to say.
 
     None of these is asked for health, public keys and the list of providers (`_PUBLIC`), nor for what has its own secret in
     its body, its address or a cookie for it alone: the first set-up, invitations, passwords, refresh tokens and the ways to
@@ -141,7 +142,7 @@ class Guard:
             self._pace.look(whence)
             return self._noticing(scope, receive, send, lambda: self._pace.failed_login(whence))
         try:
-            actor = await self._admit(presented(given, path, scope["method"]), state)
+            actor = await self._admit(given, path, scope["method"], state)
         except (Unauthenticated, cookies.CsrfRefused):
             self._pace.failed(whence)
             raise
@@ -156,13 +157,23 @@ class Guard:
             self._pace.failed(whence)
             raise
 
-    async def _admit(self, secret: str, state: dict[str, Any]) -> Actor:
-        """Note who sent this credential, and what their repeated writes are sealed with; raises `Unauthenticated`."""
+    async def _admit(self, given: headers.Headers, path: str, method: str, state: dict[str, Any]) -> Actor:
+        """Note who sent this credential, or shows their certificate, and what their repeated writes are sealed with.
+
+        Raises `Unauthenticated`.
+        """
+        shown = client_certificates.told(given)
+        if shown is not None and cookies.shows_nothing(given):
+            actor = await self._access.by_certificate(shown, state["request_id"], state["address"] or None)
+            state["sealed_with"] = (shown.digest,)
+            state["actor"] = actor = msgspec.structs.replace(actor, address=state["address"])
+            return actor
+        secret = presented(given, path, method)
         if tokens.looks_like_one(secret):
             actor = await self._identities.authenticate(secret, Origin(state["address"], request_id=state["request_id"]))
             state["sealed_with"] = self._sessions.secrets_of(actor)
         else:
-            actor = await self._access.authenticate(secret, state["request_id"], state["address"] or None)
+            actor = await self._access.authenticate(secret, state["request_id"], state["address"] or None, shown)
             state["sealed_with"] = (secret.encode(),)
         state["presented"] = secret
         state["actor"] = actor = msgspec.structs.replace(actor, address=state["address"])

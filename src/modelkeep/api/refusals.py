@@ -12,7 +12,7 @@ from modelkeep.contracts.errors import Unauthenticated
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.sessions.service import Sessions
 from modelkeep.control.users.service import Users
-from modelkeep.infra import cookies, headers, secrets
+from modelkeep.infra import client_certificates, cookies, headers, secrets
 from modelkeep.infra.cookies import CsrfRefused
 
 _UNAUTHENTICATED: Final = 401
@@ -59,13 +59,22 @@ class Refused:
         except CsrfRefused:
             return await self._led(cookies.cookie(given[b"cookie"], cookies.ACCESS) or b"", who)
         except Unauthenticated:
-            return None
+            return await self._certified(given, who)
         if not secrets.well_formed(secret, secrets.KEY):
             return None
-        known = await self._users.presented(secret)
+        known = await self._users.holders.presented(secret)
         if known is None:
             return who("unknown", "")
         key, user = known
+        return who(key.id, user.name, user.id)
+
+    async def _certified(self, given: headers.Headers, who: Callable[[str, str, str], Actor]) -> Actor | None:
+        """Return whose key a certificate stands for that let nobody in; None where it is not clear whose, or nobody's."""
+        shown = client_certificates.told(given)
+        claimed = [] if shown is None or not cookies.shows_nothing(given) else await self._users.holders.claimed(shown)
+        if len(claimed) != 1:
+            return None
+        ((key, user),) = claimed
         return who(key.id, user.name, user.id)
 
     async def _led(self, token: bytes, who: Callable[[str, str, str], Actor]) -> Actor | None:

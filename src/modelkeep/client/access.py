@@ -35,6 +35,8 @@ def create_key(
     concurrency: int | None = None,
     models: Sequence[str] | None = None,
     networks: Sequence[str] = (),
+    certificates: Sequence[str] = (),
+    stands_for: bool = False,
     service: str | None = None,
 ) -> Steps[Key]:
     """Make an API key; `secret` in the answer is shown this once.
@@ -42,12 +44,14 @@ def create_key(
     `rate`: "user", which all keys of one user share, requests a minute as "100/min", a class, or "unlimited"; more than "user"
     allows is given by administrators. `concurrency`: how many of its predictions may be under way at once. `models` are the
     names of those that it is good for; without, all that you may use. `networks`: those from which alone it is good, as
-    "10.1.0.0/16". `service`: the id of the service that it is for; without, it is your own.
+    "10.1.0.0/16". `certificates` and `stands_for` are as for `bind_key`. `service`: the id of the service that it is for;
+    without, it is your own.
     """
-    body = {"name": name, "scopes": list(scopes), "expires_in_days": expires_in_days, "rate": rate}
+    body: dict[str, Any] = {"name": name, "scopes": list(scopes), "expires_in_days": expires_in_days, "rate": rate}
     body |= {} if concurrency is None else {"concurrency": concurrency}
     body |= {} if models is None else {"models": list(models)}
     body |= {"networks": list(networks)} if networks else {}
+    body |= {"certificate": {"names": list(certificates), "stands_for": stands_for}} if certificates else {}
     body |= {"service": service} if service else {}
     return Key.read((yield from server.document("POST", "/keys", body)))
 
@@ -60,6 +64,16 @@ def revoke_key(server: Server, key_id: str) -> Steps[None]:
 def rotate_key(server: Server, key_id: str, *, keep_days: int = 7) -> Steps[Key]:
     """Give a key another `secret`, shown this once; the present one stays good for `keep_days` (0 to 90)."""
     return Key.read((yield from server.document("POST", f"/keys/{part(key_id)}/rotate", {"keep_days": keep_days})))
+
+
+def bind_key(server: Server, key_id: str, certificates: Sequence[str], *, stands_for: bool = False) -> Steps[Key]:
+    """Have a key go with these client certificates alone: without one of them it is good for nothing.
+
+    They are named as "dns:scoring.example.org", "uri:spiffe://example.org/scoring", or "sha256:" with a fingerprint. With
+    `stands_for` the certificate is enough: who shows it needs no secret. Administrators say so.
+    """
+    body = {"names": list(certificates), "stands_for": stands_for}
+    return Key.read((yield from server.document("PUT", f"/keys/{part(key_id)}/certificate", body)))
 
 
 def end_previous_secret(server: Server, key_id: str) -> Steps[None]:

@@ -174,6 +174,7 @@ class Key(_FromDocument):
     rate: str = "unlimited"
     concurrency: int | None = None
     networks: Sequence[str] = ()
+    certificate: Mapping[str, Any] | None = None
     secret: str | None = field(default=None, repr=False)
 
 

@@ -11,8 +11,8 @@ class Actor(msgspec.Struct, frozen=True):
 
     `user` is the person or service behind it. `address` is the one that the request came from, "" where there is none.
     `limited`: rates hold for them, as for whoever has a session, or a key that is not unlimited. `bounded`: what they ask with
-    is good from some networks, until some day, at some rate of its own or for so many at once alone; what it may do is
-    `standing`'s.
+    is good from some networks, with some certificates, until some day, at some rate of its own or for so many at once alone;
+    what it may do is `standing`'s.
     """
 
     id: str
@@ -57,6 +57,7 @@ _TEXTS = {
     "other_model": "This key is bound to other models.",
 }
 _BOUNDED = (
-    "This needs a session, or a key without networks, end and rate of its own: with a bounded one, one could pass its bounds."
+    "This needs a session, or a key without networks, certificates, end and rate of its own: with a bounded one, one could "
+    "pass its bounds."
 )
 SYSTEM = Actor("system", "modelkeep", standing=Standing("system", (Grant(Role.ADMIN, "installation"),)))

@@ -135,6 +135,24 @@ class WrongNetwork(Forbidden):
     code = "wrong_network"
 
 
+class WrongCertificate(Unauthenticated):
+    """This key is good only over a connection with a client certificate that it is bound to, and this one has none of them."""
+
+    code = "wrong_certificate"
+
+
+class CertificateExpired(Unauthenticated):
+    """The client certificate of this connection has expired since it began: connect again, with a newer one."""
+
+    code = "certificate_expired"
+
+
+class CertificateUnclear(Unauthenticated):
+    """This client certificate stands for more than one API key: send the secret of the one that is meant."""
+
+    code = "certificate_unclear"
+
+
 class NotFound(ModelkeepError):
     """There is nothing here by that name."""
 

@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 
 from modelkeep.contracts.access import Place, Standing
+from modelkeep.contracts.certificates import KeyCertificate
 from modelkeep.contracts.confinement import Level
 from modelkeep.contracts.hooks import Hooks
 from modelkeep.contracts.runner import Precision
@@ -184,6 +185,7 @@ class ServedKey(msgspec.Struct, frozen=True):
     own. `standing` is what its owner may do, within what bounds the key;
     a snapshot that was made before there were standings lets nobody do anything. Keys that share a rate have one `bucket`, and
     where that is "" the rate is this key's alone. `networks` (CIDRs) are those from which alone the key is good; none for all.
+    `certificate` says over whose connections alone it is, None for any's.
     """
 
     id: str
@@ -195,6 +197,7 @@ class ServedKey(msgspec.Struct, frozen=True):
     concurrency: int = 0
     bucket: str = ""
     networks: tuple[str, ...] = ()
+    certificate: KeyCertificate | None = None
 
 
 class ServedPerson(msgspec.Struct, frozen=True):

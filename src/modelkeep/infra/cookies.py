@@ -18,6 +18,7 @@ from modelkeep.infra.headers import Headers
 ACCESS: Final = "__Host-modelkeep"
 REFRESH: Final = "__Host-modelkeep-refresh"
 CSRF_HEADER: Final = "x-csrf-token"
+UNSHOWN: Final = frozenset({b"x-api-key", b"authorization", b"origin", b"sec-fetch-site"})
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _FROM_HERE: Final = frozenset({b"same-origin", b"none"})
 
@@ -67,6 +68,16 @@ def cookie(given: bytes, name: str) -> bytes | None:
         if said == wanted:
             found.append(value)
     return found[0] or None if len(found) == 1 else None
+
+
+def shows_nothing(headers: Headers) -> bool:
+    """Whether a request shows no credential of any kind, not even an empty one, and comes from no web page.
+
+    For who comes so, something else may stand; a browser sends a certificate along with whatever any page asks.
+    """
+    if any(name in headers for name in UNSHOWN):
+        return False
+    return ACCESS.encode() not in headers.get(b"cookie", b"")
 
 
 def kept(name: str, value: str, seconds: int) -> str:

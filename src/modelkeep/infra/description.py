@@ -14,6 +14,8 @@ import msgspec
 
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import (
+    CertificateExpired,
+    CertificateUnclear,
     Forbidden,
     IdempotencyKeyInUse,
     Internal,
@@ -21,6 +23,7 @@ from modelkeep.contracts.errors import (
     Limited,
     ModelkeepError,
     Unauthenticated,
+    WrongCertificate,
     WrongNetwork,
 )
 from modelkeep.infra import cookies
@@ -30,6 +33,9 @@ Document = dict[str, Any]
 """A JSON object of the OpenAPI document, or of a part of it."""
 
 Refusals = tuple[type[ModelkeepError], ...]
+NOT_ADMITTED: Final[Refusals] = (Unauthenticated, CertificateExpired, CertificateUnclear, WrongCertificate, WrongNetwork)
+"""What whoever asks for a key may refuse a key, or its absence, for."""
+
 Shape = Callable[[int, Sequence[type[ModelkeepError]]], Document]
 """Returns the `content` of the refusals of one status, as a dialect writes them."""
 
@@ -160,7 +166,7 @@ def operation(
 
     Whoever asks for a key refuses those without one or without the scope; every operation may fail by our fault.
     """
-    keyed: Refusals = () if scope is None else (Unauthenticated, Forbidden, WrongNetwork, Limited)
+    keyed: Refusals = () if scope is None else (*NOT_ADMITTED, Forbidden, Limited)
     made: Document = {"tags": [tag], "summary": summary, "description": about or f"{summary}.", "operationId": name}
     made["security"] = security(scope)
     made["parameters"] = [*parameters, parameter("RequestId")]

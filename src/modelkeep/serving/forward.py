@@ -15,7 +15,9 @@ import h11
 import structlog
 
 from modelkeep.contracts.errors import Internal, Invalid, Unavailable
+from modelkeep.infra import client_certificates
 from modelkeep.infra.addresses import FORWARDED_TO_API
+from modelkeep.infra.cookies import UNSHOWN
 from modelkeep.serving.messages import Receive, Request, Scope, Send
 
 log = structlog.get_logger(__name__)
@@ -38,11 +40,12 @@ _HOP_BY_HOP = frozenset(
 )
 
 
-# What a request needs whatever its `Connection` header says: its framing, its host, its key.
-_ALWAYS = frozenset({b"host", b"content-length", b"x-api-key", b"authorization"})
+# What a request needs whatever its `Connection` header says: its framing, its host, its key, and what else it shows: without
+# that, something could stand for it there that does not here.
+_ALWAYS = frozenset({b"host", b"content-length", b"cookie"}) | UNSHOWN
 
 # What a server says itself, whatever came.
-_OURS = frozenset({b"x-request-id", FORWARDED_TO_API})
+_OURS = frozenset({b"x-request-id", FORWARDED_TO_API, client_certificates.FORWARDED})
 
 
 class ApiDown(Unavailable):
@@ -214,6 +217,8 @@ def _head(request: Request, scope: Scope) -> h11.Request:
     headers += [(b"x-request-id", request.id.encode()), (b"connection", b"close")]
     if request.address is not None:
         headers.append((FORWARDED_TO_API, request.address.encode()))
+    if request.certificate is not None:
+        headers.append(client_certificates.header(request.certificate))
     if not any(name == b"host" for name, _value in headers):
         headers.append((b"host", b"localhost"))
     return h11.Request(method=request.method.encode(), target=target, headers=headers)

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from modelkeep.contracts.access import Scope
-from modelkeep.contracts.errors import Forbidden, Unauthenticated, Unavailable
+from modelkeep.contracts.certificates import ShownCertificate
+from modelkeep.contracts.errors import CertificateUnclear, Forbidden, Unauthenticated, Unavailable
 from modelkeep.contracts.snapshot import ServedKey, Trust
 from modelkeep.infra import tokens
 
 _MOST_TOKENS: Final = 10_000
 _NOBODY: Final = Trust()
+_NO_KEYS: Final[dict[str, bytes]] = {}
 
 
 class StaleNews(Unavailable):
@@ -33,14 +35,22 @@ class Keys:
         self._keys: dict[bytes, ServedKey] = {}
         self._tokens: dict[bytes, ServedKey] = {}
         self._claims: dict[bytes, tokens.Claims] = {}  # of tokens with good signatures
+        self._by_name: dict[str, dict[str, bytes]] = {}  # digests of the keys that certificates stand for, by name and key
+        self._certified: dict[bytes, frozenset[bytes]] = {}
         self._trust = _NOBODY
         self._verifier = tokens.Verifier((), ())
         self._news_at = 0.0
 
     def replace(self, keys: Iterable[ServedKey], trust: Trust = _NOBODY) -> None:
         """Take the keys of a newer snapshot, and what tokens are checked by; all others are gone."""
+        keys = tuple(keys)
         self._keys = {key.digest: key for key in keys}
         self._tokens = {}
+        self._by_name, self._certified = {}, {}
+        for key in keys:
+            if key.certificate is not None and key.certificate.stands_for:
+                for name in key.certificate.names:
+                    self._by_name.setdefault(name, {}).setdefault(key.id, key.digest)  # the first: its secret stays longest
         if (trust.signers, trust.issuers) != (self._trust.signers, self._trust.issuers):
             self._claims = {}
             self._verifier = tokens.Verifier(trust.signers, trust.issuers)
@@ -68,6 +78,27 @@ class Keys:
                 look()
             self._take(presented, digest)
         return self.check_digest(digest, scope)
+
+    def certified(self, shown: ShownCertificate, scope: Scope) -> ServedKey | None:
+        """Return the key that a certificate stands for, None where it stands for none.
+
+        Raises as `check` does, and `CertificateUnclear` where it could be several.
+        """
+        digests = self._certified.get(shown.digest)
+        if digests is None:
+            digests = frozenset(digest for name in shown.names for digest in self._by_name.get(name, _NO_KEYS).values())
+            if len(self._certified) >= _MOST_TOKENS:
+                self._certified.clear()
+            self._certified[shown.digest] = digests
+        if not digests:
+            return None
+        if len(digests) > 1:
+            raise CertificateUnclear
+        return self.check_digest(next(iter(digests)), scope)
+
+    def now(self) -> float:
+        """Return the time, in Unix seconds."""
+        return self._clock()
 
     def check_digest(self, digest: bytes, scope: Scope) -> ServedKey:
         """Return the key of which this is the SHA-256; raises as `check` does."""

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from typing import Any, Protocol
 from urllib.parse import parse_qs
 
+from modelkeep.contracts.certificates import ShownCertificate
 from modelkeep.contracts.errors import Invalid, TooLarge
 from modelkeep.contracts.ids import new_ulid
 from modelkeep.contracts.snapshot import ServedKey
@@ -31,6 +32,7 @@ class Connection(Protocol):
 
     gone: Callable[[], None] | None
     client: tuple[str, int] | None
+    certificate: ShownCertificate | None
 
     def reply(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
         """Send a whole answer at once; False where it has to go through ASGI."""
@@ -112,6 +114,11 @@ class Request:
         if self.peer_given is None and self._connection is not None and self._connection.client is not None:
             return self._connection.client[0]
         return self.peer_given
+
+    @property
+    def certificate(self) -> ShownCertificate | None:
+        """The certificate that the caller has shown on this connection, as TLS has verified it; None without one."""
+        return None if self._connection is None else self._connection.certificate
 
     async def answer(self, response: "Response", send: Send) -> None:
         """Send a whole answer, with the request's id."""

@@ -16,6 +16,8 @@ import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from modelkeep.contracts.certificates import ShownCertificate
+from modelkeep.infra import client_certificates
 from modelkeep.serving.messages import CONNECTION, PREDICT, Request, Response
 from modelkeep.serving.pace import ANSWER, BODY, HEADERS, Pace
 
@@ -50,6 +52,7 @@ class HttpProtocol(HttpToolsProtocol):
     gone: Callable[[], None] | None = None
     most = 1 << 30  # so many connections are answered in full; those beyond are crowded: they may ask for health alone
     crowded = False
+    certificate: ShownCertificate | None = None
     _running: RequestResponseCycle
     _socket = -1
     _idle_since: float | None = None
@@ -65,6 +68,8 @@ class HttpProtocol(HttpToolsProtocol):
             transport.abort()
         if self.scheme == "http":
             self._socket = transport.get_extra_info("socket").fileno()
+        else:
+            self.certificate = client_certificates.of_tls(transport.get_extra_info("ssl_object"))
 
     def data_received(self, data: bytes) -> None:
         """Read on (asyncio calls this)."""

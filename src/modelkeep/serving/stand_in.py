@@ -10,14 +10,12 @@ from typing import Final
 
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.snapshot import ServedKey
+from modelkeep.infra import cookies
 from modelkeep.serving.keys import Keys
 from modelkeep.serving.messages import Request
 
 SAGEMAKER_ROUTES: Final = ("/invocations",)
 """What a SageMaker container is asked on, by its contract."""
-
-_CREDENTIALS: Final = (b"x-api-key", b"authorization")
-_BROWSERS: Final = (b"origin", b"sec-fetch-site")
 
 
 class StandIn:
@@ -30,10 +28,7 @@ class StandIn:
 
     def covers(self, request: Request) -> bool:
         """Whether it stands for this caller: on these routes, for who shows no credential of any kind, and is no web page."""
-        if not self._digest or request.path not in self._routes:
-            return False
-        headers = request.headers
-        return not any(name in headers for name in _CREDENTIALS + _BROWSERS)
+        return bool(self._digest) and request.path in self._routes and cookies.shows_nothing(request.headers)
 
     def key(self, scope: Scope) -> ServedKey:
         """Return the key that counts; raises as `Keys.check` does, for it can expire and be revoked as any other."""

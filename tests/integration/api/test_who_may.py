@@ -16,6 +16,7 @@ from modelkeep.control.access.rules import Subject
 _BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/keys"): {"name": "k", "scopes": ["predict"]},
     ("POST", "/api/v1/keys/{key_id}/rotate"): {"keep_days": 1},
+    ("PUT", "/api/v1/keys/{key_id}/certificate"): {"names": ["dns:scoring.example.org"]},
     ("PATCH", "/api/v1/me"): {"display_name": "d"},
     ("POST", "/api/v1/users"): {"name": "one two"},
     ("PATCH", "/api/v1/users/{user_id}"): {"display_name": "d"},

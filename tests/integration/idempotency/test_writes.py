@@ -65,6 +65,7 @@ WRITES: dict[str, Asked] = {
     "moveModel": ("POST", f"{IRIS}/move", {"json": {"workspace": "empty"}}),
     "eraseFromAudit": ("POST", f"{V1}/audit/erasures", {"json": {"subject": "usr_bob", "reason": "request 12"}}),
     "rotateKey": ("POST", f"{V1}/keys/KEY/rotate", {"json": {"keep_days": 7}}),
+    "bindKey": ("PUT", f"{V1}/keys/KEY/certificate", {"json": {"names": ["dns:scoring.example.org"]}}),
     "endPreviousSecret": ("DELETE", f"{V1}/keys/key_rotated/previous", {}),
     "createModel": ("POST", f"{V1}/models", {"json": {"name": "rose"}}),
     "describeModel": ("PATCH", IRIS, {"json": {"description": "petals"}}),

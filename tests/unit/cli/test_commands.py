@@ -1,10 +1,13 @@
 """What each command does, and how it says so."""
 
+import hashlib
 import io
 import json
+import ssl
 
 import pytest
 
+from fixtures.authority import Callers
 from fixtures.standin import KEY, TOKEN
 
 
@@ -166,6 +169,38 @@ def test_setup_and_keys_print_the_secret_alone(command, standin):
     assert standin.keys == []
 
 
+def test_a_key_goes_with_certificates_by_their_files_and_names(command, standin, tmp_path):
+    file, _key = Callers(tmp_path).signs("nightly")
+    named = ["--certificate", file, "--certificate-name", "spiffe://x/nightly", "--certificate-name", "nightly.example.org"]
+    kept = [f"sha256:{hashlib.sha256(ssl.PEM_cert_to_DER_cert(file.read_text())).hexdigest()}", "uri:spiffe://x/nightly"]
+    kept.append("dns:nightly.example.org")
+    command("keys", "create", "plain")
+    command("keys", "create", "nightly", *named, "--stands-for")
+    assert "certificate" not in standin.keys[0]
+    assert standin.keys[1]["certificate"] == {"names": kept, "stands_for": True}
+    plain, nightly = command("keys", "list").out.splitlines()[1:]
+    assert nightly.endswith(f"{', '.join(kept)} (in place of its secret)")
+    assert "sha256" not in plain
+    done = command("keys", "bind", "key_1", "--certificate-name", "uri:urn:x:y")
+    assert done.out == "key_1 goes with uri:urn:x:y.\n"
+    assert standin.keys[0]["certificate"] == {"names": ["uri:urn:x:y"], "stands_for": False}
+    assert "`modelkeep keys list` shows the ids" in command("keys", "bind", "key_none", "--certificate-name", "a").err
+
+
+def test_a_certificate_that_is_none_is_told_before_anything_is_asked(command, standin, tmp_path):
+    file, key = Callers(tmp_path).signs("nightly")
+    broken = tmp_path / "broken.pem"
+    broken.write_text(file.read_text().replace("MII", "-", 1))
+    for wrong in (key, tmp_path / "none.pem", broken):
+        done = command("keys", "create", "nightly", "--certificate", wrong)
+        assert (done.code, str(wrong) in done.err) == (2, True)
+    for arguments in (["create", "nightly", "--stands-for"], ["bind", "key_1"]):
+        done = command("keys", *arguments)
+        assert (done.code, "Which certificates" in done.err) == (2, True)
+    assert standin.keys == []
+    assert command("keys", "create", "nightly", "--certificate", file).code == 0
+
+
 def test_a_site_key_is_replaced_by_commands_and_shown_by_none(command, tmp_path):
     file = tmp_path / "data" / "site.key"
     said = [command("secrets", name, "--data", file.parent) for name in ("new-site-key", "rotate-site-key", "forget-site-key")]
@@ -205,6 +240,7 @@ def test_json_is_all_there_is_on_stdout(command, file, tmp_path):
         ["keys", "create", "one"],
         ["keys", "list"],
         ["keys", "rotate", "key_1"],
+        ["keys", "bind", "key_1", "--certificate-name", "scoring"],
         ["keys", "end-previous", "key_1"],
         ["keys", "revoke", "key_1"],
         ["setup", "--token", TOKEN],

@@ -9,6 +9,7 @@ from modelkeep.api.description import raises
 from modelkeep.api.paging import Cursor, InvalidCursor, Limit, read_cursor, split
 from modelkeep.api.schemas.access import GrantFacts
 from modelkeep.api.schemas.users import (
+    BindKey,
     IssuedKeyAnswer,
     KeyAnswer,
     MeAnswer,
@@ -21,6 +22,7 @@ from modelkeep.api.schemas.users import (
 )
 from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind
+from modelkeep.contracts.certificates import KeyCertificate
 from modelkeep.contracts.errors import InvalidName, Limited
 from modelkeep.contracts.secret import Secret
 from modelkeep.control.access.errors import LastAdmin
@@ -28,12 +30,13 @@ from modelkeep.control.models.errors import ModelNotFound
 from modelkeep.control.sessions.service import in_session
 from modelkeep.control.users.errors import (
     AlreadySetUp,
+    CertificateInUse,
     KeyNotFound,
     KeyRotationUnderWay,
     SetupTokenInvalid,
     UserNotFound,
 )
-from modelkeep.control.users.rules import by_key
+from modelkeep.control.users.rules import by_key, certificate_of
 from modelkeep.control.users.service import IssuedKey
 from modelkeep.infra.passwords import PasswordsBusy, WeakPassword
 
@@ -75,7 +78,7 @@ async def get_me(actor: AnyKey, behind: Behind) -> MeAnswer:
 
 
 @router.post("/keys", status_code=status.HTTP_201_CREATED)
-@raises(ModelNotFound, UserNotFound)
+@raises(CertificateInUse, ModelNotFound, UserNotFound)
 async def issue_key(body: NewKey, actor: Oneself, behind: Behind) -> IssuedKeyAnswer:
     """Make a key of your own; its secret is in this answer and nowhere else. It never lets anyone do more than you may.
 
@@ -93,6 +96,7 @@ async def issue_key(body: NewKey, actor: Oneself, behind: Behind) -> IssuedKeyAn
         service=body.service,
         models=None if models is None else tuple(place.model for place in models),
         networks=body.networks,
+        certificate=_certificate(body.certificate),
     )
     return _with_secret(issued)
 
@@ -124,12 +128,27 @@ async def rotate_key(body: RotateKey, key_id: KeyId, actor: Oneself, behind: Beh
     return _with_secret(await behind.users.rotate_key(actor, key_id, body.keep_days))
 
 
+@router.put("/keys/{key_id}/certificate")
+@raises(CertificateInUse, KeyNotFound, LastAdmin)
+async def bind_key(body: BindKey, key_id: KeyId, actor: Oneself, behind: Behind) -> KeyAnswer:
+    """Have a key of yours go with these client certificates alone, on open connections, too.
+
+    Administrators bind keys of services, too. A key that is bound stays so.
+    """
+    certificate = certificate_of(body.names, stands_for=body.stands_for)
+    return KeyAnswer.model_validate(await behind.users.bind_key(actor, key_id, certificate))
+
+
 @router.delete("/keys/{key_id}/previous", status_code=status.HTTP_204_NO_CONTENT)
 @raises(KeyNotFound)
 async def end_previous_secret(key_id: KeyId, actor: Oneself, behind: Behind) -> Response:
     """End the secret that a key of yours, or as an administrator anybody's, had before: it opens nothing from now on."""
     await behind.users.end_previous(actor, key_id)
     return Response(status_code=status.HTTP_204_NO_CONTENT)
+
+
+def _certificate(given: BindKey | None) -> KeyCertificate | None:
+    return None if given is None else certificate_of(given.names, stands_for=given.stands_for)
 
 
 def _with_secret(issued: IssuedKey) -> IssuedKeyAnswer:

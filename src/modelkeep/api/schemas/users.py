@@ -8,6 +8,7 @@ from pydantic import Field
 from modelkeep.api.schemas.access import GrantFacts
 from modelkeep.api.schemas.wire import Answer, Ask, Name
 from modelkeep.contracts.access import Scope
+from modelkeep.contracts.certificates import LONGEST_NAME, MOST_NAMES
 from modelkeep.control.users.rules import LONGEST_EMAIL, LONGEST_OVERLAP_DAYS, SHARED, Kind, Status
 from modelkeep.infra.passwords import LONGEST, SHORTEST
 
@@ -24,6 +25,27 @@ class SetUp(Ask):
     name: Name = "admin"
     email: Email | None = None
     password: Password | None = None
+
+
+class BindKey(Ask):
+    """The client certificates that a key goes with: without one of them it is good for nothing."""
+
+    names: Annotated[
+        tuple[Annotated[str, Field(max_length=LONGEST_NAME)], ...],
+        Field(
+            min_length=1,
+            max_length=MOST_NAMES,
+            description="Alternative names as `dns:scoring.example.org` or `uri:spiffe://example.org/scoring`, and "
+            "fingerprints (SHA-256) as `sha256:` with hexadecimal digits; a certificate has one of them.",
+        ),
+    ]
+    stands_for: Annotated[
+        bool,
+        Field(
+            description="Whether the certificate is enough: a request that shows no credential counts as the key's. "
+            "Administrators of the installation alone say so."
+        ),
+    ] = False
 
 
 class NewKey(Ask):
@@ -59,6 +81,7 @@ class NewKey(Ask):
         tuple[Annotated[str, Field(max_length=50)], ...],
         Field(max_length=50, description="Networks (CIDRs) from which alone the key is good; none for all."),
     ] = ()
+    certificate: BindKey | None = None
 
 
 class RotateKey(Ask):
@@ -81,6 +104,13 @@ class UserAnswer(Answer):
     created_at: datetime
 
 
+class CertificateFacts(Answer):
+    """The client certificates that a key goes with, by their names; whether one of them is enough."""
+
+    names: list[str]
+    stands_for: bool
+
+
 class KeyAnswer(Answer):
     """A key, without its secret. `last_used_at` is of the present one, `previous_used_at` of the one before its rotation."""
 
@@ -99,6 +129,7 @@ class KeyAnswer(Answer):
     previous_until: datetime | None
     previous_used_at: datetime | None
     networks: list[str]
+    certificate: CertificateFacts | None
 
 
 class IssuedKeyAnswer(KeyAnswer):

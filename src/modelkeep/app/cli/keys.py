@@ -5,6 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modelkeep.app.cli.asking import Piped, ask_secret
+from modelkeep.app.cli.client_certificates import (
+    CertificateFiles,
+    CertificateNames,
+    StandsFor,
+    certificate_names,
+    shown,
+)
 from modelkeep.app.cli.connect import connected, did_you_mean, refined
 from modelkeep.app.cli.options import DEFAULT_URL, ApiKey, AsJson, Url
 from modelkeep.app.cli.problems import WrongUse
@@ -21,6 +28,7 @@ MAYBE_ROTATED = (
     "and another key is best made in its place before that."
 )
 MAYBE_PUBLISHED = "A new signing key may be published already: `modelkeep audit list --action signing_key.rotate` tells."
+MAYBE_BOUND = "The key may go with them already: `modelkeep keys list` tells."
 WHERE_IDS_ARE = "`modelkeep keys list` shows the ids."
 KeyId = Annotated[str, typer.Argument(metavar="ID", help="Id of the key, from `modelkeep keys list`.", show_default=False)]
 WHERE_IT_IS = (
@@ -60,9 +68,13 @@ def list_keys(*, url: Url = DEFAULT_URL, key: ApiKey = "", as_json: AsJson = Fal
     with connected(url, key) as client:
         found = client.keys()
     rows: list[list[Cell]] = [
-        [one.id, one.name, ", ".join(one.scopes), when(one.created_at), when(one.expires_at), one.rate] for one in found
+        [
+            *(one.id, one.name, ", ".join(one.scopes), when(one.created_at), when(one.expires_at), one.rate),
+            shown(one.certificate),
+        ]
+        for one in found
     ]
-    columns = ("id", "name", "scopes", "created", "expires", "rate")
+    columns = ("id", "name", "scopes", "created", "expires", "rate", "certificates")
     screen.result([one.raw for one in found], lambda: screen.table(columns, rows, empty="No keys."))
 
 
@@ -95,6 +107,9 @@ def create_key(
         list[str],
         typer.Option(metavar="CIDR", help="Network from which alone the key is good; several times for several."),
     ] = [],  # noqa: B006 - as above
+    certificate: CertificateFiles = [],  # noqa: B006 - as above
+    certificate_name: CertificateNames = [],  # noqa: B006 - as above
+    stands_for: StandsFor = False,
     service: Annotated[
         str | None, typer.Option(metavar="ID", help="For this service, from `modelkeep users list`; without, your own.")
     ] = None,
@@ -108,6 +123,7 @@ def create_key(
     _check_scopes(scope, [one.value for one in Scope])
     if not name.strip():
         raise WrongUse("The key needs a name.", "Say what it is for: `modelkeep keys create nightly-batch`.")
+    names = certificate_names(certificate, certificate_name, needed=stands_for)
     screen = Screen(as_json=as_json)
     with connected(url, key, interrupted=MAYBE_MADE) as client:
         made = client.create_key(
@@ -118,6 +134,8 @@ def create_key(
             concurrency=concurrency,
             models=model,
             networks=network,
+            certificates=names,
+            stands_for=stands_for,
             service=service,
         )
     screen.result(made.raw, lambda: _show_secret(screen, made))
@@ -158,6 +176,25 @@ def rotate_key(
             screen.news(f"The secret from before is good until {when(made.previous_until)}.")
 
     screen.result(made.raw, show)
+
+
+@keys.command("bind", epilog="Example:  modelkeep keys bind key_01J... --certificate-name spiffe://example.org/scoring")
+def bind_key(
+    key_id: KeyId,
+    *,
+    certificate: CertificateFiles = [],  # noqa: B006 - typer reads the default and never changes it
+    certificate_name: CertificateNames = [],  # noqa: B006 - as above
+    stands_for: StandsFor = False,
+    url: Url = DEFAULT_URL,
+    key: ApiKey = "",
+    as_json: AsJson = False,
+) -> None:
+    """Have an API key go with these client certificates alone, in place of those that it goes with."""
+    names = certificate_names(certificate, certificate_name, needed=True)
+    screen = Screen(as_json=as_json)
+    with connected(url, key, interrupted=MAYBE_BOUND) as client, refined("key_not_found", WHERE_IDS_ARE):
+        bound = client.bind_key(key_id, names, stands_for=stands_for)
+    screen.result(bound.raw, lambda: screen.say(f"{key_id} goes with {shown(bound.certificate)}."))
 
 
 @keys.command("end-previous")

@@ -6,6 +6,7 @@ import msgspec
 
 from modelkeep.contracts.access import INSTALLATION, Decision, Grant, Place, Role, Scope, Standing, decide, reach
 from modelkeep.contracts.actor import Actor
+from modelkeep.contracts.certificates import ShownCertificate
 from modelkeep.contracts.errors import Unauthenticated
 from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.names import check_name
@@ -53,12 +54,21 @@ class Access:
 
     # ---- who asks
 
-    async def authenticate(self, secret: str, request_id: str = "", address: str | None = None) -> Actor:
+    async def authenticate(
+        self, secret: str, request_id: str = "", address: str | None = None, shown: ShownCertificate | None = None
+    ) -> Actor:
         """Return who holds this key, with what they may do.
 
-        Raises `Unauthenticated` for anything but a good key, `WrongNetwork` for one that is not good from `address`.
+        Raises `Unauthenticated` for anything but a key that is good over a connection with the certificate `shown`, and
+        `WrongNetwork` for one that is not good from `address`.
         """
-        key, user = await self._users.holder(secret, address)
+        return await self._actor(*await self._users.holders.by_secret(secret, address, shown), request_id)
+
+    async def by_certificate(self, shown: ShownCertificate, request_id: str = "", address: str | None = None) -> Actor:
+        """Return whose key this certificate stands for, with what they may do; raises as `authenticate` does."""
+        return await self._actor(*await self._users.holders.by_certificate(shown, address), request_id)
+
+    async def _actor(self, key: Key, user: User, request_id: str) -> Actor:
         async with self._db.read() as tx:
             standing = (await self._standings(tx, [key]))[key.id]
         return Actor(key.id, user.name, user.id, standing, request_id, limited=not key.unlimited, bounded=key.bounded)
@@ -88,6 +98,7 @@ class Access:
                 key.concurrency or 0,
                 bucket=bucket,
                 networks=key.networks,
+                certificate=key.certificate,
             )
             for key in keys
             for rate, bucket in (self._users.rate_of(key),)

@@ -27,6 +27,12 @@ class KeyRotationUnderWay(Conflict):
     code = "key_rotation_under_way"
 
 
+class CertificateInUse(Conflict):
+    """One of these certificates or names stands for another API key already: revoke that key, or give it others."""
+
+    code = "certificate_in_use"
+
+
 class UserNotFound(NotFound):
     """There is no user with this id."""
 

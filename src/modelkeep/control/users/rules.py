@@ -13,7 +13,8 @@ import msgspec
 from modelkeep.contracts import rates
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.actor import Actor
-from modelkeep.contracts.errors import FieldError, Invalid
+from modelkeep.contracts.certificates import DNS, LONGEST_NAME, MOST_NAMES, SHA256, URI, KeyCertificate
+from modelkeep.contracts.errors import FieldError, Forbidden, Invalid
 from modelkeep.contracts.snapshot import Rate
 
 KEY_PREFIX: Final = "key"
@@ -25,6 +26,11 @@ LONGEST_EMAIL: Final = 254
 LONGEST_OVERLAP_DAYS: Final = 90
 _MOST_NETWORKS: Final = 50
 _EMAIL: Final = re.compile(r"[^\s@]{1,64}@[^\s@]+")
+_NAMES: Final = {
+    DNS: re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*"),
+    URI: re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+"),
+    SHA256: re.compile(r"[0-9a-f]{64}"),
+}
 _UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
@@ -69,8 +75,9 @@ class Key(msgspec.Struct, frozen=True):
     It has a rate of its own (`rate_per_minute`; `burst` None is a sixth of it), or that of a class: "user" is the rate that
     all keys of its user share, others are named in the settings. Without either it is unlimited. `concurrency` is how many of
     its predictions may be under way at once, None for any number. `models` (ids) are those that it is good for, None for all,
-    and `networks` (CIDRs) those from which alone it is good, none for all; like its scopes they bound what its owner may do,
-    and add nothing to it. Since `rotated_at` it has another secret; the one from before opens the same until `previous_until`.
+    `networks` (CIDRs) those from which alone it is good, none for all, and `certificate` says over whose connections alone it
+    is, None for any's; like its scopes they bound what its owner may do, and add nothing to it. Since `rotated_at` it has
+    another secret; the one from before opens the same until `previous_until`.
     """
 
     id: str
@@ -92,6 +99,7 @@ class Key(msgspec.Struct, frozen=True):
     rate_class: str | None = None
     networks: tuple[str, ...] = ()
     concurrency: int | None = None
+    certificate: KeyCertificate | None = None
 
     @property
     def rate(self) -> str:
@@ -112,9 +120,9 @@ class Key(msgspec.Struct, frozen=True):
 
     @property
     def bounded(self) -> bool:
-        """Whether it is good from some networks, until some day, at some rate of its own or for so many at once alone."""
+        """Whether it is good from some networks, with some certificates, until some day, at some rate or for so many alone."""
         paced = self.rate not in {UNLIMITED, SHARED} or self.concurrency is not None
-        return bool(self.networks) or self.expires_at is not None or paced
+        return bool(self.networks) or self.certificate is not None or self.expires_at is not None or paced
 
     def good(self, now: datetime) -> bool:
         """Whether the key opens anything at this moment."""
@@ -243,6 +251,43 @@ class Classes(msgspec.Struct, frozen=True):
         if said is None and burst is not None:
             raise Invalid("A burst needs a rate.")
         return None if said is None else said.per_minute, burst, None
+
+
+def check_may_bind(actor: Actor, certificate: KeyCertificate | None) -> None:
+    """Raise `Forbidden` where somebody says what certificates stand for, which are other people's as well as theirs."""
+    if certificate is not None and certificate.stands_for and not actor.may(Scope.ADMIN):
+        raise Forbidden("Administrators of the installation alone have certificates stand for a key.")
+
+
+def told(certificate: KeyCertificate | None) -> str:
+    """Return what the audit trail says of the certificates of a key."""
+    if certificate is None:
+        return ""
+    names = " ".join(certificate.names)
+    return f"{names} (stands for it)" if certificate.stands_for else names
+
+
+def certificate_of(names: Iterable[str], *, stands_for: bool) -> KeyCertificate:
+    """Return what a key asks of certificates; raises `Invalid` for what is no name of one."""
+    read = tuple(sorted({_certificate_name(name) for name in names}))
+    if not 1 <= len(read) <= MOST_NAMES:
+        raise Invalid(f"A key goes with 1 to {MOST_NAMES} certificates or names.")
+    return KeyCertificate(read, stands_for)
+
+
+def _certificate_name(text: str) -> str:
+    """Return a name of a certificate as it is compared: DNS names and fingerprints in small letters, addresses as they are."""
+    kind, colon, name = text.strip().partition(":")
+    kind += colon
+    if kind == SHA256:
+        name = name.replace(":", "").lower()
+    elif kind == DNS:
+        name = name.lower()
+    if kind not in _NAMES or len(kind + name) > LONGEST_NAME or not _NAMES[kind].fullmatch(name):
+        message = "Write it as dns:scoring.example.org, uri:spiffe://example.org/scoring, or sha256: and a fingerprint."
+        fields = (FieldError("certificate.names", "invalid_certificate_name", message),)
+        raise Invalid("This is no name of a client certificate.", fields=fields)
+    return kind + name
 
 
 def read_networks(texts: list[str]) -> tuple[str, ...]:

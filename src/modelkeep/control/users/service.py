@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
-import structlog
 
 from modelkeep.contracts.access import Role, Scope
 from modelkeep.contracts.actor import SYSTEM, Actor
-from modelkeep.contracts.errors import Forbidden, Invalid, StorageFull, Unauthenticated, WrongNetwork
+from modelkeep.contracts.certificates import KeyCertificate
+from modelkeep.contracts.errors import Forbidden, Invalid
 from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.names import check_name
 from modelkeep.contracts.secret import Secret
@@ -17,6 +17,7 @@ from modelkeep.control.audit.service import Audit
 from modelkeep.control.users import store
 from modelkeep.control.users.errors import (
     AlreadySetUp,
+    CertificateInUse,
     KeyNotFound,
     KeyRotationUnderWay,
     SetupTokenInvalid,
@@ -24,6 +25,7 @@ from modelkeep.control.users.errors import (
     UserNotFound,
 )
 from modelkeep.control.users.events import KeysChanged, MayHaveBeenLast, PasswordChanged, SetUpDone, UserAdded, UserDisabled
+from modelkeep.control.users.holders import Holders
 from modelkeep.control.users.rules import (
     KEY_PREFIX,
     SETUP_TOKEN_LIFE,
@@ -34,16 +36,16 @@ from modelkeep.control.users.rules import (
     SetupToken,
     Status,
     User,
+    check_may_bind,
     email_of,
     expiry,
     read_networks,
     rotated,
-    use_is_news,
+    told,
 )
 from modelkeep.infra import secrets
-from modelkeep.infra.addresses import within
 from modelkeep.infra.clock import Clock
-from modelkeep.infra.db import Database, DatabaseUnavailable, Transaction
+from modelkeep.infra.db import Database, Transaction
 from modelkeep.infra.events import Events
 from modelkeep.infra.passwords import Passwords
 
@@ -52,7 +54,6 @@ _TOO_FAST = (
     "Administrators of the installation alone give this rate: make it `user`, or one that is, with your other keys' rates, at "
     "most {0.per_minute}/min with a burst of {0.burst}."
 )
-_log = structlog.get_logger(__name__)
 
 
 class IssuedKey(msgspec.Struct, frozen=True):
@@ -81,6 +82,7 @@ class Users:
         self._clock = clock
         self._passwords = passwords
         self._classes = classes or Classes()
+        self.holders = Holders(db, clock)
 
     async def anyone(self) -> bool:
         """Whether there is a user: whether this installation has been set up."""
@@ -132,25 +134,6 @@ class Users:
             await self._events.publish(tx, SetUpDone(user.id, request_id))
             return user, issued
 
-    async def holder(self, secret: str, address: str | None = None) -> tuple[Key, User]:
-        """Return the key with this secret and whose it is.
-
-        Raises `Unauthenticated` for anything but a good key, `WrongNetwork` for one that is not good from `address`.
-        """
-        if not secrets.well_formed(secret, secrets.KEY):
-            raise Unauthenticated
-        now, digest = self._clock(), secrets.digest(secret)
-        async with self._db.read() as tx:
-            found = await store.key_by_digest(tx, digest)
-        if found is None or not found[0].opened_by(digest, now) or not found[1].active:
-            raise Unauthenticated
-        key = found[0]
-        if key.networks and not within(address, key.networks):
-            raise WrongNetwork
-        if use_is_news(key.last_used_at if digest == key.digest else key.previous_used_at, now):
-            await self._note_use(key.id, digest, now)
-        return found
-
     async def issue_key(
         self,
         actor: Actor,
@@ -164,15 +147,17 @@ class Users:
         service: str | None = None,
         models: tuple[str, ...] | None = None,
         networks: Sequence[str] = (),
+        certificate: KeyCertificate | None = None,
     ) -> IssuedKey:
         """Make a key for the actor's own user, or for a service account; its secret is in the answer and nowhere else.
 
         `rate` is `user` (the rate that this user's keys share), `100/min`, a class of the settings or `unlimited`; more than
         `user` allows is given by administrators. `burst` is the most requests at once, a sixth of a minute's without it, and
         `concurrency` the most predictions under way. `models` are the ids of those that it is good for, None for all; from
-        `networks` alone it is good, if any are named.
+        `networks` alone it is good, if any are named, and with `certificate` alone, if there is one.
         """
         actor.carry_all()
+        check_may_bind(actor, certificate)
         if service is not None:
             actor.need(Scope.ADMIN)
         if not scopes:
@@ -194,6 +179,7 @@ class Users:
             rate_class=rate_class,
             networks=read_networks(list(networks)),
             concurrency=concurrency,
+            certificate=certificate,
         )
         async with self._db.begin() as tx:
             user = await self.user_in(tx, key.user_id, for_update=True)
@@ -243,9 +229,7 @@ class Users:
         now = self._clock()
         async with self._db.begin() as tx:
             key = await self._good_key(tx, actor, key_id, now)
-            user = await self.user_in(tx, key.user_id)
-            if user.kind is not Kind.SERVICE and user.id != actor.user:
-                raise Invalid("Keys are rotated by whoever has them, and those of services by administrators.")
+            await self._check_theirs(tx, actor, key, "rotated")
             if key.has_previous(now):
                 raise KeyRotationUnderWay
             secret = secrets.new_secret(secrets.KEY)
@@ -265,6 +249,47 @@ class Users:
                 await self._audit.note(tx, actor, "key.end_previous", key_id, about=key.user_id, name=key.name)
                 await self._events.publish(tx, KeysChanged())
 
+    async def bind_key(self, actor: Actor, key_id: str, certificate: KeyCertificate) -> Key:
+        """Have a key go with these certificates, and no longer with others: on open connections, too.
+
+        One's own key, or as an administrator one of a service: a certificate is as good as a secret.
+        """
+        now = self._clock()
+        async with self._db.begin() as tx:
+            key = await self._good_key(tx, actor, key_id, now)
+            check_may_bind(actor, certificate)
+            await self._check_theirs(tx, actor, key, "bound")
+            before = key.certificate
+            if before == certificate:
+                return key
+            key = msgspec.structs.replace(key, certificate=certificate)
+            await store.change_key(tx, key)
+            await self._claim(tx, key)
+            await self._events.publish(tx, MayHaveBeenLast())
+            await self._audit.note(
+                tx,
+                actor,
+                "key.bind",
+                key_id,
+                before=told(before),
+                after=told(certificate),
+                about=key.user_id,
+                name=key.name,
+            )
+            await self._events.publish(tx, KeysChanged())
+            return key
+
+    async def _claim(self, tx: Transaction, key: Key) -> None:
+        """Have the certificates of a key stand for it, where they do; raises `CertificateInUse`."""
+        if not await store.claim_certificate(tx, key, self._clock()):
+            raise CertificateInUse
+
+    async def _check_theirs(self, tx: Transaction, actor: Actor, key: Key, done: str) -> None:
+        """Raise `Invalid` where a key is another person's: nobody gets what they would come in with."""
+        user = await self.user_in(tx, key.user_id)
+        if user.kind is not Kind.SERVICE and user.id != actor.user:
+            raise Invalid(f"Keys are {done} by whoever has them, and those of services by administrators.")
+
     async def _good_key(self, tx: Transaction, actor: Actor, key_id: str, now: datetime) -> Key:
         """Return a good key of the actor, or of anybody where they administer, for them to change."""
         key = await store.key(tx, key_id, for_update=True)
@@ -282,11 +307,6 @@ class Users:
         """Return all ids by which the audit trail may know people: those of users, and of all keys that there ever were."""
         async with self._db.read() as tx:
             return await store.everybody(tx)
-
-    async def presented(self, secret: str) -> tuple[Key, User] | None:
-        """Return whose secret this is, good or not; None where it is nobody's."""
-        async with self._db.read() as tx:
-            return await store.key_by_digest(tx, secrets.digest(secret))
 
     async def good_keys(self, tx: Transaction) -> list[Key]:
         """Return the keys that open something now."""
@@ -444,19 +464,16 @@ class Users:
         secret = secrets.new_secret(secrets.KEY)
         key = msgspec.structs.replace(key, digest=secrets.digest(secret.reveal()))
         await store.add_key(tx, key)
+        if key.certificate is not None:
+            await self._claim(tx, key)
         scopes = " ".join(key.scopes)
         details = {"name": key.name, "scopes": scopes, "rate": key.rate}
         if key.concurrency is not None:
             details["concurrency"] = str(key.concurrency)
         if key.networks:
             details["networks"] = " ".join(key.networks)
+        if key.certificate is not None:
+            details["certificate"] = told(key.certificate)
         await self._audit.note(tx, actor, "key.create", key.id, after=scopes, about=key.user_id, **details)
         await self._events.publish(tx, KeysChanged())
         return IssuedKey(key, secret)
-
-    async def _note_use(self, key_id: str, digest: bytes, now: datetime) -> None:
-        try:
-            async with self._db.begin() as tx:
-                await store.note_use(tx, digest, now)
-        except (DatabaseUnavailable, StorageFull) as error:
-            _log.info("key_use_not_noted", key=key_id, reason=error.code)  # the key is good all the same

@@ -7,7 +7,7 @@ import msgspec
 import sqlalchemy as sa
 
 from modelkeep.control.users.rules import Key, Kind, SetupToken, Status, User
-from modelkeep.control.users.tables import api_keys, setup_tokens, users
+from modelkeep.control.users.tables import api_keys, certificate_names, setup_tokens, users
 from modelkeep.infra.db import Transaction
 
 _SHOWN = tuple(column for column in users.c if column.name != "password_hash")
@@ -93,6 +93,28 @@ async def key_by_digest(tx: Transaction, digest: bytes) -> tuple[Key, User] | No
     """Return the key of which this is the digest of a secret, good or not, and its user."""
     row = await tx.one(_WITH_USER.where(sa.or_(api_keys.c.digest == digest, api_keys.c.previous_digest == digest)))
     return None if row is None else (_key(row), _user_of_key(row))
+
+
+async def keys_by_certificate(tx: Transaction, names: Iterable[str]) -> list[tuple[Key, User]]:
+    """Return the keys, good or not, that a certificate with these names stands for, and whose they are."""
+    ids = sa.select(certificate_names.c.key_id).where(certificate_names.c.name.in_(list(names)))
+    return [(_key(row), _user_of_key(row)) for row in await tx.all(_WITH_USER.where(api_keys.c.id.in_(ids)))]
+
+
+async def claim_certificate(tx: Transaction, key: Key, now: datetime) -> bool:
+    """Have the names of its certificate, and no others, stand for a key; returns whether that was possible.
+
+    Each stands for one key; those of keys that open nothing any more are free.
+    """
+    names = key.certificate.names if key.certificate is not None and key.certificate.stands_for else ()
+    await tx.execute(sa.delete(certificate_names).where(certificate_names.c.key_id == key.id))
+    if not names:
+        return True
+    ended = sa.select(api_keys.c.id).where(sa.or_(api_keys.c.revoked_at.is_not(None), api_keys.c.expires_at <= now))
+    freed = certificate_names.c.name.in_(names) & certificate_names.c.key_id.in_(ended)
+    await tx.execute(sa.delete(certificate_names).where(freed))
+    new = tx.insert(certificate_names).values([{"name": name, "key_id": key.id} for name in names])
+    return len(await tx.all(new.on_conflict_do_nothing().returning(certificate_names.c.name))) == len(names)
 
 
 async def note_use(tx: Transaction, digest: bytes, now: datetime) -> None:
@@ -204,6 +226,7 @@ def _key(row: sa.Row[tuple[object, ...]]) -> Key:
         rate_class=row.rate_class,
         networks=row.networks,
         concurrency=row.concurrency,
+        certificate=row.certificate,
     )
 
 

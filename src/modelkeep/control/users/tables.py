@@ -1,8 +1,12 @@
-"""Rows of users, their keys and the setup token. `users.email` is as `rules.email_of` gives it."""
+"""Rows of users, their keys, the certificates that stand for keys, and the setup token.
+
+`users.email` is as `rules.email_of` gives it.
+"""
 
 import sqlalchemy as sa
 
 from modelkeep.contracts.access import Scope
+from modelkeep.contracts.certificates import KeyCertificate
 from modelkeep.infra.db import Document, UtcTime, metadata
 
 users = sa.Table(
@@ -37,11 +41,19 @@ api_keys = sa.Table(
     sa.Column("concurrency", sa.Integer),
     sa.Column("networks", Document(tuple[str, ...]), nullable=False, server_default="[]"),
     sa.Column("models", Document(tuple[str, ...])),
+    sa.Column("certificate", Document(KeyCertificate)),
     sa.Column("rotated_at", UtcTime),
     sa.Column("previous_digest", sa.LargeBinary),
     sa.Column("previous_until", UtcTime),
     sa.Column("previous_used_at", UtcTime),
     sa.Index(None, "previous_digest", unique=True),
+)
+certificate_names = sa.Table(  # that stand for a key: each for one
+    "certificate_names",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("key_id", sa.Text, sa.ForeignKey("api_keys.id"), nullable=False),
+    sa.Index(None, "key_id"),
 )
 setup_tokens = sa.Table(
     "setup_tokens",

@@ -15,12 +15,11 @@ from modelkeep.contracts.errors import (
     StorageUnavailable,
     Timeout,
     TooLarge,
-    Unauthenticated,
     VersionLoading,
     VersionQuarantined,
 )
 from modelkeep.infra.cookies import CsrfRefused
-from modelkeep.infra.description import Document, Refusals
+from modelkeep.infra.description import NOT_ADMITTED, Document, Refusals
 from modelkeep.infra.spool import HistoryFull
 from modelkeep.serving.batcher import TooLate
 from modelkeep.serving.codec import AnswerNotFinite
@@ -33,7 +32,7 @@ from modelkeep.serving.limits import TooManyAtOnce
 from modelkeep.serving.messages import LengthRequired
 from modelkeep.serving.router import DeploymentNotFound, VersionNotServed
 
-ASKED_WITH_A_KEY: Final[Refusals] = (Unauthenticated, CsrfRefused, Forbidden, StaleNews)
+ASKED_WITH_A_KEY: Final[Refusals] = (*NOT_ADMITTED, CsrfRefused, Forbidden, StaleNews)
 """What any path of the door refuses that asks for a key."""
 
 PREDICTING: Final[Refusals] = (

@@ -63,6 +63,7 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc] # the library has 
     """Answers RPCs: `service` is what the library asks for each of them.
 
     `check_limits` raises what a prediction of a key would be refused with now; a message may have `largest` bytes.
+    `asks_certificates`: callers have one each, or have not been let through.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc] # the library has 
         check_limits: Callable[[Request], None],
         largest: int,
         most_unread: int = _MOST_UNREAD,
+        asks_certificates: bool = False,
     ) -> None:
         self._rpcs = {rpc.path: rpc for rpc in rpcs}
         self._gate = gate
@@ -82,6 +84,7 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc] # the library has 
         self._largest = largest
         self._places = Places()
         self._most_unread = most_unread
+        self._asks_certificates = asks_certificates
         self._unread: dict[str, int] = {}
         self._drained: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -102,7 +105,8 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc] # the library has 
             self._drained.set_result(None)
 
     async def _serve(self, rpc: Rpc, metadata: Iterable[tuple[str, str | bytes]], _messages: object, context: Any) -> bytes:  # noqa: ANN401 - the library has no types
-        request = RpcRequest.of_rpc(rpc.path, metadata, context.peer())
+        asked = context if self._asks_certificates else None
+        request = RpcRequest.of_rpc(rpc.path, metadata, context.peer(), asked)
         held = _Held()
         self._metrics.inflight_changed(1)
         context.add_done_callback(partial(self._done, rpc, held))

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import MutableMapping
 from typing import Any, Final
 
+from modelkeep.contracts.certificates import ShownCertificate
 from modelkeep.contracts.errors import Internal
 from modelkeep.serving.forward import CLIENT_CLOSED, Forward
 from modelkeep.serving.grpc.requests import RpcRequest
@@ -21,12 +22,18 @@ async def control_plane(forward: Forward, request: RpcRequest, path: str) -> Non
     scope: Scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b""}
     scope["headers"] = headers
     answer = _Answer()
-    inner = Request("POST", path, headers)
-    inner.address = request.address
+    inner = _Asked("POST", path, headers)
+    inner.address, inner.certificate = request.address, request.certificate
     status = await forward(inner, scope, answer.receive, answer.send)
     if status == CLIENT_CLOSED:
         raise Internal
     raise_refused(status, bytes(answer.body), answer.retry_after)
+
+
+class _Asked(Request):
+    """What the control plane is asked, for whoever asked it over gRPC."""
+
+    certificate: ShownCertificate | None = None
 
 
 class _Answer:

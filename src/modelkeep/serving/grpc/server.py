@@ -73,7 +73,14 @@ class GrpcServer:
             *Reflection(services).rpcs(),
         ]
         largest = settings.max_body_mb * 1024 * 1024
-        self._door = GrpcDoor(rpcs, gate, metrics, check_limits=engine.check_limits, largest=largest)
+        self._door = GrpcDoor(
+            rpcs,
+            gate,
+            metrics,
+            check_limits=engine.check_limits,
+            largest=largest,
+            asks_certificates=_asks_certificates(tls),
+        )
         options = (*_BOUNDS, ("grpc.max_receive_message_length", largest))
         self._server = aio.server(options=options, maximum_concurrent_rpcs=MOST_AT_ONCE)
         self._server.add_generic_rpc_handlers((self._door,))
@@ -100,6 +107,11 @@ class GrpcServer:
         return int(self._server.add_secure_port(address, _credentials(tls)))
 
 
+def _asks_certificates(tls: Renewing | None) -> bool:
+    """Whether callers are asked for certificates: the library has no way to take those that come, and do without."""
+    return tls is not None and tls.files.client == "required"
+
+
 def _credentials(tls: Renewing) -> grpc.ServerCredentials:
     """Return what the library asks at each new connection for the certificate of that time."""
     shown = tls.current
@@ -111,8 +123,9 @@ def _credentials(tls: Renewing) -> grpc.ServerCredentials:
         shown = tls.current
         return _configured(shown)
 
-    required = tls.files.client == "required"
-    return grpc.dynamic_ssl_server_credentials(_configured(shown), another, require_client_authentication=required)
+    return grpc.dynamic_ssl_server_credentials(
+        _configured(shown), another, require_client_authentication=_asks_certificates(tls)
+    )
 
 
 def _configured(certificate: Certificate) -> grpc.ServerCertificateConfiguration:
