@@ -188,7 +188,9 @@ def _selected(wanted: Wanted) -> sa.Select[Any]:
 
 
 def _sealed(row: sa.Row[Any]) -> Sealed:
-    return Sealed(row[0], row[1], written(row[2]), *row[3:])  # by their places: names cost as much as the hashing does
+    values: list[Any] = list(row)  # by their places: names cost as much as the hashing does
+    values[2] = written(values[2])
+    return Sealed(*values)
 
 
 def _checkpoint(row: sa.Row[Any]) -> Checkpoint:
