@@ -187,7 +187,7 @@ def _selected(wanted: Wanted) -> sa.Select[Any]:
     return query
 
 
-def _sealed(row: sa.Row[Any]) -> Sealed:
+def _sealed(row: Sequence[Any]) -> Sealed:
     return Sealed(row[0], row[1], written(row[2]), *row[3:])  # by their places: names cost as much as the hashing does
 
 
