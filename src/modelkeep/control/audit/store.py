@@ -187,10 +187,8 @@ def _selected(wanted: Wanted) -> sa.Select[Any]:
     return query
 
 
-def _sealed(row: sa.Row[Any]) -> Sealed:
-    values: list[Any] = list(row)  # by their places: names cost as much as the hashing does
-    values[2] = written(values[2])
-    return Sealed(*values)
+def _sealed(row: Sequence[Any]) -> Sealed:
+    return Sealed(row[0], row[1], written(row[2]), *row[3:])  # by their places: names cost as much as the hashing does
 
 
 def _checkpoint(row: sa.Row[Any]) -> Checkpoint:
