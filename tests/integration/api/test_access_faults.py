@@ -15,6 +15,7 @@ from modelkeep.api.middleware import Guard
 from modelkeep.contracts.access import Role, Scope
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import Unauthenticated
+from modelkeep.infra.headers import Headers
 
 WAY_IN = (
     *(f"api/{name}.py" for name in ("middleware", "auth", "pace", "idempotency", "refusals")),
@@ -139,9 +140,9 @@ async def test_a_guard_that_goes_on_with_whom_it_had_is_found(
     known = await tenants.actor("developer")
     admit = Guard._admit
 
-    async def open_when_broken(self: Guard, secret: str, state: dict) -> Actor:
+    async def open_when_broken(self: Guard, given: Headers, path: str, method: str, state: dict) -> Actor:
         try:
-            return await admit(self, secret, state)
+            return await admit(self, given, path, method, state)
         except Unauthenticated:
             raise
         except RuntimeError:
