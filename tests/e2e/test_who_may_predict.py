@@ -480,6 +480,7 @@ def test_a_caller_who_may_ask_one_model_need_not_name_it_and_learns_of_no_other(
 _BODIES: dict[tuple[str, str], object] = {
     ("POST", "/api/v1/approvals/{approval_id}/refuse"): {"reason": "r"},
     ("POST", "/api/v1/keys/{key_id}/rotate"): {"keep_days": 1},
+    ("PUT", "/api/v1/keys/{key_id}/certificate"): {"names": ["dns:scoring.example.org"]},
     ("PATCH", "/api/v1/users/{user_id}"): {"display_name": "d"},
 }
 _NONE = "00000000"
