@@ -19,7 +19,7 @@ import uvicorn
 from grpc import aio
 
 from fixtures.authority import Callers, der_of
-from fixtures.rpcs import ONE, SERVICE
+from fixtures.rpcs import ONE, SERVICE, server_of
 from fixtures.standings import through
 from modelkeep.app.port import Port
 from modelkeep.contracts.access import Scope
@@ -28,10 +28,7 @@ from modelkeep.contracts.snapshot import ServedKey
 from modelkeep.infra.client_certificates import FORWARDED, fingerprint, read
 from modelkeep.infra.tls import Renewing, TlsFiles
 from modelkeep.infra.tls import read as read_tls
-from modelkeep.serving.grpc.server import GrpcServer
-from modelkeep.serving.grpc.settings import GrpcAddress
 from modelkeep.serving.settings import Callers as Patience
-from modelkeep.serving.settings import ServingSettings
 
 SCORING = "uri:spiffe://example.org/scoring"
 ROWS = b'{"inputs": [[1, 2]]}'
@@ -357,20 +354,8 @@ async def test_a_connection_without_a_certificate_costs_no_look_into_one(site: S
 @pytest.fixture
 async def rpcs(site: Site) -> AsyncIterator[int]:
     """The gRPC server of the same plane, which asks for certificates; its port."""
-    house = site.house
     required = TlsFiles(site.files.certificate, site.files.key, site.files.client_ca, "required")
-    server = GrpcServer(
-        GrpcAddress("127.0.0.1:0"),
-        ServingSettings(),
-        engine=house.engine,
-        gate=house.door.gate,
-        metrics=house.metrics,
-        forward=house._forward,
-        needs=house.door.needs,
-        ready=lambda: house.door.ready,
-        version="9.9",
-        tls=Renewing(required),
-    )
+    server = server_of(site.house, tls=Renewing(required))
     await server.start()
     yield server.port
     await server.stop(0)

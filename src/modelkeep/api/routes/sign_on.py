@@ -33,6 +33,18 @@ from modelkeep.infra.attempts import TriedTooOften
 from modelkeep.infra.cookies import CsrfRefused
 
 router = APIRouter(tags=["people"])
+_OF_DIRECTORY: Final = (
+    LastAdmin,
+    Limited,
+    LoginRefused,
+    NotAdmitted,
+    ProviderBusy,
+    ProviderNotFound,
+    ProviderUnavailable,
+    SigningKeyLost,
+    TriedTooOften,
+    UserExists,
+)
 _COOKIE: Final = "modelkeep-sign-on-"
 _NOT_KEPT: Final = "no-store"
 _PREFIX: Final = "/api/v1/auth"
@@ -164,18 +176,7 @@ async def leave_provider(provider: Provider, behind: Behind) -> Response:
 
 
 @router.post("/auth/ldap/{provider}/login")
-@raises(
-    LastAdmin,
-    Limited,
-    LoginRefused,
-    NotAdmitted,
-    ProviderBusy,
-    ProviderNotFound,
-    ProviderUnavailable,
-    SigningKeyLost,
-    TriedTooOften,
-    UserExists,
-)
+@raises(*_OF_DIRECTORY)
 async def login_with_directory(
     provider: Provider, body: DirectoryLogin, request: Request, response: Response, behind: Behind
 ) -> TokensAnswer:
@@ -185,19 +186,7 @@ async def login_with_directory(
 
 
 @router.post("/auth/browser/ldap/{provider}/login")
-@raises(
-    CsrfRefused,
-    LastAdmin,
-    Limited,
-    LoginRefused,
-    NotAdmitted,
-    ProviderBusy,
-    ProviderNotFound,
-    ProviderUnavailable,
-    SigningKeyLost,
-    TriedTooOften,
-    UserExists,
-)
+@raises(CsrfRefused, *_OF_DIRECTORY)
 async def login_browser_with_directory(
     provider: Provider, body: DirectoryLogin, request: Request, response: Response, behind: Behind
 ) -> BrowserAnswer:

@@ -53,15 +53,13 @@ async def append(tx: Transaction, some: Sequence[tuple[Sealed, Entry, Sequence[s
 
 async def page(tx: Transaction, wanted: Wanted, *, limit: int, before: int | None = None) -> list[Sealed]:
     """Return entries, newest first, with numbers below `before`."""
-    query = _selected(wanted).order_by(audit_entries.c.seq.desc()).limit(limit)
-    if before is not None:
-        query = query.where(audit_entries.c.seq < before)
+    query = _selected(wanted, before=before).order_by(audit_entries.c.seq.desc()).limit(limit)
     return [_sealed(row) for row in await tx.all(query)]
 
 
 async def after(tx: Transaction, seq: int, *, limit: int, wanted: Wanted | None = None) -> list[Sealed]:
     """Return entries in their order, with numbers above `seq`."""
-    query = _selected(wanted or Wanted()).where(audit_entries.c.seq > seq).order_by(audit_entries.c.seq).limit(limit)
+    query = _selected(wanted or Wanted(), above=seq).order_by(audit_entries.c.seq).limit(limit)
     return [_sealed(row) for row in await tx.all(query)]
 
 
@@ -165,11 +163,20 @@ async def take_turn(tx: Transaction, name: str, holder: str, now: datetime, unti
     return await tx.one(taken.returning(audit_marks.c.name)) is not None
 
 
-def _selected(wanted: Wanted) -> sa.Select[Any]:
+def _selected(wanted: Wanted, *, above: int | None = None, before: int | None = None) -> sa.Select[Any]:
+    """Return what selects entries with numbers above one, or below one.
+
+    The bound is said of both tables: PostgreSQL does not conclude it for the payloads, and reads those from their first on.
+    """
     entries, said = audit_entries.c, audit_payloads.c
-    joined = audit_entries.outerjoin(audit_payloads, said.seq == entries.seq)
+    same, bounds = said.seq == entries.seq, []
+    if above is not None:
+        same, bounds = same & (said.seq > above), [entries.seq > above]
+    if before is not None:
+        same, bounds = same & (said.seq < before), [*bounds, entries.seq < before]
     record = [entries[name] for name in _RECORD]
-    query = sa.select(*record, entries.hash, said.key, said.payload).select_from(joined)
+    joined = audit_entries.outerjoin(audit_payloads, same)
+    query = sa.select(*record, entries.hash, said.key, said.payload).select_from(joined).where(*bounds)
     conditions = {
         entries.action: wanted.action,
         entries.outcome: wanted.outcome,
