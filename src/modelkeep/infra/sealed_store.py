@@ -13,15 +13,17 @@ import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
+from typing import Final
 
 import msgspec
 
-from modelkeep.contracts.errors import DamagedFile, MasterKeyMissing, ModelkeepError, NotFound, TooLarge
+from modelkeep.contracts.errors import DamagedFile, MasterKeyMissing, ModelkeepError, NotFound, StorageUnavailable, TooLarge
 from modelkeep.contracts.storage import Blob, NotingStore, Stored, verified
 from modelkeep.infra import envelopes
 from modelkeep.infra.envelopes import PIECE, TAG, Envelope, MasterKeys, Opener
 
 _log = logging.getLogger(__name__)  # on stderr in commands, too, whose output programs read
+_TRIES: Final = 3
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
@@ -46,15 +48,16 @@ class SealedStore:
         sealed = await self._inner.put(envelopes.sealing(plain.pieces(), data_key), max_bytes=sys.maxsize)
         blob = plain.blob()
         try:
-            if await self._has(blob.digest):
-                await self._inner.remove(sealed.digest)
-            else:
-                envelope = self._keys.seal(data_key, blob.digest, sealed.digest, blob.size)
-                await self._inner.keep_note(blob.digest, msgspec.json.encode(envelope))
+            envelope = (
+                None if await self._has(blob.digest) else self._keys.seal(data_key, blob.digest, sealed.digest, blob.size)
+            )
         except BaseException:
             with suppress(ModelkeepError, OSError):
                 await self._inner.remove(sealed.digest)
             raise
+        # Once its envelope may have been kept, others may rely on the file: after a fault it stays there, to be collected.
+        if envelope is None or await self._keep(blob.digest, envelope) != sealed.digest:
+            await self._inner.remove(sealed.digest)
         return blob
 
     async def read(self, digest: str, *, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
@@ -140,9 +143,27 @@ class SealedStore:
                 continue
             data_key = self._keys.open(envelope, digest)
             again = self._keys.seal(data_key, digest, envelope.sealed, envelope.size)
-            await self._inner.keep_note(digest, msgspec.json.encode(again))
+            await self._keep(digest, again)
             rewritten += 1
         return Rotation(rewritten, already)
+
+    async def _keep(self, digest: str, envelope: Envelope) -> str:
+        """Have the store hold an envelope, as shown by reading it back; returns the digest of the sealed file that it names.
+
+        Of several uploads of the same bytes at once the last to write has its envelope kept: for all of them it is as good as
+        their own, if its file is there. Raises `StorageUnavailable` where the store gives back none that a master key opens.
+        """
+        for _try in range(_TRIES):
+            await self._inner.keep_note(digest, msgspec.json.encode(envelope))
+            try:
+                kept = await self._envelope(digest)
+                if kept is not None:
+                    self._keys.open(kept, digest)
+                    await self._inner.size(kept.sealed)
+                    return kept.sealed
+            except (NotFound, DamagedFile, MasterKeyMissing):
+                continue
+        raise StorageUnavailable("The store does not give back the envelope that it was given.")
 
     async def _envelope(self, digest: str) -> Envelope | None:
         try:

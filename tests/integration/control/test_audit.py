@@ -16,7 +16,7 @@ from modelkeep.control.audit.errors import OwnTracks, ReasonNeeded, SubjectNotFo
 from modelkeep.control.audit.rules import Wanted
 from modelkeep.control.audit.service import REFUSALS_OF_ONE, REFUSALS_OF_STRANGERS
 from modelkeep.control.audit.tables import audit_entries, audit_head, audit_payloads, audit_subjects
-from modelkeep.infra.db import Database
+from modelkeep.infra.db import Database, Transaction
 
 BOB = Actor("key_bob", "bob", "usr_bob", through(Scope.ADMIN, user="usr_bob"), "req_9", "192.0.2.7")
 
@@ -272,3 +272,31 @@ async def test_checkpoints_come_with_news_and_time_and_not_without(control: Cont
     assert made.seq == 2
     clock.advance(days=1)
     assert await control.audit.checkpoint() is None
+
+
+@pytest.mark.parametrize("db", ["postgresql"], indirect=True)
+async def test_a_page_of_a_long_trail_reads_no_more_than_the_page(db: Database):
+    """PostgreSQL says how many rows it read: the payloads are not read from the first entry on."""
+    entries, payloads, rows = audit_entries.name, audit_payloads.name, 20_000
+    async with db.begin() as tx:
+        run, some = tx.connection.exec_driver_sql, f"generate_series(1, {rows}) n"
+        record = "n, 'e' || n, now(), 'model.read', 'model', 'done', 'r' || n, repeat('c', 64), repeat('h', 64)"
+        await run(f"INSERT INTO {entries} SELECT {record} FROM {some}")
+        await run(f"INSERT INTO {payloads} SELECT n, 'k', repeat('p', 300), 'a' || n / 7, 't' || n / 50 FROM {some}")
+        await run(f"ANALYZE {entries}, {payloads}")
+
+    async def rows_read(tx: Transaction) -> int:
+        query = "SELECT sum(seq_tup_read + idx_tup_fetch) AS n FROM pg_stat_xact_user_tables WHERE relname LIKE 'audit_%'"
+        row = await tx.one(sa.text(query))
+        assert row is not None
+        return int(row.n)
+
+    for start in (0, 10_000, 19_000):
+        async with db.begin() as tx:
+            before = await rows_read(tx)
+            forward = await store.after(tx, start, limit=500)
+            between = await rows_read(tx)
+            backward = await store.page(tx, Wanted(), limit=500, before=start + 501)
+            assert between - before <= 1_010
+            assert await rows_read(tx) - between <= 1_010
+        assert [one.seq for one in forward] == [one.seq for one in reversed(backward)] == list(range(start + 1, start + 501))

@@ -1,10 +1,11 @@
 """Files at rest under a master key: nothing plain lies anywhere, keys change while files are in use, no key is no damage."""
 
 import asyncio
+import hashlib
 import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +18,7 @@ from modelkeep.app import bootstrap, storage_work
 from modelkeep.app.cli import program
 from modelkeep.app.places import Places
 from modelkeep.app.settings import Settings
-from modelkeep.contracts.errors import DamagedFile, Invalid, MasterKeyMissing, NotFound
+from modelkeep.contracts.errors import DamagedFile, Invalid, MasterKeyMissing, NotFound, StorageUnavailable
 from modelkeep.contracts.storage import Blob, StorageSettings
 from modelkeep.infra.blob_claims import ClaimedStore, Claims, OthersTurn
 from modelkeep.infra.clock import utc_now
@@ -264,3 +265,91 @@ async def test_sealed_files_are_not_taken_for_unknown_ones_where_no_master_key_i
     assert [name for name in sealed.kept() if not name.startswith(("modelkeep.db", "site.key"))] == [
         name for name in before if not name.startswith("modelkeep.db")
     ]
+
+
+class Meddled:
+    """A store below a sealed one; `after` is called with the place whenever a note was kept, before the writer looks at it."""
+
+    def __init__(self, place: Keeping, after: Callable[[str], Awaitable[None]]) -> None:
+        self._inner = bootstrap.noting_store(place.settings, Places(place.folder))
+        self._after = after
+
+    async def keep_note(self, digest: str, note: bytes) -> None:
+        await self._inner.keep_note(digest, note)
+        await self._after(digest)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+
+def meddled(place: Keeping, after: Callable[[str], Awaitable[None]]) -> SealedStore:
+    return SealedStore(Meddled(place, after), MasterKeys.read(Path(place.settings.master_keys_file)))
+
+
+@pytest.mark.parametrize("kind", ["local, sealed", "s3, sealed"])
+async def test_of_equal_uploads_at_once_the_last_envelope_stands_and_every_one_is_kept(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+):
+    """Each writes its envelope and finds that of the next, which came in between; the innermost finds its own."""
+    place = keeping(kind, tmp_path, request.getfixturevalue("object_store") if kind.startswith("s3") else None)
+    waiting = [1, 2, 3]
+
+    async def another(digest: str) -> None:
+        if waiting:
+            waiting.pop()
+            assert (await rival.put(stream(b"abc"), max_bytes=3)).digest == digest
+
+    class Blind(SealedStore):
+        """One that looked before any of the others had written."""
+
+        async def _has(self, digest: str) -> bool:
+            return False
+
+    rival = Blind(Meddled(place, another), MasterKeys.read(Path(place.settings.master_keys_file)))
+    blob = await rival.put(stream(b"abc"), max_bytes=3)
+    assert not waiting
+    assert len(place.lying()) == 1
+    assert await content(place.store(elsewhere=True), blob.digest) == b"abc"
+
+
+async def test_an_envelope_that_names_a_file_that_is_gone_is_written_again(sealed: Keeping):
+    """The other upload failed after it had written its envelope, and somebody collected its file."""
+    gone = await sealed.store().put(stream(b"abc"), max_bytes=3)
+    inner = bootstrap.noting_store(sealed.settings, Places(sealed.folder))
+    stale = await inner.note(gone.digest)
+    await sealed.store().remove(gone.digest)
+    meddling = [stale]
+
+    async def overwritten(digest: str) -> None:
+        if meddling:
+            await inner.keep_note(digest, meddling.pop())
+
+    await meddled(sealed, overwritten).put(stream(b"abc"), max_bytes=3)
+    assert await content(sealed.store(), gone.digest) == b"abc"
+
+
+async def test_a_store_that_keeps_no_envelope_is_found_before_the_upload_is_acknowledged(sealed: Keeping):
+    inner = bootstrap.noting_store(sealed.settings, Places(sealed.folder))
+    garbled = 0
+
+    async def garble(digest: str) -> None:
+        nonlocal garbled
+        garbled += 1
+        note = await inner.note(digest)
+        await inner.keep_note(digest, flipped(note, 8 * (len(note) - 9 - garbled)))  # in the sealed key, which stands last
+
+    with pytest.raises(StorageUnavailable, match="does not give back the envelope"):
+        await meddled(sealed, garble).put(stream(b"abc"), max_bytes=3)
+    assert garbled == 3
+
+
+async def test_an_upload_that_fails_at_its_envelope_takes_no_file_from_another_that_found_it(sealed: Keeping):
+    """The second trusts the first one's envelope, which is kept; the first then ends with an error, and its file stays."""
+
+    async def fails(digest: str) -> None:
+        await sealed.store().put(stream(b"abc"), max_bytes=3)
+        raise StorageUnavailable
+
+    with pytest.raises(StorageUnavailable):
+        await meddled(sealed, fails).put(stream(b"abc"), max_bytes=3)
+    assert await content(sealed.store(), hashlib.sha256(b"abc").hexdigest()) == b"abc"
