@@ -182,8 +182,11 @@ def wapiti(url: str, folder: Path, *options: str, modules: tuple[str, ...] = MOD
     return sorted({f"{kind}: {one['info']}" for kind, some in kinds for one in some})
 
 
-def reduced(path: Path) -> Path:
-    """Our document, as far as wapiti can send it (JSON), without what would take the door away that it scans."""
+def reduced(path: Path, module: str = "") -> Path:
+    """Our document, as far as wapiti can send it (JSON), without what would take the door away that it scans.
+
+    Its module `exec` ends with an exception (3.2.3) at parameters of a query beside a JSON body: for it they are left out.
+    """
     whole = json.loads(json.dumps(document()))
     for address, item in list(whole["paths"].items()):
         for method, operation in list(item.items()):
@@ -192,6 +195,9 @@ def reduced(path: Path) -> Path:
                 del item[method]
             elif body:
                 operation["requestBody"]["content"] = {"application/json": body["application/json"]}
+                if module == "exec":
+                    beside = operation.get("parameters", [])
+                    operation["parameters"] = [one for one in beside if one.get("in") != "query"]
     path.write_text(json.dumps(whole))
     return path
 
@@ -209,7 +215,10 @@ def test_wapiti_finds_nothing_in_pages_and_api(house: Installation, tmp_path: Pa
     key = ["--header", f"X-API-Key: {house.key}"] if who == "an administrator" else []
     answers = Answers(house)
     starts = [part for page in ("/docs", "/redoc") for part in ("--start", house.url + page)]
-    findings = wapiti(f"{house.url}/", tmp_path, *starts, "--swagger", str(reduced(tmp_path / "openapi.json")), *key)
+    findings = []
+    for modules in (("exec",), tuple(one for one in MODULES if one != "exec")):
+        described = reduced(tmp_path / "openapi.json", modules[0])
+        findings += wapiti(f"{house.url}/", tmp_path, *starts, "--swagger", str(described), *key, modules=modules)
     number = answers.number
     assert told("wapiti", f"pages and API as {who}", f"{number} requests", findings + answers.faults) == []
     assert number > 500
