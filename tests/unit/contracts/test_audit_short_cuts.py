@@ -284,7 +284,7 @@ def test_what_reads_a_trail_ends_with_what_verifies_it(tmp_path: Path):
     assert begins in source
     script, path = tmp_path / "verify_audit.py", tmp_path / "trail.jsonl"
     source = source.replace("1 << 20", "100").replace("os.cpu_count() or 1", "2")
-    script.write_text(source.replace(begins, f'{begins}    print("a reader", flush=True)\n'))
+    script.write_text(source.replace(begins, f'{begins}    os.write(1, b"a reader\\n")\n'))
     path.write_text("".join(GOOD) * 100)
     with subprocess.Popen([sys.executable, str(script), str(path)], stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
