@@ -48,15 +48,14 @@ class SealedStore:
         sealed = await self._inner.put(envelopes.sealing(plain.pieces(), data_key), max_bytes=sys.maxsize)
         blob = plain.blob()
         try:
-            envelope = (
-                None if await self._has(blob.digest) else self._keys.seal(data_key, blob.digest, sealed.digest, blob.size)
-            )
+            known = await self._has(blob.digest)
+            envelope = self._keys.seal(data_key, blob.digest, sealed.digest, blob.size)
         except BaseException:
             with suppress(ModelkeepError, OSError):
                 await self._inner.remove(sealed.digest)
             raise
         # Once its envelope may have been kept, others may rely on the file: after a fault it stays there, to be collected.
-        if envelope is None or await self._keep(blob.digest, envelope) != sealed.digest:
+        if known or await self._keep(blob.digest, envelope) != sealed.digest:
             await self._inner.remove(sealed.digest)
         return blob
 
@@ -151,19 +150,24 @@ class SealedStore:
         """Have the store hold an envelope, as shown by reading it back; returns the digest of the sealed file that it names.
 
         Of several uploads of the same bytes at once the last to write has its envelope kept: for all of them it is as good as
-        their own, if its file is there. Raises `StorageUnavailable` where the store gives back none that a master key opens.
+        their own, if its file is there. Of the file that the envelope itself names nothing is asked: a rotation goes on past
+        one that is lost. Raises `StorageUnavailable` where the store gives back no envelope that will do.
         """
         for _try in range(_TRIES):
             await self._inner.keep_note(digest, msgspec.json.encode(envelope))
-            try:
+            with suppress(NotFound, DamagedFile, MasterKeyMissing):
                 kept = await self._envelope(digest)
-                if kept is not None:
-                    self._keys.open(kept, digest)
-                    await self._inner.size(kept.sealed)
+                if kept is not None and await self._will_do(kept, envelope, digest):
                     return kept.sealed
-            except (NotFound, DamagedFile, MasterKeyMissing):
-                continue
         raise StorageUnavailable("The store does not give back the envelope that it was given.")
+
+    async def _will_do(self, kept: Envelope, wanted: Envelope, digest: str) -> bool:
+        """Whether an envelope that is kept is as good as the one that was to be; raises what speaks against it."""
+        self._keys.open(kept, digest)
+        if kept.sealed == wanted.sealed:
+            return kept.master_key == wanted.master_key
+        await self._inner.size(kept.sealed)
+        return True
 
     async def _envelope(self, digest: str) -> Envelope | None:
         try:

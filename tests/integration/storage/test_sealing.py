@@ -353,3 +353,27 @@ async def test_an_upload_that_fails_at_its_envelope_takes_no_file_from_another_t
     with pytest.raises(StorageUnavailable):
         await meddled(sealed, fails).put(stream(b"abc"), max_bytes=3)
     assert await content(sealed.store(), hashlib.sha256(b"abc").hexdigest()) == b"abc"
+
+
+async def test_a_rotation_goes_on_past_a_file_that_is_lost(sealed: Keeping):
+    lost, kept = [await sealed.store().put(stream(data), max_bytes=9) for data in (b"lost", b"kept")]
+    inner = bootstrap.noting_store(sealed.settings, Places(sealed.folder))
+    note = await inner.note(lost.digest)
+    await inner.remove(msgspec.json.decode(note, type=Envelope).sealed)
+    with_keys(sealed, first_line(sealed), new_master_key("second"))
+    assert await sealed_store(sealed).rotate(alone) == Rotation(rewritten=2, already=0)
+    assert await content(sealed.store(), kept.digest) == b"kept"
+
+
+async def test_a_rotation_whose_envelope_is_not_kept_says_so(sealed: Keeping):
+    """The store takes the new envelope and still gives the one before: with the old key gone, nobody could read the file."""
+    blob = await sealed.store().put(stream(b"abc"), max_bytes=3)
+    inner = bootstrap.noting_store(sealed.settings, Places(sealed.folder))
+    before = await inner.note(blob.digest)
+    with_keys(sealed, first_line(sealed), new_master_key("second"))
+
+    async def forgets(digest: str) -> None:
+        await inner.keep_note(digest, before)
+
+    with pytest.raises(StorageUnavailable, match="does not give back the envelope"):
+        await meddled(sealed, forgets).rotate(alone)

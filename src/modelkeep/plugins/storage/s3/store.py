@@ -109,10 +109,12 @@ class S3BlobStore:
         return await in_thread(self._cache.sweep)
 
     async def keep_note(self, digest: str, note: bytes) -> None:
-        """Store a note under a digest; replaces an earlier one. Several may write at once, so it is not compared here."""
+        """Store a note under a digest; replaces an earlier one.
+
+        Several may write at once, so it is not compared here; and no copy is kept before it has been read from the bucket, or
+        whoever compares would be shown that.
+        """
         await self._bucket.write(_note(digest), note, len(note))
-        with storage_full():
-            await in_thread(self._cache.keep_note, digest, note)
 
     async def note(self, digest: str) -> bytes:
         """Return the note, or where the bucket is away the last that was seen of it; raises `NotFound`."""
