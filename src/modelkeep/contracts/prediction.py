@@ -5,6 +5,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from modelkeep.contracts.traffic import TrialSeen
+
 _JSON_LENGTH: Final = re.compile(r"inference-header-content-length=(\d{1,18})")
 NOT_READ: Final = msgspec.Raw(b"\xc0")
 
@@ -15,6 +17,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
     """A server says which snapshot it has applied and, for each deployment, the version that answers now.
 
     `failing`: version id -> why it cannot be served (a sentence); empty when all is well. Times are Unix seconds.
+    `trials`: what has been counted of each trial that is under way, by the trial's id.
     """
 
     server: str
@@ -22,6 +25,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
     snapshot: int
     serving: dict[str, str] = {}
     failing: dict[str, str] = {}
+    trials: dict[str, TrialSeen] = {}
 
 
 class RecordFacts(msgspec.Struct, frozen=True, array_like=True, gc=False):

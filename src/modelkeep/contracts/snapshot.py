@@ -10,6 +10,7 @@ from modelkeep.contracts.confinement import Level
 from modelkeep.contracts.hooks import Hooks
 from modelkeep.contracts.runner import Precision
 from modelkeep.contracts.signature import ImageSpec, Signature
+from modelkeep.contracts.traffic import Traffic, Trial
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -166,7 +167,8 @@ class DeploymentSettings(msgspec.Struct, frozen=True, omit_defaults=True):
 class ServedDeployment(msgspec.Struct, frozen=True):
     """A named place that answers with one version; on request also with those that `aliases` point to (ids by name).
 
-    `place` says whose it is, for the decision about who may ask it.
+    `place` says whose it is, for the decision about who may ask it. `traffic` shares requests out among it and other versions,
+    by numbers that `id` makes its own; while one of these is on `trial`, servers count how both do.
     """
 
     name: str
@@ -175,6 +177,9 @@ class ServedDeployment(msgspec.Struct, frozen=True):
     settings: DeploymentSettings = msgspec.field(default_factory=DeploymentSettings)
     aliases: dict[str, str] = {}
     place: Place = Place()
+    id: str = ""
+    traffic: Traffic = Traffic()
+    trial: Trial | None = None
 
 
 class ServedKey(msgspec.Struct, frozen=True):

@@ -10,6 +10,13 @@ class SettingsChanged(msgspec.Struct, frozen=True):
     revision: int
 
 
+class TrafficChanged(msgspec.Struct, frozen=True):
+    """A deployment shares its requests out otherwise."""
+
+    deployment: str
+    revision: int
+
+
 class VersionPromoted(msgspec.Struct, frozen=True):
     """A deployment now answers with this version."""
 

@@ -20,6 +20,7 @@ from modelkeep.contracts.snapshot import (
     Snapshot,
     Trust,
 )
+from modelkeep.contracts.traffic import Traffic, Trial
 from modelkeep.control.approvals.rules import Act
 from modelkeep.control.deployments.errors import CannotBeServed, DeploymentStale
 from modelkeep.control.models.rules import Version
@@ -30,7 +31,10 @@ _NOBODY: Final = Trust()
 
 
 class Deployment(msgspec.Struct, frozen=True):
-    """A named place that answers predictions with one version of a model. Its revision counts its changes."""
+    """A named place that answers predictions with a version of a model, and with others as its traffic says.
+
+    Its revision counts its changes. While a rollout is at one of its steps, `trial` is what servers count of it.
+    """
 
     id: str
     name: str
@@ -44,6 +48,8 @@ class Deployment(msgspec.Struct, frozen=True):
     previous_version_id: str | None = None
     previous_version: int | None = None
     settings: DeploymentSettings = msgspec.field(default_factory=DeploymentSettings)
+    traffic: Traffic = Traffic()
+    trial: Trial | None = None
 
 
 class Serving(msgspec.Struct, frozen=True):
@@ -106,6 +112,18 @@ def configure(
         return None
     return msgspec.structs.replace(
         deployment, settings=settings, revision=deployment.revision + 1, updated_at=now, updated_by=by
+    )
+
+
+def route(
+    deployment: Deployment, traffic: Traffic, *, trial: Trial | None, by: str, now: datetime, expected: int | None = None
+) -> Deployment | None:
+    """Return the deployment as it is with this traffic and trial; None when it has them already. `expected` as in `promote`."""
+    _check_revision(deployment, expected)
+    if (traffic, trial) == (deployment.traffic, deployment.trial):
+        return None
+    return msgspec.structs.replace(
+        deployment, traffic=traffic, trial=trial, revision=deployment.revision + 1, updated_at=now, updated_by=by
     )
 
 
@@ -207,13 +225,28 @@ def compile_snapshot(
             one.settings,
             _served(aliases.get(one.model_id, {}), known),
             places.get(one.model_id, INSTALLATION),
+            one.id,
+            _answered(one.traffic, known),
+            one.trial,
         )
         for one in sorted(deployments, key=lambda one: one.name)
         if one.version_id is not None and one.version_id in known
     ]
-    served = sorted({version_id for one in answering for version_id in (one.version_id, *one.aliases.values())})
+    served = sorted(
+        {id_ for one in answering for id_ in (one.version_id, *one.aliases.values(), *one.traffic.version_ids)},
+    )
     return Snapshot(number, now.timestamp(), tuple(answering), tuple(known[one] for one in served), keys, accepted, trust)
 
 
 def _served(aliases: Mapping[str, str], known: Container[str]) -> dict[str, str]:
     return {name: version_id for name, version_id in aliases.items() if version_id in known}
+
+
+def _answered(traffic: Traffic, known: Container[str]) -> Traffic:
+    """Return the traffic without versions that cannot serve: what they would have had, the promoted one has."""
+    return Traffic(
+        tuple(one for one in traffic.splits if one.version_id in known),
+        tuple(one for one in traffic.rules if one.version_id in known),
+        traffic.sticky,
+        traffic.shadow if traffic.shadow is not None and traffic.shadow.version_id in known else None,
+    )

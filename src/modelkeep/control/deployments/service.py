@@ -13,13 +13,14 @@ from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.prediction import Heartbeat
 from modelkeep.contracts.snapshot import DeploymentSettings, Limits, encode_snapshot
+from modelkeep.contracts.traffic import Traffic, Trial
 from modelkeep.control.access.service import Access
 from modelkeep.control.approvals.service import Approvals
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments import store
 from modelkeep.control.deployments.configuration import merged
 from modelkeep.control.deployments.errors import DeploymentNotFound, NothingPromoted, NotSettled
-from modelkeep.control.deployments.events import SettingsChanged, VersionPromoted
+from modelkeep.control.deployments.events import SettingsChanged, TrafficChanged, VersionPromoted
 from modelkeep.control.deployments.rules import (
     Deployment,
     Serving,
@@ -29,6 +30,7 @@ from modelkeep.control.deployments.rules import (
     is_settled,
     promote,
     promotion,
+    route,
     served_version,
     serving,
 )
@@ -151,6 +153,24 @@ class Deployments:
         self.publish_in(tx)
         return changed
 
+    async def held_in(self, tx: Transaction, actor: Actor, name: str, scope: Scope = Scope.DEPLOYMENTS_WRITE) -> Deployment:
+        """Return a deployment with which the actor may do this, keeping its row to `tx`."""
+        return await self._deployment(tx, actor, name, scope, for_update=True)
+
+    async def route_in(
+        self, tx: Transaction, actor: Actor, present: Deployment, traffic: Traffic, *, trial: Trial | None, reason: str = ""
+    ) -> Deployment:
+        """Have a deployment, which is held, share its requests out so, and servers count this trial; `reason` says what for."""
+        changed = route(present, traffic, trial=trial, by=actor.name, now=self._clock())
+        if changed is None:
+            return present
+        await store.save(tx, changed)
+        details = {"revision": str(changed.revision), "before": _traffic_text(present), "after": _traffic_text(changed)}
+        await self._audit.note(tx, actor, "deployment.route", changed.id, **details, **({"reason": reason} if reason else {}))
+        await self._events.publish(tx, TrafficChanged(changed.name, changed.revision))
+        self.publish_in(tx)
+        return changed
+
     async def create_in(self, tx: Transaction, actor: Actor, model_id: str, name: str) -> None:
         """Give a new model the deployment of its name, inside the transaction that makes the model."""
         await store.add(tx, Deployment(new_id("dep"), name, model_id, name, 0, self._clock(), actor.name))
@@ -174,6 +194,7 @@ class Deployments:
         aliases = await self._models.pointed_to(tx, {one.model_id for one in deployments})
         ids = {one.version_id for one in deployments if one.version_id is not None}
         ids |= {version_id for pointed_to in aliases.values() for version_id in pointed_to.values()}
+        ids |= {version_id for one in deployments for version_id in one.traffic.version_ids}
         accepted = (await self._switches.safety_in(tx)).accepted
         served = [served_version(version, labels, self._limits) for version, labels in await self._models.served(tx, ids)]
         versions = [version for version in served if version is not None]
@@ -236,6 +257,10 @@ class Deployments:
         ids = {version for beat in beats for name, version in beat.serving.items() if name in names}
         numbers = await self._models.numbers(tx, ids)
         return [(one, serving(one, beats, numbers)) for one in found]
+
+
+def _traffic_text(deployment: Deployment) -> str:
+    return msgspec.json.encode(deployment.traffic).decode()
 
 
 def _text(settings: DeploymentSettings) -> str:

@@ -66,7 +66,7 @@ async def forget_heartbeats(tx: Transaction, before: float) -> None:
 async def fresh_heartbeats(tx: Transaction, since: float) -> list[Heartbeat]:
     """Return what each server said last, if it was since then (Unix seconds)."""
     fresh = sa.select(heartbeats).where(heartbeats.c.at >= since).order_by(heartbeats.c.server)
-    return [Heartbeat(row.server, row.at, row.snapshot, row.serving, row.failing) for row in await tx.all(fresh)]
+    return [Heartbeat(row.server, row.at, row.snapshot, row.serving, row.failing, row.trials) for row in await tx.all(fresh)]
 
 
 def _deployment(row: sa.Row[tuple[object, ...]]) -> Deployment:

@@ -3,6 +3,7 @@
 import sqlalchemy as sa
 
 from modelkeep.contracts.snapshot import DeploymentSettings
+from modelkeep.contracts.traffic import Traffic, Trial, TrialSeen
 from modelkeep.infra.db import Document, UtcTime, metadata
 
 deployments = sa.Table(
@@ -20,6 +21,8 @@ deployments = sa.Table(
     sa.Column("updated_at", UtcTime, nullable=False),
     sa.Column("updated_by", sa.Text, nullable=False),
     sa.Column("settings", Document(DeploymentSettings), nullable=False, server_default="{}"),
+    sa.Column("traffic", Document(Traffic), nullable=False, server_default="{}"),
+    sa.Column("trial", Document(Trial)),
 )
 heartbeats = sa.Table(
     "heartbeats",
@@ -29,4 +32,5 @@ heartbeats = sa.Table(
     sa.Column("snapshot", sa.BigInteger, nullable=False),
     sa.Column("serving", Document(dict[str, str]), nullable=False),
     sa.Column("failing", Document(dict[str, str]), nullable=False),
+    sa.Column("trials", Document(dict[str, TrialSeen]), nullable=False, server_default="{}"),
 )

@@ -1,0 +1,1 @@
+"""Pure arithmetic that both planes need: no input, no output, no clock."""
