@@ -50,8 +50,8 @@ class Traffic(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def version_ids(self) -> tuple[str, ...]:
         """The versions that are asked beside the promoted one, each once."""
-        asked = (*self.splits, *self.rules) if self.shadow is None else (*self.splits, *self.rules, self.shadow)
-        return tuple(dict.fromkeys(one.version_id for one in asked))
+        asked = [one.version_id for one in self.splits] + [one.version_id for one in self.rules]
+        return tuple(dict.fromkeys(asked if self.shadow is None else [*asked, self.shadow.version_id]))
 
 
 class Trial(msgspec.Struct, frozen=True, omit_defaults=True):
