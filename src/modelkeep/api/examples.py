@@ -188,6 +188,7 @@ _SETTINGS: Final[dict[str, Any]] = {
     "not_finite": "null",
     "golden": "enforce",
     "rate": {"per_minute": 0, "burst": 0},
+    "bake_s": 600,
 }
 _DEPLOYMENT: Final[dict[str, Any]] = {
     "name": "churn",

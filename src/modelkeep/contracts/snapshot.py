@@ -150,7 +150,8 @@ class DeploymentSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     all servers together, 0 is the installation's queue bound. `not_finite` says what becomes of NaN and infinity in answers,
     which JSON has no numbers for: "null", "text" ("NaN", "Infinity", "-Infinity"), or "refuse". `golden` says what becomes of
     a runner that answers golden rows otherwise than at validation: it is ended ("enforce"), it is counted and told of and goes
-    on ("warn"), or it is not asked ("off"). `rate` is how often the deployment may be asked by all callers together.
+    on ("warn"), or it is not asked ("off"). `rate` is how often the deployment may be asked by all callers together. A version
+    that stops answering stays loaded for `bake_s` seconds, so that it can answer again at once.
     """
 
     deadline_s: float = 0.0
@@ -162,6 +163,7 @@ class DeploymentSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     not_finite: NotFinite = "null"
     golden: GoldenCheck = "enforce"
     rate: Rate = Rate()
+    bake_s: float = 600.0
 
 
 class ServedDeployment(msgspec.Struct, frozen=True):

@@ -117,7 +117,8 @@ class Call:
     `kept`: what is written down of its inputs and of its answer, each with a note, where that has been made ready already.
 
     `kind`: calls of equal kind may share a run. `owner`: the person or service whose call it is, for fairness, and `key_id`
-    what they asked with. `started` and `deadline` are seconds of the monotonic clock.
+    what they asked with. `started` and `deadline` are seconds of the monotonic clock. `unit` is there where the deployment's
+    traffic chose the route: whose requests stay together with it, None for nobody's.
     """
 
     __slots__ = (
@@ -140,6 +141,7 @@ class Call:
         "rows",
         "share",
         "started",
+        "unit",
         "write",
     )
 
@@ -163,6 +165,7 @@ class Call:
         self.attempts = 0
         self.bucket = 0
         self.deadline = 0.0
+        self.unit: int | None
         self.write: Callable[[Call, Share], Response]
 
     def ask(self, payload: "Matrix | Tensors", write: "Callable[[Call, Share], Response]") -> None:

@@ -69,6 +69,8 @@ class Engine:
         try:
             body = await self._body(admitted, request, dialect, started)
             call = Call(self._router.find(deployment, version), request, dialect, body, started)
+            if call.route.sharing is not None and version is None:
+                call.route.sharing.assign(call, request)
             answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
             call.answer = answer
             self._begin(call, request, read)
@@ -138,9 +140,12 @@ class Engine:
     ) -> None:
         """Do what `predict` does, for a request that is there with its body, without a task: `tell` gets answer or error."""
         started = time.monotonic()
-        route = self.admit(deployment, version_asked(request, version), request)
+        version = version_asked(request, version)
+        route = self.admit(deployment, version, request)
         try:
             call = Call(route, request, dialect, body, started)
+            if route.sharing is not None and version is None:
+                route.sharing.assign(call, request)
             call.answer = _Told(self, call, request, tell)
             self._begin(call, request, read)
         except BaseException:
@@ -221,6 +226,8 @@ class Engine:
             meter.turned_away("deadline" if error.code == "deadline_unreachable" else "queue")
             return
         outcome: Literal["rejected", "error"] = "rejected" if error.kind in _REJECTED else "error"
+        if call.route.arm is not None and outcome == "error":
+            call.route.arm.failed(call, error)
         meter.refused(outcome)
         meter.sums.failed(time.monotonic() - call.started)
         self._recorder.refused(call, error, outcome)

@@ -33,6 +33,7 @@ class Feed:
         self._name = name
         self._bell = run_dir / bell
         self._courier = Bell(run_dir / "courier.sock")
+        router.trials.told = self.beat
 
     async def run(self, stop: asyncio.Event) -> None:
         """Apply the file, then every ring of the bell, until `stop`."""

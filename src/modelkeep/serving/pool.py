@@ -172,6 +172,8 @@ class Served:
                     total = now - call.started
                     queue = max(0.0, total - run_s - preprocess_s)
                     answered(call.rows, total, queue, run_s, preprocess_s=preprocess_s)
+                    if call.route.arm is not None:
+                        call.route.arm.answered(call, total)
                     answers += 1
                     told += call.rows
                     totals += total

@@ -4,7 +4,7 @@ Beside the promoted version those answer that an alias points to, by the alias o
 promotion does. What only an alias points to has a runner once somebody asks for it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar
 
 import structlog
@@ -19,9 +19,12 @@ from modelkeep.contracts.snapshot import (
     ServedVersion,
     Snapshot,
 )
+from modelkeep.serving.baking import Baking
 from modelkeep.serving.meter import Meter
 from modelkeep.serving.pool import Pool, Served
 from modelkeep.serving.recorder import is_plain
+from modelkeep.serving.sharing import Sharing
+from modelkeep.serving.trials import Arm, Trials
 
 T = TypeVar("T")
 
@@ -55,10 +58,11 @@ class UnderWay:
 class Route:
     """What answers for a deployment now: a version, the deployment's settings, and where its predictions are counted.
 
-    `plain`: its predictions are written down as they went over the wire. `underway` counts its predictions.
+    `plain`: its predictions are written down as they went over the wire. `underway` counts its predictions. `sharing` is there
+    where the deployment's traffic says who else answers whoever asks for no version. `arm`: a trial counts its predictions.
     """
 
-    __slots__ = ("meter", "name", "plain", "recording", "served", "settings", "underway")
+    __slots__ = ("arm", "meter", "name", "plain", "recording", "served", "settings", "sharing", "underway")
 
     def __init__(self, deployment: ServedDeployment, served: Served, meter: Meter) -> None:
         self.name = deployment.name
@@ -68,6 +72,8 @@ class Route:
         self.served = served
         self.meter = meter
         self.underway = UnderWay()
+        self.sharing: Sharing | None = None
+        self.arm: Arm | None = None
 
     @property
     def number(self) -> str:
@@ -76,15 +82,17 @@ class Route:
 
 
 class Pins:
-    """What answers for a deployment on request.
+    """What answers for a deployment on request, or beside the promoted version.
 
-    `answering`: the version by alias. `routes`: by the id of each version that an alias points to, or is still answered by.
+    `answering`: the version by alias. `routes`: by the id of each version that an alias points to, or is still answered by, and
+    of those that share the deployment's traffic: these are `sharing`.
     `names`: the routes by number and by alias, the promoted one's too.
     """
 
-    __slots__ = ("answering", "names", "routes")
+    __slots__ = ("answering", "names", "routes", "sharing")
 
-    def __init__(self) -> None:
+    def __init__(self, sharing: Collection[str] = ()) -> None:
+        self.sharing = sharing
         self.answering: dict[str, Served] = {}
         self.routes: dict[str, Route] = {}
         self.names: dict[str, Route] = {}
@@ -100,6 +108,8 @@ class Router:
     """Which version answers for each deployment, now."""
 
     def __init__(self, pool_of: Callable[[Callable[[], None]], Pool], meter_of: Callable[[str, int], Meter]) -> None:
+        self.trials = Trials()
+        self.baking = Baking()
         self._pool = pool_of(self.settle)
         self._meter_of = meter_of
         self._snapshot = Snapshot(0, 0.0)
@@ -154,6 +164,7 @@ class Router:
         self._versions = {version.id: version for version in snapshot.versions}
         self._deployments = {deployment.name: deployment for deployment in snapshot.deployments}
         self._roused &= self._versions.keys()
+        self.trials.follow(snapshot.deployments)
         self.settle()
 
     def settle(self) -> None:
@@ -173,15 +184,17 @@ class Router:
                 log.info("deployment answers with", deployment=name, version=target.version.number)
                 if current is not None:
                     self._leave(current.served)
+                    self.baking.leave(name, current.served)
             elif current.settings != deployment.settings:
                 self._point(deployment, current.served)
             self._pin(deployment)
+            self._share(deployment)
         self._roused = {id_ for id_ in self._roused if (one := self._pool.get(id_)) is not None and not one.answers}
         self._want()
 
     def tend(self) -> None:
         """Let go of versions whose last runs have ended; to be called every few seconds. Everything else settles by itself."""
-        if self._leaving:
+        if self._leaving or self.baking.over(self._deployments):
             self.settle()
 
     @property
@@ -197,6 +210,7 @@ class Router:
             snapshot=self._snapshot.number,
             serving={name: served.version.id for name, served in self.routes().items() if served.answers},
             failing={served.version.id: served.failing for served in self._pool.all() if served.failing and not served.answers},
+            trials=self.trials.seen(),
         )
 
     def _point(self, deployment: ServedDeployment, served: Served) -> None:
@@ -213,9 +227,10 @@ class Router:
         """Bring what answers on request to what the aliases say; an alias moves once the version that it points to answers."""
         promoted = self._routes[deployment.name]
         before = self._pins.get(deployment.name) or Pins()
-        if not deployment.aliases and not before.routes and before.names.get(promoted.number) is promoted:
+        beside = deployment.traffic.version_ids
+        if not (deployment.aliases or beside or before.routes) and before.names.get(promoted.number) is promoted:
             return
-        after = self._pins[deployment.name] = Pins()
+        after = self._pins[deployment.name] = Pins(beside)
         targets = {alias: self._pool.get(version_id) for alias, version_id in deployment.aliases.items()}
         for alias, target in targets.items():
             current = before.answering.get(alias)
@@ -225,12 +240,23 @@ class Router:
                 after.answering[alias] = target
             else:
                 after.answering[alias] = current
-        for served in (*targets.values(), *after.answering.values()):
+        for served in (*targets.values(), *after.answering.values(), *map(self._pool.get, beside)):
             if served is not None and served.version.id not in after.routes:
                 after.routes[served.version.id] = self._pinned(deployment, served, before, promoted)
         after.name(promoted)
         for version_id in before.routes.keys() - after.routes.keys():
             self._leave(before.routes[version_id].served)
+        for version_id in before.routes.keys() & set(before.sharing) - set(beside):
+            self.baking.leave(deployment.name, before.routes[version_id].served)
+
+    def _share(self, deployment: ServedDeployment) -> None:
+        """Bring who answers whoever asks for no version to what the traffic says."""
+        promoted, traffic = self._routes[deployment.name], deployment.traffic
+        if traffic.splits or traffic.rules:
+            routes = self._pins[deployment.name].routes
+            promoted.sharing = Sharing(deployment, promoted, routes, self.trials.of(deployment.name))
+        else:
+            promoted.sharing = None
 
     def _pinned(self, deployment: ServedDeployment, served: Served, before: Pins, promoted: Route) -> Route:
         """Return the route by which a version answers on request; predictions of all routes of a deployment count as one."""
@@ -258,6 +284,11 @@ class Router:
     def _leave(self, served: Served) -> None:
         self._leaving[served.version.id] = served
 
+    def _answering(self, deployment: str) -> set[Served]:
+        """Return the versions that answer whoever asks for none."""
+        pins = self._pins[deployment]
+        return {self._routes[deployment].served, *(pins.routes[one].served for one in pins.sharing if one in pins.routes)}
+
     def _want(self) -> None:
         routed = {served.version.id: served for name in self._routes for served in self.serving(name)}
         self._leaving = {
@@ -265,9 +296,11 @@ class Router:
             for version_id, served in self._leaving.items()
             if version_id not in routed and not served.batcher.idle
         }
+        self.baking.settle(self._deployments, self._answering)
         wanted = {version_id: served.version for version_id, served in (routed | self._leaving).items()}
+        wanted.update((served.version.id, served.version) for served in self.baking.all())
         for deployment in self._deployments.values():
-            for version_id in _named(deployment):
+            for version_id in self._named(deployment):
                 version = self._versions.get(version_id)
                 if version is not None:
                     wanted[version_id] = version
@@ -279,7 +312,7 @@ class Router:
 
     def _memory(self) -> dict[str, Memory]:
         """When each version has runners at all: as the most demanding deployment says."""
-        return self._by_version(_memory_of, lambda memory: _DEMANDS[memory.keep])
+        return self._by_version(self._memory_of, lambda memory: _DEMANDS[memory.keep])
 
     def _lazy(self) -> set[str]:
         """Return the versions that are loaded when somebody asks: only aliases point to them, and nobody wants them always."""
@@ -287,27 +320,34 @@ class Router:
         promoted.update(deployment.version_id for deployment in self._deployments.values())
         always = (one for one in self._deployments.values() if one.settings.memory.keep == "always")
         eager = promoted.union(*(deployment.aliases.values() for deployment in always))
+        eager.update(*(deployment.traffic.version_ids for deployment in self._deployments.values()))
+        eager.update(served.version.id for served in self.baking.all())
         return {id_ for deployment in self._deployments.values() for id_ in deployment.aliases.values() if id_ not in eager}
 
     def _by_version(self, part: Callable[[ServedDeployment, str], T], rank: Callable[[T], int]) -> dict[str, T]:
         """Return one part of the settings for each version: that of the highest rank, where several deployments share it."""
         found: dict[str, T] = {}
         for deployment in self._deployments.values():
-            for version_id in _named(deployment):
+            for version_id in self._named(deployment):
                 mine, other = part(deployment, version_id), found.get(version_id)
                 if other is None or rank(mine) > rank(other):
                     found[version_id] = mine
         return found
 
+    def _named(self, deployment: ServedDeployment) -> Iterable[str]:
+        """Return the ids of the versions that a deployment has to do with: the promoted one first, those that bake last."""
+        baking = (served.version.id for served in self.baking.of(deployment.name))
+        return dict.fromkeys((deployment.version_id, *deployment.traffic.version_ids, *deployment.aliases.values(), *baking))
 
-def _named(deployment: ServedDeployment) -> Iterable[str]:
-    """Return the ids of the versions that a deployment is to answer by: the promoted one first."""
-    return dict.fromkeys((deployment.version_id, *deployment.aliases.values()))
+    def _memory_of(self, deployment: ServedDeployment, version_id: str) -> Memory:
+        """When a version has runners: as the deployment says.
 
-
-def _memory_of(deployment: ServedDeployment, version_id: str) -> Memory:
-    """When a version has runners: as the deployment says. What only an alias points to is kept always, or on demand."""
-    memory = deployment.settings.memory
-    if version_id == deployment.version_id or memory.keep == "always":
-        return memory
-    return Memory("on_demand", memory.idle_s)
+        What only an alias points to is kept always, or on demand; what bakes goes for others that need room.
+        """
+        memory = deployment.settings.memory
+        if version_id == deployment.version_id or version_id in deployment.traffic.version_ids:
+            return memory
+        if any(served.version.id == version_id for served in self.baking.of(deployment.name)):
+            aliased = memory.keep == "always" and version_id in deployment.aliases.values()
+            return memory if aliased or memory.keep == "on_demand" else Memory("auto", memory.idle_s)
+        return memory if memory.keep == "always" else Memory("on_demand", memory.idle_s)

@@ -80,6 +80,7 @@ class SettingsAnswer(Answer):
     not_finite: NotFinite
     golden: GoldenCheck
     rate: RateAnswer
+    bake_s: float
 
 
 class ServingAnswer(Answer):

@@ -24,6 +24,7 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "replicas.min": (1, 256),
     "replicas.max": (1, 256),
     "memory.idle_s": (1, 2_592_000),
+    "bake_s": (0, 86_400),
     "concurrency": (1, 1_000_000),
     "rate.per_minute": (1, HIGHEST_RATE),
     "rate.burst": (1, HIGHEST_RATE),
