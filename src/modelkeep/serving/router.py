@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar
 
 import structlog
+from msgspec.structs import replace
 
 from modelkeep.contracts.errors import NotFound
 from modelkeep.contracts.prediction import Heartbeat
@@ -85,7 +86,7 @@ class Pins:
     """What answers for a deployment on request, or beside the promoted version.
 
     `answering`: the version by alias. `routes`: by the id of each version that an alias points to, or is still answered by, and
-    of those that share the deployment's traffic: these are `sharing`.
+    of those that the deployment's traffic names; `sharing` are those of them that answer.
     `names`: the routes by number and by alias, the promoted one's too.
     """
 
@@ -230,7 +231,7 @@ class Router:
         beside = deployment.traffic.version_ids
         if not (deployment.aliases or beside or before.routes) and before.names.get(promoted.number) is promoted:
             return
-        after = self._pins[deployment.name] = Pins(beside)
+        after = self._pins[deployment.name] = Pins(_sharing(deployment))
         targets = {alias: self._pool.get(version_id) for alias, version_id in deployment.aliases.items()}
         for alias, target in targets.items():
             current = before.answering.get(alias)
@@ -246,8 +247,9 @@ class Router:
         after.name(promoted)
         for version_id in before.routes.keys() - after.routes.keys():
             self._leave(before.routes[version_id].served)
-        for version_id in before.routes.keys() & set(before.sharing) - set(beside):
-            self.baking.leave(deployment.name, before.routes[version_id].served)
+        for version_id in before.sharing:
+            if version_id in before.routes and version_id not in after.sharing:
+                self.baking.leave(deployment.name, before.routes[version_id].served)
 
     def _share(self, deployment: ServedDeployment) -> None:
         """Bring who answers whoever asks for no version to what the traffic says."""
@@ -351,3 +353,8 @@ class Router:
             aliased = memory.keep == "always" and version_id in deployment.aliases.values()
             return memory if aliased or memory.keep == "on_demand" else Memory("auto", memory.idle_s)
         return memory if memory.keep == "always" else Memory("on_demand", memory.idle_s)
+
+
+def _sharing(deployment: ServedDeployment) -> tuple[str, ...]:
+    """Return the ids of the versions that share the requests of a deployment with the promoted one; a shadow answers nobody."""
+    return replace(deployment.traffic, shadow=None).version_ids

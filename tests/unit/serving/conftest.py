@@ -34,6 +34,7 @@ from modelkeep.contracts.snapshot import (
     Snapshot,
 )
 from modelkeep.contracts.snapshot import Limits as RunnerLimits
+from modelkeep.contracts.traffic import Traffic, Trial
 from modelkeep.infra.rates import OwnRates
 from modelkeep.sandbox import control, frames
 from modelkeep.sandbox.wire import Inbox
@@ -135,6 +136,8 @@ class House:
         self.deployments: dict[str, str] = {}
         self.settings: dict[str, DeploymentSettings] = {}
         self.aliases: dict[str, dict[str, str]] = {}
+        self.traffic: dict[str, Traffic] = {}
+        self.trials: dict[str, Trial] = {}
         self._runners: set[asyncio.Task[None]] = set()
         self._number = 0
         self.gates: dict[str, asyncio.Event] = {}
@@ -154,7 +157,15 @@ class House:
         """Give the router the present state as news."""
         self._number += 1
         deployments = tuple(
-            ServedDeployment(name, version, 1, self.settings.get(name, DeploymentSettings()), self.aliases.get(name, {}))
+            ServedDeployment(
+                name,
+                version,
+                1,
+                self.settings.get(name, DeploymentSettings()),
+                self.aliases.get(name, {}),
+                traffic=self.traffic.get(name, Traffic()),
+                trial=self.trials.get(name),
+            )
             for name, version in self.deployments.items()
         )
         self.router.apply(
