@@ -14,6 +14,7 @@ from fixtures.control import ADMIN, SITE, ready_version
 from modelkeep.app.control_plane import ControlPlane, control_plane
 from modelkeep.contracts.prediction import Heartbeat
 from modelkeep.contracts.snapshot import Limits, News, decode_snapshot
+from modelkeep.contracts.traffic import Counted, TrialSeen
 from modelkeep.infra.bell import Bell, Listener
 from modelkeep.infra.db import Database
 from modelkeep.worker.courier import Courier, is_news
@@ -127,6 +128,25 @@ def test_a_heartbeat_that_says_nothing_new_is_not_written():
         if is_news(beat, written[-1] if written else None):
             written.append(beat)
     assert [beat.at for beat in written] == [0.0, 6.0, 16.0]
+
+
+def test_what_a_trial_counts_is_written_each_second_and_its_end_at_once():
+    written: list[Heartbeat] = []
+    told: list[tuple[float, int, str]] = [
+        (0.0, 0, ""),
+        (0.5, 10, ""),
+        (0.99, 20, ""),
+        (1.5, 30, ""),
+        (2.0, 40, "errors"),
+        (2.5, 40, "errors"),
+        (3.5, 40, "errors"),
+    ]
+    for at, requests, halted in told:
+        beat = Heartbeat("s1", at, 1, trials={"rol_1:1": TrialSeen({"errors": Counted(requests)}, halted=halted)})
+        if is_news(beat, written[-1] if written else None):
+            written.append(beat)
+    assert [beat.at for beat in written] == [0.0, 0.99, 2.0]
+    assert is_news(Heartbeat("s1", 4.0, 1), written[-1]), "what is told of no more is news too"
 
 
 async def test_a_database_that_goes_away_stops_the_news_and_not_the_courier(

@@ -14,14 +14,18 @@ import pytest
 from fixtures.calling import Counted, no_recorder
 from fixtures.standings import through
 from modelkeep.contracts.access import Scope
+from modelkeep.contracts.errors import ModelFailed
 from modelkeep.contracts.prediction import Heartbeat
 from modelkeep.contracts.snapshot import News, ServedDeployment, ServedKey, ServedVersion, Snapshot, encode_snapshot
+from modelkeep.contracts.traffic import Counted as TrialCounted
+from modelkeep.contracts.traffic import Trial
 from modelkeep.infra.bell import Bell, Listener
 from modelkeep.serving.feed import Feed
 from modelkeep.serving.keys import Keys
 from modelkeep.serving.pool import Pool
 from modelkeep.serving.router import Router
 from modelkeep.serving.settings import ServingSettings
+from modelkeep.serving.trials import WARM_UP
 
 
 class Server:
@@ -159,3 +163,22 @@ async def test_a_ring_that_is_no_news_is_passed_over(server: Server) -> None:
 
 def test_a_heartbeat_with_nobody_to_hear_it_is_no_error(server: Server) -> None:
     server.feed.beat()
+
+
+async def test_a_candidate_that_is_called_back_is_told_of_at_once(server: Server) -> None:
+    """Not with the next heartbeat: the feed does not even run here."""
+    server.write(snapshot(1, ServedDeployment("m", "v1", 1, trial=Trial("rol_1", 1, "v2", 0.1, 100.0, {"errors": 0.01}))))
+    server.feed.read()
+    count = server.router.trials.of("m")
+    assert count is not None
+    with Listener(server.run_dir / "courier.sock") as courier:
+        for _ in range(WARM_UP):
+            for arm in (0, 1):
+                count.answered(arm, None, 1.0, None)
+        assert await courier.wait(0) == []
+        while not count.halted:
+            count.failed(0, None, ModelFailed())
+        (heard,) = await courier.wait(5)
+    beat = msgspec.msgpack.decode(heard, type=Heartbeat)
+    assert beat.trials["rol_1:1"].halted == "errors"
+    assert beat.trials["rol_1:1"].counts["errors"] == TrialCounted(4, 4)

@@ -255,6 +255,7 @@ async def test_a_version_that_is_replaced_while_a_large_body_is_read_stays_until
         want = next(message for message in reversed(house.sent) if isinstance(message, control.Want))
         return {one.spec.version_id for one in want.specs}
 
+    house.settings["m"] = DeploymentSettings(bake_s=0)
     await house.serve("m")
     await replaced_by(2)
     house.large.gate.clear()

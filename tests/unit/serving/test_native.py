@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
-from modelkeep.contracts.snapshot import Limits
+from modelkeep.contracts.snapshot import DeploymentSettings, Limits
 
 PREDICT = "/api/v1/predict/m"
 CLASSES = Signature(
@@ -403,6 +403,7 @@ async def test_requests_that_wait_for_a_version_to_load_are_answered_when_it_has
 
 
 async def test_a_request_whose_body_arrives_after_a_swap_is_answered_by_the_new_version(house) -> None:
+    house.settings["m"] = DeploymentSettings(bake_s=0)
     await house.serve("m", number=1)
     begun, go_on = asyncio.Event(), asyncio.Event()
 

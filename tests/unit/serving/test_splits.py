@@ -168,7 +168,10 @@ def test_a_rule_is_for_callers_keys_and_groups() -> None:
 
 
 def test_a_rule_is_for_a_header_or_for_values_of_it() -> None:
-    anything, some = shared(rules=(Rule("v9", header="x-beta"),)), shared(rules=(Rule("v9", header="x-beta", values=("1", "ü")),))
+    anything, some = (
+        shared(rules=(Rule("v9", header="x-beta"),)),
+        shared(rules=(Rule("v9", header="x-beta", values=("1", "ü")),)),
+    )
     assert told(anything, **{"x-beta": ""}) == told(anything, **{"x-beta": "7"}) == "v9"
     assert told(anything) == told(some) == told(some, **{"x-beta": "7"}) == ""
     assert told(some, **{"x-beta": "1"}) == told(some, **{"x-beta": "ü"}) == "v9"
@@ -191,7 +194,9 @@ def test_rules_come_before_splits_and_the_first_that_holds_decides() -> None:
 
 
 @given(UNITS, st.floats(0, 100), st.floats(0, 100), st.sampled_from(["", "caller", "key"]))
-def test_a_cohort_is_always_the_same_callers_and_grows_by_others(units: list[str], low: float, high: float, sticky: str) -> None:
+def test_a_cohort_is_always_the_same_callers_and_grows_by_others(
+    units: list[str], low: float, high: float, sticky: str
+) -> None:
     low, high = sorted((low, high))
     smaller, larger = (shared(rules=(Rule("v9", "beta", percent=percent),), sticky=sticky) for percent in (low, high))
     for unit in units:

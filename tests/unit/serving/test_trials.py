@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from modelkeep.contracts.errors import ModelFailed, RunnerLost, Timeout
 from modelkeep.contracts.snapshot import ServedDeployment
 from modelkeep.contracts.traffic import Counted, Signal, Trial
+from modelkeep.serving import trials as module
 from modelkeep.serving.calls import Run, Share
 from modelkeep.serving.codec import AnswerNotFinite
 from modelkeep.serving.trials import LEARNS_FROM, MOST_ENDED, WARM_UP, Count, Rollout, Trials
-from modelkeep.serving import trials as module
 from modelkeep.stats.evidence import Evidence
 
 CANDIDATE, PROMOTED = 0, 1
