@@ -161,9 +161,9 @@ def test_counts_are_what_happened_and_the_brake_is_pulled_where_the_evidence_say
                 if signal == hit and (unit is None or (signal, unit) not in known):
                     known.add((signal, unit))
                     bad[signal, arm] += 1
-            for signal in alphas:
+            for signal, allowed in alphas.items():
                 evidence = Evidence(before.get(signal, Evidence().logs))
-                if not halted and evidence.after(share, bad[signal, 0], bad[signal, 1]).worse(alphas[signal]):
+                if not halted and evidence.after(share, bad[signal, 0], bad[signal, 1]).worse(allowed):
                     halted = signal
         if what == "failed":
             count.failed(arm, unit, ModelFailed())
@@ -257,7 +257,7 @@ def test_the_counts_of_steps_before_are_told_of_and_what_finishes_late_is_counte
     for step in range(2, 9):
         trials.follow([deployment(one=trial(step=step))])
     assert list(trials.seen()) == [f"rol_1:{step}" for step in range(8 - MOST_ENDED, 9)]
-    late = [one for one in trials._ended if one.trial.step == 7][0]
+    late = next(one for one in trials._ended if one.trial.step == 7)
     count_some(late, 0)
     for _ in range(9):
         late.failed(CANDIDATE, None, ModelFailed())
