@@ -60,6 +60,7 @@ def test_as_much_is_held_after_many_loads_as_before(house: Installation, tmp_pat
         for factor in (0, 1):
             (tmp_path / "m.joblib").write_bytes(artifacts.as_joblib(model, compress=factor))
             client.push(tmp_path / "m.joblib", "m", compile="off")
+        client.configure("m", {"bake_s": 0})
     promoted(house, WARM_UP)
     before = holds(house)
     promoted(house, LOADS)
