@@ -85,7 +85,7 @@ _MOST_IN_A_NAME: Final = 4
 _READS: Final = frozenset({"get", "head"})
 _CHANGE_NOTHING: Final = frozenset(
     {
-        *("checkUpload", "login", "loginWithDirectory", "refresh"),
+        *("checkUpload", "login", "loginWithDirectory", "planChange", "refresh"),
         *("browserLogin", "loginBrowserWithDirectory", "browserRefresh", "browserLogout", "finishTerminalSignOn"),
     }
 )

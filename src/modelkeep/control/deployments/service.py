@@ -13,7 +13,7 @@ from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.names import check_name
 from modelkeep.contracts.prediction import Heartbeat
-from modelkeep.contracts.snapshot import Limits, encode_snapshot
+from modelkeep.contracts.snapshot import Limits
 from modelkeep.contracts.traffic import Traffic, Trial
 from modelkeep.control.access.service import Access
 from modelkeep.control.approvals.rules import Act
@@ -30,6 +30,7 @@ from modelkeep.control.deployments.errors import (
     RolloutRunning,
 )
 from modelkeep.control.deployments.events import SettingsChanged, TrafficChanged, VersionPromoted
+from modelkeep.control.deployments.news import SNAPSHOT, News
 from modelkeep.control.deployments.planning import (
     NOTHING,
     Change,
@@ -56,13 +57,11 @@ from modelkeep.control.deployments.rules import (
     Serving,
     check_reason,
     check_revision,
-    compile_snapshot,
     deleting,
     end,
     is_settled,
     promote,
     route,
-    served_version,
     serving,
 )
 from modelkeep.control.deployments.traffic import references
@@ -76,7 +75,6 @@ from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Database, Transaction
 from modelkeep.infra.events import Events
 
-SNAPSHOT: Final = "snapshot"
 _HEARTBEAT_FRESH: Final = timedelta(minutes=1)
 _ALIVE: Final = timedelta(seconds=30)
 _LOOK_AGAIN_S: Final = 0.05
@@ -106,12 +104,11 @@ class Deployments:
         self._access = access
         self._approvals = approvals
         self._models = models
-        self._switches = switches
-        self._sessions = sessions
         self._events = events
-        self._broadcast = broadcast
         self._clock = clock
-        self._limits = limits
+        self._news = News(
+            access=access, models=models, switches=switches, sessions=sessions, broadcast=broadcast, clock=clock, limits=limits
+        )
 
     async def deployment(self, actor: Actor, name: str, scope: Scope = Scope.MODELS_READ) -> tuple[Deployment, list[Serving]]:
         """Return one with which the actor may do what `scope` names, and what each server says it answers with."""
@@ -359,28 +356,7 @@ class Deployments:
 
         Whatever else that locks, it has by then: nobody waits for rows of others while they keep the snapshot's.
         """
-        tx.before_commit(partial(self._publish, tx), once=SNAPSHOT)
-
-    async def _publish(self, tx: Transaction) -> None:
-        number = await self._broadcast.take_number(tx, SNAPSHOT)  # the row lock first: contents can then only go forward
-        open_models = await self._models.open_models(tx)
-        deployments = [one for one in await store.answering(tx) if one.model_id in open_models]
-        aliases = await self._models.pointed_to(tx, {one.model_id for one in deployments})
-        ids = {one.version_id for one in deployments if one.version_id is not None}
-        ids |= {version_id for pointed_to in aliases.values() for version_id in pointed_to.values()}
-        ids |= {version_id for one in deployments for version_id in one.traffic.version_ids}
-        accepted = (await self._switches.safety_in(tx)).accepted
-        served = [served_version(version, labels, self._limits) for version, labels in await self._models.served(tx, ids)]
-        versions = [version for version in served if version is not None]
-        now = self._clock()
-        keys = await self._access.served_keys(tx)
-        people = await self._access.served_people(tx)
-        trust = msgspec.structs.replace(await self._sessions.trusted(tx), people=people)
-        places = await self._models.places(tx, {one.model_id for one in deployments})
-        snapshot = compile_snapshot(
-            number, now, deployments, versions, keys, accepted=accepted, aliases=aliases, places=places, trust=trust
-        )
-        await self._broadcast.publish(tx, SNAPSHOT, number, encode_snapshot(snapshot), now)
+        tx.before_commit(partial(self._news.publish, tx), once=SNAPSHOT)
 
     async def settled(self, name: str, *, answers: bool, patience_s: float) -> None:
         """Wait until every server answers for a deployment as it is now, or does not answer for it at all.

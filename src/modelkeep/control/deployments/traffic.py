@@ -191,7 +191,7 @@ class _Reader:
         made = [self._rule(f"{place}[{at}]", one) for at, one in enumerate(given[:MOST_RULES])]
         names = [one.name for one in made if one is not None and one.name]
         for at, rule in enumerate(made):
-            if rule is not None and rule.name in names[: names.index(rule.name)] + names[names.index(rule.name) + 1 :]:
+            if rule is not None and names.count(rule.name) > 1:
                 self.fault(f"{place}[{at}].name", "twice", "Two rules have this name.")
         return tuple(one for one in made if one is not None)
 
