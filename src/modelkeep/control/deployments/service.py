@@ -253,9 +253,9 @@ class Deployments:
     async def create(self, actor: Actor, name: str, model: str, wanted: Change = NOTHING, *, reason: str = "") -> Deployment:
         """Give a model another deployment, as `wanted` has it; without a version it answers once one is promoted."""
         check_name(name)
-        found = await self._models.model(actor, model)
+        place = await self._models.place(actor, model)
         async with self._db.begin() as tx:
-            held = await self._models.held(tx, found.id)
+            held = await self._models.held(tx, place.model)
             actor.need(Scope.DEPLOYMENTS_WRITE, held.place)
             check_open(held)
             empty = Deployment(new_id("dep"), name, held.id, held.name, 0, self._clock(), actor.name)
