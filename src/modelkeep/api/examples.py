@@ -414,8 +414,8 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
         }
     ],
     "PlanChange": [{"version": 4}, {"traffic": {"split": {"4": 5}}}],
-    "Revision": [_REVISION],
-    "RevisionPage": [_page(_REVISION)],
+    "DeploymentRevision": [_REVISION],
+    "DeploymentRevisionPage": [_page(_REVISION)],
     "RollBack": [{}, {"revision": 2, "reason": "Slower than before."}],
     "DeploymentPage": [_page(_DEPLOYMENT)],
     "Browser": [

@@ -1,6 +1,7 @@
 """How traffic is read, what a change gives to whom, that plans say what is done, and where a rollback goes back to."""
 
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -181,7 +182,7 @@ def _put(document: dict[str, Any], path: str, value: object) -> None:
 @settings(max_examples=200, deadline=None)
 def test_what_a_plan_lists_makes_of_what_is_there_exactly_what_the_change_makes(changes: list[Change]):
     walked = _walk(changes)
-    for before, after in zip(walked, walked[1:], strict=False):
+    for before, after in pairwise(walked):
         made = planning.shown(before, NUMBERS)
         for one in planning.differences(before, after, NUMBERS):
             assert one.before != one.after
@@ -205,7 +206,7 @@ def _answers(one: Deployment) -> set[int]:
 @settings(max_examples=200, deadline=None)
 def test_a_change_that_lets_a_version_answer_which_did_not_is_one_that_two_people_agree_to(changes: list[Change]):
     walked = _walk(changes)
-    for before, after in zip(walked, walked[1:], strict=False):
+    for before, after in pairwise(walked):
         began = {NUMBERS[one] for one in _asked(after) - _asked(before)}
         if began and not (began == {after.version} and planning.goes_back(before, after.version or 0)):
             assert planning.act_of(before, after, INSTALLATION, NUMBERS) is not None
