@@ -85,7 +85,7 @@ _MOST_IN_A_NAME: Final = 4
 _READS: Final = frozenset({"get", "head"})
 _CHANGE_NOTHING: Final = frozenset(
     {
-        *("checkUpload", "login", "loginWithDirectory", "refresh"),
+        *("checkUpload", "login", "loginWithDirectory", "planChange", "refresh"),
         *("browserLogin", "loginBrowserWithDirectory", "browserRefresh", "browserLogout", "finishTerminalSignOn"),
     }
 )
@@ -233,7 +233,7 @@ _OWN_NAMES: Final = {
     "CodeFormatsAnswer": "CodeFormatsSwitch",
     "Compared": "ComparedAs",
     "ComparisonAnswer": "ReplayComparison",
-    "Configure": "ChangeSettings",
+    "DifferenceAnswer": "PlannedDifference",
     "Describe": "NewDescription",
     "DetailsAnswer": "ReplayDetails",
     "EntryAnswer": "AuditEntry",
@@ -250,7 +250,9 @@ _OWN_NAMES: Final = {
     "MeAnswer": "Caller",
     "MemoryAnswer": "MemorySettings",
     "Pair": "ComparedPair",
+    "MomentAnswer": "DeploymentMoment",
     "MoveAnswer": "AliasMove",
+    "PartAnswer": "AnsweringVersion",
     "PredictionAnswer": "PredictionRecord",
     "RecordingAnswer": "RecordingSettings",
     "ReplicasAnswer": "ReplicaSettings",
@@ -260,15 +262,19 @@ _OWN_NAMES: Final = {
     "InvitationsAnswer": "InvitationList",
     "Invite": "NewInvitation",
     "Register": "Registration",
+    "RevisionAnswer": "DeploymentRevision",
     "RotatedAnswer": "NewSigningKey",
+    "RuleAnswer": "TrafficRule",
     "SessionsAnswer": "SessionList",
     "SetUpAnswer": "SetUpDone",
     "SettingsAnswer": "DeploymentSettings",
+    "ShadowAnswer": "TrafficShadow",
     "Side": "PredictionSide",
     "SideAnswer": "ReplaySide",
     "Skip": "SkipReason",
     "SkippedAnswer": "SkippedPrediction",
     "SummaryAnswer": "ReplaySummary",
+    "TrialAnswer": "RolloutStep",
 }
 """Names on the wire of classes whose own names say too little beside all others."""
 

@@ -190,6 +190,44 @@ _SETTINGS: Final[dict[str, Any]] = {
     "rate": {"per_minute": 0, "burst": 0},
     "bake_s": 600,
 }
+_TRAFFIC: Final[dict[str, Any]] = {
+    "split": {"4": 5.0},
+    "rules": [
+        {
+            "version": 4,
+            "name": "beta",
+            "callers": [],
+            "header": "x-plan",
+            "values": ["beta"],
+            "percent": 100.0,
+        }
+    ],
+    "sticky": "caller",
+    "shadow": {"version": 5, "share": 20.0},
+}
+_REVISION: Final[dict[str, Any]] = {
+    "name": "churn",
+    "revision": 5,
+    "at": _AT,
+    "by": "ada",
+    "action": "route",
+    "reason": "5 % for a day",
+    "version": 3,
+    "version_id": _VERSION_ID,
+    "settings": _SETTINGS,
+    "traffic": _TRAFFIC,
+    "trial": None,
+    "restored": None,
+}
+_PART: Final[dict[str, Any]] = {
+    "version": 4,
+    "share_before": 0.0,
+    "share_after": 5.0,
+    "rules_before": 0,
+    "rules_after": 1,
+    "begins": True,
+    "stops": False,
+}
 _DEPLOYMENT: Final[dict[str, Any]] = {
     "name": "churn",
     "model": "churn",
@@ -200,6 +238,8 @@ _DEPLOYMENT: Final[dict[str, Any]] = {
     "updated_at": _AT,
     "updated_by": "ada",
     "settings": _SETTINGS,
+    "traffic": _TRAFFIC,
+    "trial": None,
     "serving": [{"server": "server", "snapshot": 12, "version": 3, "at": _AT, "failing": ""}],
 }
 _FACTS: Final[dict[str, Any]] = {
@@ -363,6 +403,21 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "ControlPlaneHealth": [{"status": "ok"}],
     "Credentials": [{"email": "ada@example.org", "password": "correct horse battery"}],
     "Deployment": [_DEPLOYMENT],
+    "AsOf": [{"model": "churn", "at": _AT, "deployments": [{**_REVISION, "settings_revision": 2}], "aliases": {"champion": 3}}],
+    "ChangeDeployment": [{"traffic": {"split": {"4": 5}, "shadow": {"version": 5, "share": 20}}, "reason": "5 % for a day"}],
+    "NewDeployment": [{"name": "churn-eu", "model": "churn", "version": 3}],
+    "Plan": [
+        {
+            "revision": 4,
+            "changes": [{"path": "traffic.split.4", "before": None, "after": 5.0}],
+            "answering": [_PART],
+            "needs_approval": False,
+        }
+    ],
+    "PlanChange": [{"version": 4}, {"traffic": {"split": {"4": 5}}}],
+    "DeploymentRevision": [_REVISION],
+    "DeploymentRevisionPage": [_page(_REVISION)],
+    "RollBack": [{}, {"revision": 2, "reason": "Slower than before."}],
     "DeploymentPage": [_page(_DEPLOYMENT)],
     "Browser": [
         {

@@ -16,7 +16,8 @@ import structlog
 from modelkeep.contracts.errors import ModelkeepError
 from modelkeep.contracts.prediction import Heartbeat
 from modelkeep.contracts.snapshot import News
-from modelkeep.control.deployments.service import SNAPSHOT, Deployments
+from modelkeep.control.deployments.news import SNAPSHOT
+from modelkeep.control.deployments.service import Deployments
 from modelkeep.infra import broadcast
 from modelkeep.infra.bell import RING, Bell, Bells, Listener, woken_by
 from modelkeep.infra.db import Database

@@ -30,7 +30,10 @@ _BODIES: dict[tuple[str, str], Any] = {
     ("PATCH", "/api/v1/models/{name}/versions/{number}"): {"description": "d"},
     ("PUT", "/api/v1/models/{name}/aliases/{alias}"): {"version": 1},
     ("PATCH", "/api/v1/deployments/{name}"): {"settings": {"concurrency": 2}},
+    ("POST", "/api/v1/deployments"): {"name": "fresh", "model": "red-model"},
     ("POST", "/api/v1/deployments/{name}/promote"): {"version": 1},
+    ("POST", "/api/v1/deployments/{name}/rollback"): {},
+    ("POST", "/api/v1/deployments/{name}/plan"): {"version": 1},
     ("POST", "/api/v1/models/{name}/versions/{number}/replays"): {"last": 1},
     ("PUT", "/api/v1/safety/code-formats"): {"allowed": True, "reason": "r"},
     ("PUT", "/api/v1/safety/sandbox"): {"accepted": None, "reason": "r"},
@@ -74,11 +77,11 @@ def _path(path: str, model: str) -> str:
         values["name"] = "none"
     if path.startswith("/api/v1/workspaces"):
         values["name"] = "blue"  # which cannot be removed: a model lies in it
-    return path.format_map(values)
+    return path.format_map(values) + ("?t=2026-01-01" if path.endswith("/as-of") else "")
 
 
 def _place(path: str, model: Place) -> Place:
-    return model if "/models/{name}" in path or "/deployments/{name}" in path else INSTALLATION
+    return model if "/models/{name}" in path or "/deployments" in path else INSTALLATION
 
 
 def _expected(caller: Actor, method: str, path: str, scope: str, model: Place) -> int | None:
@@ -134,7 +137,8 @@ async def test_every_route_refuses_exactly_whom_the_table_and_the_decision_refus
             answer = await stranger.request(
                 method, _path(path, model), json=_BODIES.get((method, path)), headers={"X-API-Key": caller.secret}
             )
-            refused = _expected(caller.actor, method, path, scope, tenants.places["red"] if "{name}" not in path else place)
+            where = place if "{name}" in path else tenants.places["red-model" if path == "/api/v1/deployments" else "red"]
+            refused = _expected(caller.actor, method, path, scope, where)
             kind = answer.headers.get("content-type", "")
             assert answer.content or not kind, (method, path, answer.status_code)
             code = answer.json().get("code", "") if kind.endswith(("/json", "+json")) else ""

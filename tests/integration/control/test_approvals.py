@@ -18,6 +18,7 @@ from modelkeep.control.access.rules import Subject
 from modelkeep.control.approvals.errors import ApprovalNotFound, ApprovalOver, SecondPersonNeeded
 from modelkeep.control.approvals.rules import State
 from modelkeep.control.approvals.tables import approvals
+from modelkeep.control.deployments.planning import Change
 from modelkeep.control.users import store
 from modelkeep.control.users.rules import Kind, User
 from modelkeep.infra.db import Database
@@ -341,3 +342,40 @@ class TestOff:
         await control.models.archive(crew.root, M)
         assert (await control.switches.allow_code(crew.root, allowed=True, reason="ours")).code_allowed
         assert await control.approvals.approvals(crew.root, limit=10) == []
+
+
+async def test_giving_a_version_users_needs_another_person_and_taking_them_does_not(crew: Crew, control: ControlPlane):
+    share = Change(traffic={"split": {"2": 10}})
+    assert (await control.deployments.plan(crew.ada, M, share)).needs_approval
+    wanted = await crew.needed(control.deployments.change(crew.ada, M, share))
+    shown = await control.approvals.approval(crew.bob, wanted)
+    assert (shown.kind, shown.action) == ("promotion", "deployment.route")
+    assert shown.summary == (
+        f"Have {M} answered by version 1 (90 %), version 2 (10 %); it is answered by version 1 (100 %) now."
+    )
+    await control.approvals.approve(crew.bob, wanted)
+    assert await crew.needed(control.deployments.change(crew.ada, M, Change(traffic={"split": {"2": 11}}))) != wanted
+    assert [one.share for one in (await control.deployments.change(crew.ada, M, share)).traffic.splits] == [10.0]
+    await crew.needed(control.deployments.change(crew.ada, M, Change(traffic={"split": {"2": 10.001}})))
+    await crew.needed(control.deployments.change(crew.ada, M, Change(traffic={"rules": [{"version": 3, "header": "x"}]})))
+    less = Change(traffic={"split": {"2": 5}, "shadow": {"version": 3}})
+    assert not (await control.deployments.plan(crew.ada, M, less)).needs_approval
+    assert [one.share for one in (await control.deployments.change(crew.ada, M, less)).traffic.splits] == [5.0]
+
+
+async def test_a_rollback_needs_nobody_but_to_what_was_rolled_back_from(crew: Crew, control: ControlPlane):
+    await control.approvals.approve(crew.bob, await crew.needed(control.deployments.promote(crew.ada, M, 2)))
+    promoted = await control.deployments.promote(crew.ada, M, 2)
+    assert (await control.deployments.rollback(crew.ada, M)).version == 1
+    await crew.needed(control.deployments.rollback(crew.ada, M, promoted.revision))
+    assert await crew.serving() == 1
+
+
+async def test_a_deployment_that_answers_is_made_and_deleted_by_two(crew: Crew, control: ControlPlane):
+    wanted = await crew.needed(control.deployments.create(crew.ada, "eu", M, Change(version=1)))
+    assert await crew.needed(control.deployments.create(crew.ada, "eu", M, Change(version=2))) != wanted
+    assert await crew.needed(control.deployments.create(crew.ada, "eu", M, Change(version=1))) == wanted
+    await control.approvals.approve(crew.bob, wanted)
+    assert (await control.deployments.create(crew.ada, "eu", M, Change(version=1))).version == 1
+    assert (await control.deployments.create(crew.ada, "empty", M)).version is None
+    await crew.needed(control.deployments.delete(crew.ada, "eu"))

@@ -83,6 +83,9 @@ WRITES: dict[str, Asked] = {
         {"json": {"settings": {"recording": {"enabled": False}}}, "headers": {"if-match": '"2"'}},
     ),
     "promoteVersion": ("POST", f"{V1}/deployments/iris/promote", {"json": {"version": 1}, "headers": {"if-match": '"2"'}}),
+    "rollBack": ("POST", f"{V1}/deployments/iris/rollback", {"json": {}}),
+    "createDeployment": ("POST", f"{V1}/deployments", {"json": {"name": "iris-eu", "model": "iris", "version": 1}}),
+    "deleteDeployment": ("DELETE", f"{V1}/deployments/iris-test", {}),
     "askReplay": ("POST", f"{IRIS}/versions/2/replays", {"json": {"last": 5}}),
     "allowCodeFormats": ("PUT", f"{V1}/safety/code-formats", {"json": {"allowed": True, **REASON}}),
     "acceptSandbox": ("PUT", f"{V1}/safety/sandbox", {"json": {"accepted": None, **REASON}}),
@@ -120,6 +123,7 @@ async def house(control: ControlPlane, client: httpx.AsyncClient, db: Database, 
     for content in (b"one", b"two", b"three"):
         await ready_version(control, "iris", content)
     await control.deployments.promote(ADMIN, "iris", 2)
+    await control.deployments.create(ADMIN, "iris-test", "iris")
     await control.models.archive_version(ADMIN, "iris", 3)
     await control.models.archive(ADMIN, "old")
     await control.models.set_alias(ADMIN, "iris", "stable", 2)
@@ -207,7 +211,7 @@ def test_every_write_takes_a_key_and_is_tried_here():
         if method != "GET" and path.startswith(V1) and not path.startswith(f"{V1}/predict")
     }
     without = {
-        *("checkUpload", "login", "loginWithDirectory", "refresh"),
+        *("checkUpload", "login", "loginWithDirectory", "planChange", "refresh"),
         *("browserLogin", "loginBrowserWithDirectory", "browserRefresh", "browserLogout", "finishTerminalSignOn"),
     }
     assert taking == WRITES.keys() | {"setUp"} | IN_A_SESSION == writing - without

@@ -26,6 +26,7 @@ from fixtures.control import ADMIN, SITE
 from modelkeep.contracts.snapshot import DeploymentSettings
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments import store as deployments_store
+from modelkeep.control.deployments.revisions import revision_of
 from modelkeep.control.users import store as users_store
 from modelkeep.infra import migrations
 from modelkeep.infra.clock import utc_now
@@ -96,6 +97,33 @@ async def test_deployments_and_keys_from_before_settings_get_the_defaults(
     assert (deployment.revision, deployment.settings) == (3, DeploymentSettings())
     assert key is not None
     assert (key.rate_per_minute, key.burst, key.rate_class, key.networks) == (None, None, None, ())
+    await db.close()
+
+
+async def test_what_deployments_are_when_revisions_begin_to_be_kept_is_their_first(
+    empty_database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+):
+    db = Database(empty_database)
+    with monkeypatch.context() as before:
+        before.setattr(migrations, "HEAD", "0021")
+        await migrate(db)
+    traffic = '{"splits"\\:[{"version_id"\\:"ver_2","share"\\:5.0}]}'
+    async with db.begin() as tx:
+        for statement in (
+            "INSERT INTO models (id, name, description, created_at, created_by)"
+            " VALUES ('mdl_1', 'iris', '', '2026-01-01', 'ada')",
+            "INSERT INTO deployments (id, name, model_id, model, revision, updated_at, updated_by, settings, traffic)"
+            " VALUES ('dep_1', 'iris', 'mdl_1', 'iris', 3, '2026-01-01 00:00:00', 'ada', '{\"concurrency\"\\:2}',"
+            f" '{traffic}')",
+        ):
+            await tx.execute(sa.text(statement))
+    await migrate(db)
+    async with db.read() as tx:
+        (kept,) = await deployments_store.history(tx, "dep_1")
+        deployment = await deployments_store.deployment(tx, "iris")
+    assert deployment is not None
+    assert kept == revision_of(deployment, "present")
+    assert (kept.revision, kept.settings.concurrency, kept.traffic.splits[0].share) == (3, 2, 5.0)
     await db.close()
 
 

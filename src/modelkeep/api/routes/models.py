@@ -1,5 +1,6 @@
 """Models."""
 
+from datetime import UTC
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response, status
@@ -7,12 +8,15 @@ from fastapi import APIRouter, Path, Query, Response, status
 from modelkeep.api.auth import Reader, Writer
 from modelkeep.api.description import raises
 from modelkeep.api.paging import Cursor, InvalidCursor, Limit, read_cursor, split
+from modelkeep.api.routes.predictions import Moment
+from modelkeep.api.schemas.deployments import AsOfAnswer, MomentAnswer
 from modelkeep.api.schemas.models import Describe, ModelAnswer, MoveModel, NewModel
 from modelkeep.api.schemas.wire import Page, located
 from modelkeep.api.services import Behind
 from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import ApprovalNeeded, InvalidName
 from modelkeep.control.access.errors import SubjectNotFound, WorkspaceNotFound, WorkspaceUnclear
+from modelkeep.control.deployments.errors import DeploymentExists
 from modelkeep.control.models.errors import ModelExists, ModelNotFound
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -20,7 +24,7 @@ Name = Annotated[str, Path(max_length=100, description="The model's name.")]
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, responses=located(201, "/api/v1/models/churn"))
-@raises(InvalidName, ModelExists, WorkspaceNotFound, WorkspaceUnclear)
+@raises(DeploymentExists, InvalidName, ModelExists, WorkspaceNotFound, WorkspaceUnclear)
 async def create_model(body: NewModel, actor: Writer, behind: Behind, response: Response) -> ModelAnswer:
     """Make a model, and with it the deployment of its name."""
     workspace_id = await behind.access.home(actor, body.workspace)
@@ -56,6 +60,23 @@ async def get_model(name: Name, actor: Reader, behind: Behind) -> ModelAnswer:
 async def describe_model(name: Name, body: Describe, actor: Writer, behind: Behind) -> ModelAnswer:
     """Change a model's description."""
     return ModelAnswer.model_validate(await behind.models.describe(actor, name, body.description))
+
+
+@router.get("/{name}/as-of")
+@raises(ModelNotFound)
+async def model_as_of(
+    *,
+    name: Name,
+    actor: Reader,
+    behind: Behind,
+    t: Annotated[Moment, Query(description="The moment; UTC where no zone is named.")],
+    deployment: Annotated[str | None, Query(max_length=100, description="One deployment alone.")] = None,
+) -> AsOfAnswer:
+    """Say what answered for a model at a moment, also in deployments that are gone, who made it so, and why."""
+    at = t if t.tzinfo else t.replace(tzinfo=UTC)
+    found, numbers, aliases = await behind.deployments.as_of(actor, name, at, deployment)
+    answers = [MomentAnswer.at_that_time(one, numbers) for one in found]
+    return AsOfAnswer(model=name, at=at, deployments=answers, aliases=aliases)
 
 
 @router.post("/{name}/move")

@@ -33,6 +33,7 @@ from modelkeep.contracts.errors import (
 )
 from modelkeep.contracts.hooks import FILE
 from modelkeep.control.access.errors import WorkspaceNotFound, WorkspaceUnclear
+from modelkeep.control.deployments.errors import DeploymentExists
 from modelkeep.control.models.errors import (
     HooksNotFound,
     InvalidLabels,
@@ -84,7 +85,7 @@ Number = Annotated[int, Path(ge=1, le=LARGEST_NUMBER, description="The version's
 )
 @raises(
     *(CodeFormatsOff, InvalidName, ModelArchived, ModelNotFound, UnsupportedFormat, WorkspaceNotFound, WorkspaceUnclear),
-    ModelExists,
+    *(DeploymentExists, ModelExists),
     *(uploads.InvalidUpload, InvalidLabels, InvalidMultipart, InvalidPreprocess),
     *(BeingRemoved, MasterKeyMissing, StorageUnavailable),
 )

@@ -1,4 +1,4 @@
-"""Commands about deployments: which there are, how one answers, and changing its settings."""
+"""Commands about deployments: which there are, how one answers, and changing its settings. Others are in `releases.py`."""
 
 import json
 import math
@@ -14,10 +14,11 @@ from modelkeep.app.cli.problems import WrongUse
 from modelkeep.app.cli.screen import Cell, Screen, when
 
 if TYPE_CHECKING:
-    from modelkeep.client import Deployment
+    from modelkeep.client import Deployment, Plan
 
 _FIELDS = "recording.fields."  # what follows is one name, dots and all
 _DEFAULT = "default"
+_WHOLE = 100
 _HOW = "Write it as NAME=VALUE, such as batching.mode=off; `modelkeep deployments show NAME` lists the names."
 
 OUT_OF_RANGE = {  # what the one value outside a setting's range stands for
@@ -33,7 +34,7 @@ OUT_OF_RANGE = {  # what the one value outside a setting's range stands for
 
 deployments = typer.Typer(
     invoke_without_command=True,
-    help="List deployments, show one, or change its settings.",
+    help="List deployments, show and change one, and go back.",
     epilog="Example:  modelkeep deployments",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -43,10 +44,12 @@ Name = Annotated[
     typer.Argument(metavar="NAME", help="Name of the deployment.", show_default=False, autocompletion=deployment_names),
 ]
 
+Planned = Annotated[bool, typer.Option("--plan", metavar="", help="Only say what it would change.")]
+
 
 @deployments.callback()
 def list_deployments(context: typer.Context, *, url: Url = DEFAULT_URL, key: ApiKey = "", as_json: AsJson = False) -> None:
-    """List deployments, show one, or change its settings."""
+    """List deployments, show and change one, and go back."""
     if context.invoked_subcommand is not None:
         return
     screen = Screen(as_json=as_json)
@@ -66,7 +69,7 @@ def show(name: Name, *, url: Url = DEFAULT_URL, key: ApiKey = "", as_json: AsJso
     screen = Screen(as_json=as_json)
     with connected(url, key, model=name) as client:
         found = client.deployment(name)
-    screen.result(found.raw, lambda: _show(screen, found))
+    screen.result(found.raw, lambda: show_deployment(screen, found))
 
 
 @deployments.command("set", epilog="Example:  modelkeep deployments set churn batching.mode=off deadline_s=2")
@@ -84,6 +87,7 @@ def configure(
     revision: Annotated[
         int | None, typer.Option("--revision", min=0, metavar="N", help="Only if nobody has changed it since this revision.")
     ] = None,
+    planned: Planned = False,
     url: Url = DEFAULT_URL,
     key: ApiKey = "",
     as_json: AsJson = False,
@@ -91,13 +95,18 @@ def configure(
     """Change settings of a deployment; those that are not named stay as they are."""
     patch = patch_of(changes)
     screen = Screen(as_json=as_json)
+    if planned:
+        with connected(url, key, model=name) as client:
+            plan = client.plan(name, settings=patch)
+        screen.result(plan.raw, lambda: show_plan(screen, plan))
+        return
     look = f"`modelkeep deployments show {name}` "
     with (
         connected(url, key, model=name, interrupted=f"It may be changed already: {look}tells.") as client,
         refined("stale", f"{look}tells how it is now."),
     ):
         changed = client.configure(name, patch, revision=revision)
-    screen.result(changed.raw, lambda: _show(screen, changed))
+    screen.result(changed.raw, lambda: show_deployment(screen, changed))
 
 
 def patch_of(changes: Sequence[str]) -> dict[str, Any]:
@@ -131,7 +140,48 @@ def _value(text: str) -> Any:  # noqa: ANN401 - a JSON value
     return value if is_plain else text  # what is no value of a setting is for the server to refuse, in its words
 
 
-def _show(screen: Screen, deployment: "Deployment") -> None:
+def show_plan(screen: Screen, plan: "Plan") -> None:
+    """Show what a change would do."""
+    if not plan.changes:
+        screen.say("That changes nothing.")
+        return
+    for one in plan.changes:
+        screen.say(f"{one['path']}: {_short(one['before'])} -> {_short(one['after'])}")
+    for part in plan.answering:
+        word = "begins to answer" if part["begins"] else "stops answering" if part["stops"] else "goes on"
+        rules = f", by {part['rules_after']} rules" if part["rules_after"] else ""
+        screen.say(f"version {part['version']} {word}: {part['share_before']:g} % -> {part['share_after']:g} %{rules}")
+    screen.say(f"Nothing is changed yet; the deployment is at revision {plan.revision}.")
+    if plan.needs_approval:
+        screen.say("It needs a second person: repeated without --plan, it asks for one.")
+
+
+def _short(value: Any) -> str:  # noqa: ANN401 - a JSON value
+    return "none" if value is None else value if isinstance(value, str) and value else json.dumps(value)
+
+
+def traffic_facts(promoted: int | None, traffic: Mapping[str, Any]) -> dict[str, str]:
+    """Return who is answered by what beside the promoted version, as facts to show."""
+    split, rules, shadow = traffic.get("split") or {}, traffic.get("rules") or [], traffic.get("shadow")
+    left = 100 - sum(split.values())
+    shares = [f"{share:g} % version {number}" for number, share in split.items()]
+    facts = {"traffic": ", ".join([*shares, f"{left:g} % version {promoted}"])} if split else {}
+    for one in rules:
+        said = (
+            [f"header {one['header']}" + (f" = {' or '.join(one['values'])}" if one["values"] else "")] if one["header"] else []
+        )
+        said += [" or ".join(one["callers"])] if one["callers"] else []
+        said += [f"{one['percent']:g} % of these"] if one["percent"] != _WHOLE else []
+        facts[f"rule {one['name'] or len(facts)}"] = f"version {one['version']}: {', '.join(said)}"
+    if traffic.get("sticky"):
+        facts["sticky"] = traffic["sticky"]
+    if shadow:
+        facts["shadow"] = f"version {shadow['version']}, {shadow['share']:g} %"
+    return facts
+
+
+def show_deployment(screen: Screen, deployment: "Deployment") -> None:
+    """Show a deployment: what answers, and every setting."""
     screen.facts(
         {
             "name": deployment.name,
@@ -139,6 +189,7 @@ def _show(screen: Screen, deployment: "Deployment") -> None:
             "version": deployment.version or "none yet",
             "revision": deployment.revision,
             "updated": f"{when(deployment.updated_at)} by {deployment.updated_by}",
+            **traffic_facts(deployment.version, deployment.traffic),
             **dict(_flat(deployment.settings)),
         }
     )

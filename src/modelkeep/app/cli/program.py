@@ -16,7 +16,7 @@ from modelkeep.app.cli import certificates as certificates_commands
 from modelkeep.app.cli import deployments as deployments_commands
 from modelkeep.app.cli import keys as keys_commands
 from modelkeep.app.cli import login as login_commands
-from modelkeep.app.cli import models, predict, predictions, push, replay, server
+from modelkeep.app.cli import models, predict, predictions, push, releases, replay, server
 from modelkeep.app.cli import safety as safety_commands
 from modelkeep.app.cli import secrets as secrets_commands
 from modelkeep.app.cli import storage as storage_commands
@@ -83,6 +83,7 @@ _add(replay.replays, _FIRST, "modelkeep replays churn")
 _add(models.models, _SECOND, "modelkeep models churn --json")
 _add(models.versions, _SECOND, "modelkeep versions churn 2")
 _add(models.promote, _SECOND, "modelkeep promote churn 2")
+_add(releases.as_of, _SECOND, "modelkeep as-of churn --at 2026-03-14T09:26:53Z")
 _add(models.describe, _SECOND, "modelkeep describe churn 'Who will leave next month?'")
 _add(models.download, _SECOND, "modelkeep download churn 2 -o churn-2.joblib")
 _add(models.archive, _SECOND, "modelkeep archive churn 1")
