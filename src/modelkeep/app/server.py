@@ -27,6 +27,7 @@ from modelkeep.infra.rates import OwnRates, Rates
 from modelkeep.infra.spool import SpoolWriter
 from modelkeep.infra.tls import InvalidCertificate, Renewing
 from modelkeep.sandbox import control
+from modelkeep.serving.cache import Cache
 from modelkeep.serving.edge import Edge
 from modelkeep.serving.engine import Engine
 from modelkeep.serving.feed import Feed
@@ -68,7 +69,9 @@ class Server:
         recorder = Recorder(spool, max_payload=role.history.max_payload_kb << 10)
         keys = Keys(max_staleness_s=role.serving.max_staleness_s)
         large = Large()
-        self._router = router = Router(lambda changed: Pool(role.serving, send, changed, recorder, large), metrics.meter)
+        cache = Cache(role.serving.cache_mb << 20, most_waiting=role.serving.max_queue, evicted=metrics.evicted)
+        metrics.cache = lambda: (cache.memory.bytes, len(cache.memory))
+        self._router = router = Router(lambda changed: Pool(role.serving, send, changed, recorder, large), metrics.meter, cache)
         metrics.watch(router, keys)
         metrics.beside = storage_metrics.figures(places.storage_metrics, places.data)
         metrics.watch_confinement(lambda: self._door.confinement, lambda: self._door.accepted)

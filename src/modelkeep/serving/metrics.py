@@ -159,13 +159,23 @@ _SHARED: Final = Family(
     rule="min",
 )
 
+_CACHE_EVICTIONS: Final = Family(
+    "modelkeep_cache_evictions_total",
+    "counter",
+    "Kept answers that were let go of, by reason (size: others needed the room; age; retired: no route answers with their "
+    "version any more, or keeps answers).",
+    ("reason",),
+)
+_CACHE_BYTES: Final = Family("modelkeep_cache_bytes", "gauge", "Memory that kept answers take, on all servers.")
+_CACHE_ENTRIES: Final = Family("modelkeep_cache_entries", "gauge", "Answers that are kept in memory, on all servers.")
+
 _COUNTED: Final = (
     *(_REQUESTS, _RPCS, *COUNTED),
-    *(_INFLIGHT, _HISTORY, _HISTORY_LOST, RUNS, SECONDS, LIMITED, _EXCHANGES),
+    *(_INFLIGHT, _HISTORY, _HISTORY_LOST, RUNS, SECONDS, LIMITED, _EXCHANGES, _CACHE_EVICTIONS),
 )
 _SEEN: Final = (
     *(_BUILD, _HISTORY_LAG, _HISTORY_UNREAD, _DEPTH, _READY, _REPLICAS, _BUSY, _MODEL, _LOAD, _MEMORY, _NUMBER, _AGE),
-    *(_ASLEEP, _DIFFERS, _CONFINED, _ACCEPTED, LAST_RUN, EXPIRES, REFUSED, _SHARED),
+    *(_ASLEEP, _DIFFERS, _CONFINED, _ACCEPTED, LAST_RUN, EXPIRES, REFUSED, _SHARED, _CACHE_BYTES, _CACHE_ENTRIES),
 )
 FAMILIES: Final = (*_COUNTED, *_SEEN, DROPPED)
 
@@ -199,6 +209,7 @@ class Metrics:
         self._accepted: Callable[[], Level | None] = lambda: None
         self.certificate: Renewing | None = None
         self._sharing: Callable[[], bool | None] = lambda: None
+        self.cache: Callable[[], tuple[int, int]] | None = None  # bytes and number of kept answers
         self.beside: Callable[[], Sums] = dict  # what the processes beside serving count (`infra/storage_metrics.py`)
 
     def meter(self, deployment: str, version: int) -> Meter:
@@ -230,6 +241,10 @@ class Metrics:
     def exchanged(self, answered: bool) -> None:  # noqa: FBT001 - as `infra/redis_rates.py` tells it
         """Count one time that Redis was asked what may be let through."""
         self._cells[self._tally.series(_EXCHANGES, ("ok" if answered else "failed",))] += 1.0
+
+    def evicted(self, reason: str, count: int) -> None:
+        """Count kept answers that were let go of."""
+        self._cells[self._tally.series(_CACHE_EVICTIONS, (reason,))] += count
 
     def watch_sharing(self, sharing: Callable[[], bool]) -> None:
         """Also show whether rates are shared with other installations."""
@@ -306,6 +321,9 @@ class Metrics:
         if confinement is not None:
             gauges.append((_CONFINED.name, (), float(confinement.level)))
             gauges.append((_ACCEPTED.name, (), float(self._accepted() is not None)))
+        if self.cache is not None:
+            held, entries = self.cache()
+            gauges += [(_CACHE_BYTES.name, (), float(held)), (_CACHE_ENTRIES.name, (), float(entries))]
         if self.certificate is not None:
             gauges += self.certificate.gauges()
         return gauges

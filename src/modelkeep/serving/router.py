@@ -19,6 +19,7 @@ from modelkeep.contracts.snapshot import (
     ServedVersion,
     Snapshot,
 )
+from modelkeep.serving.cache import Cache, RouteCache
 from modelkeep.serving.meter import Meter
 from modelkeep.serving.pool import Pool, Served
 from modelkeep.serving.recorder import is_plain
@@ -55,12 +56,13 @@ class UnderWay:
 class Route:
     """What answers for a deployment now: a version, the deployment's settings, and where its predictions are counted.
 
-    `plain`: its predictions are written down as they went over the wire. `underway` counts its predictions.
+    `plain`: its predictions are written down as they went over the wire. `underway` counts its predictions. `cache` is what
+    keeps its answers, None where they are not kept.
     """
 
-    __slots__ = ("meter", "name", "plain", "recording", "served", "settings", "underway")
+    __slots__ = ("cache", "meter", "name", "plain", "recording", "served", "settings", "underway")
 
-    def __init__(self, deployment: ServedDeployment, served: Served, meter: Meter) -> None:
+    def __init__(self, deployment: ServedDeployment, served: Served, meter: Meter, cache: Cache | None = None) -> None:
         self.name = deployment.name
         self.settings = deployment.settings
         self.recording = deployment.settings.recording
@@ -68,6 +70,7 @@ class Route:
         self.served = served
         self.meter = meter
         self.underway = UnderWay()
+        self.cache: RouteCache | None = None if cache is None else cache.route(deployment, served, meter)
 
     @property
     def number(self) -> str:
@@ -99,8 +102,14 @@ class Pins:
 class Router:
     """Which version answers for each deployment, now."""
 
-    def __init__(self, pool_of: Callable[[Callable[[], None]], Pool], meter_of: Callable[[str, int], Meter]) -> None:
+    def __init__(
+        self,
+        pool_of: Callable[[Callable[[], None]], Pool],
+        meter_of: Callable[[str, int], Meter],
+        cache: Cache | None = None,
+    ) -> None:
         self._pool = pool_of(self.settle)
+        self._cache = cache
         self._meter_of = meter_of
         self._snapshot = Snapshot(0, 0.0)
         self._versions: dict[str, ServedVersion] = {}
@@ -178,6 +187,8 @@ class Router:
             self._pin(deployment)
         self._roused = {id_ for id_ in self._roused if (one := self._pool.get(id_)) is not None and not one.answers}
         self._want()
+        if self._cache is not None:
+            self._cache.retain({(name, served.version.id) for name in self._routes for served in self.serving(name)})
 
     def tend(self) -> None:
         """Let go of versions whose last runs have ended; to be called every few seconds. Everything else settles by itself."""
@@ -203,7 +214,7 @@ class Router:
         """Let a version answer for a deployment, by the deployment's settings."""
         old = self._routes.get(deployment.name)
         route = self._routes[deployment.name] = Route(
-            deployment, served, self._meter_of(deployment.name, served.version.number)
+            deployment, served, self._meter_of(deployment.name, served.version.number), self._cache
         )
         if old is not None:
             route.underway = old.underway
@@ -238,7 +249,7 @@ class Router:
             return promoted
         route = before.routes.get(served.version.id)
         if route is None or route.served is not served or route.settings != deployment.settings:
-            route = Route(deployment, served, self._meter_of(deployment.name, served.version.number))
+            route = Route(deployment, served, self._meter_of(deployment.name, served.version.number), self._cache)
             route.underway = promoted.underway
             served.configure(deployment.settings, route.meter)
         return route

@@ -64,6 +64,11 @@ class ServingSettings:
         "How old the last news from the control plane may be, in seconds, before every request is denied.",
         Interval(ge=5, le=604_800),
     ] = 900.0
+    cache_mb: Annotated[
+        int,
+        "Most memory in which one server keeps answers, to give them again to equal requests, in MiB; 0 for none.",
+        Interval(ge=0, le=1_048_576),
+    ] = 64
     golden_check_s: Annotated[
         float,
         "How often each model is asked its golden rows again, besides at every load, in seconds; 0 is never.",

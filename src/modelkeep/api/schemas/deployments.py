@@ -8,7 +8,7 @@ import msgspec
 from pydantic import Field
 
 from modelkeep.api.schemas.wire import Answer, Ask, Number
-from modelkeep.contracts.snapshot import BatchMode, GoldenCheck, Keep, KeepLoaded, NotFinite
+from modelkeep.contracts.snapshot import BatchMode, CacheMode, CacheShare, GoldenCheck, Keep, KeepLoaded, NotFinite
 from modelkeep.control.deployments.rules import Deployment, Serving
 
 
@@ -68,6 +68,14 @@ class RateAnswer(Answer):
     burst: int
 
 
+class CachingAnswer(Answer):
+    """Whether answers are kept and given again to equal questions, and to whom."""
+
+    mode: CacheMode
+    ttl_s: float
+    share: CacheShare
+
+
 class SettingsAnswer(Answer):
     """What is set for one deployment alone."""
 
@@ -80,6 +88,7 @@ class SettingsAnswer(Answer):
     not_finite: NotFinite
     golden: GoldenCheck
     rate: RateAnswer
+    cache: CachingAnswer
 
 
 class ServingAnswer(Answer):
