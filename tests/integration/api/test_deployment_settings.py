@@ -18,6 +18,7 @@ DEFAULTS = {
     "not_finite": "null",
     "golden": "enforce",
     "rate": {"per_minute": 0, "burst": 0},
+    "cache": {"mode": "auto", "ttl_s": 3600.0, "share": "caller"},
     "recording": {"enabled": True, "sample": 1.0, "inputs": "keep", "outputs": "keep", "fields": {}, "keep_days": 30},
 }
 
