@@ -12,6 +12,7 @@ Where it fails or leaves, the next of them goes: nobody fails of what befell som
 import asyncio
 import time
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
@@ -35,6 +36,8 @@ log = structlog.get_logger(__name__)
 
 SLOWER_S: Final = 0.001
 """What a row must cost for answers to be kept by themselves: many times what it takes to look one up."""
+SHARED_S: Final = 0.002
+"""What a row must cost for others to be asked for a kept answer: as much as that may take."""
 _AT_ONCE: Final = 32  # answers to those who waited, in one turn of the event loop
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
@@ -106,7 +109,7 @@ def wanted(caching: Caching, version: ServedVersion) -> bool:
 class RouteCache:
     """Keeps the answers of one route."""
 
-    __slots__ = ("_common", "_doubts", "_group", "_names", "_place", "_served", "_ttl_s", "cache", "meter", "waiting")
+    __slots__ = ("_common", "_doubts", "_group", "_names", "_place", "_served", "cache", "meter", "shared", "ttl_s", "waiting")
 
     def __init__(self, cache: Cache, deployment: ServedDeployment, served: "Served", meter: "Meter", group: Group) -> None:
         self.cache = cache
@@ -115,9 +118,11 @@ class RouteCache:
         self._served = served
         self._group = group
         caching = deployment.settings.cache
-        self._ttl_s = caching.ttl_s
+        self.ttl_s = caching.ttl_s
         self._place = b"all" if caching.share == "deployment" else b""
         version = served.version
+        cost = cost_from(version.cost_ms)
+        self.shared = cache.shared if cost is not None and cost.of(1) >= SHARED_S else None
         self._names = (deployment.name.encode(), version.id.encode(), _encode(version.spec))
         self._doubts = served.mismatches
         self._common = begun(*self._names, b"%d" % self._doubts)
@@ -153,7 +158,7 @@ class RouteCache:
             self.meter.cached("bypassed")
             self._begin(call, asked)
             return
-        found = self.cache.memory.get(asked.key, self._ttl_s)
+        found = self.cache.memory.get(asked.key, self.ttl_s)
         if found is not None:
             age_s = self.cache.clock() - found.at
             if age_s <= asked.wish.max_age_s:
@@ -164,7 +169,6 @@ class RouteCache:
         if flight is not None and self.waiting < self.cache.most_waiting:
             flight.join(call, asked)
             return
-        self.meter.cached("miss")
         self._begin(call, asked)
 
     def _begin(self, call: Call, asked: "Asked") -> None:
@@ -172,8 +176,10 @@ class RouteCache:
         asked.runs = bool(asked.key)
         if asked.runs and asked.key not in self.cache.flights:
             asked.flight = flight = self.cache.flights[asked.key] = Flight(self, asked.key, call)
-            if asked.wish.look and flight.look_further(call):
+            if asked.wish.look and flight.look_further(call, asked):
                 return
+        if asked.wish.look:
+            self.meter.cached("miss")
         call.route.served.batcher.submit(call)
 
     def kept(self, call: Call, asked: "Asked") -> "Tensors | None":
@@ -188,7 +194,18 @@ class RouteCache:
         if size <= self.cache.memory.most_each and not self._group.retired:
             outputs = {name: array.copy() for name, array in outputs.items()}  # of a run that others may share
             self.cache.memory.put(asked.key, outputs, size, self._group)
+            if self.shared is not None:
+                self.shared.put(asked.key, outputs, self.ttl_s)
         return outputs
+
+    def shared_by_others(self, call: Call, asked: "Asked", outputs: "Tensors", age_s: float) -> bool:
+        """Keep what another server's model has said to an equal call; False where it is too old, or no answer to this one."""
+        if age_s >= min(self.ttl_s, asked.wish.max_age_s):
+            return False
+        if any(array.shape[:1] != (call.rows,) for array in outputs.values()) or not outputs:
+            return False
+        self.cache.memory.put(asked.key, outputs, size_of(outputs), self._group, age_s)
+        return True
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -262,9 +279,31 @@ class Flight:
         self._waiting: dict[Call, Asked] = {}
         self.leader: Call | None = leader
 
-    def look_further(self, _call: Call) -> bool:
-        """Whether somebody else is asked first for a kept answer."""
-        return False
+    def look_further(self, call: Call, asked: Asked) -> bool:
+        """Ask first whether another server has kept an answer; False where nobody is asked."""
+        shared = self._cache.shared
+        if shared is None or not shared.get(self._key, partial(self._told, call, asked)):
+            return False
+        call.route.served.batcher.reading += 1
+        return True
+
+    def _told(self, call: Call, asked: Asked, outputs: "Tensors | None", age_s: float) -> None:
+        """Another server has kept an answer, or none that could be had in time."""
+        batcher = call.route.served.batcher
+        batcher.reading -= 1
+        if call.done or call is not self.leader:
+            return
+        if outputs is not None and self._cache.shared_by_others(call, asked, outputs, age_s):
+            self._cache.meter.cached("hit")
+            asked.flight, asked.runs = None, False
+            self._land(outputs, age_s)
+            answer(call, asked, Run(outputs, 0.0), age_s)
+            return
+        self._cache.meter.cached("miss")
+        try:
+            batcher.submit(call)
+        except Exception as refusal:  # noqa: BLE001 - told, and logged where it is our fault
+            call.fail(refusal)
 
     def join(self, call: Call, asked: Asked) -> None:
         """Wait with the others."""
@@ -315,21 +354,21 @@ class Flight:
             return
         self._forget()
 
-    def _land(self, outputs: "Tensors") -> None:
+    def _land(self, outputs: "Tensors", age_s: float = 0.0) -> None:
         """Give everybody who waits what the model said."""
         self._forget()
         self.leader = None
         if self._waiting:
-            self._loop.call_soon(self._answer, Run(outputs, 0.0))
+            self._loop.call_soon(self._answer, Run(outputs, 0.0), age_s)
 
-    def _answer(self, run: Run) -> None:
+    def _answer(self, run: Run, age_s: float) -> None:
         for call, asked in list(self._waiting.items())[:_AT_ONCE]:
             self._leave(call)
             if not call.done:
                 self._cache.meter.cached("shared")
-                answer(call, asked, run, 0.0)
+                answer(call, asked, run, age_s)
         if self._waiting:
-            self._loop.call_soon(self._answer, run)
+            self._loop.call_soon(self._answer, run, age_s)
 
 
 def answer(call: Call, asked: Asked, run: Run, age_s: float) -> None:

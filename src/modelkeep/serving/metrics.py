@@ -166,12 +166,19 @@ _CACHE_EVICTIONS: Final = Family(
     "version any more, or keeps answers).",
     ("reason",),
 )
+_CACHE_SHARED: Final = Family(
+    "modelkeep_cache_shared_total",
+    "counter",
+    "Times that a server looked for an answer in Redis, by outcome (hit, miss, late: after 2 ms, failed, skipped: it is away "
+    "or busy, refused: what lay there was no answer of ours); only with `serving.cache_redis_url`.",
+    ("outcome",),
+)
 _CACHE_BYTES: Final = Family("modelkeep_cache_bytes", "gauge", "Memory that kept answers take, on all servers.")
 _CACHE_ENTRIES: Final = Family("modelkeep_cache_entries", "gauge", "Answers that are kept in memory, on all servers.")
 
 _COUNTED: Final = (
     *(_REQUESTS, _RPCS, *COUNTED),
-    *(_INFLIGHT, _HISTORY, _HISTORY_LOST, RUNS, SECONDS, LIMITED, _EXCHANGES, _CACHE_EVICTIONS),
+    *(_INFLIGHT, _HISTORY, _HISTORY_LOST, RUNS, SECONDS, LIMITED, _EXCHANGES, _CACHE_EVICTIONS, _CACHE_SHARED),
 )
 _SEEN: Final = (
     *(_BUILD, _HISTORY_LAG, _HISTORY_UNREAD, _DEPTH, _READY, _REPLICAS, _BUSY, _MODEL, _LOAD, _MEMORY, _NUMBER, _AGE),
@@ -245,6 +252,10 @@ class Metrics:
     def evicted(self, reason: str, count: int) -> None:
         """Count kept answers that were let go of."""
         self._cells[self._tally.series(_CACHE_EVICTIONS, (reason,))] += count
+
+    def answers_shared(self, outcome: str) -> None:
+        """Count one look into Redis for an answer."""
+        self._cells[self._tally.series(_CACHE_SHARED, (outcome,))] += 1.0
 
     def watch_sharing(self, sharing: Callable[[], bool]) -> None:
         """Also show whether rates are shared with other installations."""

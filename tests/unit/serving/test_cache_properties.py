@@ -57,7 +57,10 @@ class Model:
         self.meter = Counting()
         self.runner = ByHand()
         batcher = Batcher(
-            Plan("cheap", 8, 0.0, together=True), max_queue=1000, run_timeout_s=60.0, finish=lambda found, run: answered(found, run)
+            Plan("cheap", 8, 0.0, together=True),
+            max_queue=1000,
+            run_timeout_s=60.0,
+            finish=answered,
         )
         self.served = SimpleNamespace(
             version=ServedVersion(f"v{number}", "m", number, spec, SIGNATURE),
@@ -84,7 +87,7 @@ class Question:
         self.over = False
 
 
-class Caching_(RuleBasedStateMachine):
+class Everybody(RuleBasedStateMachine):
     """See above."""
 
     def __init__(self) -> None:
@@ -231,7 +234,7 @@ class Caching_(RuleBasedStateMachine):
         self.runner.close()
 
 
-TestCaching = Caching_.TestCase
+TestCaching = Everybody.TestCase
 TestCaching.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 NAMES = st.text(max_size=4)
