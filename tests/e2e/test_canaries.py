@@ -43,6 +43,7 @@ class Planted:
             "DATABASE__URL": database.replace("postgres@", f"postgres:{self.secrets['database']}@"),
             "STORAGE__SECRET_ACCESS_KEY": self.secrets["store"],
             "LIMITS__REDIS_URL": self.shared.url,
+            "SERVING__CACHE_REDIS_URL": self.shared.url,
         }
         self.settings = {name.lower().replace("__", ".") for name in in_files}
         environment = {}

@@ -188,6 +188,7 @@ _SETTINGS: Final[dict[str, Any]] = {
     "not_finite": "null",
     "golden": "enforce",
     "rate": {"per_minute": 0, "burst": 0},
+    "cache": {"mode": "auto", "ttl_s": 3600, "share": "caller"},
     "bake_s": 600,
 }
 _TRAFFIC: Final[dict[str, Any]] = {

@@ -54,8 +54,9 @@ _MODEL = "model"  # the deployment of the model folder, where `serving.default_m
 
 @dataclass(frozen=True)
 class ServerRole:
-    """What a server process is told: it is number `slot`, from 0, of `slots`. The address of Redis is the only credential.
+    """What a server process is told: it is number `slot`, from 0, of `slots`.
 
+    The addresses of Redis are the only credentials, and `answers_secret` (hexadecimal digits), which seals shared answers.
     `stand_in` is the SHA-256, in hexadecimal digits, of the key that stands for callers without one; "" for none.
     """
 
@@ -78,6 +79,7 @@ class ServerRole:
     callers: Callers = field(default_factory=Callers)
     limits: LimitSettings = field(default_factory=LimitSettings)
     trusted_proxies: str = ""
+    answers_secret: Secret = NO_SECRET
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ def roles(
     from modelkeep.app.supervisor import Role
 
     check_redis(settings.limits.redis_url)
+    check_redis(settings.serving.cache_redis_url, "serving.cache_redis_url")
     server = ServerRole(
         data=str(places.data),
         name=socket.gethostname(),
@@ -133,6 +136,7 @@ def roles(
         origins=tuple(settings.server.cors_origins.split(",")),
         limits=settings.limits,
         trusted_proxies=settings.server.trusted_proxies,
+        answers_secret=_answers_secret(settings, places),
     )
     control = ControlRole(
         data=str(places.data),
@@ -161,6 +165,15 @@ def roles(
         Role("courier", told, after="api"),
         Role("worker", told, after="api"),
     ]
+
+
+def _answers_secret(settings: "Settings", places: Places) -> Secret:
+    """Return what seals answers that servers share; nothing where they share none. All machines of an installation have one."""
+    if not settings.serving.cache_redis_url:
+        return NO_SECRET
+    from modelkeep.infra.site_key import opened
+
+    return Secret(opened(places.site_key).derive("shared answers").hex())
 
 
 def key_digest(file: str) -> str:

@@ -27,6 +27,7 @@ from modelkeep.infra.rates import OwnRates, Rates
 from modelkeep.infra.spool import SpoolWriter
 from modelkeep.infra.tls import InvalidCertificate, Renewing
 from modelkeep.sandbox import control
+from modelkeep.serving.cache import Cache
 from modelkeep.serving.edge import Edge
 from modelkeep.serving.engine import Engine
 from modelkeep.serving.feed import Feed
@@ -41,7 +42,9 @@ from modelkeep.serving.recorder import Recorder
 from modelkeep.serving.router import Router
 
 if TYPE_CHECKING:
+    from modelkeep.infra.redis_answers import RedisAnswers
     from modelkeep.infra.redis_rates import RedisRates
+    from modelkeep.serving.cache_shared import SharedAnswers
     from modelkeep.serving.grpc.server import GrpcServer
 
 log = structlog.get_logger(__name__)
@@ -68,7 +71,15 @@ class Server:
         recorder = Recorder(spool, max_payload=role.history.max_payload_kb << 10)
         keys = Keys(max_staleness_s=role.serving.max_staleness_s)
         large = Large()
-        self._router = router = Router(lambda changed: Pool(role.serving, send, changed, recorder, large), metrics.meter)
+        self._answers: RedisAnswers | None = None
+        cache = Cache(
+            role.serving.cache_mb << 20,
+            most_waiting=role.serving.max_queue,
+            shared=self._shared_answers(),
+            evicted=metrics.evicted,
+        )
+        metrics.cache = lambda: (cache.memory.bytes, len(cache.memory))
+        self._router = router = Router(lambda changed: Pool(role.serving, send, changed, recorder, large), metrics.meter, cache)
         metrics.watch(router, keys)
         metrics.beside = storage_metrics.figures(places.storage_metrics, places.data)
         metrics.watch_confinement(lambda: self._door.confinement, lambda: self._door.accepted)
@@ -118,6 +129,18 @@ class Server:
         self._metrics.watch_sharing(lambda: not sharing.leases.away)
         return sharing.leases
 
+    def _shared_answers(self) -> "SharedAnswers | None":
+        """Return the answers that servers share through Redis, where that is wanted."""
+        url = self._role.serving.cache_redis_url
+        if not url:
+            return None
+        from modelkeep.infra.redis_answers import RedisAnswers
+        from modelkeep.serving.cache_shared import SharedAnswers
+
+        told = self._metrics.answers_shared
+        self._answers = store = RedisAnswers(url.reveal(), told=told)
+        return SharedAnswers(store, bytes.fromhex(self._role.answers_secret.reveal()), refused=lambda: told("refused"))
+
     def take(self, message: control.Message, fds: list[int]) -> None:
         """Act on a message of the supervisor."""
         if isinstance(message, control.Grounded):
@@ -159,6 +182,8 @@ class Server:
             task.cancel()
         await asyncio.wait(beside)
         await feeding
+        if self._answers is not None:
+            await self._answers.close()
         self._spool.close()
         self._metrics.close()
 

@@ -61,7 +61,8 @@ class ServedVersion(msgspec.Struct, frozen=True):
 
     `spec` is of the file that serves, which may be a compiled form of the uploaded one. `cost_ms` is the median time of one of
     its runs, by the number of rows in it ("1" and "64", as far as measured). Where it is not `independent`, a row's answer
-    depends on the rows beside it, so requests must not share a run.
+    depends on the rows beside it, so requests must not share a run. It is `repeatable` where it answered equal rows equally at
+    validation and no code of its uploader's has a say in the answer, which might look at a clock or ask somebody.
     """
 
     id: str
@@ -75,6 +76,7 @@ class ServedVersion(msgspec.Struct, frozen=True):
     created_at: str = ""
     cost_ms: dict[str, float] = {}
     independent: bool = True
+    repeatable: bool = False
 
 
 BatchMode = Literal["auto", "off", "cheap", "flat", "compute"]
@@ -82,6 +84,8 @@ Keep = Literal["keep", "hash", "drop"]
 KeepLoaded = Literal["auto", "always", "on_demand"]
 NotFinite = Literal["null", "refuse", "text"]
 GoldenCheck = Literal["enforce", "warn", "off"]
+CacheMode = Literal["auto", "on", "off"]
+CacheShare = Literal["caller", "deployment"]
 
 
 class Batching(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -143,6 +147,18 @@ class Rate(msgspec.Struct, frozen=True, omit_defaults=True):
         return self if self.burst else Rate(self.per_minute, max(1, self.per_minute // 6))
 
 
+class Caching(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Whether answers are kept and given again to equal questions, for at most `ttl_s` seconds.
+
+    "auto": where the version is repeatable and slower than to look its answer up. `share`: each caller gets back answers to
+    their own questions alone ("caller"), or to those of everybody who may ask the deployment ("deployment").
+    """
+
+    mode: CacheMode = "auto"
+    ttl_s: float = 3600.0
+    share: CacheShare = "caller"
+
+
 class DeploymentSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is set for one deployment alone.
 
@@ -164,6 +180,7 @@ class DeploymentSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     golden: GoldenCheck = "enforce"
     rate: Rate = Rate()
     bake_s: float = 600.0
+    cache: Caching = Caching()
 
 
 class ServedDeployment(msgspec.Struct, frozen=True):

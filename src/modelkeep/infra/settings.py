@@ -110,7 +110,7 @@ def _classes(text: str) -> bool:
     return rates.read_classes(text) is not None
 
 
-def _names_redis(url: Secret) -> bool:
+def names_redis(url: Secret) -> bool:
     """an address of the form redis://..., rediss://... or unix://..., or empty"""  # noqa: D403, D415 - part of a sentence
     return not url or url.reveal().startswith(("redis://", "rediss://", "unix://"))
 
@@ -139,7 +139,7 @@ class LimitSettings:
         Secret,
         "Redis server by which installations share the rates of predictions: redis://:PASSWORD@HOST:6379/0, or rediss:// over "
         "TLS; empty for rates of this installation alone.",
-        Predicate(_names_redis),
+        Predicate(names_redis),
     ] = NO_SECRET
 
     def __post_init__(self) -> None:

@@ -195,6 +195,10 @@ class Batcher:
             return False
         return mine is None or (len(mine) + 1) * len(self._callers) <= self._max_queue
 
+    def answer(self, call: Call, run: Run) -> None:
+        """Answer a call, which is not queued, by a run that was another's: its rows are those of the call."""
+        self._share([call], run)
+
     def leave(self, call: Call) -> None:
         """A call's caller has gone, or its time is up: it takes no place any more. What runs already, runs on."""
         mine = self._callers.get(call.owner)

@@ -13,6 +13,7 @@ from modelkeep.serving.matrix import Matrix, fitted
 
 if TYPE_CHECKING:
     from modelkeep.contracts.snapshot import NotFinite
+    from modelkeep.serving.cache import Asked
     from modelkeep.serving.codec import Tensors
     from modelkeep.serving.coercion import Array
     from modelkeep.serving.messages import Request, Response
@@ -26,7 +27,7 @@ _encode = msgspec.json.Encoder().encode
 class Run:
     """The answer to one micro-batch. Lists for JSON are made once for all requests that share it."""
 
-    __slots__ = ("_lists", "large", "outputs", "preprocess_s", "run_s")
+    __slots__ = ("_lists", "age_s", "large", "outputs", "preprocess_s", "run_s")
 
     def __init__(self, outputs: "Tensors", run_s: float, preprocess_s: float = 0.0) -> None:
         self.outputs = outputs
@@ -34,6 +35,8 @@ class Run:
         self.preprocess_s = preprocess_s
         self.large = False
         """Whether a thread writes its answers, piece by piece."""
+        self.age_s: float | None = None
+        """Seconds since it ran, where that was for another call (`serving/cache.py`)."""
         self._lists: dict[str, list[Any]] = {}
 
     @property
@@ -114,6 +117,8 @@ class Answer(Protocol):
 class Call:
     """One request for a prediction. `write(call, share)` makes its answer; `answer` is what its caller waits for.
 
+    `asked`: what it asks of the response cache, where there is one.
+
     `kept`: what is written down of its inputs and of its answer, each with a note, where that has been made ready already.
 
     `kind`: calls of equal kind may share a run. `owner`: the person or service whose call it is, for fairness, and `key_id`
@@ -124,6 +129,7 @@ class Call:
     __slots__ = (
         "answer",
         "answer_type",
+        "asked",
         "attempts",
         "body",
         "bucket",
@@ -162,6 +168,7 @@ class Call:
         self.kind: object = None
         self.share: Share | None = None
         self.kept: tuple[bytes | None, str, bytes | None, str] | None = None
+        self.asked: Asked | None = None
         self.attempts = 0
         self.bucket = 0
         self.deadline = 0.0

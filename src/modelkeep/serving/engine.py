@@ -169,7 +169,10 @@ class Engine:
             read(call)
             self._deadlines.add(call)
             request.when_gone(lambda: _leave(call))
-            call.route.served.batcher.submit(call)
+            if call.route.cache is None:
+                call.route.served.batcher.submit(call)
+            else:
+                call.route.cache.submit(call, request)
         except BaseException as error:
             self._end(call, request)
             if isinstance(error, ModelkeepError):
@@ -180,10 +183,15 @@ class Engine:
         """Have the call's rows read in a thread, then queue it; its deadline passes and its caller leaves meanwhile as ever."""
         self._deadlines.add(call)
         request.when_gone(lambda: _leave(call))
-        self._large.do(call.owner, len(call.body), lambda: self._read_large(call, read), lambda error: self._queue(call, error))
+        self._large.do(
+            call.owner,
+            len(call.body),
+            lambda: self._read_large(call, request, read),
+            lambda error: self._queue(call, request, error),
+        )
         call.route.served.batcher.reading += 1
 
-    def _read_large(self, call: Call, read: Read) -> None:
+    def _read_large(self, call: Call, request: Request, read: Read) -> None:
         """Read a call's rows in a thread, unless nobody waits for it any more; leave the event loop nothing to convert."""
         if call.done:
             return
@@ -191,8 +199,10 @@ class Engine:
         self._recorder.prepare(call)  # of the numbers that were sent, before they are rounded to the model's datatype
         if isinstance(call.payload, Matrix):
             call.ask(call.payload.tensors(), call.write)
+        if call.route.cache is not None:
+            call.asked = call.route.cache.ask(call, request)  # which reads all of the rows
 
-    def _queue(self, call: Call, error: Exception | None) -> None:
+    def _queue(self, call: Call, request: Request, error: Exception | None) -> None:
         """Queue a call whose rows have been read, or refuse it with what was wrong with them."""
         batcher = call.route.served.batcher
         batcher.reading -= 1
@@ -204,13 +214,18 @@ class Engine:
         try:
             self._deadlines.discard(call)
             self._deadlines.add(call)  # what was read may have brought it forward
-            batcher.submit(call)
+            if call.route.cache is None:
+                batcher.submit(call)
+            else:
+                call.route.cache.submit(call, request)
         except Exception as refusal:  # noqa: BLE001 - told, and logged where it is our fault
             call.fail(refusal)
 
     def _end(self, call: Call, request: Request) -> None:
         request.when_gone(None)
         self._deadlines.discard(call)
+        if call.asked is not None:
+            call.asked.end(call)
 
     def _release(self, route: Route, request: Request) -> None:
         route.underway.count -= 1
@@ -298,7 +313,8 @@ def _end(call: Call, error: Exception) -> None:
 
 def answer_headers(call: Call) -> tuple[tuple[bytes, bytes], ...]:
     """Return what every dialect says beside its body."""
-    return ((b"x-prediction-id", call.id.encode()), (b"x-model-version", call.route.served.number))
+    headers = ((b"x-prediction-id", call.id.encode()), (b"x-model-version", call.route.served.number))
+    return headers if call.asked is None else (*headers, *call.asked.headers)
 
 
 def scores_of(call: Call, share: Share) -> Array | None:

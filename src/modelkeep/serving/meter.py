@@ -76,7 +76,16 @@ _GOLDEN: Final = Family(
     folded=("deployment",),
 )
 
-COUNTED: Final = (_PREDICTIONS, _ROWS, _DURATION, _BATCH_SIZE, _BATCH_REQUESTS, _TURNED_AWAY, _COLD, _GOLDEN)
+_CACHE: Final = Family(
+    "modelkeep_cache_requests_total",
+    "counter",
+    "Prediction requests of deployments whose answers are kept, by deployment and result (hit: a kept answer; shared: that of "
+    "an equal request that was under way; miss: the model was asked; bypassed: the request wanted it so).",
+    ("deployment", "result"),
+    folded=("deployment",),
+)
+
+COUNTED: Final = (_PREDICTIONS, _ROWS, _DURATION, _BATCH_SIZE, _BATCH_REQUESTS, _TURNED_AWAY, _COLD, _GOLDEN, _CACHE)
 
 
 class Meter:
@@ -164,6 +173,10 @@ class Meter:
     def turned_away(self, reason: str) -> None:
         """Count one request that was not run, by its reason: queue, deadline, limit or concurrency."""
         self._cells[self._tally.series(_TURNED_AWAY, (self._deployment, reason))] += 1.0
+
+    def cached(self, result: str) -> None:
+        """Count one request of a deployment whose answers are kept, by its result: hit, shared, miss or bypassed."""
+        self._cells[self._tally.series(_CACHE, (self._deployment, result))] += 1.0
 
     def cold_start(self) -> None:
         """Count one load that a request waits for."""

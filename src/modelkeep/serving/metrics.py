@@ -159,13 +159,30 @@ _SHARED: Final = Family(
     rule="min",
 )
 
+_CACHE_EVICTIONS: Final = Family(
+    "modelkeep_cache_evictions_total",
+    "counter",
+    "Kept answers that were let go of, by reason (size: others needed the room; age; retired: no route answers with their "
+    "version any more, or keeps answers).",
+    ("reason",),
+)
+_CACHE_SHARED: Final = Family(
+    "modelkeep_cache_shared_total",
+    "counter",
+    "Times that a server looked for an answer in Redis, by outcome (hit, miss, late: after 2 ms, failed, skipped: it is away "
+    "or busy, refused: what lay there was no answer of ours); only with `serving.cache_redis_url`.",
+    ("outcome",),
+)
+_CACHE_BYTES: Final = Family("modelkeep_cache_bytes", "gauge", "Memory that kept answers take, on all servers.")
+_CACHE_ENTRIES: Final = Family("modelkeep_cache_entries", "gauge", "Answers that are kept in memory, on all servers.")
+
 _COUNTED: Final = (
     *(_REQUESTS, _RPCS, *COUNTED),
-    *(_INFLIGHT, _HISTORY, _HISTORY_LOST, RUNS, SECONDS, LIMITED, _EXCHANGES),
+    *(_INFLIGHT, _HISTORY, _HISTORY_LOST, RUNS, SECONDS, LIMITED, _EXCHANGES, _CACHE_EVICTIONS, _CACHE_SHARED),
 )
 _SEEN: Final = (
     *(_BUILD, _HISTORY_LAG, _HISTORY_UNREAD, _DEPTH, _READY, _REPLICAS, _BUSY, _MODEL, _LOAD, _MEMORY, _NUMBER, _AGE),
-    *(_ASLEEP, _DIFFERS, _CONFINED, _ACCEPTED, LAST_RUN, EXPIRES, REFUSED, _SHARED),
+    *(_ASLEEP, _DIFFERS, _CONFINED, _ACCEPTED, LAST_RUN, EXPIRES, REFUSED, _SHARED, _CACHE_BYTES, _CACHE_ENTRIES),
 )
 FAMILIES: Final = (*_COUNTED, *_SEEN, DROPPED)
 
@@ -199,6 +216,7 @@ class Metrics:
         self._accepted: Callable[[], Level | None] = lambda: None
         self.certificate: Renewing | None = None
         self._sharing: Callable[[], bool | None] = lambda: None
+        self.cache: Callable[[], tuple[int, int]] | None = None  # bytes and number of kept answers
         self.beside: Callable[[], Sums] = dict  # what the processes beside serving count (`infra/storage_metrics.py`)
 
     def meter(self, deployment: str, version: int) -> Meter:
@@ -230,6 +248,14 @@ class Metrics:
     def exchanged(self, answered: bool) -> None:  # noqa: FBT001 - as `infra/redis_rates.py` tells it
         """Count one time that Redis was asked what may be let through."""
         self._cells[self._tally.series(_EXCHANGES, ("ok" if answered else "failed",))] += 1.0
+
+    def evicted(self, reason: str, count: int) -> None:
+        """Count kept answers that were let go of."""
+        self._cells[self._tally.series(_CACHE_EVICTIONS, (reason,))] += count
+
+    def answers_shared(self, outcome: str) -> None:
+        """Count one look into Redis for an answer."""
+        self._cells[self._tally.series(_CACHE_SHARED, (outcome,))] += 1.0
 
     def watch_sharing(self, sharing: Callable[[], bool]) -> None:
         """Also show whether rates are shared with other installations."""
@@ -306,6 +332,9 @@ class Metrics:
         if confinement is not None:
             gauges.append((_CONFINED.name, (), float(confinement.level)))
             gauges.append((_ACCEPTED.name, (), float(self._accepted() is not None)))
+        if self.cache is not None:
+            held, entries = self.cache()
+            gauges += [(_CACHE_BYTES.name, (), float(held)), (_CACHE_ENTRIES.name, (), float(entries))]
         if self.certificate is not None:
             gauges += self.certificate.gauges()
         return gauges

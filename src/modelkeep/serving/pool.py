@@ -86,6 +86,8 @@ class Served:
         self.processes: dict[int, int] = {}
         """Bytes of memory that unpacked files take, by the process of the runner that they are for."""
         self.load_s = 0.0
+        self.mismatches = 0
+        """How often a runner of it has answered golden rows otherwise: what was answered before is not given again."""
         self.settings = DeploymentSettings()
         self.matrix = plain_matrix(version.signature)
         self._cost = cost_from(version.cost_ms)
@@ -130,6 +132,7 @@ class Served:
 
     def count_mismatch(self) -> None:
         """Count a runner that answers its golden rows otherwise than at validation."""
+        self.mismatches += 1
         if self._meter is not None:
             self._meter.golden_mismatch()
 
@@ -178,8 +181,10 @@ class Served:
                     told += call.rows
                     totals += total
                     queued += queue
-            self._meter.ran(len(finished), rows)
-            self.last_run = time.time()
+            runs = run.age_s is None
+            if runs:
+                self._meter.ran(len(finished), rows)
+                self.last_run = time.time()
             self._meter.sums.ran(
                 Sum(
                     answered=answers,
@@ -189,7 +194,8 @@ class Served:
                     preprocess_s=answers * preprocess_s,
                     run_s=answers * run_s,
                     last=self.last_run,
-                )
+                ),
+                runs,
             )
         return trouble
 

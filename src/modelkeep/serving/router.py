@@ -21,6 +21,7 @@ from modelkeep.contracts.snapshot import (
     Snapshot,
 )
 from modelkeep.serving.baking import Baking
+from modelkeep.serving.cache import Cache, RouteCache
 from modelkeep.serving.meter import Meter
 from modelkeep.serving.pool import Pool, Served
 from modelkeep.serving.recorder import is_plain
@@ -60,12 +61,13 @@ class Route:
     """What answers for a deployment now: a version, the deployment's settings, and where its predictions are counted.
 
     `plain`: its predictions are written down as they went over the wire. `underway` counts its predictions. `sharing` is there
-    where the deployment's traffic says who else answers whoever asks for no version. `arm`: a trial counts its predictions.
+    where the deployment's traffic says who else answers whoever asks for no version. `arm`: a trial counts its predictions. `cache` is
+    what keeps its answers, None where they are not kept.
     """
 
-    __slots__ = ("arm", "meter", "name", "plain", "recording", "served", "settings", "sharing", "underway")
+    __slots__ = ("arm", "cache", "meter", "name", "plain", "recording", "served", "settings", "sharing", "underway")
 
-    def __init__(self, deployment: ServedDeployment, served: Served, meter: Meter) -> None:
+    def __init__(self, deployment: ServedDeployment, served: Served, meter: Meter, cache: Cache | None = None) -> None:
         self.name = deployment.name
         self.settings = deployment.settings
         self.recording = deployment.settings.recording
@@ -75,6 +77,7 @@ class Route:
         self.underway = UnderWay()
         self.sharing: Sharing | None = None
         self.arm: Arm | None = None
+        self.cache: RouteCache | None = None if cache is None else cache.route(deployment, served, meter)
 
     @property
     def number(self) -> str:
@@ -108,10 +111,16 @@ class Pins:
 class Router:
     """Which version answers for each deployment, now."""
 
-    def __init__(self, pool_of: Callable[[Callable[[], None]], Pool], meter_of: Callable[[str, int], Meter]) -> None:
+    def __init__(
+        self,
+        pool_of: Callable[[Callable[[], None]], Pool],
+        meter_of: Callable[[str, int], Meter],
+        cache: Cache | None = None,
+    ) -> None:
         self.trials = Trials()
         self.baking = Baking()
         self._pool = pool_of(self.settle)
+        self._cache = cache
         self._meter_of = meter_of
         self._snapshot = Snapshot(0, 0.0)
         self._versions: dict[str, ServedVersion] = {}
@@ -192,6 +201,8 @@ class Router:
             self._share(deployment)
         self._roused = {id_ for id_ in self._roused if (one := self._pool.get(id_)) is not None and not one.answers}
         self._want()
+        if self._cache is not None:
+            self._cache.retain({(name, served.version.id) for name in self._routes for served in self.serving(name)})
 
     def tend(self) -> None:
         """Let go of versions whose last runs have ended; to be called every few seconds. Everything else settles by itself."""
@@ -218,7 +229,7 @@ class Router:
         """Let a version answer for a deployment, by the deployment's settings."""
         old = self._routes.get(deployment.name)
         route = self._routes[deployment.name] = Route(
-            deployment, served, self._meter_of(deployment.name, served.version.number)
+            deployment, served, self._meter_of(deployment.name, served.version.number), self._cache
         )
         if old is not None:
             route.underway = old.underway
@@ -266,7 +277,7 @@ class Router:
             return promoted
         route = before.routes.get(served.version.id)
         if route is None or route.served is not served or route.settings != deployment.settings:
-            route = Route(deployment, served, self._meter_of(deployment.name, served.version.number))
+            route = Route(deployment, served, self._meter_of(deployment.name, served.version.number), self._cache)
             route.underway = promoted.underway
             served.configure(deployment.settings, route.meter)
         return route

@@ -6,6 +6,9 @@ from typing import Annotated, Final
 
 from annotated_types import Interval, Predicate
 
+from modelkeep.contracts.secret import NO_SECRET, Secret
+from modelkeep.infra.settings import names_redis
+
 _PAIR: Final = 2
 NATIVE_PREDICT: Final = "/predict"
 NATIVE_HEALTH: Final = "/health"
@@ -64,6 +67,17 @@ class ServingSettings:
         "How old the last news from the control plane may be, in seconds, before every request is denied.",
         Interval(ge=5, le=604_800),
     ] = 900.0
+    cache_mb: Annotated[
+        int,
+        "Most memory in which one server keeps answers, to give them again to equal requests, in MiB; 0 for none.",
+        Interval(ge=0, le=1_048_576),
+    ] = 64
+    cache_redis_url: Annotated[
+        Secret,
+        "Redis server by which the servers of an installation share answers of slow models: redis://:PASSWORD@HOST:6379/0, or "
+        "rediss:// over TLS; empty for none.",
+        Predicate(names_redis),
+    ] = NO_SECRET
     golden_check_s: Annotated[
         float,
         "How often each model is asked its golden rows again, besides at every load, in seconds; 0 is never.",
@@ -93,6 +107,11 @@ class ServingSettings:
         "File with the API key that stands for callers who bring none, on the prediction routes of container platforms "
         "(`serving.predict_route`, SageMaker's /invocations) and nowhere else; empty for none.",
     ] = ""
+
+    def __post_init__(self) -> None:
+        """Hide an address that is given as a text."""
+        if isinstance(self.cache_redis_url, str):
+            object.__setattr__(self, "cache_redis_url", Secret(self.cache_redis_url))
 
     @property
     def deployments_by_host(self) -> dict[str, str]:

@@ -77,11 +77,14 @@ class VersionSums:
         self._at: tuple[int, ...] = ()
         self._first = -1
 
-    def ran(self, done: Sum) -> None:
-        """Count one run: its answers, their rows, the seconds of all together and of their stages, and when it ended."""
-        runs, total, queue, preprocess, run, _failed = self._at or self._open()
+    def ran(self, done: Sum, runs: float = 1.0) -> None:
+        """Count one run: its answers, their rows, the seconds of all together and of their stages, and when it ended.
+
+        `runs` is 0 for answers that were found in the cache.
+        """
+        every, total, queue, preprocess, run, _failed = self._at or self._open()
         cells = self._tally.cells
-        cells[runs] += 1.0
+        cells[every] += runs
         cells[total] += done.total_s
         cells[queue] += done.queue_s
         cells[preprocess] += done.preprocess_s
@@ -89,7 +92,7 @@ class VersionSums:
         at = self._first if self._first >= 0 else self._record()
         cells[at + _ANSWERED] += done.answered
         cells[at + _ROWS] += done.rows
-        cells[at + _RUNS] += 1.0
+        cells[at + _RUNS] += runs
         cells[at + _TOTAL] += done.total_s
         cells[at + _QUEUE] += done.queue_s
         cells[at + _PREPROCESS] += done.preprocess_s

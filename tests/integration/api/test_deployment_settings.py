@@ -19,6 +19,7 @@ DEFAULTS = {
     "golden": "enforce",
     "rate": {"per_minute": 0, "burst": 0},
     "bake_s": 600.0,
+    "cache": {"mode": "auto", "ttl_s": 3600.0, "share": "caller"},
     "recording": {"enabled": True, "sample": 1.0, "inputs": "keep", "outputs": "keep", "fields": {}, "keep_days": 30},
 }
 

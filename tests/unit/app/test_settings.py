@@ -469,7 +469,7 @@ def test_the_settings_that_are_secrets_are_those_that_look_like_it() -> None:
         for one in settings.described(settings.Settings.model_construct())
         if isinstance(one.value, str | Secret) and looks.search(one.name)
     ]
-    assert looking == SECRET == ["database.url", "storage.secret_access_key", "limits.redis_url"]
+    assert looking == SECRET == ["database.url", "storage.secret_access_key", "serving.cache_redis_url", "limits.redis_url"]
 
 
 @pytest.mark.parametrize("name", SECRET)
@@ -477,7 +477,7 @@ def test_the_settings_that_are_secrets_are_those_that_look_like_it() -> None:
 def test_a_secret_comes_from_a_file_in_every_source(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, source: str
 ) -> None:
-    text = f"{'redis' if name == 'limits.redis_url' else 'postgresql'}://user:s3cret@host/name"
+    text = f"{'redis' if name.endswith('redis_url') else 'postgresql'}://user:s3cret@host/name"
     (tmp_path / "secret").write_text(f"{text}\n")
     section, _dot, key = name.partition(".")
     variable = f"MODELKEEP_{section.upper()}__{key.upper()}_FILE"

@@ -26,6 +26,29 @@ def test_the_address_goes_to_servers_alone(tmp_path: Path) -> None:
     assert "s3cret" not in repr(settings)
 
 
+def test_what_seals_shared_answers_goes_to_servers_alone_and_is_that_of_the_installation(tmp_path: Path) -> None:
+    settings = load(overrides={"serving.cache_redis_url": URL})
+
+    def told(folder: Path) -> dict[str, bytes]:
+        with socket.socket() as door, socket.socket() as inner:
+            return {role.name: role.settings for role in roles(settings, Places(folder), [door], inner)}
+
+    once, again, other = told(tmp_path / "one"), told(tmp_path / "one"), told(tmp_path / "two")
+    secrets = [msgspec.json.decode(one["server-1"])["answers_secret"] for one in (once, again, other)]
+    assert len(bytes.fromhex(secrets[0])) == 32
+    assert secrets[0] == secrets[1] != secrets[2]
+    for secret in ("s3cret", secrets[0]):
+        assert {name for name, told_of in once.items() if secret.encode() in told_of} == {"server-1"}
+    with socket.socket() as door, socket.socket() as inner:
+        (server, *_) = roles(load(), Places(tmp_path / "none"), [door], inner)
+    assert msgspec.json.decode(server.settings)["answers_secret"] == ""
+
+
+def test_parameters_that_are_none_are_named_by_their_own_setting() -> None:
+    with pytest.raises(Invalid, match=r"serving\.cache_redis_url"):
+        check_redis(Secret(URL + "&what=1"), "serving.cache_redis_url")
+
+
 def test_who_shows_settings_hides_the_password() -> None:
     (shown,) = [one.value for one in explain(overrides={"limits.redis_url": URL}) if one.name == "limits.redis_url"]
     assert shown == URL.replace("s3cret", "***")

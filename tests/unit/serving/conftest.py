@@ -38,6 +38,7 @@ from modelkeep.contracts.traffic import Traffic, Trial
 from modelkeep.infra.rates import OwnRates
 from modelkeep.sandbox import control, frames
 from modelkeep.sandbox.wire import Inbox
+from modelkeep.serving.cache import Cache
 from modelkeep.serving.codec import Tensors
 from modelkeep.serving.engine import Engine
 from modelkeep.serving.forward import Forward
@@ -112,7 +113,9 @@ class House:
         self.metrics = Metrics("9.9", run_dir / "metrics")
         self.records: list[PredictionRecord] = []
         self.recorder = Recorder(Kept(self.records), max_payload=max_payload)
-        self.router = Router(pool, self.metrics.meter)
+        self.cache = Cache(options.cache_mb << 20, most_waiting=options.max_queue, evicted=self.metrics.evicted)
+        self.metrics.cache = lambda: (self.cache.memory.bytes, len(self.cache.memory))
+        self.router = Router(pool, self.metrics.meter, self.cache)
         self.engine = Engine(options, self.router, Limits(OwnRates()), self.recorder, self.large)
         self.metrics.watch(self.router, self.keys)
         self._forward = Forward(run_dir / "api.sock")

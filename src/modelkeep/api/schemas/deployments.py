@@ -10,7 +10,7 @@ from pydantic import Field
 from modelkeep.api.paging import LARGEST_NUMBER
 from modelkeep.api.schemas.wire import Answer, Ask, Name, Number
 from modelkeep.contracts.errors import Invalid
-from modelkeep.contracts.snapshot import BatchMode, GoldenCheck, Keep, KeepLoaded, NotFinite
+from modelkeep.contracts.snapshot import BatchMode, CacheMode, CacheShare, GoldenCheck, Keep, KeepLoaded, NotFinite
 from modelkeep.control.deployments.planning import Change
 from modelkeep.control.deployments.revisions import Action, Moment, Revision
 from modelkeep.control.deployments.rules import LONGEST_REASON, Deployment, Serving
@@ -165,6 +165,14 @@ class RateAnswer(Answer):
     burst: int
 
 
+class CachingAnswer(Answer):
+    """Whether answers are kept and given again to equal questions, and to whom."""
+
+    mode: CacheMode
+    ttl_s: float
+    share: CacheShare
+
+
 class SettingsAnswer(Answer):
     """What is set for one deployment alone."""
 
@@ -178,6 +186,7 @@ class SettingsAnswer(Answer):
     golden: GoldenCheck
     rate: RateAnswer
     bake_s: float
+    cache: CachingAnswer
 
 
 class ServingAnswer(Answer):

@@ -28,6 +28,7 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "concurrency": (1, 1_000_000),
     "rate.per_minute": (1, HIGHEST_RATE),
     "rate.burst": (1, HIGHEST_RATE),
+    "cache.ttl_s": (1, 604_800),
     "recording.sample": (0, 1),
     "recording.keep_days": (1, 36_500),
 }

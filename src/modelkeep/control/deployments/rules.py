@@ -30,6 +30,8 @@ LONGEST_REASON: Final = 1000
 _NO_ALIASES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
 _NO_PLACES: Final[Mapping[str, Place]] = MappingProxyType({})
 _NOBODY: Final = Trust()
+RUNS_ANY_CODE: Final = frozenset({"python", "mlflow"})
+"""Runners of formats that are code of the uploader's: it may answer by the clock, or by what somebody else says."""
 
 
 class Deployment(msgspec.Struct, frozen=True):
@@ -240,6 +242,12 @@ def served_version(version: Version, labels: tuple[str, ...], limits: Limits) ->
         created_at=version.created_at.isoformat(),
         cost_ms=version.report.cost_ms if version.report else {},
         independent=version.report.independent if version.report else True,
+        repeatable=(
+            version.report is not None
+            and version.report.deterministic
+            and version.hooks is None
+            and file.runner not in RUNS_ANY_CODE
+        ),
     )
 
 

@@ -1,0 +1,389 @@
+"""Kept answers, whatever happens: nobody ever gets what was said to somebody else, of something else, or by something else.
+
+A state machine drives a cache before batchers with callers, versions, promotions, deadlines, callers who leave, runs that fail,
+are lost, or whose runner is found wrong, while time passes. Each model's answer names its version and its question.
+"""
+
+import asyncio
+import json
+import random
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from fixtures.calling import ByHand, make_call, make_request, rows, turn
+from modelkeep.contracts.errors import Timeout
+from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
+from modelkeep.contracts.snapshot import Caching, DeploymentSettings, RunnerSpec, ServedDeployment, ServedVersion
+from modelkeep.serving.batcher import Batcher, Finished
+from modelkeep.serving.cache import Cache
+from modelkeep.serving.cache_key import begun, key_of
+from modelkeep.serving.cache_memory import Group, Memory, size_of
+from modelkeep.serving.calls import Call, Run
+from modelkeep.serving.messages import ClientGone, Response
+from modelkeep.serving.modes import Plan
+from modelkeep.serving.router import Route
+
+SIGNATURE = Signature((TensorSpec("x", Dtype.INT64, (-1, 1)),), (TensorSpec("y", Dtype.INT64, (-1, 1)),))
+MOST_BYTES = 40_000
+TTL_S = 50.0
+CALLERS = ["ada", "bob", ""]
+QUESTIONS = 4
+
+
+class Counting:
+    """A meter that counts what became of requests."""
+
+    def __init__(self) -> None:
+        self.results: list[str] = []
+
+    def cached(self, result: str) -> None:
+        self.results.append(result)
+
+
+class Model:
+    """A version as the cache sees it, with one runner by hand: it answers 1000 times its number plus the question."""
+
+    def __init__(self, number: int, answered: Callable[[Finished, Run], None]) -> None:
+        spec = RunnerSpec(f"v{number}", "d" * 64, 1, "onnx", "fake", SIGNATURE)
+        self.number = number
+        self.meter = Counting()
+        self.runner = ByHand()
+        batcher = Batcher(
+            Plan("cheap", 8, 0.0, together=True),
+            max_queue=1000,
+            run_timeout_s=60.0,
+            finish=answered,
+        )
+        self.served = SimpleNamespace(
+            version=ServedVersion(f"v{number}", "m", number, spec, SIGNATURE),
+            number=b"%d" % number,
+            mismatches=0,
+            golden=SimpleNamespace(differs=""),
+            batcher=batcher,
+        )
+        batcher.attach(self.runner)
+
+    async def answer(self) -> None:
+        (array,) = self.runner.runs[-1][0].values()
+        await self.runner.give({"y": array + 1000 * self.number})
+
+
+class Question:
+    """What the test knows of one call."""
+
+    def __init__(self, call: Call, caller: str, version: int, values: list[int]) -> None:
+        self.call = call
+        self.caller = caller
+        self.version = version
+        self.values = values
+        self.over = False
+
+
+class Everybody(RuleBasedStateMachine):
+    """See above."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.now = 0.0
+        self.asked: list[Question] = []
+        self.finished: list[Call] = []
+        self.said: dict[tuple[str, int, tuple[int, ...]], int] = {}
+
+    def do(self, work: Any) -> Any:
+        return self.runner.run(work)
+
+    @initialize()
+    def begin(self) -> None:
+        async def made() -> None:
+            self.cache = Cache(MOST_BYTES, most_waiting=3, clock=lambda: self.now)
+            self.models = [Model(number, self._answered) for number in range(3)]
+            self.promoted = 0
+            self.route = self._routed(0)
+
+        self.do(made())
+
+    def _answered(self, finished: Finished, _run: Run) -> None:
+        self.finished += [call for call, _response in finished]
+
+    def _routed(self, number: int) -> Route:
+        model = self.models[number]
+        deployment = ServedDeployment("m", f"v{number}", 1, DeploymentSettings(cache=Caching("on", ttl_s=TTL_S)))
+        return Route(deployment, model.served, model.meter, self.cache)  # type: ignore[arg-type]
+
+    @rule(caller=st.sampled_from(CALLERS), first=st.integers(0, QUESTIONS - 1), long=st.booleans(), no_cache=st.booleans())
+    def ask(self, caller: str, first: int, long: bool, no_cache: bool) -> None:
+        async def work() -> None:
+            values = [first, first + 1] if long else [first]
+            call = make_call(rows(*values), owner=caller, route=self.route)
+            question = Question(call, caller, self.promoted, values)
+            self.asked.append(question)
+            call.answer.add_done_callback(lambda _done: self._over(question))  # type: ignore[attr-defined]
+            request = make_request({b"cache-control": b"no-cache"} if no_cache else {})
+            assert self.route.cache is not None
+            self.route.cache.submit(call, request)
+            await turn()
+
+        self.do(work())
+
+    def _over(self, question: Question) -> None:
+        if question.call.asked is not None:
+            question.call.asked.end(question.call)
+
+    def _waiting(self) -> list[Question]:
+        return [one for one in self.asked if not one.call.answer.done()]
+
+    @rule(number=st.integers(0, 2))
+    def answer(self, number: int) -> None:
+        if self.models[number].runner.running:
+            self.do(self.models[number].answer())
+
+    @rule(number=st.integers(0, 2))
+    def fail(self, number: int) -> None:
+        if self.models[number].runner.running:
+            self.do(self.models[number].runner.fail("failed", "no"))
+
+    @rule(number=st.integers(0, 2))
+    def lose(self, number: int) -> None:
+        model = self.models[number]
+
+        async def work() -> None:
+            if model.runner.running:
+                model.runner.lose()
+                await turn()
+                model.served.batcher.detach(model.runner)
+                model.runner = ByHand()
+                model.served.batcher.attach(model.runner)
+                await turn()
+
+        self.do(work())
+
+    @precondition(lambda self: self._waiting())
+    @rule(data=st.data(), cancels=st.booleans(), late=st.booleans())
+    def leave(self, data: st.DataObject, cancels: bool, late: bool) -> None:
+        question = data.draw(st.sampled_from(self._waiting()))
+
+        async def work() -> None:
+            if cancels:  # as a server's end cancels the task that waits
+                question.call.answer.cancel()  # type: ignore[attr-defined]
+            else:
+                question.call.route.served.batcher.leave(question.call)
+                question.call.fail(Timeout() if late else ClientGone())
+            await turn()
+
+        self.do(work())
+
+    @rule(number=st.integers(0, 2))
+    def promote(self, number: int) -> None:
+        async def work() -> None:
+            self.promoted = number
+            self.route = self._routed(number)
+            self.cache.retain({("m", f"v{number}")})
+            await turn()
+
+        self.do(work())
+
+    @rule(number=st.integers(0, 2))
+    def find_wrong(self, number: int) -> None:
+        self.models[number].served.mismatches += 1
+
+    @rule(seconds=st.sampled_from([1.0, 20.0, TTL_S]))
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+
+    @invariant()
+    def everybody_has_their_own_rows(self) -> None:
+        for one in self.asked:
+            future = one.call.answer
+            if future.done() and not future.cancelled() and future.exception() is None:  # type: ignore[attr-defined]
+                response: Response = future.result()  # type: ignore[attr-defined]
+                assert json.loads(response.body) == [[value + 1000 * one.version] for value in one.values]
+        assert len(self.finished) == len({call.id for call in self.finished}), "nobody is written down twice"
+
+    @invariant()
+    def it_keeps_within_its_bound(self) -> None:
+        memory = self.cache.memory
+        assert memory.bytes == sum(entry.size for entry in memory._entries.values()) <= MOST_BYTES
+
+    @invariant()
+    def nothing_of_a_retired_version_is_kept(self) -> None:
+        groups = {id(entry.group): entry.group for entry in self.cache.memory._entries.values()}
+        assert not any(group.retired for group in groups.values())
+
+    def teardown(self) -> None:
+        async def work() -> None:
+            for _ in range(500):
+                for model in self.models:
+                    if model.runner.running:
+                        await model.answer()
+                await turn()
+            assert not self._waiting(), "somebody waits for ever"
+            assert not self.cache.flights
+            assert all(model.served.batcher.reading == 0 for model in self.models)
+
+        if hasattr(self, "models"):
+            self.do(work())
+        self.runner.close()
+
+
+TestCaching = Everybody.TestCase
+TestCaching.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+NAMES = st.text(max_size=4)
+TENSORS = st.dictionaries(
+    NAMES,
+    arrays.arrays(st.sampled_from([np.float32, np.float64, np.int64, np.bool_]), arrays.array_shapes(max_dims=3, max_side=3)),
+    min_size=1,
+    max_size=3,
+)
+QUESTION = st.tuples(st.binary(max_size=3), st.lists(st.binary(max_size=3), max_size=3), TENSORS)
+
+
+def bits(tensors: dict[str, Any]) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    return {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in tensors.items()}
+
+
+@given(QUESTION, QUESTION)
+def test_two_questions_have_one_key_only_if_they_are_one(one: Any, other: Any) -> None:
+    same = (one[0], one[1], bits(one[2])) == (other[0], other[1], bits(other[2]))
+    keys = [key_of(begun(*version), tenant, tensors) for tenant, version, tensors in (one, other)]
+    assert (keys[0] == keys[1]) is same
+
+
+@given(QUESTION, st.data())
+def test_a_question_that_differs_in_one_thing_has_another_key(question: Any, data: st.DataObject) -> None:
+    tenant, version, tensors = question
+    key = key_of(begun(*version), tenant, tensors)
+    assert key == key_of(begun(*version), tenant, {name: tensors[name].copy() for name in reversed(tensors)})
+    assert key != key_of(begun(*version), tenant + b"x", tensors)
+    assert key != key_of(begun(*version, b""), tenant, tensors)
+    name = data.draw(st.sampled_from(sorted(tensors)))
+    assert key != key_of(begun(*version), tenant, {**tensors, name: tensors[name][..., None]})
+    array = tensors[name].copy()
+    raw = bytearray(array.tobytes())
+    raw[data.draw(st.integers(0, len(raw) - 1))] ^= 1
+    turned = np.frombuffer(bytes(raw), array.dtype).reshape(array.shape)
+    assert key != key_of(begun(*version), tenant, {**tensors, name: turned})
+
+
+@given(st.lists(st.one_of(st.text(max_size=3), st.binary(max_size=3)), min_size=1, max_size=4), st.data())
+def test_texts_run_into_one_another_never(texts: list[str | bytes], data: st.DataObject) -> None:
+    other = data.draw(st.lists(st.one_of(st.text(max_size=3), st.binary(max_size=3)), min_size=1, max_size=4))
+    keys = [key_of(begun(), b"", {"x": np.array([*some, None], dtype=object)[:-1]}) for some in (texts, other)]
+    assert (keys[0] == keys[1]) is (texts == other)
+
+
+def test_what_has_no_bytes_of_its_own_has_no_key() -> None:
+    assert key_of(begun(), b"", {"x": np.array([object()], dtype=object)}) is None
+
+
+@given(st.lists(st.tuples(st.sampled_from("pgrt"), st.integers(0, 30), st.integers(0, 400)), max_size=60))
+def test_memory_keeps_within_its_bound_and_gives_back_what_was_put_last(steps: list[tuple[str, int, int]]) -> None:
+    now = [0.0]
+    gone: list[tuple[str, int]] = []
+    memory = Memory(20_000, clock=lambda: now[0], evicted=lambda reason, count: gone.append((reason, count)))
+    group, put = Group(), 0
+    last: dict[bytes, tuple[float, int]] = {}
+    for what, number, length in steps:
+        key = b"%d" % number
+        match what:
+            case "p":
+                outputs = {"y": np.full(length, put)}
+                size = size_of(outputs)
+                kept = size <= memory.most_each
+                put += kept
+                memory.put(key, outputs, size, group)
+                if kept:
+                    last[key] = (now[0], put - 1)
+                    assert memory.get(key, 100.0) is not None
+            case "g":
+                found = memory.get(key, 100.0)
+                if found is not None:
+                    at, value = last[key]
+                    assert now[0] - at < 100.0
+                    assert (found.outputs["y"] == value).all()
+            case "r":
+                if number == 0:
+                    memory.retire(group)
+                    assert (len(memory), memory.bytes) == (0, 0)
+                    group = Group()
+            case "t":
+                now[0] += number
+        assert memory.bytes <= 20_000
+        assert len(group.keys) == len(memory)
+    kept_once = put - len(memory) - sum(count for _reason, count in gone)
+    assert kept_once >= 0
+
+
+def test_what_was_used_least_lately_makes_room() -> None:
+    memory = Memory(16 * 2000, clock=lambda: 0.0, evicted=lambda _reason, _count: None)
+    outputs = {"y": np.zeros(100)}
+    size, group = size_of(outputs), Group()
+    most = memory.most_bytes // size
+    for number in range(most):
+        memory.put(b"%d" % number, dict(outputs), size, group)
+    assert memory.get(b"0", 1.0) is not None
+    memory.put(b"new", dict(outputs), size, group)
+    assert memory.get(b"1", 1.0) is None
+    assert memory.get(b"0", 1.0) is not None
+
+
+async def test_a_million_retired_answers_go_some_and_some() -> None:
+    memory = Memory(1 << 30, clock=lambda: 0.0, evicted=lambda _reason, _count: None)
+    group = Group()
+    for number in range(5000):
+        memory.put(b"%d" % number, {}, 768, group)
+    memory.retire(group)
+    assert len(memory) == 5000 - 1024
+    await turn()
+    assert (len(memory), memory.bytes) == (0, 0)
+
+
+async def test_no_one_may_write_into_a_kept_answer() -> None:
+    memory = Memory(1 << 20, clock=lambda: 0.0, evicted=lambda _reason, _count: None)
+    memory.put(b"k", {"y": np.zeros(3)}, 1000, Group())
+    found = memory.get(b"k", 1.0)
+    assert found is not None
+    with pytest.raises(ValueError, match="read-only"):
+        found.outputs["y"][0] = 1
+
+
+@pytest.mark.parametrize("tenants", [1, 20])
+async def test_repeated_inputs_are_found_in_seven_of_ten_requests_and_never_another_ones(tenants: int) -> None:
+    """Requests as they come: few inputs make up most of them (Zipf, exponent 1.1, over 2,000 inputs a tenant)."""
+    chance = random.Random(5)
+    weights = [1 / rank**1.1 for rank in range(1, 2001)]
+    cache = Cache(16 << 20)
+    model = Model(1, lambda _finished, _run: None)
+    route = Route(
+        ServedDeployment("m", "v1", 1, DeploymentSettings(cache=Caching("on"))),
+        model.served,  # type: ignore[arg-type]
+        model.meter,  # type: ignore[arg-type]
+        cache,
+    )
+    assert route.cache is not None
+    requests = 10_000 if tenants == 1 else 30_000
+    cross = 0
+    for _ in range(requests):
+        tenant, value = chance.randrange(tenants), chance.choices(range(2000), weights)[0]
+        call = make_call(rows(value), owner=f"t{tenant}", route=route)
+        call.write = lambda call, share: Response(200, json.dumps([call.owner, share.values("y")]).encode())
+        route.cache.submit(call, make_request())
+        if not call.done:
+            (array,) = model.runner.runs[-1][0].values()
+            await model.runner.give({"y": array * 10_000 + tenant})
+        assert call.asked is not None
+        call.asked.end(call)
+        owner, values = json.loads(call.answer.result().body)  # type: ignore[attr-defined]
+        cross += (owner, values) != (f"t{tenant}", [[value * 10_000 + tenant]])
+    hits = model.meter.results.count("hit") / requests
+    assert cross == 0
+    assert hits > 0.7, f"{hits:.3f}"
