@@ -69,7 +69,7 @@ def promote(
 
     `expected` is the revision that whoever asks has seen.
     """
-    _check_revision(deployment, expected)
+    check_revision(deployment, expected)
     if deployment.version_id == version_id:
         return None
     return msgspec.structs.replace(
@@ -107,7 +107,7 @@ def configure(
     deployment: Deployment, settings: DeploymentSettings, *, expected: int | None, by: str, now: datetime
 ) -> Deployment | None:
     """Return the deployment as it is with these settings; None when it has them already. `expected` as in `promote`."""
-    _check_revision(deployment, expected)
+    check_revision(deployment, expected)
     if settings == deployment.settings:
         return None
     return msgspec.structs.replace(
@@ -119,7 +119,7 @@ def route(
     deployment: Deployment, traffic: Traffic, *, trial: Trial | None, by: str, now: datetime, expected: int | None = None
 ) -> Deployment | None:
     """Return the deployment as it is with this traffic and trial; None when it has them already. `expected` as in `promote`."""
-    _check_revision(deployment, expected)
+    check_revision(deployment, expected)
     if (traffic, trial) == (deployment.traffic, deployment.trial):
         return None
     return msgspec.structs.replace(
@@ -127,7 +127,8 @@ def route(
     )
 
 
-def _check_revision(deployment: Deployment, expected: int | None) -> None:
+def check_revision(deployment: Deployment, expected: int | None) -> None:
+    """Raise `DeploymentStale` where the deployment is not at the revision that whoever asks has seen; None for any."""
     if expected is not None and expected != deployment.revision:
         raise DeploymentStale(
             f"The deployment is at revision {deployment.revision} now: read it again, then repeat the change."

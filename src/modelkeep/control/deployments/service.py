@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
@@ -156,6 +156,14 @@ class Deployments:
     async def held_in(self, tx: Transaction, actor: Actor, name: str, scope: Scope = Scope.DEPLOYMENTS_WRITE) -> Deployment:
         """Return a deployment with which the actor may do this, keeping its row to `tx`."""
         return await self._deployment(tx, actor, name, scope, for_update=True)
+
+    async def seen_in(self, tx: Transaction, actor: Actor, name: str, scope: Scope) -> Deployment:
+        """Return a deployment with which the actor may do this, as `tx` sees it."""
+        return await self._deployment(tx, actor, name, scope)
+
+    async def heard_in(self, tx: Transaction, since: datetime | None) -> list[Heartbeat]:
+        """Return what servers said last: those that were heard since then, or all that are known."""
+        return await store.fresh_heartbeats(tx, 0.0 if since is None else since.timestamp())
 
     async def route_in(
         self, tx: Transaction, actor: Actor, present: Deployment, traffic: Traffic, *, trial: Trial | None, reason: str = ""

@@ -326,6 +326,10 @@ class Models:
         check_promotable(model, version)
         return version
 
+    async def hold(self, tx: Transaction, name: str) -> None:
+        """Keep a model's row to `tx`: it is locked before its deployment's."""
+        await store.model(tx, name, for_update=True)
+
     async def note_serving(self, tx: Transaction, model_id: str, number: int) -> None:
         """Note which version a model's deployment now answers with."""
         await store.change_model(tx, model_id, serving_version=number)
