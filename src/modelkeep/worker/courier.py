@@ -25,6 +25,7 @@ from modelkeep.infra.migrations import wait_until_current
 _log = structlog.get_logger(__name__)
 _TOUCH_EVERY_S: Final = 5.0
 _KEEP_HEARTBEAT_EVERY_S: Final = 10.0
+_KEEP_COUNTS_EVERY_S: Final = 0.9  # a rollout is looked at every second
 
 
 class Courier:
@@ -115,7 +116,14 @@ def is_news(beat: Heartbeat, kept: Heartbeat | None) -> bool:
     """Whether a heartbeat is worth a write: something changed, or the last one kept grows old."""
     if kept is None or beat.at - kept.at >= _KEEP_HEARTBEAT_EVERY_S:
         return True
-    return (beat.snapshot, beat.serving, beat.failing) != (kept.snapshot, kept.serving, kept.failing)
+    if beat.trials != kept.trials and beat.at - kept.at >= _KEEP_COUNTS_EVERY_S:
+        return True
+    said = [(one.snapshot, one.serving, one.failing, _halted(one)) for one in (beat, kept)]
+    return said[0] != said[1]
+
+
+def _halted(beat: Heartbeat) -> dict[str, str]:
+    return {trial: seen.halted for trial, seen in beat.trials.items()}
 
 
 def _replace(file: Path, content: bytes) -> None:

@@ -1,6 +1,7 @@
 """A plan as it is asked for: steps as `5:10m`, defaults for what is not said, and what is wrong with it."""
 
 import re
+from itertools import pairwise
 from typing import Final
 
 import msgspec
@@ -66,7 +67,7 @@ def _faults(asked: Asked) -> list[FieldError]:
                 FieldError(f"steps[{place}]", "step", "A step is a share and a time, such as 5:10m; 0 < share < 100.")
             )
     shares = [step.percent for step in steps if step]
-    if any(later <= earlier for earlier, later in zip(shares, shares[1:], strict=False)):
+    if any(later <= earlier for earlier, later in pairwise(shares)):
         faults.append(FieldError("steps", "order", "Each step has a larger share than the one before."))
     if not asked.signals or len(set(asked.signals)) < len(asked.signals) or not set(asked.signals) <= set(SIGNALS):
         faults.append(FieldError("signals", "signals", f"At least one of {', '.join(SIGNALS)}, each once."))

@@ -60,7 +60,7 @@ class ServerCounts(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class StepCounts(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What servers have counted of a step, by their names. `share` is the candidate's part of the requests; 0 or 1: no trial."""
+    """What servers have counted of a step, by their names. `share` is the candidate's part of the requests; 0 or 1: none."""
 
     share: float
     servers: dict[str, ServerCounts] = {}

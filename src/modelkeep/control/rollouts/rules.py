@@ -94,7 +94,7 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Rollout(msgspec.Struct, frozen=True):
-    """A version on its way to take over a deployment. `ran_s` is how long it has been in its step without the time since `since`.
+    """A version on its way to take over a deployment. `ran_s`: how long it had been in its step until `since`.
 
     `servers` is among how many of them the probability of a wrong rollback is divided in this step.
     """

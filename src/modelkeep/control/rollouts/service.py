@@ -391,7 +391,7 @@ class Rollouts:
             raise TrafficTaken
 
     async def _need_two(self, tx: Transaction, actor: Actor, present: Deployment, wanted: tuple[str, str, object]) -> None:
-        """Raise `ApprovalNeeded` where promotions need two people, and only one wants this: an action, what it says, and on what."""
+        """Raise `ApprovalNeeded` where promotions need two people, and only one wants this: an action, its words, on what."""
         action, summary, seen = wanted
         place = (await self._models.places(tx, {present.model_id}))[present.model_id]
         act = Act("promotion", action, present.id, summary, Scope.DEPLOYMENTS_WRITE, place, seen)
