@@ -95,20 +95,7 @@ def control_plane(
         clock=clock,
         limits=limits,
     )
-    replays = Replays(db=db, audit=audit, models=models, deployments=deployments, jobs=jobs, clock=clock)
-    rollouts = Rollouts(
-        db=db,
-        audit=audit,
-        approvals=approvals,
-        models=models,
-        deployments=deployments,
-        events=events,
-        ring=ring_worker,
-        clock=clock,
-    )
-    of_users.subscribe(events, sessions)
-    of_people.subscribe(events, access)
-    tasks.subscribe(events, deployments)
+    _listen(events, sessions, access, deployments)
     return ControlPlane(
         audit=audit,
         users=users,
@@ -118,10 +105,19 @@ def control_plane(
         switches=switches,
         models=models,
         deployments=deployments,
-        replays=replays,
-        rollouts=rollouts,
+        replays=Replays(db=db, audit=audit, models=models, deployments=deployments, jobs=jobs, clock=clock),
+        rollouts=Rollouts(
+            db=db, audit=audit, approvals=approvals, models=models, deployments=deployments, events=events, clock=clock
+        ),
         jobs=jobs,
         events=events,
         idempotency=Idempotency(db, clock),
         passwords=passwords,
     )
+
+
+def _listen(events: Events, sessions: Sessions, access: Access, deployments: Deployments) -> None:
+    """Have nouns hear what happens below them."""
+    of_users.subscribe(events, sessions)
+    of_people.subscribe(events, access)
+    tasks.subscribe(events, deployments)

@@ -1,4 +1,4 @@
-"""Looks after rollouts: what servers have counted is looked at every second while one is under way, and what follows is done."""
+"""Looks after rollouts: what servers have counted is looked at every second, and what follows is done."""
 
 import asyncio
 from typing import Final, Protocol

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -20,7 +21,7 @@ from modelkeep.control.rollouts.asked import Asked
 from modelkeep.control.rollouts.errors import InvalidRollout, RolloutNotFound, RolloutOver, RolloutUnderWay, TrafficTaken
 from modelkeep.control.rollouts.events import RolloutHeld, RolloutPromoted, RolloutRolledBack
 from modelkeep.control.rollouts.records import Point
-from modelkeep.control.rollouts.rules import Mode, Rollout, State
+from modelkeep.control.rollouts.rules import Mode, State
 from modelkeep.control.rollouts.tables import rollout_points
 from modelkeep.infra.db import Database, Transaction
 
@@ -397,7 +398,7 @@ async def test_of_the_evidence_as_it_came_so_much_is_kept_and_its_ends_stay(flee
         async with db.begin() as tx:
             await store.draw(tx, rollout.id, Point(fleet.clock(), 0, {}), most=8)
             assert (await tx.one(sa.select(sa.func.count()).select_from(rollout_points)))[0] <= 8
-    _rollout, points = await fleet.control.rollouts.evidence(ADMIN, rollout.id)
+    _rollout, _needs, points = await fleet.control.rollouts.evidence(ADMIN, rollout.id)
     assert points[-1].at == fleet.clock()
     assert (fleet.clock() - points[0].at).total_seconds() == 29
     assert [one.at for one in points] == sorted(one.at for one in points)
@@ -409,6 +410,6 @@ async def test_what_servers_count_is_kept_as_it_comes(fleet: Fleet):
         await fleet.passes(seconds=1)
         await fleet.served(Counted(requests, 0, 20 * requests, 1))
         await fleet.tick(rollout)
-    found, points = await fleet.control.rollouts.evidence(ADMIN, rollout.id)
-    assert isinstance(found, Rollout)
+    found, needs, points = await fleet.control.rollouts.evidence(ADMIN, rollout.id)
+    assert (found.id, needs) == (rollout.id, pytest.approx((math.log(300), math.log(20))))
     assert [one.shown["slow"].requests for one in points] == [10, 20, 20, 40]

@@ -7,6 +7,7 @@
 A rollback wins over everything. Nothing goes forward while a server is silent or does not count.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -224,6 +225,12 @@ def spent(rollout: Rollout) -> Spending:
     """Return how the probability of a wrong rollback is divided."""
     plan = rollout.plan
     return spending(plan.gate, servers=rollout.servers, sticky=bool(plan.sticky), steps=plan.compared)
+
+
+def needed(rollout: Rollout) -> tuple[float, float]:
+    """Return the logarithms of the evidence that it takes now to be worse, and not to be worse."""
+    alphas = spent(rollout)
+    return -math.log(alphas.merged or alphas.local), -math.log(rollout.plan.gate.beta)
 
 
 def _lacks(rollout: Rollout, seen: Seen, numbers: dict[str, Numbers], now: datetime) -> str:

@@ -48,6 +48,7 @@ from modelkeep.control.rollouts.rules import (
     held,
     judged,
     look,
+    needed,
     paused,
     resumed,
     spread,
@@ -84,7 +85,6 @@ class Rollouts:
         models: Models,
         deployments: Deployments,
         events: Events,
-        ring: Callable[[], object],
         clock: Clock,
     ) -> None:
         self._db = db
@@ -93,7 +93,6 @@ class Rollouts:
         self._models = models
         self._deployments = deployments
         self._events = events
-        self._ring = ring
         self._clock = clock
 
     # ---- what people do
@@ -124,7 +123,6 @@ class Rollouts:
             await store.begin_step(tx, rollout.id, StepRecord(0, rollout.at.percent, now))
             await self._route(_Held(tx, actor, rollout, present), [])
             await self._note(tx, actor, rollout, "start")
-            tx.after_commit(self._ring)
             return rollout
 
     async def pause(self, actor: Actor, rollout_id: str, *, expected: int | None = None) -> Rollout:
@@ -167,11 +165,11 @@ class Rollouts:
             numbers = judged(rollout, [one.counts for one in steps])
             return Story(rollout, steps, numbers, await store.events(tx, rollout_id))
 
-    async def evidence(self, actor: Actor, rollout_id: str) -> tuple[Rollout, list[Point]]:
-        """Return one with its evidence as it came."""
+    async def evidence(self, actor: Actor, rollout_id: str) -> tuple[Rollout, tuple[float, float], list[Point]]:
+        """Return one with what it takes to be worse and not to be worse, in logarithms, and its evidence as it came."""
         async with self._db.read() as tx:
             rollout = await self._found(tx, actor, rollout_id, Scope.MODELS_READ)
-            return rollout, await store.points(tx, rollout_id)
+            return rollout, needed(rollout), await store.points(tx, rollout_id)
 
     async def rollouts(
         self, actor: Actor, *, limit: int, before: str | None = None, deployment: str | None = None
@@ -336,7 +334,6 @@ class Rollouts:
             if changed != kept.rollout:
                 await store.save(kept.tx, changed)
                 await self._note(kept.tx, actor, changed, what)
-                kept.tx.after_commit(self._ring)
             return changed
 
     async def _note(self, tx: Transaction, actor: Actor, rollout: Rollout, what: str, reason: str = "") -> None:
