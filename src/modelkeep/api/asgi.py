@@ -29,6 +29,7 @@ from modelkeep.api.routes import (
     predictions,
     replays,
     repository,
+    rollouts,
     safety,
     sign_on,
     users,
@@ -42,7 +43,7 @@ _ROUTERS: Final = tuple(
     noun.router
     for noun in (
         *(health, users, auth, browser, sign_on, people, access, models, versions, aliases),
-        *(deployments, approvals, predictions, replays, safety, audit),
+        *(deployments, rollouts, approvals, predictions, replays, safety, audit),
     )
 )
 

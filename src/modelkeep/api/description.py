@@ -62,6 +62,7 @@ _TAGS: Final = {
     "aliases": "Names that point to versions, and where they have pointed.",
     "versions": "Uploads: their validation, their files, their life.",
     "deployments": "What answers where, and how.",
+    "rollouts": "New versions that take over step by step, or are taken back.",
     "predictions": "The history of predictions.",
     "replays": "Predictions, answered again by the uploaded file itself.",
     "keys": "The first set-up, and API keys.",

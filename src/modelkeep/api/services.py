@@ -17,6 +17,7 @@ from modelkeep.control.models.rules import Formats
 from modelkeep.control.models.service import Models
 from modelkeep.control.predictions.service import Predictions
 from modelkeep.control.replays.service import Replays
+from modelkeep.control.rollouts.service import Rollouts
 from modelkeep.control.safety.service import Switches
 from modelkeep.control.sessions.rules import BROWSERS, Life
 from modelkeep.control.sessions.service import Sessions
@@ -38,6 +39,7 @@ class Services:
     audit: Audit
     predictions: Predictions
     replays: Replays
+    rollouts: Rollouts
     blobs: BlobStore
     formats: Formats
     settings: ApiSettings

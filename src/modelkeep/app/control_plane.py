@@ -13,6 +13,7 @@ from modelkeep.control.deployments import tasks
 from modelkeep.control.deployments.service import Deployments
 from modelkeep.control.models.service import Models
 from modelkeep.control.replays.service import Replays
+from modelkeep.control.rollouts.service import Rollouts
 from modelkeep.control.safety.service import Switches, lower_lock_down
 from modelkeep.control.sessions import tasks as of_users
 from modelkeep.control.sessions.service import Sessions
@@ -45,6 +46,7 @@ class ControlPlane:
     models: Models
     deployments: Deployments
     replays: Replays
+    rollouts: Rollouts
     jobs: Jobs
     events: Events
     idempotency: Idempotency
@@ -93,10 +95,7 @@ def control_plane(
         clock=clock,
         limits=limits,
     )
-    replays = Replays(db=db, audit=audit, models=models, deployments=deployments, jobs=jobs, clock=clock)
-    of_users.subscribe(events, sessions)
-    of_people.subscribe(events, access)
-    tasks.subscribe(events, deployments)
+    _listen(events, sessions, access, deployments)
     return ControlPlane(
         audit=audit,
         users=users,
@@ -106,9 +105,19 @@ def control_plane(
         switches=switches,
         models=models,
         deployments=deployments,
-        replays=replays,
+        replays=Replays(db=db, audit=audit, models=models, deployments=deployments, jobs=jobs, clock=clock),
+        rollouts=Rollouts(
+            db=db, audit=audit, approvals=approvals, models=models, deployments=deployments, events=events, clock=clock
+        ),
         jobs=jobs,
         events=events,
         idempotency=Idempotency(db, clock),
         passwords=passwords,
     )
+
+
+def _listen(events: Events, sessions: Sessions, access: Access, deployments: Deployments) -> None:
+    """Have nouns hear what happens below them."""
+    of_users.subscribe(events, sessions)
+    of_people.subscribe(events, access)
+    tasks.subscribe(events, deployments)

@@ -52,6 +52,12 @@ _FORGOTTEN: Final = Family(
     "counter",
     "Rows shown by replays that were removed because their predictions have left the history.",
 )
+_ROLLOUTS: Final = Family(
+    "modelkeep_rollouts_decided_total",
+    "counter",
+    "What the worker decided of rollouts: advanced, held, promoted, rolled_back, or cancelled.",
+    ("decision",),
+)
 _KEPT: Final = Family(
     "modelkeep_storage_kept_bytes",
     "gauge",
@@ -78,7 +84,7 @@ _AUDIT_LAG: Final = Family(
 )
 _FREE: Final = Family("modelkeep_storage_free_bytes", "gauge", "Free space on the disk of the data directory.", rule="min")
 
-_COUNTED: Final = (_OPERATIONS, _DURATION, _BYTES, _ROTATIONS, _ROTATED, _FREED, _REMOVED, _FORGOTTEN)
+_COUNTED: Final = (_OPERATIONS, _DURATION, _BYTES, _ROTATIONS, _ROTATED, _FREED, _REMOVED, _FORGOTTEN, _ROLLOUTS)
 _SHOWN: Final = (_KEPT, _AUDIT_VERIFIED, _AUDIT_ENTRIES, _AUDIT_LAG, _FREE)
 FAMILIES: Final = (*_COUNTED, *_SHOWN)
 
@@ -116,6 +122,10 @@ class StorageMeter:
     def rows_forgotten(self, rows: int) -> None:
         """Count rows of replays that have gone with their predictions."""
         self._add(_FORGOTTEN, rows)
+
+    def rollout_decided(self, decision: str) -> None:
+        """Count a decision of a rollout."""
+        self._tally.cells[self._tally.series(_ROLLOUTS, (decision,))] += 1.0
 
     def keeps(self, kept: Mapping[str, int]) -> None:
         """Show how many bytes are kept, by what they are."""

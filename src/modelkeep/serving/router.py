@@ -61,8 +61,8 @@ class Route:
     """What answers for a deployment now: a version, the deployment's settings, and where its predictions are counted.
 
     `plain`: its predictions are written down as they went over the wire. `underway` counts its predictions. `sharing` is there
-    where the deployment's traffic says who else answers whoever asks for no version. `arm`: a trial counts its predictions. `cache` is
-    what keeps its answers, None where they are not kept.
+    where the deployment's traffic says who else answers whoever asks for no version. `arm`: a trial counts its predictions.
+    `cache` is what keeps its answers, None where they are not kept.
     """
 
     __slots__ = ("arm", "cache", "meter", "name", "plain", "recording", "served", "settings", "sharing", "underway")

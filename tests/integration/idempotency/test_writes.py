@@ -30,6 +30,7 @@ from modelkeep.control.audit.tables import audit_entries
 from modelkeep.control.links import store as links
 from modelkeep.control.links.rules import Link, Purpose
 from modelkeep.control.predictions.service import Predictions
+from modelkeep.control.rollouts.asked import Asked as Rolling
 from modelkeep.control.sessions import store as sessions
 from modelkeep.control.sessions.rules import Session
 from modelkeep.control.users import store as users
@@ -87,6 +88,12 @@ WRITES: dict[str, Asked] = {
     "createDeployment": ("POST", f"{V1}/deployments", {"json": {"name": "iris-eu", "model": "iris", "version": 1}}),
     "deleteDeployment": ("DELETE", f"{V1}/deployments/iris-test", {}),
     "askReplay": ("POST", f"{IRIS}/versions/2/replays", {"json": {"last": 5}}),
+    "startRollout": ("POST", f"{V1}/rollouts", {"json": {"deployment": "iris", "version": 1}}),
+    "pauseRollout": ("POST", f"{V1}/rollouts/RUNNING/pause", {}),
+    "resumeRollout": ("POST", f"{V1}/rollouts/PAUSED/resume", {}),
+    "advanceRollout": ("POST", f"{V1}/rollouts/RUNNING/advance", {}),
+    "promoteRollout": ("POST", f"{V1}/rollouts/RUNNING/promote", {}),
+    "rollBackRollout": ("POST", f"{V1}/rollouts/RUNNING/rollback", {"json": REASON}),
     "allowCodeFormats": ("PUT", f"{V1}/safety/code-formats", {"json": {"allowed": True, **REASON}}),
     "acceptSandbox": ("PUT", f"{V1}/safety/sandbox", {"json": {"accepted": None, **REASON}}),
     "approve": ("POST", f"{V1}/approvals/apr_one/approve", {}),
@@ -135,7 +142,17 @@ async def house(control: ControlPlane, client: httpx.AsyncClient, db: Database, 
     workspace = await control.access.create_workspace(ADMIN, "empty")
     given = await control.access.give(ADMIN, Subject("user", ada), Role.VIEWER, Place(workspace.id))
     await people(control, db, clock())
-    return {"KEY": str(made.json()["id"]), "USER": ada, "GRANT": given.id}
+    running, paused = [await rollout(control, name) for name in ("running", "paused")]
+    await control.rollouts.pause(ADMIN, paused)
+    return {"KEY": str(made.json()["id"]), "USER": ada, "GRANT": given.id, "RUNNING": running, "PAUSED": paused}
+
+
+async def rollout(control: ControlPlane, name: str) -> str:
+    """A model of this name, and a rollout of its second version, whose id is returned."""
+    await control.models.create(ADMIN, name)
+    for content in (b"one", b"two"):
+        await ready_version(control, name, content)
+    return (await control.rollouts.start(ADMIN, name, 2, Rolling())).id
 
 
 def placed(asked: Asked, house: House) -> Asked:

@@ -17,6 +17,7 @@ import modelkeep.control.deployments.tables
 import modelkeep.control.links.tables
 import modelkeep.control.models.tables
 import modelkeep.control.replays.tables
+import modelkeep.control.rollouts.tables
 import modelkeep.control.sessions.tables
 import modelkeep.control.users.tables
 import modelkeep.infra.attempts

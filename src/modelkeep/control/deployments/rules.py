@@ -153,7 +153,7 @@ def deleting(deployment: Deployment, place: Place) -> Act:
 
 
 def check_revision(deployment: Deployment, expected: int | None) -> None:
-    """Refuse a change by one who has seen another revision than the present one."""
+    """Raise `DeploymentStale` where the deployment is not at the revision that whoever asks has seen; None for any."""
     if expected is not None and expected != deployment.revision:
         raise DeploymentStale(
             f"The deployment is at revision {deployment.revision} now: read it again, then repeat the change.",

@@ -324,6 +324,14 @@ class Deployments:
         await self._models.held(tx, found.model_id)
         return await self._deployment(tx, actor, name, scope, for_update=True)
 
+    async def seen_in(self, tx: Transaction, actor: Actor, name: str, scope: Scope) -> Deployment:
+        """Return a deployment with which the actor may do this, as `tx` sees it."""
+        return await self._deployment(tx, actor, name, scope)
+
+    async def heard_in(self, tx: Transaction, since: datetime | None) -> list[Heartbeat]:
+        """Return what servers said last: those that were heard since then, or all that are known."""
+        return await store.fresh_heartbeats(tx, 0.0 if since is None else since.timestamp())
+
     async def route_in(
         self, tx: Transaction, actor: Actor, present: Deployment, traffic: Traffic, *, trial: Trial | None, reason: str = ""
     ) -> Deployment:

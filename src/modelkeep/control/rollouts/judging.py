@@ -1,0 +1,220 @@
+"""What is known of a version on trial: what servers have counted of each step, and what that says.
+
+The counts of servers are added within a step, where the share is one, and the evidence of steps is multiplied. A server counts
+from 0 again when it is started anew: what it had counted before is kept beside what it counts now. Where requests of a caller
+stay together, a caller is counted once by each server and in each step, so that neither servers nor steps may be put together:
+each server's own counts are then judged alone, and only those of the step.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from modelkeep.contracts.traffic import Counted, Signal, TrialSeen
+from modelkeep.stats.evidence import Evidence, not_worse, upper_bound
+
+SIGNALS: Final[tuple[Signal, ...]] = ("errors", "slow", "poor")
+"""What is judged unless somebody says otherwise."""
+
+
+class Gate(msgspec.Struct, frozen=True, omit_defaults=True):
+    """By what a version is judged, and how sure that has to be.
+
+    `alpha` is the probability of taking back a version that is no worse, over the whole rollout and all signals; `beta` that
+    of accepting one whose odds of a bad request are `margin` times the other's. `bounds` are rates of bad requests: below one,
+    a version is good enough whatever the other does. A request is slow above `slow_ms`; 0 has servers learn that.
+    """
+
+    signals: tuple[Signal, ...] = SIGNALS
+    alpha: float = 0.01
+    beta: float = 0.05
+    margin: float = 2.0
+    bounds: dict[Signal, float] = {}
+    slow_ms: float = 0.0
+
+
+class ServerCounts(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one server has counted of a step: in lives that have ended, and in this one. `at` is when it last said so."""
+
+    at: float = 0.0
+    now: dict[Signal, Counted] = {}
+    past: dict[Signal, Counted] = {}
+    halted: Signal | None = None
+    slow_ms: float = 0.0
+    lives: int = 1
+
+    def heard(self, said: TrialSeen, at: float) -> "ServerCounts":
+        """Return the counts after the server has said this. What is lower than before was counted by another life of it."""
+        if at <= self.at:
+            return self
+        again = any(_lower(said.counts.get(signal, Counted()), before) for signal, before in self.now.items())
+        past = _sum(self.past, self.now) if again else self.past
+        halted = self.halted or said.halted or None
+        return ServerCounts(at, dict(said.counts), past, halted, said.slow_ms or self.slow_ms, self.lives + again)
+
+    def all(self) -> dict[Signal, Counted]:
+        """Return what all lives of it have counted."""
+        return _sum(self.past, self.now)
+
+
+class StepCounts(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What servers have counted of a step, by their names. `share` is the candidate's part of the requests; 0 or 1: none."""
+
+    share: float
+    servers: dict[str, ServerCounts] = {}
+
+    def of(self, signal: Signal) -> Counted:
+        """Return what all servers have counted together."""
+        return _added(one.all().get(signal, Counted()) for one in self.servers.values())
+
+    @property
+    def compares(self) -> bool:
+        """Whether both versions answered at random, so that they can be compared."""
+        return 0.0 < self.share < 1.0
+
+
+class Spending(msgspec.Struct, frozen=True):
+    """The probability of a wrong rollback that is spent on a signal: on the counts of all servers, and by each server alone.
+
+    0 is for what is not judged. Where there is one server, both are the same judgement, and the probability is spent once.
+    """
+
+    merged: float
+    local: float
+
+
+class Numbers(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is known of a signal. `log_e` is the logarithm of the evidence that the candidate is worse, `needs` what it takes.
+
+    `log_local` is the largest that one server has alone. `log_not_worse` is the evidence for the candidate, `upper` a rate of
+    bad requests above which its true one is not.
+    """
+
+    requests: int
+    bad: int
+    others: int
+    others_bad: int
+    log_e: float
+    needs: float
+    log_local: float
+    needs_local: float
+    log_not_worse: float
+    needs_not_worse: float
+    upper: float
+    lower: float
+    bound: float | None = None
+    alone: bool = False
+    halted: str = ""
+
+    @property
+    def worse(self) -> bool:
+        """Whether the candidate is worse, by what all servers, one of them, or a server itself has found.
+
+        Where it answers `alone`, there is nothing to compare it with, and it is worse than its bound.
+        """
+        if self.alone:
+            return self.bound is not None and self.lower > self.bound
+        return self.log_e >= self.needs or self.log_local >= self.needs_local or bool(self.halted)
+
+    @property
+    def good(self) -> bool:
+        """Whether it is shown that the candidate is not worse by the margin, or good enough."""
+        return self.log_not_worse >= self.needs_not_worse or (self.bound is not None and self.upper <= self.bound)
+
+
+def spending(gate: Gate, *, servers: int, sticky: bool, steps: int) -> Spending:
+    """Return how the probability of a wrong rollback is divided, where so many servers count so many steps."""
+    each = gate.alpha / len(gate.signals)
+    if sticky:
+        each /= max(1, steps)
+        return Spending(each, each) if servers <= 1 else Spending(0.0, each / servers)
+    return Spending(each, each) if servers <= 1 else Spending(each / 2, each / 2 / servers)
+
+
+def evidence(steps: Iterable[StepCounts], signal: Signal) -> Evidence:
+    """Return the evidence of steps that the candidate is worse by a signal."""
+    found = Evidence()
+    for step in steps:
+        if step.compares:
+            counted = step.of(signal)
+            found = found.after(step.share, counted.bad, counted.others_bad)
+    return found
+
+
+def left_by(steps: Sequence[StepCounts], gate: Gate, *, sticky: bool) -> dict[Signal, tuple[float, ...]]:
+    """Return the evidence that these steps, which are over, leave to the servers' judgement of the next."""
+    if sticky or not any(step.compares for step in steps):
+        return {}
+    return {signal: evidence(steps, signal).logs for signal in gate.signals}
+
+
+def learned(steps: Iterable[StepCounts]) -> float:
+    """Return above how many milliseconds servers have learned to call a request slow, the largest of the last; 0 for none."""
+    found = 0.0
+    for step in steps:
+        found = max((one.slow_ms for one in step.servers.values()), default=0.0) or found
+    return found
+
+
+def judge(gate: Gate, spent: Spending, steps: Sequence[StepCounts], *, sticky: bool) -> dict[str, Numbers]:
+    """Return what is known of each signal from the steps so far, of which the last is under way."""
+    return {signal: _numbers(gate, spent, steps, signal, sticky=sticky) for signal in gate.signals}
+
+
+def _numbers(gate: Gate, spent: Spending, steps: Sequence[StepCounts], signal: Signal, *, sticky: bool) -> Numbers:
+    compared = [step for step in (steps[-1:] if sticky else steps) if step.compares]
+    last, before = steps[-1], evidence(compared[:-1] if steps[-1].compares else compared, signal)
+    counted = _added(step.of(signal) for step in compared) if last.compares else last.of(signal)
+    own = [one.now.get(signal, Counted()) for one in last.servers.values()] if last.compares else []
+    local = max((before.after(last.share, one.bad, one.others_bad).log_value for one in own), default=0.0)
+    parts = _parts(compared, signal, sticky=sticky)
+    bound = None if sticky and last.compares else gate.bounds.get(signal)  # of callers, not of requests
+    halted = next((name for name, one in last.servers.items() if one.halted == signal), "")
+    return Numbers(
+        *(counted.requests, counted.bad, counted.others, counted.others_bad),
+        log_e=local if sticky else evidence(compared, signal).log_value,
+        needs=_needed(spent.merged),
+        log_local=local,
+        needs_local=_needed(spent.local),
+        log_not_worse=max((not_worse(gate.margin, part) for part in parts), default=0.0),
+        needs_not_worse=-math.log(gate.beta / max(1, len(parts))),
+        upper=upper_bound(counted.bad, counted.requests, gate.beta),
+        lower=1.0 - upper_bound(counted.requests - counted.bad, counted.requests, gate.alpha / len(gate.signals)),
+        bound=bound,
+        alone=last.share >= 1.0,
+        halted=halted,
+    )
+
+
+def _parts(compared: list[StepCounts], signal: Signal, *, sticky: bool) -> list[list[tuple[float, int, int]]]:
+    """Return the counts that may be judged together: all, or, where callers stay together, those of each server alone."""
+    if not sticky:
+        totals = [(step.share, step.of(signal)) for step in compared]
+        return [[(share, one.bad, one.others_bad) for share, one in totals]]
+    lives = [(step.share, life) for step in compared for one in step.servers.values() for life in (one.now, one.past) if life]
+    return [[(share, life[signal].bad, life[signal].others_bad)] for share, life in lives if signal in life]
+
+
+def _needed(alpha: float) -> float:
+    """Return the logarithm of the evidence that it takes; out of reach where nothing is spent."""
+    return -math.log(alpha) if alpha > 0 else 1e308
+
+
+def _lower(now: Counted, before: Counted) -> bool:
+    return now.requests < before.requests or now.others < before.others or now.bad < before.bad
+
+
+def _sum(one: dict[Signal, Counted], other: dict[Signal, Counted]) -> dict[Signal, Counted]:
+    return {signal: _added(each[signal] for each in (one, other) if signal in each) for signal in {**one, **other}}
+
+
+def _added(counts: Iterable[Counted]) -> Counted:
+    requests = bad = others = others_bad = 0
+    for one in counts:
+        requests += one.requests
+        bad += one.bad
+        others += one.others
+        others_bad += one.others_bad
+    return Counted(requests, bad, others, others_bad)
