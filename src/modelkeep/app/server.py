@@ -39,6 +39,7 @@ from modelkeep.serving.metrics import Metrics
 from modelkeep.serving.pool import Pool
 from modelkeep.serving.recorder import Recorder
 from modelkeep.serving.router import Router
+from modelkeep.serving.shadows import Shadows
 
 if TYPE_CHECKING:
     from modelkeep.infra.redis_rates import RedisRates
@@ -68,7 +69,10 @@ class Server:
         recorder = Recorder(spool, max_payload=role.history.max_payload_kb << 10)
         keys = Keys(max_staleness_s=role.serving.max_staleness_s)
         large = Large()
-        self._router = router = Router(lambda changed: Pool(role.serving, send, changed, recorder, large), metrics.meter)
+        self._shadows = Shadows(places.shadows, role.name, metrics.shadowed)
+        self._router = router = Router(
+            lambda changed: Pool(role.serving, send, changed, recorder, large), metrics.meter, self._shadows
+        )
         metrics.watch(router, keys)
         metrics.beside = storage_metrics.figures(places.storage_metrics, places.data)
         metrics.watch_confinement(lambda: self._door.confinement, lambda: self._door.accepted)
@@ -160,6 +164,7 @@ class Server:
         await asyncio.wait(beside)
         await feeding
         self._spool.close()
+        self._shadows.close()
         self._metrics.close()
 
     async def _grpc(self) -> "GrpcServer | None":
@@ -214,6 +219,7 @@ class Server:
             if second % _WARN_EVERY == 0 and self._role.slot == 0 and self._door.accepted is not None:
                 log.warning("runners may be locked in less well than their models need", accepted=self._door.accepted.short)
             self._router.pool.balance()
+            self._shadows.tend()
             if self._rpcs is not None:
                 self._rpcs.tend()
             self._metrics.publish(alone=self._role.slots == 1)

@@ -22,6 +22,8 @@ from modelkeep.contracts.snapshot import (
 from modelkeep.serving.meter import Meter
 from modelkeep.serving.pool import Pool, Served
 from modelkeep.serving.recorder import is_plain
+from modelkeep.serving.shadow import MEMORY, shadow_of, spare
+from modelkeep.serving.shadows import Shadows
 
 T = TypeVar("T")
 
@@ -99,8 +101,15 @@ class Pins:
 class Router:
     """Which version answers for each deployment, now."""
 
-    def __init__(self, pool_of: Callable[[Callable[[], None]], Pool], meter_of: Callable[[str, int], Meter]) -> None:
+    def __init__(
+        self,
+        pool_of: Callable[[Callable[[], None]], Pool],
+        meter_of: Callable[[str, int], Meter],
+        shadows: Shadows | None = None,
+    ) -> None:
         self._pool = pool_of(self.settle)
+        self.shadows = shadows or Shadows(None)
+        self.shadows.watch(self._pool.running)
         self._meter_of = meter_of
         self._snapshot = Snapshot(0, 0.0)
         self._versions: dict[str, ServedVersion] = {}
@@ -178,6 +187,7 @@ class Router:
             self._pin(deployment)
         self._roused = {id_ for id_ in self._roused if (one := self._pool.get(id_)) is not None and not one.answers}
         self._want()
+        self._shadow()
 
     def tend(self) -> None:
         """Let go of versions whose last runs have ended; to be called every few seconds. Everything else settles by itself."""
@@ -196,7 +206,12 @@ class Router:
             at=at,
             snapshot=self._snapshot.number,
             serving={name: served.version.id for name, served in self.routes().items() if served.answers},
-            failing={served.version.id: served.failing for served in self._pool.all() if served.failing and not served.answers},
+            failing={
+                one.version.id: one.failing
+                for one in self._pool.all()
+                if one.failing and not one.answers and not one.version.spec.spare
+            },
+            trials=self.shadows.trials(self._deployments.values()),
         )
 
     def _point(self, deployment: ServedDeployment, served: Served) -> None:
@@ -271,15 +286,18 @@ class Router:
                 version = self._versions.get(version_id)
                 if version is not None:
                     wanted[version_id] = version
+        wanted |= {one.id: one for one in self._spare().values()}
         self._pool.want(wanted.values(), self._memory(), self._golden(), self._lazy())
 
     def _golden(self) -> dict[str, GoldenCheck]:
         """What becomes of a version's runners that answer otherwise than at validation: as the strictest deployment says."""
-        return self._by_version(lambda deployment, _version_id: deployment.settings.golden, _STRICTNESS.__getitem__)
+        found = self._by_version(lambda deployment, _version_id: deployment.settings.golden, _STRICTNESS.__getitem__)
+        return found | {one.id: self._deployments[name].settings.golden for name, one in self._spare().items()}
 
     def _memory(self) -> dict[str, Memory]:
         """When each version has runners at all: as the most demanding deployment says."""
-        return self._by_version(_memory_of, lambda memory: _DEMANDS[memory.keep])
+        found = self._by_version(_memory_of, lambda memory: _DEMANDS[memory.keep])
+        return found | {one.id: MEMORY for one in self._spare().values()}
 
     def _lazy(self) -> set[str]:
         """Return the versions that are loaded when somebody asks: only aliases point to them, and nobody wants them always."""
@@ -287,7 +305,29 @@ class Router:
         promoted.update(deployment.version_id for deployment in self._deployments.values())
         always = (one for one in self._deployments.values() if one.settings.memory.keep == "always")
         eager = promoted.union(*(deployment.aliases.values() for deployment in always))
-        return {id_ for deployment in self._deployments.values() for id_ in deployment.aliases.values() if id_ not in eager}
+        aliased = {id_ for deployment in self._deployments.values() for id_ in deployment.aliases.values() if id_ not in eager}
+        return aliased.union(one.id for one in self._spare().values())
+
+    # ---- shadows: versions with runners of their own, by ids of their own (`serving/shadow.py`)
+
+    def _spare(self) -> dict[str, ServedVersion]:
+        """Return the shadow of each deployment that has one."""
+        found: dict[str, ServedVersion] = {}
+        for name, deployment in self._deployments.items():
+            version = self._versions.get(shadow_of(deployment))
+            if version is not None:
+                found[name] = spare(version)
+        return found
+
+    def _shadow(self) -> None:
+        """Have each promoted version that answers shadowed, where that is wanted."""
+        found = {}
+        for name, version in self._spare().items():
+            served, route = self._pool.get(version.id), self._routes.get(name)
+            deployment = self._deployments[name]
+            if served is not None and route is not None and route.served.version.id == deployment.version_id:
+                found[name] = (deployment, route.served, served)
+        self.shadows.settle(found)
 
     def _by_version(self, part: Callable[[ServedDeployment, str], T], rank: Callable[[T], int]) -> dict[str, T]:
         """Return one part of the settings for each version: that of the highest rank, where several deployments share it."""

@@ -34,6 +34,7 @@ from modelkeep.contracts.snapshot import (
     Snapshot,
 )
 from modelkeep.contracts.snapshot import Limits as RunnerLimits
+from modelkeep.contracts.traffic import Traffic, Trial
 from modelkeep.infra.rates import OwnRates
 from modelkeep.sandbox import control, frames
 from modelkeep.sandbox.wire import Inbox
@@ -49,6 +50,7 @@ from modelkeep.serving.protocol import HttpProtocol
 from modelkeep.serving.recorder import Recorder
 from modelkeep.serving.router import Router
 from modelkeep.serving.settings import ServingSettings
+from modelkeep.serving.shadows import Shadows
 
 # A busy machine is no fault of the code: examples are not timed.
 settings.register_profile("untimed", deadline=None)
@@ -111,7 +113,8 @@ class House:
         self.metrics = Metrics("9.9", run_dir / "metrics")
         self.records: list[PredictionRecord] = []
         self.recorder = Recorder(Kept(self.records), max_payload=max_payload)
-        self.router = Router(pool, self.metrics.meter)
+        self.shadows = Shadows(run_dir / "shadows", "here", self.metrics.shadowed)
+        self.router = Router(pool, self.metrics.meter, self.shadows)
         self.engine = Engine(options, self.router, Limits(OwnRates()), self.recorder, self.large)
         self.metrics.watch(self.router, self.keys)
         self._forward = Forward(run_dir / "api.sock")
@@ -135,6 +138,8 @@ class House:
         self.deployments: dict[str, str] = {}
         self.settings: dict[str, DeploymentSettings] = {}
         self.aliases: dict[str, dict[str, str]] = {}
+        self.traffic: dict[str, Traffic] = {}
+        self.trials: dict[str, Trial] = {}
         self._runners: set[asyncio.Task[None]] = set()
         self._number = 0
         self.gates: dict[str, asyncio.Event] = {}
@@ -154,7 +159,15 @@ class House:
         """Give the router the present state as news."""
         self._number += 1
         deployments = tuple(
-            ServedDeployment(name, version, 1, self.settings.get(name, DeploymentSettings()), self.aliases.get(name, {}))
+            ServedDeployment(
+                name,
+                version,
+                1,
+                self.settings.get(name, DeploymentSettings()),
+                self.aliases.get(name, {}),
+                traffic=self.traffic.get(name, Traffic()),
+                trial=self.trials.get(name),
+            )
             for name, version in self.deployments.items()
         )
         self.router.apply(
@@ -222,7 +235,7 @@ class House:
         loop = asyncio.get_running_loop()
         sock.setblocking(False)
         with sock:
-            facts = ModelFacts(self.versions[version_id].signature, "fake", "1")
+            facts = ModelFacts(self.versions[version_id.partition("~")[0]].signature, "fake", "1")
             await loop.sock_sendall(sock, b"".join(frames.encode(frames.Loaded(facts, 0.1, 1, 2))))
             inbox = Inbox(sock)
             while (received := await _received(inbox, sock)) is not None:
