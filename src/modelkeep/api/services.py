@@ -20,6 +20,7 @@ from modelkeep.control.replays.service import Replays
 from modelkeep.control.safety.service import Switches
 from modelkeep.control.sessions.rules import BROWSERS, Life
 from modelkeep.control.sessions.service import Sessions
+from modelkeep.control.shadows.service import Shadows
 from modelkeep.control.users.service import Users
 from modelkeep.infra.clock import Clock, utc_now
 from modelkeep.infra.idempotency import Idempotency
@@ -38,6 +39,7 @@ class Services:
     audit: Audit
     predictions: Predictions
     replays: Replays
+    shadows: Shadows
     blobs: BlobStore
     formats: Formats
     settings: ApiSettings

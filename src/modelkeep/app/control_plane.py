@@ -16,6 +16,7 @@ from modelkeep.control.replays.service import Replays
 from modelkeep.control.safety.service import Switches, lower_lock_down
 from modelkeep.control.sessions import tasks as of_users
 from modelkeep.control.sessions.service import Sessions
+from modelkeep.control.shadows.service import Shadows
 from modelkeep.control.users.rules import Classes
 from modelkeep.control.users.service import Users
 from modelkeep.infra.broadcast import Broadcast
@@ -45,6 +46,7 @@ class ControlPlane:
     models: Models
     deployments: Deployments
     replays: Replays
+    shadows: Shadows
     jobs: Jobs
     events: Events
     idempotency: Idempotency
@@ -107,6 +109,7 @@ def control_plane(
         models=models,
         deployments=deployments,
         replays=replays,
+        shadows=Shadows(db=db, models=models, deployments=deployments, clock=clock),
         jobs=jobs,
         events=events,
         idempotency=Idempotency(db, clock),

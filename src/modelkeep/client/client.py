@@ -85,6 +85,8 @@ class Client:
     deployment = blocking(of_deployments.deployment)
     promote = blocking(of_deployments.promote)
     configure = blocking(of_deployments.configure)
+    shadow = blocking(of_deployments.shadow)
+    shadows = blocking(of_deployments.shadows)
 
     predictions = blocking(history.predictions)
     prediction = blocking(history.prediction)
@@ -220,6 +222,8 @@ class AsyncClient:
     deployment = awaited(of_deployments.deployment)
     promote = awaited(of_deployments.promote)
     configure = awaited(of_deployments.configure)
+    shadow = awaited(of_deployments.shadow)
+    shadows = awaited(of_deployments.shadows)
 
     predictions = awaited(history.predictions)
     prediction = awaited(history.prediction)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from modelkeep.client.results import Deployment, Listing
+from modelkeep.client.results import Deployment, Listing, Shadow
 from modelkeep.client.server import Server, if_match, part
 from modelkeep.client.steps import Steps
 
@@ -32,3 +32,14 @@ def configure(server: Server, name: str, settings: Mapping[str, Any], *, revisio
     path, body = f"/deployments/{part(name)}", {"settings": dict(settings)}
     document = yield from server.document("PATCH", path, body, headers=if_match(revision))
     return Deployment.read(document)
+
+
+def shadow(server: Server, name: str, version: int | None = None) -> Steps[Shadow]:
+    """Return how the answers of a deployment's shadow compare with the promoted version's: of this version, or the last one."""
+    query = "" if version is None else f"?version={version}"
+    return Shadow.read((yield from server.get(f"/deployments/{part(name)}/shadow{query}")))
+
+
+def shadows(server: Server, name: str) -> Steps[list[Shadow]]:
+    """Return the shadows that a deployment has had, the one last heard of first, in a few numbers each."""
+    return Listing((yield from server.items(f"/deployments/{part(name)}/shadows", Shadow.read)))

@@ -18,6 +18,7 @@ import modelkeep.control.links.tables
 import modelkeep.control.models.tables
 import modelkeep.control.replays.tables
 import modelkeep.control.sessions.tables
+import modelkeep.control.shadows.tables
 import modelkeep.control.users.tables
 import modelkeep.infra.attempts
 import modelkeep.infra.broadcast
