@@ -2,6 +2,8 @@
 
 from typing import Any, Final
 
+from modelkeep.api.shadow_examples import SHADOW, SHADOW_FACTS
+
 _AT: Final = "2026-03-14T09:26:53.589793Z"
 _VERSION_ID: Final = "ver_01J9Z3K6T2Q8W4V5R7X0Y1B2C3"
 _PREDICTION_ID: Final = "prd_01J9Z3K6T2Q8W4V5R7X0Y1B2C4"
@@ -242,56 +244,6 @@ _SUMMARY: Final[dict[str, Any]] = {
     "absolute_tolerance": 1e-6,
     "compared": "numbers",
 }
-_SHADOW_FACTS: Final[dict[str, Any]] = {
-    "version": 4,
-    "version_id": _VERSION_ID,
-    "primary": 3,
-    "primary_id": "ver_01J9Z3K6T2Q8W4V5R7X0Y1B2C2",
-    "active": True,
-    "since": _AT,
-    "at": _AT,
-    "asked": 1000,
-    "requests": 996,
-    "requests_differ": 12,
-    "rows": 996,
-    "differ": 12,
-    "agreement": 0.98795,
-}
-_PARTS: Final = {"p50": 0.001, "p90": 0.01, "p99": 0.0464}
-_COMPARED: Final[dict[str, Any]] = {
-    "name": "probabilities",
-    "kind": "classes",
-    "rows": 996,
-    "differ": 12,
-    "absolute": _PARTS,
-    "relative": _PARTS,
-    "largest": 0.21,
-    "histogram": [[0.0, 400], [0.01, 584], [1.0, 12]],
-    "confused": [{"primary": "stays", "shadow": "leaves", "rows": 12}],
-}
-_APART: Final[dict[str, Any]] = {
-    "prediction": _PREDICTION_ID,
-    "row": 0,
-    "at": _AT,
-    "differs": True,
-    "distance": 0.8,
-    "primary": {"label": "stays"},
-    "shadow": {"label": "leaves"},
-    "inputs": {"tenure": 1.0},
-}
-_SHADOW: Final[dict[str, Any]] = {
-    **_SHADOW_FACTS,
-    "share": 10.0,
-    "servers": 2,
-    "dropped": {"busy": 3},
-    "failed": {"timeout": 1},
-    "disagreement": [0.0056, 0.0257],
-    "primary_ms": {"p50": 1.0, "p90": 1.78, "p99": 3.16},
-    "shadow_ms": {"p50": 1.0, "p90": 1.78, "p99": None},
-    "outputs": [_COMPARED],
-    "slices": [{"column": "tenure", "says": "< 3", "rows": 120, "differ": 12, "least": 0.0447}],
-    "worst": [_APART],
-}
 _REPLAY_FACTS: Final[dict[str, Any]] = {
     "id": "rpl_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
     "model": "churn",
@@ -478,8 +430,8 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "Refuse": [{"reason": "Not before the audit."}],
     "Refresh": [{"refresh_token": _REFRESH}],
     "Replay": [{**_REPLAY_FACTS, "details": {"differing": [_DIFFERING], "skipped": [], "forgotten": 0}}],
-    "Shadow": [_SHADOW],
-    "ShadowFactsPage": [_page(_SHADOW_FACTS)],
+    "Shadow": [SHADOW],
+    "ShadowFactsPage": [_page(SHADOW_FACTS)],
     "ReplayFactsPage": [_page(_REPLAY_FACTS)],
     "Safety": [_SAFETY],
     "SessionList": [{"items": [_SESSION]}],

@@ -55,7 +55,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Pair(msgspec.Struct, frozen=True):
-    """Two answers to some rows. `recording` is the policy by which the history has them; None: it has not, so nothing is shown."""
+    """Two answers to some rows. `recording` is the policy by which the history has them; None: it has not."""
 
     prediction: str
     at: float

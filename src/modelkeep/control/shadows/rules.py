@@ -34,7 +34,7 @@ _PARTS: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
 class Quantiles(msgspec.Struct, frozen=True):
-    """Bounds that half, nine in ten, and all but one in a hundred are within; None where there are none, or none bounds them."""
+    """Bounds that half, nine in ten, and all but one in a hundred are within; None where nothing bounds them."""
 
     p50: float | None = None
     p90: float | None = None
