@@ -31,6 +31,7 @@ from modelkeep.api.routes import (
     repository,
     rollouts,
     safety,
+    shadows,
     sign_on,
     users,
     versions,
@@ -43,7 +44,7 @@ _ROUTERS: Final = tuple(
     noun.router
     for noun in (
         *(health, users, auth, browser, sign_on, people, access, models, versions, aliases),
-        *(deployments, rollouts, approvals, predictions, replays, safety, audit),
+        *(deployments, rollouts, shadows, approvals, predictions, replays, safety, audit),
     )
 )
 

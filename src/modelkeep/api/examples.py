@@ -2,6 +2,8 @@
 
 from typing import Any, Final
 
+from modelkeep.api.shadow_examples import SHADOW, SHADOW_FACTS
+
 _AT: Final = "2026-03-14T09:26:53.589793Z"
 _VERSION_ID: Final = "ver_01J9Z3K6T2Q8W4V5R7X0Y1B2C3"
 _PREDICTION_ID: Final = "prd_01J9Z3K6T2Q8W4V5R7X0Y1B2C4"
@@ -542,6 +544,8 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "Refuse": [{"reason": "Not before the audit."}],
     "Refresh": [{"refresh_token": _REFRESH}],
     "Replay": [{**_REPLAY_FACTS, "details": {"differing": [_DIFFERING], "skipped": [], "forgotten": 0}}],
+    "Shadow": [SHADOW],
+    "ShadowFactsPage": [_page(SHADOW_FACTS)],
     "ReplayFactsPage": [_page(_REPLAY_FACTS)],
     "Evidence": [{"rollout": _ROLLOUT_ID, "state": "rolled_back", "needs": 5.7, "needs_not_worse": 3.0, "points": [_POINT]}],
     "NewRollout": [{"deployment": "churn", "version": 3, "steps": ["5:10m", "25:30m", "50:1h"]}],

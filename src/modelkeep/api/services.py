@@ -21,6 +21,7 @@ from modelkeep.control.rollouts.service import Rollouts
 from modelkeep.control.safety.service import Switches
 from modelkeep.control.sessions.rules import BROWSERS, Life
 from modelkeep.control.sessions.service import Sessions
+from modelkeep.control.shadows.service import Shadows
 from modelkeep.control.users.service import Users
 from modelkeep.infra.clock import Clock, utc_now
 from modelkeep.infra.idempotency import Idempotency
@@ -40,6 +41,7 @@ class Services:
     predictions: Predictions
     replays: Replays
     rollouts: Rollouts
+    shadows: Shadows
     blobs: BlobStore
     formats: Formats
     settings: ApiSettings

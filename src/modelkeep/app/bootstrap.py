@@ -292,6 +292,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
         predictions=Predictions(history, utc_now),
         replays=control.replays,
         rollouts=control.rollouts,
+        shadows=control.shadows,
         blobs=store,
         formats=Formats.of(manifests()),
         settings=role.api,
@@ -364,6 +365,7 @@ async def courier(told: bytes, stop: Event, started: Callable[[], None]) -> None
     from modelkeep.worker.courier import Courier
     from modelkeep.worker.history import HistoryCourier
     from modelkeep.worker.reading import IdleReader
+    from modelkeep.worker.shadow_reports import ShadowReports
 
     role, places, db, control = _control(told, "courier")
     history = history_database(role.database, places.data)
@@ -373,6 +375,7 @@ async def courier(told: bytes, stop: Event, started: Callable[[], None]) -> None
         places.snapshot,
         places.run,
         Bells(Bell(places.run / server_bell(slot)) for slot in range(role.servers)),
+        shadows=ShadowReports(places.shadows, control.shadows.hear),
     )
     idle = IdleReader()
     predictions = Predictions(history, utc_now)
@@ -382,6 +385,7 @@ async def courier(told: bytes, stop: Event, started: Callable[[], None]) -> None
         if await current(db) != HEAD:  # replays lie where the api first has to make room for them
             raise DatabaseUnavailable
         rows = await control.replays.forget_shown(predictions.missing)
+        rows += await control.shadows.forget_shown(predictions.missing)
         meter.rows_forgotten(rows)
         return rows
 

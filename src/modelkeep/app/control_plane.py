@@ -17,6 +17,7 @@ from modelkeep.control.rollouts.service import Rollouts
 from modelkeep.control.safety.service import Switches, lower_lock_down
 from modelkeep.control.sessions import tasks as of_users
 from modelkeep.control.sessions.service import Sessions
+from modelkeep.control.shadows.service import Shadows
 from modelkeep.control.users.rules import Classes
 from modelkeep.control.users.service import Users
 from modelkeep.infra.broadcast import Broadcast
@@ -47,6 +48,7 @@ class ControlPlane:
     deployments: Deployments
     replays: Replays
     rollouts: Rollouts
+    shadows: Shadows
     jobs: Jobs
     events: Events
     idempotency: Idempotency
@@ -109,6 +111,7 @@ def control_plane(
         rollouts=Rollouts(
             db=db, audit=audit, approvals=approvals, models=models, deployments=deployments, events=events, clock=clock
         ),
+        shadows=Shadows(db=db, models=models, deployments=deployments, clock=clock),
         jobs=jobs,
         events=events,
         idempotency=Idempotency(db, clock),

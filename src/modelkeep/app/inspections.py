@@ -29,6 +29,7 @@ class Inspection:
 
     keep: KeepLoaded = "always"
     idle_s = float("inf")
+    spare = False
     names: tuple[str, ...] = ()
 
     def __init__(

@@ -59,6 +59,11 @@ class Kept:
         return self.memory.idle_s
 
     @property
+    def spare(self) -> bool:
+        """Whether it takes only what nobody else wants."""
+        return self.spec.spare
+
+    @property
     def expected_bytes(self) -> int:
         """What one more runner of it will hold: as much as the last one, or what validation saw."""
         return self.measured_bytes or self.spec.memory_bytes + A_RUNNER

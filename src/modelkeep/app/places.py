@@ -34,6 +34,11 @@ class Places:
         return self.run / "history.loading"
 
     @property
+    def shadows(self) -> Path:
+        """What servers have seen of shadows, until the courier has carried it up."""
+        return self.run / "shadows"
+
+    @property
     def quotas(self) -> Path:
         """What several servers have let through, where there are several."""
         return self.run / "quotas"

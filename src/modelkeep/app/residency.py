@@ -36,6 +36,11 @@ class Tenant(Protocol):
         ...
 
     @property
+    def spare(self) -> bool:
+        """Whether it takes only what nobody else wants, and goes first."""
+        ...
+
+    @property
     def expected_bytes(self) -> int:
         """What one more runner of it will hold."""
         ...
@@ -101,7 +106,7 @@ class Residency(Generic[T]):
             tenant.asleep = True
         elif self.fits(tenant.expected_bytes):
             self._begin(tenant)
-        elif urgent or tenant.keep == "always":
+        elif (urgent or tenant.keep == "always") and not tenant.spare:
             self._waiting[id(tenant)] = tenant
         else:
             tenant.asleep = True
@@ -123,8 +128,10 @@ class Residency(Generic[T]):
 
     def look(self, tenants: Collection[T]) -> None:
         """Let in whom there is room for, first come first, and make room for the next; to be called when anything ends."""
-        for tenant in list(self._waiting.values()):
+        for tenant in sorted(self._waiting.values(), key=lambda one: one.spare):
             if not self.fits(tenant.expected_bytes):
+                if tenant.spare:
+                    continue  # nobody goes for it
                 if self._never_fits(tenants, tenant.expected_bytes) or not self._make_room(tenants, tenant.expected_bytes):
                     continue  # one that there is no room to be made for is in nobody's way
                 break
@@ -142,6 +149,18 @@ class Residency(Generic[T]):
         if self._held.held_bytes() > self._budget.limit_bytes:
             self._make_room(tenants, 0)
 
+    def grows(self, tenant: T, tenants: Collection[T], *, first: bool) -> bool:
+        """Whether one more runner of a tenant is started now: its `first` was let in. For any other, spare ones go."""
+        if (first and not tenant.spare) or self.fits(tenant.expected_bytes):
+            return True
+        for other in () if tenant.spare else tenants:
+            if other.spare and self._held.bytes_of(other) and not self.fits(tenant.expected_bytes - self._held.leaving_bytes()):
+                self._rest(other)
+        return False
+
+    def _may_go(self, tenant: T, latest: float) -> bool:
+        return tenant.spare or (tenant.keep != "always" and tenant.used <= latest)
+
     def _never_fits(self, tenants: Collection[T], more_bytes: int) -> bool:
         """Whether those who never go leave no room for it."""
         fixed = sum(self._held.bytes_of(one) for one in tenants if one.keep == "always")
@@ -154,10 +173,10 @@ class Residency(Generic[T]):
         if missing <= 0:
             return True
         latest = self._clock() - self._budget.min_idle_s
-        movable = [one for one in tenants if one.keep != "always" and one.used <= latest and self._held.bytes_of(one)]
+        movable = [one for one in tenants if self._may_go(one, latest) and self._held.bytes_of(one)]
         if more_bytes and sum(map(self._held.bytes_of, movable)) < missing:
             return False  # to send some away would help nobody
-        for tenant in sorted(movable, key=lambda one: one.used):
+        for tenant in sorted(movable, key=lambda one: (not one.spare, one.used)):
             missing -= self._held.bytes_of(tenant)
             self._rest(tenant)
             if missing <= 0:

@@ -281,7 +281,7 @@ class Runners:
         """
         if self._template is None or self._closing or kept.again is not None or kept.asleep or self._residency.waits(kept):
             return
-        while kept.missing > 0 and (not kept.names or self._residency.fits(kept.expected_bytes)):
+        while kept.missing > 0 and self._residency.grows(kept, self._kept.values(), first=not kept.names):
             name = self._name()
             kept.names.append(name)
             self._runners.opening[name] = kept.expected_bytes

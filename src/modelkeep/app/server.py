@@ -40,6 +40,7 @@ from modelkeep.serving.metrics import Metrics
 from modelkeep.serving.pool import Pool
 from modelkeep.serving.recorder import Recorder
 from modelkeep.serving.router import Router
+from modelkeep.serving.shadows import Shadows
 
 if TYPE_CHECKING:
     from modelkeep.infra.redis_answers import RedisAnswers
@@ -79,7 +80,10 @@ class Server:
             evicted=metrics.evicted,
         )
         metrics.cache = lambda: (cache.memory.bytes, len(cache.memory))
-        self._router = router = Router(lambda changed: Pool(role.serving, send, changed, recorder, large), metrics.meter, cache)
+        self._shadows = Shadows(places.shadows, role.name, metrics.shadowed)
+        self._router = router = Router(
+            lambda changed: Pool(role.serving, send, changed, recorder, large), metrics.meter, cache, self._shadows
+        )
         metrics.watch(router, keys)
         metrics.beside = storage_metrics.figures(places.storage_metrics, places.data)
         metrics.watch_confinement(lambda: self._door.confinement, lambda: self._door.accepted)
@@ -185,6 +189,7 @@ class Server:
         if self._answers is not None:
             await self._answers.close()
         self._spool.close()
+        self._shadows.close()
         self._metrics.close()
 
     async def _grpc(self) -> "GrpcServer | None":
@@ -239,6 +244,7 @@ class Server:
             if second % _WARN_EVERY == 0 and self._role.slot == 0 and self._door.accepted is not None:
                 log.warning("runners may be locked in less well than their models need", accepted=self._door.accepted.short)
             self._router.pool.balance()
+            self._shadows.tend()
             if self._rpcs is not None:
                 self._rpcs.tend()
             self._metrics.publish(alone=self._role.slots == 1)

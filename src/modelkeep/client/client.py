@@ -92,6 +92,8 @@ class Client:
     rollback = blocking(of_deployments.rollback)
     revisions = blocking(of_deployments.revisions)
     as_of = blocking(of_deployments.as_of)
+    shadow = blocking(of_deployments.shadow)
+    shadows = blocking(of_deployments.shadows)
 
     predictions = blocking(history.predictions)
     prediction = blocking(history.prediction)
@@ -234,6 +236,8 @@ class AsyncClient:
     rollback = awaited(of_deployments.rollback)
     revisions = awaited(of_deployments.revisions)
     as_of = awaited(of_deployments.as_of)
+    shadow = awaited(of_deployments.shadow)
+    shadows = awaited(of_deployments.shadows)
 
     predictions = awaited(history.predictions)
     prediction = awaited(history.prediction)

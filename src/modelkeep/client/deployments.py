@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from modelkeep.client.results import AsOf, Deployment, Listing, Plan, Revision
+from modelkeep.client.results import AsOf, Deployment, Listing, Plan, Revision, Shadow
 from modelkeep.client.server import Server, if_match, model_path, part
 from modelkeep.client.steps import Steps
 
@@ -98,6 +98,17 @@ def as_of(server: Server, model: str, at: datetime | str, *, deployment: str | N
         {} if deployment is None else {"deployment": deployment}
     )
     return AsOf.read((yield from server.document("GET", f"{model_path(model)}/as-of", params=params)))
+
+
+def shadow(server: Server, name: str, version: int | None = None) -> Steps[Shadow]:
+    """Return how the answers of a deployment's shadow compare with the promoted version's: of this version, or the last one."""
+    query = "" if version is None else f"?version={version}"
+    return Shadow.read((yield from server.get(f"/deployments/{part(name)}/shadow{query}")))
+
+
+def shadows(server: Server, name: str) -> Steps[list[Shadow]]:
+    """Return the shadows that a deployment has had, the one last heard of first, in a few numbers each."""
+    return Listing((yield from server.items(f"/deployments/{part(name)}/shadows", Shadow.read)))
 
 
 def _change(version: int | None, settings: Mapping[str, Any] | None, traffic: Mapping[str, Any] | None) -> dict[str, object]:

@@ -31,7 +31,8 @@ class RunnerSpec(msgspec.Struct, frozen=True):
     with the version's golden rows, "" for none. `precision` is what the model computes in: a runner that finds it otherwise
     does not load. `threads` is how many it computes with, 0 as many as the limits say. `quantises`: validation will ask the
     runner for a form in 8-bit integers. `hooks` go before and after the model; `signature` is what callers see, `hooks.inner`
-    the model's own.
+    the model's own. `spare`: it runs for a shadow, on spare capacity alone: it gets the processor when nothing else wants it,
+    and the memory that nothing else does.
     """
 
     version_id: str
@@ -49,6 +50,7 @@ class RunnerSpec(msgspec.Struct, frozen=True):
     quantises: bool = False
     hooks: Hooks | None = None
     threads: int = 0
+    spare: bool = False
 
     @property
     def threads_used(self) -> int:

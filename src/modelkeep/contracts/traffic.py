@@ -48,10 +48,15 @@ class Traffic(msgspec.Struct, frozen=True, omit_defaults=True):
     shadow: Split | None = None
 
     @property
+    def sharing_ids(self) -> tuple[str, ...]:
+        """The versions that answer for somebody beside the promoted one, each once."""
+        return tuple(dict.fromkeys([one.version_id for one in self.splits] + [one.version_id for one in self.rules]))
+
+    @property
     def version_ids(self) -> tuple[str, ...]:
-        """The versions that are asked beside the promoted one, each once."""
-        asked = [one.version_id for one in self.splits] + [one.version_id for one in self.rules]
-        return tuple(dict.fromkeys(asked if self.shadow is None else [*asked, self.shadow.version_id]))
+        """The versions that are asked beside the promoted one, each once: those that answer, and the shadow."""
+        shadow = () if self.shadow is None else (self.shadow.version_id,)
+        return tuple(dict.fromkeys((*self.sharing_ids, *shadow)))
 
 
 class Trial(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -29,6 +29,7 @@ ENVIRONMENT = {
 """All that a runner, and the template it is forked from, finds in its environment."""
 
 _NICER = 5
+_NICEST = 19
 _OPEN_FILES = 256
 _OWN_PROCESSES = 1024  # threads, in fact: with a user id of its own, a runner cannot take them from others
 _STDIO = (0, 1, 2)
@@ -81,6 +82,12 @@ def lock_down(allowance: Allowance) -> None:
         _where_there_is_one(lambda: landlock.restrict(allowance.rules))
         os.close(allowance.rules)
     _where_there_is_one(seccomp.install)
+
+
+def stand_back() -> None:
+    """Take the processor only when nothing else wants it; there is no way back from that."""
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    os.nice(_NICEST)
 
 
 def die_with_parent(parent: int) -> None:

@@ -117,6 +117,8 @@ class Batcher:
         self._pace_s = 0.0
         self._run_s = 0.0
         self._busy_s = 0.0
+        self.told: Callable[[Finished, Run], None] | None = None
+        """Hears of a run's calls once all of them have been told."""
         self.runs = 0
         self.reading = 0
         """How many calls will be queued here once a thread has read them."""
@@ -443,6 +445,8 @@ class Batcher:
                     call.answer.set_result(response)
             except Exception:  # whoever is told may be told at once, and its trouble is not the others'
                 log.exception("an answer cannot be given", prediction_id=call.id, request_id=call.request_id)
+        if self.told is not None and trouble is None:
+            self.told(finished, run)
 
     def _retry(self, flight: _Flight) -> None:
         batch = flight.calls

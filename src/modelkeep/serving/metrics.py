@@ -175,9 +175,16 @@ _CACHE_SHARED: Final = Family(
 )
 _CACHE_BYTES: Final = Family("modelkeep_cache_bytes", "gauge", "Memory that kept answers take, on all servers.")
 _CACHE_ENTRIES: Final = Family("modelkeep_cache_entries", "gauge", "Answers that are kept in memory, on all servers.")
+_SHADOWS: Final = Family(
+    "modelkeep_shadow_requests_total",
+    "counter",
+    "Requests that shadows were chosen for, by deployment and result (agreed, differed, failed, dropped).",
+    ("deployment", "result"),
+    folded=("deployment",),
+)
 
 _COUNTED: Final = (
-    *(_REQUESTS, _RPCS, *COUNTED),
+    *(_REQUESTS, _RPCS, *COUNTED, _SHADOWS),
     *(_INFLIGHT, _HISTORY, _HISTORY_LOST, RUNS, SECONDS, LIMITED, _EXCHANGES, _CACHE_EVICTIONS, _CACHE_SHARED),
 )
 _SEEN: Final = (
@@ -240,6 +247,10 @@ class Metrics:
     def rpc(self, method: str, code: str) -> None:
         """Count one gRPC request that was answered; `method` and `code` come from short lists."""
         self._cells[self._tally.series(_RPCS, (method, code))] += 1.0
+
+    def shadowed(self, deployment: str, result: str) -> None:
+        """Count one request that a shadow was chosen for, by what became of it."""
+        self._cells[self._tally.series(_SHADOWS, (deployment, result))] += 1.0
 
     def limited(self, by: str) -> None:
         """Count one request that a rate refused, by whose it is."""

@@ -121,7 +121,7 @@ class Served:
     @property
     def replicas(self) -> int:
         """How many runners this server wants for the version."""
-        return self._scale.wanted
+        return 1 if self.version.spec.spare else self._scale.wanted
 
     def rest(self) -> None:
         """It has no runners until it is asked."""
@@ -241,7 +241,9 @@ class Pool:
         for version_id, version in wanted.items():
             if version_id not in self._served:
                 wake = partial(self._send, control.Wake(version_id))
-                self._served[version_id] = Served(version, self._settings, self._recorder, wake, self._large)
+                shadow = version.spec.spare  # what it answers is written down nowhere, and takes no room from others
+                recorder, large = (Recorder(None, max_payload=0), Large()) if shadow else (self._recorder, self._large)
+                self._served[version_id] = Served(version, self._settings, recorder, wake, large)
             if self._golden.get(version_id) == "off":
                 self._served[version_id].golden.differs = ""
         self._ask()
@@ -280,6 +282,10 @@ class Pool:
     def all(self) -> list[Served]:
         """Return every wanted version."""
         return list(self._served.values())
+
+    def running(self) -> int:
+        """Return how many runs are under way that somebody waits for."""
+        return sum([one.batcher.busy for one in self._served.values() if not one.version.spec.spare])
 
     def take(self, message: control.Message, fds: list[int]) -> None:
         """Act on a message of the supervisor about runners."""

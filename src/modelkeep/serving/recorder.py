@@ -152,7 +152,7 @@ class Recorder:
 
     def _kept(self, raw: bytes, recording: Recording, keep: Keep, call: Call, run: Run | None) -> tuple[bytes | None, str]:
         """Return what is kept of one side of a prediction, and a note on why it is not the whole."""
-        if recording.sample < 1 and _unit(call.id) >= recording.sample:
+        if not in_sample(recording, call.id):
             return None, "sampled out"
         if recording.fields:
             raw = _encode(by_policy(_named(call, run), keep, recording.fields))
@@ -182,6 +182,11 @@ def by_policy(values: dict[str, list[object]], keep: Keep, fields: dict[str, Kee
 def is_plain(recording: Recording) -> bool:
     """Whether everything is kept as it went over the wire."""
     return recording.inputs == recording.outputs == "keep" and not recording.fields and recording.sample >= 1
+
+
+def in_sample(recording: Recording, prediction_id: str) -> bool:
+    """Whether what went in and came out of this prediction is considered at all."""
+    return recording.sample >= 1 or _unit(prediction_id) < recording.sample
 
 
 def _named(call: Call, run: Run | None) -> dict[str, list[object]]:

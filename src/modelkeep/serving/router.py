@@ -20,11 +20,14 @@ from modelkeep.contracts.snapshot import (
     ServedVersion,
     Snapshot,
 )
+from modelkeep.contracts.traffic import TrialSeen
 from modelkeep.serving.baking import Baking
 from modelkeep.serving.cache import Cache, RouteCache
 from modelkeep.serving.meter import Meter
 from modelkeep.serving.pool import Pool, Served
 from modelkeep.serving.recorder import is_plain
+from modelkeep.serving.shadow import MEMORY, shadow_of, spare
+from modelkeep.serving.shadows import Shadows
 from modelkeep.serving.sharing import Sharing
 from modelkeep.serving.trials import Arm, Trials
 
@@ -116,11 +119,14 @@ class Router:
         pool_of: Callable[[Callable[[], None]], Pool],
         meter_of: Callable[[str, int], Meter],
         cache: Cache | None = None,
+        shadows: Shadows | None = None,
     ) -> None:
         self.trials = Trials()
         self.baking = Baking()
         self._pool = pool_of(self.settle)
         self._cache = cache
+        self.shadows = shadows or Shadows(None)
+        self.shadows.watch(self._pool.running)
         self._meter_of = meter_of
         self._snapshot = Snapshot(0, 0.0)
         self._versions: dict[str, ServedVersion] = {}
@@ -203,6 +209,7 @@ class Router:
         self._want()
         if self._cache is not None:
             self._cache.retain({(name, served.version.id) for name in self._routes for served in self.serving(name)})
+        self._shadow()
 
     def tend(self) -> None:
         """Let go of versions whose last runs have ended; to be called every few seconds. Everything else settles by itself."""
@@ -221,9 +228,21 @@ class Router:
             at=at,
             snapshot=self._snapshot.number,
             serving={name: served.version.id for name, served in self.routes().items() if served.answers},
-            failing={served.version.id: served.failing for served in self._pool.all() if served.failing and not served.answers},
-            trials=self.trials.seen(),
+            failing={
+                one.version.id: one.failing
+                for one in self._pool.all()
+                if one.failing and not one.answers and not one.version.spec.spare
+            },
+            trials=self._trials(),
         )
+
+    def _trials(self) -> dict[str, TrialSeen]:
+        """Return what was counted of each trial: of shares by the trials themselves, of a shadow by what it is compared with."""
+        found = self.trials.seen()
+        for trial, seen in self.shadows.trials(self._deployments.values()).items():
+            other = found.get(trial)
+            found[trial] = seen if other is None else replace(other, counts={**other.counts, **seen.counts})
+        return found
 
     def _point(self, deployment: ServedDeployment, served: Served) -> None:
         """Let a version answer for a deployment, by the deployment's settings."""
@@ -239,10 +258,10 @@ class Router:
         """Bring what answers on request to what the aliases say; an alias moves once the version that it points to answers."""
         promoted = self._routes[deployment.name]
         before = self._pins.get(deployment.name) or Pins()
-        beside = deployment.traffic.version_ids
+        beside = deployment.traffic.sharing_ids
         if not (deployment.aliases or beside or before.routes) and before.names.get(promoted.number) is promoted:
             return
-        after = self._pins[deployment.name] = Pins(_sharing(deployment))
+        after = self._pins[deployment.name] = Pins(deployment.traffic.sharing_ids)
         targets = {alias: self._pool.get(version_id) for alias, version_id in deployment.aliases.items()}
         for alias, target in targets.items():
             current = before.answering.get(alias)
@@ -317,15 +336,18 @@ class Router:
                 version = self._versions.get(version_id)
                 if version is not None:
                     wanted[version_id] = version
+        wanted |= {one.id: one for one in self._spare().values()}
         self._pool.want(wanted.values(), self._memory(), self._golden(), self._lazy())
 
     def _golden(self) -> dict[str, GoldenCheck]:
         """What becomes of a version's runners that answer otherwise than at validation: as the strictest deployment says."""
-        return self._by_version(lambda deployment, _version_id: deployment.settings.golden, _STRICTNESS.__getitem__)
+        found = self._by_version(lambda deployment, _version_id: deployment.settings.golden, _STRICTNESS.__getitem__)
+        return found | {one.id: self._deployments[name].settings.golden for name, one in self._spare().items()}
 
     def _memory(self) -> dict[str, Memory]:
         """When each version has runners at all: as the most demanding deployment says."""
-        return self._by_version(self._memory_of, lambda memory: _DEMANDS[memory.keep])
+        found = self._by_version(self._memory_of, lambda memory: _DEMANDS[memory.keep])
+        return found | {one.id: MEMORY for one in self._spare().values()}
 
     def _lazy(self) -> set[str]:
         """Return the versions that are loaded when somebody asks: only aliases point to them, and nobody wants them always."""
@@ -333,9 +355,31 @@ class Router:
         promoted.update(deployment.version_id for deployment in self._deployments.values())
         always = (one for one in self._deployments.values() if one.settings.memory.keep == "always")
         eager = promoted.union(*(deployment.aliases.values() for deployment in always))
-        eager.update(*(deployment.traffic.version_ids for deployment in self._deployments.values()))
+        eager.update(*(deployment.traffic.sharing_ids for deployment in self._deployments.values()))
         eager.update(served.version.id for served in self.baking.all())
-        return {id_ for deployment in self._deployments.values() for id_ in deployment.aliases.values() if id_ not in eager}
+        aliased = {id_ for deployment in self._deployments.values() for id_ in deployment.aliases.values() if id_ not in eager}
+        return aliased.union(one.id for one in self._spare().values())
+
+    # ---- shadows: versions with runners of their own, by ids of their own (`serving/shadow.py`)
+
+    def _spare(self) -> dict[str, ServedVersion]:
+        """Return the shadow of each deployment that has one."""
+        found: dict[str, ServedVersion] = {}
+        for name, deployment in self._deployments.items():
+            version = self._versions.get(shadow_of(deployment))
+            if version is not None:
+                found[name] = spare(version)
+        return found
+
+    def _shadow(self) -> None:
+        """Have each promoted version that answers shadowed, where that is wanted."""
+        found = {}
+        for name, version in self._spare().items():
+            served, route = self._pool.get(version.id), self._routes.get(name)
+            deployment = self._deployments[name]
+            if served is not None and route is not None and route.served.version.id == deployment.version_id:
+                found[name] = (deployment, route.served, served)
+        self.shadows.settle(found)
 
     def _by_version(self, part: Callable[[ServedDeployment, str], T], rank: Callable[[T], int]) -> dict[str, T]:
         """Return one part of the settings for each version: that of the highest rank, where several deployments share it."""
@@ -350,7 +394,7 @@ class Router:
     def _named(self, deployment: ServedDeployment) -> Iterable[str]:
         """Return the ids of the versions that a deployment has to do with: the promoted one first, those that bake last."""
         baking = (served.version.id for served in self.baking.of(deployment.name))
-        return dict.fromkeys((deployment.version_id, *deployment.traffic.version_ids, *deployment.aliases.values(), *baking))
+        return dict.fromkeys((deployment.version_id, *deployment.traffic.sharing_ids, *deployment.aliases.values(), *baking))
 
     def _memory_of(self, deployment: ServedDeployment, version_id: str) -> Memory:
         """When a version has runners: as the deployment says.
@@ -358,14 +402,9 @@ class Router:
         What only an alias points to is kept always, or on demand; what bakes goes for others that need room.
         """
         memory = deployment.settings.memory
-        if version_id == deployment.version_id or version_id in deployment.traffic.version_ids:
+        if version_id == deployment.version_id or version_id in deployment.traffic.sharing_ids:
             return memory
         if any(served.version.id == version_id for served in self.baking.of(deployment.name)):
             aliased = memory.keep == "always" and version_id in deployment.aliases.values()
             return memory if aliased or memory.keep == "on_demand" else Memory("auto", memory.idle_s)
         return memory if memory.keep == "always" else Memory("on_demand", memory.idle_s)
-
-
-def _sharing(deployment: ServedDeployment) -> tuple[str, ...]:
-    """Return the ids of the versions that share the requests of a deployment with the promoted one; a shadow answers nobody."""
-    return replace(deployment.traffic, shadow=None).version_ids

@@ -22,6 +22,7 @@ from modelkeep.infra import broadcast
 from modelkeep.infra.bell import RING, Bell, Bells, Listener, woken_by
 from modelkeep.infra.db import Database
 from modelkeep.infra.migrations import wait_until_current
+from modelkeep.worker.shadow_reports import ShadowReports
 
 _log = structlog.get_logger(__name__)
 _TOUCH_EVERY_S: Final = 5.0
@@ -41,6 +42,7 @@ class Courier:
         server_bell: Bell | Bells,
         *,
         poll_s: float = 0.5,
+        shadows: ShadowReports | None = None,
     ) -> None:
         self._db = db
         self._deployments = deployments
@@ -52,6 +54,7 @@ class Courier:
         self._touched = 0.0
         self._kept: dict[str, Heartbeat] = {}
         self._troubled = False
+        self._shadows = shadows
 
     async def run(self, stop: asyncio.Event) -> None:
         """Carry until `stop`."""
@@ -73,6 +76,8 @@ class Courier:
             if look:
                 await self._down()
             await self._up(datagrams)
+            if self._shadows is not None:
+                await self._shadows.carry()
         except (ModelkeepError, OSError) as error:
             if not self._troubled:
                 _log.warning("courier_waits", reason=str(error))

@@ -19,6 +19,7 @@ import modelkeep.control.models.tables
 import modelkeep.control.replays.tables
 import modelkeep.control.rollouts.tables
 import modelkeep.control.sessions.tables
+import modelkeep.control.shadows.tables
 import modelkeep.control.users.tables
 import modelkeep.infra.attempts
 import modelkeep.infra.broadcast

@@ -51,6 +51,7 @@ from modelkeep.serving.protocol import HttpProtocol
 from modelkeep.serving.recorder import Recorder
 from modelkeep.serving.router import Router
 from modelkeep.serving.settings import ServingSettings
+from modelkeep.serving.shadows import Shadows
 
 # A busy machine is no fault of the code: examples are not timed.
 settings.register_profile("untimed", deadline=None)
@@ -115,7 +116,8 @@ class House:
         self.recorder = Recorder(Kept(self.records), max_payload=max_payload)
         self.cache = Cache(options.cache_mb << 20, most_waiting=options.max_queue, evicted=self.metrics.evicted)
         self.metrics.cache = lambda: (self.cache.memory.bytes, len(self.cache.memory))
-        self.router = Router(pool, self.metrics.meter, self.cache)
+        self.shadows = Shadows(run_dir / "shadows", "here", self.metrics.shadowed)
+        self.router = Router(pool, self.metrics.meter, self.cache, self.shadows)
         self.engine = Engine(options, self.router, Limits(OwnRates()), self.recorder, self.large)
         self.metrics.watch(self.router, self.keys)
         self._forward = Forward(run_dir / "api.sock")
@@ -236,7 +238,7 @@ class House:
         loop = asyncio.get_running_loop()
         sock.setblocking(False)
         with sock:
-            facts = ModelFacts(self.versions[version_id].signature, "fake", "1")
+            facts = ModelFacts(self.versions[version_id.partition("~")[0]].signature, "fake", "1")
             await loop.sock_sendall(sock, b"".join(frames.encode(frames.Loaded(facts, 0.1, 1, 2))))
             inbox = Inbox(sock)
             while (received := await _received(inbox, sock)) is not None:

@@ -19,6 +19,7 @@ from modelkeep.app.cli import login as login_commands
 from modelkeep.app.cli import models, predict, predictions, push, releases, replay, server
 from modelkeep.app.cli import safety as safety_commands
 from modelkeep.app.cli import secrets as secrets_commands
+from modelkeep.app.cli import shadow as shadow_commands
 from modelkeep.app.cli import storage as storage_commands
 from modelkeep.app.cli import users as users_commands
 from modelkeep.app.cli.completion import trust
@@ -91,6 +92,7 @@ _add(models.restore, _SECOND, "modelkeep restore churn")
 _add(access_commands.move, _SECOND, "modelkeep move churn --workspace fraud")
 app.add_typer(aliases_commands.alias, name="alias", rich_help_panel=_SECOND)
 app.add_typer(deployments_commands.deployments, name="deployments", rich_help_panel=_SECOND)
+app.add_typer(shadow_commands.shadow, name="shadow", rich_help_panel=_SECOND)
 _add(login_commands.login, _THIRD, "modelkeep login ada@example.org --url https://models.example.org")
 _add(login_commands.logout, _THIRD, "modelkeep logout")
 _add(login_commands.whoami, _THIRD, "modelkeep whoami")

@@ -1,0 +1,1 @@
+"""Shadows: what servers have seen of versions that are asked beside the promoted one."""
