@@ -19,6 +19,7 @@ from modelkeep.contracts.snapshot import (
     ServedVersion,
     Snapshot,
 )
+from modelkeep.sandbox.control import Standing
 from modelkeep.serving.meter import Meter
 from modelkeep.serving.pool import Pool, Served
 from modelkeep.serving.recorder import is_plain
@@ -198,6 +199,18 @@ class Router:
             serving={name: served.version.id for name, served in self.routes().items() if served.answers},
             failing={served.version.id: served.failing for served in self._pool.all() if served.failing and not served.answers},
         )
+
+    def standing(self) -> Standing:
+        """Say which versions answer, and which are to."""
+        answering: dict[str, str] = {}
+        targets: dict[str, str] = {}
+        for name, deployment in self._deployments.items():
+            targets[name] = deployment.version_id
+            targets |= {f"{name}@{alias}": version_id for alias, version_id in deployment.aliases.items()}
+        for name, route in self._routes.items():
+            pinned = {f"{name}@{alias}": served for alias, served in self._pins[name].answering.items()}
+            answering |= {path: one.version.id for path, one in ({name: route.served} | pinned).items() if one.answers}
+        return Standing(self._snapshot.number, answering, targets)
 
     def _point(self, deployment: ServedDeployment, served: Served) -> None:
         """Let a version answer for a deployment, by the deployment's settings."""
