@@ -49,6 +49,7 @@ from modelkeep.serving.settings import Callers, ServingSettings
 from modelkeep.worker.settings import WorkerSettings
 
 _METERS = ("api", "worker", "courier", "supervisor", "command")
+_GENERATIONS = ("", "b")
 _MODEL = "model"  # the deployment of the model folder, where `serving.default_model` names none
 
 
@@ -56,6 +57,7 @@ _MODEL = "model"  # the deployment of the model folder, where `serving.default_m
 class ServerRole:
     """What a server process is told: it is number `slot`, from 0, of `slots`.
 
+    `generation` is 0 or 1: while one takes the place of another, they differ in it, and in whatever they own by name.
     The addresses of Redis are the only credentials, and `answers_secret` (hexadecimal digits), which seals shared answers.
     `stand_in` is the SHA-256, in hexadecimal digits, of the key that stands for callers without one; "" for none.
     """
@@ -72,6 +74,7 @@ class ServerRole:
     stand_in: str = ""
     slot: int = 0
     slots: int = 1
+    generation: int = 0
     grpc: GrpcAddress | None = None
     tls: TlsFiles | None = None
     hosts: tuple[str, ...] = ()
@@ -94,6 +97,7 @@ class ControlRole:
     acceptable: str
     log: LogSettings
     servers: int = field(default=1, kw_only=True)
+    drain_s: float = field(default=5.0, kw_only=True)
     model_folder: str = field(default="", kw_only=True)
     model_name: str = field(default="model", kw_only=True)
     history: HistorySettings
@@ -105,11 +109,20 @@ class ControlRole:
 
 
 def roles(
-    settings: "Settings", places: Places, doors: list[socket.socket], inner: socket.socket, grpc: GrpcAddress | None = None
+    settings: "Settings",
+    places: Places,
+    doors: list[socket.socket],
+    inner: socket.socket,
+    grpc: GrpcAddress | None = None,
+    *,
+    generation: int = 0,
+    worker: str = "",
 ) -> "list[Role]":
     """Return the processes of an installation, each with its own settings.
 
-    Raises `Invalid` for a file that holds no key, and for Redis where there is no client of it or the address is none.
+    `generation` is what a server process is told by that name. `worker` is the name under which jobs have been worked on, and
+    go on; "" for that of the settings. Raises `Invalid` for a file that holds no key, and for Redis where there is no client of it
+    or the address is none.
     """
     from modelkeep.app.supervisor import Role
 
@@ -127,6 +140,7 @@ def roles(
         acceptable=settings.runners.unsafe_allow_level,
         stand_in=key_digest(settings.serving.stand_in_key_file),
         slots=settings.server.processes,
+        generation=generation,
         grpc=grpc,
         tls=settings.server.tls,
         hosts=(*settings.server.hosts.split(","), *settings.serving.deployments_by_host),
@@ -142,11 +156,12 @@ def roles(
         data=str(places.data),
         database=database_settings(settings, places),
         api=settings.api,
-        worker=settings.worker,
+        worker=replace(settings.worker, name=worker or settings.worker.name),
         limits=limits(settings),
         acceptable=settings.runners.unsafe_allow_level,
         log=settings.log,
         servers=settings.server.processes,
+        drain_s=settings.server.drain_s,
         model_folder=settings.server.model_folder,
         model_name=settings.serving.default_model or _MODEL,
         history=settings.history,
@@ -189,9 +204,9 @@ def key_digest(file: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def server_bell(slot: int) -> str:
+def server_bell(slot: int, generation: int = 0) -> str:
     """Return the name, in the run folder, of the bell that server number `slot` listens to."""
-    return f"server-{slot + 1}.sock"
+    return f"server-{slot + 1}{_GENERATIONS[generation]}.sock"
 
 
 def limits(settings: "Settings") -> Limits:
@@ -310,7 +325,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
         server_header=False,
         date_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=int(role.drain_s) or 1,
     )
     server = uvicorn.Server(config)
     trouble = await opening.prepare(db, control, places)
@@ -374,7 +389,7 @@ async def courier(told: bytes, stop: Event, started: Callable[[], None]) -> None
         control.deployments,
         places.snapshot,
         places.run,
-        Bells(Bell(places.run / server_bell(slot)) for slot in range(role.servers)),
+        Bells(Bell(places.run / server_bell(slot, one)) for slot in range(role.servers) for one in range(len(_GENERATIONS))),
         shadows=ShadowReports(places.shadows, control.shadows.hear),
     )
     idle = IdleReader()
@@ -475,7 +490,7 @@ def _told(role: ServerRole | ControlRole) -> bytes:
 
 
 def _numbered(server: ServerRole, slot: int) -> ServerRole:
-    return replace(server, slot=slot, name=f"{server.name}-{slot + 1}")
+    return replace(server, slot=slot, name=f"{server.name}-{slot + 1}{_GENERATIONS[server.generation]}")
 
 
 def _control(told: bytes, role_name: str) -> "tuple[ControlRole, Places, Database, ControlPlane]":

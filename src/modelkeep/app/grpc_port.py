@@ -10,6 +10,8 @@ from modelkeep.contracts.errors import Invalid
 from modelkeep.serving.grpc.settings import GrpcAddress
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from modelkeep.app.settings import ServerSettings
 
 _NEEDED: Final = ("grpc", "grpc_health", "grpc_reflection", "google.protobuf")
@@ -22,14 +24,19 @@ class GrpcMissing(Invalid):
 
 
 @contextlib.contextmanager
-def reserved(server: "ServerSettings") -> Iterator[GrpcAddress | None]:
-    """Hold the port for the server processes, if there is to be one; raises what is wrong with its settings, in words."""
+def reserved(server: "ServerSettings", holding: "list[socket] | None" = None) -> Iterator[GrpcAddress | None]:
+    """Hold the port for the server processes, if there is to be one; raises what is wrong with its settings, in words.
+
+    The sockets that hold it are added to `holding`.
+    """
     if not server.grpc_port:
         yield None
         return
     check()
-    with listening.reserved(server.host, server.grpc_port, "--grpc-port") as address:
-        yield GrpcAddress(address)
+    with listening.reserved(server.host, server.grpc_port, "--grpc-port") as (address, sockets):
+        if holding is not None:
+            holding += sockets
+        yield GrpcAddress(address, server.grpc_connection_s)
 
 
 def check() -> None:

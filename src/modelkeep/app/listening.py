@@ -52,8 +52,10 @@ def bind(door: socket.socket, address: Any, *, first: bool, alone: bool) -> None
 
 
 @contextlib.contextmanager
-def reserved(host: str, port: int, option: str) -> Iterator[str]:
+def reserved(host: str, port: int, option: str) -> Iterator[tuple[str, list[socket.socket]]]:
     """Hold an address for processes of our own, which listen there by themselves; yields it with the port's number.
+
+    With it come the sockets that hold it, for whoever is to hold it after us.
 
     Nobody else gets it then, and who asks for it while none of them listens is turned away. `option` chooses another port.
     """
@@ -69,7 +71,7 @@ def reserved(host: str, port: int, option: str) -> Iterator[str]:
         except OSError as error:
             raise _refusal(error, host, port, option) from error
         name, number = door.getsockname()[:2]
-        yield f"{f'[{name}]' if ':' in name else name}:{number}"
+        yield f"{f'[{name}]' if ':' in name else name}:{number}", [door, bolt]
 
 
 def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, Any]:

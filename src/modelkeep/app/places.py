@@ -43,10 +43,9 @@ class Places:
         """What several servers have let through, where there are several."""
         return self.run / "quotas"
 
-    @property
-    def folders(self) -> Path:
-        """Where runners unpack archives, where they cannot do so in memory."""
-        return self.run / "folders"
+    def folders(self, generation: int = 0) -> Path:
+        """Where runners of a tree of processes unpack archives, where they cannot do so in memory."""
+        return self.run / ("folders-b" if generation else "folders")
 
     @property
     def snapshot(self) -> Path:

@@ -39,6 +39,7 @@ class Port:
         self._most = callers.most
         self._watch = Watch(headers_s=callers.headers_s, body_rate=callers.body_rate)
         self._accepting: asyncio.Server | None = None
+        self._resting = False
 
     async def open(self, context: ssl.SSLContext | None) -> None:
         """Accept from now on, over TLS with this context; connections that are there already go on as they are.
@@ -46,6 +47,9 @@ class Port:
         Who knocks while one way of accepting takes over from the other waits in the same line. A context could be changed in
         place, but what it has once trusted, and the sessions that it lets clients resume, would stay.
         """
+        if self._resting:
+            self._context = context
+            return
         accepting = await asyncio.get_running_loop().create_server(
             self._connection,
             sock=self._door.dup(),
@@ -63,6 +67,16 @@ class Port:
         if self._accepting is not None:
             self._accepting.close()
             self._accepting = None
+
+    def rest(self) -> None:
+        """Accept nobody until `go_on`, whatever else happens."""
+        self._resting = True
+        self.close()
+
+    async def go_on(self) -> None:
+        """Accept callers again."""
+        self._resting = False
+        await self.open(self._context)
 
     async def tend(self, passed_s: float) -> int:
         """End connections of callers that are too slow, returning how many; accept others again where there is room."""

@@ -6,90 +6,130 @@ the first message on its channel, says when it is up, and ends when it is told t
 """
 
 import asyncio
-import contextlib
-import fcntl
 import gc
 import os
 import resource
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from modelkeep.app import grpc_port
-from modelkeep.app.listening import listening
 from modelkeep.app.places import Places
 from modelkeep.contracts.confinement import level
-from modelkeep.contracts.errors import Conflict
 from modelkeep.contracts.secret import hidden_again
 from modelkeep.sandbox import control, kernel
 from modelkeep.sandbox.control import Channel, ChannelClosed
 
 if TYPE_CHECKING:
-    from modelkeep.app.settings import Settings
+    from modelkeep.app.estate import Estate
+    from modelkeep.app.settings import ServerSettings, Settings
 
 _MOST_DESCRIPTORS = 65536
 
 Take = Callable[[control.Message, list[int]], None]
 
 
-class DataInUse(Conflict):
-    """Another Modelkeep is running on this data directory."""
+def serve(settings: "Settings", *, announce: Callable[[str, str], None], take_over: int = -1) -> None:
+    """Run everything until SIGTERM or Ctrl-C, or until another has taken over and ended: whatever was started first stays.
 
-    code = "data_in_use"
-
-
-def serve(settings: "Settings", *, announce: Callable[[str, str], None]) -> None:
-    """Run everything until SIGTERM or Ctrl-C. Raises before anything is started when the data or an address is taken.
-
-    `announce` is told the addresses of HTTP and of gRPC when both answer; "" where there is no gRPC.
+    Raises before anything is started when the data or an address is taken. `announce` is told the addresses of HTTP and of gRPC
+    when both answer; "" where there is no gRPC. `take_over` is the descriptor of a socket to whoever runs now, and leaves the
+    addresses and the data to this one; -1 where nobody does.
     """
-    from modelkeep.app import bootstrap
-    from modelkeep.app.census import budget_of_machine
-    from modelkeep.app.folders import Folders
-    from modelkeep.app.settings import child_environment
-    from modelkeep.app.supervisor import Supervisor
+    from modelkeep.app import estate, first
     from modelkeep.infra import quotas, tally, telemetry, tls
 
     telemetry.configure(settings.log, role="supervisor")
     _allow_descriptors()
     places = Places(settings.data.absolute())
     places.make()
-    server, encryption = settings.server, settings.server.tls
-    if encryption is not None:
-        tls.check_apart(encryption)
-    with (
-        _locked(places.data),
-        listening(server.host, server.port, server.processes) as doors,
-        grpc_port.reserved(server) as rpcs,
-        _local_socket(places) as inner,
-    ):
+    if settings.server.tls is not None:
+        tls.check_apart(settings.server.tls)
+    if take_over >= 0:
+        _close_to_others()
+        asyncio.run(_succeed(settings, places, take_over, announce))
+        return
+    with estate.made(places, settings.server) as ours:
         _close_to_others()
         tally.start_fresh(places.metrics)
         tally.start_fresh(places.storage_metrics)
         quotas.start_fresh(places.quotas)
-        host, port = doors[0].getsockname()[:2]
-        address = f"{'https' if encryption else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+        succeeded = asyncio.run(_supervise(settings, places, ours, announce))
+    if succeeded:
+        first.stay()
 
-        async def run() -> None:
-            supervisor = Supervisor(
-                bootstrap.roles(settings, places, doors, inner, rpcs),
-                open_artifact=bootstrap.artifact_opener(settings.storage, places),
-                environment=child_environment(settings),
-                drain_s=settings.server.drain_s + settings.server.notice_s,
-                warm=places.snapshot.exists(),
-                acceptable=level(settings.runners.unsafe_allow_level),
-                budget=budget_of_machine(settings.runners.budget_mb, settings.runners.min_idle_s),
-                folders=Folders(places.folders),
-                renews=encryption is not None,
-                announce=lambda: announce(address, rpcs.address if rpcs is not None else ""),
-            )
-            await supervisor.run()
 
-        asyncio.run(run())
+async def _succeed(settings: "Settings", places: Places, fd: int, announce: Callable[[str, str], None]) -> None:
+    """Take over from the tree at the other end of this socket. Raises `NotTakenOver`."""
+    from modelkeep.app import estate
+    from modelkeep.app.takeover import inheritance
+
+    parent = os.getppid()
+    channel = Channel(socket.socket(fileno=fd))
+    descriptors, offer = await inheritance(channel)
+    ours = estate.inherited(descriptors, offer.rpcs, offer.generation, offer.worker, settings.server)
+    try:
+        await _supervise(settings, places, ours, announce, (channel, offer, parent))
+    finally:
+        ours.close()
+
+
+async def _supervise(
+    settings: "Settings",
+    places: Places,
+    estate: "Estate",
+    announce: Callable[[str, str], None],
+    before: tuple[Channel, control.Offer, int] | None = None,
+) -> bool:
+    """Run the tree of processes. `before`: who leaves the estate to us, with what it says and its process; or nobody.
+
+    Return whether another tree has taken over.
+    """
+    from modelkeep.app import bootstrap
+    from modelkeep.app.census import budget_of_machine
+    from modelkeep.app.folders import Folders
+    from modelkeep.app.settings import child_environment
+    from modelkeep.app.succession import Succession
+    from modelkeep.app.supervisor import Supervisor
+    from modelkeep.app.takeover import Takeover
+
+    server = settings.server
+    budget = budget_of_machine(settings.runners.budget_mb, settings.runners.min_idle_s)
+    all_bytes, taking = budget.limit_bytes, None
+    if before is not None:
+        channel, offer, parent = before
+        budget.limit_bytes = max(1, all_bytes - offer.held_bytes)
+        taking = Takeover(channel, offer, estate, parent=parent, alone=lambda: setattr(budget, "limit_bytes", all_bytes))
+    succession = Succession(places, estate, _leave_s(server), taking)
+    worker = estate.worker or settings.worker.name
+    address = f"{'https' if server.tls else 'http'}://{estate.address}"
+    supervisor = Supervisor(
+        bootstrap.roles(settings, places, estate.doors, estate.inner, estate.rpcs, generation=estate.generation, worker=worker),
+        open_artifact=bootstrap.artifact_opener(settings.storage, places),
+        environment=child_environment(settings),
+        drain_s=server.drain_s + server.notice_s,
+        warm=places.snapshot.exists(),
+        acceptable=level(settings.runners.unsafe_allow_level),
+        budget=budget,
+        folders=Folders(places.folders(estate.generation)),
+        renews=server.tls is not None,
+        held=before is not None,
+        succession=succession.run,
+        announce=lambda: announce(address, estate.rpcs.address if estate.rpcs is not None else ""),
+    )
+    try:
+        await supervisor.run()
+    finally:
+        if succession.channel is not None:
+            succession.channel.close()
+    return succession.heir is not None
+
+
+def _leave_s(server: "ServerSettings") -> float:
+    """Return how long the last callers may take to leave: until all that they have idles no more, and is answered."""
+    return max(server.idle_s, 1.2 * server.grpc_connection_s) + server.drain_s
 
 
 def _close_to_others() -> None:
@@ -102,37 +142,6 @@ def _allow_descriptors() -> None:
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-@contextlib.contextmanager
-def _locked(data: Path) -> Iterator[None]:
-    """Hold the data directory for this tree of processes alone; the kernel lets go when the supervisor ends, however."""
-    with (data / "lock").open("a+", encoding="ascii") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            raise DataInUse(
-                f"Another Modelkeep (process {lock.read().strip()}) is running on {data}. Stop it, or name another --data."
-            ) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
-
-
-@contextlib.contextmanager
-def _local_socket(places: Places) -> Iterator[socket.socket]:
-    """Listen for the server's forwarded requests on behalf of the api process."""
-    path = places.run / "api.sock"
-    path.unlink(missing_ok=True)
-    folder = os.open(places.run, os.O_PATH | os.O_DIRECTORY)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as inner:
-        inner.bind(f"/proc/self/fd/{folder}/api.sock")
-        os.close(folder)
-        path.chmod(0o600)
-        inner.listen(1024)
-        yield inner
 
 
 # ---- roles

@@ -12,8 +12,11 @@ import msgspec
 from modelkeep.contracts.snapshot import KeepLoaded
 
 
-class Budget(msgspec.Struct, frozen=True):
-    """Memory for all runners together, and how long one is left alone after it was used: two shall not chase each other."""
+class Budget(msgspec.Struct):
+    """Memory for all runners together, and how long one is left alone after it was used: two shall not chase each other.
+
+    The memory may change at any time.
+    """
 
     limit_bytes: int
     min_idle_s: float

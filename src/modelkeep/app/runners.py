@@ -58,7 +58,7 @@ class Runners:
         self._acceptable = acceptable
         self._folders = folders
         self._template: Child | None = None
-        self._runners = Census()
+        self._runners = self.census = Census()
         self._kept: dict[str, Kept] = {}
         self._residency = Residency[Kept | Inspection](budget, self._runners, self._begin, self._rest, time.monotonic)
         self._wishes = Wishes(_RUNNERS_A_CORE * len(os.sched_getaffinity(0)))

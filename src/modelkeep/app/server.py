@@ -8,12 +8,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 import uvicorn
 
 from modelkeep.app.bootstrap import ServerRole, server_bell
+from modelkeep.app.leaving import Leaving
 from modelkeep.app.places import Places
 from modelkeep.app.port import Port
 from modelkeep.contracts import rates
@@ -62,6 +63,10 @@ class Server:
     def __init__(self, role: ServerRole, send: Callable[[control.Message], None]) -> None:
         places = Places(Path(role.data))
         self._role = role
+        self._send = send
+        self._begun = asyncio.Event()
+        self._leaving: Leaving | None = None
+        self._resuming: asyncio.Task[None] | None = None
         self._metrics = metrics = Metrics(role.version, places.metrics, role.slot)
         self._spool = spool = SpoolWriter(
             places.spools / role.name,
@@ -120,7 +125,7 @@ class Server:
             router=router,
             keys=keys,
             name=role.name,
-            bell=server_bell(role.slot),
+            bell=server_bell(role.slot, role.generation),
         )
 
     def _shared(self, own: Rates) -> Rates:
@@ -151,17 +156,59 @@ class Server:
             self._door.confinement = message.confinement
         elif isinstance(message, control.Renew):
             self._renewed.set()
+        elif isinstance(message, control.Begin):
+            self._begun.set()
+        elif isinstance(message, control.Tell):
+            self._feed.read()
+            self._send(self._router.standing())
+        elif isinstance(message, control.Yield | control.Resume | control.Alone):
+            self._succeed(message)
         else:
             self._router.pool.take(message, fds)
+
+    def _succeed(self, message: control.Yield | control.Resume | control.Alone) -> None:
+        """Have callers leave for another process, take them again, or know that there is none."""
+        if isinstance(message, control.Alone):
+            if self._rpcs is not None:
+                self._rpcs.alone()
+        elif self._leaving is None:
+            log.warning("unexpected message", message=type(message).__name__)
+        elif isinstance(message, control.Yield):
+            self._leaving.begin(message.behind)
+        else:
+            self._resuming = asyncio.create_task(self._leaving.go_on())
 
     async def work(self, door: socket.socket, stop: asyncio.Event, started: Callable[[], None]) -> None:
         """Answer on `door` until `stop`, then finish what is under way."""
         gc.set_threshold(*_GC)
         sys.setswitchinterval(SWITCH_S)
         http = uvicorn.Server(_http(self._door, self._role))
-        self._rpcs = rpcs = await self._grpc()
         feeding = asyncio.create_task(self._feed.run(stop))
-        port = Port(http, door, self._role.callers)
+        stopping = asyncio.create_task(stop.wait())
+        begun = asyncio.create_task(self._begun.wait())
+        await asyncio.wait({feeding, stopping, begun}, return_when=asyncio.FIRST_COMPLETED)
+        if begun.done():
+            await self._answer(http, Port(http, door, self._role.callers), feeding, stopping, started)
+        begun.cancel()
+        stop.set()
+        await feeding
+        if self._answers is not None:
+            await self._answers.close()
+        self._spool.close()
+        self._shadows.close()
+        self._metrics.close()
+
+    async def _answer(
+        self,
+        http: uvicorn.Server,
+        port: Port,
+        feeding: asyncio.Task[None],
+        stopping: "asyncio.Task[Literal[True]]",
+        started: Callable[[], None],
+    ) -> None:
+        """Accept callers until `stopping`, or until `feeding` ends, then finish what is under way."""
+        self._rpcs = rpcs = await self._grpc()
+        self._leaving = leaving = Leaving(self._door, port, http, rpcs, self._send)
         await port.open(None if self._tls is None else self._tls.current.context())
         serving = asyncio.create_task(http.serve(sockets=[]))
         renewing = asyncio.create_task(self._renew(port))
@@ -169,28 +216,22 @@ class Server:
         if self._sharing is not None:
             beside.append(asyncio.create_task(self._sharing.run()))
         started()
-        stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({feeding, *beside, serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         self._door.drain()
         if rpcs is not None:
             rpcs.tend()
-        await asyncio.sleep(self._role.notice_s)
+        if not leaving.begun:
+            await asyncio.sleep(self._role.notice_s)
+        await leaving.end()
         renewing.cancel()  # nobody opens the port again
         port.close()
         http.should_exit = True
         if rpcs is not None:
             await rpcs.stop(self._role.drain_s)
         await serving
-        stop.set()
         for task in beside:
             task.cancel()
         await asyncio.wait(beside)
-        await feeding
-        if self._answers is not None:
-            await self._answers.close()
-        self._spool.close()
-        self._shadows.close()
-        self._metrics.close()
 
     async def _grpc(self) -> "GrpcServer | None":
         """Begin to answer over gRPC, where that is wanted."""
@@ -270,7 +311,7 @@ def _quotas(role: ServerRole, places: Places) -> Quotas | None:
     if role.slots == 1:
         return None
     try:
-        return Quotas(places.quotas, role.slot, role.slots)
+        return Quotas(places.quotas, role.slot + role.slots * role.generation, 2 * role.slots)
     except OSError as error:
         log.error("limits hold for each server by itself", error=str(error))  # noqa: TRY400 - the text says it all
         return None

@@ -66,6 +66,11 @@ class ServerSettings:
         "Port for Open Inference over gRPC, on the same address; 0 is none. It needs the extra `grpc`.",
         Interval(ge=0, le=65_535),
     ] = 0
+    grpc_connection_s: Annotated[
+        float,
+        "After how long a connection of gRPC is made anew, in seconds, which no call notices. An upgrade waits so long.",
+        Interval(ge=1, le=86_400),
+    ] = 60.0
     tls_certificate: Annotated[
         str, "File with the certificate (PEM) of both ports, and those between; empty: no TLS. Read anew when it changes."
     ] = ""

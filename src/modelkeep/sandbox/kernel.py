@@ -4,6 +4,7 @@ import ctypes
 import os
 
 PR_SET_PDEATHSIG, PR_GET_DUMPABLE, PR_SET_DUMPABLE, _PR_SET_NAME = 1, 3, 4, 15
+PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS = 38, 39
 
 X86_64 = os.uname().machine == "x86_64"

@@ -74,6 +74,10 @@ class Forward:
         """End the streams of events, which would never end by themselves; all else may finish."""
         self._draining.set()
 
+    def go_on(self) -> None:
+        """Take streams of events again."""
+        self._draining.clear()
+
     async def __call__(self, request: Request, scope: Scope, receive: Receive, send: Send) -> int:
         """Pass one request on and its answer back; returns the status. Raises `ApiDown` while nothing was answered yet."""
         try:

@@ -146,6 +146,11 @@ class Door:
         self._draining = True
         self._forward.drain()
 
+    def go_on(self) -> None:
+        """Take back what `drain` said."""
+        self._draining = False
+        self._forward.go_on()
+
     @property
     def accepted(self) -> Level | None:
         """The lower level of the lock-down that is in force: an administrator accepts it, and the settings let them."""

@@ -52,6 +52,7 @@ class HttpProtocol(HttpToolsProtocol):
     gone: Callable[[], None] | None = None
     most = 1 << 30  # so many connections are answered in full; those beyond are crowded: they may ask for health alone
     crowded = False
+    leaving = False  # its next answer is its last: whoever asks on connects anew
     certificate: ShownCertificate | None = None
     _running: RequestResponseCycle
     _socket = -1
@@ -143,6 +144,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.headers += headers
         self.scope["extensions"] = {CONNECTION: self}  # type: ignore[dict-item] # uvicorn knows only of mappings there
         super().on_headers_complete()
+        if self.leaving:
+            self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         """The request is whole (the parser calls this)."""
@@ -244,6 +247,17 @@ class HttpProtocol(HttpToolsProtocol):
         """Bytes of answers that the caller has yet to read."""
         return self.transport.get_write_buffer_size()
 
+    def leave(self) -> None:
+        """Have the next answer say that it is the last of this connection, and end it then.
+
+        It is never ended while it waits: a request could be on its way. Of several that are asked at once, all are answered.
+        """
+        if not self.leaving:
+            self.leaving = True
+            cycle: Any = self.cycle
+            if cycle is not None and not cycle.response_complete:
+                cycle.keep_alive = False
+
     def refuse_slow(self) -> None:
         """End a connection whose caller is too slow (the watch calls this)."""
         cycle: Any = self.cycle
@@ -322,7 +336,7 @@ class _Exchange:
         self.more_body = True
         self.response_complete = False
         self.disconnected = False
-        self.keep_alive = protocol.parser.should_keep_alive()
+        self.keep_alive = protocol.parser.should_keep_alive() and not protocol.leaving
         self._protocol = protocol
         self._request: Request
 

@@ -21,6 +21,7 @@ from modelkeep.contracts.snapshot import (
     Snapshot,
 )
 from modelkeep.contracts.traffic import TrialSeen
+from modelkeep.sandbox.control import Standing
 from modelkeep.serving.baking import Baking
 from modelkeep.serving.cache import Cache, RouteCache
 from modelkeep.serving.meter import Meter
@@ -237,12 +238,27 @@ class Router:
         )
 
     def _trials(self) -> dict[str, TrialSeen]:
-        """Return what was counted of each trial: of shares by the trials themselves, of a shadow by what it is compared with."""
+        """Return what was counted of each trial: of shares by the trials themselves, of shadows by what they were compared with."""
         found = self.trials.seen()
         for trial, seen in self.shadows.trials(self._deployments.values()).items():
             other = found.get(trial)
             found[trial] = seen if other is None else replace(other, counts={**other.counts, **seen.counts})
         return found
+
+    def standing(self) -> Standing:
+        """Say which versions answer, and which are to."""
+        answering: dict[str, str] = {}
+        targets: dict[str, str] = {}
+        for name, deployment in self._deployments.items():
+            targets[name] = deployment.version_id
+            targets |= {f"{name}@{alias}": version_id for alias, version_id in deployment.aliases.items()}
+            targets |= {f"{name}%{version_id}": version_id for version_id in deployment.traffic.sharing_ids}
+        for name, route in self._routes.items():
+            pinned = {f"{name}@{alias}": served for alias, served in self._pins[name].answering.items()}
+            sharing = {f"{name}%{version_id}": one.served for version_id, one in self._pins[name].routes.items()}
+            paths = {name: route.served} | pinned | sharing
+            answering |= {path: one.version.id for path, one in paths.items() if one.answers}
+        return Standing(self._snapshot.number, answering, targets)
 
     def _point(self, deployment: ServedDeployment, served: Served) -> None:
         """Let a version answer for a deployment, by the deployment's settings."""

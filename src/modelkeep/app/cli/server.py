@@ -27,6 +27,8 @@ LogLevel = Annotated[
     typer.Option(metavar="LEVEL", help="Least important lines to log: debug, info, warning or error (default info)"),
 ]
 
+TakeOver = Annotated[int, typer.Option("--take-over", hidden=True)]
+
 
 def serve(
     *,
@@ -36,20 +38,44 @@ def serve(
     data: Data = None,
     config: Config = None,
     log_level: LogLevel = None,
+    take_over: TakeOver = -1,
 ) -> None:
     """Run the server here, until Ctrl-C or SIGTERM."""
     need_server("serve")
     from modelkeep.app import processes, settings
     from modelkeep.app.places import Places
+    from modelkeep.app.takeover import telling
     from modelkeep.infra.settings import sqlite_file
 
     overrides = _overrides(host, port, data)
     given = {"server.grpc_port": grpc_port, "log.level": log_level}
     overrides |= {name: value for name, value in given.items() if value is not None}
-    loaded = settings.load(config, overrides)
-    _check_data(loaded.data)
-    _check_database(sqlite_file(loaded.database.url))
-    processes.serve(loaded, announce=lambda address, rpcs: _announce(address, rpcs, Places(loaded.data).setup_token))
+    with telling(take_over):
+        loaded = settings.load(config, overrides)
+        _check_data(loaded.data)
+        _check_database(sqlite_file(loaded.database.url))
+        token = Places(loaded.data).setup_token
+        processes.serve(loaded, announce=lambda address, rpcs: _announce(address, rpcs, token), take_over=take_over)
+
+
+def upgrade(
+    *,
+    data: Data = None,
+    config: Config = None,
+    patience: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="How long the new server may take to load its models.")
+    ] = 600.0,
+    as_json: AsJson = False,
+) -> None:
+    """Have a new server take over from the one that runs here, without a failed request."""
+    need_server("upgrade")
+    from modelkeep.app import settings, upgrading
+    from modelkeep.app.places import Places
+
+    screen = Screen(as_json=as_json)
+    loaded = settings.load(config, _overrides(None, None, data))
+    upgrading.ask(Places(loaded.data.absolute()), patience, screen.news)
+    screen.result({"upgraded": True}, lambda: screen.say("The upgrade is done."))
 
 
 def doctor(

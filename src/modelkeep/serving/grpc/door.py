@@ -104,6 +104,11 @@ class GrpcDoor(grpc.GenericRpcHandler):  # type: ignore[misc] # the library has 
         if not self._drained.done():
             self._drained.set_result(None)
 
+    def go_on(self) -> None:
+        """Let there be conversations again."""
+        if self._drained.done():
+            self._drained = asyncio.get_running_loop().create_future()
+
     async def _serve(self, rpc: Rpc, metadata: Iterable[tuple[str, str | bytes]], _messages: object, context: Any) -> bytes:  # noqa: ANN401 - the library has no types
         asked = context if self._asks_certificates else None
         request = RpcRequest.of_rpc(rpc.path, metadata, context.peer(), asked)

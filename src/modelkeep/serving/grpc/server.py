@@ -1,12 +1,15 @@
 """The gRPC server of one server process: its services, its port and its bounds, and how it ends."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Final
 
 import grpc
+import structlog
 from grpc import aio
 
+from modelkeep.infra.listeners import Listeners
 from modelkeep.infra.tls import Certificate, Renewing
 from modelkeep.serving.engine import Engine
 from modelkeep.serving.forward import Forward
@@ -21,6 +24,10 @@ from modelkeep.serving.grpc.settings import GrpcAddress
 from modelkeep.serving.metrics import Metrics
 from modelkeep.serving.settings import ServingSettings
 
+log = structlog.get_logger(__name__)
+
+_LOOK_S: Final = 0.01
+_LOOKS: Final = 1000
 _BOUNDS: Final = (
     ("grpc.so_reuseport", 1),  # several server processes listen on one port
     ("grpc.max_concurrent_streams", 512),  # of one connection
@@ -34,8 +41,7 @@ _BOUNDS: Final = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.max_ping_strikes", 3),
-    # a connection's end is no event to a client; it bounds how long one that does not read holds what it asked for
-    ("grpc.max_connection_age_ms", 3_600_000),
+    # of a connection that has been told to end: it bounds how long one that does not read holds what it asked for
     ("grpc.max_connection_age_grace_ms", 300_000),
 )
 
@@ -81,10 +87,16 @@ class GrpcServer:
             largest=largest,
             asks_certificates=_asks_certificates(tls),
         )
-        options = (*_BOUNDS, ("grpc.max_receive_message_length", largest))
+        options = (
+            *_BOUNDS,
+            ("grpc.max_receive_message_length", largest),
+            # a connection's end is no event to a client; see `leave`
+            ("grpc.max_connection_age_ms", int(address.connection_s * 1000)),
+        )
         self._server = aio.server(options=options, maximum_concurrent_rpcs=MOST_AT_ONCE)
         self._server.add_generic_rpc_handlers((self._door,))
         self.port = self._listen(address.address, tls)
+        self._listeners = Listeners(self.port)
         logging.getLogger("grpc._cython.cygrpc").addFilter(_without_values)
 
     async def start(self) -> None:
@@ -95,6 +107,38 @@ class GrpcServer:
     def tend(self) -> None:
         """Tell those who watch the health what has changed; to be called about once a second, and when it has."""
         self._health.tend()
+
+    async def leave(self, behind: int) -> None:
+        """Take no new callers, and have those that are here leave: who listens after `behind` others takes them all.
+
+        The library knows one way to send callers away at once, and it cancels calls that come before they know. But each
+        connection comes to its age within `GrpcAddress.connection_s`: it is told so, and what it still asks is answered.
+        """
+        self._door.end_conversations()
+        self._health.tend()
+        try:
+            self._listeners.steer(behind)
+        except OSError as error:
+            log.warning("new callers over gRPC may be cut off: this kernel does not choose who gets them", reason=str(error))
+            return
+        for _ in range(_LOOKS):
+            if not self._listeners.waiting:
+                break
+            await asyncio.sleep(_LOOK_S)
+
+    def go_on(self) -> None:
+        """Take new callers again."""
+        self._door.go_on()
+        self.alone()
+
+    def alone(self) -> None:
+        """Nobody else's callers come here any more: they come to all who listen."""
+        self._listeners.unsteer()
+
+    @property
+    def connections(self) -> int:
+        """How many callers are connected."""
+        return self._listeners.connections
 
     async def stop(self, grace_s: float) -> None:
         """Accept nothing more, tell callers so, and finish what is under way, within `grace_s` seconds."""
