@@ -238,7 +238,7 @@ class Router:
         )
 
     def _trials(self) -> dict[str, TrialSeen]:
-        """Return what was counted of each trial: of shares by the trials themselves, of shadows by what they were compared with."""
+        """Return what was counted of each trial: by the shares themselves, and by what a shadow was compared with."""
         found = self.trials.seen()
         for trial, seen in self.shadows.trials(self._deployments.values()).items():
             other = found.get(trial)
