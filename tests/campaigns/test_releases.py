@@ -1,7 +1,7 @@
 """Releases under load: hey asks 200 times a second while versions change and servers are upgraded, and nobody may notice.
 
-CHANGES promotions and rollbacks, UPGRADES of the server, on SQLite and PostgreSQL (`make soak-releases`: 50 and 20). Beside hey,
-callers who keep their connections hold each answer against what had been released by then.
+CHANGES promotions and rollbacks, UPGRADES of the server, on SQLite and PostgreSQL (`make soak-releases`: 50 and 20). Beside
+hey, callers who keep their connections hold each answer against what had been released by then.
 """
 
 import os

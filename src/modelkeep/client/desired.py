@@ -7,8 +7,8 @@
       churn: {model: churn, version: 3, settings: {deadline_s: 2}, traffic: {split: {"4": 5}, sticky: key}}
 
 Of what it names the document is the whole truth: settings that are not in it go back to their defaults, shares that are not in
-it end. What it does not name is left as it is, unless that is to be pruned. Each change is made only if what it changes is as it
-was when the change was planned, so that two who apply at once do not overwrite each other unseen.
+it end. What it does not name is left as it is, unless that is to be pruned. Each change is made only if what it changes is as
+it was planned for, so that two who apply at once do not overwrite each other unseen.
 """
 
 from collections.abc import Iterator, Mapping

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -37,7 +37,9 @@ def export(
     """
     with connected(url, key) as client:
         document = client.export()
-    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n" if as_json else _yaml(document)
+    from modelkeep.app.cli import yaml_text
+
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n" if as_json else yaml_text.dump(document)
     if out is None:
         sys.stdout.write(text)
         return
@@ -94,66 +96,12 @@ def read(file: str) -> object:
         raise WrongUse(f"There is no file {file}.", "`modelkeep export -o keep.yaml` writes one.") from error
     except UnicodeDecodeError as error:
         raise WrongUse(f"{file} is no text.", "YAML or JSON in UTF-8 goes here.") from error
-    import yaml
+    from modelkeep.app.cli import yaml_text
 
     try:
-        return yaml.load(text, Loader=_loader())  # noqa: S506 - a SafeLoader that knows numbers as JSON does
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        place = "" if where is None else f" at line {where.line + 1}, column {where.column + 1}"
-        raise WrongUse(f"{file} is neither YAML nor JSON: {getattr(error, 'problem', error)}{place}.") from error
-    except RecursionError as error:
-        raise WrongUse(f"{file} is nested too deeply to be read.") from error
-
-
-def _loader() -> Any:  # noqa: ANN401 - a class of yaml's, which is imported late
-    """Return how YAML is read: plain values alone, a name once in a group, and on and off as texts."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """Reads `mode: off` as the text, as the settings mean it, and refuses a name that is said twice."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: ANN401, FBT001, FBT002 - as yaml's
-            seen = set()
-            for name, _value in node.value:
-                if name.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"{name.value!r} is said twice", name.start_mark)
-                seen.add(name.value)
-            return {str(name): value for name, value in super().construct_mapping(node, deep=deep).items()}
-
-        def compose_node(self, parent: Any, index: Any) -> Any:  # noqa: ANN401 - as yaml's
-            if self.check_event(yaml.AliasEvent):  # a hundred bytes of them stand for gigabytes
-                raise yaml.composer.ComposerError(None, None, "references are not taken", self.peek_event().start_mark)
-            return super().compose_node(parent, index)
-
-    truth = "tag:yaml.org,2002:bool"
-    Loader.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != truth]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    import re
-
-    Loader.add_implicit_resolver(truth, re.compile("^(?:true|false)$"), list("tf"))
-    return Loader
-
-
-def _yaml(document: object) -> str:
-    import yaml
-
-    return str(yaml.dump(document, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=120))
-
-
-def _dumper() -> Any:  # noqa: ANN401 - a class of yaml's, which is imported late
-    import yaml
-
-    class Dumper(yaml.SafeDumper):
-        """Writes what `read` reads; equal values stand twice, and are no references."""
-
-        def ignore_aliases(self, data: object) -> bool:
-            del data
-            return True
-
-    return Dumper
+        return yaml_text.load(text)
+    except ValueError as error:
+        raise WrongUse(f"{file} is neither YAML nor JSON: {error}.") from error
 
 
 def _show(screen: Screen, changes: Sequence["Change"]) -> None:
