@@ -184,6 +184,11 @@ class Stale(Conflict):
     kind = Kind.STALE
     code = "stale"
 
+    def __init__(self, message: str | None = None, *, revision: int | None = None) -> None:
+        super().__init__(message)
+        self.revision = revision
+        """The revision that it is at now."""
+
 
 class ApprovalNeeded(Conflict):
     """This needs a second person: have the approval that the answer names given, then repeat the same request."""

@@ -271,6 +271,7 @@ def problem_schemas() -> Document:
     fields["detail"] |= {"description": "What went wrong, for people; never with a value that was sent."}
     fields["errors"] |= {"description": "The fields at fault, where fields are."}
     fields["approval"] |= {"description": "The id of what another person has to approve first, where one has to."}
+    fields["revision"] |= {"description": "The revision that it is at now, where it was changed meanwhile."}
     fields["request_id"] |= {"description": "The request's id, which the log names."}
     found["Problem"]["description"] = "An error (RFC 9457)."
     found["InferenceError"] = {

@@ -4,7 +4,7 @@ import math
 
 import msgspec
 
-from modelkeep.contracts.errors import ApprovalNeeded, FieldError, Kind, Limited, MethodNotAllowed, ModelkeepError
+from modelkeep.contracts.errors import ApprovalNeeded, FieldError, Kind, Limited, MethodNotAllowed, ModelkeepError, Stale
 from modelkeep.infra.rates import TINY_S
 
 STATUS: dict[Kind, int] = {
@@ -43,7 +43,10 @@ CONTENT_TYPE = "application/problem+json"
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The document. `errors` names the fields at fault, never their values; `approval` what another person may approve."""
+    """The document. `errors` names the fields at fault, never their values; `approval` what another person may approve.
+
+    `revision` is the one that a thing is at which was changed meanwhile.
+    """
 
     type: str
     title: str
@@ -53,6 +56,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     request_id: str = ""
     errors: tuple[FieldError, ...] = ()
     approval: str = ""
+    revision: int | None = None
 
 
 def status_and_headers(error: ModelkeepError) -> tuple[int, dict[str, str]]:
@@ -78,6 +82,7 @@ def problem(error: ModelkeepError, request_id: str) -> tuple[int, dict[str, str]
     """Return status, headers and body for `error`."""
     status, headers = status_and_headers(error)
     approval = error.approval if isinstance(error, ApprovalNeeded) else ""
+    revision = error.revision if isinstance(error, Stale) else None
     kind, title = f"urn:modelkeep:error:{error.code}", TITLE[error.kind]
-    body = Problem(kind, title, status, error.code, error.message, request_id, error.fields, approval)
+    body = Problem(kind, title, status, error.code, error.message, request_id, error.fields, approval, revision)
     return status, {"content-type": CONTENT_TYPE, **headers}, msgspec.json.encode(body)

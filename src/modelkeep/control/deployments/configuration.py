@@ -65,7 +65,7 @@ def _merge(
     for name, value in patch.items():
         place = f"{path}.{name}"[:_LONGEST_NAME]
         if name not in fields:
-            message = f"There is no such setting.{_did_you_mean(name, fields)} There are: {', '.join(fields)}."
+            message = f"There is no such setting.{did_you_mean(name, fields)} There are: {', '.join(fields)}."
             faults.append(FieldError(place, "unknown_setting", message))
         elif value is None:
             after.pop(name, None)
@@ -103,7 +103,7 @@ def _fits(value: object, kind: Any, place: str, faults: list[FieldError]) -> boo
     except msgspec.ValidationError:
         choices = [str(one) for one in get_args(kind)]
         if choices:
-            hint = _did_you_mean(value, choices) if isinstance(value, str) else ""
+            hint = did_you_mean(value, choices) if isinstance(value, str) else ""
             faults.append(FieldError(place, "not_a_choice", f"One of {', '.join(choices)} goes here.{hint}"))
         else:
             faults.append(FieldError(place, "wrong_type", f"{_WORDS[kind]} goes here."))
@@ -123,7 +123,7 @@ def _unknown_names(patch: Mapping[str, Any], signature: Signature | None) -> Ite
     known = set() if signature is None else field_names(signature)
     for name, value in given.items():
         if value is not None and name not in known:
-            message = f"The version that answers has no input, column or output of this name.{_did_you_mean(name, known)}"
+            message = f"The version that answers has no input, column or output of this name.{did_you_mean(name, known)}"
             if signature is None:
                 message = "No version answers here yet, so its fields are not known: promote one first."
             yield FieldError(f"{_ROOT}.recording.fields.{name}"[:_LONGEST_NAME], "unknown_field", message)
@@ -150,6 +150,7 @@ def _numbers(settings: msgspec.Struct, path: str = "") -> Iterator[tuple[str, fl
             yield f"{path}{name}", value
 
 
-def _did_you_mean(given: str, known: Collection[str]) -> str:
+def did_you_mean(given: str, known: Collection[str]) -> str:
+    """Return a question that names what is nearest to a name that is not known; "" where nothing is near."""
     near = get_close_matches(given, known, 1)
     return f" Did you mean {near[0]!r}?" if near else ""

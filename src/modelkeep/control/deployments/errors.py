@@ -35,3 +35,45 @@ class InvalidSettings(Invalid):
 
 class DeploymentStale(Stale):
     """The deployment was changed since you looked at it: read it again, then repeat the change."""
+
+
+class InvalidTraffic(Invalid):
+    """Requests cannot be shared out like this; nothing was changed."""
+
+    code = "invalid_traffic"
+
+
+class InvalidReason(Invalid):
+    """A reason has at most 1000 characters, and none of them is NUL."""
+
+    code = "invalid_reason"
+
+
+class DeploymentExists(Conflict):
+    """There is a deployment with this name already: choose another name."""
+
+    code = "deployment_exists"
+
+
+class ModelsOwnDeployment(Conflict):
+    """A model always has the deployment of its own name: archive the model, and it answers no more."""
+
+    code = "models_own_deployment"
+
+
+class RolloutRunning(Conflict):
+    """A rollout decides who is answered by what here: wait for its end, end it, or roll the deployment back."""
+
+    code = "rollout_running"
+
+
+class RevisionNotFound(NotFound):
+    """This deployment has no revision with this number, or it was before revisions were kept."""
+
+    code = "revision_not_found"
+
+
+class NothingToRollBack(Conflict):
+    """Nothing else is known to have answered here before: promote a version, or name the revision to go back to."""
+
+    code = "nothing_to_roll_back"

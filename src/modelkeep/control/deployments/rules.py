@@ -22,9 +22,11 @@ from modelkeep.contracts.snapshot import (
 )
 from modelkeep.contracts.traffic import Traffic, Trial
 from modelkeep.control.approvals.rules import Act
-from modelkeep.control.deployments.errors import CannotBeServed, DeploymentStale
+from modelkeep.control.deployments.errors import CannotBeServed, DeploymentStale, InvalidReason
+from modelkeep.control.deployments.traffic import without
 from modelkeep.control.models.rules import Version
 
+LONGEST_REASON: Final = 1000
 _NO_ALIASES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
 _NO_PLACES: Final[Mapping[str, Place]] = MappingProxyType({})
 _NOBODY: Final = Trust()
@@ -67,9 +69,10 @@ def promote(
 ) -> Deployment | None:
     """Return the deployment as it is after promoting a version; None when it serves that version already.
 
-    `expected` is the revision that whoever asks has seen.
+    What the version had a share of is part of what it has now, and no trial goes on. `expected` is the revision that whoever
+    asks has seen.
     """
-    _check_revision(deployment, expected)
+    check_revision(deployment, expected)
     if deployment.version_id == version_id:
         return None
     return msgspec.structs.replace(
@@ -78,8 +81,10 @@ def promote(
         version=number,
         previous_version_id=deployment.version_id,
         previous_version=deployment.version,
+        traffic=without(deployment.traffic, version_id),
+        trial=None,
         revision=deployment.revision + 1,
-        updated_at=now,
+        updated_at=_later(deployment, now),
         updated_by=by,
     )
 
@@ -107,11 +112,11 @@ def configure(
     deployment: Deployment, settings: DeploymentSettings, *, expected: int | None, by: str, now: datetime
 ) -> Deployment | None:
     """Return the deployment as it is with these settings; None when it has them already. `expected` as in `promote`."""
-    _check_revision(deployment, expected)
+    check_revision(deployment, expected)
     if settings == deployment.settings:
         return None
     return msgspec.structs.replace(
-        deployment, settings=settings, revision=deployment.revision + 1, updated_at=now, updated_by=by
+        deployment, settings=settings, revision=deployment.revision + 1, updated_at=_later(deployment, now), updated_by=by
     )
 
 
@@ -119,19 +124,51 @@ def route(
     deployment: Deployment, traffic: Traffic, *, trial: Trial | None, by: str, now: datetime, expected: int | None = None
 ) -> Deployment | None:
     """Return the deployment as it is with this traffic and trial; None when it has them already. `expected` as in `promote`."""
-    _check_revision(deployment, expected)
+    check_revision(deployment, expected)
     if (traffic, trial) == (deployment.traffic, deployment.trial):
         return None
     return msgspec.structs.replace(
-        deployment, traffic=traffic, trial=trial, revision=deployment.revision + 1, updated_at=now, updated_by=by
+        deployment,
+        traffic=traffic,
+        trial=trial,
+        revision=deployment.revision + 1,
+        updated_at=_later(deployment, now),
+        updated_by=by,
     )
 
 
-def _check_revision(deployment: Deployment, expected: int | None) -> None:
+def end(deployment: Deployment, *, by: str, now: datetime) -> Deployment:
+    """Return the last revision of a deployment that is deleted."""
+    revision, at = deployment.revision + 1, _later(deployment, now)
+    return msgspec.structs.replace(deployment, revision=revision, updated_at=at, updated_by=by)
+
+
+def deleting(deployment: Deployment, place: Place) -> Act:
+    """Return deleting a deployment as what two people may have to agree to."""
+    said = f"Delete the deployment {deployment.name} of {deployment.model}."
+    seen = deployment.revision
+    return Act("deletion", "deployment.delete", deployment.id, said, Scope.DEPLOYMENTS_WRITE, place, seen=seen)
+
+
+def check_revision(deployment: Deployment, expected: int | None) -> None:
+    """Refuse a change by one who has seen another revision than the present one."""
     if expected is not None and expected != deployment.revision:
         raise DeploymentStale(
-            f"The deployment is at revision {deployment.revision} now: read it again, then repeat the change."
+            f"The deployment is at revision {deployment.revision} now: read it again, then repeat the change.",
+            revision=deployment.revision,
         )
+
+
+def check_reason(text: str) -> str:
+    """Return what somebody says a change is for."""
+    if len(text) > LONGEST_REASON or "\0" in text:
+        raise InvalidReason
+    return text.strip()
+
+
+def _later(deployment: Deployment, now: datetime) -> datetime:
+    """Return when a change is made: never before the last one, whatever a clock that was set says."""
+    return max(now, deployment.updated_at)
 
 
 def serving(deployment: Deployment, heartbeats: Iterable[Heartbeat], numbers: dict[str, int]) -> list[Serving]:
@@ -148,18 +185,24 @@ def serving(deployment: Deployment, heartbeats: Iterable[Heartbeat], numbers: di
     ]
 
 
-def is_settled(name: str, version_id: str | None, number: int, heartbeats: Iterable[Heartbeat]) -> bool:
+def is_settled(
+    name: str, version_id: str | None, number: int, heartbeats: Iterable[Heartbeat], *, beside: Iterable[str] = ()
+) -> bool:
     """Whether every server has applied snapshot `number`, and answers for the deployment with this version (None: not at all).
 
-    Raises `CannotBeServed` where one has given the version up.
+    `beside` are the versions that answer some of its requests: a server that has applied a snapshot has those loaded, or has
+    given them up. Raises `CannotBeServed` where one has given up the version, or one of these.
     """
-    settled = True
+    settled, others = True, tuple(beside)
     for beat in heartbeats:
         reason = beat.failing.get(version_id or "")
+        other = next((beat.failing[one] for one in others if one in beat.failing), "")
         if beat.snapshot < number:
             settled = False
         elif reason:
             raise CannotBeServed(f"The promoted version cannot be served: {reason}", retry_after_s=5)
+        elif other:
+            raise CannotBeServed(f"A version that answers beside the promoted one cannot be served: {other}", retry_after_s=5)
         elif beat.serving.get(name) != version_id:
             settled = False
     return settled

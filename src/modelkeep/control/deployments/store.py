@@ -1,26 +1,94 @@
-"""All the SQL of deployments and heartbeats."""
+"""All the SQL of deployments, their revisions, and heartbeats."""
 
 from collections.abc import Iterable
+from datetime import datetime
 
 import msgspec
 import sqlalchemy as sa
 
 from modelkeep.contracts.prediction import Heartbeat
+from modelkeep.control.deployments.revisions import MOST_LOOKED_BACK, Moment, Revision
 from modelkeep.control.deployments.rules import Deployment
-from modelkeep.control.deployments.tables import deployments, heartbeats
+from modelkeep.control.deployments.tables import deployment_revisions, deployments, heartbeats
 from modelkeep.infra.db import Transaction
 
 
-async def add(tx: Transaction, deployment: Deployment) -> None:
-    """Add a deployment."""
-    await tx.execute(sa.insert(deployments).values(**msgspec.structs.asdict(deployment)))
+async def add(tx: Transaction, deployment: Deployment, revision: Revision) -> bool:
+    """Add a deployment, and its first revision; False where its name is taken."""
+    insert = tx.insert(deployments).values(**msgspec.structs.asdict(deployment)).on_conflict_do_nothing(index_elements=["name"])
+    if await tx.one(insert.returning(deployments.c.id)) is None:
+        return False
+    await _keep(tx, revision)
+    return True
 
 
-async def save(tx: Transaction, deployment: Deployment) -> None:
-    """Write a changed deployment."""
-    await tx.execute(
-        sa.update(deployments).where(deployments.c.id == deployment.id).values(**msgspec.structs.asdict(deployment))
+async def save(tx: Transaction, deployment: Deployment, revision: Revision) -> None:
+    """Write a changed deployment, and the revision that it is."""
+    changed = sa.update(deployments).where(deployments.c.id == deployment.id).values(**msgspec.structs.asdict(deployment))
+    await tx.execute(changed)
+    await _keep(tx, revision)
+
+
+async def remove(tx: Transaction, deployment: Deployment, revision: Revision) -> None:
+    """Delete a deployment; its revisions stay, and this one after them says that it is gone."""
+    await tx.execute(sa.delete(deployments).where(deployments.c.id == deployment.id))
+    await _keep(tx, revision)
+
+
+async def revision(tx: Transaction, deployment_id: str, number: int) -> Revision | None:
+    """Return one revision of a deployment."""
+    row = await tx.one(_of(deployment_id).where(deployment_revisions.c.revision == number))
+    return None if row is None else _revision(row)
+
+
+async def page_of_revisions(tx: Transaction, deployment_id: str, *, limit: int, before: int | None) -> list[Revision]:
+    """Return revisions of a deployment, newest first, with numbers below `before`."""
+    newest = _of(deployment_id).order_by(deployment_revisions.c.revision.desc()).limit(limit)
+    if before is not None:
+        newest = newest.where(deployment_revisions.c.revision < before)
+    return [_revision(row) for row in await tx.all(newest)]
+
+
+async def history(tx: Transaction, deployment_id: str) -> list[Revision]:
+    """Return as many revisions of a deployment as are looked through for the one to go back to, newest first."""
+    return await page_of_revisions(tx, deployment_id, limit=MOST_LOOKED_BACK, before=None)
+
+
+async def moments(tx: Transaction, model_id: str, at: datetime, name: str | None) -> list[Moment]:
+    """Return what each deployment of a model was at a moment, by name; `name` for one alone."""
+    table = deployment_revisions
+    of_model = sa.and_(table.c.model_id == model_id, table.c.at <= at)
+    last = sa.select(table.c.deployment_id, sa.func.max(table.c.revision).label("revision")).where(of_model)
+    newest = last.group_by(table.c.deployment_id).subquery()
+    there = sa.and_(table.c.deployment_id == newest.c.deployment_id, table.c.revision == newest.c.revision)
+    found = sa.select(table).join(newest, there).where(table.c.action != "delete").order_by(table.c.name)
+    rows = await tx.all(found if name is None else found.where(table.c.name == name))
+    return [Moment(one, await _settings_revision(tx, one)) for one in map(_revision, rows)]
+
+
+async def _settings_revision(tx: Transaction, of: Revision) -> int:
+    """Return the revision that brought the settings which a revision has."""
+    table = deployment_revisions
+    earlier = sa.and_(table.c.deployment_id == of.deployment_id, table.c.revision < of.revision)
+    other = sa.select(sa.func.max(table.c.revision)).where(earlier, table.c.settings != of.settings).scalar_subquery()
+    since = sa.select(sa.func.min(table.c.revision).label("first")).where(
+        table.c.deployment_id == of.deployment_id, table.c.revision > sa.func.coalesce(other, -1)
     )
+    row = await tx.one(since)
+    assert row is not None  # noqa: S101 - an aggregate always has a row
+    return int(row.first)
+
+
+async def _keep(tx: Transaction, revision: Revision) -> None:
+    await tx.execute(sa.insert(deployment_revisions).values(**msgspec.structs.asdict(revision)))
+
+
+def _of(deployment_id: str) -> sa.Select[tuple[object, ...]]:
+    return sa.select(deployment_revisions).where(deployment_revisions.c.deployment_id == deployment_id)
+
+
+def _revision(row: sa.Row[tuple[object, ...]]) -> Revision:
+    return Revision(**row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
 
 
 async def deployment(tx: Transaction, name: str, *, for_update: bool = False) -> Deployment | None:
@@ -44,6 +112,12 @@ async def names(tx: Transaction, of_models: Iterable[str]) -> frozenset[str]:
     """Return the names of the deployments of these models, by their ids."""
     of_these = sa.select(deployments.c.name).where(deployments.c.model_id.in_(list(of_models)))
     return frozenset(row.name for row in await tx.all(of_these))
+
+
+async def of_model(tx: Transaction, model_id: str) -> list[Deployment]:
+    """Return the deployments of a model, by name."""
+    of_one = sa.select(deployments).where(deployments.c.model_id == model_id).order_by(deployments.c.name)
+    return [_deployment(row) for row in await tx.all(of_one)]
 
 
 async def answering(tx: Transaction) -> list[Deployment]:

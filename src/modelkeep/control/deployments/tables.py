@@ -1,4 +1,4 @@
-"""Rows of deployments, and of what servers last said."""
+"""Rows of deployments, of each of their revisions, written once, and of what servers last said."""
 
 import sqlalchemy as sa
 
@@ -23,6 +23,24 @@ deployments = sa.Table(
     sa.Column("settings", Document(DeploymentSettings), nullable=False, server_default="{}"),
     sa.Column("traffic", Document(Traffic), nullable=False, server_default="{}"),
     sa.Column("trial", Document(Trial)),
+)
+deployment_revisions = sa.Table(
+    "deployment_revisions",
+    metadata,
+    sa.Column("deployment_id", sa.Text, primary_key=True),
+    sa.Column("revision", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("model_id", sa.Text, sa.ForeignKey("models.id"), nullable=False, index=True),
+    sa.Column("at", UtcTime, nullable=False),
+    sa.Column("by", sa.Text, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("version_id", sa.Text, sa.ForeignKey("versions.id")),
+    sa.Column("version", sa.Integer),
+    sa.Column("settings", Document(DeploymentSettings), nullable=False),
+    sa.Column("traffic", Document(Traffic), nullable=False),
+    sa.Column("trial", Document(Trial)),
+    sa.Column("restored", sa.Integer),
 )
 heartbeats = sa.Table(
     "heartbeats",

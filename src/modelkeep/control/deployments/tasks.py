@@ -3,7 +3,14 @@
 from modelkeep.contracts.actor import SYSTEM
 from modelkeep.control.access.events import AccessChanged
 from modelkeep.control.deployments.service import Deployments
-from modelkeep.control.models.events import AliasMoved, ModelArchiveChanged, ModelCreated, ModelMoved, VersionBecameReady
+from modelkeep.control.models.events import (
+    AliasMoved,
+    ModelArchiveChanged,
+    ModelCreated,
+    ModelMoved,
+    VersionBecameReady,
+    VersionGivenUp,
+)
 from modelkeep.control.safety.events import SandboxAccepted
 from modelkeep.control.sessions.events import TrustChanged
 from modelkeep.control.users.events import KeysChanged, UserAdded
@@ -21,6 +28,9 @@ def subscribe(events: Events, deployments: Deployments) -> None:
         if not event.archived:
             await deployments.promote_in(tx, SYSTEM, event.model, event.number, only_first=True)
 
+    async def on_version_given_up(tx: Transaction, event: VersionGivenUp) -> None:
+        await deployments.release_in(tx, event.model_id, event.version_id)
+
     async def on_news(
         tx: Transaction,
         event: AccessChanged
@@ -37,6 +47,7 @@ def subscribe(events: Events, deployments: Deployments) -> None:
 
     events.subscribe(ModelCreated, on_model_created)
     events.subscribe(VersionBecameReady, on_version_ready)
+    events.subscribe(VersionGivenUp, on_version_given_up)
     events.subscribe(AccessChanged, on_news)
     events.subscribe(AliasMoved, on_news)
     events.subscribe(ModelMoved, on_news)

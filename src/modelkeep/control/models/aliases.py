@@ -129,4 +129,4 @@ def _check_revision(present: Alias | None, expected: int | None) -> None:
     revision = 0 if present is None else present.revision
     if expected is not None and expected != revision:
         now = f"is at revision {revision}" if revision else "does not exist"
-        raise AliasStale(f"The alias {now} now: read it again, then repeat the change.")
+        raise AliasStale(f"The alias {now} now: read it again, then repeat the change.", revision=revision)

@@ -38,3 +38,10 @@ class ModelMoved(msgspec.Struct, frozen=True):
     """A model lies in another workspace, or belongs to somebody else: others may ask it than before."""
 
     model_id: str
+
+
+class VersionGivenUp(msgspec.Struct, frozen=True):
+    """A version is archived from now on: whoever still needs it refuses, and it is not."""
+
+    model_id: str
+    version_id: str

@@ -19,7 +19,14 @@ from modelkeep.control.audit.service import Audit
 from modelkeep.control.models import store
 from modelkeep.control.models.aliases import Alias, Move, check_alias, goes_back, point, pointing, remove
 from modelkeep.control.models.errors import AliasNotFound, ModelExists, ModelNotFound, VersionNotFound
-from modelkeep.control.models.events import AliasMoved, ModelArchiveChanged, ModelCreated, ModelMoved, VersionBecameReady
+from modelkeep.control.models.events import (
+    AliasMoved,
+    ModelArchiveChanged,
+    ModelCreated,
+    ModelMoved,
+    VersionBecameReady,
+    VersionGivenUp,
+)
 from modelkeep.control.models.rules import (
     Files,
     Findings,
@@ -326,8 +333,23 @@ class Models:
         check_promotable(model, version)
         return version
 
+    async def held(self, tx: Transaction, model_id: str) -> Model:
+        """Return a model, keeping its row, and so its versions and its deployments, to `tx`."""
+        found = await store.model_by_id(tx, model_id, for_update=True)
+        if found is None:
+            raise ModelNotFound
+        return found
+
+    async def named(self, tx: Transaction, model: str, references: set[str]) -> dict[str, str]:
+        """Return the ids of a model's versions by what they are called, numbers or aliases; what is neither is left out."""
+        return await store.named_versions(tx, model, references)
+
+    async def aliases_at(self, tx: Transaction, model_id: str, at: datetime) -> dict[str, int]:
+        """Return the numbers of versions by the aliases that pointed to them at a moment."""
+        return await store.aliases_at(tx, model_id, at)
+
     async def note_serving(self, tx: Transaction, model_id: str, number: int) -> None:
-        """Note which version a model's deployment now answers with."""
+        """Note which version the deployment of a model's own name now answers with."""
         await store.change_model(tx, model_id, serving_version=number)
 
     async def files(self, tx: Transaction, rejected_before: datetime) -> Files:
@@ -425,6 +447,7 @@ class Models:
                 return version
             if archived:
                 check_archivable(model, version)
+                await self._events.publish(tx, VersionGivenUp(model.id, version.id))
                 await self._approvals.need(tx, actor, archiving(model, version))
             at: datetime | None = self._clock() if archived else None
             await store.change_version(tx, version.id, archived_at=at)

@@ -23,6 +23,7 @@ _VERSION = sa.select(
 ).join(models, models.c.id == versions.c.model_id)
 
 _DIGEST: Final = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}")
 _FILES_PAGE: Final = 500
 _NAMING_FILES: Final = [
     (column.name, sa.type_coerce(column, sa.Text).label(f"text_{column.name}"))
@@ -44,6 +45,13 @@ async def model(tx: Transaction, name: str, *, for_update: bool = False) -> Mode
     """Return a model; `for_update` keeps its row, and so its versions and its deployment, to this transaction."""
     by_name = sa.select(models).where(models.c.name == name)
     row = await tx.one(by_name.with_for_update() if for_update else by_name)
+    return None if row is None else _model(row)
+
+
+async def model_by_id(tx: Transaction, model_id: str, *, for_update: bool = False) -> Model | None:
+    """Return a model by its id; `for_update` as in `model`."""
+    by_id = sa.select(models).where(models.c.id == model_id)
+    row = await tx.one(by_id.with_for_update() if for_update else by_id)
     return None if row is None else _model(row)
 
 
@@ -114,6 +122,17 @@ async def version_by_id(tx: Transaction, version_id: str) -> Version | None:
 async def versions_by_id(tx: Transaction, version_ids: Iterable[str]) -> list[Version]:
     """Return these versions."""
     return [_version(row) for row in await tx.all(_VERSION.where(versions.c.id.in_(list(version_ids))))]
+
+
+async def named_versions(tx: Transaction, name: str, references: Iterable[str]) -> dict[str, str]:
+    """Return the ids of a model's versions by the numbers and aliases among `references`."""
+    wanted = list(references)
+    numbers = [int(one) for one in wanted if _NUMBER.fullmatch(one)]
+    of_model = sa.select(versions.c.id, versions.c.number).join(models, models.c.id == versions.c.model_id)
+    rows = await tx.all(of_model.where(models.c.name == name, versions.c.number.in_(numbers)))
+    pointing = sa.select(aliases.c.name, aliases.c.version_id).join(models, models.c.id == aliases.c.model_id)
+    pointed = await tx.all(pointing.where(models.c.name == name, aliases.c.name.in_(wanted)))
+    return {str(row.number): row.id for row in rows} | {row.name: row.version_id for row in pointed}
 
 
 async def page_of_versions(tx: Transaction, model_id: str, *, limit: int, before: int | None) -> list[Version]:
@@ -223,6 +242,17 @@ async def page_of_moves(tx: Transaction, model_id: str, name: str, *, limit: int
         of_alias = of_alias.where(alias_moves.c.revision < before)
     rows = await tx.all(of_alias.order_by(alias_moves.c.revision.desc()).limit(limit))
     return [Move(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's public name for it
+
+
+async def aliases_at(tx: Transaction, model_id: str, at: datetime) -> dict[str, int]:
+    """Return the numbers of versions by the aliases that pointed to them at a moment, by name."""
+    until = sa.and_(alias_moves.c.model_id == model_id, alias_moves.c.at <= at)
+    last = sa.select(alias_moves.c.alias, sa.func.max(alias_moves.c.revision).label("revision")).where(until)
+    newest = last.group_by(alias_moves.c.alias).subquery()
+    there = sa.and_(alias_moves.c.alias == newest.c.alias, alias_moves.c.revision == newest.c.revision)
+    moved = sa.select(alias_moves.c.alias, alias_moves.c.to_version).join(newest, there).order_by(alias_moves.c.alias)
+    rows = await tx.all(moved.where(alias_moves.c.model_id == model_id, alias_moves.c.to_version.is_not(None)))
+    return {row.alias: row.to_version for row in rows}
 
 
 def _in(reached: Reach) -> sa.ColumnElement[bool]:

@@ -1,0 +1,39 @@
+"""What deployments were at each moment; of those that are there, what they are now is what is known."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0022"
+down_revision = "0021"
+
+_TIME = sa.DateTime(timezone=True)
+
+
+def upgrade() -> None:
+    op.create_table(
+        "deployment_revisions",
+        sa.Column("deployment_id", sa.Text, nullable=False),
+        sa.Column("revision", sa.Integer, nullable=False, autoincrement=False),
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column(
+            "model_id", sa.Text, sa.ForeignKey("models.id", name="fk_deployment_revisions_model_id_models"), nullable=False
+        ),
+        sa.Column("at", _TIME, nullable=False),
+        sa.Column("by", sa.Text, nullable=False),
+        sa.Column("action", sa.Text, nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("version_id", sa.Text, sa.ForeignKey("versions.id", name="fk_deployment_revisions_version_id_versions")),
+        sa.Column("version", sa.Integer),
+        sa.Column("settings", sa.Text, nullable=False),
+        sa.Column("traffic", sa.Text, nullable=False),
+        sa.Column("trial", sa.Text),
+        sa.Column("restored", sa.Integer),
+        sa.PrimaryKeyConstraint("deployment_id", "revision", name="pk_deployment_revisions"),
+    )
+    op.create_index("ix_deployment_revisions_model_id", "deployment_revisions", ["model_id"])
+    op.execute(
+        "INSERT INTO deployment_revisions (deployment_id, revision, name, model_id, at, by, action, reason,"
+        " version_id, version, settings, traffic, trial)"
+        " SELECT id, revision, name, model_id, updated_at, updated_by, 'present', '',"
+        " version_id, version, settings, traffic, trial FROM deployments"
+    )
