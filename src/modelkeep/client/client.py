@@ -5,7 +5,7 @@ What a method does is said once, by the operation of the same name in the module
 
 from typing import Self
 
-from modelkeep.client import access, history, people, predicting, pushing, roles
+from modelkeep.client import access, desired, history, people, predicting, pushing, roles
 from modelkeep.client import aliases as of_aliases
 from modelkeep.client import approvals as of_approvals
 from modelkeep.client import audit as of_audit
@@ -85,6 +85,10 @@ class Client:
     deployment = blocking(of_deployments.deployment)
     promote = blocking(of_deployments.promote)
     configure = blocking(of_deployments.configure)
+
+    export = blocking(desired.export)
+    compare = blocking(desired.compare)
+    apply = blocking(desired.apply)
 
     predictions = blocking(history.predictions)
     prediction = blocking(history.prediction)
@@ -220,6 +224,10 @@ class AsyncClient:
     deployment = awaited(of_deployments.deployment)
     promote = awaited(of_deployments.promote)
     configure = awaited(of_deployments.configure)
+
+    export = awaited(desired.export)
+    compare = awaited(desired.compare)
+    apply = awaited(desired.apply)
 
     predictions = awaited(history.predictions)
     prediction = awaited(history.prediction)

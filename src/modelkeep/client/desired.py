@@ -74,7 +74,7 @@ def export(server: Server) -> Steps[dict[str, Any]]:
     }
 
 
-def plan(server: Server, document: object, *, prune: bool = False) -> Steps[list[Change]]:
+def compare(server: Server, document: object, *, prune: bool = False) -> Steps[list[Change]]:
     """Return what has to be done for an installation to be as `document` says, in the order in which it has to be done.
 
     With `prune`, aliases of its models and deployments that it does not name are deleted, but for a model's own deployment.
@@ -86,7 +86,7 @@ def plan(server: Server, document: object, *, prune: bool = False) -> Steps[list
     for name, model in wanted["models"].items():
         changes += yield from _of_model(server, name, model, prune=prune)
     for name, one in wanted["deployments"].items():
-        changes += _of_deployment(name, one, there.get(name))
+        changes += yield from _of_deployment(server, name, one, there.get(name))
     if prune:
         named = {*wanted["deployments"], *(one.model for one in there.values())}
         changes += [
@@ -206,37 +206,37 @@ def _of_model(server: Server, name: str, wanted: Mapping[str, Any] | None, *, pr
     return changes
 
 
-def _of_deployment(name: str, wanted: Mapping[str, Any] | None, present: Deployment | None) -> list[Change]:
+def _of_deployment(
+    server: Server, name: str, wanted: Mapping[str, Any] | None, present: Deployment | None
+) -> Steps[list[Change]]:
     wanted = wanted or {}
     if present is None:
-        asked = {"name": name, "model": wanted.get("model", name)} | {
-            key: wanted[key] for key in ("version", "settings", "traffic") if wanted.get(key)
-        }
-        differences = tuple(Difference(path, None, value) for path, value in _flat(asked))
-        return [Change("create", "deployment", name, differences, asked)]
+        asked = {"name": name, "model": wanted.get("model", name)}
+        asked |= {key: wanted[key] for key in ("version", "settings", "traffic") if wanted.get(key)}
+        return [Change("create", "deployment", name, tuple(_flat(asked)), asked)]
     if wanted.get("model", present.model) != present.model:
+        place = f"deployments.{name}.model"
         message = f"It is a deployment of {present.model}, and stays one: give the other model a deployment of another name."
-        raise Invalid(
-            f"deployments.{name}.model: {message}",
-            code="invalid_document",
-            fields=(Field(f"deployments.{name}.model", "other_model", message),),
-        )
+        raise Invalid(f"{place}: {message}", code="invalid_document", fields=(Field(place, "other_model", message),))
+    asked = _patch(wanted, present)
+    if not asked:
+        return []
+    planned = yield from server.document("POST", f"/deployments/{part(name)}/plan", asked, repeat=True)
+    differences = tuple(Difference(one["path"], one["before"], one["after"]) for one in planned["changes"])
+    return [Change("change", "deployment", name, differences, asked, planned["revision"])] if differences else []
+
+
+def _patch(wanted: Mapping[str, Any], present: Deployment) -> dict[str, Any]:
+    """Return what has to be asked for, so that a deployment becomes what is wanted; what is not in it, becomes the default."""
     asked: dict[str, Any] = {}
     if wanted.get("version") is not None and wanted["version"] != present.version:
         asked["version"] = wanted["version"]
-    settings = merge_patch(present.settings, wanted["settings"]) if wanted.get("settings") is not None else {}
-    before = _traffic(present)
-    after = {**_NO_TRAFFIC, **(wanted.get("traffic") or {})}
-    after["split"] = {str(version): share for version, share in after["split"].items()}
-    traffic = merge_patch(before, after) if wanted.get("traffic") is not None else {}
-    if settings:
-        asked["settings"] = settings
-    if traffic:
-        asked["traffic"] = traffic
-    if not asked:
-        return []
-    now = {"version": present.version, "settings": present.settings, "traffic": before}
-    return [Change("change", "deployment", name, tuple(_differences(now, asked)), asked, present.revision)]
+    if wanted.get("settings") is not None:
+        asked["settings"] = merge_patch(present.settings, wanted["settings"])
+    if wanted.get("traffic") is not None:
+        after = {**_NO_TRAFFIC, **wanted["traffic"]}
+        asked["traffic"] = merge_patch(_traffic(present), {name: after[name] for name in after if after[name] != {}})
+    return {name: patch for name, patch in asked.items() if patch != {}}
 
 
 def _traffic(deployment: Deployment) -> dict[str, Any]:
@@ -259,19 +259,9 @@ def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
     return patch
 
 
-def _differences(before: object, patch: Mapping[str, Any], path: str = "") -> Iterator[Difference]:
-    """Yield what a patch changes, value by value; "the default" is what null brings back."""
-    there = before if isinstance(before, Mapping) else {}
-    for name, value in patch.items():
-        if isinstance(value, Mapping):
-            yield from _differences(there.get(name), value, f"{path}{name}.")
-        else:
-            yield Difference(f"{path}{name}", there.get(name), value)
-
-
-def _flat(group: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(group: Mapping[str, Any], path: str = "") -> Iterator[Difference]:
     for name, value in group.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{path}{name}.")
         else:
-            yield f"{path}{name}", value
+            yield Difference(f"{path}{name}", None, value)

@@ -76,7 +76,7 @@ def apply(
         connected(url, key, interrupted=standing) as client,
         refined("stale", "Somebody changed it meanwhile: look with --plan, and apply once more."),
     ):
-        changes = client.plan(document, prune=prune)
+        changes = client.compare(document, prune=prune)
         if not as_json:
             _show(screen, changes)
         for change in () if plan else changes:

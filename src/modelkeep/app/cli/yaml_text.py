@@ -17,7 +17,7 @@ _PLAIN: Final = {
 }
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc] # yaml tells no types
     """Reads plain values alone."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - a class of yaml's has it so
@@ -40,14 +40,14 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(problem=f"{name.value!r} is said twice", problem_mark=name.start_mark)
             name.tag = f"{_TAG}str"
             seen.add(name.value)
-        return super().construct_mapping(node, deep=deep)
+        return dict(super().construct_mapping(node, deep=deep))
 
 
 for _kind, (_pattern, _first) in _PLAIN.items():
     _Loader.add_implicit_resolver(f"{_TAG}{_kind}", re.compile(_pattern), _first)
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc] # yaml tells no types
     """Writes what `load` reads: equal values stand twice."""
 
     def ignore_aliases(self, data: object) -> bool:
