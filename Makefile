@@ -50,6 +50,10 @@ soak: $(READY) ## Run the long campaigns: 500 loads and unloads, 100 seeded kill
 soak-audit: $(READY) ## Verify an audit trail of a million entries on both databases, and name what was changed in it
 	@ROWS=$${ROWS:-1000000} $(BIN)/python -m pytest -s tests/campaigns/test_long_audit_trail.py
 
+soak-releases: $(READY) ## Release 50 times and upgrade 20 times under load, on both databases, and 10,000 histories of two processes
+	@CHANGES=$${CHANGES:-50} UPGRADES=$${UPGRADES:-20} $(BIN)/python -m pytest -s tests/campaigns/test_releases.py
+	@HISTORIES=$${HISTORIES:-10000} $(BIN)/python -m pytest -s tests/integration/control/test_concurrent_histories.py
+
 fuzz: $(READY) ## Ask every address of the OpenAPI document at random, as every kind of key, for EXAMPLES (200) each
 	@EXAMPLES=$${EXAMPLES:-200} $(BIN)/python -m pytest -s --timeout 7200 tests/e2e/test_description.py -k fuzz
 
@@ -90,4 +94,4 @@ bench-peers: $(READY) ## Measure side by side with PEERS (the first time install
 clean: ## Remove what setup made; data in DATA stays
 	rm -rf $(VENV) .cache dist build
 
-.PHONY: help setup demo directory test coverage soak soak-audit fuzz attack check fix docs protos messages bench bench-peers clean
+.PHONY: help setup demo directory test coverage soak soak-audit soak-releases fuzz attack check fix docs protos messages bench bench-peers clean

@@ -11,6 +11,7 @@ Pillow are used where the caller hands over their objects, or asks for them.
 """
 
 from modelkeep.client.client import AsyncClient, Client
+from modelkeep.client.desired import Change, Difference
 from modelkeep.client.errors import (
     ApprovalNeeded,
     CodeFormatsOff,
@@ -85,12 +86,14 @@ __all__ = [
     "AsyncClient",
     "AuditEntry",
     "BrowserLogin",
+    "Change",
     "Client",
     "CodeFormatsOff",
     "Conflict",
     "DeadlineExceeded",
     "Deployment",
     "DeploymentNotFound",
+    "Difference",
     "Explanation",
     "Field",
     "Grant",

@@ -5,7 +5,7 @@ What a method does is said once, by the operation of the same name in the module
 
 from typing import Self
 
-from modelkeep.client import access, history, people, predicting, pushing, roles
+from modelkeep.client import access, desired, history, people, predicting, pushing, roles
 from modelkeep.client import aliases as of_aliases
 from modelkeep.client import approvals as of_approvals
 from modelkeep.client import audit as of_audit
@@ -94,6 +94,10 @@ class Client:
     as_of = blocking(of_deployments.as_of)
     shadow = blocking(of_deployments.shadow)
     shadows = blocking(of_deployments.shadows)
+
+    export = blocking(desired.export)
+    compare = blocking(desired.compare)
+    apply = blocking(desired.apply)
 
     predictions = blocking(history.predictions)
     prediction = blocking(history.prediction)
@@ -238,6 +242,10 @@ class AsyncClient:
     as_of = awaited(of_deployments.as_of)
     shadow = awaited(of_deployments.shadow)
     shadows = awaited(of_deployments.shadows)
+
+    export = awaited(desired.export)
+    compare = awaited(desired.compare)
+    apply = awaited(desired.apply)
 
     predictions = awaited(history.predictions)
     prediction = awaited(history.prediction)

@@ -38,15 +38,16 @@ class Promote(Ask):
 
 
 class ChangeDeployment(Ask):
-    """Change settings, traffic, or both at once, by JSON merge patches."""
+    """Change settings and traffic by JSON merge patches, and promote a version, all at once."""
 
+    version: Number | None = None
     settings: Settings | None = None
     traffic: Shares | None = None
     reason: Reason = ""
 
     def read(self) -> Change:
         """Return it as a change; raises `Invalid` where it names nothing."""
-        return _change(Change(None, self.settings, self.traffic))
+        return _change(Change(self.version, self.settings, self.traffic))
 
 
 class PlanChange(Ask):

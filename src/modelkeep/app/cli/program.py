@@ -14,6 +14,7 @@ from modelkeep.app.cli import approvals as approvals_commands
 from modelkeep.app.cli import audit as audit_commands
 from modelkeep.app.cli import certificates as certificates_commands
 from modelkeep.app.cli import deployments as deployments_commands
+from modelkeep.app.cli import desired as desired_commands
 from modelkeep.app.cli import keys as keys_commands
 from modelkeep.app.cli import login as login_commands
 from modelkeep.app.cli import models, predict, predictions, push, releases, replay, server
@@ -93,6 +94,8 @@ _add(access_commands.move, _SECOND, "modelkeep move churn --workspace fraud")
 app.add_typer(aliases_commands.alias, name="alias", rich_help_panel=_SECOND)
 app.add_typer(deployments_commands.deployments, name="deployments", rich_help_panel=_SECOND)
 app.add_typer(shadow_commands.shadow, name="shadow", rich_help_panel=_SECOND)
+_add(desired_commands.export, _SECOND, desired_commands.EXPORT)
+_add(desired_commands.apply, _SECOND, desired_commands.APPLY)
 _add(login_commands.login, _THIRD, "modelkeep login ada@example.org --url https://models.example.org")
 _add(login_commands.logout, _THIRD, "modelkeep logout")
 _add(login_commands.whoami, _THIRD, "modelkeep whoami")
