@@ -211,6 +211,8 @@ class Trials:
             self._running[deployment.name] = count
         under_way = {id(one) for one in self._running.values()}
         self._ended = [one for one in (*self._ended, *before.values()) if id(one) not in under_way]
+        for one in self._ended:
+            one.over = True
         self._forget()
 
     def of(self, deployment: str) -> Count | None:
@@ -228,7 +230,6 @@ class Trials:
         for one in reversed(self._ended[-_MOST_ENDED_OF_ALL:]):
             of_each[one.deployment] = of_each.get(one.deployment, 0) + 1
             if of_each[one.deployment] <= MOST_ENDED:
-                one.over = True
                 kept.append(one)
         self._ended = kept[::-1]
 

@@ -136,16 +136,17 @@ def test_what_a_trial_counts_is_written_each_second_and_its_end_at_once():
         (0.0, 0, ""),
         (0.5, 10, ""),
         (0.99, 20, ""),
-        (1.5, 30, ""),
-        (2.0, 40, "errors"),
-        (2.5, 40, "errors"),
-        (3.5, 40, "errors"),
+        (1.1, 30, ""),
+        (1.3, 40, "errors"),
+        (2.0, 41, "errors"),
+        (2.5, 41, "errors"),
+        (3.5, 41, "errors"),
     ]
     for at, requests, halted in told:
         beat = Heartbeat("s1", at, 1, trials={"rol_1:1": TrialSeen({"errors": Counted(requests)}, halted=halted)})
         if is_news(beat, written[-1] if written else None):
             written.append(beat)
-    assert [beat.at for beat in written] == [0.0, 0.99, 2.0]
+    assert [beat.at for beat in written] == [0.0, 0.99, 1.3, 2.5]
     assert is_news(Heartbeat("s1", 4.0, 1), written[-1]), "what is told of no more is news too"
 
 

@@ -206,6 +206,18 @@ async def test_what_stops_answering_stays_loaded_for_the_bake_time_and_is_back_a
     assert plane.wanted == ["v1"]
 
 
+async def test_what_bakes_is_kept_as_the_promoted_one_is_though_an_alias_points_to_it(plane: Plane, clock: Clock) -> None:
+    kept = DeploymentSettings(bake_s=60, memory=Memory("auto", 7))
+    plane.point("v1", {"champion": "v1"}, kept)
+    plane.warm("v1")
+    plane.point("v2", {"champion": "v1"}, kept)
+    plane.warm("v2")
+    for seconds, keep in ((59, ("auto", False)), (1, ("on_demand", True))):
+        clock.now += seconds
+        plane.router.tend()
+        assert (wishes(plane)["v1"].memory.keep, wishes(plane)["v1"].lazy) == keep
+
+
 async def test_a_candidate_that_is_called_back_stays_loaded_too_and_a_shadow_does_not(plane: Plane, clock: Clock) -> None:
     kept = DeploymentSettings(bake_s=60)
     plane.share("v1", Traffic((Split("v2", 10.0),), (Rule("v3", header="x"),), shadow=Split("v4", 10.0)), settings=kept)
