@@ -30,6 +30,7 @@ from modelkeep.api.routes import (
     replays,
     repository,
     safety,
+    schedules,
     sign_on,
     users,
     versions,
@@ -42,7 +43,7 @@ _ROUTERS: Final = tuple(
     noun.router
     for noun in (
         *(health, users, auth, browser, sign_on, people, access, models, versions, aliases),
-        *(deployments, approvals, predictions, replays, safety, audit),
+        *(deployments, schedules, approvals, predictions, replays, safety, audit),
     )
 )
 

@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-_AT: Final = "2026-03-14T09:26:53.589793Z"
-_VERSION_ID: Final = "ver_01J9Z3K6T2Q8W4V5R7X0Y1B2C3"
+from modelkeep.api.released import AT, RELEASES, VERSION_ID, page
+
 _PREDICTION_ID: Final = "prd_01J9Z3K6T2Q8W4V5R7X0Y1B2C4"
 _DIGEST: Final = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
@@ -14,15 +14,15 @@ _USER: Final[dict[str, Any]] = {
     "display_name": "Ada Lovelace",
     "kind": "person",
     "status": "active",
-    "created_at": _AT,
+    "created_at": AT,
 }
 _SESSION_ID: Final = "ses_01J9Z3K6T2Q8W4V5R7X0Y1B2C5"
 _REFRESH: Final = "mkr_good_for_one_use_and_seven_days"
 _JWT: Final = "eyJhbGciOiJFZERTQSIsImtpZCI6Ii4uLiIsInR5cCI6ImF0K2p3dCJ9.claims.signature"
 _SESSION: Final[dict[str, Any]] = {
     "id": _SESSION_ID,
-    "created_at": _AT,
-    "used_at": _AT,
+    "created_at": AT,
+    "used_at": AT,
     "expires_at": "2026-04-13T09:26:53.589793Z",
     "address": "192.0.2.7",
     "program": "Mozilla/5.0",
@@ -32,7 +32,7 @@ _INVITATION: Final[dict[str, Any]] = {
     "id": "lnk_01J9Z3K6T2Q8W4V5R7X0Y1B2C6",
     "email": "bob@example.org",
     "role": "developer",
-    "created_at": _AT,
+    "created_at": AT,
     "created_by": "ada",
     "expires_at": "2026-03-21T09:26:53.589793Z",
 }
@@ -53,9 +53,9 @@ _APPROVAL: Final[dict[str, Any]] = {
     "summary": "Promote churn to version 3; version 2 answers now.",
     "asked_by": "usr_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
     "asked_by_name": "ada",
-    "asked_at": _AT,
+    "asked_at": AT,
     "until": "2026-03-15T09:26:53.589793Z",
-    "approved_by": [{"user": "usr_01J9Z3K6T2Q8W4V5R7X0Y1B2C9", "name": "bob", "at": _AT}],
+    "approved_by": [{"user": "usr_01J9Z3K6T2Q8W4V5R7X0Y1B2C9", "name": "bob", "at": AT}],
     "refused_by": None,
     "reason": "",
     "used_at": None,
@@ -70,9 +70,9 @@ _KEY: Final[dict[str, Any]] = {
     "id": "key_01J9Z3K6T2Q8W4V5R7X0Y1B2C4",
     "name": "web shop",
     "scopes": ["predict"],
-    "created_at": _AT,
+    "created_at": AT,
     "expires_at": None,
-    "last_used_at": _AT,
+    "last_used_at": AT,
     "rate": "600/min",
     "burst": 100,
     "concurrency": 8,
@@ -89,7 +89,7 @@ _MODEL: Final[dict[str, Any]] = {
     "id": "mdl_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
     "name": "churn",
     "description": "Who will leave next month?",
-    "created_at": _AT,
+    "created_at": AT,
     "created_by": "ada",
     "archived_at": None,
     "latest_version": 3,
@@ -139,7 +139,7 @@ _REPORT: Final[dict[str, Any]] = {
     "hooked": False,
 }
 _VERSION: Final[dict[str, Any]] = {
-    "id": _VERSION_ID,
+    "id": VERSION_ID,
     "model": "churn",
     "number": 3,
     "state": "ready",
@@ -154,9 +154,9 @@ _VERSION: Final[dict[str, Any]] = {
     "signature": _SIGNATURE,
     "report": _REPORT,
     "rejection": None,
-    "created_at": _AT,
+    "created_at": AT,
     "created_by": "ada",
-    "validated_at": _AT,
+    "validated_at": AT,
     "archived_at": None,
 }
 _REJECTED: Final[dict[str, Any]] = {
@@ -171,82 +171,12 @@ _REJECTED: Final[dict[str, Any]] = {
         "detail": "The file ends in the middle of an array.",
     },
 }
-_SETTINGS: Final[dict[str, Any]] = {
-    "deadline_s": 0.5,
-    "batching": {"mode": "auto", "max_rows": 0, "max_wait_ms": -1, "latency_target_ms": 0},
-    "replicas": {"min": 1, "max": 2},
-    "concurrency": 0,
-    "recording": {
-        "enabled": True,
-        "sample": 1,
-        "inputs": "keep",
-        "outputs": "keep",
-        "fields": {"age": "hash"},
-        "keep_days": 30,
-    },
-    "memory": {"keep": "auto", "idle_s": 300},
-    "not_finite": "null",
-    "golden": "enforce",
-    "rate": {"per_minute": 0, "burst": 0},
-}
-_TRAFFIC: Final[dict[str, Any]] = {
-    "split": {"4": 5.0},
-    "rules": [
-        {
-            "version": 4,
-            "name": "beta",
-            "callers": [],
-            "header": "x-plan",
-            "values": ["beta"],
-            "percent": 100.0,
-        }
-    ],
-    "sticky": "caller",
-    "shadow": {"version": 5, "share": 20.0},
-}
-_REVISION: Final[dict[str, Any]] = {
-    "name": "churn",
-    "revision": 5,
-    "at": _AT,
-    "by": "ada",
-    "action": "route",
-    "reason": "5 % for a day",
-    "version": 3,
-    "version_id": _VERSION_ID,
-    "settings": _SETTINGS,
-    "traffic": _TRAFFIC,
-    "trial": None,
-    "restored": None,
-}
-_PART: Final[dict[str, Any]] = {
-    "version": 4,
-    "share_before": 0.0,
-    "share_after": 5.0,
-    "rules_before": 0,
-    "rules_after": 1,
-    "begins": True,
-    "stops": False,
-}
-_DEPLOYMENT: Final[dict[str, Any]] = {
-    "name": "churn",
-    "model": "churn",
-    "version": 3,
-    "version_id": _VERSION_ID,
-    "previous_version": 2,
-    "revision": 5,
-    "updated_at": _AT,
-    "updated_by": "ada",
-    "settings": _SETTINGS,
-    "traffic": _TRAFFIC,
-    "trial": None,
-    "serving": [{"server": "server", "snapshot": 12, "version": 3, "at": _AT, "failing": ""}],
-}
 _FACTS: Final[dict[str, Any]] = {
     "id": _PREDICTION_ID,
-    "at": _AT,
+    "at": AT,
     "request_id": "order-4711",
     "deployment": "churn",
-    "version_id": _VERSION_ID,
+    "version_id": VERSION_ID,
     "version": 3,
     "key_id": _KEY["id"],
     "user": _KEY["user_id"],
@@ -286,14 +216,14 @@ _REPLAY_FACTS: Final[dict[str, Any]] = {
     "id": "rpl_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
     "model": "churn",
     "version": 3,
-    "version_id": _VERSION_ID,
+    "version_id": VERSION_ID,
     "state": "done",
     "asked": {"predictions": [], "last": 200, "rows": False},
-    "created_at": _AT,
+    "created_at": AT,
     "created_by": "ada",
-    "expires_at": _AT,
-    "started_at": _AT,
-    "finished_at": _AT,
+    "expires_at": AT,
+    "started_at": AT,
+    "finished_at": AT,
     "progress": 200,
     "summary": _SUMMARY,
     "failure": None,
@@ -314,12 +244,12 @@ _DIFFERING: Final[dict[str, Any]] = {
     "hidden": [],
 }
 _SAFETY: Final[dict[str, Any]] = {
-    "code_formats": {"allowed": True, "reason": "Our own people alone push models.", "set_by": "ada", "set_at": _AT},
+    "code_formats": {"allowed": True, "reason": "Our own people alone push models.", "set_by": "ada", "set_at": AT},
     "sandbox": {"accepted": None, "reason": "", "set_by": "", "set_at": None},
 }
 _ENTRY: Final[dict[str, Any]] = {
     "id": "aud_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
-    "at": _AT,
+    "at": AT,
     "actor": _KEY["id"],
     "actor_name": "ada",
     "user": "usr_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
@@ -338,16 +268,12 @@ _ENTRY: Final[dict[str, Any]] = {
 }
 
 
-def _page(*items: dict[str, Any]) -> dict[str, Any]:
-    return {"items": list(items), "next_cursor": None}
-
-
 _ALIAS: Final[dict[str, Any]] = {
     "name": "champion",
     "version": 3,
-    "version_id": _VERSION_ID,
+    "version_id": VERSION_ID,
     "revision": 2,
-    "changed_at": _AT,
+    "changed_at": AT,
     "changed_by": "ada",
 }
 _MOVE: Final[dict[str, Any]] = {
@@ -355,12 +281,12 @@ _MOVE: Final[dict[str, Any]] = {
     "from_version": None,
     "from_version_id": None,
     "to_version": 3,
-    "to_version_id": _VERSION_ID,
-    "at": _AT,
+    "to_version_id": VERSION_ID,
+    "at": AT,
     "by": "ada",
 }
-_WORKSPACE: Final[dict[str, Any]] = {"id": _MODEL["workspace_id"], "name": "fraud", "created_at": _AT}
-_GROUP: Final[dict[str, Any]] = {"id": "grp_01J9Z3K6T2Q8W4V5R7X0Y1B2C3", "name": "analysts", "created_at": _AT}
+_WORKSPACE: Final[dict[str, Any]] = {"id": _MODEL["workspace_id"], "name": "fraud", "created_at": AT}
+_GROUP: Final[dict[str, Any]] = {"id": "grp_01J9Z3K6T2Q8W4V5R7X0Y1B2C3", "name": "analysts", "created_at": AT}
 _GRANT: Final[dict[str, Any]] = {
     "id": "grt_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
     "subject_kind": "group",
@@ -368,7 +294,7 @@ _GRANT: Final[dict[str, Any]] = {
     "role": "predictor",
     "kind": "workspace",
     "on": _WORKSPACE["id"],
-    "created_at": _AT,
+    "created_at": AT,
     "created_by": "ada",
 }
 _DECIDING: Final[dict[str, Any]] = {
@@ -378,15 +304,15 @@ _DECIDING: Final[dict[str, Any]] = {
     "through": "analysts",
 }
 
-EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
+EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = RELEASES | {
     "AcceptSandbox": [{"accepted": "L1", "reason": "This kernel has no Landlock yet."}],
     "AllowCode": [{"allowed": True, "reason": "Our own people alone push models."}],
     "Alias": [_ALIAS],
-    "AliasMovePage": [_page(_MOVE)],
-    "AliasPage": [_page(_ALIAS)],
+    "AliasMovePage": [page(_MOVE)],
+    "AliasPage": [page(_ALIAS)],
     "Approval": [_APPROVAL],
-    "ApprovalPage": [_page(_APPROVAL)],
-    "AuditEntryPage": [_page(_ENTRY)],
+    "ApprovalPage": [page(_APPROVAL)],
+    "AuditEntryPage": [page(_ENTRY)],
     "AuditErased": [{"entries": 12}],
     "AuditErasure": [{"subject": _USER["id"], "reason": "request 2026-114 of 14 March"}],
     "Caller": [
@@ -401,28 +327,11 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "ChangeSettings": [{"settings": {"deadline_s": 0.5, "recording": {"fields": {"age": "hash"}}, "replicas": None}}],
     "ControlPlaneHealth": [{"status": "ok"}],
     "Credentials": [{"email": "ada@example.org", "password": "correct horse battery"}],
-    "Deployment": [_DEPLOYMENT],
-    "AsOf": [{"model": "churn", "at": _AT, "deployments": [{**_REVISION, "settings_revision": 2}], "aliases": {"champion": 3}}],
-    "ChangeDeployment": [{"traffic": {"split": {"4": 5}, "shadow": {"version": 5, "share": 20}}, "reason": "5 % for a day"}],
-    "NewDeployment": [{"name": "churn-eu", "model": "churn", "version": 3}],
-    "Plan": [
-        {
-            "revision": 4,
-            "changes": [{"path": "traffic.split.4", "before": None, "after": 5.0}],
-            "answering": [_PART],
-            "needs_approval": False,
-        }
-    ],
-    "PlanChange": [{"version": 4}, {"traffic": {"split": {"4": 5}}}],
-    "DeploymentRevision": [_REVISION],
-    "DeploymentRevisionPage": [_page(_REVISION)],
-    "RollBack": [{}, {"revision": 2, "reason": "Slower than before."}],
-    "DeploymentPage": [_page(_DEPLOYMENT)],
     "Browser": [
         {
             "csrf_token": "gkXvMvyXkdBjxQB0dQHNLEV5bMfr3yPTB5Kxe3IQvLU",
             "session": _SESSION_ID,
-            "expires_at": _AT,
+            "expires_at": AT,
             "idle_until": "2026-03-14T10:26:53.589793Z",
         }
     ],
@@ -433,12 +342,12 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
         {"allowed": False, "reason": "no_grant", "scope": "models:write", "grant": None},
     ],
     "Grant": [_GRANT],
-    "GrantPage": [_page(_GRANT)],
+    "GrantPage": [page(_GRANT)],
     "Group": [_GROUP],
-    "GroupPage": [_page(_GROUP)],
+    "GroupPage": [page(_GROUP)],
     "IssuedKey": [_ISSUED],
     "Key": [_KEY],
-    "KeyPage": [_page(_KEY)],
+    "KeyPage": [page(_KEY)],
     "Members": [{"items": [_USER["id"]]}],
     "Model": [_MODEL],
     "ModelPage": [{"items": [_MODEL], "next_cursor": "Y2h1cm4"}],
@@ -464,7 +373,7 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "IssuedInvitation": [{**_INVITATION, "token": "mkl_shown_once_and_never_again"}],
     "NewInvitation": [{"email": "bob@example.org", "role": "developer"}, {}],
     "NewUser": [{"name": "bob", "email": "bob@example.org", "role": "developer"}, {"name": "nightly", "kind": "service"}],
-    "PasswordLink": [{"token": "mkl_shown_once_and_never_again", "expires_at": _AT}],
+    "PasswordLink": [{"token": "mkl_shown_once_and_never_again", "expires_at": AT}],
     "Registration": [
         {"token": "mkl_from_an_administrator", "name": "bob", "email": "bob@example.org", "password": "correct horse battery"}
     ],
@@ -472,18 +381,17 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "Providers": [{"items": [{"name": "corp", "title": "Corporate", "kind": "oidc", "login": "/api/v1/auth/oidc/corp/login"}]}],
     "SetPassword": [{"token": "mkl_from_an_administrator", "password": "correct horse battery"}],
     "User": [_USER],
-    "UserPage": [_page(_USER)],
-    "NewSigningKey": [{"signs_from": _AT}],
+    "UserPage": [page(_USER)],
+    "NewSigningKey": [{"signs_from": AT}],
     "PlannedUpload": [{"filename": "churn.joblib", "size": 184_320}],
     "PointTo": [{"version": 3}],
-    "PredictionFactsPage": [_page(_FACTS)],
+    "PredictionFactsPage": [page(_FACTS)],
     "PredictionRecord": [_RECORDED],
-    "Promote": [{"version": 3}],
     "PublicKeys": [{"keys": [_PUBLIC_KEY]}],
     "Refuse": [{"reason": "Not before the audit."}],
     "Refresh": [{"refresh_token": _REFRESH}],
     "Replay": [{**_REPLAY_FACTS, "details": {"differing": [_DIFFERING], "skipped": [], "forgotten": 0}}],
-    "ReplayFactsPage": [_page(_REPLAY_FACTS)],
+    "ReplayFactsPage": [page(_REPLAY_FACTS)],
     "Safety": [_SAFETY],
     "SessionList": [{"items": [_SESSION]}],
     "SetUp": [
@@ -495,15 +403,15 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
         {
             "token_type": "Bearer",
             "access_token": _JWT,
-            "expires_at": _AT,
+            "expires_at": AT,
             "refresh_token": _REFRESH,
             "refresh_expires_at": "2026-03-21T09:26:53.589793Z",
             "session": _SESSION_ID,
         }
     ],
     "Version": [_VERSION, _REJECTED],
-    "VersionPage": [_page(_VERSION)],
+    "VersionPage": [page(_VERSION)],
     "Workspace": [_WORKSPACE],
-    "WorkspacePage": [_page(_WORKSPACE)],
+    "WorkspacePage": [page(_WORKSPACE)],
 }
 """Whole bodies: of requests and answers. What is within them is shown by them."""

@@ -18,6 +18,7 @@ from modelkeep.control.models.service import Models
 from modelkeep.control.predictions.service import Predictions
 from modelkeep.control.replays.service import Replays
 from modelkeep.control.safety.service import Switches
+from modelkeep.control.schedules.service import Schedules
 from modelkeep.control.sessions.rules import BROWSERS, Life
 from modelkeep.control.sessions.service import Sessions
 from modelkeep.control.users.service import Users
@@ -38,6 +39,7 @@ class Services:
     audit: Audit
     predictions: Predictions
     replays: Replays
+    schedules: Schedules
     blobs: BlobStore
     formats: Formats
     settings: ApiSettings

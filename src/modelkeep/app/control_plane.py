@@ -14,6 +14,7 @@ from modelkeep.control.deployments.service import Deployments
 from modelkeep.control.models.service import Models
 from modelkeep.control.replays.service import Replays
 from modelkeep.control.safety.service import Switches, lower_lock_down
+from modelkeep.control.schedules.service import Schedules
 from modelkeep.control.sessions import tasks as of_users
 from modelkeep.control.sessions.service import Sessions
 from modelkeep.control.users.rules import Classes
@@ -45,6 +46,7 @@ class ControlPlane:
     models: Models
     deployments: Deployments
     replays: Replays
+    schedules: Schedules
     jobs: Jobs
     events: Events
     idempotency: Idempotency
@@ -94,6 +96,7 @@ def control_plane(
         limits=limits,
     )
     replays = Replays(db=db, audit=audit, models=models, deployments=deployments, jobs=jobs, clock=clock)
+    schedules = Schedules(db=db, audit=audit, access=access, approvals=approvals, deployments=deployments, clock=clock)
     of_users.subscribe(events, sessions)
     of_people.subscribe(events, access)
     tasks.subscribe(events, deployments)
@@ -107,6 +110,7 @@ def control_plane(
         models=models,
         deployments=deployments,
         replays=replays,
+        schedules=schedules,
         jobs=jobs,
         events=events,
         idempotency=Idempotency(db, clock),

@@ -92,6 +92,9 @@ class Client:
     rollback = blocking(of_deployments.rollback)
     revisions = blocking(of_deployments.revisions)
     as_of = blocking(of_deployments.as_of)
+    schedule = blocking(of_deployments.schedule)
+    scheduled = blocking(of_deployments.scheduled)
+    cancel_scheduled = blocking(of_deployments.cancel_scheduled)
 
     predictions = blocking(history.predictions)
     prediction = blocking(history.prediction)
@@ -234,6 +237,9 @@ class AsyncClient:
     rollback = awaited(of_deployments.rollback)
     revisions = awaited(of_deployments.revisions)
     as_of = awaited(of_deployments.as_of)
+    schedule = awaited(of_deployments.schedule)
+    scheduled = awaited(of_deployments.scheduled)
+    cancel_scheduled = awaited(of_deployments.cancel_scheduled)
 
     predictions = awaited(history.predictions)
     prediction = awaited(history.prediction)

@@ -64,6 +64,18 @@ def references(patch: Mapping[str, Any]) -> set[str]:
     return {str(one) for one in named if isinstance(one, int | str) and not isinstance(one, bool)}
 
 
+def spelled_out(patch: Mapping[str, Any], numbers: Mapping[str, str]) -> dict[str, Any]:
+    """Return a patch with the numbers of versions where it has aliases, which may point elsewhere later."""
+    said = dict(patch)
+    if isinstance(said.get("split"), Mapping):
+        said["split"] = {numbers.get(name, name): share for name, share in said["split"].items()}
+    if isinstance(said.get("rules"), list):
+        said["rules"] = [_numbered(one, numbers) if isinstance(one, Mapping) else one for one in said["rules"]]
+    if isinstance(said.get("shadow"), Mapping):
+        said["shadow"] = _numbered(said["shadow"], numbers)
+    return said
+
+
 def rerouted(present: Traffic, patch: Mapping[str, Any], versions: Mapping[str, str], *, promoted: str | None) -> Traffic:
     """Return the traffic with `patch` merged into it; raises `InvalidTraffic` with a field error for each fault.
 
@@ -119,6 +131,10 @@ def gaining(promoted: str | None, before: Traffic, after: Traffic) -> set[str]:
         if rule.version_id != promoted and not any(_covers(one, rule) for one in left):
             gained.add(rule.version_id)
     return gained
+
+
+def _numbered(part: Mapping[str, Any], numbers: Mapping[str, str]) -> dict[str, Any]:
+    return {name: numbers.get(str(value), value) if name == "version" else value for name, value in part.items()}
 
 
 def _covers(before: Rule, after: Rule) -> bool:
