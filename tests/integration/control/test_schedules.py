@@ -36,6 +36,7 @@ async def ada(tenants: Tenants, control: ControlPlane) -> Actor:
         await ready_version(control, M, content)
     await control.deployments.promote(ADMIN, M, 1)
     await tenants.person("root", Role.ADMIN, INSTALLATION)
+    await tenants.actor("root")
     await tenants.person("ada", Role.ADMIN, tenants.places["red-model"])
     return await tenants.actor("ada")
 

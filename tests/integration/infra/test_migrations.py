@@ -111,7 +111,7 @@ async def test_what_deployments_are_when_revisions_begin_to_be_kept_is_their_fir
     traffic = '{"splits"\\:[{"version_id"\\:"ver_2","share"\\:5.0}]}'
     async with db.begin() as tx:
         for statement in (
-            "INSERT INTO models (id, name, description, created_at, created_by) VALUES ('mdl_1', 'iris', '', '2026-01-01', 'ada')",
+            "INSERT INTO models (id, name, description, created_at, created_by) VALUES ('mdl_1', 'm', '', '2026-01-01', 'a')",
             (
                 "INSERT INTO deployments (id, name, model_id, model, revision, updated_at, updated_by, settings, traffic)"
                 " VALUES ('dep_1', 'iris', 'mdl_1', 'iris', 3, '2026-01-01 00:00:00', 'ada', '{\"concurrency\"\\:2}',"
