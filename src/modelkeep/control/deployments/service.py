@@ -346,7 +346,7 @@ class Deployments:
         """Give a new model the deployment of its name, inside the transaction that makes the model."""
         made = Deployment(new_id("dep"), name, model_id, name, 0, self._clock(), actor.name)
         if not await store.add(tx, made, revision_of(made, "create")):
-            raise DeploymentExists("A deployment of another model has this name: choose another name for the model.")
+            raise DeploymentExists("A deployment of another model has, or had, this name: choose another name for the model.")
 
     async def release_in(self, tx: Transaction, model_id: str, version_id: str) -> None:
         """Refuse to let a version go that answers in a deployment of its model, or is the shadow of one."""

@@ -33,6 +33,7 @@ def upgrade() -> None:
         sa.Column("restored", sa.Integer),
         sa.PrimaryKeyConstraint("deployment_id", "revision", name="pk_deployment_revisions"),
     )
+    op.create_index("ix_deployment_revisions_name", "deployment_revisions", ["name"])
     op.create_index("ix_deployment_revisions_model_id", "deployment_revisions", ["model_id"])
     op.execute(
         "INSERT INTO deployment_revisions (deployment_id, revision, name, model_id, at, by, action, reason,"
