@@ -31,6 +31,7 @@ from modelkeep.api.routes import (
     repository,
     rollouts,
     safety,
+    schedules,
     shadows,
     sign_on,
     users,
@@ -44,7 +45,7 @@ _ROUTERS: Final = tuple(
     noun.router
     for noun in (
         *(health, users, auth, browser, sign_on, people, access, models, versions, aliases),
-        *(deployments, rollouts, shadows, approvals, predictions, replays, safety, audit),
+        *(deployments, schedules, rollouts, shadows, approvals, predictions, replays, safety, audit),
     )
 )
 

@@ -2,10 +2,10 @@
 
 from typing import Any, Final
 
+from modelkeep.api.released import AT, RELEASES, VERSION_ID, page
+from modelkeep.api.rollout_examples import ROLLOUTS
 from modelkeep.api.shadow_examples import SHADOW, SHADOW_FACTS
 
-_AT: Final = "2026-03-14T09:26:53.589793Z"
-_VERSION_ID: Final = "ver_01J9Z3K6T2Q8W4V5R7X0Y1B2C3"
 _PREDICTION_ID: Final = "prd_01J9Z3K6T2Q8W4V5R7X0Y1B2C4"
 _DIGEST: Final = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
@@ -16,15 +16,15 @@ _USER: Final[dict[str, Any]] = {
     "display_name": "Ada Lovelace",
     "kind": "person",
     "status": "active",
-    "created_at": _AT,
+    "created_at": AT,
 }
 _SESSION_ID: Final = "ses_01J9Z3K6T2Q8W4V5R7X0Y1B2C5"
 _REFRESH: Final = "mkr_good_for_one_use_and_seven_days"
 _JWT: Final = "eyJhbGciOiJFZERTQSIsImtpZCI6Ii4uLiIsInR5cCI6ImF0K2p3dCJ9.claims.signature"
 _SESSION: Final[dict[str, Any]] = {
     "id": _SESSION_ID,
-    "created_at": _AT,
-    "used_at": _AT,
+    "created_at": AT,
+    "used_at": AT,
     "expires_at": "2026-04-13T09:26:53.589793Z",
     "address": "192.0.2.7",
     "program": "Mozilla/5.0",
@@ -34,7 +34,7 @@ _INVITATION: Final[dict[str, Any]] = {
     "id": "lnk_01J9Z3K6T2Q8W4V5R7X0Y1B2C6",
     "email": "bob@example.org",
     "role": "developer",
-    "created_at": _AT,
+    "created_at": AT,
     "created_by": "ada",
     "expires_at": "2026-03-21T09:26:53.589793Z",
 }
@@ -55,9 +55,9 @@ _APPROVAL: Final[dict[str, Any]] = {
     "summary": "Promote churn to version 3; version 2 answers now.",
     "asked_by": "usr_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
     "asked_by_name": "ada",
-    "asked_at": _AT,
+    "asked_at": AT,
     "until": "2026-03-15T09:26:53.589793Z",
-    "approved_by": [{"user": "usr_01J9Z3K6T2Q8W4V5R7X0Y1B2C9", "name": "bob", "at": _AT}],
+    "approved_by": [{"user": "usr_01J9Z3K6T2Q8W4V5R7X0Y1B2C9", "name": "bob", "at": AT}],
     "refused_by": None,
     "reason": "",
     "used_at": None,
@@ -72,9 +72,9 @@ _KEY: Final[dict[str, Any]] = {
     "id": "key_01J9Z3K6T2Q8W4V5R7X0Y1B2C4",
     "name": "web shop",
     "scopes": ["predict"],
-    "created_at": _AT,
+    "created_at": AT,
     "expires_at": None,
-    "last_used_at": _AT,
+    "last_used_at": AT,
     "rate": "600/min",
     "burst": 100,
     "concurrency": 8,
@@ -91,7 +91,7 @@ _MODEL: Final[dict[str, Any]] = {
     "id": "mdl_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
     "name": "churn",
     "description": "Who will leave next month?",
-    "created_at": _AT,
+    "created_at": AT,
     "created_by": "ada",
     "archived_at": None,
     "latest_version": 3,
@@ -141,7 +141,7 @@ _REPORT: Final[dict[str, Any]] = {
     "hooked": False,
 }
 _VERSION: Final[dict[str, Any]] = {
-    "id": _VERSION_ID,
+    "id": VERSION_ID,
     "model": "churn",
     "number": 3,
     "state": "ready",
@@ -156,9 +156,9 @@ _VERSION: Final[dict[str, Any]] = {
     "signature": _SIGNATURE,
     "report": _REPORT,
     "rejection": None,
-    "created_at": _AT,
+    "created_at": AT,
     "created_by": "ada",
-    "validated_at": _AT,
+    "validated_at": AT,
     "archived_at": None,
 }
 _REJECTED: Final[dict[str, Any]] = {
@@ -173,84 +173,12 @@ _REJECTED: Final[dict[str, Any]] = {
         "detail": "The file ends in the middle of an array.",
     },
 }
-_SETTINGS: Final[dict[str, Any]] = {
-    "deadline_s": 0.5,
-    "batching": {"mode": "auto", "max_rows": 0, "max_wait_ms": -1, "latency_target_ms": 0},
-    "replicas": {"min": 1, "max": 2},
-    "concurrency": 0,
-    "recording": {
-        "enabled": True,
-        "sample": 1,
-        "inputs": "keep",
-        "outputs": "keep",
-        "fields": {"age": "hash"},
-        "keep_days": 30,
-    },
-    "memory": {"keep": "auto", "idle_s": 300},
-    "not_finite": "null",
-    "golden": "enforce",
-    "rate": {"per_minute": 0, "burst": 0},
-    "cache": {"mode": "auto", "ttl_s": 3600, "share": "caller"},
-    "bake_s": 600,
-}
-_TRAFFIC: Final[dict[str, Any]] = {
-    "split": {"4": 5.0},
-    "rules": [
-        {
-            "version": 4,
-            "name": "beta",
-            "callers": [],
-            "header": "x-plan",
-            "values": ["beta"],
-            "percent": 100.0,
-        }
-    ],
-    "sticky": "caller",
-    "shadow": {"version": 5, "share": 20.0},
-}
-_REVISION: Final[dict[str, Any]] = {
-    "name": "churn",
-    "revision": 5,
-    "at": _AT,
-    "by": "ada",
-    "action": "route",
-    "reason": "5 % for a day",
-    "version": 3,
-    "version_id": _VERSION_ID,
-    "settings": _SETTINGS,
-    "traffic": _TRAFFIC,
-    "trial": None,
-    "restored": None,
-}
-_PART: Final[dict[str, Any]] = {
-    "version": 4,
-    "share_before": 0.0,
-    "share_after": 5.0,
-    "rules_before": 0,
-    "rules_after": 1,
-    "begins": True,
-    "stops": False,
-}
-_DEPLOYMENT: Final[dict[str, Any]] = {
-    "name": "churn",
-    "model": "churn",
-    "version": 3,
-    "version_id": _VERSION_ID,
-    "previous_version": 2,
-    "revision": 5,
-    "updated_at": _AT,
-    "updated_by": "ada",
-    "settings": _SETTINGS,
-    "traffic": _TRAFFIC,
-    "trial": None,
-    "serving": [{"server": "server", "snapshot": 12, "version": 3, "at": _AT, "failing": ""}],
-}
 _FACTS: Final[dict[str, Any]] = {
     "id": _PREDICTION_ID,
-    "at": _AT,
+    "at": AT,
     "request_id": "order-4711",
     "deployment": "churn",
-    "version_id": _VERSION_ID,
+    "version_id": VERSION_ID,
     "version": 3,
     "key_id": _KEY["id"],
     "user": _KEY["user_id"],
@@ -290,14 +218,14 @@ _REPLAY_FACTS: Final[dict[str, Any]] = {
     "id": "rpl_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
     "model": "churn",
     "version": 3,
-    "version_id": _VERSION_ID,
+    "version_id": VERSION_ID,
     "state": "done",
     "asked": {"predictions": [], "last": 200, "rows": False},
-    "created_at": _AT,
+    "created_at": AT,
     "created_by": "ada",
-    "expires_at": _AT,
-    "started_at": _AT,
-    "finished_at": _AT,
+    "expires_at": AT,
+    "started_at": AT,
+    "finished_at": AT,
     "progress": 200,
     "summary": _SUMMARY,
     "failure": None,
@@ -318,12 +246,12 @@ _DIFFERING: Final[dict[str, Any]] = {
     "hidden": [],
 }
 _SAFETY: Final[dict[str, Any]] = {
-    "code_formats": {"allowed": True, "reason": "Our own people alone push models.", "set_by": "ada", "set_at": _AT},
+    "code_formats": {"allowed": True, "reason": "Our own people alone push models.", "set_by": "ada", "set_at": AT},
     "sandbox": {"accepted": None, "reason": "", "set_by": "", "set_at": None},
 }
 _ENTRY: Final[dict[str, Any]] = {
     "id": "aud_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
-    "at": _AT,
+    "at": AT,
     "actor": _KEY["id"],
     "actor_name": "ada",
     "user": "usr_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
@@ -342,16 +270,12 @@ _ENTRY: Final[dict[str, Any]] = {
 }
 
 
-def _page(*items: dict[str, Any]) -> dict[str, Any]:
-    return {"items": list(items), "next_cursor": None}
-
-
 _ALIAS: Final[dict[str, Any]] = {
     "name": "champion",
     "version": 3,
-    "version_id": _VERSION_ID,
+    "version_id": VERSION_ID,
     "revision": 2,
-    "changed_at": _AT,
+    "changed_at": AT,
     "changed_by": "ada",
 }
 _MOVE: Final[dict[str, Any]] = {
@@ -359,12 +283,12 @@ _MOVE: Final[dict[str, Any]] = {
     "from_version": None,
     "from_version_id": None,
     "to_version": 3,
-    "to_version_id": _VERSION_ID,
-    "at": _AT,
+    "to_version_id": VERSION_ID,
+    "at": AT,
     "by": "ada",
 }
-_WORKSPACE: Final[dict[str, Any]] = {"id": _MODEL["workspace_id"], "name": "fraud", "created_at": _AT}
-_GROUP: Final[dict[str, Any]] = {"id": "grp_01J9Z3K6T2Q8W4V5R7X0Y1B2C3", "name": "analysts", "created_at": _AT}
+_WORKSPACE: Final[dict[str, Any]] = {"id": _MODEL["workspace_id"], "name": "fraud", "created_at": AT}
+_GROUP: Final[dict[str, Any]] = {"id": "grp_01J9Z3K6T2Q8W4V5R7X0Y1B2C3", "name": "analysts", "created_at": AT}
 _GRANT: Final[dict[str, Any]] = {
     "id": "grt_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
     "subject_kind": "group",
@@ -372,7 +296,7 @@ _GRANT: Final[dict[str, Any]] = {
     "role": "predictor",
     "kind": "workspace",
     "on": _WORKSPACE["id"],
-    "created_at": _AT,
+    "created_at": AT,
     "created_by": "ada",
 }
 _DECIDING: Final[dict[str, Any]] = {
@@ -382,196 +306,134 @@ _DECIDING: Final[dict[str, Any]] = {
     "through": "analysts",
 }
 
-_NUMBERS: Final[dict[str, Any]] = {
-    "requests": 254,
-    "bad": 9,
-    "others": 2286,
-    "others_bad": 21,
-    "log_e": 6.1,
-    "needs": 5.7,
-    "log_local": 6.1,
-    "needs_local": 5.7,
-    "log_not_worse": -4.2,
-    "needs_not_worse": 3.0,
-    "lower": 0.012,
-    "upper": 0.073,
-    "bound": None,
-    "worse": True,
-    "good": False,
-    "halted": "",
-}
-_WORSE: Final = "errors: 9 of 254 requests were bad, and 21 of 2286 of the promoted version's: evidence e^6.1."
-_ROLLOUT_ID: Final = "rol_01J9Z3K6T2Q8W4V5R7X0Y1B2C3"
-_ROLLOUT_FACTS: Final[dict[str, Any]] = {
-    "id": _ROLLOUT_ID,
-    "deployment": "churn",
-    "model": "churn",
-    "from_version": 2,
-    "from_version_id": _VERSION_ID[:-1] + "2",
-    "version": 3,
-    "version_id": _VERSION_ID,
-    "mode": "canary",
-    "steps": [{"percent": 10.0, "minutes": 30.0}],
-    "gate": {"signals": ["errors"], "alpha": 0.01, "beta": 0.05, "margin": 2.0, "bounds": {}, "slow_ms": 0.0},
-    "least": 100,
-    "patience_minutes": 1440.0,
-    "sticky": "",
-    "state": "rolled_back",
-    "reason": _WORSE,
-    "step": 1,
-    "percent": 10.0,
-    "servers": 1,
-    "revision": 2,
-    "created_at": _AT,
-    "created_by": "ada",
-    "changed_at": _AT,
-    "ended_at": _AT,
-}
-_STEP: Final[dict[str, Any]] = {"step": 1, "percent": 10.0, "started_at": _AT, "ended_at": _AT, "decision": "rolled_back"}
-_HAPPENED: Final[dict[str, Any]] = {"at": _AT, "what": "rolled_back", "by": "modelkeep", "step": 1, "reason": _WORSE}
-_KNOWN: Final[dict[str, Any]] = {"errors": _NUMBERS}
-_ROLLOUT: Final[dict[str, Any]] = {
-    **_ROLLOUT_FACTS,
-    "numbers": _KNOWN,
-    "begun": [{**_STEP, "numbers": _KNOWN}],
-    "events": [{**_HAPPENED, "numbers": _KNOWN}],
-}
-_SHOWN: Final = ("log_e", "log_not_worse", "upper", "requests", "bad", "others", "others_bad")
-_POINT: Final[dict[str, Any]] = {"at": _AT, "step": 1, "signals": {"errors": {name: _NUMBERS[name] for name in _SHOWN}}}
-
-EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
-    "AcceptSandbox": [{"accepted": "L1", "reason": "This kernel has no Landlock yet."}],
-    "AllowCode": [{"allowed": True, "reason": "Our own people alone push models."}],
-    "Alias": [_ALIAS],
-    "AliasMovePage": [_page(_MOVE)],
-    "AliasPage": [_page(_ALIAS)],
-    "Approval": [_APPROVAL],
-    "ApprovalPage": [_page(_APPROVAL)],
-    "AuditEntryPage": [_page(_ENTRY)],
-    "AuditErased": [{"entries": 12}],
-    "AuditErasure": [{"subject": _USER["id"], "reason": "request 2026-114 of 14 March"}],
-    "Caller": [
-        {
-            "key": _OWN_KEY,
-            "session": None,
-            "user": _USER,
-            "scopes": ["admin"],
-            "roles": [{"role": "admin", "kind": "installation", "on": "", "through": ""}],
-        }
-    ],
-    "ChangeSettings": [{"settings": {"deadline_s": 0.5, "recording": {"fields": {"age": "hash"}}, "replicas": None}}],
-    "ControlPlaneHealth": [{"status": "ok"}],
-    "Credentials": [{"email": "ada@example.org", "password": "correct horse battery"}],
-    "Deployment": [_DEPLOYMENT],
-    "AsOf": [{"model": "churn", "at": _AT, "deployments": [{**_REVISION, "settings_revision": 2}], "aliases": {"champion": 3}}],
-    "ChangeDeployment": [{"traffic": {"split": {"4": 5}, "shadow": {"version": 5, "share": 20}}, "reason": "5 % for a day"}],
-    "NewDeployment": [{"name": "churn-eu", "model": "churn", "version": 3}],
-    "Plan": [
-        {
-            "revision": 4,
-            "changes": [{"path": "traffic.split.4", "before": None, "after": 5.0}],
-            "answering": [_PART],
-            "needs_approval": False,
-        }
-    ],
-    "PlanChange": [{"version": 4}, {"traffic": {"split": {"4": 5}}}],
-    "DeploymentRevision": [_REVISION],
-    "DeploymentRevisionPage": [_page(_REVISION)],
-    "RollBack": [{}, {"revision": 2, "reason": "Slower than before."}],
-    "DeploymentPage": [_page(_DEPLOYMENT)],
-    "Browser": [
-        {
-            "csrf_token": "gkXvMvyXkdBjxQB0dQHNLEV5bMfr3yPTB5Kxe3IQvLU",
-            "session": _SESSION_ID,
-            "expires_at": _AT,
-            "idle_until": "2026-03-14T10:26:53.589793Z",
-        }
-    ],
-    "SignOnCode": [{"code": "mkl_shown_in_the_browser", "verifier": "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"}],
-    "DirectoryLogin": [{"login": "ada", "password": "correct horse battery"}],
-    "Explanation": [
-        {"allowed": True, "reason": "granted", "scope": "predict", "grant": _DECIDING},
-        {"allowed": False, "reason": "no_grant", "scope": "models:write", "grant": None},
-    ],
-    "Grant": [_GRANT],
-    "GrantPage": [_page(_GRANT)],
-    "Group": [_GROUP],
-    "GroupPage": [_page(_GROUP)],
-    "IssuedKey": [_ISSUED],
-    "Key": [_KEY],
-    "KeyPage": [_page(_KEY)],
-    "Members": [{"items": [_USER["id"]]}],
-    "Model": [_MODEL],
-    "ModelPage": [{"items": [_MODEL], "next_cursor": "Y2h1cm4"}],
-    "MoveModel": [{"workspace": "fraud"}, {"owner": _USER["id"]}],
-    "NewDescription": [{"description": "Who will leave next month?"}],
-    "NewGrant": [
-        {"subject_kind": "group", "subject": "analysts", "role": "predictor", "kind": "workspace", "on": "fraud"},
-        {"subject_kind": "user", "subject": _USER["id"], "role": "auditor", "kind": "installation"},
-    ],
-    "NewGroup": [{"name": "analysts"}],
-    "NewKey": [
-        {"name": "web shop", "scopes": ["predict"], "rate": "600/min", "burst": 100, "concurrency": 8, "expires_in_days": 365}
-    ],
-    "RotateKey": [{"keep_days": 14}],
-    "BindKey": [{"names": ["uri:spiffe://example.org/shop"]}],
-    "NewModel": [{"name": "churn", "description": "Who will leave next month?"}],
-    "NewReplay": [{"last": 200}, {"predictions": [_PREDICTION_ID]}, {"rows": [[41, 3]]}],
-    "NewWorkspace": [{"name": "fraud"}],
-    "ChangePassword": [{"old": "correct horse battery", "new": "staple of another kind"}],
-    "ChangeUser": [{"name": "ada", "display_name": "Ada Lovelace"}],
-    "Invitation": [_INVITATION],
-    "InvitationList": [{"items": [_INVITATION]}],
-    "IssuedInvitation": [{**_INVITATION, "token": "mkl_shown_once_and_never_again"}],
-    "NewInvitation": [{"email": "bob@example.org", "role": "developer"}, {}],
-    "NewUser": [{"name": "bob", "email": "bob@example.org", "role": "developer"}, {"name": "nightly", "kind": "service"}],
-    "PasswordLink": [{"token": "mkl_shown_once_and_never_again", "expires_at": _AT}],
-    "Registration": [
-        {"token": "mkl_from_an_administrator", "name": "bob", "email": "bob@example.org", "password": "correct horse battery"}
-    ],
-    "Rename": [{"display_name": "Ada Lovelace"}],
-    "Providers": [{"items": [{"name": "corp", "title": "Corporate", "kind": "oidc", "login": "/api/v1/auth/oidc/corp/login"}]}],
-    "SetPassword": [{"token": "mkl_from_an_administrator", "password": "correct horse battery"}],
-    "User": [_USER],
-    "UserPage": [_page(_USER)],
-    "NewSigningKey": [{"signs_from": _AT}],
-    "PlannedUpload": [{"filename": "churn.joblib", "size": 184_320}],
-    "PointTo": [{"version": 3}],
-    "PredictionFactsPage": [_page(_FACTS)],
-    "PredictionRecord": [_RECORDED],
-    "Promote": [{"version": 3}],
-    "PublicKeys": [{"keys": [_PUBLIC_KEY]}],
-    "Refuse": [{"reason": "Not before the audit."}],
-    "Refresh": [{"refresh_token": _REFRESH}],
-    "Replay": [{**_REPLAY_FACTS, "details": {"differing": [_DIFFERING], "skipped": [], "forgotten": 0}}],
-    "Shadow": [SHADOW],
-    "ShadowFactsPage": [_page(SHADOW_FACTS)],
-    "ReplayFactsPage": [_page(_REPLAY_FACTS)],
-    "Evidence": [{"rollout": _ROLLOUT_ID, "state": "rolled_back", "needs": 5.7, "needs_not_worse": 3.0, "points": [_POINT]}],
-    "NewRollout": [{"deployment": "churn", "version": 3, "steps": ["5:10m", "25:30m", "50:1h"]}],
-    "Rollout": [_ROLLOUT],
-    "RolloutFactsPage": [_page(_ROLLOUT_FACTS)],
-    "TakeBack": [{"reason": "Customers complain."}],
-    "Safety": [_SAFETY],
-    "SessionList": [{"items": [_SESSION]}],
-    "SetUp": [
-        {"token": "mks_printed_by_modelkeep_serve", "name": "ada"},
-        {"token": "mks_printed_by_modelkeep_serve", "email": "ada@example.org", "password": "correct horse battery"},
-    ],
-    "SetUpDone": [{"user": _USER, "key": {**_ISSUED, "name": "first key", "scopes": ["admin"]}}],
-    "Tokens": [
-        {
-            "token_type": "Bearer",
-            "access_token": _JWT,
-            "expires_at": _AT,
-            "refresh_token": _REFRESH,
-            "refresh_expires_at": "2026-03-21T09:26:53.589793Z",
-            "session": _SESSION_ID,
-        }
-    ],
-    "Version": [_VERSION, _REJECTED],
-    "VersionPage": [_page(_VERSION)],
-    "Workspace": [_WORKSPACE],
-    "WorkspacePage": [_page(_WORKSPACE)],
-}
+EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = (
+    RELEASES
+    | ROLLOUTS
+    | {
+        "AcceptSandbox": [{"accepted": "L1", "reason": "This kernel has no Landlock yet."}],
+        "AllowCode": [{"allowed": True, "reason": "Our own people alone push models."}],
+        "Alias": [_ALIAS],
+        "AliasMovePage": [page(_MOVE)],
+        "AliasPage": [page(_ALIAS)],
+        "Approval": [_APPROVAL],
+        "ApprovalPage": [page(_APPROVAL)],
+        "AuditEntryPage": [page(_ENTRY)],
+        "AuditErased": [{"entries": 12}],
+        "AuditErasure": [{"subject": _USER["id"], "reason": "request 2026-114 of 14 March"}],
+        "Caller": [
+            {
+                "key": _OWN_KEY,
+                "session": None,
+                "user": _USER,
+                "scopes": ["admin"],
+                "roles": [{"role": "admin", "kind": "installation", "on": "", "through": ""}],
+            }
+        ],
+        "ChangeSettings": [{"settings": {"deadline_s": 0.5, "recording": {"fields": {"age": "hash"}}, "replicas": None}}],
+        "ControlPlaneHealth": [{"status": "ok"}],
+        "Credentials": [{"email": "ada@example.org", "password": "correct horse battery"}],
+        "Browser": [
+            {
+                "csrf_token": "gkXvMvyXkdBjxQB0dQHNLEV5bMfr3yPTB5Kxe3IQvLU",
+                "session": _SESSION_ID,
+                "expires_at": AT,
+                "idle_until": "2026-03-14T10:26:53.589793Z",
+            }
+        ],
+        "SignOnCode": [{"code": "mkl_shown_in_the_browser", "verifier": "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"}],
+        "DirectoryLogin": [{"login": "ada", "password": "correct horse battery"}],
+        "Explanation": [
+            {"allowed": True, "reason": "granted", "scope": "predict", "grant": _DECIDING},
+            {"allowed": False, "reason": "no_grant", "scope": "models:write", "grant": None},
+        ],
+        "Grant": [_GRANT],
+        "GrantPage": [page(_GRANT)],
+        "Group": [_GROUP],
+        "GroupPage": [page(_GROUP)],
+        "IssuedKey": [_ISSUED],
+        "Key": [_KEY],
+        "KeyPage": [page(_KEY)],
+        "Members": [{"items": [_USER["id"]]}],
+        "Model": [_MODEL],
+        "ModelPage": [{"items": [_MODEL], "next_cursor": "Y2h1cm4"}],
+        "MoveModel": [{"workspace": "fraud"}, {"owner": _USER["id"]}],
+        "NewDescription": [{"description": "Who will leave next month?"}],
+        "NewGrant": [
+            {"subject_kind": "group", "subject": "analysts", "role": "predictor", "kind": "workspace", "on": "fraud"},
+            {"subject_kind": "user", "subject": _USER["id"], "role": "auditor", "kind": "installation"},
+        ],
+        "NewGroup": [{"name": "analysts"}],
+        "NewKey": [
+            {
+                "name": "web shop",
+                "scopes": ["predict"],
+                "rate": "600/min",
+                "burst": 100,
+                "concurrency": 8,
+                "expires_in_days": 365,
+            }
+        ],
+        "RotateKey": [{"keep_days": 14}],
+        "BindKey": [{"names": ["uri:spiffe://example.org/shop"]}],
+        "NewModel": [{"name": "churn", "description": "Who will leave next month?"}],
+        "NewReplay": [{"last": 200}, {"predictions": [_PREDICTION_ID]}, {"rows": [[41, 3]]}],
+        "NewWorkspace": [{"name": "fraud"}],
+        "ChangePassword": [{"old": "correct horse battery", "new": "staple of another kind"}],
+        "ChangeUser": [{"name": "ada", "display_name": "Ada Lovelace"}],
+        "Invitation": [_INVITATION],
+        "InvitationList": [{"items": [_INVITATION]}],
+        "IssuedInvitation": [{**_INVITATION, "token": "mkl_shown_once_and_never_again"}],
+        "NewInvitation": [{"email": "bob@example.org", "role": "developer"}, {}],
+        "NewUser": [{"name": "bob", "email": "bob@example.org", "role": "developer"}, {"name": "nightly", "kind": "service"}],
+        "PasswordLink": [{"token": "mkl_shown_once_and_never_again", "expires_at": AT}],
+        "Registration": [
+            {
+                "token": "mkl_from_an_administrator",
+                "name": "bob",
+                "email": "bob@example.org",
+                "password": "correct horse battery",
+            }
+        ],
+        "Rename": [{"display_name": "Ada Lovelace"}],
+        "Providers": [
+            {"items": [{"name": "corp", "title": "Corporate", "kind": "oidc", "login": "/api/v1/auth/oidc/corp/login"}]}
+        ],
+        "SetPassword": [{"token": "mkl_from_an_administrator", "password": "correct horse battery"}],
+        "User": [_USER],
+        "UserPage": [page(_USER)],
+        "NewSigningKey": [{"signs_from": AT}],
+        "PlannedUpload": [{"filename": "churn.joblib", "size": 184_320}],
+        "PointTo": [{"version": 3}],
+        "PredictionFactsPage": [page(_FACTS)],
+        "PredictionRecord": [_RECORDED],
+        "PublicKeys": [{"keys": [_PUBLIC_KEY]}],
+        "Refuse": [{"reason": "Not before the audit."}],
+        "Refresh": [{"refresh_token": _REFRESH}],
+        "Replay": [{**_REPLAY_FACTS, "details": {"differing": [_DIFFERING], "skipped": [], "forgotten": 0}}],
+        "Shadow": [SHADOW],
+        "ShadowFactsPage": [page(SHADOW_FACTS)],
+        "ReplayFactsPage": [page(_REPLAY_FACTS)],
+        "Safety": [_SAFETY],
+        "SessionList": [{"items": [_SESSION]}],
+        "SetUp": [
+            {"token": "mks_printed_by_modelkeep_serve", "name": "ada"},
+            {"token": "mks_printed_by_modelkeep_serve", "email": "ada@example.org", "password": "correct horse battery"},
+        ],
+        "SetUpDone": [{"user": _USER, "key": {**_ISSUED, "name": "first key", "scopes": ["admin"]}}],
+        "Tokens": [
+            {
+                "token_type": "Bearer",
+                "access_token": _JWT,
+                "expires_at": AT,
+                "refresh_token": _REFRESH,
+                "refresh_expires_at": "2026-03-21T09:26:53.589793Z",
+                "session": _SESSION_ID,
+            }
+        ],
+        "Version": [_VERSION, _REJECTED],
+        "VersionPage": [page(_VERSION)],
+        "Workspace": [_WORKSPACE],
+        "WorkspacePage": [page(_WORKSPACE)],
+    }
+)
 """Whole bodies: of requests and answers. What is within them is shown by them."""

@@ -19,6 +19,7 @@ from modelkeep.control.predictions.service import Predictions
 from modelkeep.control.replays.service import Replays
 from modelkeep.control.rollouts.service import Rollouts
 from modelkeep.control.safety.service import Switches
+from modelkeep.control.schedules.service import Schedules
 from modelkeep.control.sessions.rules import BROWSERS, Life
 from modelkeep.control.sessions.service import Sessions
 from modelkeep.control.shadows.service import Shadows
@@ -42,6 +43,7 @@ class Services:
     replays: Replays
     rollouts: Rollouts
     shadows: Shadows
+    schedules: Schedules
     blobs: BlobStore
     formats: Formats
     settings: ApiSettings

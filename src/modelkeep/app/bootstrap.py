@@ -308,6 +308,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
         replays=control.replays,
         rollouts=control.rollouts,
         shadows=control.shadows,
+        schedules=control.schedules,
         blobs=store,
         formats=Formats.of(manifests()),
         settings=role.api,
@@ -444,6 +445,7 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
     from modelkeep.worker.processor import Processor
     from modelkeep.worker.releasing import Releaser
     from modelkeep.worker.replay import Replaying
+    from modelkeep.worker.scheduling import DueChanges
     from modelkeep.worker.validation import Validation
 
     role, places, db, control = _control(told, "worker")
@@ -469,8 +471,8 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
     patient = frozenset({REPLAY_PREDICTIONS})
     worker = Worker(db, control.jobs, handlers, role.worker, places.run, patient=patient, tidy=control.replays.forget)
     collector = Collector(db, control.models, claims, blobs, utc_now, keep_days=role.storage.keep_unused_days, told=meter)
-    releaser = Releaser(control.rollouts, told=meter)
-    others = (collector, keeper(role.audit, control.audit, meter), follower(control, db, places, role.auth), releaser)
+    releaser, due = Releaser(control.rollouts, told=meter), DueChanges(control.schedules)
+    others = (collector, due, releaser, keeper(role.audit, control.audit, meter), follower(control, db, places, role.auth))
     await wait_until_current(db, stop)  # once for all, so that it is said once
     beside = [asyncio.create_task(one.run()) for one in others]
     try:

@@ -15,6 +15,7 @@ from modelkeep.control.models.service import Models
 from modelkeep.control.replays.service import Replays
 from modelkeep.control.rollouts.service import Rollouts
 from modelkeep.control.safety.service import Switches, lower_lock_down
+from modelkeep.control.schedules.service import Schedules
 from modelkeep.control.sessions import tasks as of_users
 from modelkeep.control.sessions.service import Sessions
 from modelkeep.control.shadows.service import Shadows
@@ -49,6 +50,7 @@ class ControlPlane:
     replays: Replays
     rollouts: Rollouts
     shadows: Shadows
+    schedules: Schedules
     jobs: Jobs
     events: Events
     idempotency: Idempotency
@@ -112,6 +114,7 @@ def control_plane(
             db=db, audit=audit, approvals=approvals, models=models, deployments=deployments, events=events, clock=clock
         ),
         shadows=Shadows(db=db, models=models, deployments=deployments, clock=clock),
+        schedules=Schedules(db=db, audit=audit, access=access, approvals=approvals, deployments=deployments, clock=clock),
         jobs=jobs,
         events=events,
         idempotency=Idempotency(db, clock),

@@ -50,11 +50,11 @@ from modelkeep.client.errors import (
     VersionQuarantined,
 )
 from modelkeep.client.identity import BrowserLogin, Invitation, Me, PasswordLink, Provider, Session, Tokens, User
+from modelkeep.client.releases import AsOf, Plan, Revision, ScheduledChange
 from modelkeep.client.results import (
     Alias,
     AliasMove,
     Approval,
-    AsOf,
     AuditEntry,
     Deployment,
     Explanation,
@@ -64,12 +64,10 @@ from modelkeep.client.results import (
     Label,
     Listing,
     Model,
-    Plan,
     Prediction,
     RecordedPrediction,
     Rejection,
     Replay,
-    Revision,
     Shadow,
     Side,
     Version,
@@ -128,6 +126,7 @@ __all__ = [
     "Replay",
     "Revision",
     "RunnerLost",
+    "ScheduledChange",
     "ServerFailed",
     "ServerUnreachable",
     "Session",

@@ -94,6 +94,9 @@ class Client:
     as_of = blocking(of_deployments.as_of)
     shadow = blocking(of_deployments.shadow)
     shadows = blocking(of_deployments.shadows)
+    schedule = blocking(of_deployments.schedule)
+    scheduled = blocking(of_deployments.scheduled)
+    cancel_scheduled = blocking(of_deployments.cancel_scheduled)
 
     export = blocking(desired.export)
     compare = blocking(desired.compare)
@@ -242,6 +245,9 @@ class AsyncClient:
     as_of = awaited(of_deployments.as_of)
     shadow = awaited(of_deployments.shadow)
     shadows = awaited(of_deployments.shadows)
+    schedule = awaited(of_deployments.schedule)
+    scheduled = awaited(of_deployments.scheduled)
+    cancel_scheduled = awaited(of_deployments.cancel_scheduled)
 
     export = awaited(desired.export)
     compare = awaited(desired.compare)

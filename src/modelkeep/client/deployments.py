@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from modelkeep.client.results import AsOf, Deployment, Listing, Plan, Revision, Shadow
+from modelkeep.client.releases import AsOf, Plan, Revision, ScheduledChange
+from modelkeep.client.results import Deployment, Listing, Shadow
 from modelkeep.client.server import Server, if_match, model_path, part
 from modelkeep.client.steps import Steps
 
@@ -94,9 +95,7 @@ def revisions(server: Server, name: str, *, limit: int = 50) -> Steps[list[Revis
 
 def as_of(server: Server, model: str, at: datetime | str, *, deployment: str | None = None) -> Steps[AsOf]:
     """Return what answered for a model at a moment, also in deployments that are gone, and where its aliases pointed."""
-    params = {"t": at.isoformat() if isinstance(at, datetime) else at} | (
-        {} if deployment is None else {"deployment": deployment}
-    )
+    params = {"t": _moment(at)} | ({} if deployment is None else {"deployment": deployment})
     return AsOf.read((yield from server.document("GET", f"{model_path(model)}/as-of", params=params)))
 
 
@@ -118,3 +117,32 @@ def _change(version: int | None, settings: Mapping[str, Any] | None, traffic: Ma
 
 def _reason(reason: str) -> dict[str, str]:
     return {"reason": reason} if reason else {}
+
+
+def schedule(
+    server: Server,
+    name: str,
+    at: datetime | str,
+    *,
+    version: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    traffic: Mapping[str, Any] | None = None,
+    reason: str = "",
+) -> Steps[ScheduledChange]:
+    """Have a change made at a later moment, in your name: promoting `version`, changing `settings` and `traffic`."""
+    body = {"at": _moment(at), **_change(version, settings, traffic), **_reason(reason)}
+    return ScheduledChange.read((yield from server.document("POST", f"/deployments/{part(name)}/schedule", body)))
+
+
+def scheduled(server: Server, name: str, *, limit: int = 50) -> Steps[list[ScheduledChange]]:
+    """Return the changes that were scheduled for a deployment, the last that was asked for first, and what became of each."""
+    return Listing((yield from server.items(f"/deployments/{part(name)}/schedule", ScheduledChange.read, most=limit)))
+
+
+def cancel_scheduled(server: Server, name: str, scheduled: str) -> Steps[None]:
+    """Cancel a change, by its id, that has not been made yet."""
+    yield from server.document("DELETE", f"/deployments/{part(name)}/schedule/{part(scheduled)}")
+
+
+def _moment(at: datetime | str) -> str:
+    return at.isoformat() if isinstance(at, datetime) else at

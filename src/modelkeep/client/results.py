@@ -161,55 +161,6 @@ class Deployment(_FromDocument):
 
 
 @dataclass(frozen=True, repr=False)
-class Revision(_FromDocument):
-    """What a deployment was from one change to the next; `settings_revision` is known of what it was at a moment alone."""
-
-    SHOWN: ClassVar[tuple[str, ...]] = ("name", "revision", "at", "by", "action", "reason", "version", "traffic")
-
-    name: str
-    revision: int = 0
-    at: str = ""
-    by: str = ""
-    action: str = ""
-    reason: str = ""
-    version: int | None = None
-    version_id: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    traffic: Mapping[str, Any] = field(default_factory=dict)
-    trial: Mapping[str, Any] | None = None
-    restored: int | None = None
-    settings_revision: int | None = None
-
-
-@dataclass(frozen=True, repr=False)
-class Plan(_FromDocument):
-    """What a change would do: all that would differ, and what each version answers before and after."""
-
-    SHOWN: ClassVar[tuple[str, ...]] = ("revision", "changes", "answering", "needs_approval")
-
-    revision: int
-    changes: Sequence[Mapping[str, Any]] = ()
-    answering: Sequence[Mapping[str, Any]] = ()
-    needs_approval: bool = False
-
-
-@dataclass(frozen=True, repr=False)
-class AsOf(_FromDocument):
-    """What answered for a model at a moment, and where its aliases pointed."""
-
-    SHOWN: ClassVar[tuple[str, ...]] = ("model", "at", "deployments", "aliases")
-
-    model: str
-    at: str = ""
-    aliases: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def deployments(self) -> list[Revision]:
-        """What each deployment was."""
-        return Listing(Revision.read(one) for one in self.raw.get("deployments", ()))
-
-
-@dataclass(frozen=True, repr=False)
 class Key(_FromDocument):
     """An API key; `secret` is known once, when it is made, and is not printed with the others."""
 

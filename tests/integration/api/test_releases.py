@@ -59,7 +59,9 @@ async def test_a_stale_change_is_told_the_present_revision(client: httpx.AsyncCl
         assert (answer.json()["code"], answer.json()["revision"]) == ("stale", 2)
 
 
-async def test_a_deployment_is_made_listed_and_deleted_and_its_name_is_free_again(client: httpx.AsyncClient, iris: None):
+async def test_a_deployment_is_made_listed_and_deleted_and_its_name_is_free_again_for_its_model(
+    client: httpx.AsyncClient, iris: None
+):
     wanted = {"name": "iris-eu", "model": "iris", "version": 2, "traffic": {"split": {"3": 10}}, "reason": "Europe"}
     made = await client.post(f"{V1}/deployments", json=wanted)
     assert (made.status_code, made.headers["location"], made.headers["etag"]) == (201, f"{V1}/deployments/iris-eu", '"0"')
@@ -74,7 +76,8 @@ async def test_a_deployment_is_made_listed_and_deleted_and_its_name_is_free_agai
     assert stale.json()["revision"] == 0
     assert (await client.delete(f"{V1}/deployments/iris-eu", headers={"If-Match": '"0"'})).status_code == 204
     assert (await client.get(f"{V1}/deployments/iris-eu")).json()["code"] == "deployment_not_found"
-    assert (await client.post(f"{V1}/models", json={"name": "iris-eu"})).status_code == 201
+    assert (await client.post(f"{V1}/models", json={"name": "iris-eu"})).json()["code"] == "deployment_exists"
+    assert (await client.post(f"{V1}/deployments", json=wanted)).status_code == 201
 
 
 async def test_a_plan_says_what_would_be_and_nothing_is_changed(client: httpx.AsyncClient, iris: None):

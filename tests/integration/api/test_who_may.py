@@ -34,6 +34,7 @@ _BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/deployments/{name}/promote"): {"version": 1},
     ("POST", "/api/v1/deployments/{name}/rollback"): {},
     ("POST", "/api/v1/deployments/{name}/plan"): {"version": 1},
+    ("POST", "/api/v1/deployments/{name}/schedule"): {"version": 1, "at": "2026-01-03T00:00:00Z"},
     ("POST", "/api/v1/models/{name}/versions/{number}/replays"): {"last": 1},
     ("PUT", "/api/v1/safety/code-formats"): {"allowed": True, "reason": "r"},
     ("PUT", "/api/v1/safety/sandbox"): {"accepted": None, "reason": "r"},
@@ -73,7 +74,7 @@ def _routes() -> list[tuple[str, str, str]]:
 def _path(path: str, model: str) -> str:
     values = {"name": model, "number": "1", "alias": "champion", "user_id": "usr_none", "key_id": "key_none"}
     values["prediction_id"] = "prd_none"
-    values |= {"invitation_id": "inv_none", "session_id": "ses_none"}
+    values |= {"invitation_id": "inv_none", "scheduled": "sch_none", "session_id": "ses_none"}
     if path.startswith("/api/v1/groups"):
         values["name"] = "none"
     if path.startswith("/api/v1/workspaces"):

@@ -163,6 +163,17 @@ async def test_a_name_is_given_once_to_models_and_deployments_alike(control: Con
         await control.models.model(ADMIN, "eu")
 
 
+async def test_a_name_under_which_predictions_of_another_model_are_kept_is_not_given_away(control: ControlPlane, iris: None):
+    await control.models.create(ADMIN, "rose")
+    await control.deployments.create(ADMIN, "eu", "iris")
+    await control.deployments.delete(ADMIN, "eu")
+    with pytest.raises(errors.DeploymentExists):
+        await control.deployments.create(ADMIN, "eu", "rose")
+    with pytest.raises(errors.DeploymentExists):
+        await control.models.create(ADMIN, "eu")
+    assert (await control.deployments.create(ADMIN, "eu", "iris")).revision == 0
+
+
 async def test_a_version_that_any_deployment_may_ask_is_not_archived(control: ControlPlane, iris: None):
     await control.deployments.create(ADMIN, "eu", "iris", Change(version=1))
     for wanted in (

@@ -27,6 +27,7 @@ from modelkeep.control.approvals import store as approvals
 from modelkeep.control.approvals.rules import Act, Voice
 from modelkeep.control.approvals.rules import ask as ask_for
 from modelkeep.control.audit.tables import audit_entries
+from modelkeep.control.deployments.planning import Change
 from modelkeep.control.links import store as links
 from modelkeep.control.links.rules import Link, Purpose
 from modelkeep.control.predictions.service import Predictions
@@ -85,6 +86,12 @@ WRITES: dict[str, Asked] = {
     ),
     "promoteVersion": ("POST", f"{V1}/deployments/iris/promote", {"json": {"version": 1}, "headers": {"if-match": '"2"'}}),
     "rollBack": ("POST", f"{V1}/deployments/iris/rollback", {"json": {}}),
+    "scheduleChange": (
+        "POST",
+        f"{V1}/deployments/iris/schedule",
+        {"json": {"version": 1, "at": "2026-01-03T00:00:00Z", **REASON}},
+    ),
+    "cancelScheduledChange": ("DELETE", f"{V1}/deployments/iris/schedule/SCHEDULED", {}),
     "createDeployment": ("POST", f"{V1}/deployments", {"json": {"name": "iris-eu", "model": "iris", "version": 1}}),
     "deleteDeployment": ("DELETE", f"{V1}/deployments/iris-test", {}),
     "askReplay": ("POST", f"{IRIS}/versions/2/replays", {"json": {"last": 5}}),
@@ -144,7 +151,9 @@ async def house(control: ControlPlane, client: httpx.AsyncClient, db: Database, 
     await people(control, db, clock())
     running, paused = [await rollout(control, name) for name in ("running", "paused")]
     await control.rollouts.pause(ADMIN, paused)
-    return {"KEY": str(made.json()["id"]), "USER": ada, "GRANT": given.id, "RUNNING": running, "PAUSED": paused}
+    later = await control.schedules.schedule(ADMIN, "iris", clock() + timedelta(hours=1), Change(version=1))
+    ids = {"RUNNING": running, "PAUSED": paused, "SCHEDULED": later.id}
+    return {"KEY": str(made.json()["id"]), "USER": ada, "GRANT": given.id, **ids}
 
 
 async def rollout(control: ControlPlane, name: str) -> str:

@@ -18,6 +18,7 @@ import modelkeep.control.links.tables
 import modelkeep.control.models.tables
 import modelkeep.control.replays.tables
 import modelkeep.control.rollouts.tables
+import modelkeep.control.schedules.tables
 import modelkeep.control.sessions.tables
 import modelkeep.control.shadows.tables
 import modelkeep.control.users.tables
@@ -112,11 +113,12 @@ async def test_what_deployments_are_when_revisions_begin_to_be_kept_is_their_fir
     traffic = '{"splits"\\:[{"version_id"\\:"ver_2","share"\\:5.0}]}'
     async with db.begin() as tx:
         for statement in (
-            "INSERT INTO models (id, name, description, created_at, created_by)"
-            " VALUES ('mdl_1', 'iris', '', '2026-01-01', 'ada')",
-            "INSERT INTO deployments (id, name, model_id, model, revision, updated_at, updated_by, settings, traffic)"
-            " VALUES ('dep_1', 'iris', 'mdl_1', 'iris', 3, '2026-01-01 00:00:00', 'ada', '{\"concurrency\"\\:2}',"
-            f" '{traffic}')",
+            "INSERT INTO models (id, name, description, created_at, created_by) VALUES ('mdl_1', 'm', '', '2026-01-01', 'a')",
+            (
+                "INSERT INTO deployments (id, name, model_id, model, revision, updated_at, updated_by, settings, traffic)"
+                " VALUES ('dep_1', 'iris', 'mdl_1', 'iris', 3, '2026-01-01 00:00:00', 'ada', '{\"concurrency\"\\:2}',"
+                f" '{traffic}')"
+            ),
         ):
             await tx.execute(sa.text(statement))
     await migrate(db)

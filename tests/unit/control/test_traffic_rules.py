@@ -241,6 +241,29 @@ def test_lowering_taking_out_and_shadowing_need_nobody():
         assert planning.act_of(busy, after, INSTALLATION, NUMBERS) is not None
 
 
+HELD = (Rule("ver_1", header="x-safe"), Rule("ver_2", header="x-b", percent=50.0))
+
+
+@pytest.mark.parametrize(
+    ("after", "gained"),
+    [
+        (HELD, set()),
+        ((HELD[0],), set()),
+        ((Rule("ver_1", header="x-more"), *HELD), set()),
+        (HELD[1:], {"ver_2", "ver_3"}),
+        (HELD[::-1], {"ver_2", "ver_3"}),
+        ((msgspec.structs.replace(HELD[0], percent=9.0), HELD[1]), {"ver_2", "ver_3"}),
+        ((HELD[0], msgspec.structs.replace(HELD[1], percent=51.0)), {"ver_2"}),
+        ((), {"ver_3"}),
+    ],
+)
+def test_what_a_rule_kept_for_the_promoted_version_is_gained_by_others_once_it_is_gone(
+    after: tuple[Rule, ...], gained: set[str]
+):
+    share = (Split("ver_3", 5.0),)
+    assert traffic.gaining("ver_1", Traffic(share, HELD), Traffic(share, after)) == gained
+
+
 def test_a_promotion_takes_the_version_out_of_the_splits_and_ends_the_trial():
     trial = Trial("rol_1", 1, "ver_2", 0.1)
     shared = Traffic((Split("ver_2", 10.0), Split("ver_3", 5.0)), (), "caller", Split("ver_2", 50.0))

@@ -1,5 +1,6 @@
 """Commands of releasing: further deployments, who is answered by what, plans, going back, and what was when."""
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,10 +21,11 @@ from modelkeep.app.cli.problems import WrongUse
 from modelkeep.app.cli.screen import Cell, Screen, when
 
 if TYPE_CHECKING:
-    from modelkeep.client import AsOf, Revision
+    from modelkeep.client import AsOf, Revision, ScheduledChange
 
 _LOOK = "`modelkeep deployments show {}` tells how it is now."
 _MAYBE = "It may be done already: `modelkeep deployments show {}` tells."
+_SCHEDULED = "It may be scheduled already: `modelkeep deployments schedule {}` tells."
 _NONE = "none"
 _LISTS = {"value": "values", "caller": "callers"}
 
@@ -49,6 +51,10 @@ RuleTexts = Annotated[
         help="Who is answered by a version: '4 header=x-plan value=beta', with caller=, percent=, name=. Replaces all rules.",
         show_default=False,
     ),
+]
+Splits = Annotated[
+    list[str] | None,
+    typer.Option("--split", metavar="VERSION=PERCENT", help="A share; `none` takes one out.", show_default=False),
 ]
 NoRules = Annotated[bool, typer.Option("--no-rules", metavar="", help="Take all rules out.")]
 Sticky = Annotated[
@@ -134,10 +140,7 @@ def plan_change(
     ] = None,
     *,
     number: Version = None,
-    split: Annotated[
-        list[str] | None,
-        typer.Option("--split", metavar="VERSION=PERCENT", help="A share; `none` takes one out.", show_default=False),
-    ] = None,
+    split: Splits = None,
     rules: RuleTexts = None,
     no_rules: NoRules = False,
     sticky: Sticky = None,
@@ -192,6 +195,51 @@ def revisions(
         found = client.revisions(name, limit=limit)
     columns = ("revision", "at", "by", "change", "version", "traffic", "reason")
     screen.result([one.raw for one in found], lambda: screen.table(columns, [_row(one) for one in found]))
+
+
+@deployments.command("schedule", epilog="Example:  modelkeep deployments schedule churn --at 2026-03-15T06:00:00Z --version 4")
+def schedule(
+    name: Name,
+    changes: Annotated[
+        list[str] | None, typer.Argument(metavar="[SETTING=VALUE]...", help="Settings to change.", show_default=False)
+    ] = None,
+    *,
+    at: Annotated[
+        str, typer.Option("--at", metavar="TIME", help="When, with its time zone. Without it: what is scheduled.")
+    ] = "",
+    number: Version = None,
+    split: Splits = None,
+    rules: RuleTexts = None,
+    no_rules: NoRules = False,
+    sticky: Sticky = None,
+    shadow: Shadow = None,
+    reason: Reason = "",
+    cancel: Annotated[str, typer.Option("--cancel", metavar="ID", help="Cancel one that was not made yet.")] = "",
+    url: Url = DEFAULT_URL,
+    key: ApiKey = "",
+    as_json: AsJson = False,
+) -> None:
+    """Have a change made later, in your name; list what was scheduled, or cancel one."""
+    patch = traffic_of(split or (), None if rules is None and not no_rules else rules or (), sticky, shadow)
+    screen = Screen(as_json=as_json)
+    with connected(url, key, model=name, interrupted=_SCHEDULED.format(name)) as client:
+        if cancel:
+            client.cancel_scheduled(name, cancel)
+            screen.result({"cancelled": cancel}, lambda: screen.say(f"{cancel} will not be made."))
+            return
+        if at:
+            settings = patch_of(changes) if changes else None
+            client.schedule(name, at, version=number, settings=settings, traffic=patch or None, reason=reason)
+        found = client.scheduled(name)
+    columns = ("id", "at", "state", "by", "change", "revision", "problem", "reason")
+    rows: list[list[Cell]] = [
+        [one.id, when(one.at), one.state, one.by, _wanted(one), one.revision, one.problem, one.reason] for one in found
+    ]
+    screen.result([one.raw for one in found], lambda: screen.table(columns, rows, empty="Nothing is scheduled."))
+
+
+def _wanted(one: "ScheduledChange") -> str:
+    return json.dumps({name: value for name, value in one.change.items() if value is not None})
 
 
 def as_of(

@@ -50,7 +50,7 @@ class InvalidReason(Invalid):
 
 
 class DeploymentExists(Conflict):
-    """There is a deployment with this name already: choose another name."""
+    """There is a deployment with this name already, or there was one of another model: choose another name."""
 
     code = "deployment_exists"
 

@@ -64,7 +64,7 @@ from modelkeep.control.deployments.rules import (
     route,
     serving,
 )
-from modelkeep.control.deployments.traffic import references
+from modelkeep.control.deployments.traffic import references, spelled_out
 from modelkeep.control.models.errors import VersionInUse
 from modelkeep.control.models.rules import check_open
 from modelkeep.control.models.service import Models
@@ -193,6 +193,15 @@ class Deployments:
         needs = act is not None and self._approvals.guards("promotion")
         plan = Plan(present.revision, differences(present, after, numbers), parts(present, after, numbers), needs)
         return plan, act
+
+    async def spelled_in(self, tx: Transaction, present: Deployment, change: Change) -> Change:
+        """Return a change that names versions by numbers alone, as aliases may point elsewhere when it is made."""
+        if change.traffic is None:
+            return change
+        ids = await self._models.named(tx, present.model, references(change.traffic))
+        numbers = await self._models.numbers(tx, set(ids.values()))
+        spelled = spelled_out(change.traffic, {name: str(numbers[version_id]) for name, version_id in ids.items()})
+        return msgspec.structs.replace(change, traffic=spelled)
 
     async def rollback(
         self, actor: Actor, name: str, to: int | None = None, *, expected: int | None = None, reason: str = ""
@@ -345,7 +354,7 @@ class Deployments:
         """Give a new model the deployment of its name, inside the transaction that makes the model."""
         made = Deployment(new_id("dep"), name, model_id, name, 0, self._clock(), actor.name)
         if not await store.add(tx, made, revision_of(made, "create")):
-            raise DeploymentExists("A deployment of another model has this name: choose another name for the model.")
+            raise DeploymentExists("A deployment of another model has, or had, this name: choose another name for the model.")
 
     async def release_in(self, tx: Transaction, model_id: str, version_id: str) -> None:
         """Refuse to let a version go that answers in a deployment of its model, or is the shadow of one."""

@@ -14,7 +14,14 @@ from modelkeep.infra.db import Transaction
 
 
 async def add(tx: Transaction, deployment: Deployment, revision: Revision) -> bool:
-    """Add a deployment, and its first revision; False where its name is taken."""
+    """Add a deployment, and its first revision; False where its name is taken.
+
+    A name that was one of another model's stays that model's: predictions are kept under it, which are not for others to see.
+    """
+    revisions = deployment_revisions
+    others = sa.and_(revisions.c.name == deployment.name, revisions.c.model_id != deployment.model_id)
+    if await tx.one(sa.select(revisions.c.revision).where(others).limit(1)) is not None:
+        return False
     insert = tx.insert(deployments).values(**msgspec.structs.asdict(deployment)).on_conflict_do_nothing(index_elements=["name"])
     if await tx.one(insert.returning(deployments.c.id)) is None:
         return False

@@ -29,7 +29,7 @@ deployment_revisions = sa.Table(
     metadata,
     sa.Column("deployment_id", sa.Text, primary_key=True),
     sa.Column("revision", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False, index=True),
     sa.Column("model_id", sa.Text, sa.ForeignKey("models.id"), nullable=False, index=True),
     sa.Column("at", UtcTime, nullable=False),
     sa.Column("by", sa.Text, nullable=False),

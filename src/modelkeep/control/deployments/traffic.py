@@ -64,6 +64,18 @@ def references(patch: Mapping[str, Any]) -> set[str]:
     return {str(one) for one in named if isinstance(one, int | str) and not isinstance(one, bool)}
 
 
+def spelled_out(patch: Mapping[str, Any], numbers: Mapping[str, str]) -> dict[str, Any]:
+    """Return a patch with the numbers of versions where it has aliases, which may point elsewhere later."""
+    said = dict(patch)
+    if isinstance(said.get("split"), Mapping):
+        said["split"] = {numbers.get(name, name): share for name, share in said["split"].items()}
+    if isinstance(said.get("rules"), list):
+        said["rules"] = [_numbered(one, numbers) if isinstance(one, Mapping) else one for one in said["rules"]]
+    if isinstance(said.get("shadow"), Mapping):
+        said["shadow"] = _numbered(said["shadow"], numbers)
+    return said
+
+
 def rerouted(present: Traffic, patch: Mapping[str, Any], versions: Mapping[str, str], *, promoted: str | None) -> Traffic:
     """Return the traffic with `patch` merged into it; raises `InvalidTraffic` with a field error for each fault.
 
@@ -110,15 +122,28 @@ def answering(promoted: str | None, traffic: Traffic) -> dict[str, tuple[float, 
 def gaining(promoted: str | None, before: Traffic, after: Traffic) -> set[str]:
     """Return the versions beside the promoted one to which a change gives users: by a larger share, or by a rule.
 
-    A rule gives nobody anything new that was there before, in the same order, with as large a part of the same requests.
+    A rule gives nobody anything new that was there before, in the same order, with as large a part of the same requests. Where
+    a rule for the promoted version goes, or goes behind others, all others may gain what it kept from them.
     """
     had = {one.version_id: _milli(one.share) for one in before.splits}
     gained = {one.version_id for one in after.splits if _milli(one.share) > had.get(one.version_id, 0)}
-    left = iter(before.rules)
+    left, passed = list(before.rules), []
     for rule in after.rules:
-        if rule.version_id != promoted and not any(_covers(one, rule) for one in left):
+        if rule.version_id == promoted and rule not in left:
+            continue
+        while left and not (_covers(left[0], rule) if rule.version_id != promoted else left[0] == rule):
+            passed.append(left.pop(0))
+        if left:
+            left.pop(0)
+        else:
             gained.add(rule.version_id)
-    return gained
+    if any(one.version_id == promoted for one in (*passed, *left)):
+        gained |= {one.version_id for one in (*after.splits, *after.rules)}
+    return gained - {promoted}
+
+
+def _numbered(part: Mapping[str, Any], numbers: Mapping[str, str]) -> dict[str, Any]:
+    return {name: numbers.get(str(value), value) if name == "version" else value for name, value in part.items()}
 
 
 def _covers(before: Rule, after: Rule) -> bool:

@@ -1,4 +1,7 @@
-"""What deployments were at each moment; of those that are there, what they are now is what is known."""
+"""What deployments were at each moment, and changes that are to come.
+
+Of deployments that are there, what they are now is what is known.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -30,6 +33,7 @@ def upgrade() -> None:
         sa.Column("restored", sa.Integer),
         sa.PrimaryKeyConstraint("deployment_id", "revision", name="pk_deployment_revisions"),
     )
+    op.create_index("ix_deployment_revisions_name", "deployment_revisions", ["name"])
     op.create_index("ix_deployment_revisions_model_id", "deployment_revisions", ["model_id"])
     op.execute(
         "INSERT INTO deployment_revisions (deployment_id, revision, name, model_id, at, by, action, reason,"
@@ -37,3 +41,24 @@ def upgrade() -> None:
         " SELECT id, revision, name, model_id, updated_at, updated_by, 'present', '',"
         " version_id, version, settings, traffic, trial FROM deployments"
     )
+    op.create_table(
+        "scheduled_changes",
+        sa.Column("id", sa.Text, nullable=False),
+        sa.Column("deployment_id", sa.Text, nullable=False),
+        sa.Column("deployment", sa.Text, nullable=False),
+        sa.Column("at", _TIME, nullable=False),
+        sa.Column("change", sa.Text, nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("asked_by", sa.Text, nullable=False),
+        sa.Column("by", sa.Text, nullable=False),
+        sa.Column("user", sa.Text, nullable=False),
+        sa.Column("asked_at", _TIME, nullable=False),
+        sa.Column("agreed", sa.Integer),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("ended_at", _TIME),
+        sa.Column("revision", sa.Integer),
+        sa.Column("problem", sa.Text, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_scheduled_changes"),
+    )
+    op.create_index("ix_scheduled_changes_deployment_id_id", "scheduled_changes", ["deployment_id", "id"])
+    op.create_index("ix_scheduled_changes_state_at", "scheduled_changes", ["state", "at"])
