@@ -70,6 +70,7 @@ from modelkeep.client.results import (
     Version,
     Workspace,
 )
+from modelkeep.client.rollouts import Rollout
 from modelkeep.client.session_file import SessionFile
 
 __all__ = [
@@ -117,6 +118,7 @@ __all__ = [
     "Rejected",
     "Rejection",
     "Replay",
+    "Rollout",
     "RunnerLost",
     "ServerFailed",
     "ServerUnreachable",

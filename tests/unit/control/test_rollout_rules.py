@@ -214,7 +214,7 @@ def test_what_may_be_spent_is_never_more_than_there_is(
     sticky: bool,
     steps: int,
     alpha: float,
-    signals: int,  # noqa: FBT001 - drawn
+    signals: int,
 ) -> None:
     gate = Gate(("errors", "slow", "poor")[:signals], alpha=alpha)
     spent = spending(gate, servers=servers, sticky=sticky, steps=steps)

@@ -17,6 +17,7 @@ from modelkeep.app.cli import deployments as deployments_commands
 from modelkeep.app.cli import keys as keys_commands
 from modelkeep.app.cli import login as login_commands
 from modelkeep.app.cli import models, predict, predictions, push, replay, server
+from modelkeep.app.cli import rollouts as rollouts_commands
 from modelkeep.app.cli import safety as safety_commands
 from modelkeep.app.cli import secrets as secrets_commands
 from modelkeep.app.cli import storage as storage_commands
@@ -90,6 +91,7 @@ _add(models.restore, _SECOND, "modelkeep restore churn")
 _add(access_commands.move, _SECOND, "modelkeep move churn --workspace fraud")
 app.add_typer(aliases_commands.alias, name="alias", rich_help_panel=_SECOND)
 app.add_typer(deployments_commands.deployments, name="deployments", rich_help_panel=_SECOND)
+app.add_typer(rollouts_commands.rollout, name="rollout", rich_help_panel=_SECOND)
 _add(login_commands.login, _THIRD, "modelkeep login ada@example.org --url https://models.example.org")
 _add(login_commands.logout, _THIRD, "modelkeep logout")
 _add(login_commands.whoami, _THIRD, "modelkeep whoami")
