@@ -1,9 +1,8 @@
-"""Examples of what rollouts are, and of what one asks to have them begun and steered."""
+"""Examples of what goes over the wire about rollouts, by schema."""
 
 from typing import Any, Final
 
-from modelkeep.api.released import AT, VERSION_ID, page
-
+_AT: Final = "2026-03-14T09:26:53.589793Z"
 _NUMBERS: Final[dict[str, Any]] = {
     "requests": 254,
     "bad": 9,
@@ -29,9 +28,9 @@ _ROLLOUT_FACTS: Final[dict[str, Any]] = {
     "deployment": "churn",
     "model": "churn",
     "from_version": 2,
-    "from_version_id": VERSION_ID[:-1] + "2",
+    "from_version_id": "ver_01J9Z3K6T2Q8W4V5R7X0Y1B2C2",
     "version": 3,
-    "version_id": VERSION_ID,
+    "version_id": "ver_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
     "mode": "canary",
     "steps": [{"percent": 10.0, "minutes": 30.0}],
     "gate": {"signals": ["errors"], "alpha": 0.01, "beta": 0.05, "margin": 2.0, "bounds": {}, "slow_ms": 0.0},
@@ -44,13 +43,13 @@ _ROLLOUT_FACTS: Final[dict[str, Any]] = {
     "percent": 10.0,
     "servers": 1,
     "revision": 2,
-    "created_at": AT,
+    "created_at": _AT,
     "created_by": "ada",
-    "changed_at": AT,
-    "ended_at": AT,
+    "changed_at": _AT,
+    "ended_at": _AT,
 }
-_STEP: Final[dict[str, Any]] = {"step": 1, "percent": 10.0, "started_at": AT, "ended_at": AT, "decision": "rolled_back"}
-_HAPPENED: Final[dict[str, Any]] = {"at": AT, "what": "rolled_back", "by": "modelkeep", "step": 1, "reason": _WORSE}
+_STEP: Final[dict[str, Any]] = {"step": 1, "percent": 10.0, "started_at": _AT, "ended_at": _AT, "decision": "rolled_back"}
+_HAPPENED: Final[dict[str, Any]] = {"at": _AT, "what": "rolled_back", "by": "modelkeep", "step": 1, "reason": _WORSE}
 _KNOWN: Final[dict[str, Any]] = {"errors": _NUMBERS}
 _ROLLOUT: Final[dict[str, Any]] = {
     **_ROLLOUT_FACTS,
@@ -59,12 +58,13 @@ _ROLLOUT: Final[dict[str, Any]] = {
     "events": [{**_HAPPENED, "numbers": _KNOWN}],
 }
 _SHOWN: Final = ("log_e", "log_not_worse", "upper", "requests", "bad", "others", "others_bad")
-_POINT: Final[dict[str, Any]] = {"at": AT, "step": 1, "signals": {"errors": {name: _NUMBERS[name] for name in _SHOWN}}}
+_POINT: Final[dict[str, Any]] = {"at": _AT, "step": 1, "signals": {"errors": {name: _NUMBERS[name] for name in _SHOWN}}}
 
 ROLLOUTS: Final[dict[str, list[dict[str, Any]]]] = {
     "Evidence": [{"rollout": _ROLLOUT_ID, "state": "rolled_back", "needs": 5.7, "needs_not_worse": 3.0, "points": [_POINT]}],
     "NewRollout": [{"deployment": "churn", "version": 3, "steps": ["5:10m", "25:30m", "50:1h"]}],
     "Rollout": [_ROLLOUT],
-    "RolloutFactsPage": [page(_ROLLOUT_FACTS)],
+    "RolloutFactsPage": [{"items": [_ROLLOUT_FACTS], "next_cursor": None}],
     "TakeBack": [{"reason": "Customers complain."}],
 }
+"""Whole bodies of requests and answers."""

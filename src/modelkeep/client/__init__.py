@@ -73,6 +73,7 @@ from modelkeep.client.results import (
     Version,
     Workspace,
 )
+from modelkeep.client.rollouts import Rollout
 from modelkeep.client.session_file import SessionFile
 
 __all__ = [
@@ -125,6 +126,7 @@ __all__ = [
     "Rejection",
     "Replay",
     "Revision",
+    "Rollout",
     "RunnerLost",
     "ScheduledChange",
     "ServerFailed",

@@ -11,6 +11,7 @@ from modelkeep.client import approvals as of_approvals
 from modelkeep.client import audit as of_audit
 from modelkeep.client import deployments as of_deployments
 from modelkeep.client import models as of_models
+from modelkeep.client import rollouts as of_rollouts
 from modelkeep.client import sessions as of_sessions
 from modelkeep.client.calls import awaited, blocking
 from modelkeep.client.connection import AsyncConnection, Caller, Connection, Trust
@@ -101,6 +102,17 @@ class Client:
     export = blocking(desired.export)
     compare = blocking(desired.compare)
     apply = blocking(desired.apply)
+
+    rollouts = blocking(of_rollouts.rollouts)
+    rollout = blocking(of_rollouts.rollout)
+    start_rollout = blocking(of_rollouts.start_rollout)
+    pause_rollout = blocking(of_rollouts.pause_rollout)
+    resume_rollout = blocking(of_rollouts.resume_rollout)
+    advance_rollout = blocking(of_rollouts.advance_rollout)
+    promote_rollout = blocking(of_rollouts.promote_rollout)
+    roll_back_rollout = blocking(of_rollouts.roll_back_rollout)
+    rollout_evidence = blocking(of_rollouts.rollout_evidence)
+    watch_rollout = blocking(of_rollouts.watch_rollout)
 
     predictions = blocking(history.predictions)
     prediction = blocking(history.prediction)
@@ -252,6 +264,17 @@ class AsyncClient:
     export = awaited(desired.export)
     compare = awaited(desired.compare)
     apply = awaited(desired.apply)
+
+    rollouts = awaited(of_rollouts.rollouts)
+    rollout = awaited(of_rollouts.rollout)
+    start_rollout = awaited(of_rollouts.start_rollout)
+    pause_rollout = awaited(of_rollouts.pause_rollout)
+    resume_rollout = awaited(of_rollouts.resume_rollout)
+    advance_rollout = awaited(of_rollouts.advance_rollout)
+    promote_rollout = awaited(of_rollouts.promote_rollout)
+    roll_back_rollout = awaited(of_rollouts.roll_back_rollout)
+    rollout_evidence = awaited(of_rollouts.rollout_evidence)
+    watch_rollout = awaited(of_rollouts.watch_rollout)
 
     predictions = awaited(history.predictions)
     prediction = awaited(history.prediction)

@@ -81,7 +81,7 @@ def test_a_version_that_fails_a_fifth_is_taken_back_after_as_many_requests_as_th
 
 def test_four_servers_take_it_back_after_little_more() -> None:
     took = requests_to_rollback(np.random.default_rng(8), servers=4, share=0.1, base=0.01, worse=0.2)
-    assert np.median(took) == pytest.approx(280, abs=45)
+    assert np.median(took) == pytest.approx(250, abs=40)
 
 
 @pytest.mark.parametrize("servers", [1, 3])

@@ -21,6 +21,8 @@ router = APIRouter(prefix="/rollouts", tags=["rollouts"])
 Id = Annotated[str, Path(max_length=200, description="The rollout's id.")]
 _MADE: Final[dict[int | str, dict[str, Any]]] = located(201, "/api/v1/rollouts/rol_01J9Z3K6T2Q8W4V5R7X0Y1B2C3")
 
+_NO_REASON: Final = TakeBack()
+
 
 @router.post("", status_code=status.HTTP_201_CREATED, responses=_MADE)
 @raises(
@@ -117,12 +119,11 @@ async def roll_back_rollout(
     actor: Releaser,
     behind: Behind,
     response: Response,
-    body: TakeBack | None = None,
+    body: TakeBack = _NO_REASON,
     if_match: IfMatch = None,
 ) -> RolloutAnswer:
     """Take the version back at once; nobody has to agree."""
-    reason = body.reason if body else ""
-    await behind.rollouts.roll_back(actor, rollout_id, reason, expected=revision_of(if_match))
+    await behind.rollouts.roll_back(actor, rollout_id, body.reason, expected=revision_of(if_match))
     return await _answer(rollout_id, actor, behind, response)
 
 

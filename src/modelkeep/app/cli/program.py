@@ -18,6 +18,7 @@ from modelkeep.app.cli import desired as desired_commands
 from modelkeep.app.cli import keys as keys_commands
 from modelkeep.app.cli import login as login_commands
 from modelkeep.app.cli import models, predict, predictions, push, releases, replay, server
+from modelkeep.app.cli import rollouts as rollouts_commands
 from modelkeep.app.cli import safety as safety_commands
 from modelkeep.app.cli import secrets as secrets_commands
 from modelkeep.app.cli import shadow as shadow_commands
@@ -93,6 +94,7 @@ _add(models.restore, _SECOND, "modelkeep restore churn")
 _add(access_commands.move, _SECOND, "modelkeep move churn --workspace fraud")
 app.add_typer(aliases_commands.alias, name="alias", rich_help_panel=_SECOND)
 app.add_typer(deployments_commands.deployments, name="deployments", rich_help_panel=_SECOND)
+app.add_typer(rollouts_commands.rollout, name="rollout", rich_help_panel=_SECOND)
 app.add_typer(shadow_commands.shadow, name="shadow", rich_help_panel=_SECOND)
 _add(desired_commands.export, _SECOND, desired_commands.EXPORT)
 _add(desired_commands.apply, _SECOND, desired_commands.APPLY)
