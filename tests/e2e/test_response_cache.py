@@ -51,7 +51,7 @@ def test_a_slow_model_answers_an_equal_question_again_until_it_is_replaced(own_h
 
         made = http.post("/api/v1/keys", json={"name": "second", "scopes": ["predict"]})
         assert made.status_code == 201
-        assert ask(http, {"x-api-key": made.json()["key"]})[0] == "hit", "another key of the same person"
+        assert ask(http, {"x-api-key": made.json()["secret"]})[0] == "hit", "another key of the same person"
 
         results = counted(http, "modelkeep_cache_requests_total")
         assert results == {
