@@ -91,6 +91,11 @@ class Variant:
         return nested
 
 
+def _nothing_kept(variant: Variant) -> dict[str, str]:
+    """Return what keeps the cache from answering for the model, whose inputs repeat; another installation may not know it."""
+    return {} if variant.foreign else {"MODELKEEP_SERVING__CACHE_MB": "0"}
+
+
 class Modelkeep:
     """Starts Modelkeep with the models of a kind of work, and knows what to look at afterwards."""
 
@@ -116,7 +121,7 @@ class Modelkeep:
         self.server = Server(
             self._variant.name,
             [self._variant.python, "-m", "modelkeep.app.cli", "serve", "--port", str(self._port), "--data", "data"],
-            environment={"MODELKEEP_LOG__LEVEL": "warning", **self._variant.environment()},
+            environment={"MODELKEEP_LOG__LEVEL": "warning", **_nothing_kept(self._variant), **self._variant.environment()},
             prepare=self._prepare,
             core=core,
             start_s=start_s,
