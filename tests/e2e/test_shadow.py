@@ -1,4 +1,4 @@
-"""A shadow that sleeps, crashes or answers otherwise: the report says so, and whoever asks the promoted version notices nothing."""
+"""A shadow that sleeps, crashes or answers otherwise: the report says so, and the promoted version's callers notice nothing."""
 
 import sqlite3
 import threading
@@ -112,7 +112,7 @@ def test_one_that_sleeps_or_crashes_fails_nobody(house: Installation, tmp_path: 
             while not done.is_set():
                 try:
                     assert list(client.predict(name, ROWS).outputs["y"]) == [400.0]
-                except BaseException as error:  # noqa: BLE001 - told
+                except BaseException as error:
                     failures.append(error)
                 done.wait(0.01)
 

@@ -148,7 +148,7 @@ COLUMN = st.lists(st.one_of(st.floats(-5, 5), st.just(math.nan)), min_size=1, ma
 
 
 @given(st.lists(st.tuples(COLUMN, st.randoms(use_true_random=False)), min_size=1, max_size=30), st.booleans())
-def test_slices_hold_every_row_once_in_the_bin_that_it_is_in(parts: list, early: bool) -> None:  # noqa: FBT001 - drawn
+def test_slices_hold_every_row_once_in_the_bin_that_it_is_in(parts: list, early: bool) -> None:
     slices, rows = Slices(), []
     for values, chance in parts:
         differ = np.array([chance.random() < 0.3 for _ in values])
