@@ -406,7 +406,7 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "PublicKeys": [{"keys": [_PUBLIC_KEY]}],
     "Refuse": [{"reason": "Not before the audit."}],
     "Refresh": [{"refresh_token": _REFRESH}],
-    "Replay": [{**_REPLAY_FACTS, "details": {"differing": [_DIFFERING], "skipped": [], "forgotten": 0}}],
+    "Replay": [{**_REPLAY_FACTS, "details": {"differing": [_DIFFERING], "skipped": [], "forgotten": 0, "worst": []}}],
     "Shadow": [SHADOW],
     "ShadowFactsPage": [page(SHADOW_FACTS)],
     "ReplayFactsPage": [page(_REPLAY_FACTS)],

@@ -67,6 +67,8 @@ def replay(
     last: int | None = None,
     predictions: Sequence[str] | None = None,
     rows: object = None,
+    days: int | None = None,
+    candidate: int | None = None,
     wait: bool = True,
     timeout: float = 600.0,
     on_state: Callable[[Replay], None] | None = None,
@@ -74,7 +76,8 @@ def replay(
     """Have the uploaded file of a version answer again, beside the one that serves, and return how the answers compare.
 
     One of: the `last` recorded predictions (100 where nothing is said), `predictions` by id, or `rows` as `predict` takes
-    them. `version`: the one that serves, or else the newest. `on_state(replay)` hears how far it is.
+    them; or those of the last `days`. A `candidate` is another version that answers the same, compared as a shadow is.
+    `version`: the one that serves, or else the newest. `on_state(replay)` hears how far it is.
     """
     number = version
     if number is None:
@@ -83,8 +86,9 @@ def replay(
     if rows is not None:
         rows = yield Work(partial(_again, rows))
     body: dict[str, Any] = {"last": last, "predictions": None if predictions is None else list(predictions), "rows": rows}
-    if all(one is None for one in body.values()):
+    if days is None and all(one is None for one in body.values()):
         body["last"] = 100
+    body |= {name: value for name, value in {"days": days, "candidate": candidate}.items() if value is not None}
     path, headers = f"{version_path(name, number)}/replays", {"content-type": "application/json"}
     asked = Replay.read((yield from server.document("POST", path, content=encode(body), headers=headers)))
     return (yield from wait_replay(server, asked.id, timeout=timeout, on_state=on_state)) if wait else asked

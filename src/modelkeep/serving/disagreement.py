@@ -92,8 +92,8 @@ class Disagreement:
         self._slices = Slices(self._columns)
         self._worst: list[tuple[tuple[bool, float], WorstRow]] = []
 
-    def take(self, pair: Pair) -> int:
-        """Compare two answers; returns in how many rows they differ."""
+    def take(self, pair: Pair, first_row: int = 0) -> int:
+        """Compare two answers; returns in how many rows they differ. Its rows are counted from `first_row` on."""
         differ, farthest = np.zeros(pair.rows, dtype=bool), np.zeros(pair.rows)
         common = [name for name in pair.primary if name in pair.shadow]
         for name in common:
@@ -117,7 +117,7 @@ class Disagreement:
         self._differ += found
         self._slices.take(pair.inputs, differ, pair.recording)
         if pair.recording is not None:
-            self._keep_worst(pair, differ, farthest)
+            self._keep_worst(pair, differ, farthest, first_row)
         return found
 
     def seen(self) -> Compared:
@@ -129,26 +129,32 @@ class Disagreement:
             self._differ,
             tuple(output.seen() for output in self._outputs.values()),
             self._slices.seen(),
-            tuple(row for _key, row in self._worst),
+            self.worst,
         )
 
-    def _keep_worst(self, pair: Pair, differ: "Flags", farthest: "Floats") -> None:
+    @property
+    def worst(self) -> tuple[WorstRow, ...]:
+        """The rows that are the farthest apart."""
+        return tuple(row for _key, row in self._worst)
+
+    def _keep_worst(self, pair: Pair, differ: "Flags", farthest: "Floats", first_row: int) -> None:
         """Keep the rows that are farther apart than those that are kept, one that differs before any that does not."""
         order = np.lexsort((np.arange(pair.rows), -farthest, ~differ))[:MOST_WORST]
         for at in order.tolist():
             key = (bool(differ[at]), float(farthest[at]))
             if key == (False, 0.0) or (len(self._worst) >= MOST_WORST and key <= self._worst[-1][0]):
                 return
-            self._worst.append((key, self._shown(pair, at, *key)))
+            self._worst.append((key, self._shown(pair, at, first_row, key)))
             self._worst.sort(key=lambda one: one[0], reverse=True)
             del self._worst[MOST_WORST:]
 
-    def _shown(self, pair: Pair, at: int, differs: bool, distance: float) -> WorstRow:  # noqa: FBT001 - as it is kept
+    def _shown(self, pair: Pair, at: int, first_row: int, key: tuple[bool, float]) -> WorstRow:
+        differs, distance = key
         recording = pair.recording
         assert recording is not None  # noqa: S101 - nothing else is shown
         return WorstRow(
             pair.prediction,
-            at,
+            first_row + at,
             pair.at,
             differs,
             distance if np.isfinite(distance) else None,
@@ -339,9 +345,9 @@ def apart_in(name: str, primary: "NDArray[Any]", shadow: "NDArray[Any]", *, rows
 
 
 def _same(primary: "NDArray[Any]", shadow: "NDArray[Any]", rows: int) -> "Flags":
-    same: Flags = np.array(primary == shadow, dtype=bool)
+    same: NDArray[Any] = np.array(primary == shadow, dtype=bool)
     if primary.dtype.kind == "f" and shadow.dtype.kind == "f":
-        same = same | (np.isnan(primary) & np.isnan(shadow))
+        same |= np.isnan(primary) & np.isnan(shadow)
     flags: Flags = np.broadcast_to(same, primary.shape).reshape(rows, -1).all(axis=1)
     return flags
 

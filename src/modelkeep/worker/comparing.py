@@ -35,6 +35,8 @@ class Part(msgspec.Struct, frozen=True):
     rows: int
     serving: Answer
     original: Answer
+    serving_s: float = 0.0
+    original_s: float = 0.0
 
     def row(self, at: int) -> "Part":
         """Return one row of them."""

@@ -35,18 +35,25 @@ class FormsFailedError(Exception):
 class Forms:
     """Answers questions by both files, the rows of one request together where the model needs that."""
 
-    def __init__(self, serving: Trial, original: Trial, *, independent: bool) -> None:
+    def __init__(self, serving: Trial, original: Trial, *, independent: bool, names: tuple[str, str]) -> None:
+        self._names = names
         self._serving = serving
         self._original = original
         self._independent = independent
 
     @classmethod
     async def start(
-        cls, stack: AsyncExitStack, start_runner: StartRunner, serving: ServedVersion, original: ServedVersion
+        cls,
+        stack: AsyncExitStack,
+        start_runner: StartRunner,
+        serving: ServedVersion,
+        original: ServedVersion,
+        *,
+        names: tuple[str, str] = (_ORIGINAL, _SERVING),
     ) -> Self:
-        """Start and load the runners, which end with `stack`; raises `FormsFailedError`."""
+        """Start and load the runners, which end with `stack`; raises `FormsFailedError`, which says which by these names."""
         trials: dict[tuple[str, str, str], Trial] = {}
-        for which, version in ((_ORIGINAL, original), (_SERVING, serving)):
+        for which, version in zip(names, (original, serving), strict=True):
             form = _form(version.spec)
             if form in trials:
                 continue
@@ -56,7 +63,8 @@ class Forms:
                 await trial.load()
             except RefusedError as error:
                 raise FormsFailedError(which, error) from error
-        return cls(trials[_form(serving.spec)], trials[_form(original.spec)], independent=serving.independent)
+        independent = serving.independent and original.independent
+        return cls(trials[_form(serving.spec)], trials[_form(original.spec)], independent=independent, names=names)
 
     async def ask(self, question: Question) -> AsyncIterator[Part]:
         """Yield the answers of both; raises `FormsFailedError` when a runner is lost over them."""
@@ -74,27 +82,28 @@ class Forms:
     async def _answered(self, question: Question, start: int, rows: int) -> Part:
         tensors = {name: array[start : start + rows] for name, array in question.tensors.items()}
         if self._serving is self._original:
-            answer = await _run(_ORIGINAL, self._original, tensors)
-            return Part(question, start, rows, answer, answer)
-        both = (_run(_SERVING, self._serving, tensors), _run(_ORIGINAL, self._original, tensors))
+            answer, seconds = await _run(self._names[0], self._original, tensors)
+            return Part(question, start, rows, answer, answer, seconds, seconds)
+        both = (_run(self._names[1], self._serving, tensors), _run(self._names[0], self._original, tensors))
         serving, original = await asyncio.gather(*both, return_exceptions=True)
         for one in (serving, original):
             if isinstance(one, BaseException):
                 raise one
-        return Part(question, start, rows, serving, original)  # type: ignore[arg-type]
+        return Part(question, start, rows, serving[0], original[0], serving[1], original[1])  # type: ignore[index]
 
 
 def _form(spec: RunnerSpec) -> tuple[str, str, str]:
     return spec.digest, spec.runner, spec.precision
 
 
-async def _run(which: str, trial: Trial, tensors: Tensors) -> Answer:
-    """Return the outputs, or the code of the error that the model answered instead."""
+async def _run(which: str, trial: Trial, tensors: Tensors) -> tuple[Answer, float]:
+    """Return the outputs, or the code of the error that the model answered instead, and the seconds that the run took."""
     try:
-        return dict(await trial.run(tensors))
+        result, outputs = await trial.answer(tensors)
     except frames.FrameError:
-        return "too_large"
+        return "too_large", 0.0
     except RefusedError as error:
         if trial.lost:
             raise FormsFailedError(which, error) from error
-        return error.rejection.code.value
+        return error.rejection.code.value, 0.0
+    return dict(outputs), result.run_s + result.preprocess_s

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, aclosing
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -48,7 +48,8 @@ from modelkeep.infra.clock import Clock
 from modelkeep.infra.jobs import Job
 from modelkeep.sandbox.agreement import ABSOLUTE, RELATIVE, RELATIVE_TO_ROW
 from modelkeep.serving.codec import tensors_from_json
-from modelkeep.worker.comparing import Tally
+from modelkeep.worker.candidate import NAMES, Beside, same_inputs
+from modelkeep.worker.comparing import Part, Tally
 from modelkeep.worker.forms import Forms, FormsFailedError
 from modelkeep.worker.recorded import Question, SkippedError, question_of
 from modelkeep.worker.trial import StartRunner
@@ -106,7 +107,9 @@ class Replaying:
             await self._replays.finish_job(job.id)
             return
         replay, rows = begun
-        attempt = _Attempt(replay, await self._models.version(SYSTEM, replay.model, replay.version))
+        candidate = replay.asked.candidate
+        beside = await self._models.version(SYSTEM, replay.model, candidate) if candidate else None
+        attempt = _Attempt(replay, await self._models.version(SYSTEM, replay.model, replay.version), beside)
         await self._attempt(attempt, rows, job)
         # What left the history before this was written down was not there to be removed from it; what leaves it later is.
         await self._replays.forget_shown(self._predictions.missing, replay.id)
@@ -148,11 +151,11 @@ class Replaying:
             forms: Forms | None = None
             told = time.monotonic()
             async for question in questions:
-                forms = forms or await self._forms(stack, attempt.version)
+                forms = forms or await self._forms(stack, attempt)
                 await attempt.know(question.deployment, self._deployments)
                 attempt.asking = question
                 async for part in forms.ask(question):
-                    await asyncio.to_thread(attempt.tally.take, part)  # many rows take long, and others have jobs
+                    await asyncio.to_thread(attempt.take, part)  # many rows take long, and others have jobs
                 attempt.asking = None
                 attempt.replayed += 1
                 if time.monotonic() - told >= _TELL_EVERY_S:
@@ -161,11 +164,16 @@ class Replaying:
             if forms is None:
                 raise CameToNothingError("nothing_to_replay", attempt.why_nothing())
 
-    async def _forms(self, stack: AsyncExitStack, version: Version) -> Forms:
+    async def _forms(self, stack: AsyncExitStack, attempt: "_Attempt") -> Forms:
+        """Start the two that answer: a version's two files, or what serves of the version and of a candidate."""
         accepted = (await self._switches.safety()).accepted
+        version = attempt.version
         serving = self._served(version, accepted)
-        original = self._served(msgspec.structs.replace(version, compiled=None), accepted)
         try:
+            if attempt.beside is not None:
+                candidate = self._served(attempt.beside.candidate, accepted)
+                return await Forms.start(stack, self._start_runner, candidate, serving, names=NAMES)
+            original = self._served(msgspec.structs.replace(version, compiled=None), accepted)
             return await Forms.start(stack, self._start_runner, serving, original)
         except (Unavailable, NotFound) as error:
             raise CameToNothingError(error.code, f"The replay could not begin: {error.message}") from error
@@ -181,22 +189,27 @@ class Replaying:
         signature = version.signature
         if signature is None:
             return
+        beside = None if attempt.beside is None else attempt.beside.candidate.signature
+        if beside is not None and not same_inputs(signature, beside):
+            text = f"Version {asked.candidate} takes other inputs than version {version.number}: it cannot be asked the same."
+            raise CameToNothingError("other_inputs", text)
         if asked.rows:
             try:
                 yield Question(tensors_from_json(signature, (rows or "[]").encode()), deployment=version.model)
             except ModelkeepError as error:
                 raise CameToNothingError(error.code, error.message) from error
             return
-        records = self._newest(version, attempt) if asked.last else self._named(asked.predictions, attempt)
+        records = self._named(asked.predictions, attempt) if asked.predictions else self._newest(version, attempt)
         async with aclosing(records):
             async for record in records:
                 try:
-                    question = question_of(record, version.id, signature)
+                    of = record.version_id if asked.days and asked.candidate else version.id  # its inputs alone count then
+                    question = question_of(record, of, signature)
                 except SkippedError as error:
                     attempt.skip(error.skipped)
                     continue
                 yield question
-                if asked.last and attempt.replayed >= asked.last:
+                if not asked.predictions and attempt.replayed >= asked.most:
                     return
 
     async def _named(self, ids: tuple[str, ...], attempt: "_Attempt") -> AsyncGenerator[PredictionRecord, None]:
@@ -208,8 +221,12 @@ class Replaying:
 
     async def _newest(self, version: Version, attempt: "_Attempt") -> AsyncGenerator[PredictionRecord, None]:
         before: str | None = None
+        wanted, days = Wanted(version=version.id), attempt.replay.asked.days
+        if days:
+            wanted = Wanted(deployment=version.model) if attempt.beside is not None else wanted
+            wanted = msgspec.structs.replace(wanted, since=(self._clock() - timedelta(days=days)).timestamp())
         while True:
-            page = await self._predictions.page(Wanted(version=version.id), limit=_PAGE, before=before)
+            page = await self._predictions.page(wanted, limit=_PAGE, before=before)
             for record in page.records:
                 yield record
             if page.before is None or attempt.looked_at >= _MOST_LOOKED_AT:
@@ -220,9 +237,10 @@ class Replaying:
 class _Attempt:
     """One replay on its way: what has been answered again, and what was skipped."""
 
-    def __init__(self, replay: Replay, version: Version) -> None:
+    def __init__(self, replay: Replay, version: Version, candidate: Version | None = None) -> None:
         self.replay = replay
         self.version = version
+        self.beside = None if candidate is None else Beside(version, candidate)
         serving = version.compiled
         self._original = File(version.digest, version.format, version.runner)
         self._serving = (
@@ -235,6 +253,16 @@ class _Attempt:
         self._skipped: list[SkippedPrediction] = []
         self._counts: dict[str, int] = {}
         self._recordings: dict[str, Recording | None] = {}
+        self._deployments: dict[str, str] = {}
+
+    def take(self, part: Part) -> None:
+        """Compare the answers to some rows."""
+        if self.beside is None:
+            self.tally.take(part)
+        else:
+            self.beside.take(part, self._recordings.get(part.question.deployment))
+            if part.question.prediction is not None:
+                self._deployments[part.question.prediction] = part.question.deployment
 
     def _may_show(self, question: Question, output: str) -> bool:
         """Whether policy keeps an output, now and when it was answered."""
@@ -282,29 +310,34 @@ class _Attempt:
         """Return the times of the predictions that are shown, and the days for which they are kept."""
         asking = [] if self.asking is None else [self.asking]  # whose words a failure may hold
         shown = [one for one in (*self.tally.shown_of, *asking) if one.prediction is not None]
-        kept = ((one.at, self._recordings.get(one.deployment)) for one in shown)
+        kept = [(one.at, self._recordings.get(one.deployment)) for one in shown]
+        if self.beside is not None:
+            kept += [(one.at, self._recordings.get(self._deployments[one.prediction])) for one in self.beside.worst]
         return [(at, recording.keep_days) for at, recording in kept if recording is not None]
 
     def details(self) -> Details:
         """Return the rows that differ, and the predictions that were skipped."""
-        return Details(tuple(self.tally.shown), tuple(self._skipped))
+        worst = () if self.beside is None else self.beside.worst
+        return Details(tuple(self.tally.shown), tuple(self._skipped), worst=worst)
 
     def summary(self) -> Summary:
         """Return how it came out."""
         relative, absolute = _TOLERANCES[self._compared]
+        candidate = None if self.beside is None else self.beside.summary()
         return Summary(
             original=self._original,
             serving=self._serving,
             predictions=0 if self.replay.asked.rows else self.looked_at,
             replayed=0 if self.replay.asked.rows else self.replayed,
             skipped=dict(self._counts),
-            rows=self.tally.rows,
-            rows_equal=self.tally.equal,
-            rows_refused=self.tally.refused,
+            rows=self.tally.rows if candidate is None else candidate.rows,
+            rows_equal=self.tally.equal if candidate is None else candidate.rows - candidate.differ,
+            rows_refused=self.tally.refused if self.beside is None else self.beside.refused,
             recorded_serving=self.tally.pair(Pair.RECORDED_SERVING),
             serving_original=self.tally.pair(Pair.SERVING_ORIGINAL),
             recorded_original=self.tally.pair(Pair.RECORDED_ORIGINAL),
             relative_tolerance=relative,
             absolute_tolerance=absolute,
             compared=self._compared,
+            candidate=candidate,
         )

@@ -31,8 +31,8 @@ router = APIRouter(tags=["replays"])
 async def ask_replay(
     *, name: Name, number: Number, body: NewReplay, actor: PredictionReader, behind: Behind, response: Response
 ) -> ReplayAnswer:
-    """Have predictions answered again by the uploaded file: `predictions` by id, the `last` ones, or `rows` (`predict` too)."""
-    asked = read_asked(body.predictions, body.last, body.rows)
+    """Have predictions answered again: by id, the `last` ones, of some `days`, or `rows` of one's own (`predict` too)."""
+    asked = read_asked(body.predictions, body.last, body.rows, days=body.days, candidate=body.candidate)
     rows = encode_rows(body.rows) if asked.rows else None
     replay = await behind.replays.ask(actor, name, number, asked, rows)
     response.headers["location"] = f"/api/v1/replays/{replay.id}"

@@ -5,12 +5,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from modelkeep.api.schemas.wire import Answer, Ask
-from modelkeep.control.replays.rules import LONGEST_ID, MOST, Compared, Pair, Skip, State
+from modelkeep.api.schemas.shadows import OutputAnswer, QuantilesAnswer, SliceAnswer, WorstRowAnswer
+from modelkeep.api.schemas.wire import Answer, Ask, Number
+from modelkeep.control.replays.rules import LONGEST_ID, MOST, MOST_DAYS, Compared, Pair, Skip, State
 
 
 class NewReplay(Ask):
-    """Say what to answer again: one of the three."""
+    """Say what to answer again: one of `predictions`, `last` or `days`, and `rows`."""
 
     predictions: Annotated[
         list[Annotated[str, Field(max_length=LONGEST_ID)]] | None,
@@ -19,6 +20,14 @@ class NewReplay(Ask):
     last: Annotated[
         int | None,
         Field(strict=True, ge=1, le=MOST, description="The newest so many predictions of it whose inputs are kept."),
+    ] = None
+    days: Annotated[
+        int | None,
+        Field(strict=True, ge=1, le=MOST_DAYS, description="Those of the last so many days, ten thousand or `last` at most."),
+    ] = None
+    candidate: Annotated[
+        Number | None,
+        Field(description="Another version, which answers the same; the report is like a shadow's. Without it: both files."),
     ] = None
     rows: Annotated[Any, Field(description="Rows of your own, in any form that `inputs` of a prediction has.")] = None
 
@@ -29,6 +38,8 @@ class AskedAnswer(Answer):
     predictions: list[str]
     last: int
     rows: bool
+    days: int = 0
+    candidate: int = 0
 
 
 class FileAnswer(Answer):
@@ -46,6 +57,23 @@ class ComparisonAnswer(Answer):
     rows: int
     differ: int
     largest_difference: float
+
+
+class CandidateAnswer(Answer):
+    """How another version answers the same rows, beside the one that is replayed; compared as a shadow's answers are.
+
+    `disagreement` bounds the share of rows that differ (three standard deviations).
+    """
+
+    version: int
+    version_id: str
+    rows: int
+    differ: int
+    disagreement: tuple[float, float]
+    replayed_ms: QuantilesAnswer
+    candidate_ms: QuantilesAnswer
+    outputs: list[OutputAnswer]
+    slices: list[SliceAnswer]
 
 
 class SummaryAnswer(Answer):
@@ -70,6 +98,7 @@ class SummaryAnswer(Answer):
     relative_tolerance: float | None
     absolute_tolerance: float | None
     compared: Compared
+    candidate: CandidateAnswer | None = None
 
 
 class FailureAnswer(Answer):
@@ -129,12 +158,14 @@ class SkippedAnswer(Answer):
 class DetailsAnswer(Answer):
     """The first twenty rows that differ, and the first thousand predictions that were skipped.
 
-    `forgotten` rows were shown until their predictions left the history.
+    `worst` are the rows in which a candidate's answers are the farthest apart. `forgotten` rows were shown until their
+    predictions left the history.
     """
 
     differing: list[DifferingRowAnswer]
     skipped: list[SkippedAnswer]
     forgotten: int
+    worst: list[WorstRowAnswer]
 
 
 class ReplayAnswer(ReplayFacts):

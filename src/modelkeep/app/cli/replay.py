@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from modelkeep.app.cli import comparison
 from modelkeep.app.cli.completion import model_names
 from modelkeep.app.cli.connect import connected, refined
 from modelkeep.app.cli.options import DEFAULT_URL, ApiKey, AsJson, Url
@@ -23,6 +24,8 @@ EXAMPLES = """[bold]Examples[/bold]
   modelkeep replay churn@3 --prediction prd_01J...
 
   modelkeep replay churn rows.csv
+
+  modelkeep replay churn --days 7 --against 4
 
 Exit code 0: all rows agree; 4: some differ; 3: there was nothing to answer again.
 """
@@ -52,6 +55,10 @@ def replay(
     prediction: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="A recorded prediction; give it several times for several.")
     ] = None,
+    days: Annotated[int | None, typer.Option(min=1, max=3650, metavar="N", help="Those of the last N days.")] = None,
+    against: Annotated[
+        int | None, typer.Option(min=1, metavar="VERSION", help="Have this version answer the same, and compare both.")
+    ] = None,
     rows: Annotated[str | None, typer.Option(metavar="JSON", help="Rows as JSON: lists, records or columns.")] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it has ended, or return at once.")] = True,
     url: Url = DEFAULT_URL,
@@ -59,8 +66,8 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Have the uploaded file answer again. Exit code 0: all rows agree; 4: some differ."""
-    if sum((last is not None, bool(prediction), rows is not None, file is not None)) > 1:
-        raise WrongUse("Give one of --last, --prediction, --rows and FILE.")
+    if sum((last is not None or days is not None, bool(prediction), rows is not None, file is not None)) > 1:
+        raise WrongUse("Give one of --last or --days, --prediction, --rows and FILE.")
     name, number = _parsed(target)
     own = _rows(rows, file)
     screen = Screen(as_json=as_json)
@@ -70,7 +77,8 @@ def replay(
         refined("version_not_ready", f"`modelkeep versions {name}` says more."),
     ):
         number = number or _number(client, name)
-        asked = client.replay(name, number, last=last, predictions=prediction or None, rows=own, wait=False)
+        what: dict[str, Any] = {"last": last, "predictions": prediction or None, "rows": own, "days": days}
+        asked = client.replay(name, number, **what, candidate=against, wait=False)
         standing.look = f"modelkeep replays {name}@{number} {asked.id}"
         if not wait:
             screen.result(asked.raw, lambda: screen.say(f"It is {asked.state}: `{standing.look}` tells more."))
@@ -174,8 +182,15 @@ def _show(screen: Screen, one: "Replay") -> None:
     else:
         rows, equal = summary["rows"], summary["rows_equal"]
         verdict = f"all {rows} rows agree" if one.agrees else f"{rows - equal} of {rows} rows differ"
-        screen.say(f"{what}: {verdict}.")
-        screen.facts(_facts(summary))
+        beside = summary.get("candidate")
+        if beside:
+            screen.say(f"{what} and version {beside['version']}: {verdict}.")
+            skipped = ", ".join(f"{count} {reason}" for reason, count in summary["skipped"].items())
+            screen.facts({"predictions": f"{summary['replayed']} of {summary['predictions']}", "skipped": skipped})
+            comparison.show(screen, beside | {"worst": details.get("worst") or ()}, names=("replayed", "candidate"))
+        else:
+            screen.say(f"{what}: {verdict}.")
+            screen.facts(_facts(summary))
     if details.get("differing"):
         screen.table(("prediction", "row", "output", *_SIDES), list(_lines(details["differing"])))
     if details.get("forgotten"):

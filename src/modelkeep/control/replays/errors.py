@@ -10,7 +10,7 @@ class ReplayNotFound(NotFound):
 
 
 class InvalidReplay(Invalid):
-    """Say what to answer again: ids in `predictions`, a number in `last`, or inputs in `rows`; one of them."""
+    """Say what to answer again: ids in `predictions`, a number in `last` or of `days`, or inputs in `rows`; one of them."""
 
     code = "invalid_replay"
 

@@ -17,12 +17,19 @@ import msgspec
 
 from modelkeep.contracts.errors import FieldError
 from modelkeep.contracts.runner import Precision
+from modelkeep.contracts.shadow import WorstRow
 from modelkeep.contracts.snapshot import Recording
 from modelkeep.control.predictions.rules import day_of, made_at
 from modelkeep.control.replays.errors import InvalidReplay, RowsNotKept
+from modelkeep.control.shadows.rules import OutputReport, Quantiles, SliceReport
 
 MOST: Final = 1000
 """Most predictions of one replay."""
+
+MOST_OF_DAYS: Final = 10_000
+"""Most predictions of a replay of some days, newest first."""
+
+MOST_DAYS: Final = 3650
 
 MOST_SHOWN: Final = 20
 """Most differing rows that are shown."""
@@ -97,11 +104,21 @@ class Compared(StrEnum):
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """What is to be answered again: these predictions, the newest `last` ones, or rows of the caller's own."""
+    """What is to be answered again: these predictions, the newest `last` ones, those of `days`, or rows of the caller's own.
+
+    `candidate` is the number of a version that answers them beside the one that is replayed, 0 for none.
+    """
 
     predictions: tuple[str, ...] = ()
     last: int = 0
     rows: bool = False
+    days: int = 0
+    candidate: int = 0
+
+    @property
+    def most(self) -> int:
+        """How many predictions are answered at most, where they are not named."""
+        return self.last or MOST_OF_DAYS
 
 
 class File(msgspec.Struct, frozen=True):
@@ -119,6 +136,23 @@ class Comparison(msgspec.Struct, frozen=True):
     rows: int = 0
     differ: int = 0
     largest_difference: float = 0.0
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """How another version answers, beside the one that is replayed: rows as of a shadow (`control/shadows/rules.py`).
+
+    `replayed_ms` and `candidate_ms` are of the runs of the two.
+    """
+
+    version: int
+    version_id: str
+    rows: int
+    differ: int
+    disagreement: tuple[float, float]
+    replayed_ms: Quantiles
+    candidate_ms: Quantiles
+    outputs: tuple[OutputReport, ...]
+    slices: tuple[SliceReport, ...]
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -143,6 +177,7 @@ class Summary(msgspec.Struct, frozen=True):
     relative_tolerance: float | None
     absolute_tolerance: float | None
     compared: Compared = Compared.NUMBERS
+    candidate: Candidate | None = None
 
     @property
     def largest_difference(self) -> float:
@@ -185,12 +220,14 @@ class SkippedPrediction(msgspec.Struct, frozen=True):
 class Details(msgspec.Struct, frozen=True):
     """The first rows that differ, and the predictions that were skipped (the first thousand).
 
-    `forgotten` counts rows that were shown until their predictions left the history.
+    `worst` are those where a candidate's answers are the farthest apart. `forgotten` counts rows that were shown until their
+    predictions left the history.
     """
 
     differing: tuple[DifferingRow, ...] = ()
     skipped: tuple[SkippedPrediction, ...] = ()
     forgotten: int = 0
+    worst: tuple[WorstRow, ...] = ()
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -221,11 +258,24 @@ class Replay(msgspec.Struct, frozen=True):
     details: Details | None = None
 
 
-def read_asked(predictions: Sequence[str] | None, last: int | None, rows: object) -> Asked:
+def read_asked(
+    predictions: Sequence[str] | None,
+    last: int | None,
+    rows: object,
+    *,
+    days: int | None = None,
+    candidate: int | None = None,
+) -> Asked:
     """Return what is asked for; raises `InvalidReplay` unless it is one thing, and names ids that can be none.
 
-    An id that is given twice counts once.
+    An id that is given twice counts once. `last` bounds how many there may be of some `days`.
     """
+    if candidate is not None:
+        return msgspec.structs.replace(read_asked(predictions, last, rows, days=days), candidate=candidate)
+    if days is not None:
+        if predictions is not None or rows is not None:
+            raise InvalidReplay
+        return Asked(last=0 if last is None else read_asked(None, last, None).last, days=days)
     if sum(one is not None for one in (predictions, last, rows)) != 1:
         raise InvalidReplay
     if rows is not None:
@@ -308,15 +358,18 @@ class Shown(msgspec.Struct, frozen=True):
         """Return the ids of the predictions."""
         rows = () if self.details is None else self.details.differing
         quoted = set() if self.failure is None else {self.failure.prediction}
-        return ({one.prediction for one in rows if one.prediction is not None} | quoted) - {""}
+        worst = () if self.details is None else self.details.worst
+        shown = {one.prediction for one in rows if one.prediction is not None} | {one.prediction for one in worst}
+        return (shown | quoted) - {""}
 
     def without(self, gone: Collection[str]) -> tuple["Shown", int]:
         """Return what is left to show when these predictions have left the history, and how many rows go with them."""
         details, failure, rows = self.details, self.failure, 0
         if details is not None:
             staying = tuple(one for one in details.differing if one.prediction is None or one.prediction not in gone)
-            rows = len(details.differing) - len(staying)
-            details = msgspec.structs.replace(details, differing=staying, forgotten=details.forgotten + rows)
+            worst = tuple(one for one in details.worst if one.prediction not in gone)
+            rows = len(details.differing) - len(staying) + len(details.worst) - len(worst)
+            details = msgspec.structs.replace(details, differing=staying, worst=worst, forgotten=details.forgotten + rows)
         if failure is not None and failure.prediction in gone:
             failure, rows = Failure(failure.code, _UNQUOTED), rows + 1
         return Shown(details, failure), rows

@@ -62,6 +62,8 @@ class Replays:
         async with self._db.begin() as tx:
             await store.forget(tx, now)
             version = await self._models.promotable(tx, actor, name, number, needed)
+            if asked.candidate:
+                await self._models.promotable(tx, actor, name, asked.candidate, needed)
             mine, all_open = await store.count_open(tx, actor.name)
             if mine >= MOST_OPEN_OF_ONE or all_open >= MOST_OPEN:
                 raise TooManyReplays(retry_after_s=10)

@@ -41,7 +41,8 @@ async def facts(tx: Transaction, deployment: str, limit: int) -> list[Facts]:
     found = sa.select(*_OF, since, at, *summed).where(shadow_reports.c.deployment == deployment).group_by(*_OF)
     rows = await tx.all(found.order_by(at.desc(), *_OF).limit(limit))
     return [
-        Facts(row.primary_id, row.version_id, row.since, row.at, *(int(getattr(row, name)) for name in _SUMMED)) for row in rows
+        Facts(row.primary_id, row.version_id, row.since, row.at, **{name: int(getattr(row, name)) for name in _SUMMED})
+        for row in rows
     ]
 
 
