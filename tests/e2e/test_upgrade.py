@@ -110,7 +110,7 @@ def _uploads(house: Installation, content: bytes) -> None:
         yield b"\r\n--edge--\r\n"
 
     answer = httpx.post(
-        f"{house.url}/api/v1/models/uploaded/versions",
+        f"{house.url}/api/v1/models/same/versions",
         content=pieces(),
         headers={"X-API-Key": house.key, "Content-Type": "multipart/form-data; boundary=edge"},
         timeout=60,
