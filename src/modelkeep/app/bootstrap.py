@@ -120,8 +120,8 @@ def roles(
     """Return the processes of an installation, each with its own settings.
 
     `generation` is what a server process is told by that name. `worker` is the name under which jobs have been worked on, and
-    go on; "" for that of the settings. Raises `Invalid` for a file that holds no key, and for Redis where there is no client of it
-    or the address is none.
+    go on; "" for that of the settings. Raises `Invalid` for a file that holds no key, and for Redis where there is no client of
+    it or the address is none.
     """
     from modelkeep.app.supervisor import Role
 

@@ -133,7 +133,7 @@ class Server:
             self._begun.set()
         elif isinstance(message, control.Tell):
             self._feed.read()
-            self._send(self._router.standing())
+            self._send(self._router.coverage())
         elif isinstance(message, control.Yield | control.Resume | control.Alone):
             self._succeed(message)
         else:

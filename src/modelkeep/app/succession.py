@@ -192,7 +192,7 @@ class Succession:
         try:
             await supervisor.end_roles("courier")
             behind = listening(self._estate.rpcs_port) if self._estate.rpcs is not None else 0
-            channel.send(control.Frozen(await supervisor.standings()))
+            channel.send(control.Frozen(await supervisor.coverages()))
             await _next(channel, control.Accepting, _STEP_S)
             leaving = await supervisor.yield_callers(behind)
             await supervisor.end_roles("api", "worker")
@@ -213,11 +213,11 @@ class Succession:
             channel.send(control.Given(name), [fd])
         rpcs = estate.rpcs.address if estate.rpcs is not None else ""
         try:
-            standings = await supervisor.standings()
+            coverages = await supervisor.coverages()
         except RoleEnded:
             raise NotTakenOver("A server process has just ended: try again.") from None
         channel.send(
-            control.Offer(FORM, 1 - estate.generation, rpcs, estate.worker, supervisor.held_bytes, standings),
+            control.Offer(FORM, 1 - estate.generation, rpcs, estate.worker, supervisor.held_bytes, coverages),
         )
 
     async def _give_up(self, heir: "subprocess.Popen[bytes]", channel: Channel, error: BaseException) -> None:

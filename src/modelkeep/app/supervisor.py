@@ -154,9 +154,9 @@ class Supervisor:
         """What its runners hold."""
         return self._runners.census.held_bytes()
 
-    async def standings(self) -> tuple[control.Standing, ...]:
+    async def coverages(self) -> tuple[control.Coverage, ...]:
         """Return how each server stands."""
-        return tuple(await self._ask(control.Tell(), control.Standing))
+        return tuple(await self._ask(control.Tell(), control.Coverage))
 
     async def begin(self) -> None:
         """Have the servers that are held accept callers."""

@@ -87,7 +87,7 @@ def _unusable(offer: control.Offer, descriptors: Collection[str]) -> str:
     return ""
 
 
-def lacking(new: control.Standing, old: control.Standing) -> str:
+def lacking(new: control.Coverage, old: control.Coverage) -> str:
     """Return what one server still lacks of another that it is to stand in for, "" for nothing.
 
     It has to know as much, and to answer by the same versions, or by those that are to answer next.
@@ -103,7 +103,8 @@ def lacking(new: control.Standing, old: control.Standing) -> str:
 class Takeover:
     """Takes over from the tree at the other end of `channel`. `alone` is called when that has gone; `parent` is its process.
 
-    `gone` is set when it has."""
+    `gone` is set when it has.
+    """
 
     def __init__(
         self, channel: Channel, offer: control.Offer, estate: Estate, *, parent: int, alone: Callable[[], None]
@@ -141,10 +142,10 @@ class Takeover:
 
     async def _take_over(self, supervisor: Supervisor) -> None:
         try:
-            await self._match(supervisor, self._offer.standings)
+            await self._match(supervisor, self._offer.coverages)
             self._channel.send(control.Warm())
             frozen = await self._next(control.Frozen)
-            await self._match(supervisor, frozen.standings)
+            await self._match(supervisor, frozen.coverages)
             await supervisor.begin()
             self._channel.send(control.Accepting())
             await self._next(control.Yours)
@@ -161,13 +162,13 @@ class Takeover:
                 self.gone.set()
         log.info("taken over")
 
-    async def _match(self, supervisor: Supervisor, wanted: tuple[control.Standing, ...]) -> None:
+    async def _match(self, supervisor: Supervisor, wanted: tuple[control.Coverage, ...]) -> None:
         """Wait until each server stands as well as each of those. Raises `ChannelClosed` when there is nobody to match."""
         while True:
             if self.gone.is_set():
                 raise ChannelClosed
             try:
-                ours = await supervisor.standings()
+                ours = await supervisor.coverages()
             except RoleEnded:
                 self.lacks = "a server process has ended"
             else:

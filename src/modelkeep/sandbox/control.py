@@ -6,7 +6,7 @@
     supervisor -> both     Configure, Connected (with the runner's socket), Gone, Held, Drain
     supervisor -> server   Leave (a runner that is to go), Asleep (a version that has no runners until it is asked), Renew,
                            Begin, Tell, Yield, Resume, Alone
-    server -> supervisor   Standing, Yielded, Left
+    server -> supervisor   Coverage, Yielded, Left
     supervisor -> the one that takes over (app/succession.py)   Given (with a descriptor), Offer, Frozen, Yours
     the one that takes over -> supervisor   Warm, Accepting, Settled
     either of them         Refused
@@ -242,7 +242,7 @@ class Tell(msgspec.Struct, frozen=True, tag=True):
     """Supervisor: read the newest snapshot, and say how you stand."""
 
 
-class Standing(msgspec.Struct, frozen=True, tag=True):
+class Coverage(msgspec.Struct, frozen=True, tag=True):
     """Server: the snapshot that it has applied, and version ids by deployment, or deployment@alias.
 
     `answering` are those that answer now, `targets` those that are to.
@@ -297,7 +297,7 @@ class Offer(msgspec.Struct, frozen=True, tag=True):
     rpcs: str
     worker: str
     held_bytes: int
-    standings: tuple[Standing, ...]
+    coverages: tuple[Coverage, ...]
 
 
 class Warm(msgspec.Struct, frozen=True, tag=True):
@@ -307,7 +307,7 @@ class Warm(msgspec.Struct, frozen=True, tag=True):
 class Frozen(msgspec.Struct, frozen=True, tag=True):
     """Supervisor to its successor: there will be no newer snapshot from here; so the servers stand."""
 
-    standings: tuple[Standing, ...]
+    coverages: tuple[Coverage, ...]
 
 
 class Accepting(msgspec.Struct, frozen=True, tag=True):
@@ -352,7 +352,7 @@ Message = (
     | Exited
     | Begin
     | Tell
-    | Standing
+    | Coverage
     | Yield
     | Yielded
     | Left

@@ -19,7 +19,7 @@ from modelkeep.contracts.snapshot import (
     ServedVersion,
     Snapshot,
 )
-from modelkeep.sandbox.control import Standing
+from modelkeep.sandbox.control import Coverage
 from modelkeep.serving.meter import Meter
 from modelkeep.serving.pool import Pool, Served
 from modelkeep.serving.recorder import is_plain
@@ -200,7 +200,7 @@ class Router:
             failing={served.version.id: served.failing for served in self._pool.all() if served.failing and not served.answers},
         )
 
-    def standing(self) -> Standing:
+    def coverage(self) -> Coverage:
         """Say which versions answer, and which are to."""
         answering: dict[str, str] = {}
         targets: dict[str, str] = {}
@@ -210,7 +210,7 @@ class Router:
         for name, route in self._routes.items():
             pinned = {f"{name}@{alias}": served for alias, served in self._pins[name].answering.items()}
             answering |= {path: one.version.id for path, one in ({name: route.served} | pinned).items() if one.answers}
-        return Standing(self._snapshot.number, answering, targets)
+        return Coverage(self._snapshot.number, answering, targets)
 
     def _point(self, deployment: ServedDeployment, served: Served) -> None:
         """Let a version answer for a deployment, by the deployment's settings."""

@@ -36,8 +36,8 @@ class Tree:
         self.drain_s = 5.0
         self.held_bytes = 7
 
-    async def standings(self) -> tuple[control.Standing, ...]:
-        return (control.Standing(3, {"a": "v1"}, {"a": "v1"}),)
+    async def coverages(self) -> tuple[control.Coverage, ...]:
+        return (control.Coverage(3, {"a": "v1"}, {"a": "v1"}),)
 
     async def end_roles(self, *kinds: str) -> None:
         self.steps.append("end " + " ".join(kinds))
@@ -145,14 +145,15 @@ async def test_one_that_is_never_ready_is_given_up(house: House) -> None:
 async def test_of_two_upgrades_at_once_the_second_is_refused(house: House) -> None:
     await house.start("")
     first = asyncio.create_task(house.ask(b'{"patience_s": 2}\n'))
-    while not house.succession._under_way.locked():  # noqa: SLF001 - nothing else tells
+    while not house.succession._under_way.locked():
         await asyncio.sleep(0.01)
     assert (await house.ask())[-1] == {"text": "Another upgrade is under way.", "ended": True, "failed": True}
     assert (await first)[-1]["failed"]
 
 
 @pytest.mark.parametrize(
-    "line", [b"", b"\n", b"junk\n", b"{}\n", b'{"patience_s": -1}\n', b'{"patience_s": 1e99}\n', b"x" * 5000, b'{"patience_s": 1}']
+    "line",
+    [b"", b"\n", b"junk\n", b"{}\n", b'{"patience_s": -1}\n', b'{"patience_s": 1e99}\n', b"x" * 5000, b'{"patience_s": 1}'],
 )
 async def test_who_cannot_be_understood_is_told_nothing(house: House, line: bytes) -> None:
     await house.start(_SETTLES)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from modelkeep.app.takeover import NotTakenOver, inheritance, lacking, telling
 from modelkeep.contracts.errors import Invalid
 from modelkeep.sandbox import control
 from modelkeep.sandbox.control import Channel
-from modelkeep.sandbox.control import Standing as At
+from modelkeep.sandbox.control import Coverage as At
 
 
 @pytest.fixture
@@ -27,17 +28,17 @@ async def ends() -> AsyncIterator[tuple[Channel, socket.socket]]:
 
 
 def _offer(**changes: object) -> control.Offer:
-    return control.Offer(**{"form": 1, "generation": 1, "rpcs": "", "worker": "w", "held_bytes": 0, "standings": ()} | changes)
+    return control.Offer(**{"form": 1, "generation": 1, "rpcs": "", "worker": "w", "held_bytes": 0, "coverages": ()} | changes)
 
 
 def _give(far: socket.socket, *names: str) -> None:
     for name in names:
-        with open(os.devnull, "rb") as file:
+        with Path(os.devnull).open("rb") as file:
             socket.send_fds(far, [control.pack(control.Given(name), [0])], [file.fileno()])
 
 
 def _descriptors() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))
+    return {one.name for one in Path("/proc/self/fd").iterdir()}
 
 
 async def test_an_offer_is_taken_with_all_its_descriptors(ends: tuple[Channel, socket.socket]) -> None:
@@ -115,10 +116,10 @@ def test_a_version_never_goes_back() -> None:
 
 
 _VERSIONS = st.dictionaries(st.sampled_from("abc"), st.sampled_from(["v1", "v2", "v3"]))
-_STANDINGS = st.builds(At, st.integers(0, 3), _VERSIONS, _VERSIONS)
+_COVERAGES = st.builds(At, st.integers(0, 3), _VERSIONS, _VERSIONS)
 
 
-@given(_STANDINGS, _STANDINGS)
+@given(_COVERAGES, _COVERAGES)
 def test_who_stands_in_knows_as_much_and_answers_for_all_that_are_still_there(new: At, old: At) -> None:
     stands_in = not lacking(new, old)
     answered = old.answering.keys() & new.targets.keys()
