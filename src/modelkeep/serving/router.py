@@ -19,7 +19,7 @@ from modelkeep.contracts.snapshot import (
     ServedVersion,
     Snapshot,
 )
-from modelkeep.sandbox.control import Coverage
+from modelkeep.sandbox.succeeding import Coverage
 from modelkeep.serving.meter import Meter
 from modelkeep.serving.pool import Pool, Served
 from modelkeep.serving.recorder import is_plain

@@ -16,11 +16,12 @@ from modelkeep.app.estate import Estate, OtherAddress, inherited, local_socket
 from modelkeep.app.places import Places
 from modelkeep.app.settings import ServerSettings
 from modelkeep.app.succession import Succession, command
-from modelkeep.sandbox import control
+from modelkeep.sandbox import succeeding
 
 _TALKS = """
 import socket, sys
-from modelkeep.sandbox.control import *
+from modelkeep.sandbox.control import pack
+from modelkeep.sandbox.succeeding import *
 s = socket.socket(fileno=int(sys.argv[-1]))
 {}
 while s.recv(1 << 20):
@@ -36,16 +37,16 @@ class Tree:
         self.drain_s = 5.0
         self.held_bytes = 7
 
-    async def coverages(self) -> tuple[control.Coverage, ...]:
-        return (control.Coverage(3, {"a": "v1"}, {"a": "v1"}),)
+    async def coverages(self) -> tuple[succeeding.Coverage, ...]:
+        return (succeeding.Coverage(3, {"a": "v1"}, {"a": "v1"}),)
 
     async def end_roles(self, *kinds: str) -> None:
         self.steps.append("end " + " ".join(kinds))
 
-    async def yield_callers(self, _behind: int) -> list[asyncio.Future[control.Left]]:
+    async def yield_callers(self, _behind: int) -> list[asyncio.Future[succeeding.Left]]:
         self.steps.append("yield")
-        left: asyncio.Future[control.Left] = asyncio.get_running_loop().create_future()
-        left.set_result(control.Left())
+        left: asyncio.Future[succeeding.Left] = asyncio.get_running_loop().create_future()
+        left.set_result(succeeding.Left())
         return [left]
 
     def go_on(self) -> None:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from modelkeep.app.takeover import NotTakenOver, inheritance, lacking, telling
 from modelkeep.contracts.errors import Invalid
-from modelkeep.sandbox import control
+from modelkeep.sandbox import control, succeeding
 from modelkeep.sandbox.control import Channel
-from modelkeep.sandbox.control import Coverage as At
+from modelkeep.sandbox.succeeding import Coverage as At
 
 
 @pytest.fixture
@@ -27,14 +27,16 @@ async def ends() -> AsyncIterator[tuple[Channel, socket.socket]]:
     far.close()
 
 
-def _offer(**changes: object) -> control.Offer:
-    return control.Offer(**{"form": 1, "generation": 1, "rpcs": "", "worker": "w", "held_bytes": 0, "coverages": ()} | changes)
+def _offer(**changes: object) -> succeeding.Offer:
+    return succeeding.Offer(
+        **{"form": 1, "generation": 1, "rpcs": "", "worker": "w", "held_bytes": 0, "coverages": ()} | changes
+    )
 
 
 def _give(far: socket.socket, *names: str) -> None:
     for name in names:
         with Path(os.devnull).open("rb") as file:
-            socket.send_fds(far, [control.pack(control.Given(name), [0])], [file.fileno()])
+            socket.send_fds(far, [control.pack(succeeding.Given(name), [0])], [file.fileno()])
 
 
 def _descriptors() -> set[str]:
@@ -60,8 +62,8 @@ async def test_an_offer_is_taken_with_all_its_descriptors(ends: tuple[Channel, s
         (("lock", "inner", "door-0"), _offer(form=2), "without a stop"),
         (("lock", "inner", "door-0"), _offer(generation=7), "without a stop"),
         (("lock", "lock"), _offer(), "cannot be understood"),
-        (("lock",), control.Yours(), "cannot be understood"),
-        (("lock",), control.Given("inner"), "cannot be understood"),
+        (("lock",), succeeding.Yours(), "cannot be understood"),
+        (("lock",), succeeding.Given("inner"), "cannot be understood"),
     ],
 )
 async def test_what_is_no_offer_is_refused_and_its_descriptors_are_closed(
@@ -90,7 +92,7 @@ def test_one_that_cannot_start_says_why() -> None:
     with near, far:
         with pytest.raises(Invalid), telling(far.fileno()):
             raise Invalid("This setting is wrong.")
-        assert control.Inbox().receive(near) == [(control.Refused("This setting is wrong."), [])]
+        assert control.Inbox().receive(near) == [(succeeding.Refused("This setting is wrong."), [])]
 
 
 def test_whoever_knows_less_does_not_stand_in() -> None:
