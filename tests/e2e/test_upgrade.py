@@ -1,6 +1,7 @@
 """Upgrades of the server while everybody asks: nobody notices, and whatever goes wrong, somebody answers."""
 
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,10 +13,11 @@ import grpc
 import httpx
 import numpy as np
 import onnx
+import psutil
 import pytest
 
 from fixtures.artifacts import onnx_identity
-from fixtures.installation import Installation, free_port, installed
+from fixtures.installation import Installation, eventually, free_port, installed, took_over
 from modelkeep.serving.protos import open_inference_pb2 as pb
 
 UPGRADES = int(os.environ.get("UPGRADES", "3"))
@@ -110,7 +112,7 @@ def _uploads(house: Installation, content: bytes) -> None:
         yield b"\r\n--edge--\r\n"
 
     answer = httpx.post(
-        f"{house.url}/api/v1/models/uploaded/versions",
+        f"{house.url}/api/v1/models/same/versions",
         content=pieces(),
         headers={"X-API-Key": house.key, "Content-Type": "multipart/form-data; boundary=edge"},
         timeout=60,
@@ -140,9 +142,109 @@ def test_nobody_notices_upgrades(house: Installation, tmp_path: Path) -> None:
     with house.http() as http, _everybody(house, (tmp_path / "same.onnx").read_bytes()) as callers:
         for _ in range(UPGRADES):
             before = house.supervisor.pid
-            done = house.upgrade()
-            assert done.returncode == 0, done.stdout + done.stderr + house.log.read_text()[-6000:]
+            code, said = house.upgrade()
+            assert code == 0, said + house.log.read_text()[-6000:]
             assert house.supervisor.pid != before
+        assert "modelkeep_predictions_total{" in http.get("/metrics").text
     assert not callers.failed, callers.failed[:10]
     assert all(callers.answered.values())
-    print(callers.answered)
+
+
+def _newest(house: Installation, old: psutil.Process) -> psutil.Process:
+    """The supervisor that is taking over from `old`."""
+    found: list[psutil.Process] = []
+
+    def there() -> bool:
+        found[:] = [one for one in old.children() if took_over(one)]
+        return bool(found)
+
+    eventually(there, "a new supervisor")
+    return found[0]
+
+
+def _serves(house: Installation) -> None:
+    """Predictions are answered, and what people change reaches them."""
+    with house.client() as client:
+        assert client.predict("same", [[1.0, 2.0]]).outputs["y"][0] is not None
+        number = client.push(house.data.parent / "same.onnx", "same").number
+        client.promote("same", number)
+        eventually(lambda: client.predict("same", [[1.0, 2.0]]).version == number, f"version {number} answers")
+
+
+def _until(command: "subprocess.Popen[str]", word: str) -> None:
+    assert command.stdout is not None
+    for line in command.stdout:
+        if word in line:
+            return
+    raise AssertionError(f"the command never said: {word}")
+
+
+_STARTED, _READY, _TAKEN = "has been started", "is ready", "The new server answers"
+
+
+def test_where_nothing_comes_of_an_upgrade_the_old_server_goes_on(house: Installation) -> None:
+    settings, old = house.data.parent / "modelkeep.toml", house.supervisor
+    callers = Callers()
+    with httpx.Client(base_url=house.url, headers={"X-API-Key": house.key}, timeout=30) as http:
+        callers.ask("kept", lambda: _predicts(http))
+        callers.ask("api", lambda: http_ok(house))
+        with callers:
+            for broken, why in (("[server]\nprot = 1\n", "server.port"), ("[server]\nprocesses = 2\n", "number of server")):
+                settings.write_text(broken)
+                code, said = house.upgrade()
+                assert code != 0
+                assert why in " ".join(said.split())
+            settings.unlink()
+            with house.upgrading() as first:
+                _until(first, _STARTED)
+                code, said = house.upgrade()
+                assert code != 0
+                assert "Another upgrade is under way." in said
+                _newest(house, old).kill()
+                assert first.wait(30) != 0
+            with house.upgrading() as command:
+                _until(command, _READY)
+                _newest(house, old).kill()
+                assert command.wait(30) != 0
+            _serves(house)
+    assert house.supervisor == old
+    assert not callers.failed, callers.failed[:5]
+
+
+def http_ok(house: Installation) -> None:
+    answer = httpx.get(f"{house.url}/api/v1/models", headers={"X-API-Key": house.key}, timeout=60)
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("word", [_STARTED, _READY, _TAKEN])
+def test_where_the_old_server_is_killed_the_new_one_has_everything(house: Installation, word: str) -> None:
+    old = house.supervisor
+    with house.upgrading() as command:
+        _until(command, word)
+        new = _newest(house, old)
+        old.kill()
+        command.wait(30)
+    try:
+        eventually(lambda: _answers(house), "the new server answers")
+        _serves(house)
+    finally:
+        new.terminate()
+        psutil.wait_procs([new], 30)
+    assert not new.is_running()
+
+
+def _answers(house: Installation) -> bool:
+    try:
+        return httpx.get(f"{house.url}/readyz", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def test_the_process_that_was_started_first_stays_and_passes_on_what_it_is_told(house: Installation) -> None:
+    first = house.supervisor
+    for _ in range(2):
+        code, said = house.upgrade()
+        assert code == 0, said
+    assert house.supervisor.parent() == first
+    assert [one.pid for one in first.children()] == [house.supervisor.pid]
+    assert house.stop() == 0

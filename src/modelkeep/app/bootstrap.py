@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from modelkeep.app.places import Places
+from modelkeep.app.places import Places, server_name
 from modelkeep.app.sharing import check_redis
 from modelkeep.contracts import discovery
 from modelkeep.contracts.errors import Invalid, ModelkeepError, NotFound
@@ -49,7 +49,6 @@ from modelkeep.serving.settings import Callers, ServingSettings
 from modelkeep.worker.settings import WorkerSettings
 
 _METERS = ("api", "worker", "courier", "supervisor", "command")
-_GENERATIONS = ("", "b")
 _MODEL = "model"  # the deployment of the model folder, where `serving.default_model` names none
 
 
@@ -120,9 +119,8 @@ def roles(
 ) -> "list[Role]":
     """Return the processes of an installation, each with its own settings.
 
-    `generation` is what a server process is told by that name. `worker` is the name under which jobs have been worked on, and
-    go on; "" for that of the settings. Raises `Invalid` for a file that holds no key, and for Redis where there is no client of it
-    or the address is none.
+    `worker` is the name under which jobs go on; "" for that of the settings. Raises `Invalid` for a file that holds no key, and
+    for Redis where there is no client of it or the address is none.
     """
     from modelkeep.app.supervisor import Role
 
@@ -152,7 +150,26 @@ def roles(
         trusted_proxies=settings.server.trusted_proxies,
         answers_secret=_answers_secret(settings, places),
     )
-    control = ControlRole(
+    told = _told(_control_role(settings, places, worker))
+    # Started one after the other, for predictions need the server alone, and the api is reached only through it. On a busy
+    # machine with two cores the first prediction came after 1.5 s so, and after 1.8 s when all were started at once.
+    return [
+        *(
+            Role(
+                f"server-{slot + 1}",
+                _told(replace(server, slot=slot, name=server_name(server.name, slot, generation))),
+                (door,),
+            )
+            for slot, door in enumerate(doors)
+        ),
+        Role("api", told, (inner,), after="server-1"),
+        Role("courier", told, after="api"),
+        Role("worker", told, after="api"),
+    ]
+
+
+def _control_role(settings: "Settings", places: Places, worker: str) -> ControlRole:
+    return ControlRole(
         data=str(places.data),
         database=database_settings(settings, places),
         api=settings.api,
@@ -171,15 +188,6 @@ def roles(
         access=settings.access,
         rates=replace(settings.limits, redis_url=NO_SECRET),
     )
-    told = _told(control)
-    # Started one after the other, for predictions need the server alone, and the api is reached only through it. On a busy
-    # machine with two cores the first prediction came after 1.5 s so, and after 1.8 s when all were started at once.
-    return [
-        *(Role(f"server-{slot + 1}", _told(_numbered(server, slot)), (door,)) for slot, door in enumerate(doors)),
-        Role("api", told, (inner,), after="server-1"),
-        Role("courier", told, after="api"),
-        Role("worker", told, after="api"),
-    ]
 
 
 def _answers_secret(settings: "Settings", places: Places) -> Secret:
@@ -202,11 +210,6 @@ def key_digest(file: str) -> str:
     if not key or len(key.split()) > 1:
         raise Invalid("The file of serving.stand_in_key_file must hold one API key and nothing else.")
     return hashlib.sha256(key.encode()).hexdigest()
-
-
-def server_bell(slot: int, generation: int = 0) -> str:
-    """Return the name, in the run folder, of the bell that server number `slot` listens to."""
-    return f"server-{slot + 1}{_GENERATIONS[generation]}.sock"
 
 
 def limits(settings: "Settings") -> Limits:
@@ -390,7 +393,7 @@ async def courier(told: bytes, stop: Event, started: Callable[[], None]) -> None
         control.deployments,
         places.snapshot,
         places.run,
-        Bells(Bell(places.run / server_bell(slot, one)) for slot in range(role.servers) for one in range(len(_GENERATIONS))),
+        Bells(map(Bell, places.bells(role.servers))),
         shadows=ShadowReports(places.shadows, control.shadows.hear),
     )
     idle = IdleReader()
@@ -489,10 +492,6 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
 
 def _told(role: ServerRole | ControlRole) -> bytes:
     return msgspec.json.encode(role, enc_hook=hidden_in)
-
-
-def _numbered(server: ServerRole, slot: int) -> ServerRole:
-    return replace(server, slot=slot, name=f"{server.name}-{slot + 1}{_GENERATIONS[server.generation]}")
 
 
 def _control(told: bytes, role_name: str) -> "tuple[ControlRole, Places, Database, ControlPlane]":

@@ -39,8 +39,8 @@ class OtherAddress(Conflict):
 class Estate:
     """`doors` are the lines of callers of each server process, `inner` is the api's.
 
-    `lock` is the descriptor of the data's lock. `holding` keep the port of gRPC for us, where there is one (`rpcs`). `generation`
-    is 0 or 1: ours. `worker` is the name under which jobs are worked on; "" for that of the settings.
+    `lock` is the descriptor of the data's lock. `holding` keep the port of gRPC for us, where there is one (`rpcs`). Ours is
+    `generation`, 0 or 1. `worker` is the name under which jobs are worked on; "" for that of the settings.
     """
 
     doors: list[socket.socket]

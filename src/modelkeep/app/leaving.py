@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import uvicorn
 
 from modelkeep.app.port import Port
-from modelkeep.sandbox import control
+from modelkeep.sandbox import control, succeeding
 from modelkeep.serving.http import Door
 from modelkeep.serving.protocol import HttpProtocol
 
@@ -74,9 +74,9 @@ class Leaving:
         if self._rpcs is not None:
             await self._rpcs.leave(behind)
         self._port.rest()
-        self._send(control.Yielded())
+        self._send(succeeding.Yielded())
         while self._connections() or (self._rpcs is not None and self._rpcs.connections):
             for connection in self._connections():  # over TLS some shake hands only now
                 connection.leave()
             await asyncio.sleep(_LOOK_S)
-        self._send(control.Left())
+        self._send(succeeding.Left())

@@ -6,6 +6,13 @@ from pathlib import Path
 
 from modelkeep.contracts.secret import Secret
 
+_GENERATIONS = ("", "b")
+
+
+def server_name(name: str, slot: int, generation: int) -> str:
+    """Return the name of server number `slot`; of two generations that are there at once, each has another."""
+    return f"{name}-{slot + 1}{_GENERATIONS[generation]}"
+
 
 @dataclass(frozen=True)
 class Places:
@@ -27,6 +34,14 @@ class Places:
     def storage_metrics(self) -> Path:
         """What the other processes count of storage."""
         return self.metrics / "storage"
+
+    def bell(self, slot: int, generation: int) -> Path:
+        """Return the bell that server number `slot` listens to."""
+        return self.run / f"{server_name('server', slot, generation)}.sock"
+
+    def bells(self, slots: int) -> list[Path]:
+        """Return the bells of so many servers, and of those who take over from them."""
+        return [self.bell(slot, generation) for slot in range(slots) for generation in range(len(_GENERATIONS))]
 
     @property
     def loading(self) -> Path:

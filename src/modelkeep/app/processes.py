@@ -19,7 +19,7 @@ import msgspec
 from modelkeep.app.places import Places
 from modelkeep.contracts.confinement import level
 from modelkeep.contracts.secret import hidden_again
-from modelkeep.sandbox import control, kernel
+from modelkeep.sandbox import control, kernel, succeeding
 from modelkeep.sandbox.control import Channel, ChannelClosed
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ async def _supervise(
     places: Places,
     estate: "Estate",
     announce: Callable[[str, str], None],
-    before: tuple[Channel, control.Offer, int] | None = None,
+    before: tuple[Channel, succeeding.Offer, int] | None = None,
 ) -> bool:
     """Run the tree of processes. `before`: who leaves the estate to us, with what it says and its process; or nobody.
 

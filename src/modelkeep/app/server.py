@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import structlog
 import uvicorn
 
-from modelkeep.app.bootstrap import ServerRole, server_bell
+from modelkeep.app.bootstrap import ServerRole
 from modelkeep.app.leaving import Leaving
 from modelkeep.app.places import Places
 from modelkeep.app.port import Port
@@ -27,7 +27,7 @@ from modelkeep.infra.quotas import Quotas
 from modelkeep.infra.rates import OwnRates, Rates
 from modelkeep.infra.spool import SpoolWriter
 from modelkeep.infra.tls import InvalidCertificate, Renewing
-from modelkeep.sandbox import control
+from modelkeep.sandbox import control, succeeding
 from modelkeep.serving.cache import Cache
 from modelkeep.serving.edge import Edge
 from modelkeep.serving.engine import Engine
@@ -125,7 +125,7 @@ class Server:
             router=router,
             keys=keys,
             name=role.name,
-            bell=server_bell(role.slot, role.generation),
+            bell=places.bell(role.slot, role.generation).name,
         )
 
     def _shared(self, own: Rates) -> Rates:
@@ -156,24 +156,24 @@ class Server:
             self._door.confinement = message.confinement
         elif isinstance(message, control.Renew):
             self._renewed.set()
-        elif isinstance(message, control.Begin):
+        elif isinstance(message, succeeding.Begin):
             self._begun.set()
-        elif isinstance(message, control.Tell):
+        elif isinstance(message, succeeding.Tell):
             self._feed.read()
-            self._send(self._router.standing())
-        elif isinstance(message, control.Yield | control.Resume | control.Alone):
+            self._send(self._router.coverage())
+        elif isinstance(message, succeeding.Yield | succeeding.Resume | succeeding.Alone):
             self._succeed(message)
         else:
             self._router.pool.take(message, fds)
 
-    def _succeed(self, message: control.Yield | control.Resume | control.Alone) -> None:
+    def _succeed(self, message: succeeding.Yield | succeeding.Resume | succeeding.Alone) -> None:
         """Have callers leave for another process, take them again, or know that there is none."""
-        if isinstance(message, control.Alone):
+        if isinstance(message, succeeding.Alone):
             if self._rpcs is not None:
                 self._rpcs.alone()
         elif self._leaving is None:
             log.warning("unexpected message", message=type(message).__name__)
-        elif isinstance(message, control.Yield):
+        elif isinstance(message, succeeding.Yield):
             self._leaving.begin(message.behind)
         else:
             self._resuming = asyncio.create_task(self._leaving.go_on())

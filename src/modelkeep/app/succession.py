@@ -23,7 +23,7 @@ from modelkeep.app.places import Places
 from modelkeep.app.supervisor import RoleEnded, Supervisor
 from modelkeep.app.takeover import FORM, NotTakenOver, Takeover
 from modelkeep.infra.listeners import listening
-from modelkeep.sandbox import control
+from modelkeep.sandbox import control, succeeding
 from modelkeep.sandbox.control import Channel, ChannelClosed
 
 log = structlog.get_logger(__name__)
@@ -180,24 +180,24 @@ class Succession:
         except OSError as error:
             raise NotTakenOver(f"The new server cannot be started: {error.strerror}.") from error
 
-    async def _hand_over(self, channel: Channel, patience_s: float, say: Say) -> "list[asyncio.Future[control.Left]]":
+    async def _hand_over(self, channel: Channel, patience_s: float, say: Say) -> "list[asyncio.Future[succeeding.Left]]":
         """Go through all steps; whatever goes wrong, all is as before. Returns when the last callers will have left."""
         supervisor = self._supervisor
         try:
             await self._offer(channel)
-            await _next(channel, control.Warm, patience_s)
+            await _next(channel, succeeding.Warm, patience_s)
             await say("The new server is ready.")
         except ChannelClosed:
             raise NotTakenOver("The new server ended before it was ready: its log says why.") from None
         try:
             await supervisor.end_roles("courier")
             behind = listening(self._estate.rpcs_port) if self._estate.rpcs is not None else 0
-            channel.send(control.Frozen(await supervisor.standings()))
-            await _next(channel, control.Accepting, _STEP_S)
+            channel.send(succeeding.Frozen(await supervisor.coverages()))
+            await _next(channel, succeeding.Accepting, _STEP_S)
             leaving = await supervisor.yield_callers(behind)
             await supervisor.end_roles("api", "worker")
-            channel.send(control.Yours())
-            await _next(channel, control.Settled, patience_s)
+            channel.send(succeeding.Yours())
+            await _next(channel, succeeding.Settled, patience_s)
         except BaseException as error:
             supervisor.go_on()
             if isinstance(error, ChannelClosed):
@@ -210,20 +210,20 @@ class Succession:
     async def _offer(self, channel: Channel) -> None:
         estate, supervisor = self._estate, self._supervisor
         for name, fd in estate.descriptors().items():
-            channel.send(control.Given(name), [fd])
+            channel.send(succeeding.Given(name), [fd])
         rpcs = estate.rpcs.address if estate.rpcs is not None else ""
         try:
-            standings = await supervisor.standings()
+            coverages = await supervisor.coverages()
         except RoleEnded:
             raise NotTakenOver("A server process has just ended: try again.") from None
         channel.send(
-            control.Offer(FORM, 1 - estate.generation, rpcs, estate.worker, supervisor.held_bytes, standings),
+            succeeding.Offer(FORM, 1 - estate.generation, rpcs, estate.worker, supervisor.held_bytes, coverages),
         )
 
     async def _give_up(self, heir: "subprocess.Popen[bytes]", channel: Channel, error: BaseException) -> None:
         """End a successor of which nothing came."""
         with contextlib.suppress(ChannelClosed):
-            channel.send(control.Refused(error.message if isinstance(error, NotTakenOver) else "The old server ends."))
+            channel.send(succeeding.Refused(error.message if isinstance(error, NotTakenOver) else "The old server ends."))
         heir.terminate()
         try:
             await asyncio.to_thread(heir.wait, self._supervisor.drain_s)
@@ -243,7 +243,7 @@ async def _next(channel: Channel, kind: type[M], patience_s: float) -> M:
         raise NotTakenOver(f"The new server was not ready after {patience_s:g} s.") from None
     for fd in fds:
         os.close(fd)
-    if isinstance(message, control.Refused):
+    if isinstance(message, succeeding.Refused):
         raise NotTakenOver(message.reason)
     if not isinstance(message, kind):
         raise NotTakenOver("What the new server says cannot be understood.")

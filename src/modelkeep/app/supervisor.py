@@ -23,7 +23,7 @@ from modelkeep.app.restarts import Restarts
 from modelkeep.app.runner_process import Open
 from modelkeep.app.runners import Runners
 from modelkeep.contracts.confinement import Confinement, Level
-from modelkeep.sandbox import control
+from modelkeep.sandbox import control, succeeding
 from modelkeep.sandbox.control import Channel, ChannelClosed
 
 log = structlog.get_logger(__name__)
@@ -154,15 +154,15 @@ class Supervisor:
         """What its runners hold."""
         return self._runners.census.held_bytes()
 
-    async def standings(self) -> tuple[control.Standing, ...]:
+    async def coverages(self) -> tuple[succeeding.Coverage, ...]:
         """Return how each server stands."""
-        return tuple(await self._ask(control.Tell(), control.Standing))
+        return tuple(await self._ask(succeeding.Tell(), succeeding.Coverage))
 
     async def begin(self) -> None:
         """Have the servers that are held accept callers."""
         for role in self._servers():
             role.held = False
-        self._tell_servers(control.Begin())
+        self._tell_servers(succeeding.Begin())
         for role in self._servers():
             await role.up.wait()
 
@@ -181,12 +181,12 @@ class Supervisor:
         for kind in kinds:
             await self._roles[kind].up.wait()
 
-    async def yield_callers(self, behind: int) -> "list[asyncio.Future[control.Left]]":
+    async def yield_callers(self, behind: int) -> "list[asyncio.Future[succeeding.Left]]":
         """Have the servers accept nobody any more; when their callers have left, that is what the futures bring."""
         for role in self._servers():
             role.held = True
-        leaving = [self._expect(role, control.Left) for role in self._servers()]
-        await self._ask(control.Yield(behind), control.Yielded)
+        leaving = [self._expect(role, succeeding.Left) for role in self._servers()]
+        await self._ask(succeeding.Yield(behind), succeeding.Yielded)
         return leaving
 
     def go_on(self) -> None:
@@ -196,11 +196,11 @@ class Supervisor:
         for role in self._roles.values():
             role.held = False
             role.wanted.set()
-        self._tell_servers(control.Resume())
+        self._tell_servers(succeeding.Resume())
 
     def alone(self) -> None:
         """Tell the servers that those whose place they took have gone."""
-        self._tell_servers(control.Alone())
+        self._tell_servers(succeeding.Alone())
 
     def _servers(self) -> list[Role]:
         return [role for role in self._roles.values() if role.kind == "server"]
@@ -248,7 +248,7 @@ class Supervisor:
             role.child = child = start(role.name, command, self._environment, fds)
             child.channel.send(control.Configure(role.settings))
             if role.kind == "server" and not role.held:
-                child.channel.send(control.Begin())
+                child.channel.send(succeeding.Begin())
             if self._runners.confinement is not None:
                 self._tell(role, control.Grounded(self._runners.confinement))
             await self._listen(role, child.channel)

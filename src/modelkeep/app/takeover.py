@@ -23,7 +23,7 @@ import structlog
 from modelkeep.app.estate import Estate
 from modelkeep.app.supervisor import RoleEnded, Supervisor
 from modelkeep.contracts.errors import Conflict, ModelkeepError
-from modelkeep.sandbox import control
+from modelkeep.sandbox import control, succeeding
 from modelkeep.sandbox.control import Channel, ChannelClosed
 
 log = structlog.get_logger(__name__)
@@ -52,11 +52,11 @@ def telling(fd: int) -> Iterator[None]:
         except ModelkeepError as error:
             if told is not None:
                 with contextlib.suppress(OSError):
-                    told.sendall(control.pack(control.Refused(error.message)))
+                    told.sendall(control.pack(succeeding.Refused(error.message)))
             raise
 
 
-async def inheritance(channel: Channel) -> tuple[dict[str, int], control.Offer]:
+async def inheritance(channel: Channel) -> tuple[dict[str, int], succeeding.Offer]:
     """Return the descriptors by name, and the rest of the offer. Raises `NotTakenOver` for what is none."""
     descriptors: dict[str, int] = {}
     wrong = ""
@@ -66,9 +66,9 @@ async def inheritance(channel: Channel) -> tuple[dict[str, int], control.Offer]:
         except ChannelClosed:
             wrong = "The running server offers nothing."
             break
-        if isinstance(message, control.Given) and len(fds) == 1 and message.name not in descriptors:
+        if isinstance(message, succeeding.Given) and len(fds) == 1 and message.name not in descriptors:
             descriptors[message.name] = fds[0]
-        elif isinstance(message, control.Offer) and not fds:
+        elif isinstance(message, succeeding.Offer) and not fds:
             wrong = _unusable(message, descriptors)
             if not wrong:
                 return descriptors, message
@@ -79,7 +79,7 @@ async def inheritance(channel: Channel) -> tuple[dict[str, int], control.Offer]:
     raise NotTakenOver(wrong)
 
 
-def _unusable(offer: control.Offer, descriptors: Collection[str]) -> str:
+def _unusable(offer: succeeding.Offer, descriptors: Collection[str]) -> str:
     if offer.form != FORM or offer.generation not in {0, 1}:
         return "These two releases cannot follow each other without a stop: stop the server, and start it again."
     if not _NEEDED.issubset(descriptors):
@@ -87,7 +87,7 @@ def _unusable(offer: control.Offer, descriptors: Collection[str]) -> str:
     return ""
 
 
-def lacking(new: control.Standing, old: control.Standing) -> str:
+def lacking(new: succeeding.Coverage, old: succeeding.Coverage) -> str:
     """Return what one server still lacks of another that it is to stand in for, "" for nothing.
 
     It has to know as much, and to answer by the same versions, or by those that are to answer next.
@@ -107,7 +107,7 @@ class Takeover:
     """
 
     def __init__(
-        self, channel: Channel, offer: control.Offer, estate: Estate, *, parent: int, alone: Callable[[], None]
+        self, channel: Channel, offer: succeeding.Offer, estate: Estate, *, parent: int, alone: Callable[[], None]
     ) -> None:
         self._channel = channel
         self._offer = offer
@@ -142,13 +142,13 @@ class Takeover:
 
     async def _take_over(self, supervisor: Supervisor) -> None:
         try:
-            await self._match(supervisor, self._offer.standings)
-            self._channel.send(control.Warm())
-            frozen = await self._next(control.Frozen)
-            await self._match(supervisor, frozen.standings)
+            await self._match(supervisor, self._offer.coverages)
+            self._channel.send(succeeding.Warm())
+            frozen = await self._next(succeeding.Frozen)
+            await self._match(supervisor, frozen.coverages)
             await supervisor.begin()
-            self._channel.send(control.Accepting())
-            await self._next(control.Yours)
+            self._channel.send(succeeding.Accepting())
+            await self._next(succeeding.Yours)
         except ChannelClosed:
             await self._make_sure_that_it_died()
             log.warning("the running server died: this one takes over all the same")
@@ -157,18 +157,18 @@ class Takeover:
         self._estate.own()
         if not self.gone.is_set():
             try:
-                self._channel.send(control.Settled())
+                self._channel.send(succeeding.Settled())
             except ChannelClosed:
                 self.gone.set()
         log.info("taken over")
 
-    async def _match(self, supervisor: Supervisor, wanted: tuple[control.Standing, ...]) -> None:
+    async def _match(self, supervisor: Supervisor, wanted: tuple[succeeding.Coverage, ...]) -> None:
         """Wait until each server stands as well as each of those. Raises `ChannelClosed` when there is nobody to match."""
         while True:
             if self.gone.is_set():
                 raise ChannelClosed
             try:
-                ours = await supervisor.standings()
+                ours = await supervisor.coverages()
             except RoleEnded:
                 self.lacks = "a server process has ended"
             else:
@@ -185,7 +185,7 @@ class Takeover:
                 self.gone.set()
                 return
             _close(fds)
-            if isinstance(message, control.Refused):
+            if isinstance(message, succeeding.Refused):
                 if not self._refused.done():
                     self._refused.set_result(message.reason)
             else:

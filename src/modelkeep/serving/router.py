@@ -21,7 +21,7 @@ from modelkeep.contracts.snapshot import (
     Snapshot,
 )
 from modelkeep.contracts.traffic import TrialSeen
-from modelkeep.sandbox.control import Standing
+from modelkeep.sandbox.succeeding import Coverage
 from modelkeep.serving.baking import Baking
 from modelkeep.serving.cache import Cache, RouteCache
 from modelkeep.serving.meter import Meter
@@ -245,7 +245,7 @@ class Router:
             found[trial] = seen if other is None else replace(other, counts={**other.counts, **seen.counts})
         return found
 
-    def standing(self) -> Standing:
+    def coverage(self) -> Coverage:
         """Say which versions answer, and which are to."""
         answering: dict[str, str] = {}
         targets: dict[str, str] = {}
@@ -258,7 +258,7 @@ class Router:
             sharing = {f"{name}%{version_id}": one.served for version_id, one in self._pins[name].routes.items()}
             paths = {name: route.served} | pinned | sharing
             answering |= {path: one.version.id for path, one in paths.items() if one.answers}
-        return Standing(self._snapshot.number, answering, targets)
+        return Coverage(self._snapshot.number, answering, targets)
 
     def _point(self, deployment: ServedDeployment, served: Served) -> None:
         """Let a version answer for a deployment, by the deployment's settings."""
