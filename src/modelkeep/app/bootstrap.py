@@ -7,6 +7,7 @@ from asyncio import Event
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +43,7 @@ from modelkeep.infra.settings import (
     HistorySettings,
     LimitSettings,
     LogSettings,
+    TrashSettings,
 )
 from modelkeep.infra.tls import TlsFiles
 from modelkeep.serving.grpc.settings import GrpcAddress
@@ -99,6 +101,7 @@ class ControlRole:
     auth: AuthSettings = field(default_factory=AuthSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
     access: AccessSettings = field(default_factory=AccessSettings)
+    trash: TrashSettings = field(default_factory=TrashSettings)
     rates: LimitSettings = field(default_factory=LimitSettings, kw_only=True)
 
 
@@ -150,6 +153,7 @@ def roles(
         auth=settings.auth,
         audit=settings.audit,
         access=settings.access,
+        trash=settings.trash,
         rates=replace(settings.limits, redis_url=NO_SECRET),
     )
     told = _told(control)
@@ -274,6 +278,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
         approvals=control.approvals,
         switches=control.switches,
         models=control.models,
+        lifecycle=control.lifecycle,
         deployments=control.deployments,
         audit=control.audit,
         predictions=Predictions(history, utc_now),
@@ -395,6 +400,7 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
 
     from modelkeep.app.audit_work import keeper
     from modelkeep.app.people import follower
+    from modelkeep.control.models.lifecycle import PURGE_VERSION
     from modelkeep.control.models.service import VALIDATE_VERSION
     from modelkeep.control.predictions.service import Predictions
     from modelkeep.control.replays.service import REPLAY_PREDICTIONS
@@ -409,6 +415,7 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
     from modelkeep.worker.loop import Handler, Worker
     from modelkeep.worker.optimisation import Optimiser
     from modelkeep.worker.processor import Processor
+    from modelkeep.worker.purge import Purger
     from modelkeep.worker.replay import Replaying
     from modelkeep.worker.validation import Validation
 
@@ -430,10 +437,12 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
         limits=role.limits,
         clock=utc_now,
     )
+    purger = Purger(db, control.lifecycle, claims, blobs, utc_now)
+
     started()
-    handlers: dict[str, Handler] = {VALIDATE_VERSION: validation, REPLAY_PREDICTIONS: replaying}
-    patient = frozenset({REPLAY_PREDICTIONS})
-    worker = Worker(db, control.jobs, handlers, role.worker, places.run, patient=patient, tidy=control.replays.forget)
+    handlers: dict[str, Handler] = {VALIDATE_VERSION: validation, REPLAY_PREDICTIONS: replaying, PURGE_VERSION: purger}
+    patient = frozenset({REPLAY_PREDICTIONS, PURGE_VERSION})
+    worker = Worker(db, control.jobs, handlers, role.worker, places.run, patient=patient, tidy=partial(_tidy, control))
     collector = Collector(db, control.models, claims, blobs, utc_now, keep_days=role.storage.keep_unused_days, told=meter)
     others = (collector, keeper(role.audit, control.audit, meter), follower(control, db, places, role.auth))
     await wait_until_current(db, stop)  # once for all, so that it is said once
@@ -448,6 +457,12 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
                 await one
     await history.close()
     await db.close()
+
+
+async def _tidy(control: "ControlPlane") -> None:
+    """Forget replays, and purge from the trash, what has had its time."""
+    await control.replays.forget()
+    await control.lifecycle.expire()
 
 
 def _told(role: ServerRole | ControlRole) -> bytes:
@@ -481,5 +496,6 @@ def _control(told: bytes, role_name: str) -> "tuple[ControlRole, Places, Databas
         passwords=people.passwords(role.auth),
         rates=role.rates,
         alone=role.access,
+        trash=role.trash,
     )
     return role, places, db, control

@@ -11,6 +11,7 @@ from modelkeep.control.approvals.service import Approvals
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments import tasks
 from modelkeep.control.deployments.service import Deployments
+from modelkeep.control.models.lifecycle import Lifecycle
 from modelkeep.control.models.service import Models
 from modelkeep.control.replays.service import Replays
 from modelkeep.control.safety.service import Switches, lower_lock_down
@@ -25,11 +26,12 @@ from modelkeep.infra.events import Events
 from modelkeep.infra.idempotency import Idempotency
 from modelkeep.infra.jobs import Jobs
 from modelkeep.infra.passwords import Passwords
-from modelkeep.infra.settings import AccessSettings, LimitSettings
+from modelkeep.infra.settings import AccessSettings, LimitSettings, TrashSettings
 from modelkeep.infra.site_key import SiteKey
 
 _RATES = LimitSettings()
 _ALONE = AccessSettings()
+_TRASH = TrashSettings()
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class ControlPlane:
     sessions: Sessions
     switches: Switches
     models: Models
+    lifecycle: Lifecycle
     deployments: Deployments
     replays: Replays
     jobs: Jobs
@@ -61,13 +64,14 @@ def control_plane(
     acceptable: str = "",
     rates: LimitSettings = _RATES,
     alone: AccessSettings = _ALONE,
+    trash: TrashSettings = _TRASH,
     clock: Clock = utc_now,
     passwords: Passwords | None = None,
 ) -> ControlPlane:
     """Build the nouns over a database. The bells ring after the commits that concern worker and courier.
 
     `acceptable` is the lowest level of the lock-down that administrators may accept ("" for none), `rates` what keys' rate
-    classes are, `alone` what nobody does alone.
+    classes are, `alone` what nobody does alone, `trash` how long that is kept.
     """
     events = Events()
     jobs = Jobs(ring_worker, clock)
@@ -80,6 +84,9 @@ def control_plane(
     approvals = Approvals(db=db, audit=audit, access=access, users=users, clock=clock, settings=alone)
     switches = Switches(db, audit, approvals, events, clock, acceptable=acceptable)
     models = Models(db=db, audit=audit, access=access, approvals=approvals, events=events, jobs=jobs, clock=clock)
+    lifecycle = Lifecycle(
+        db=db, audit=audit, approvals=approvals, events=events, jobs=jobs, clock=clock, keep_days=trash.keep_days
+    )
     deployments = Deployments(
         db=db,
         audit=audit,
@@ -97,6 +104,7 @@ def control_plane(
     of_users.subscribe(events, sessions)
     of_people.subscribe(events, access)
     tasks.subscribe(events, deployments)
+    lifecycle.referrers.append(tasks.referring)
     return ControlPlane(
         audit=audit,
         users=users,
@@ -105,6 +113,7 @@ def control_plane(
         sessions=sessions,
         switches=switches,
         models=models,
+        lifecycle=lifecycle,
         deployments=deployments,
         replays=replays,
         jobs=jobs,

@@ -61,7 +61,8 @@ class ServedVersion(msgspec.Struct, frozen=True):
 
     `spec` is of the file that serves, which may be a compiled form of the uploaded one. `cost_ms` is the median time of one of
     its runs, by the number of rows in it ("1" and "64", as far as measured). Where it is not `independent`, a row's answer
-    depends on the rows beside it, so requests must not share a run.
+    depends on the rows beside it, so requests must not share a run. Answers say since when it is deprecated, and when it will
+    answer no more (Unix seconds; None: it is not, or nobody has said), and which version is its `successor` (0 for none).
     """
 
     id: str
@@ -75,6 +76,9 @@ class ServedVersion(msgspec.Struct, frozen=True):
     created_at: str = ""
     cost_ms: dict[str, float] = {}
     independent: bool = True
+    deprecated_at: float | None = None
+    sunset_at: float | None = None
+    successor: int = 0
 
 
 BatchMode = Literal["auto", "off", "cheap", "flat", "compute"]

@@ -291,7 +291,9 @@ def _end(call: Call, error: Exception) -> None:
 
 def answer_headers(call: Call) -> tuple[tuple[bytes, bytes], ...]:
     """Return what every dialect says beside its body."""
-    return ((b"x-prediction-id", call.id.encode()), (b"x-model-version", call.route.served.number))
+    served = call.route.served
+    said = ((b"x-prediction-id", call.id.encode()), (b"x-model-version", served.number))
+    return said + served.notices if served.notices else said
 
 
 def scores_of(call: Call, share: Share) -> Array | None:

@@ -120,8 +120,8 @@ async def house(control: ControlPlane, client: httpx.AsyncClient, db: Database, 
     for content in (b"one", b"two", b"three"):
         await ready_version(control, "iris", content)
     await control.deployments.promote(ADMIN, "iris", 2)
-    await control.models.archive_version(ADMIN, "iris", 3)
-    await control.models.archive(ADMIN, "old")
+    await control.lifecycle.archive(ADMIN, "iris", 3)
+    await control.lifecycle.archive(ADMIN, "old")
     await control.models.set_alias(ADMIN, "iris", "stable", 2)
     made = await client.post(f"{V1}/keys", json={"name": "old", "scopes": ["predict"]})
     ada = (await client.get(f"{V1}/me")).json()["user"]["id"]
@@ -423,5 +423,5 @@ async def test_an_upload_of_a_model_that_was_archived_since_is_refused(client: h
     await control.models.create(ADMIN, "iris")
     await control.models.receive(ADMIN, "iris", upload())
     assert (await ask(client, WRITES["uploadVersion"])).status_code == 202
-    await control.models.archive(ADMIN, "iris")
+    await control.lifecycle.archive(ADMIN, "iris")
     assert (await ask(client, WRITES["uploadVersion"])).json()["code"] == "model_archived"

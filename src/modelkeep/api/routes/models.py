@@ -77,11 +77,11 @@ async def move_model(name: Name, body: MoveModel, actor: Writer, behind: Behind)
 @raises(ApprovalNeeded, ModelNotFound)
 async def archive_model(name: Name, actor: Writer, behind: Behind) -> ModelAnswer:
     """Archive a model: it answers no more, and nothing is deleted."""
-    return ModelAnswer.model_validate(await behind.models.archive(actor, name))
+    return ModelAnswer.model_validate(await behind.lifecycle.archive(actor, name))
 
 
 @router.post("/{name}/restore")
 @raises(ModelNotFound)
 async def restore_model(name: Name, actor: Writer, behind: Behind) -> ModelAnswer:
     """Bring an archived model back."""
-    return ModelAnswer.model_validate(await behind.models.restore(actor, name))
+    return ModelAnswer.model_validate(await behind.lifecycle.restore(actor, name))

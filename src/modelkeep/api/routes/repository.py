@@ -55,7 +55,7 @@ _decode = msgspec.json.Decoder(_Wish).decode
 async def repository_model_load(name: Name, actor: Writer, behind: Behind, request: Request) -> dict[str, str]:
     """Restore a model if it is archived, and answer once every server answers for it."""
     await _read(request)
-    await behind.models.restore(actor, name)
+    await behind.lifecycle.restore(actor, name, from_trash=False)
     await behind.deployments.settled(name, answers=True, patience_s=_LOADED_WITHIN_S)
     return {}
 
@@ -65,7 +65,7 @@ async def repository_model_load(name: Name, actor: Writer, behind: Behind, reque
 async def repository_model_unload(name: Name, actor: Writer, behind: Behind, request: Request) -> dict[str, str]:
     """Archive a model, and answer once no server answers for it any more."""
     await _read(request)
-    await behind.models.archive(actor, name)
+    await behind.lifecycle.archive(actor, name)
     await behind.deployments.settled(name, answers=False, patience_s=_UNLOADED_WITHIN_S)
     return {}
 

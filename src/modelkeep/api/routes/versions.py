@@ -154,14 +154,14 @@ async def describe_version(name: Name, number: Number, body: Describe, actor: Wr
 @raises(ApprovalNeeded, ModelNotFound, VersionInUse, VersionNotFound)
 async def archive_version(name: Name, number: Number, actor: Writer, behind: Behind) -> VersionAnswer:
     """Archive a version that does not serve."""
-    return VersionAnswer.model_validate(await behind.models.archive_version(actor, name, number))
+    return VersionAnswer.model_validate(await behind.lifecycle.archive(actor, name, number))
 
 
 @router.post("/{number}/restore")
 @raises(ModelNotFound, VersionNotFound)
 async def restore_version(name: Name, number: Number, actor: Writer, behind: Behind) -> VersionAnswer:
     """Bring an archived version back."""
-    return VersionAnswer.model_validate(await behind.models.restore_version(actor, name, number))
+    return VersionAnswer.model_validate(await behind.lifecycle.restore(actor, name, number))
 
 
 @router.get("/{number}/events", response_class=EventSourceResponse, responses=_EVENTS)

@@ -169,7 +169,7 @@ def served_version(version: Version, labels: tuple[str, ...], limits: Limits) ->
     """Return a version as serving sees it; None while it has no signature, and so cannot serve."""
     if version.signature is None:
         return None
-    file = version.compiled or version
+    file, said = version.compiled or version, version.deprecation
     spec = RunnerSpec(
         version_id=version.id,
         digest=file.digest,
@@ -197,6 +197,9 @@ def served_version(version: Version, labels: tuple[str, ...], limits: Limits) ->
         created_at=version.created_at.isoformat(),
         cost_ms=version.report.cost_ms if version.report else {},
         independent=version.report.independent if version.report else True,
+        deprecated_at=said.since.timestamp() if said else None,
+        sunset_at=said.sunset.timestamp() if said and said.sunset else None,
+        successor=(said.successor or 0) if said else 0,
     )
 
 

@@ -6,6 +6,8 @@ import msgspec
 import sqlalchemy as sa
 
 from modelkeep.contracts.prediction import Heartbeat
+from modelkeep.contracts.snapshot import DeploymentSettings
+from modelkeep.contracts.traffic import Traffic
 from modelkeep.control.deployments.rules import Deployment
 from modelkeep.control.deployments.tables import deployments, heartbeats
 from modelkeep.infra.db import Transaction
@@ -21,6 +23,13 @@ async def save(tx: Transaction, deployment: Deployment) -> None:
     await tx.execute(
         sa.update(deployments).where(deployments.c.id == deployment.id).values(**msgspec.structs.asdict(deployment))
     )
+
+
+async def rename(tx: Transaction, model_id: str, name: str) -> None:
+    """Give the deployments of a model that is no more its tombstone's name, and have them answer nothing."""
+    nothing = {"version_id": None, "version": None, "previous_version_id": None, "previous_version": None}
+    gone = {**nothing, "settings": DeploymentSettings(), "traffic": Traffic(), "trial": None}
+    await tx.execute(sa.update(deployments).where(deployments.c.model_id == model_id).values(name=name, model=name, **gone))
 
 
 async def deployment(tx: Transaction, name: str, *, for_update: bool = False) -> Deployment | None:

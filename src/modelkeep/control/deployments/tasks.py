@@ -2,8 +2,17 @@
 
 from modelkeep.contracts.actor import SYSTEM
 from modelkeep.control.access.events import AccessChanged
+from modelkeep.control.deployments import store
 from modelkeep.control.deployments.service import Deployments
-from modelkeep.control.models.events import AliasMoved, ModelArchiveChanged, ModelCreated, ModelMoved, VersionBecameReady
+from modelkeep.control.models.events import (
+    AliasMoved,
+    DeprecationChanged,
+    ModelArchiveChanged,
+    ModelCreated,
+    ModelMoved,
+    ModelPurged,
+    VersionBecameReady,
+)
 from modelkeep.control.safety.events import SandboxAccepted
 from modelkeep.control.sessions.events import TrustChanged
 from modelkeep.control.users.events import KeysChanged, UserAdded
@@ -21,10 +30,15 @@ def subscribe(events: Events, deployments: Deployments) -> None:
         if not event.archived:
             await deployments.promote_in(tx, SYSTEM, event.model, event.number, only_first=True)
 
+    async def on_model_purged(tx: Transaction, event: ModelPurged) -> None:
+        await store.rename(tx, event.model_id, event.name)
+        deployments.publish_in(tx)
+
     async def on_news(
         tx: Transaction,
         event: AccessChanged
         | AliasMoved
+        | DeprecationChanged
         | KeysChanged
         | ModelArchiveChanged
         | ModelMoved
@@ -39,9 +53,22 @@ def subscribe(events: Events, deployments: Deployments) -> None:
     events.subscribe(VersionBecameReady, on_version_ready)
     events.subscribe(AccessChanged, on_news)
     events.subscribe(AliasMoved, on_news)
+    events.subscribe(DeprecationChanged, on_news)
+    events.subscribe(ModelPurged, on_model_purged)
     events.subscribe(ModelMoved, on_news)
     events.subscribe(ModelArchiveChanged, on_news)
     events.subscribe(KeysChanged, on_news)
     events.subscribe(SandboxAccepted, on_news)
     events.subscribe(TrustChanged, on_news)
     events.subscribe(UserAdded, on_news)
+
+
+async def referring(tx: Transaction, version_id: str) -> list[str]:
+    """Return the deployments that answer with a version, or ask it beside another, in words."""
+    found = []
+    for one in await store.answering(tx):
+        if one.version_id == version_id:
+            found.append(f"{one.name} answers with it")
+        elif version_id in one.traffic.version_ids:
+            found.append(f"the traffic of {one.name} goes to it, too")
+    return found
