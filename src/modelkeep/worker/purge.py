@@ -10,6 +10,8 @@ that moment is not lost: its upload is refused, and sent again.
 import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Final
 
 import structlog
 
@@ -23,7 +25,8 @@ from modelkeep.infra.db import Database
 from modelkeep.infra.jobs import Job
 
 _log = structlog.get_logger(__name__)
-_LOOK_AGAIN_S = 1.0
+_LOOK_AGAIN_S: Final = 1.0
+_AHEAD: Final = timedelta(days=1)  # so far the clocks of those who claimed may be ahead: however late a claim, it is old
 
 
 class StillThere(Unavailable):
@@ -91,7 +94,7 @@ class Purger:
     async def _condemned(self, digests: Collection[str]) -> list[str]:
         """Condemn what no other version names, however lately it was claimed, and return that with what was before."""
         async with self._db.begin() as tx:
-            await self._claims.condemn(tx, digests, self._clock())
+            await self._claims.condemn(tx, digests, self._clock() + _AHEAD)
             condemned = set(digests) & set(await self._claims.condemned(tx))
             used = await self._lifecycle.used(tx)
             await self._claims.spare(tx, [digest for digest in condemned if digest in used])
