@@ -29,6 +29,11 @@ _BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/models/{name}/versions/check"): {"filename": "m.onnx", "size": 1},
     ("PATCH", "/api/v1/models/{name}/versions/{number}"): {"description": "d"},
     ("PUT", "/api/v1/models/{name}/aliases/{alias}"): {"version": 1},
+    **{
+        (method, f"/api/v1/models/{{name}}{one}/{what}"): {"reason": "r"}
+        for one in ("", "/versions/{number}")
+        for method, what in (("PUT", "deprecation"), ("PUT", "hold"), ("POST", "purge"))
+    },
     ("PATCH", "/api/v1/deployments/{name}"): {"settings": {"concurrency": 2}},
     ("POST", "/api/v1/deployments/{name}/promote"): {"version": 1},
     ("POST", "/api/v1/models/{name}/versions/{number}/replays"): {"last": 1},

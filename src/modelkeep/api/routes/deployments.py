@@ -15,7 +15,14 @@ from modelkeep.contracts.access import Scope
 from modelkeep.contracts.actor import Actor
 from modelkeep.contracts.errors import ApprovalNeeded
 from modelkeep.control.deployments.errors import DeploymentNotFound, DeploymentStale, InvalidSettings
-from modelkeep.control.models.errors import ModelArchived, VersionArchived, VersionNotFound, VersionNotReady
+from modelkeep.control.models.errors import (
+    ModelArchived,
+    ModelTrashed,
+    VersionArchived,
+    VersionNotFound,
+    VersionNotReady,
+    VersionTrashed,
+)
 
 router = APIRouter(prefix="/deployments", tags=["deployments"])
 Name = Annotated[str, Path(max_length=100, description="The deployment's name.")]
@@ -54,7 +61,10 @@ async def configure_deployment(
 
 
 @router.post("/{name}/promote", responses=REVISED)
-@raises(ApprovalNeeded, DeploymentNotFound, DeploymentStale, ModelArchived, VersionArchived, VersionNotFound, VersionNotReady)
+@raises(
+    *(ApprovalNeeded, DeploymentNotFound, DeploymentStale, ModelArchived, ModelTrashed),
+    *(VersionArchived, VersionNotFound, VersionNotReady, VersionTrashed),
+)
 async def promote_version(
     *,
     name: Name,
