@@ -2,6 +2,8 @@
 
 from typing import Any, Final
 
+from modelkeep.api.life_examples import BODIES, LIFE, TRAINING
+
 _AT: Final = "2026-03-14T09:26:53.589793Z"
 _VERSION_ID: Final = "ver_01J9Z3K6T2Q8W4V5R7X0Y1B2C3"
 _PREDICTION_ID: Final = "prd_01J9Z3K6T2Q8W4V5R7X0Y1B2C4"
@@ -91,7 +93,7 @@ _MODEL: Final[dict[str, Any]] = {
     "description": "Who will leave next month?",
     "created_at": _AT,
     "created_by": "ada",
-    "archived_at": None,
+    **LIFE,
     "latest_version": 3,
     "serving_version": 3,
     "aliases": {"champion": 3},
@@ -157,7 +159,9 @@ _VERSION: Final[dict[str, Any]] = {
     "created_at": _AT,
     "created_by": "ada",
     "validated_at": _AT,
-    "archived_at": None,
+    **LIFE,
+    "parent_id": "ver_01J9Z3K6T2Q8W4V5R7X0Y1B2C2",
+    "training": TRAINING,
 }
 _REJECTED: Final[dict[str, Any]] = {
     **_VERSION,
@@ -393,6 +397,7 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
         {"subject_kind": "group", "subject": "analysts", "role": "predictor", "kind": "workspace", "on": "fraud"},
         {"subject_kind": "user", "subject": _USER["id"], "role": "auditor", "kind": "installation"},
     ],
+    **BODIES,
     "NewGroup": [{"name": "analysts"}],
     "NewKey": [
         {"name": "web shop", "scopes": ["predict"], "rate": "600/min", "burst": 100, "concurrency": 8, "expires_in_days": 365}

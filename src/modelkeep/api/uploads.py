@@ -109,7 +109,7 @@ OPENAPI: Final[dict[str, Any]] = {
                         "description": {"type": "string"},
                         "parent": {
                             "type": "string",
-                            "description": "The version that it was made from: a number of the model, `MODEL/NUMBER`, or an id.",
+                            "description": "The version that it was made from: its number, `MODEL/NUMBER`, or its id.",
                         },
                         "training": {
                             "type": "string",

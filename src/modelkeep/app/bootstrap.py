@@ -7,7 +7,6 @@ from asyncio import Event
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -400,7 +399,6 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
 
     from modelkeep.app.audit_work import keeper
     from modelkeep.app.people import follower
-    from modelkeep.control.models.lifecycle import PURGE_VERSION
     from modelkeep.control.models.service import VALIDATE_VERSION
     from modelkeep.control.predictions.service import Predictions
     from modelkeep.control.replays.service import REPLAY_PREDICTIONS
@@ -437,12 +435,11 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
         limits=role.limits,
         clock=utc_now,
     )
-    purger = Purger(db, control.lifecycle, claims, blobs, utc_now)
-
     started()
-    handlers: dict[str, Handler] = {VALIDATE_VERSION: validation, REPLAY_PREDICTIONS: replaying, PURGE_VERSION: purger}
-    patient = frozenset({REPLAY_PREDICTIONS, PURGE_VERSION})
-    worker = Worker(db, control.jobs, handlers, role.worker, places.run, patient=patient, tidy=partial(_tidy, control))
+    handlers: dict[str, Handler] = {VALIDATE_VERSION: validation, REPLAY_PREDICTIONS: replaying}
+    handlers[Purger.kind] = Purger(db, control.lifecycle, claims, blobs, utc_now)
+    patient = frozenset({REPLAY_PREDICTIONS, Purger.kind})
+    worker = Worker(db, control.jobs, handlers, role.worker, places.run, patient=patient, tidy=control.tidy)
     collector = Collector(db, control.models, claims, blobs, utc_now, keep_days=role.storage.keep_unused_days, told=meter)
     others = (collector, keeper(role.audit, control.audit, meter), follower(control, db, places, role.auth))
     await wait_until_current(db, stop)  # once for all, so that it is said once
@@ -457,12 +454,6 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
                 await one
     await history.close()
     await db.close()
-
-
-async def _tidy(control: "ControlPlane") -> None:
-    """Forget replays, and purge from the trash, what has had its time."""
-    await control.replays.forget()
-    await control.lifecycle.expire()
 
 
 def _told(role: ServerRole | ControlRole) -> bytes:

@@ -53,6 +53,11 @@ class ControlPlane:
     idempotency: Idempotency
     passwords: Passwords
 
+    async def tidy(self) -> None:
+        """Forget replays, and purge from the trash, what has had its time."""
+        await self.replays.forget()
+        await self.lifecycle.expire()
+
 
 def control_plane(
     db: Database,
@@ -70,23 +75,19 @@ def control_plane(
 ) -> ControlPlane:
     """Build the nouns over a database. The bells ring after the commits that concern worker and courier.
 
-    `acceptable` is the lowest level of the lock-down that administrators may accept ("" for none), `rates` what keys' rate
-    classes are, `alone` what nobody does alone, `trash` how long that is kept.
+    `acceptable` is the lowest level of the lock-down that administrators may accept ("" for none), `alone` what nobody may do so.
     """
     events = Events()
     jobs = Jobs(ring_worker, clock)
     audit = Audit(db, clock, lower_lock_down(acceptable), site)
     passwords = passwords or Passwords()
-    classes = Classes(read(rates.user_rate) or Rate(), read_classes(rates.classes) or {})
-    users = Users(db, audit, events, clock, passwords, classes=classes)
+    users = Users(db, audit, events, clock, passwords, classes=_classes(rates))
     access = Access(db, audit, users, events, clock)
     sessions = Sessions(db=db, users=users, audit=audit, events=events, passwords=passwords, site_key=site, clock=clock)
     approvals = Approvals(db=db, audit=audit, access=access, users=users, clock=clock, settings=alone)
     switches = Switches(db, audit, approvals, events, clock, acceptable=acceptable)
     models = Models(db=db, audit=audit, access=access, approvals=approvals, events=events, jobs=jobs, clock=clock)
-    lifecycle = Lifecycle(
-        db=db, audit=audit, approvals=approvals, events=events, jobs=jobs, clock=clock, keep_days=trash.keep_days
-    )
+    lifecycle = Lifecycle(db=db, audit=audit, approvals=approvals, events=events, jobs=jobs, clock=clock, trash=trash)
     deployments = Deployments(
         db=db,
         audit=audit,
@@ -100,11 +101,9 @@ def control_plane(
         clock=clock,
         limits=limits,
     )
-    replays = Replays(db=db, audit=audit, models=models, deployments=deployments, jobs=jobs, clock=clock)
     of_users.subscribe(events, sessions)
     of_people.subscribe(events, access)
-    tasks.subscribe(events, deployments)
-    lifecycle.referrers.append(tasks.referring)
+    tasks.subscribe(events, deployments, lifecycle)
     return ControlPlane(
         audit=audit,
         users=users,
@@ -115,9 +114,13 @@ def control_plane(
         models=models,
         lifecycle=lifecycle,
         deployments=deployments,
-        replays=replays,
+        replays=Replays(db=db, audit=audit, models=models, deployments=deployments, jobs=jobs, clock=clock),
         jobs=jobs,
         events=events,
         idempotency=Idempotency(db, clock),
         passwords=passwords,
     )
+
+
+def _classes(rates: LimitSettings) -> Classes:
+    return Classes(read(rates.user_rate) or Rate(), read_classes(rates.classes) or {})

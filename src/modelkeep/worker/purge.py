@@ -18,7 +18,7 @@ import structlog
 from modelkeep.contracts.errors import Unavailable
 from modelkeep.contracts.storage import BlobStore
 from modelkeep.control.models.life import ErasedFile, Erasure
-from modelkeep.control.models.lifecycle import Lifecycle
+from modelkeep.control.models.lifecycle import PURGE_VERSION, Lifecycle
 from modelkeep.infra.blob_claims import Claims, OthersTurn, Turn
 from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Database
@@ -36,7 +36,9 @@ class StillThere(Unavailable):
 
 
 class Purger:
-    """Purges versions."""
+    """Purges versions. `kind` is that of its jobs."""
+
+    kind: Final = PURGE_VERSION
 
     def __init__(self, db: Database, lifecycle: Lifecycle, claims: Claims, blobs: BlobStore, clock: Clock) -> None:
         self._db = db

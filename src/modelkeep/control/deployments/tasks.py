@@ -13,6 +13,7 @@ from modelkeep.control.models.events import (
     ModelPurged,
     VersionBecameReady,
 )
+from modelkeep.control.models.lifecycle import Lifecycle
 from modelkeep.control.safety.events import SandboxAccepted
 from modelkeep.control.sessions.events import TrustChanged
 from modelkeep.control.users.events import KeysChanged, UserAdded
@@ -20,8 +21,9 @@ from modelkeep.infra.db import Transaction
 from modelkeep.infra.events import Events
 
 
-def subscribe(events: Events, deployments: Deployments) -> None:
-    """Have deployments hear of models, versions, keys and switches."""
+def subscribe(events: Events, deployments: Deployments, lifecycle: Lifecycle) -> None:
+    """Have deployments hear of models, versions, keys and switches, and be asked before a version is put away."""
+    lifecycle.referrers.append(referring)
 
     async def on_model_created(tx: Transaction, event: ModelCreated) -> None:
         await deployments.create_in(tx, SYSTEM, event.model_id, event.name)

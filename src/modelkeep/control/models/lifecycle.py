@@ -44,6 +44,7 @@ from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Database, Transaction
 from modelkeep.infra.events import Events
 from modelkeep.infra.jobs import Jobs
+from modelkeep.infra.settings import TrashSettings
 
 PURGE_VERSION: Final = "purge_version"
 _AT_ONCE: Final = 100
@@ -80,7 +81,7 @@ class Lifecycle:
         events: Events,
         jobs: Jobs,
         clock: Clock,
-        keep_days: float,
+        trash: TrashSettings,
     ) -> None:
         self.referrers: list[Referrers] = []
         self._db = db
@@ -89,7 +90,7 @@ class Lifecycle:
         self._events = events
         self._jobs = jobs
         self._clock = clock
-        self._keep = timedelta(days=keep_days)
+        self._keep = timedelta(days=trash.keep_days)
 
     async def deprecate(
         self, actor: Actor, name: str, number: int | None, said: Deprecation, *, reason: str
