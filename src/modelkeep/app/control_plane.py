@@ -75,7 +75,7 @@ def control_plane(
 ) -> ControlPlane:
     """Build the nouns over a database. The bells ring after the commits that concern worker and courier.
 
-    `acceptable` is the lowest level of the lock-down that administrators may accept ("" for none), `alone` what nobody may do so.
+    `acceptable` is the lowest level of the lock-down that administrators may accept ("" for none), `alone` what nobody may do.
     """
     events = Events()
     jobs = Jobs(ring_worker, clock)

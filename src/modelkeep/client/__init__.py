@@ -49,6 +49,7 @@ from modelkeep.client.errors import (
     VersionQuarantined,
 )
 from modelkeep.client.identity import BrowserLogin, Invitation, Me, PasswordLink, Provider, Session, Tokens, User
+from modelkeep.client.lifecycle import Erasure, LifeChange, Lineage
 from modelkeep.client.results import (
     Alias,
     AliasMove,
@@ -86,6 +87,7 @@ __all__ = [
     "DeadlineExceeded",
     "Deployment",
     "DeploymentNotFound",
+    "Erasure",
     "Explanation",
     "Field",
     "Grant",
@@ -95,7 +97,9 @@ __all__ = [
     "Invitation",
     "Key",
     "Label",
+    "LifeChange",
     "Limited",
+    "Lineage",
     "Listing",
     "Me",
     "Model",

@@ -84,7 +84,7 @@ def test_any_text_at_all_is_a_training_or_refused(text: str):
         "[1]",
         '{"by": "a\\u0000b"}',
         '{"by": "%s"}' % ("x" * 1001),
-        '{"data": [%s]}' % ",".join(['{"name": "d"}'] * 201),
+        '{"data": [' + ",".join(['{"name": "d"}'] * 201) + "]}",
         " " * 9 + '{"by": "' + "x" * LARGEST_TRAINING + '"}',
         "[" * 20_000,
     ],
