@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 from modelkeep.client.errors import Invalid, ServerUnreachable
@@ -17,7 +17,7 @@ from modelkeep.client.steps import Ask, Save, Steps, Work
 
 def models(server: Server, *, archived: bool = False, trashed: bool = False) -> Steps[list[Model]]:
     """Return the models, by name; with `archived`, those put away, too; with `trashed`, those in the trash instead."""
-    query = {"archived": str(archived).lower()} | ({"trashed": "true"} if trashed else {})
+    query: dict[str, Any] = {"archived": str(archived).lower()} | ({"trashed": "true"} if trashed else {})
     return Listing((yield from server.items("/models", Model.read, **query)))
 
 
@@ -28,7 +28,7 @@ def model(server: Server, name: str) -> Steps[Model]:
 
 def versions(server: Server, name: str, *, trashed: bool = False) -> Steps[list[Version]]:
     """Return the versions of a model, newest first; with `trashed`, those in the trash instead."""
-    query = {"trashed": "true"} if trashed else {}
+    query: dict[str, Any] = {"trashed": "true"} if trashed else {}
     return Listing((yield from server.items(f"{model_path(name)}/versions", Version.read, **query)))
 
 

@@ -1,5 +1,6 @@
 """`modelkeep push`: upload a model and follow it until it answers."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,6 +57,7 @@ Parent = Annotated[
 Training = Annotated[
     Path | None, typer.Option(metavar="FILE.json", help="How it came to be: job, code, revision, by, and data as a list.")
 ]
+_AN_OBJECT = "It holds an object with any of job, code, revision, by and data."
 EXAMPLES = """[bold]Examples[/bold]
 
   modelkeep push model.joblib --name churn --sample rows.csv
@@ -144,11 +146,9 @@ def _training(file: Path | None) -> dict[str, Any] | None:
     try:
         found = json.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise WrongUse(
-            f"{file} cannot be read as JSON.", "It holds an object with job, code, revision, by and data."
-        ) from error
+        raise WrongUse(f"{file} cannot be read as JSON.", _AN_OBJECT) from error
     if not isinstance(found, dict):
-        raise WrongUse(f"{file} holds no JSON object.", "It holds an object with job, code, revision, by and data.")
+        raise WrongUse(f"{file} holds no JSON object.", _AN_OBJECT)
     return found
 
 
