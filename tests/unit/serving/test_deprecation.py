@@ -23,7 +23,7 @@ DIALECTS = {
     "TensorFlow Serving columns": ("/v1/models/m:predict", {"inputs": ROW}),
     "MLflow": ("/invocations", {"inputs": ROW}),
     "Databricks": ("/serving-endpoints/m/invocations", {"inputs": ROW}),
-    "Vertex": ("/predict", {"instances": ROW}),
+    "Vertex": ("/vertex", {"instances": ROW}),
     "SageMaker": ("/endpoints/m/invocations", {"inputs": ROW}),
 }
 
@@ -43,7 +43,8 @@ async def said_by(house, dialect: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-async def test_every_dialect_says_that_a_version_is_deprecated_from_the_next_snapshot_on(house, dialect: str):
+async def test_every_dialect_says_that_a_version_is_deprecated_from_the_next_snapshot_on(open_house, dialect: str):
+    house = open_house(predict_route="/vertex", health_route="/vertex")
     await house.serve("m")
     assert await said_by(house, dialect) == {}
     await deprecated(house, deprecated_at=SINCE, sunset_at=END, successor=4)
