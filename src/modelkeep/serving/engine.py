@@ -291,9 +291,7 @@ def _end(call: Call, error: Exception) -> None:
 
 def answer_headers(call: Call) -> tuple[tuple[bytes, bytes], ...]:
     """Return what every dialect says beside its body."""
-    served = call.route.served
-    said = ((b"x-prediction-id", call.id.encode()), (b"x-model-version", served.number))
-    return said + served.notices if served.notices else said
+    return ((b"x-prediction-id", call.id.encode()),) + call.route.served.told  # noqa: RUF005 - unpacking takes longer
 
 
 def scores_of(call: Call, share: Share) -> Array | None:

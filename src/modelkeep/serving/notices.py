@@ -1,6 +1,6 @@
-"""What the answers of a deprecated version say of that, in the headers that RFC 9745 and RFC 8594 name.
+"""What every answer of a version says of it: its number and, where it is deprecated, that, as RFC 9745 and RFC 8594 name it.
 
-It is made once for each version and snapshot; an answer of any other version costs nothing for it.
+It is made once for each version and snapshot; an answer costs no more for it.
 """
 
 from email.utils import formatdate
@@ -9,11 +9,12 @@ from urllib.parse import quote
 from modelkeep.contracts.snapshot import ServedVersion
 
 
-def notices(version: ServedVersion) -> tuple[tuple[bytes, bytes], ...]:
-    """Return the headers, none for a version that is not deprecated."""
+def said_of(version: ServedVersion) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the headers."""
+    number = (b"x-model-version", str(version.number).encode())
     if version.deprecated_at is None:
-        return ()
-    said = [(b"deprecation", f"@{int(version.deprecated_at)}".encode())]
+        return (number,)
+    said = [number, (b"deprecation", f"@{int(version.deprecated_at)}".encode())]
     if version.sunset_at is not None:
         said.append((b"sunset", formatdate(version.sunset_at, usegmt=True).encode()))
     if version.successor:

@@ -29,7 +29,7 @@ from modelkeep.serving.large import Large
 from modelkeep.serving.matrix import plain_matrix
 from modelkeep.serving.meter import Meter
 from modelkeep.serving.modes import cost_from, plan
-from modelkeep.serving.notices import notices
+from modelkeep.serving.notices import said_of
 from modelkeep.serving.recorder import Recorder
 from modelkeep.serving.scaling import Scale
 from modelkeep.serving.settings import ServingSettings
@@ -80,7 +80,7 @@ class Served:
         self._runs = 0
         self.last_run = 0.0
         self.number = str(version.number).encode()
-        self.notices = notices(version)
+        self.told = said_of(version)
         self.ready = False
         self.asleep = False
         self.failing = ""
@@ -237,7 +237,7 @@ class Pool:
             if version_id not in self._served:
                 wake = partial(self._send, control.Wake(version_id))
                 self._served[version_id] = Served(version, self._settings, self._recorder, wake, self._large)
-            self._served[version_id].notices = notices(version)
+            self._served[version_id].told = said_of(version)
             if self._golden.get(version_id) == "off":
                 self._served[version_id].golden.differs = ""
         self._ask()

@@ -30,9 +30,13 @@ _BODIES: dict[tuple[str, str], Any] = {
     ("PATCH", "/api/v1/models/{name}/versions/{number}"): {"description": "d"},
     ("PUT", "/api/v1/models/{name}/aliases/{alias}"): {"version": 1},
     **{
-        (method, f"/api/v1/models/{{name}}{one}/{what}"): {"reason": "r"}
+        (method, f"/api/v1/models/{{name}}{one}/{what}"): {"reason": reason}
         for one in ("", "/versions/{number}")
-        for method, what in (("PUT", "deprecation"), ("PUT", "hold"), ("POST", "purge"))
+        for method, what, reason in (
+            ("PUT", "deprecation", "r"),
+            ("PUT", "hold", "r"),
+            ("POST", "purge", " "),
+        )  # no reason: no purge
     },
     ("PATCH", "/api/v1/deployments/{name}"): {"settings": {"concurrency": 2}},
     ("POST", "/api/v1/deployments/{name}/promote"): {"version": 1},

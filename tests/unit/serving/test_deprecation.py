@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from fixtures.rpcs import ONE, rpcs_of
-from modelkeep.serving.notices import notices
+from modelkeep.serving.notices import said_of
 
 SINCE, END = 1_773_480_413.5, 1_782_777_600.0
 PLAIN = {"sunset": "Tue, 30 Jun 2026 00:00:00 GMT", "deprecation": "@1773480413"}
@@ -74,7 +74,7 @@ async def test_a_sunset_without_a_deprecation_is_not_told(house):
 async def test_a_name_in_the_link_is_quoted_and_the_date_is_one(house):
     await house.serve("m")
     version = replace(house.versions[house.deployments["m"]], model='a>"b', deprecated_at=0.0, sunset_at=END, successor=2)
-    said = dict(notices(version))
+    said = dict(said_of(version))
     assert said[b"link"] == b'</api/v1/models/a%3E%22b/versions/2>; rel="successor-version"'
     assert said[b"deprecation"] == b"@0"
     assert parsedate_to_datetime(said[b"sunset"].decode()).timestamp() == END
