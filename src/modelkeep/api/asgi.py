@@ -24,6 +24,7 @@ from modelkeep.api.routes import (
     browser,
     deployments,
     health,
+    lifecycle,
     models,
     people,
     predictions,
@@ -44,7 +45,7 @@ from modelkeep.infra.settings import LimitSettings
 _ROUTERS: Final = tuple(
     noun.router
     for noun in (
-        *(health, users, auth, browser, sign_on, people, access, models, versions, aliases),
+        *(health, users, auth, browser, sign_on, people, access, models, versions, lifecycle, aliases),
         *(deployments, schedules, rollouts, shadows, approvals, predictions, replays, safety, audit),
     )
 )

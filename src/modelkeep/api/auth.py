@@ -67,5 +67,7 @@ Reader = Annotated[Actor, Security(_may(Scope.MODELS_READ), scopes=[Scope.MODELS
 Writer = Annotated[Actor, Security(_may(Scope.MODELS_WRITE), scopes=[Scope.MODELS_WRITE.value])]
 Releaser = Annotated[Actor, Security(_may(Scope.DEPLOYMENTS_WRITE), scopes=[Scope.DEPLOYMENTS_WRITE.value])]
 PredictionReader = Annotated[Actor, Security(_may(Scope.PREDICTIONS_READ), scopes=[Scope.PREDICTIONS_READ.value])]
+PlaceAdmin = Annotated[Actor, Security(_may(Scope.ADMIN), scopes=[Scope.ADMIN.value])]
+"""Who may be an administrator of what is asked about: the service decides."""
 Admin = Annotated[Actor, Security(_admin, scopes=[Scope.ADMIN.value])]
 Auditor = Annotated[Actor, Security(_auditor, scopes=[Scope.AUDIT_READ.value])]

@@ -59,6 +59,7 @@ first answer.
 """
 _TAGS: Final = {
     "models": "Named lines of versions.",
+    "lifecycle": "Deprecation, trash, legal hold, purge, and where versions came from.",
     "aliases": "Names that point to versions, and where they have pointed.",
     "versions": "Uploads: their validation, their files, their life.",
     "deployments": "What answers where, and how.",

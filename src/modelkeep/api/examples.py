@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from modelkeep.api.life_examples import BODIES, LIFE, TRAINING
 from modelkeep.api.released import AT, RELEASES, VERSION_ID, page
 from modelkeep.api.rollout_examples import ROLLOUTS
 from modelkeep.api.shadow_examples import SHADOW, SHADOW_FACTS
@@ -93,7 +94,7 @@ _MODEL: Final[dict[str, Any]] = {
     "description": "Who will leave next month?",
     "created_at": AT,
     "created_by": "ada",
-    "archived_at": None,
+    **LIFE,
     "latest_version": 3,
     "serving_version": 3,
     "aliases": {"champion": 3},
@@ -159,7 +160,9 @@ _VERSION: Final[dict[str, Any]] = {
     "created_at": AT,
     "created_by": "ada",
     "validated_at": AT,
-    "archived_at": None,
+    **LIFE,
+    "parent_id": "ver_01J9Z3K6T2Q8W4V5R7X0Y1B2C2",
+    "training": TRAINING,
 }
 _REJECTED: Final[dict[str, Any]] = {
     **_VERSION,
@@ -361,6 +364,7 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
         {"subject_kind": "group", "subject": "analysts", "role": "predictor", "kind": "workspace", "on": "fraud"},
         {"subject_kind": "user", "subject": _USER["id"], "role": "auditor", "kind": "installation"},
     ],
+    **BODIES,
     "NewGroup": [{"name": "analysts"}],
     "NewKey": [
         {

@@ -13,6 +13,7 @@ from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments.service import Deployments
 from modelkeep.control.identities.service import Identities
 from modelkeep.control.links.service import Links
+from modelkeep.control.models.lifecycle import Lifecycle
 from modelkeep.control.models.rules import Formats
 from modelkeep.control.models.service import Models
 from modelkeep.control.predictions.service import Predictions
@@ -37,6 +38,7 @@ class Services:
     approvals: Approvals
     switches: Switches
     models: Models
+    lifecycle: Lifecycle
     deployments: Deployments
     audit: Audit
     predictions: Predictions

@@ -22,6 +22,7 @@ from modelkeep.contracts.hooks import MOST_BYTES, Hooks
 from modelkeep.contracts.report import Optimise
 from modelkeep.contracts.signature import ImageSpec
 from modelkeep.contracts.storage import BlobStore
+from modelkeep.control.models.life import LARGEST_TRAINING, Training, read_training
 from modelkeep.control.models.rules import (
     LONGEST_DESCRIPTION,
     Compile,
@@ -49,6 +50,8 @@ _SMALL: Final = {
     "preprocess": 64 * 1024,
     "hooks": MOST_BYTES,
     "description": 4 * LONGEST_DESCRIPTION,
+    "parent": 300,
+    "training": LARGEST_TRAINING,
 }
 _SAMPLES: Final = {".csv", ".json", ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".zip"}
 _ROWS: Final = {"sample": "sample", "calibration": "calibration file"}
@@ -104,6 +107,15 @@ OPENAPI: Final[dict[str, Any]] = {
                             "around the model. With a preprocess, the sample is what callers send.",
                         },
                         "description": {"type": "string"},
+                        "parent": {
+                            "type": "string",
+                            "description": "The version that it was made from: its number, `MODEL/NUMBER`, or its id.",
+                        },
+                        "training": {
+                            "type": "string",
+                            "description": "How it came to be, as JSON: texts `job`, `code`, `revision` and `by`, and `data`, "
+                            "a list of objects with `name`, `uri` and `digest`.",
+                        },
                     },
                 }
             }
@@ -164,6 +176,8 @@ async def receive(request: Request, blobs: BlobStore, may: Allowed, settings: Ap
         await _kept(form, "calibration", blobs),
         form.accuracy_budget,
         await _hooks(form, blobs),
+        form.parent,
+        form.training,
     )
 
 
@@ -237,7 +251,8 @@ class _Form:
 
     def __init__(self, content_type: bytes, may: Allowed, settings: ApiSettings) -> None:
         self.waiting = bytearray()
-        self.filename = self.format = self.runner = self.description = ""
+        self.filename = self.format = self.runner = self.description = self.parent = ""
+        self.training: Training | None = None
         self.filenames: dict[str, str] = {}
         self.labels: tuple[str, ...] | None = None
         self.image: ImageSpec | None = None
@@ -274,6 +289,8 @@ class _Form:
             raise InvalidUpload(_EMPTY)
         self.format, self.runner = self._may.choose(self.filename, self._text("format"))
         self.description = check_description(self._text("description"))
+        self.parent = self._text("parent").strip()
+        self.training = read_training(self._text("training"))
         self.compile = read_compile(self._text("compile"))
         self.optimise = read_optimise(self._text("optimise"))
         self.accuracy_budget = read_budget(self._text("accuracy_budget"))

@@ -11,6 +11,7 @@ from modelkeep.control.approvals.service import Approvals
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments import tasks
 from modelkeep.control.deployments.service import Deployments
+from modelkeep.control.models.lifecycle import Lifecycle
 from modelkeep.control.models.service import Models
 from modelkeep.control.replays.service import Replays
 from modelkeep.control.rollouts.service import Rollouts
@@ -28,11 +29,12 @@ from modelkeep.infra.events import Events
 from modelkeep.infra.idempotency import Idempotency
 from modelkeep.infra.jobs import Jobs
 from modelkeep.infra.passwords import Passwords
-from modelkeep.infra.settings import AccessSettings, LimitSettings
+from modelkeep.infra.settings import AccessSettings, LimitSettings, TrashSettings
 from modelkeep.infra.site_key import SiteKey
 
 _RATES = LimitSettings()
 _ALONE = AccessSettings()
+_TRASH = TrashSettings()
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class ControlPlane:
     sessions: Sessions
     switches: Switches
     models: Models
+    lifecycle: Lifecycle
     deployments: Deployments
     replays: Replays
     rollouts: Rollouts
@@ -55,6 +58,11 @@ class ControlPlane:
     events: Events
     idempotency: Idempotency
     passwords: Passwords
+
+    async def tidy(self) -> None:
+        """Forget replays, and purge from the trash, what has had its time."""
+        await self.replays.forget()
+        await self.lifecycle.expire()
 
 
 def control_plane(
@@ -67,25 +75,25 @@ def control_plane(
     acceptable: str = "",
     rates: LimitSettings = _RATES,
     alone: AccessSettings = _ALONE,
+    trash: TrashSettings = _TRASH,
     clock: Clock = utc_now,
     passwords: Passwords | None = None,
 ) -> ControlPlane:
     """Build the nouns over a database. The bells ring after the commits that concern worker and courier.
 
-    `acceptable` is the lowest level of the lock-down that administrators may accept ("" for none), `rates` what keys' rate
-    classes are, `alone` what nobody does alone.
+    `acceptable` is the lowest level of the lock-down that administrators may accept ("" for none), `alone` what nobody may do.
     """
     events = Events()
     jobs = Jobs(ring_worker, clock)
     audit = Audit(db, clock, lower_lock_down(acceptable), site)
     passwords = passwords or Passwords()
-    classes = Classes(read(rates.user_rate) or Rate(), read_classes(rates.classes) or {})
-    users = Users(db, audit, events, clock, passwords, classes=classes)
+    users = Users(db, audit, events, clock, passwords, classes=_classes(rates))
     access = Access(db, audit, users, events, clock)
     sessions = Sessions(db=db, users=users, audit=audit, events=events, passwords=passwords, site_key=site, clock=clock)
     approvals = Approvals(db=db, audit=audit, access=access, users=users, clock=clock, settings=alone)
     switches = Switches(db, audit, approvals, events, clock, acceptable=acceptable)
     models = Models(db=db, audit=audit, access=access, approvals=approvals, events=events, jobs=jobs, clock=clock)
+    lifecycle = Lifecycle(db=db, audit=audit, approvals=approvals, events=events, jobs=jobs, clock=clock, trash=trash)
     deployments = Deployments(
         db=db,
         audit=audit,
@@ -99,7 +107,7 @@ def control_plane(
         clock=clock,
         limits=limits,
     )
-    _listen(events, sessions, access, deployments)
+    _listen(events, sessions, access, deployments, lifecycle)
     return ControlPlane(
         audit=audit,
         users=users,
@@ -108,6 +116,7 @@ def control_plane(
         sessions=sessions,
         switches=switches,
         models=models,
+        lifecycle=lifecycle,
         deployments=deployments,
         replays=Replays(db=db, audit=audit, models=models, deployments=deployments, jobs=jobs, clock=clock),
         rollouts=Rollouts(
@@ -122,8 +131,12 @@ def control_plane(
     )
 
 
-def _listen(events: Events, sessions: Sessions, access: Access, deployments: Deployments) -> None:
+def _listen(events: Events, sessions: Sessions, access: Access, deployments: Deployments, lifecycle: Lifecycle) -> None:
     """Have nouns hear what happens below them."""
     of_users.subscribe(events, sessions)
     of_people.subscribe(events, access)
-    tasks.subscribe(events, deployments)
+    tasks.subscribe(events, deployments, lifecycle)
+
+
+def _classes(rates: LimitSettings) -> Classes:
+    return Classes(read(rates.user_rate) or Rate(), read_classes(rates.classes) or {})

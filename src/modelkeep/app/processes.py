@@ -87,7 +87,7 @@ async def _supervise(
 
     Return whether another tree has taken over.
     """
-    from modelkeep.app import bootstrap
+    from modelkeep.app import bootstrap, roles
     from modelkeep.app.census import budget_of_machine
     from modelkeep.app.folders import Folders
     from modelkeep.app.settings import child_environment
@@ -106,7 +106,7 @@ async def _supervise(
     worker = estate.worker or settings.worker.name
     address = f"{'https' if server.tls else 'http'}://{estate.address}"
     supervisor = Supervisor(
-        bootstrap.roles(settings, places, estate.doors, estate.inner, estate.rpcs, generation=estate.generation, worker=worker),
+        roles.roles(settings, places, estate.doors, estate.inner, estate.rpcs, generation=estate.generation, worker=worker),
         open_artifact=bootstrap.artifact_opener(settings.storage, places),
         environment=child_environment(settings),
         drain_s=server.drain_s + server.notice_s,
@@ -176,7 +176,7 @@ async def _role(channel: Channel, take: Take, work: Callable[[asyncio.Event], Co
 
 async def run_server(channel: Channel, settings: bytes, door: socket.socket) -> None:
     """Serve predictions on `door`."""
-    from modelkeep.app.bootstrap import ServerRole
+    from modelkeep.app.roles import ServerRole
     from modelkeep.app.server import Server
     from modelkeep.infra import telemetry
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Literal
 import structlog
 import uvicorn
 
-from modelkeep.app.bootstrap import ServerRole
 from modelkeep.app.leaving import Leaving
 from modelkeep.app.places import Places
 from modelkeep.app.port import Port
+from modelkeep.app.roles import ServerRole
 from modelkeep.contracts import rates
 from modelkeep.contracts.confinement import level
 from modelkeep.infra import storage_metrics

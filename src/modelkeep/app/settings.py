@@ -29,6 +29,7 @@ from modelkeep.infra.settings import (
     HistorySettings,
     LimitSettings,
     LogSettings,
+    TrashSettings,
 )
 from modelkeep.infra.tls import TlsFiles, tls_files
 from modelkeep.serving.settings import ServingSettings
@@ -180,6 +181,7 @@ class Settings(BaseModel, frozen=True, arbitrary_types_allowed=True):
     api: ApiSettings = ApiSettings()
     auth: AuthSettings = AuthSettings()
     access: AccessSettings = AccessSettings()
+    trash: TrashSettings = TrashSettings()
     serving: ServingSettings = ServingSettings()
     runners: RunnerSettings = RunnerSettings()
     worker: WorkerSettings = WorkerSettings()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from modelkeep.app import bootstrap, storage_work
+from modelkeep.app import roles, storage_work
 from modelkeep.app.control_plane import control_plane
 from modelkeep.app.places import Places
 from modelkeep.contracts.actor import SYSTEM
@@ -70,7 +70,7 @@ async def forget(settings: "Settings") -> Carried:
 
 
 async def _carry(settings: "Settings", db: "Database", keys: SiteKey) -> Carried:
-    control = control_plane(db, ring_worker=_silent, ring_courier=_silent, limits=bootstrap.limits(settings), site=keys)
+    control = control_plane(db, ring_worker=_silent, ring_courier=_silent, limits=roles.limits(settings), site=keys)
     sealed = await control.sessions.reseal(SYSTEM)
     trail = await control.audit.reseal(SYSTEM, await control.users.everybody())
     return Carried(sealed, trail, await control.idempotency.answers_to("ses_"))

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelkeep.app import bootstrap
+from modelkeep.app import bootstrap, roles
 from modelkeep.app.control_plane import control_plane
 from modelkeep.app.places import Places
 from modelkeep.contracts.errors import Invalid
@@ -80,7 +80,7 @@ async def collect(settings: "Settings", *, dry_run: bool, unknown: bool) -> Foun
             db,
             ring_worker=_silent,
             ring_courier=_silent,
-            limits=bootstrap.limits(settings),
+            limits=roles.limits(settings),
             site=opened(places.site_key),
             acceptable=settings.runners.unsafe_allow_level,
         )
@@ -119,7 +119,7 @@ def _meter(places: Places) -> "StorageMeter | None":
 @asynccontextmanager
 async def database(settings: "Settings", places: Places) -> AsyncIterator[Database | None]:
     """Yield the control plane's database; None where this release has not been started with it: then nobody collects there."""
-    chosen = bootstrap.database_settings(settings, places)
+    chosen = roles.database_settings(settings, places)
     file = sqlite_file(chosen.url)
     if file is not None and not file.exists():
         yield None

@@ -50,6 +50,7 @@ from modelkeep.client.errors import (
     VersionQuarantined,
 )
 from modelkeep.client.identity import BrowserLogin, Invitation, Me, PasswordLink, Provider, Session, Tokens, User
+from modelkeep.client.lifecycle import Erasure, LifeChange, Lineage
 from modelkeep.client.releases import AsOf, Plan, Revision, ScheduledChange
 from modelkeep.client.results import (
     Alias,
@@ -93,6 +94,7 @@ __all__ = [
     "Deployment",
     "DeploymentNotFound",
     "Difference",
+    "Erasure",
     "Explanation",
     "Field",
     "Grant",
@@ -102,7 +104,9 @@ __all__ = [
     "Invitation",
     "Key",
     "Label",
+    "LifeChange",
     "Limited",
+    "Lineage",
     "Listing",
     "Me",
     "Model",

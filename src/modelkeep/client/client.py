@@ -5,7 +5,7 @@ What a method does is said once, by the operation of the same name in the module
 
 from typing import Self
 
-from modelkeep.client import access, desired, history, people, predicting, pushing, roles
+from modelkeep.client import access, desired, history, lifecycle, people, predicting, pushing, roles
 from modelkeep.client import aliases as of_aliases
 from modelkeep.client import approvals as of_approvals
 from modelkeep.client import audit as of_audit
@@ -75,6 +75,16 @@ class Client:
     archive = blocking(of_models.archive)
     restore = blocking(of_models.restore)
     download = blocking(of_models.download)
+
+    deprecate = blocking(lifecycle.deprecate)
+    revive = blocking(lifecycle.revive)
+    trash = blocking(lifecycle.trash)
+    hold = blocking(lifecycle.hold)
+    release = blocking(lifecycle.release)
+    purge = blocking(lifecycle.purge)
+    erasures = blocking(lifecycle.erasures)
+    changes = blocking(lifecycle.changes)
+    lineage = blocking(lifecycle.lineage)
 
     aliases = blocking(of_aliases.aliases)
     set_alias = blocking(of_aliases.set_alias)
@@ -237,6 +247,16 @@ class AsyncClient:
     archive = awaited(of_models.archive)
     restore = awaited(of_models.restore)
     download = awaited(of_models.download)
+
+    deprecate = awaited(lifecycle.deprecate)
+    revive = awaited(lifecycle.revive)
+    trash = awaited(lifecycle.trash)
+    hold = awaited(lifecycle.hold)
+    release = awaited(lifecycle.release)
+    purge = awaited(lifecycle.purge)
+    erasures = awaited(lifecycle.erasures)
+    changes = awaited(lifecycle.changes)
+    lineage = awaited(lifecycle.lineage)
 
     aliases = awaited(of_aliases.aliases)
     set_alias = awaited(of_aliases.set_alias)

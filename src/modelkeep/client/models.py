@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 from modelkeep.client.errors import Invalid, ServerUnreachable
@@ -15,9 +15,10 @@ from modelkeep.client.server import Server, model_path, version_path
 from modelkeep.client.steps import Ask, Save, Steps, Work
 
 
-def models(server: Server, *, archived: bool = False) -> Steps[list[Model]]:
-    """Return the models, by name; with `archived`, those put away."""
-    return Listing((yield from server.items("/models", Model.read, archived=str(archived).lower())))
+def models(server: Server, *, archived: bool = False, trashed: bool = False) -> Steps[list[Model]]:
+    """Return the models, by name; with `archived`, those put away, too; with `trashed`, those in the trash instead."""
+    query: dict[str, Any] = {"archived": str(archived).lower()} | ({"trashed": "true"} if trashed else {})
+    return Listing((yield from server.items("/models", Model.read, **query)))
 
 
 def model(server: Server, name: str) -> Steps[Model]:
@@ -25,9 +26,10 @@ def model(server: Server, name: str) -> Steps[Model]:
     return Model.read((yield from server.get(model_path(name))))
 
 
-def versions(server: Server, name: str) -> Steps[list[Version]]:
-    """Return the versions of a model, newest first."""
-    return Listing((yield from server.items(f"{model_path(name)}/versions", Version.read)))
+def versions(server: Server, name: str, *, trashed: bool = False) -> Steps[list[Version]]:
+    """Return the versions of a model, newest first; with `trashed`, those in the trash instead."""
+    query: dict[str, Any] = {"trashed": "true"} if trashed else {}
+    return Listing((yield from server.items(f"{model_path(name)}/versions", Version.read, **query)))
 
 
 def version(server: Server, name: str, number: int) -> Steps[Version]:
@@ -42,16 +44,20 @@ def describe(server: Server, name: str, description: str, *, version: int | None
     return Model.read(document) if version is None else Version.read(document)
 
 
-def archive(server: Server, name: str, *, version: int | None = None) -> Steps[Model | Version]:
+def archive(server: Server, name: str, *, version: int | None = None, reason: str = "") -> Steps[Model | Version]:
     """Put a model away, or one of its versions: it answers no longer, and nothing of it is lost."""
+    said = {"reason": reason} if reason else None
     if version is None:
-        return Model.read((yield from server.document("POST", f"{model_path(name)}/archive")))
-    return Version.read((yield from server.document("POST", f"{version_path(name, version)}/archive")))
+        return Model.read((yield from server.document("POST", f"{model_path(name)}/archive", said)))
+    return Version.read((yield from server.document("POST", f"{version_path(name, version)}/archive", said)))
 
 
-def restore(server: Server, name: str) -> Steps[Model]:
-    """Take an archived model back."""
-    return Model.read((yield from server.document("POST", f"{model_path(name)}/restore")))
+def restore(server: Server, name: str, *, version: int | None = None, reason: str = "") -> Steps[Model | Version]:
+    """Take a model, or a version, back from the archive or the trash."""
+    said = {"reason": reason} if reason else None
+    if version is None:
+        return Model.read((yield from server.document("POST", f"{model_path(name)}/restore", said)))
+    return Version.read((yield from server.document("POST", f"{version_path(name, version)}/restore", said)))
 
 
 def download(

@@ -39,6 +39,8 @@ def push(
     accuracy_budget: float | str = 0,
     hooks: str | PathLike[str] | None = None,
     workspace: str | None = None,
+    parent: int | str | None = None,
+    training: Mapping[str, Any] | None = None,
     wait: bool = True,
     promote: bool = False,
     timeout: float = 600.0,
@@ -63,13 +65,21 @@ def push(
     `calibration`: at least 40 different rows or pictures, as for `sample`; `accuracy_budget`: the share of answers that may
     change for speed, as 0.01 or "1%"; both are needed for "bf16", and "int8" is tried by "auto" where both are given. `hooks`:
     a Python file with `preprocess`, `postprocess` or both, which go around the model; the sample is then what callers send.
+    `parent`: the version that it was made from, by its number, "MODEL/NUMBER" or id. `training`: how it came to be, a dict with
+    any of `job`, `code`, `revision`, `by`, and `data`, a list of dicts with `name`, `uri`, `digest`.
     `workspace`: where a new model is made; yours, where you have but one.
     `promote`: let the version answer once it is ready; a model's first does so by itself. `progress` shows a bar.
     `on_packing(done, total)` hears of a folder's bytes, `on_progress(sent, total)` of those that are sent,
     `on_state(version)` of the states of validation.
     """
     rows: dict[str, Any] = {"sample": sample, "labels": labels, "calibration": calibration, "accuracy_budget": accuracy_budget}
-    said: dict[str, Any] = {"preprocess": preprocess, "description": description, "format": format}
+    said: dict[str, Any] = {
+        "preprocess": preprocess,
+        "description": description,
+        "format": format,
+        "parent": parent,
+        "training": training,
+    }
     how: dict[str, Any] = {"compile": compile, "optimise": optimise, "hooks": hooks, "on_packing": on_packing}
     upload = yield Work(partial(prepare, model, **rows, **said, **how))
     with closing(upload), shown(f"Uploading {upload.filename}", on_progress, bar=progress) as tell:

@@ -85,6 +85,10 @@ class Model(_FromDocument):
     archived_at: str | None = None
     latest_version: int | None = None
     serving_version: int | None = None
+    life: str = "active"
+    trashed_at: str | None = None
+    deprecation: Mapping[str, Any] | None = None
+    hold: Mapping[str, Any] | None = None
     aliases: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -123,6 +127,12 @@ class Version(_FromDocument):
     created_by: str | None = None
     validated_at: str | None = None
     archived_at: str | None = None
+    life: str = "active"
+    trashed_at: str | None = None
+    deprecation: Mapping[str, Any] | None = None
+    hold: Mapping[str, Any] | None = None
+    parent_id: str | None = None
+    training: Mapping[str, Any] | None = None
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:

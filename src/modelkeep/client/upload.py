@@ -127,6 +127,8 @@ def prepare(
     calibration: object = None,
     accuracy_budget: float | str = 0,
     hooks: str | PathLike[str] | None = None,
+    parent: int | str | None = None,
+    training: Mapping[str, Any] | None = None,
     on_packing: Progress | None = None,
 ) -> Upload:
     """Return the upload for an estimator, a file or a folder and what goes with it; it is closed by who asked for it."""
@@ -135,6 +137,8 @@ def prepare(
         "description": description,
         "compile": None if compile == "auto" else compile,
         "optimise": None if optimise == "auto" else optimise,
+        "parent": None if parent is None else str(parent),
+        "training": None if training is None else json.dumps(training),
         "accuracy_budget": None if accuracy_budget in {0, "", "0"} else str(accuracy_budget),
     }
     rows = _rows("calibration", calibration, CALIBRATION_ROWS)

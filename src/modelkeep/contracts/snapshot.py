@@ -65,6 +65,8 @@ class ServedVersion(msgspec.Struct, frozen=True):
     its runs, by the number of rows in it ("1" and "64", as far as measured). Where it is not `independent`, a row's answer
     depends on the rows beside it, so requests must not share a run. It is `repeatable` where it answered equal rows equally at
     validation and no code of its uploader's has a say in the answer, which might look at a clock or ask somebody.
+    Answers say since when it is deprecated, and when it will answer no more (Unix seconds; None: it is not, or nobody has
+    said), and which version is its `successor` (0 for none).
     """
 
     id: str
@@ -79,6 +81,9 @@ class ServedVersion(msgspec.Struct, frozen=True):
     cost_ms: dict[str, float] = {}
     independent: bool = True
     repeatable: bool = False
+    deprecated_at: float | None = None
+    sunset_at: float | None = None
+    successor: int = 0
 
 
 BatchMode = Literal["auto", "off", "cheap", "flat", "compute"]

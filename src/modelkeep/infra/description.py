@@ -113,6 +113,21 @@ HEADERS: Final[Document] = {
         "schema": {"type": "integer", "minimum": 1},
         "example": 3,
     },
+    "Deprecation": {
+        "description": "Since when the version that answered should not be used any more (RFC 9745); only where it is so.",
+        "schema": {"type": "string", "pattern": "^@-?[0-9]+$"},
+        "example": "@1773480413",
+    },
+    "Sunset": {
+        "description": "When it will answer no longer (RFC 8594), where that was said.",
+        "schema": {"type": "string"},
+        "example": "Tue, 30 Jun 2026 00:00:00 GMT",
+    },
+    "Link": {
+        "description": "The version that takes its place (`successor-version`), where that was said.",
+        "schema": {"type": "string"},
+        "example": '</api/v1/models/churn/versions/4>; rel="successor-version"',
+    },
 }
 
 PARAMETERS: Final[Document] = {

@@ -79,6 +79,11 @@ class Jobs:
         oldest = sa.select(jobs).where(jobs.c.state.in_(_UNFINISHED)).order_by(jobs.c.id).limit(limit)
         return [_job(row) for row in await tx.all(oldest)]
 
+    async def waits(self, tx: Transaction, kind: str, subject: str) -> bool:
+        """Whether a job of this kind is waiting or running for this subject."""
+        found = sa.select(jobs.c.id).where(jobs.c.kind == kind, jobs.c.subject == subject, jobs.c.state.in_(_UNFINISHED))
+        return await tx.one(found.limit(1)) is not None
+
     async def kind(self, tx: Transaction, job_id: str) -> str:
         """Return what kind of job this is; "" where it is not known."""
         row = await tx.one(sa.select(jobs.c.kind).where(jobs.c.id == job_id))

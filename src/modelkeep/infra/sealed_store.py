@@ -96,11 +96,14 @@ class SealedStore:
             os.close(source)
 
     async def remove(self, digest: str) -> None:
-        """Forget a blob: its envelope first, without which nobody can read it."""
+        """Forget a blob: its sealed file first. Whoever dies in between, or is not answered, can do it again by the envelope.
+
+        Without that nobody would know any more which file it was for, and its bytes would lie there for good.
+        """
         envelope = await self._envelope(digest)
-        await self._inner.remove(digest)
         if envelope is not None:
             await self._inner.remove(envelope.sealed)
+        await self._inner.remove(digest)
 
     async def stored(self) -> AsyncIterator[Stored]:
         """Yield the blobs that are there under their plain digests, with the bytes that they take sealed.

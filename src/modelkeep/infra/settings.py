@@ -1,4 +1,4 @@
-"""What can be set about the database, the prediction history, the limits, what nobody does alone, and the logs."""
+"""What can be set about the database, the prediction history, the limits, what nobody does alone, the trash, and the logs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,6 +185,17 @@ class AccessSettings:
         "How long what was asked may be approved and done, in hours, before it has to be asked anew.",
         Interval(ge=1, le=720),
     ] = 24
+
+
+@dataclass(frozen=True)
+class TrashSettings:
+    """What becomes of models and versions in the trash."""
+
+    keep_days: Annotated[
+        float,
+        "How long models and versions stay in the trash, in days, before they are purged for good; on legal hold they stay.",
+        Interval(ge=1, le=36500),
+    ] = 30.0
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from modelkeep.serving.large import Large
 from modelkeep.serving.matrix import plain_matrix
 from modelkeep.serving.meter import Meter
 from modelkeep.serving.modes import cost_from, plan
+from modelkeep.serving.notices import said_of
 from modelkeep.serving.recorder import Recorder
 from modelkeep.serving.scaling import Scale
 from modelkeep.serving.settings import ServingSettings
@@ -79,6 +80,7 @@ class Served:
         self._runs = 0
         self.last_run = 0.0
         self.number = str(version.number).encode()
+        self.told = said_of(version)
         self.ready = False
         self.asleep = False
         self.failing = ""
@@ -228,11 +230,12 @@ class Pool:
         golden: Mapping[str, GoldenCheck] | None = None,
         lazy: Collection[str] = (),
     ) -> None:
-        """Keep runners for these versions and let go of all others. A version is immutable: its id is enough.
+        """Keep runners for these versions and let go of all others.
 
-        `memory`: when those that answer for deployments have runners at all, by their ids. `golden`: what becomes of runners
-        that answer golden rows otherwise than at validation ("enforce" where nothing is said). `lazy`: those that are not
-        loaded before somebody asks for them.
+        A version is immutable: its id is enough, but for what its answers say of its deprecation. `memory`: when those that
+        answer for deployments have runners at all, by their ids. `golden`: what becomes of runners that answer golden rows
+        otherwise than at validation ("enforce" where nothing is said). `lazy`: those that are not loaded before somebody asks
+        for them.
         """
         wanted = {version.id: version for version in versions}
         self._memory, self._golden, self._lazy = memory, golden or {}, lazy
@@ -244,6 +247,7 @@ class Pool:
                 shadow = version.spec.spare  # what it answers is written down nowhere, and takes no room from others
                 recorder, large = (Recorder(None, max_payload=0), Large()) if shadow else (self._recorder, self._large)
                 self._served[version_id] = Served(version, self._settings, recorder, wake, large)
+            self._served[version_id].told = said_of(version)
             if self._golden.get(version_id) == "off":
                 self._served[version_id].golden.differs = ""
         self._ask()

@@ -1,9 +1,10 @@
 """Removes the files that nothing uses any more, and says what is kept.
 
-A file is used while a version names it, wherever in its row; aliases, deployments and replays name versions, and those are
-never deleted. A version that was rejected lets go of its files after `storage.keep_unused_days`, and so does whoever stored one
-that no version came to name, such as a validation of a faster form that it did not choose. What this installation has never
-stored itself is left alone: in a bucket it may be another's, beside a wrong database it would be everything.
+A file is used while a version names it, wherever in its row; aliases, deployments and replays name versions, and of those
+that are purged (`purge.py`) a tombstone is left, which names none. A version that was rejected lets go of its files after
+`storage.keep_unused_days`, and so does whoever stored one that no version came to name, such as a validation of a faster form
+that it did not choose. What this installation has never stored itself is left alone: in a bucket it may be another's, beside
+a wrong database it would be everything.
 
 Condemning and removing are two steps (`infra/blob_claims.py`), so that a file which is uploaded again at that moment is not
 lost; a collector that dies between them is completed by the next one. What cannot be removed is spared, said, and tried again

@@ -110,9 +110,9 @@ async def test_versions_that_may_not_answer_are_not_replayed(
     second = await control.models.version(ADMIN, "iris", 2)
     await control.models.begin_validation(second.id)
     await control.models.accept(second.id, FINDINGS, "job_none")
-    await control.models.archive_version(ADMIN, "iris", 2)
+    await control.lifecycle.archive(ADMIN, "iris", 2)
     assert (await client.post(URL.replace("/1/", "/2/"), json={"last": 1})).json()["code"] == "version_archived"
-    await control.models.archive(ADMIN, "iris")
+    await control.lifecycle.archive(ADMIN, "iris")
     archived = await client.post(URL, json={"last": 1})
     assert (archived.status_code, archived.json()["code"]) == (409, "model_archived")
 

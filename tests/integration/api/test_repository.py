@@ -75,7 +75,7 @@ async def test_unloading_answers_once_no_server_answers_for_the_model(client: ht
 async def test_loading_answers_once_every_server_answers_with_the_promoted_version(
     client: httpx.AsyncClient, control: ControlPlane, servers: Servers
 ) -> None:
-    await control.models.archive(ADMIN, "iris")
+    await control.lifecycle.archive(ADMIN, "iris")
     before = await servers.number()
     for one in ("s1", "s2"):
         await servers.say(one, answers=False)

@@ -29,6 +29,15 @@ _BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/models/{name}/versions/check"): {"filename": "m.onnx", "size": 1},
     ("PATCH", "/api/v1/models/{name}/versions/{number}"): {"description": "d"},
     ("PUT", "/api/v1/models/{name}/aliases/{alias}"): {"version": 1},
+    **{
+        (method, f"/api/v1/models/{{name}}{one}/{what}"): {"reason": reason}
+        for one in ("", "/versions/{number}")
+        for method, what, reason in (
+            ("PUT", "deprecation", "r"),
+            ("PUT", "hold", "r"),
+            ("POST", "purge", " "),
+        )  # no reason: no purge
+    },
     ("PATCH", "/api/v1/deployments/{name}"): {"settings": {"concurrency": 2}},
     ("POST", "/api/v1/deployments"): {"name": "fresh", "model": "red-model"},
     ("POST", "/api/v1/deployments/{name}/promote"): {"version": 1},

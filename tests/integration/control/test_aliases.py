@@ -124,9 +124,9 @@ async def test_what_is_refused_changes_nothing(control: ControlPlane, iris: None
 async def test_a_version_that_an_alias_points_to_is_not_archived(control: ControlPlane, iris: None):
     await control.models.set_alias(ADMIN, "iris", "canary", 2)
     with pytest.raises(errors.VersionInUse, match="canary"):
-        await control.models.archive_version(ADMIN, "iris", 2)
+        await control.lifecycle.archive(ADMIN, "iris", 2)
     await control.models.set_alias(ADMIN, "iris", "canary", 1)
-    await control.models.archive_version(ADMIN, "iris", 2)
+    await control.lifecycle.archive(ADMIN, "iris", 2)
     with pytest.raises(errors.VersionArchived):
         await control.models.set_alias(ADMIN, "iris", "canary", 2)
 
@@ -135,13 +135,13 @@ async def test_an_archived_models_aliases_answer_no_more_and_again_once_it_is_re
     control: ControlPlane, iris: None, db: Database
 ):
     await control.models.set_alias(ADMIN, "iris", "canary", 2)
-    assert (await control.models.archive(ADMIN, "iris")).aliases == {"canary": 2}
+    assert (await control.lifecycle.archive(ADMIN, "iris")).aliases == {"canary": 2}
     assert (await snapshot(db)).versions == ()
     with pytest.raises(errors.ModelArchived):
         await control.models.set_alias(ADMIN, "iris", "canary", 1)
-    await control.models.restore(ADMIN, "iris")
+    await control.lifecycle.restore(ADMIN, "iris")
     assert (await snapshot(db)).deployments[0].aliases.keys() == {"canary"}
-    await control.models.archive(ADMIN, "iris")
+    await control.lifecycle.archive(ADMIN, "iris")
     await control.models.delete_alias(ADMIN, "iris", "canary")
     assert (await control.models.model(ADMIN, "iris")).aliases == {}
 
@@ -162,7 +162,7 @@ async def test_an_alias_that_is_set_while_its_version_is_archived_never_points_t
 ):
     results = await asyncio.gather(
         control.models.set_alias(ADMIN, "iris", "canary", 2),
-        control.models.archive_version(ADMIN, "iris", 2),
+        control.lifecycle.archive(ADMIN, "iris", 2),
         return_exceptions=True,
     )
     assert sum(isinstance(one, Exception) for one in results) == 1

@@ -260,12 +260,12 @@ async def test_aliases_are_moved_by_two_and_taken_back_by_one(crew: Crew, contro
 
 async def test_models_versions_and_workspaces_are_put_away_by_two(crew: Crew, control: ControlPlane):
     models, root, other = control.models, crew.root, crew.other_root
-    await agreed(crew, root, other, lambda one: models.archive_version(one, M, 3))
-    await models.restore_version(root, M, 3)
-    await crew.needed(models.archive_version(root, M, 3))
-    await agreed(crew, root, other, lambda one: models.archive(one, M))
-    await models.restore(root, M)
-    await crew.needed(models.archive(root, M))
+    await agreed(crew, root, other, lambda one: control.lifecycle.archive(one, M, 3))
+    await control.lifecycle.restore(root, M, 3)
+    await crew.needed(control.lifecycle.archive(root, M, 3))
+    await agreed(crew, root, other, lambda one: control.lifecycle.archive(one, M))
+    await control.lifecycle.restore(root, M)
+    await crew.needed(control.lifecycle.archive(root, M))
     await control.access.create_workspace(root, "empty")
     await agreed(crew, root, other, lambda one: models.remove_workspace(one, "empty"))
 
@@ -339,7 +339,7 @@ class TestOff:
         assert (await control.deployments.promote(crew.ada, M, 2)).version == 2
         await control.models.set_alias(crew.ada, M, "live", 3)
         await control.models.delete_alias(crew.ada, M, "live")
-        await control.models.archive(crew.root, M)
+        await control.lifecycle.archive(crew.root, M)
         assert (await control.switches.allow_code(crew.root, allowed=True, reason="ours")).code_allowed
         assert await control.approvals.approvals(crew.root, limit=10) == []
 

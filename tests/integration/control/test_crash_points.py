@@ -47,7 +47,7 @@ async def do(control):
         version = await control.models.version(ADMIN, "fresh", 1)
         await control.models.accept(version.id, FINDINGS, "job_x")
     elif change == "archive":
-        await control.models.archive(ADMIN, "m")
+        await control.lifecycle.archive(ADMIN, "m")
     elif change == "replay":
         await control.replays.ask(ADMIN, "m", 1, Asked(rows=True), "[[1]]")
     elif change == "set up":

@@ -119,22 +119,22 @@ async def test_a_stale_or_impossible_promotion_changes_nothing(control: ControlP
         await control.deployments.promote(ADMIN, "iris", 4)
     with pytest.raises(DeploymentNotFound):
         await control.deployments.promote(ADMIN, "rose", 1)
-    await control.models.archive(ADMIN, "iris")
+    await control.lifecycle.archive(ADMIN, "iris")
     with pytest.raises(ModelArchived):
         await control.deployments.promote(ADMIN, "iris", 2)
-    await control.models.restore(ADMIN, "iris")
+    await control.lifecycle.restore(ADMIN, "iris")
     restored = await snapshot(db)
     assert (restored.deployments, restored.versions) == (before.deployments, before.versions)
 
 
 async def test_an_archived_model_answers_no_more_and_a_restored_one_again(control: ControlPlane, iris: None, db: Database):
     before = await snapshot(db)
-    await control.models.archive(ADMIN, "iris")
+    await control.lifecycle.archive(ADMIN, "iris")
     gone = await snapshot(db)
     assert (gone.deployments, gone.versions, gone.number) == ((), (), before.number + 1)
-    await control.models.archive(ADMIN, "iris")
+    await control.lifecycle.archive(ADMIN, "iris")
     assert (await snapshot(db)).number == gone.number
-    await control.models.restore(ADMIN, "iris")
+    await control.lifecycle.restore(ADMIN, "iris")
     back = await snapshot(db)
     assert (back.deployments, back.versions) == (before.deployments, before.versions)
 
@@ -142,9 +142,9 @@ async def test_an_archived_model_answers_no_more_and_a_restored_one_again(contro
 async def test_a_version_that_becomes_ready_while_its_model_is_archived_waits_to_be_asked(control: ControlPlane, db: Database):
     await control.models.create(ADMIN, "iris")
     version = await control.models.receive(ADMIN, "iris", upload())
-    await control.models.archive(ADMIN, "iris")
+    await control.lifecycle.archive(ADMIN, "iris")
     await control.models.accept(version.id, FINDINGS, "job_x")
-    await control.models.restore(ADMIN, "iris")
+    await control.lifecycle.restore(ADMIN, "iris")
     assert (await snapshot(db)).deployments == ()
     await control.deployments.promote(ADMIN, "iris", 1)
     assert [one.name for one in (await snapshot(db)).deployments] == ["iris"]
@@ -204,7 +204,7 @@ async def test_a_version_is_never_archived_and_promoted_by_two_who_ask_at_once(c
         await ready_version(control, "iris", bytes([number]))
         await asyncio.gather(
             control.deployments.promote(ADMIN, "iris", number),
-            control.models.archive_version(ADMIN, "iris", number),
+            control.lifecycle.archive(ADMIN, "iris", number),
             return_exceptions=True,
         )
         deployment, _serving = await control.deployments.deployment(ADMIN, "iris")

@@ -146,7 +146,7 @@ class Life(RuleBasedStateMachine):
 
     def archive_version(self, place: int) -> None:
         number, expected = self.some(place)
-        code = self.code(self.control.models.archive_version(ADMIN, "m", number))
+        code = self.code(self.control.lifecycle.archive(ADMIN, "m", number))
         if expected.archived:
             assert code == ""
         elif self.serving == number or number in self.aliases.values():
@@ -157,7 +157,7 @@ class Life(RuleBasedStateMachine):
 
     def restore_version(self, place: int) -> None:
         number, expected = self.some(place)
-        code = self.code(self.control.models.restore_version(ADMIN, "m", number))
+        code = self.code(self.control.lifecycle.restore(ADMIN, "m", number))
         assert code == ""
         expected.archived = False
 
@@ -191,7 +191,7 @@ class Life(RuleBasedStateMachine):
             self.moves[alias].append((self.aliases.pop(alias), None))
 
     def archive_or_restore(self, *, archived: bool) -> None:
-        change = self.control.models.archive if archived else self.control.models.restore
+        change = self.control.lifecycle.archive if archived else self.control.lifecycle.restore
         self.run(change(ADMIN, "m"))
         self.archived = archived
 

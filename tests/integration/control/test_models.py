@@ -40,7 +40,7 @@ async def test_of_many_who_make_the_same_model_at_once_one_succeeds(control: Con
 async def test_models_are_listed_by_name_in_pages(control: ControlPlane):
     for name in ("c", "a", "d", "b"):
         await control.models.create(ADMIN, name)
-    await control.models.archive(ADMIN, "b")
+    await control.lifecycle.archive(ADMIN, "b")
     assert [model.name for model in await control.models.models(ADMIN, limit=2)] == ["a", "c"]
     assert [model.name for model in await control.models.models(ADMIN, limit=2, after="c")] == ["d"]
     assert [model.name for model in await control.models.models(ADMIN, limit=9, archived=True)] == ["a", "b", "c", "d"]
@@ -51,13 +51,13 @@ async def test_whoever_may_only_read_changes_nothing(control: ControlPlane):
     attempts = [
         control.models.create(READER, "x"),
         control.models.describe(READER, "iris", "x"),
-        control.models.archive(READER, "iris"),
-        control.models.restore(READER, "iris"),
+        control.lifecycle.archive(READER, "iris"),
+        control.lifecycle.restore(READER, "iris"),
         control.models.expect_upload(READER, "iris"),
         control.models.receive(READER, "iris", upload()),
         control.models.describe_version(READER, "iris", 1, "x"),
-        control.models.archive_version(READER, "iris", 1),
-        control.models.restore_version(READER, "iris", 1),
+        control.lifecycle.archive(READER, "iris", 1),
+        control.lifecycle.restore(READER, "iris", 1),
         control.deployments.promote(READER, "iris", 1),
     ]
     for attempt in attempts:
@@ -102,7 +102,7 @@ async def test_an_upload_to_no_model_or_an_archived_one_is_refused(control: Cont
         await control.models.receive(ADMIN, "iris", upload())
     await control.models.create(ADMIN, "iris")
     await control.models.expect_upload(ADMIN, "iris")
-    await control.models.archive(ADMIN, "iris")
+    await control.lifecycle.archive(ADMIN, "iris")
     with pytest.raises(errors.ModelArchived):
         await control.models.expect_upload(ADMIN, "iris")
     with pytest.raises(errors.ModelArchived):
@@ -151,22 +151,22 @@ async def test_a_version_that_serves_cannot_be_archived_and_another_can(control:
     await ready_version_of_new_model(control)
     await ready_version(control, "iris", b"two")
     with pytest.raises(errors.VersionInUse):
-        await control.models.archive_version(ADMIN, "iris", 1)
-    archived = await control.models.archive_version(ADMIN, "iris", 2)
+        await control.lifecycle.archive(ADMIN, "iris", 1)
+    archived = await control.lifecycle.archive(ADMIN, "iris", 2)
     assert archived.archived_at == clock()
-    assert await control.models.archive_version(ADMIN, "iris", 2) == archived
+    assert await control.lifecycle.archive(ADMIN, "iris", 2) == archived
     with pytest.raises(errors.VersionArchived):
         await control.deployments.promote(ADMIN, "iris", 2)
-    restored = await control.models.restore_version(ADMIN, "iris", 2)
+    restored = await control.lifecycle.restore(ADMIN, "iris", 2)
     assert restored.archived_at is None
     assert (await control.deployments.promote(ADMIN, "iris", 2)).version == 2
-    await control.models.archive_version(ADMIN, "iris", 1)
+    await control.lifecycle.archive(ADMIN, "iris", 1)
 
 
 async def test_a_version_archived_while_it_is_validated_does_not_promote_itself(control: ControlPlane):
     await control.models.create(ADMIN, "iris")
     version = await control.models.receive(ADMIN, "iris", upload())
-    await control.models.archive_version(ADMIN, "iris", 1)
+    await control.lifecycle.archive(ADMIN, "iris", 1)
     await control.models.accept(version.id, FINDINGS, "job_x")
     assert (await control.models.version(ADMIN, "iris", 1)).state is State.READY
     assert (await control.models.model(ADMIN, "iris")).serving_version is None

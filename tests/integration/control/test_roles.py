@@ -40,7 +40,7 @@ async def test_a_stranger_finds_nothing_and_is_told_nothing(tenants: Tenants):
         with pytest.raises(ModelNotFound):
             await models.version(eve, name, 1)
         with pytest.raises(ModelNotFound):
-            await models.archive(eve, name)
+            await tenants.control.lifecycle.archive(eve, name)
         with pytest.raises(DeploymentNotFound):
             await deployments.deployment(eve, name)
         with pytest.raises(DeploymentNotFound):

@@ -30,6 +30,7 @@ from modelkeep.control.audit.tables import audit_entries
 from modelkeep.control.deployments.planning import Change
 from modelkeep.control.links import store as links
 from modelkeep.control.links.rules import Link, Purpose
+from modelkeep.control.models.life import Deprecation
 from modelkeep.control.predictions.service import Predictions
 from modelkeep.control.rollouts.asked import Asked as Rolling
 from modelkeep.control.sessions import store as sessions
@@ -77,6 +78,18 @@ WRITES: dict[str, Asked] = {
     "describeVersion": ("PATCH", f"{IRIS}/versions/1", {"json": {"description": "first"}}),
     "archiveVersion": ("POST", f"{IRIS}/versions/1/archive", {}),
     "restoreVersion": ("POST", f"{IRIS}/versions/3/restore", {}),
+    "trashModel": ("DELETE", f"{V1}/models/old", {}),
+    "deprecateModel": ("PUT", f"{IRIS}/deprecation", {"json": REASON}),
+    "reviveModel": ("DELETE", f"{V1}/models/worn/deprecation", {}),
+    "holdModel": ("PUT", f"{IRIS}/hold", {"json": REASON}),
+    "releaseModel": ("DELETE", f"{V1}/models/worn/hold", {}),
+    "purgeModel": ("POST", f"{V1}/models/gone/purge", {"json": REASON}),
+    "trashVersion": ("DELETE", f"{IRIS}/versions/1", {}),
+    "deprecateVersion": ("PUT", f"{IRIS}/versions/1/deprecation", {"json": REASON}),
+    "reviveVersion": ("DELETE", f"{V1}/models/worn/versions/1/deprecation", {}),
+    "holdVersion": ("PUT", f"{IRIS}/versions/1/hold", {"json": REASON}),
+    "releaseVersion": ("DELETE", f"{V1}/models/worn/versions/1/hold", {}),
+    "purgeVersion": ("POST", f"{V1}/models/spare/versions/1/purge", {"json": REASON}),
     "setAlias": ("PUT", f"{IRIS}/aliases/canary", {"json": {"version": 1}}),
     "deleteAlias": ("DELETE", f"{IRIS}/aliases/stable", {}),
     "configureDeployment": (
@@ -138,9 +151,10 @@ async def house(control: ControlPlane, client: httpx.AsyncClient, db: Database, 
         await ready_version(control, "iris", content)
     await control.deployments.promote(ADMIN, "iris", 2)
     await control.deployments.create(ADMIN, "iris-test", "iris")
-    await control.models.archive_version(ADMIN, "iris", 3)
-    await control.models.archive(ADMIN, "old")
+    await control.lifecycle.archive(ADMIN, "iris", 3)
+    await control.lifecycle.archive(ADMIN, "old")
     await control.models.set_alias(ADMIN, "iris", "stable", 2)
+    await worn(control, clock())
     made = await client.post(f"{V1}/keys", json={"name": "old", "scopes": ["predict"]})
     ada = (await client.get(f"{V1}/me")).json()["user"]["id"]
     for group in ("crew", "staff"):
@@ -162,6 +176,22 @@ async def rollout(control: ControlPlane, name: str) -> str:
     for content in (b"one", b"two"):
         await ready_version(control, name, content)
     return (await control.rollouts.start(ADMIN, name, 2, Rolling())).id
+
+
+async def worn(control: ControlPlane, now: datetime) -> None:
+    """A deprecated model on hold with a version that is both; a model in the trash, and another's version."""
+    said = Deprecation(now)
+    for name in ("worn", "gone", "spare"):
+        await control.models.create(ADMIN, name)
+    await ready_version(control, "worn", b"one")
+    for content in (b"one", b"two"):
+        await ready_version(control, "spare", content)
+    await control.deployments.promote(ADMIN, "spare", 2)
+    await control.lifecycle.trash(ADMIN, "spare", 1)
+    await control.lifecycle.trash(ADMIN, "gone")
+    for number in (None, 1):
+        await control.lifecycle.deprecate(ADMIN, "worn", number, said, reason="a test")
+        await control.lifecycle.hold(ADMIN, "worn", number, reason="a test")
 
 
 def placed(asked: Asked, house: House) -> Asked:
@@ -453,5 +483,5 @@ async def test_an_upload_of_a_model_that_was_archived_since_is_refused(client: h
     await control.models.create(ADMIN, "iris")
     await control.models.receive(ADMIN, "iris", upload())
     assert (await ask(client, WRITES["uploadVersion"])).status_code == 202
-    await control.models.archive(ADMIN, "iris")
+    await control.lifecycle.archive(ADMIN, "iris")
     assert (await ask(client, WRITES["uploadVersion"])).json()["code"] == "model_archived"

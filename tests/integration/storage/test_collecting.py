@@ -52,7 +52,7 @@ async def test_everything_that_a_version_names_stays_for_ever(keeper: Keeper):
     await keeper.control.models.set_alias(ADMIN, "m", "best", version.number)
     archived = await keeper.receive(b"archived")
     await keeper.accept(archived)
-    await keeper.control.models.archive_version(ADMIN, "m", archived.number)
+    await keeper.control.lifecycle.archive(ADMIN, "m", archived.number)
     keeper.clock.advance(days=4000)
     assert (await keeper.collector.collect()).unused == ()
     expected = {version.digest, waiting.digest, archived.digest} | {blob.digest for blob in named.values()}

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from fixtures.stores import Keeping, content, flipped, keeping, stream
-from modelkeep.app import bootstrap, storage_work
+from modelkeep.app import bootstrap, roles, storage_work
 from modelkeep.app.cli import program
 from modelkeep.app.places import Places
 from modelkeep.app.settings import Settings
@@ -217,7 +217,7 @@ async def test_keys_are_not_rotated_while_unused_files_are_removed(
     settings = Settings.model_validate({"data": str(sealed.folder), "storage": asdict(sealed.settings)})
     await sealed.store().put(stream(b"abc"), max_bytes=3)
     with_keys(sealed, first_line(sealed), new_master_key("second"))
-    db = Database(bootstrap.database_settings(settings, places))
+    db = Database(roles.database_settings(settings, places))
     meter = bootstrap.storage_meter(places, "worker")
     async with Claims(db, utc_now).turn():
         with pytest.raises(OthersTurn):

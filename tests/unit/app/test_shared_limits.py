@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from modelkeep.app.bootstrap import ServerRole
 from modelkeep.app.places import Places
+from modelkeep.app.roles import ServerRole
 from modelkeep.app.server import _limits
 from modelkeep.infra.settings import HistorySettings, LogSettings
 from modelkeep.serving.settings import ServingSettings

@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from modelkeep.app.bootstrap import roles
 from modelkeep.app.places import Places
+from modelkeep.app.roles import roles
 from modelkeep.app.settings import InvalidSettings, explain, load
 from modelkeep.app.sharing import check_redis
 from modelkeep.contracts.errors import Invalid

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from modelkeep.app.bootstrap import key_digest
+from modelkeep.app.roles import key_digest
 from modelkeep.contracts.errors import Invalid
 
 

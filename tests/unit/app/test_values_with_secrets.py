@@ -8,7 +8,7 @@ import pytest
 
 from fixtures.canaries import canary, found_in
 from modelkeep.api.settings import ApiSettings
-from modelkeep.app.bootstrap import ControlRole
+from modelkeep.app.roles import ControlRole
 from modelkeep.app.settings import Settings
 from modelkeep.app.supervisor import Role
 from modelkeep.contracts.access import Scope

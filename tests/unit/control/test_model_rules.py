@@ -169,10 +169,14 @@ def test_only_a_ready_version_that_is_not_archived_may_serve():
             rules.check_promotable(model, version)
 
 
-def test_what_serves_cannot_be_archived():
-    rules.check_archivable(_model(serving_version=2), _version(number=1))
-    with pytest.raises(errors.VersionInUse):
-        rules.check_archivable(_model(serving_version=1), _version(number=1))
+def test_what_serves_or_is_named_is_referred_to():
+    assert rules.referring(_model(serving_version=2), _version(number=1)) == []
+    named = _model(serving_version=1, aliases={"live": 1, "beta": 1, "next": 2})
+    assert rules.referring(named, _version(number=1)) == [
+        "m answers with it",
+        "the alias beta points to it",
+        "the alias live points to it",
+    ]
 
 
 def test_a_description_has_an_end():

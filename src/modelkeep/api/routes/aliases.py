@@ -19,10 +19,12 @@ from modelkeep.control.models.errors import (
     InvalidAlias,
     ModelArchived,
     ModelNotFound,
+    ModelTrashed,
     TooManyAliases,
     VersionArchived,
     VersionNotFound,
     VersionNotReady,
+    VersionTrashed,
 )
 
 router = APIRouter(prefix="/models/{name}/aliases", tags=["aliases"])
@@ -39,8 +41,8 @@ async def list_aliases(name: Name, actor: Reader, behind: Behind) -> Page[AliasA
 
 @router.put("/{alias}", responses=REVISED)
 @raises(
-    *(AliasStale, ApprovalNeeded, InvalidAlias, InvalidName, ModelArchived, ModelNotFound),
-    *(TooManyAliases, VersionArchived, VersionNotFound, VersionNotReady),
+    *(AliasStale, ApprovalNeeded, InvalidAlias, InvalidName, ModelArchived, ModelNotFound, ModelTrashed),
+    *(TooManyAliases, VersionArchived, VersionNotFound, VersionNotReady, VersionTrashed),
 )
 async def set_alias(
     *,

@@ -35,7 +35,15 @@ from modelkeep.control.deployments.errors import (
     RevisionNotFound,
     RolloutRunning,
 )
-from modelkeep.control.models.errors import ModelArchived, ModelNotFound, VersionArchived, VersionNotFound, VersionNotReady
+from modelkeep.control.models.errors import (
+    ModelArchived,
+    ModelNotFound,
+    ModelTrashed,
+    VersionArchived,
+    VersionNotFound,
+    VersionNotReady,
+    VersionTrashed,
+)
 
 router = APIRouter(prefix="/deployments", tags=["deployments"])
 Name = Annotated[str, Path(max_length=100, description="The deployment's name.")]
@@ -100,8 +108,8 @@ async def delete_deployment(*, name: Name, actor: Releaser, behind: Behind, if_m
 
 @router.post("/{name}/promote", responses=REVISED)
 @raises(
-    *(ApprovalNeeded, DeploymentNotFound, DeploymentStale, InvalidReason, ModelArchived, RolloutRunning),
-    *(VersionArchived, VersionNotFound, VersionNotReady),
+    *(ApprovalNeeded, DeploymentNotFound, DeploymentStale, InvalidReason, ModelArchived, ModelTrashed, RolloutRunning),
+    *(VersionArchived, VersionNotFound, VersionNotReady, VersionTrashed),
 )
 async def promote_version(
     *,

@@ -10,6 +10,7 @@ from modelkeep.api.description import raises
 from modelkeep.api.paging import Cursor, InvalidCursor, Limit, read_cursor, split
 from modelkeep.api.routes.predictions import Moment
 from modelkeep.api.schemas.deployments import AsOfAnswer, MomentAnswer
+from modelkeep.api.schemas.lifecycle import Because
 from modelkeep.api.schemas.models import Describe, ModelAnswer, MoveModel, NewModel
 from modelkeep.api.schemas.wire import Page, located
 from modelkeep.api.services import Behind
@@ -17,9 +18,11 @@ from modelkeep.contracts.access import Scope
 from modelkeep.contracts.errors import ApprovalNeeded, InvalidName
 from modelkeep.control.access.errors import SubjectNotFound, WorkspaceNotFound, WorkspaceUnclear
 from modelkeep.control.deployments.errors import DeploymentExists
-from modelkeep.control.models.errors import ModelExists, ModelNotFound
+from modelkeep.control.models.errors import ModelExists, ModelNotFound, ModelTrashed, Purged
 
 router = APIRouter(prefix="/models", tags=["models"])
+_UNSAID = Because()
+Trashed = Annotated[bool, Query(description="Those in the trash instead.")]
 Name = Annotated[str, Path(max_length=100, description="The model's name.")]
 
 
@@ -36,14 +39,16 @@ async def create_model(body: NewModel, actor: Writer, behind: Behind, response: 
 @router.get("")
 @raises(InvalidCursor)
 async def list_models(
+    *,
     actor: Reader,
     behind: Behind,
     limit: Limit = 50,
     cursor: Cursor = None,
-    archived: Annotated[bool, Query(description="Archived models too.")] = False,  # noqa: FBT002 - a query parameter has a name
+    archived: Annotated[bool, Query(description="Archived models too.")] = False,
+    trashed: Trashed = False,
 ) -> Page[ModelAnswer]:
     """List models by name."""
-    found = await behind.models.models(actor, limit=limit + 1, after=read_cursor(cursor), archived=archived)
+    found = await behind.models.models(actor, limit=limit + 1, after=read_cursor(cursor), archived=archived, trashed=trashed)
     page, next_cursor = split(found, limit, lambda model: model.name)
     return Page(items=[ModelAnswer.model_validate(model) for model in page], next_cursor=next_cursor)
 
@@ -95,14 +100,14 @@ async def move_model(name: Name, body: MoveModel, actor: Writer, behind: Behind)
 
 
 @router.post("/{name}/archive")
-@raises(ApprovalNeeded, ModelNotFound)
-async def archive_model(name: Name, actor: Writer, behind: Behind) -> ModelAnswer:
+@raises(ApprovalNeeded, ModelNotFound, ModelTrashed, Purged)
+async def archive_model(name: Name, actor: Writer, behind: Behind, body: Because = _UNSAID) -> ModelAnswer:
     """Archive a model: it answers no more, and nothing is deleted."""
-    return ModelAnswer.model_validate(await behind.models.archive(actor, name))
+    return ModelAnswer.model_validate(await behind.lifecycle.archive(actor, name, reason=body.reason))
 
 
 @router.post("/{name}/restore")
-@raises(ModelNotFound)
-async def restore_model(name: Name, actor: Writer, behind: Behind) -> ModelAnswer:
-    """Bring an archived model back."""
-    return ModelAnswer.model_validate(await behind.models.restore(actor, name))
+@raises(ModelNotFound, Purged)
+async def restore_model(name: Name, actor: Writer, behind: Behind, body: Because = _UNSAID) -> ModelAnswer:
+    """Bring a model back from the archive or the trash: it answers again as before."""
+    return ModelAnswer.model_validate(await behind.lifecycle.restore(actor, name, reason=body.reason))

@@ -12,7 +12,15 @@ from modelkeep.api.routes.versions import Number
 from modelkeep.api.schemas.replays import NewReplay, ReplayAnswer, ReplayFacts
 from modelkeep.api.schemas.wire import Page, located
 from modelkeep.api.services import Behind
-from modelkeep.control.models.errors import ModelArchived, ModelNotFound, VersionArchived, VersionNotFound, VersionNotReady
+from modelkeep.control.models.errors import (
+    ModelArchived,
+    ModelNotFound,
+    ModelTrashed,
+    VersionArchived,
+    VersionNotFound,
+    VersionNotReady,
+    VersionTrashed,
+)
 from modelkeep.control.replays.errors import InvalidReplay, ReplayNotFound, RowsNotKept, TooManyReplays
 from modelkeep.control.replays.rules import encode_rows, read_asked
 
@@ -26,7 +34,7 @@ router = APIRouter(tags=["replays"])
 )
 @raises(
     *(InvalidReplay, RowsNotKept, TooManyReplays),
-    *(ModelArchived, ModelNotFound, VersionArchived, VersionNotFound, VersionNotReady),
+    *(ModelArchived, ModelNotFound, ModelTrashed, VersionArchived, VersionNotFound, VersionNotReady, VersionTrashed),
 )
 async def ask_replay(
     *, name: Name, number: Number, body: NewReplay, actor: PredictionReader, behind: Behind, response: Response

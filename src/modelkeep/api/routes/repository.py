@@ -15,7 +15,7 @@ from modelkeep.api.description import raises
 from modelkeep.api.services import Behind
 from modelkeep.contracts.errors import ApprovalNeeded, Invalid
 from modelkeep.control.deployments.errors import CannotBeServed, DeploymentNotFound, NothingPromoted, NotSettled
-from modelkeep.control.models.errors import ModelNotFound
+from modelkeep.control.models.errors import ModelNotFound, ModelTrashed, Purged
 
 router = APIRouter(prefix="/v2/repository/models", tags=["open inference"])
 Name = Annotated[str, Path(max_length=100, description="The model's name.")]
@@ -51,21 +51,30 @@ _decode = msgspec.json.Decoder(_Wish).decode
 
 
 @router.post("/{name}/load", openapi_extra=_BODY, responses=_EMPTY)
-@raises(CannotBeServed, DeploymentNotFound, InvalidRepositoryRequest, ModelNotFound, NothingPromoted, NotSettled)
+@raises(
+    CannotBeServed,
+    DeploymentNotFound,
+    InvalidRepositoryRequest,
+    ModelNotFound,
+    ModelTrashed,
+    NothingPromoted,
+    NotSettled,
+    Purged,
+)
 async def repository_model_load(name: Name, actor: Writer, behind: Behind, request: Request) -> dict[str, str]:
     """Restore a model if it is archived, and answer once every server answers for it."""
     await _read(request)
-    await behind.models.restore(actor, name)
+    await behind.lifecycle.restore(actor, name, from_trash=False)
     await behind.deployments.settled(name, answers=True, patience_s=_LOADED_WITHIN_S)
     return {}
 
 
 @router.post("/{name}/unload", openapi_extra=_BODY, responses=_EMPTY)
-@raises(ApprovalNeeded, DeploymentNotFound, InvalidRepositoryRequest, ModelNotFound, NotSettled)
+@raises(ApprovalNeeded, DeploymentNotFound, InvalidRepositoryRequest, ModelNotFound, ModelTrashed, NotSettled, Purged)
 async def repository_model_unload(name: Name, actor: Writer, behind: Behind, request: Request) -> dict[str, str]:
     """Archive a model, and answer once no server answers for it any more."""
     await _read(request)
-    await behind.models.archive(actor, name)
+    await behind.lifecycle.archive(actor, name)
     await behind.deployments.settled(name, answers=False, patience_s=_UNLOADED_WITHIN_S)
     return {}
 

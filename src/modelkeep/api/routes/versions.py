@@ -14,7 +14,8 @@ from modelkeep.api.auth import Reader, Writer
 from modelkeep.api.description import raises
 from modelkeep.api.idempotency import said
 from modelkeep.api.paging import LARGEST_NUMBER, Cursor, InvalidCursor, Limit, read_number_cursor, split
-from modelkeep.api.routes.models import Name
+from modelkeep.api.routes.models import Name, Trashed
+from modelkeep.api.schemas.lifecycle import Because
 from modelkeep.api.schemas.models import Describe, PlannedUpload, VersionAnswer
 from modelkeep.api.schemas.wire import Page, located
 from modelkeep.api.services import Behind, Services
@@ -37,12 +38,16 @@ from modelkeep.control.deployments.errors import DeploymentExists
 from modelkeep.control.models.errors import (
     HooksNotFound,
     InvalidLabels,
+    InvalidParent,
     InvalidPreprocess,
     ModelArchived,
     ModelExists,
     ModelNotFound,
+    ModelTrashed,
+    Purged,
     VersionInUse,
     VersionNotFound,
+    VersionTrashed,
 )
 from modelkeep.control.models.rules import Version
 from modelkeep.control.safety.errors import CodeFormatsOff
@@ -69,6 +74,7 @@ _EVENTS: Final[dict[int | str, dict[str, Any]]] = {
         "content": {"text/event-stream": {"schema": _EVENT}},
     }
 }
+_UNSAID = Because()
 router = APIRouter(prefix="/models/{name}/versions", tags=["versions"])
 Create = Annotated[bool, Query(description="Make the model too, when it is new.")]
 InWorkspace = Annotated[
@@ -84,7 +90,17 @@ Number = Annotated[int, Path(ge=1, le=LARGEST_NUMBER, description="The version's
     responses=located(202, "/api/v1/models/churn/versions/3"),
 )
 @raises(
-    *(CodeFormatsOff, InvalidName, ModelArchived, ModelNotFound, UnsupportedFormat, WorkspaceNotFound, WorkspaceUnclear),
+    *(
+        CodeFormatsOff,
+        InvalidName,
+        InvalidParent,
+        ModelArchived,
+        ModelNotFound,
+        ModelTrashed,
+        UnsupportedFormat,
+        WorkspaceNotFound,
+        WorkspaceUnclear,
+    ),
     *(DeploymentExists, ModelExists),
     *(uploads.InvalidUpload, InvalidLabels, InvalidMultipart, InvalidPreprocess),
     *(BeingRemoved, MasterKeyMissing, StorageUnavailable),
@@ -113,7 +129,16 @@ async def upload_version(
 
 @router.post("/check", status_code=status.HTTP_204_NO_CONTENT)
 @raises(
-    *(CodeFormatsOff, InvalidName, ModelArchived, ModelNotFound, UnsupportedFormat, WorkspaceNotFound, WorkspaceUnclear),
+    *(
+        CodeFormatsOff,
+        InvalidName,
+        ModelArchived,
+        ModelNotFound,
+        ModelTrashed,
+        UnsupportedFormat,
+        WorkspaceNotFound,
+        WorkspaceUnclear,
+    ),
     uploads.InvalidUpload,
 )
 async def check_upload(
@@ -129,10 +154,10 @@ async def check_upload(
 @router.get("")
 @raises(InvalidCursor, ModelNotFound)
 async def list_versions(
-    name: Name, actor: Reader, behind: Behind, limit: Limit = 50, cursor: Cursor = None
+    *, name: Name, actor: Reader, behind: Behind, limit: Limit = 50, cursor: Cursor = None, trashed: Trashed = False
 ) -> Page[VersionAnswer]:
     """List versions, newest first."""
-    found = await behind.models.versions(actor, name, limit=limit + 1, before=read_number_cursor(cursor))
+    found = await behind.models.versions(actor, name, limit=limit + 1, before=read_number_cursor(cursor), trashed=trashed)
     page, next_cursor = split(found, limit, lambda version: version.number)
     return Page(items=[VersionAnswer.model_validate(version) for version in page], next_cursor=next_cursor)
 
@@ -145,24 +170,24 @@ async def get_version(name: Name, number: Number, actor: Reader, behind: Behind)
 
 
 @router.patch("/{number}")
-@raises(ModelNotFound, VersionNotFound)
+@raises(ModelNotFound, Purged, VersionNotFound)
 async def describe_version(name: Name, number: Number, body: Describe, actor: Writer, behind: Behind) -> VersionAnswer:
     """Change a version's description."""
     return VersionAnswer.model_validate(await behind.models.describe_version(actor, name, number, body.description))
 
 
 @router.post("/{number}/archive")
-@raises(ApprovalNeeded, ModelNotFound, VersionInUse, VersionNotFound)
-async def archive_version(name: Name, number: Number, actor: Writer, behind: Behind) -> VersionAnswer:
+@raises(ApprovalNeeded, ModelNotFound, ModelTrashed, Purged, VersionInUse, VersionNotFound, VersionTrashed)
+async def archive_version(name: Name, number: Number, actor: Writer, behind: Behind, body: Because = _UNSAID) -> VersionAnswer:
     """Archive a version that does not serve."""
-    return VersionAnswer.model_validate(await behind.models.archive_version(actor, name, number))
+    return VersionAnswer.model_validate(await behind.lifecycle.archive(actor, name, number, reason=body.reason))
 
 
 @router.post("/{number}/restore")
-@raises(ModelNotFound, VersionNotFound)
-async def restore_version(name: Name, number: Number, actor: Writer, behind: Behind) -> VersionAnswer:
-    """Bring an archived version back."""
-    return VersionAnswer.model_validate(await behind.models.restore_version(actor, name, number))
+@raises(ModelNotFound, ModelTrashed, Purged, VersionNotFound)
+async def restore_version(name: Name, number: Number, actor: Writer, behind: Behind, body: Because = _UNSAID) -> VersionAnswer:
+    """Bring a version back from the archive or the trash."""
+    return VersionAnswer.model_validate(await behind.lifecycle.restore(actor, name, number, reason=body.reason))
 
 
 @router.get("/{number}/events", response_class=EventSourceResponse, responses=_EVENTS)

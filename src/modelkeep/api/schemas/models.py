@@ -5,7 +5,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from modelkeep.api.schemas.lifecycle import DeprecationAnswer, HoldAnswer, TrainingAnswer
 from modelkeep.api.schemas.wire import Answer, Ask, Name
+from modelkeep.control.models.life import Life
 from modelkeep.control.models.rules import LONGEST_DESCRIPTION, State
 
 Description = Annotated[str, Field(max_length=LONGEST_DESCRIPTION)]
@@ -61,7 +63,11 @@ class ModelAnswer(Answer):
     description: str
     created_at: datetime
     created_by: str
+    life: Life
     archived_at: datetime | None
+    trashed_at: datetime | None
+    deprecation: DeprecationAnswer | None
+    hold: HoldAnswer | None
     latest_version: int | None
     serving_version: int | None
     aliases: dict[str, int]
@@ -199,7 +205,7 @@ class RejectionAnswer(Answer):
 
 
 class VersionAnswer(Answer):
-    """A version. `labels` is how many it has."""
+    """A version. `labels` is how many it has, `state` what validation said, `life` where it stands since."""
 
     id: str
     model: str
@@ -219,4 +225,10 @@ class VersionAnswer(Answer):
     created_at: datetime
     created_by: str
     validated_at: datetime | None
+    life: Life
     archived_at: datetime | None
+    trashed_at: datetime | None
+    deprecation: DeprecationAnswer | None
+    hold: HoldAnswer | None
+    parent_id: str | None
+    training: TrainingAnswer | None

@@ -25,6 +25,8 @@ MaybeNumber = Annotated[
         metavar="[VERSION]", min=1, help="Number of the version.", show_default=False, autocompletion=version_numbers
     ),
 ]
+Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why; it is kept with the change.", show_default=False)]
+Trashed = Annotated[bool, typer.Option("--trashed", metavar="", help="Show those in the trash instead.")]
 MaybeName = Annotated[
     str | None,
     typer.Argument(metavar="[NAME]", help="Show this model alone.", show_default=False, autocompletion=model_names),
@@ -38,6 +40,7 @@ def models(
     name: MaybeName = None,
     *,
     archived: Annotated[bool, typer.Option("--archived", metavar="", help="Show those that were put away.")] = False,
+    trashed: Trashed = False,
     url: Url = DEFAULT_URL,
     key: ApiKey = "",
     as_json: AsJson = False,
@@ -49,7 +52,7 @@ def models(
             model = client.model(name)
             screen.result(model.raw, lambda: _show_model(screen, model))
             return
-        found = client.models(archived=archived)
+        found = client.models(archived=archived, trashed=trashed)
     rows: list[list[Cell]] = [
         [one.name, one.serving_version, one.latest_version, when(one.created_at), one.description] for one in found
     ]
@@ -59,7 +62,13 @@ def models(
 
 
 def versions(
-    name: ModelName, number: MaybeNumber = None, *, url: Url = DEFAULT_URL, key: ApiKey = "", as_json: AsJson = False
+    name: ModelName,
+    number: MaybeNumber = None,
+    *,
+    trashed: Trashed = False,
+    url: Url = DEFAULT_URL,
+    key: ApiKey = "",
+    as_json: AsJson = False,
 ) -> None:
     """List the versions of a model, or show one."""
     screen = Screen(as_json=as_json)
@@ -69,7 +78,7 @@ def versions(
             version = client.version(name, number)
             screen.result(version.raw, lambda: _show_version(screen, version, serving))
             return
-        found = client.versions(name)
+        found = client.versions(name, trashed=trashed)
     rows: list[list[Cell]] = [
         [one.number, _state(one, serving), one.format, file_size(one.size), when(one.created_at), _about(one)] for one in found
     ]
@@ -96,24 +105,38 @@ def promote(name: ModelName, number: Number, *, url: Url = DEFAULT_URL, key: Api
 
 
 def archive(
-    name: ModelName, number: MaybeNumber = None, *, url: Url = DEFAULT_URL, key: ApiKey = "", as_json: AsJson = False
+    name: ModelName,
+    number: MaybeNumber = None,
+    *,
+    reason: Reason = "",
+    url: Url = DEFAULT_URL,
+    key: ApiKey = "",
+    as_json: AsJson = False,
 ) -> None:
     """Put a model away, or one of its versions. Nothing is lost; a model can be restored."""
     screen = Screen(as_json=as_json)
     look = f"models {name}" if number is None else f"versions {name} {number}"
     with connected(url, key, model=name, interrupted=MAYBE.format(look)) as client:
-        done = client.archive(name, version=number)
+        done = client.archive(name, version=number, reason=reason)
     what = f"{name} version {number}" if number else name
     back = "" if number else f" `modelkeep restore {name}` takes it back."
     screen.result(done.raw, lambda: screen.say(f"{what} is archived.{back}"))
 
 
-def restore(name: ArchivedName, *, url: Url = DEFAULT_URL, key: ApiKey = "", as_json: AsJson = False) -> None:
-    """Take an archived model back."""
+def restore(
+    name: ArchivedName,
+    number: MaybeNumber = None,
+    *,
+    reason: Reason = "",
+    url: Url = DEFAULT_URL,
+    key: ApiKey = "",
+    as_json: AsJson = False,
+) -> None:
+    """Take a model, or one of its versions, back from the archive or the trash."""
     screen = Screen(as_json=as_json)
     with connected(url, key, model=name, interrupted=MAYBE.format(f"models {name}")) as client:
-        model = client.restore(name)
-    screen.result(model.raw, lambda: screen.say(f"{name} is back."))
+        done = client.restore(name, version=number, reason=reason)
+    screen.result(done.raw, lambda: screen.say(f"{name}{f' version {number}' if number else ''} is back."))
 
 
 def describe(
@@ -164,7 +187,10 @@ def _show_model(screen: Screen, model: "Model") -> None:
             "aliases": ", ".join(f"{alias} = version {number}" for alias, number in sorted(model.aliases.items())),
             "latest": f"version {model.latest_version}" if model.latest_version else "no versions yet",
             "created": when(model.created_at),
+            "life": model.life,
             "archived": when(model.archived_at),
+            "in the trash": when(model.trashed_at),
+            **_notes(model),
         }
     )
 
@@ -184,15 +210,28 @@ def _show_version(screen: Screen, version: "Version", serving: int | None) -> No
             **facts_of(version),
             "created": when(version.created_at),
             "archived": when(version.archived_at),
+            "in the trash": when(version.trashed_at),
+            **_notes(version),
+            "parent": version.parent_id,
         }
     )
     for warning in (version.report or {}).get("warnings", ()):
         screen.say(f"Note: {warning}")
 
 
+def _notes(one: "Model | Version") -> dict[str, str | None]:
+    """Return what is said of a deprecation, and of a legal hold."""
+    said, hold = one.deprecation or {}, one.hold or {}
+    parts = [when(said.get("since")), f"until {when(said['sunset'])}" if said.get("sunset") else "", said.get("note", "")]
+    parts.append(f"take version {said['successor']}" if said.get("successor") else "")
+    return {"deprecated": ", ".join(part for part in parts if part) or None, "on legal hold": hold.get("reason")}
+
+
 def _state(version: "Version", serving: int | None) -> str:
-    if version.archived_at:
-        return "archived"
+    if version.archived_at or version.trashed_at:
+        return version.life
+    if version.life == "deprecated":
+        return f"{'serving' if version.number == serving else version.state}, deprecated"
     return "serving" if version.number == serving else version.state
 
 

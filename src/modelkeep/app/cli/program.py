@@ -16,6 +16,7 @@ from modelkeep.app.cli import certificates as certificates_commands
 from modelkeep.app.cli import deployments as deployments_commands
 from modelkeep.app.cli import desired as desired_commands
 from modelkeep.app.cli import keys as keys_commands
+from modelkeep.app.cli import lifecycle as lifecycle_commands
 from modelkeep.app.cli import login as login_commands
 from modelkeep.app.cli import models, predict, predictions, push, releases, replay, server
 from modelkeep.app.cli import rollouts as rollouts_commands
@@ -91,6 +92,13 @@ _add(models.describe, _SECOND, "modelkeep describe churn 'Who will leave next mo
 _add(models.download, _SECOND, "modelkeep download churn 2 -o churn-2.joblib")
 _add(models.archive, _SECOND, "modelkeep archive churn 1")
 _add(models.restore, _SECOND, "modelkeep restore churn")
+_add(lifecycle_commands.deprecate, _SECOND, "modelkeep deprecate churn 1 --reason 'Version 2 is better' --successor 2")
+_add(lifecycle_commands.trash, _SECOND, "modelkeep trash churn 1 --reason 'Nobody asks it'")
+_add(lifecycle_commands.hold, _SECOND, "modelkeep hold churn --reason 'Case 7 of 2026'")
+_add(lifecycle_commands.purge, _SECOND, "modelkeep purge churn 1 --reason 'The customer has left'")
+_add(lifecycle_commands.erasures, _SECOND, "modelkeep erasures")
+_add(lifecycle_commands.changes, _SECOND, "modelkeep changes churn 1")
+_add(lifecycle_commands.lineage, _SECOND, "modelkeep lineage churn 3")
 _add(access_commands.move, _SECOND, "modelkeep move churn --workspace fraud")
 app.add_typer(aliases_commands.alias, name="alias", rich_help_panel=_SECOND)
 app.add_typer(deployments_commands.deployments, name="deployments", rich_help_panel=_SECOND)

@@ -1,5 +1,6 @@
 """`modelkeep push`: upload a model and follow it until it answers."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -50,6 +51,13 @@ Workspace = Annotated[
 Hooks = Annotated[
     Path | None, typer.Option(metavar="FILE.py", help="Python with preprocess(inputs), postprocess(outputs) or both.")
 ]
+Parent = Annotated[
+    str | None, typer.Option(metavar="VERSION", help="The version it was made from: its number, MODEL/NUMBER, or its id.")
+]
+Training = Annotated[
+    Path | None, typer.Option(metavar="FILE.json", help="How it came to be: job, code, revision, by, and data as a list.")
+]
+_AN_OBJECT = "It holds an object with any of job, code, revision, by and data."
 EXAMPLES = """[bold]Examples[/bold]
 
   modelkeep push model.joblib --name churn --sample rows.csv
@@ -84,6 +92,8 @@ def push(
     accuracy_budget: Budget = "0",
     hooks: Hooks = None,
     workspace: Workspace = None,
+    parent: Parent = None,
+    training: Training = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", metavar="", help="Return as soon as the file is stored.")] = False,
     url: Url = DEFAULT_URL,
     key: ApiKey = "",
@@ -93,7 +103,7 @@ def push(
     if promote and no_wait:
         raise WrongUse("--promote needs to wait until the version is ready.", "Leave out --no-wait, or promote later.")
     _check_there(file)
-    for given in (sample, labels, calibration, hooks):
+    for given in (sample, labels, calibration, hooks, training):
         _check_file(given)
     screen = Screen(as_json=as_json)
     standing = _Standing(name, promote=promote)
@@ -116,6 +126,8 @@ def push(
                 accuracy_budget=accuracy_budget,
                 hooks=hooks,
                 workspace=workspace,
+                parent=parent,
+                training=_training(training),
                 wait=False,
                 on_packing=progress,
                 on_progress=standing.watching(progress),
@@ -126,6 +138,18 @@ def push(
             screen.result(version.raw, lambda: screen.say(f"{name} version {version.number} is {version.state}."))
         else:
             _follow(client, version, standing, screen)
+
+
+def _training(file: Path | None) -> dict[str, Any] | None:
+    if file is None:
+        return None
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise WrongUse(f"{file} cannot be read as JSON.", _AN_OBJECT) from error
+    if not isinstance(found, dict):
+        raise WrongUse(f"{file} holds no JSON object.", _AN_OBJECT)
+    return found
 
 
 def _follow(client: "Client", version: "Version", standing: "_Standing", screen: Screen) -> None:

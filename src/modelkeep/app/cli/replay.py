@@ -195,11 +195,11 @@ def _show(screen: Screen, one: "Replay") -> None:
         screen.table(("prediction", "row", "output", *_SIDES), list(_lines(details["differing"])))
     if details.get("forgotten"):
         screen.news(f"{details['forgotten']} rows are no longer shown: their predictions have left the history.")
-    skipped = details.get("skipped") or ()
-    for told in skipped[:_MOST_VALUES]:
+    passed_over = details.get("skipped") or ()
+    for told in passed_over[:_MOST_VALUES]:
         screen.news(f"Skipped {told['id']}: {told['reason']}{', ' + told['detail'] if told['detail'] else ''}")
-    if len(skipped) > _MOST_VALUES:
-        screen.news(f"and {len(skipped) - _MOST_VALUES} more; --json lists them.")
+    if len(passed_over) > _MOST_VALUES:
+        screen.news(f"and {len(passed_over) - _MOST_VALUES} more; --json lists them.")
 
 
 def _facts(summary: Mapping[str, Any]) -> dict[str, Cell]:

@@ -214,7 +214,7 @@ def served_version(version: Version, labels: tuple[str, ...], limits: Limits) ->
     """Return a version as serving sees it; None while it has no signature, and so cannot serve."""
     if version.signature is None:
         return None
-    file = version.compiled or version
+    file, said = version.compiled or version, version.deprecation
     spec = RunnerSpec(
         version_id=version.id,
         digest=file.digest,
@@ -248,6 +248,9 @@ def served_version(version: Version, labels: tuple[str, ...], limits: Limits) ->
             and version.hooks is None
             and file.runner not in RUNS_ANY_CODE
         ),
+        deprecated_at=said.since.timestamp() if said else None,
+        sunset_at=said.sunset.timestamp() if said and said.sunset else None,
+        successor=(said.successor or 0) if said else 0,
     )
 
 

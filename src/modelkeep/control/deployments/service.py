@@ -65,7 +65,6 @@ from modelkeep.control.deployments.rules import (
     serving,
 )
 from modelkeep.control.deployments.traffic import references, spelled_out
-from modelkeep.control.models.errors import VersionInUse
 from modelkeep.control.models.rules import check_open
 from modelkeep.control.models.service import Models
 from modelkeep.control.safety.service import Switches
@@ -355,13 +354,6 @@ class Deployments:
         made = Deployment(new_id("dep"), name, model_id, name, 0, self._clock(), actor.name)
         if not await store.add(tx, made, revision_of(made, "create")):
             raise DeploymentExists("A deployment of another model has, or had, this name: choose another name for the model.")
-
-    async def release_in(self, tx: Transaction, model_id: str, version_id: str) -> None:
-        """Refuse to let a version go that answers in a deployment of its model, or is the shadow of one."""
-        using = [one for one in await store.of_model(tx, model_id) if version_id in version_ids(one)]
-        if using:
-            names = ", ".join(one.name for one in using)
-            raise VersionInUse(f"This version answers, or shadows, in {names}: take it out there before you archive it.")
 
     async def publish(self) -> None:
         """Publish the snapshot as it is now: once at every start, so that changed limits and new fields arrive."""

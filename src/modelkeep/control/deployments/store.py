@@ -7,6 +7,8 @@ import msgspec
 import sqlalchemy as sa
 
 from modelkeep.contracts.prediction import Heartbeat
+from modelkeep.contracts.snapshot import DeploymentSettings
+from modelkeep.contracts.traffic import Traffic
 from modelkeep.control.deployments.revisions import MOST_LOOKED_BACK, Moment, Revision
 from modelkeep.control.deployments.rules import Deployment
 from modelkeep.control.deployments.tables import deployment_revisions, deployments, heartbeats
@@ -96,6 +98,22 @@ def _of(deployment_id: str) -> sa.Select[tuple[object, ...]]:
 
 def _revision(row: sa.Row[tuple[object, ...]]) -> Revision:
     return Revision(**row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+
+
+async def bury(tx: Transaction, model_id: str, name: str) -> None:
+    """Leave of the deployments of a model that is no more its own alone, by its tombstone's name: it answers nothing.
+
+    The model's name is free then; those of its other deployments stay in their revisions, and nobody has them again.
+    """
+    revisions = deployment_revisions
+    own = sa.select(deployments.c.name).where(deployments.c.model_id == model_id, deployments.c.name == deployments.c.model)
+    named = revisions.c.name == own.scalar_subquery()
+    await tx.execute(sa.update(revisions).where(revisions.c.model_id == model_id, named).values(name=name))
+    others = sa.and_(deployments.c.model_id == model_id, deployments.c.name != deployments.c.model)
+    await tx.execute(sa.delete(deployments).where(others))
+    nothing = {"version_id": None, "version": None, "previous_version_id": None, "previous_version": None}
+    gone = {**nothing, "settings": DeploymentSettings(), "traffic": Traffic(), "trial": None}
+    await tx.execute(sa.update(deployments).where(deployments.c.model_id == model_id).values(name=name, model=name, **gone))
 
 
 async def deployment(tx: Transaction, name: str, *, for_update: bool = False) -> Deployment | None:

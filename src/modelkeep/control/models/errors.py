@@ -61,6 +61,48 @@ class VersionArchived(Conflict):
     code = "version_archived"
 
 
+class ModelTrashed(Conflict):
+    """This model is in the trash: restore it first."""
+
+    code = "model_trashed"
+
+
+class VersionTrashed(Conflict):
+    """This version is in the trash: restore it first."""
+
+    code = "version_trashed"
+
+
+class Purged(Conflict):
+    """This was purged, or is being purged, and does not come back."""
+
+    code = "purged"
+
+
+class NotTrashed(Conflict):
+    """Only what is in the trash is purged: put it there first."""
+
+    code = "not_trashed"
+
+
+class OnHold(Conflict):
+    """A legal hold is on this: an administrator takes it away first."""
+
+    code = "on_hold"
+
+
+class ModelInUse(Conflict):
+    """This model is in use: archive it first, so that it answers no more."""
+
+    code = "model_in_use"
+
+
+class InvalidParent(Invalid):
+    """There is no such parent: it is a version's number, MODEL/NUMBER or the id of a version that you may see."""
+
+    code = "invalid_parent"
+
+
 class VersionNotReady(Conflict):
     """This version is not ready: only a version that passed validation can serve."""
 
@@ -68,7 +110,7 @@ class VersionNotReady(Conflict):
 
 
 class VersionInUse(Conflict):
-    """This version answers, as the promoted one or by an alias: have another one answer before you archive it."""
+    """This version is in use, by a deployment, an alias or its validation: end that before you put it away."""
 
     code = "version_in_use"
 

@@ -16,6 +16,19 @@ class ModelArchiveChanged(msgspec.Struct, frozen=True):
     model_id: str
 
 
+class DeprecationChanged(msgspec.Struct, frozen=True):
+    """A model, or a version of it, was deprecated, or is so no more: its answers say that."""
+
+    model_id: str
+
+
+class ModelPurged(msgspec.Struct, frozen=True):
+    """Nothing but a tombstone is left of a model, under this name; its own is free."""
+
+    model_id: str
+    name: str
+
+
 class AliasMoved(msgspec.Struct, frozen=True):
     """An alias of a model points to another version; to none (`version_id` None) where it was deleted."""
 
@@ -38,10 +51,3 @@ class ModelMoved(msgspec.Struct, frozen=True):
     """A model lies in another workspace, or belongs to somebody else: others may ask it than before."""
 
     model_id: str
-
-
-class VersionGivenUp(msgspec.Struct, frozen=True):
-    """A version is archived from now on: whoever still needs it refuses, and it is not."""
-
-    model_id: str
-    version_id: str

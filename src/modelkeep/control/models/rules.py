@@ -27,10 +27,12 @@ from modelkeep.control.models.errors import (
     InvalidLabels,
     InvalidPreprocess,
     ModelArchived,
+    ModelTrashed,
     VersionArchived,
-    VersionInUse,
     VersionNotReady,
+    VersionTrashed,
 )
+from modelkeep.control.models.life import Deprecation, Hold, Life, Training, life_of
 
 LONGEST_DESCRIPTION: Final = 10_000
 LONGEST_FILENAME: Final = 255
@@ -62,7 +64,8 @@ UNVALIDATED: Final = (State.RECEIVED, State.VALIDATING)
 class Model(msgspec.Struct, frozen=True):
     """A named line of versions. `aliases` are numbers of versions by the names that point to them.
 
-    It lies in a workspace, and belongs to whoever made it; `owner_id` is None where the installation itself did.
+    It lies in a workspace, and belongs to whoever made it; `owner_id` is None where the installation itself did. What was
+    purged has lost its name, and `former_name` is what it was.
     """
 
     id: str
@@ -75,6 +78,12 @@ class Model(msgspec.Struct, frozen=True):
     serving_version: int | None = None
     workspace_id: str = DEFAULT_WORKSPACE
     owner_id: str | None = None
+    deprecation: Deprecation | None = None
+    hold: Hold | None = None
+    trashed_at: datetime | None = None
+    purging_at: datetime | None = None
+    purged_at: datetime | None = None
+    former_name: str | None = None
     aliases: dict[str, int] = {}
 
     @property
@@ -82,13 +91,18 @@ class Model(msgspec.Struct, frozen=True):
         """What is asked about it, when it is asked who may do what."""
         return Place(self.workspace_id, self.id, self.owner_id or "")
 
+    @property
+    def life(self) -> Life:
+        """Where it stands."""
+        return _life(self)
+
 
 class Version(msgspec.Struct, frozen=True):
     """One numbered release of a model. `labels` is their count; the labels themselves stay in the store.
 
     `compiled` is what serves instead of the uploaded file as it is, where validation found a faster form that is the same, or
     within the `accuracy_budget`: a share from 0 to 1. `calibration` are the rows that this is measured on. `hooks` go around
-    the model.
+    the model. `parent_id` is the version that this one was made from.
     """
 
     id: str
@@ -119,6 +133,18 @@ class Version(msgspec.Struct, frozen=True):
     hooks: Hooks | None = None
     validated_at: datetime | None = None
     archived_at: datetime | None = None
+    deprecation: Deprecation | None = None
+    hold: Hold | None = None
+    trashed_at: datetime | None = None
+    purging_at: datetime | None = None
+    purged_at: datetime | None = None
+    parent_id: str | None = None
+    training: Training | None = None
+
+    @property
+    def life(self) -> Life:
+        """Where it stands."""
+        return _life(self)
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -129,7 +155,7 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class Upload(msgspec.Struct, frozen=True):
-    """Everything that came with an uploaded file, already stored and understood."""
+    """Everything that came with an uploaded file, already stored and understood. `parent`: a number, MODEL/NUMBER, or an id."""
 
     blob: Blob
     filename: str
@@ -144,6 +170,8 @@ class Upload(msgspec.Struct, frozen=True):
     calibration: Sample | None = None
     accuracy_budget: float = 0.0
     hooks: Hooks | None = None
+    parent: str = ""
+    training: Training | None = None
 
     def fingerprint(self) -> bytes:
         """Return a digest that is equal for equal uploads."""
@@ -340,7 +368,9 @@ def check_description(text: str) -> str:
 
 
 def check_open(model: Model) -> None:
-    """Refuse an archived model."""
+    """Refuse a model that was put away."""
+    if model.trashed_at is not None:
+        raise ModelTrashed
     if model.archived_at is not None:
         raise ModelArchived
 
@@ -348,19 +378,25 @@ def check_open(model: Model) -> None:
 def check_promotable(model: Model, version: Version) -> None:
     """Refuse what must not serve."""
     check_open(model)
+    if version.trashed_at is not None:
+        raise VersionTrashed
     if version.archived_at is not None:
         raise VersionArchived
     if version.state is not State.READY:
         raise VersionNotReady(f"Version {version.number} is {version.state}: only a version that passed validation can serve.")
 
 
-def archiving(model: Model, version: Version | None = None) -> Act:
-    """Return archiving a model, or one of its versions, as what two people may have to agree to."""
+def putting_away(
+    action: Literal["archive", "trash", "purge"],
+    model: Model,
+    version: Version | None = None,
+    scope: Scope = Scope.MODELS_WRITE,
+) -> Act:
+    """Return archiving, trashing or purging a model, or one of its versions, as what two people may have to agree to."""
     what, subject = ("model", model.id) if version is None else ("version", version.id)
     named = f"the model {model.name}" if version is None else f"version {version.number} of {model.name}"
-    return Act(
-        "deletion", f"{what}.archive", subject, f"Archive {named}.", Scope.MODELS_WRITE, model.place, seen=(model, version)
-    )
+    said = {"archive": f"Archive {named}.", "trash": f"Put {named} into the trash.", "purge": f"Purge {named} for good."}
+    return Act("deletion", f"{what}.{action}", subject, said[action], scope, model.place, seen=(model, version))
 
 
 def removing(workspace: Workspace) -> Act:
@@ -369,10 +405,18 @@ def removing(workspace: Workspace) -> Act:
     return Act("deletion", "workspace.remove", workspace.id, said, Scope.ADMIN, INSTALLATION, seen=workspace)
 
 
-def check_archivable(model: Model, version: Version) -> None:
-    """Refuse to archive what serves, or would by one of the model's aliases."""
-    if model.serving_version == version.number:
-        raise VersionInUse
+def referring(model: Model, version: Version) -> list[str]:
+    """Return what answers with a version, as far as its model knows, in words."""
+    answering = [f"{model.name} answers with it"] if model.serving_version == version.number else []
     pointing = sorted(alias for alias, number in model.aliases.items() if number == version.number)
-    if pointing:
-        raise VersionInUse(f"Aliases point to this version: {', '.join(pointing)}. Move or delete them before you archive it.")
+    return answering + [f"the alias {alias} points to it" for alias in pointing]
+
+
+def _life(one: Model | Version) -> Life:
+    return life_of(
+        deprecation=one.deprecation,
+        archived_at=one.archived_at,
+        trashed_at=one.trashed_at,
+        purging_at=one.purging_at,
+        purged_at=one.purged_at,
+    )

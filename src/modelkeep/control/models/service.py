@@ -1,4 +1,7 @@
-"""Models, their versions and aliases: what was uploaded, what validation said, what is kept, and which names point to it."""
+"""Models, their versions and aliases: what was uploaded, what validation said, what is kept, and which names point to it.
+
+How they are put away, and what is left of them then, is in `lifecycle.py`.
+"""
 
 from datetime import datetime
 from typing import Final
@@ -18,15 +21,9 @@ from modelkeep.control.approvals.service import Approvals
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.models import store
 from modelkeep.control.models.aliases import Alias, Move, check_alias, goes_back, point, pointing, remove
-from modelkeep.control.models.errors import AliasNotFound, ModelExists, ModelNotFound, VersionNotFound
-from modelkeep.control.models.events import (
-    AliasMoved,
-    ModelArchiveChanged,
-    ModelCreated,
-    ModelMoved,
-    VersionBecameReady,
-    VersionGivenUp,
-)
+from modelkeep.control.models.errors import AliasNotFound, ModelExists, ModelNotFound, Purged
+from modelkeep.control.models.events import AliasMoved, ModelCreated, ModelMoved, VersionBecameReady
+from modelkeep.control.models.finding import found_model, found_parent, found_version, version_for_update, with_aliases
 from modelkeep.control.models.rules import (
     Files,
     Findings,
@@ -34,8 +31,6 @@ from modelkeep.control.models.rules import (
     State,
     Upload,
     Version,
-    archiving,
-    check_archivable,
     check_description,
     check_open,
     check_promotable,
@@ -76,14 +71,16 @@ class Models:
     async def model(self, actor: Actor, name: str) -> Model:
         """Return one model."""
         async with self._db.read() as tx:
-            return await _model(tx, actor, name)
+            return await found_model(tx, actor, name)
 
-    async def models(self, actor: Actor, *, limit: int, after: str | None = None, archived: bool = False) -> list[Model]:
-        """List the models that the actor may see, by name; `archived` ones too, or not."""
+    async def models(
+        self, actor: Actor, *, limit: int, after: str | None = None, archived: bool = False, trashed: bool = False
+    ) -> list[Model]:
+        """List the models that the actor may see, by name; `archived` ones too, or not; or those in the trash (`trashed`)."""
         reached = reach(actor.standing)
         async with self._db.read() as tx:
-            found = await store.page_of_models(tx, reached, limit=limit, after=after, archived=archived)
-            return await _with_aliases(tx, found)
+            found = await store.page_of_models(tx, reached, limit=limit, after=after, archived=archived, trashed=trashed)
+            return await with_aliases(tx, found)
 
     async def place(self, actor: Actor, name: str) -> Place:
         """Return where a model lies and whose it is, to one who may know that it is there."""
@@ -114,7 +111,7 @@ class Models:
         Those with a role on a workspace may from now on what their roles give; an owner may all with it.
         """
         async with self._db.begin() as tx:
-            model = changed = await _model(tx, actor, name, Scope.MODELS_WRITE, for_update=True)
+            model = changed = await found_model(tx, actor, name, Scope.MODELS_WRITE, for_update=True)
             if workspace_id is not None:
                 actor.need(Scope.ADMIN, model.place)
                 actor.need(Scope.MODELS_WRITE, Place(workspace_id))
@@ -149,19 +146,11 @@ class Models:
     async def describe(self, actor: Actor, name: str, description: str) -> Model:
         """Change a model's description."""
         async with self._db.begin() as tx:
-            model = await _model(tx, actor, name, Scope.MODELS_WRITE, for_update=True)
+            model = await found_model(tx, actor, name, Scope.MODELS_WRITE, for_update=True)
             changed = await store.change_model(tx, model.id, description=check_description(description))
             was, now = model.description, changed.description
             await self._audit.note(tx, actor, "model.describe", model.id, before=was, after=now)
             return msgspec.structs.replace(changed, aliases=model.aliases)
-
-    async def archive(self, actor: Actor, name: str) -> Model:
-        """Archive a model: it answers no more, and nothing is deleted."""
-        return await self._set_archived(actor, name, archived=True)
-
-    async def restore(self, actor: Actor, name: str) -> Model:
-        """Bring an archived model back: it answers again as before."""
-        return await self._set_archived(actor, name, archived=False)
 
     async def expect_upload(self, actor: Actor, name: str, *, create_in: str | None = None) -> Place:
         """Refuse an upload before its first byte is read, when it is to no model, to an archived one, or one may not.
@@ -172,7 +161,7 @@ class Models:
         async with self._db.read() as tx:
             there = await store.model(tx, name)
             if there is not None or create_in is None:
-                model = await _model(tx, actor, name, Scope.MODELS_WRITE)
+                model = await found_model(tx, actor, name, Scope.MODELS_WRITE)
                 check_open(model)
                 return model.place
         place = Place(create_in)
@@ -192,11 +181,12 @@ class Models:
         async with self._db.begin() as tx:
             if create_in is not None and await store.model(tx, name) is None:
                 await self._create(tx, actor, name, upload.description, create_in)
-            model = await _model(tx, actor, name, Scope.MODELS_WRITE, for_update=True)
+            model = await found_model(tx, actor, name, Scope.MODELS_WRITE, for_update=True)
             check_open(model)
             if into is not None and (into.workspace != model.workspace_id or into.model not in {"", model.id}):
                 raise ModelExists
-            version = self._new_version(version_id, model, upload, actor)
+            parent_id = await found_parent(tx, actor, model, upload.parent)
+            version = self._new_version(version_id, model, upload, actor, parent_id)
             await store.change_model(tx, model.id, latest_version=version.number)
             await store.add_version(tx, version, upload)
             await hold(tx, files_of(version), self._clock())
@@ -208,13 +198,15 @@ class Models:
     async def version(self, actor: Actor, name: str, number: int, scope: Scope = Scope.MODELS_READ) -> Version:
         """Return one version of a model with which the actor may do what `scope` names."""
         async with self._db.read() as tx:
-            return await _version(tx, await _model(tx, actor, name, scope), number)
+            return await found_version(tx, await found_model(tx, actor, name, scope), number)
 
-    async def versions(self, actor: Actor, name: str, *, limit: int, before: int | None = None) -> list[Version]:
-        """List versions of a model, newest first."""
+    async def versions(
+        self, actor: Actor, name: str, *, limit: int, before: int | None = None, trashed: bool = False
+    ) -> list[Version]:
+        """List versions of a model, newest first; `trashed`: those in the trash instead."""
         async with self._db.read() as tx:
-            model = await _model(tx, actor, name)
-            return await store.page_of_versions(tx, model.id, limit=limit, before=before)
+            model = await found_model(tx, actor, name)
+            return await store.page_of_versions(tx, model.id, limit=limit, before=before, trashed=trashed)
 
     async def labels(self, version_id: str) -> tuple[str, ...]:
         """Return a version's labels, in class order."""
@@ -224,26 +216,20 @@ class Models:
     async def describe_version(self, actor: Actor, name: str, number: int, description: str) -> Version:
         """Change a version's description."""
         async with self._db.begin() as tx:
-            model = await _model(tx, actor, name, Scope.MODELS_WRITE, for_update=True)
-            version = await _version(tx, model, number)
+            model = await found_model(tx, actor, name, Scope.MODELS_WRITE, for_update=True)
+            version = await found_version(tx, model, number)
+            if version.purging_at is not None:
+                raise Purged
             await store.change_version(tx, version.id, description=check_description(description))
-            described = await _version(tx, model, number)
+            described = await found_version(tx, model, number)
             was, now = version.description, described.description
             await self._audit.note(tx, actor, "version.describe", version.id, before=was, after=now)
             return described
 
-    async def archive_version(self, actor: Actor, name: str, number: int) -> Version:
-        """Archive a version that does not serve, and that no alias points to."""
-        return await self._set_version_archived(actor, name, number, archived=True)
-
-    async def restore_version(self, actor: Actor, name: str, number: int) -> Version:
-        """Bring an archived version back."""
-        return await self._set_version_archived(actor, name, number, archived=False)
-
     async def aliases(self, actor: Actor, name: str) -> list[Alias]:
         """List the aliases of a model, by name."""
         async with self._db.read() as tx:
-            return await store.aliases_of(tx, [(await _model(tx, actor, name)).id])
+            return await store.aliases_of(tx, [(await found_model(tx, actor, name)).id])
 
     async def set_alias(self, actor: Actor, name: str, alias: str, number: int, *, expected: int | None = None) -> Alias:
         """Have an alias point to a ready version of its model, made where it is new; its history keeps where it pointed.
@@ -260,7 +246,7 @@ class Models:
             if move is not None:
                 last = await store.page_of_moves(tx, version.model_id, alias, limit=1, before=None)
                 if not goes_back(move, last[0] if last else None):
-                    model = await _model(tx, actor, name, Scope.DEPLOYMENTS_WRITE)
+                    model = await found_model(tx, actor, name, Scope.DEPLOYMENTS_WRITE)
                     await self._approvals.need(tx, actor, pointing(model, move))
                 await self._move_alias(tx, actor, after, move)
             return after
@@ -268,7 +254,7 @@ class Models:
     async def delete_alias(self, actor: Actor, name: str, alias: str, *, expected: int | None = None) -> None:
         """Delete an alias; its history stays. `expected` as in `set_alias`."""
         async with self._db.begin() as tx:
-            model = await _model(tx, actor, name, Scope.DEPLOYMENTS_WRITE, for_update=True)
+            model = await found_model(tx, actor, name, Scope.DEPLOYMENTS_WRITE, for_update=True)
             present = await store.alias(tx, model.id, alias)
             if present is None:
                 raise AliasNotFound
@@ -279,7 +265,7 @@ class Models:
     async def alias_history(self, actor: Actor, name: str, alias: str, *, limit: int, before: int | None = None) -> list[Move]:
         """List where an alias has pointed, newest first, with revisions below `before`; what was deleted keeps its history."""
         async with self._db.read() as tx:
-            model = await _model(tx, actor, name)
+            model = await found_model(tx, actor, name)
             if not await store.last_move(tx, model.id, alias):
                 raise AliasNotFound
             return await store.page_of_moves(tx, model.id, alias, limit=limit, before=before)
@@ -301,20 +287,20 @@ class Models:
     async def accept(self, version_id: str, findings: Findings, job_id: str) -> None:
         """Make a version ready; its job is done in the same moment. Raises `BeingRemoved` where a file of it is gone."""
         async with self._db.begin() as tx:
-            model, version = await _version_for_update(tx, version_id)
+            model, version = await version_for_update(tx, version_id)
             if await store.accept(tx, version_id, findings, self._clock()):
                 report, compiled, hooks = findings.report, findings.compiled, findings.hooks or version.hooks
                 made = msgspec.structs.replace(version, report=report, compiled=compiled, hooks=hooks)
                 await hold(tx, files_of(made), self._clock())
                 await self._audit.note(tx, SYSTEM, "version.ready", version_id, before=version.state, after=State.READY)
-                archived = model.archived_at is not None or version.archived_at is not None
+                archived = any(at is not None for one in (model, version) for at in (one.archived_at, one.trashed_at))
                 await self._events.publish(tx, VersionBecameReady(model.id, model.name, version_id, version.number, archived))
             await self._jobs.finish(tx, job_id)
 
     async def reject(self, version_id: str, rejection: Rejection, job_id: str, *, failed: bool = False) -> None:
         """Reject a version with a reason for its uploader; `failed` says that the job itself was given up."""
         async with self._db.begin() as tx:
-            _model, version = await _version_for_update(tx, version_id)
+            _model, version = await version_for_update(tx, version_id)
             if await store.reject(tx, version_id, rejection, self._clock()):
                 await self._audit.note(
                     tx, SYSTEM, "version.reject", version_id, before=version.state, after=State.REJECTED, code=rejection.code
@@ -328,8 +314,8 @@ class Models:
 
     async def promotable(self, tx: Transaction, actor: Actor, name: str, number: int, scope: Scope) -> Version:
         """Return a version that may serve, keeping its model's row to `tx`; raises what speaks against it, or the actor."""
-        model = await _model(tx, actor, name, scope, for_update=True)
-        version = await _version(tx, model, number)
+        model = await found_model(tx, actor, name, scope, for_update=True)
+        version = await found_version(tx, model, number)
         check_promotable(model, version)
         return version
 
@@ -352,17 +338,23 @@ class Models:
         """Note which version the deployment of a model's own name now answers with."""
         await store.change_model(tx, model_id, serving_version=number)
 
-    async def files(self, tx: Transaction, rejected_before: datetime) -> Files:
-        """Return the files that versions name; those that only versions rejected before then do are released."""
-        return await store.files(tx, rejected_before)
+    async def files(self, tx: Transaction, rejected_before: datetime, *, purging: bool = True) -> Files:
+        """Return the files that versions name; those that only versions rejected before then do are released.
+
+        Those of versions that are being purged count too, or not.
+        """
+        return await store.files(tx, rejected_before, purging=purging)
 
     async def open_models(self, tx: Transaction) -> set[str]:
-        """Return the ids of the models that are not archived."""
+        """Return the ids of the models that are not put away."""
         return await store.open_models(tx)
 
     async def served(self, tx: Transaction, version_ids: set[str]) -> list[tuple[Version, tuple[str, ...]]]:
-        """Return these versions with their labels, for a snapshot made in `tx`."""
-        return [(one, await store.labels(tx, one.id)) for one in await store.versions_by_id(tx, version_ids)]
+        """Return these versions with their labels, for a snapshot made in `tx`. A deprecated model's are so, too."""
+        found = await store.versions_by_id(tx, version_ids)
+        of_models = {one.id: one.deprecation for one in await store.models_by_id(tx, {one.model_id for one in found})}
+        said = [msgspec.structs.replace(one, deprecation=one.deprecation or of_models[one.model_id]) for one in found]
+        return [(one, await store.labels(tx, one.id)) for one in said]
 
     async def signature(self, tx: Transaction, version_id: str | None) -> Signature | None:
         """Return what goes into a version and comes out of it; None without one."""
@@ -374,8 +366,13 @@ class Models:
         return {one.id: one.number for one in await store.versions_by_id(tx, version_ids)}
 
     async def _create(self, tx: Transaction, actor: Actor, name: str, description: str, workspace_id: str) -> Model | None:
-        """Add a model; None where its name is taken."""
+        """Add a model; None where its name is taken.
+
+        The history of a purged model goes by its name: whoever could not read that does not come by it through the name.
+        """
         actor.need(Scope.MODELS_WRITE, Place(workspace_id))
+        if not all(actor.may(Scope.PREDICTIONS_READ, one.place) for one in await store.buried(tx, name)):
+            return None
         await self._access.keep(tx, workspace_id)
         model = Model(
             new_id("mdl"),
@@ -400,7 +397,7 @@ class Models:
         await self._audit.note(tx, actor, "alias.delete" if after is None else "alias.set", move.model_id, **details)
         await self._events.publish(tx, AliasMoved(move.model_id, move.alias, move.to_version_id))
 
-    def _new_version(self, version_id: str, model: Model, upload: Upload, actor: Actor) -> Version:
+    def _new_version(self, version_id: str, model: Model, upload: Upload, actor: Actor, parent_id: str | None) -> Version:
         return Version(
             id=version_id,
             model_id=model.id,
@@ -423,74 +420,6 @@ class Models:
             calibration=upload.calibration,
             accuracy_budget=upload.accuracy_budget,
             hooks=upload.hooks,
+            parent_id=parent_id,
+            training=upload.training,
         )
-
-    async def _set_archived(self, actor: Actor, name: str, *, archived: bool) -> Model:
-        async with self._db.begin() as tx:
-            model = await _model(tx, actor, name, Scope.MODELS_WRITE, for_update=True)
-            if (model.archived_at is not None) == archived:
-                return model
-            if archived:
-                await self._approvals.need(tx, actor, archiving(model))
-            changed = await store.change_model(tx, model.id, archived_at=self._clock() if archived else None)
-            before, after = _lives(archived=archived)
-            action = "model.archive" if archived else "model.restore"
-            await self._audit.note(tx, actor, action, model.id, before=before, after=after)
-            await self._events.publish(tx, ModelArchiveChanged(model.id))
-            return msgspec.structs.replace(changed, aliases=model.aliases)
-
-    async def _set_version_archived(self, actor: Actor, name: str, number: int, *, archived: bool) -> Version:
-        async with self._db.begin() as tx:
-            model = await _model(tx, actor, name, Scope.MODELS_WRITE, for_update=True)
-            version = await _version(tx, model, number)
-            if (version.archived_at is not None) == archived:
-                return version
-            if archived:
-                check_archivable(model, version)
-                await self._events.publish(tx, VersionGivenUp(model.id, version.id))
-                await self._approvals.need(tx, actor, archiving(model, version))
-            at: datetime | None = self._clock() if archived else None
-            await store.change_version(tx, version.id, archived_at=at)
-            before, after = _lives(archived=archived)
-            action = "version.archive" if archived else "version.restore"
-            await self._audit.note(tx, actor, action, version.id, before=before, after=after)
-            return msgspec.structs.replace(version, archived_at=at)
-
-
-def _lives(*, archived: bool) -> tuple[str, str]:
-    """Return how a thing was and is that was archived, or restored."""
-    return ("active", "archived") if archived else ("archived", "active")
-
-
-async def _model(
-    tx: Transaction, actor: Actor, name: str, scope: Scope = Scope.MODELS_READ, *, for_update: bool = False
-) -> Model:
-    """Return a model with which the actor may do this; to whom may not see it, there is none."""
-    model = await store.model(tx, name, for_update=for_update)
-    if model is None:
-        raise ModelNotFound
-    actor.need(scope, model.place, unseen=ModelNotFound)
-    return (await _with_aliases(tx, [model]))[0]
-
-
-async def _with_aliases(tx: Transaction, models: list[Model]) -> list[Model]:
-    """Return models with the names that point to their versions."""
-    pointing: dict[str, dict[str, int]] = {model.id: {} for model in models}
-    for alias in await store.aliases_of(tx, pointing):
-        pointing[alias.model_id][alias.name] = alias.version
-    return [msgspec.structs.replace(model, aliases=pointing[model.id]) for model in models]
-
-
-async def _version(tx: Transaction, model: Model, number: int) -> Version:
-    version = await store.version(tx, model.name, number)
-    if version is None:
-        raise VersionNotFound
-    return version
-
-
-async def _version_for_update(tx: Transaction, version_id: str) -> tuple[Model, Version]:
-    version = await store.version_by_id(tx, version_id)
-    if version is None:
-        raise VersionNotFound
-    model = await _model(tx, SYSTEM, version.model, for_update=True)
-    return model, await _version(tx, model, version.number)

@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from modelkeep.contracts.access import Reach
 from modelkeep.contracts.rejections import Rejection
 from modelkeep.control.models.aliases import Alias, Move
+from modelkeep.control.models.life import Change, Erasure, Life
 from modelkeep.control.models.rules import FILES, UNVALIDATED, Files, Findings, Model, State, Upload, Version
-from modelkeep.control.models.tables import alias_moves, aliases, models, versions
+from modelkeep.control.models.tables import alias_moves, aliases, erasures, models, version_changes, versions
 from modelkeep.infra.db import Document, Transaction
 from modelkeep.infra.reach import within
 
@@ -25,11 +26,14 @@ _VERSION = sa.select(
 _DIGEST: Final = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}")
 _FILES_PAGE: Final = 500
+MOST_CHILDREN: Final = 500
+_NO_FILES: Final = frozenset({"id", "state", "labels", "deprecation", "hold", "parent_id", "training"})
 _NAMING_FILES: Final = [
     (column.name, sa.type_coerce(column, sa.Text).label(f"text_{column.name}"))
     for column in sorted(versions.c, key=lambda one: list(FILES).index(one.name) if one.name in FILES else len(FILES))
-    if isinstance(column.type, sa.Text | Document) and column.name not in {"id", "state", "labels"}
+    if isinstance(column.type, sa.Text | Document) and column.name not in _NO_FILES
 ]
+_HELD: Final = (versions.c.hold.is_not(None) | models.c.hold.is_not(None)).label("held")
 _TEXTS: Final = [column for _name, column in _NAMING_FILES]
 
 
@@ -55,12 +59,18 @@ async def model_by_id(tx: Transaction, model_id: str, *, for_update: bool = Fals
     return None if row is None else _model(row)
 
 
-async def page_of_models(tx: Transaction, reached: Reach, *, limit: int, after: str | None, archived: bool) -> list[Model]:
-    """Return models that are reached, in the order of their names, from after `after`; `archived` ones too, or not."""
+async def page_of_models(
+    tx: Transaction, reached: Reach, *, limit: int, after: str | None, archived: bool, trashed: bool = False
+) -> list[Model]:
+    """Return models that are reached, in the order of their names, from after `after`; `archived` ones too, or not.
+
+    `trashed`: those in the trash instead.
+    """
     by_name = sa.select(models).where(_in(reached)).order_by(models.c.name).limit(limit)
     if after is not None:
         by_name = by_name.where(models.c.name > after)
-    if not archived:
+    by_name = by_name.where(_in_trash(models) if trashed else models.c.trashed_at.is_(None))
+    if not archived and not trashed:
         by_name = by_name.where(models.c.archived_at.is_(None))
     return [_model(row) for row in await tx.all(by_name)]
 
@@ -82,14 +92,15 @@ async def count_models(tx: Transaction, workspace_id: str) -> int:
 
 
 async def open_models(tx: Transaction) -> set[str]:
-    """Return the ids of the models that are not archived."""
-    return {row.id for row in await tx.all(sa.select(models.c.id).where(models.c.archived_at.is_(None)))}
+    """Return the ids of the models that are not put away."""
+    still = sa.select(models.c.id).where(models.c.archived_at.is_(None), models.c.trashed_at.is_(None))
+    return {row.id for row in await tx.all(still)}
 
 
-async def change_model(tx: Transaction, model_id: str, **values: str | int | datetime | None) -> Model:
+async def change_model(tx: Transaction, model_id: str, **values: object) -> Model:
     """Change columns of a model and return it."""
     row = await tx.one(sa.update(models).where(models.c.id == model_id).values(**values).returning(*models.c))
-    assert row is not None  # noqa: S101 - models are never deleted
+    assert row is not None  # noqa: S101 - a tombstone is left of every model
     return _model(row)
 
 
@@ -135,28 +146,34 @@ async def named_versions(tx: Transaction, name: str, references: Iterable[str]) 
     return {str(row.number): row.id for row in rows} | {row.name: row.version_id for row in pointed}
 
 
-async def page_of_versions(tx: Transaction, model_id: str, *, limit: int, before: int | None) -> list[Version]:
-    """Return versions of a model, newest first, with numbers below `before`."""
+async def page_of_versions(
+    tx: Transaction, model_id: str, *, limit: int, before: int | None, trashed: bool = False
+) -> list[Version]:
+    """Return versions of a model, newest first, with numbers below `before`; `trashed`: those in the trash instead."""
     newest = _VERSION.where(versions.c.model_id == model_id).order_by(versions.c.number.desc()).limit(limit)
+    newest = newest.where(_in_trash(versions) if trashed else versions.c.trashed_at.is_(None))
     if before is not None:
         newest = newest.where(versions.c.number < before)
     return [_version(row) for row in await tx.all(newest)]
 
 
-async def files(tx: Transaction, rejected_before: datetime) -> Files:
+async def files(tx: Transaction, rejected_before: datetime, *, purging: bool = True) -> Files:
     """Return all files that versions name, wherever in their rows; those of versions rejected before then are released.
 
-    Whatever looks like a digest counts: a new kind of file is kept from the day that a version first names it.
+    Whatever looks like a digest counts: a new kind of file is kept from the day that a version first names it. A legal hold
+    keeps those of rejected versions, too. What was purged names no files, what is being purged does unless `purging` is false.
     """
     used: dict[str, str] = {}
     released: set[str] = set()
     after = ""
     while True:
-        page = sa.select(versions.c.id, versions.c.state, versions.c.validated_at, *_TEXTS).order_by(versions.c.id)
+        page = sa.select(versions.c.id, versions.c.state, versions.c.validated_at, _HELD, *_TEXTS).order_by(versions.c.id)
+        page = page.join(models, models.c.id == versions.c.model_id)
+        page = page.where(versions.c.purged_at.is_(None) if purging else versions.c.purging_at.is_(None))
         rows = await tx.all(page.where(versions.c.id > after).limit(_FILES_PAGE))
         for row in rows:
             after = row.id
-            rejected = row.state == State.REJECTED and row.validated_at is not None and row.validated_at < rejected_before
+            rejected = row.state == State.REJECTED and not row.held and row.validated_at and row.validated_at < rejected_before
             for digest, name in _named(row):
                 if rejected:
                     released.add(digest)
@@ -172,7 +189,7 @@ async def labels(tx: Transaction, version_id: str) -> tuple[str, ...]:
     return () if row is None or row.labels is None else row.labels
 
 
-async def change_version(tx: Transaction, version_id: str, **values: str | datetime | None) -> None:
+async def change_version(tx: Transaction, version_id: str, **values: object) -> None:
     """Change columns of a version."""
     await tx.execute(sa.update(versions).where(versions.c.id == version_id).values(**values))
 
@@ -253,6 +270,128 @@ async def aliases_at(tx: Transaction, model_id: str, at: datetime) -> dict[str, 
     moved = sa.select(alias_moves.c.alias, alias_moves.c.to_version).join(newest, there).order_by(alias_moves.c.alias)
     rows = await tx.all(moved.where(alias_moves.c.model_id == model_id, alias_moves.c.to_version.is_not(None)))
     return {row.alias: row.to_version for row in rows}
+
+
+async def add_change(tx: Transaction, change: Change) -> None:
+    """Add a change in the life of a model or a version."""
+    await tx.execute(sa.insert(version_changes).values(**msgspec.structs.asdict(change)))
+
+
+async def page_of_changes(
+    tx: Transaction, model_id: str, version_id: str | None, *, limit: int, before: str | None
+) -> list[Change]:
+    """Return changes in the life of a model, or of this version of it, newest first, with ids below `before`."""
+    found = sa.select(version_changes).where(version_changes.c.model_id == model_id)
+    found = found.where(version_changes.c.version_id.is_not_distinct_from(version_id))
+    if before is not None:
+        found = found.where(version_changes.c.id < before)
+    rows = await tx.all(found.order_by(version_changes.c.id.desc()).limit(limit))
+    return [Change(**{**row._mapping, "before": Life(row.before), "after": Life(row.after)}) for row in rows]  # noqa: SLF001
+
+
+async def numbers_where(tx: Transaction, model_id: str, *, held: bool = False, unvalidated: bool = False) -> list[int]:
+    """Return the numbers of the versions of a model that are on hold, or in validation."""
+    wanted: sa.ColumnElement[bool] = sa.false()
+    if held:
+        wanted |= versions.c.hold.is_not(None)
+    if unvalidated:
+        wanted |= versions.c.state.in_(UNVALIDATED)
+    found = sa.select(versions.c.number).where(versions.c.model_id == model_id, wanted).order_by(versions.c.number)
+    return [row.number for row in await tx.all(found)]
+
+
+async def unpurged(tx: Transaction, model_id: str) -> list[Version]:
+    """Return the versions of a model that are not purged, by number."""
+    left = _VERSION.where(versions.c.model_id == model_id, versions.c.purged_at.is_(None))
+    return [_version(row) for row in await tx.all(left.order_by(versions.c.number))]
+
+
+async def trashed_before(tx: Transaction, moment: datetime, *, limit: int) -> list[tuple[str, int | None]]:
+    """Return names of models in the trash since before then, and versions in it of models that are not; none on hold."""
+    old = (_in_trash(models), models.c.purging_at.is_(None), models.c.trashed_at <= moment, models.c.hold.is_(None))
+    of_it = sa.exists().where(versions.c.model_id == models.c.id, versions.c.hold.is_not(None))
+    whole = sa.select(models.c.name).where(*old, ~of_it).order_by(models.c.name).limit(limit)
+    one = sa.select(models.c.name, versions.c.number).join(models, models.c.id == versions.c.model_id)
+    one = one.where(_in_trash(versions), versions.c.purging_at.is_(None), versions.c.trashed_at <= moment)
+    one = one.where(versions.c.hold.is_(None), models.c.hold.is_(None), models.c.trashed_at.is_(None))
+    models_there = [(row.name, None) for row in await tx.all(whole)]
+    return models_there + [(row.name, row.number) for row in await tx.all(one.order_by(versions.c.id).limit(limit))]
+
+
+async def named_files(tx: Transaction, version_id: str) -> set[str]:
+    """Return the files that a version names, wherever in its row."""
+    row = await tx.one(sa.select(*_TEXTS).where(versions.c.id == version_id))
+    return set() if row is None else {digest for digest, _column in _named(row)}
+
+
+async def bury(tx: Transaction, version_id: str, now: datetime) -> None:
+    """Leave nothing of a version but a tombstone: its id, its number, its digest, its moments, and its place among others."""
+    texts = ("format", "runner", "filename", "description", "created_by", "scores")
+    rest = ("labels", "label_count", "image", "sample", "signature", "report", "rejection", "compiled", "calibration", "hooks")
+    gone: dict[str, object] = dict.fromkeys(texts, "") | dict.fromkeys((*rest, "deprecation", "training"))
+    await change_version(tx, version_id, **gone, size=0, accuracy_budget=0.0, purged_at=now)
+
+
+async def bury_model(tx: Transaction, model: Model, now: datetime) -> Model:
+    """Leave nothing of a model but a tombstone, whose name nobody can have; its own is free."""
+    await tx.execute(sa.delete(aliases).where(aliases.c.model_id == model.id))
+    gone = {"description": "", "created_by": "", "deprecation": None, "serving_version": None}
+    return await change_model(tx, model.id, **gone, name=f"~{model.id}", former_name=model.name, purged_at=now)
+
+
+async def buried(tx: Transaction, name: str) -> list[Model]:
+    """Return the tombstones of models that had this name."""
+    return [_model(row) for row in await tx.all(sa.select(models).where(models.c.former_name == name))]
+
+
+async def children(tx: Transaction, version_ids: Iterable[str]) -> list[Version]:
+    """Return the versions that were made from these, oldest first."""
+    found = _VERSION.where(versions.c.parent_id.in_(list(version_ids))).order_by(versions.c.id)
+    return [_version(row) for row in await tx.all(found.limit(MOST_CHILDREN))]
+
+
+async def add_erasure(tx: Transaction, erasure: Erasure) -> None:
+    """Add the record of a purge that begins."""
+    await tx.execute(sa.insert(erasures).values(**msgspec.structs.asdict(erasure)))
+
+
+async def change_erasure(tx: Transaction, erasure_id: str, **values: object) -> Erasure:
+    """Change columns of a purge's record and return it."""
+    row = await tx.one(sa.update(erasures).where(erasures.c.id == erasure_id).values(**values).returning(*erasures.c))
+    assert row is not None  # noqa: S101 - records of purges are never deleted
+    return Erasure(**row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+
+
+async def erasure(tx: Transaction, erasure_id: str) -> Erasure | None:
+    """Return the record of a purge."""
+    row = await tx.one(sa.select(erasures).where(erasures.c.id == erasure_id))
+    return None if row is None else Erasure(**row._mapping)  # noqa: SLF001 - as above
+
+
+async def erasures_of(tx: Transaction, model_id: str, version_id: str | None) -> list[Erasure]:
+    """Return the records of the purges of all versions of a model, or of one, oldest first."""
+    found = sa.select(erasures).where(erasures.c.model_id == model_id).order_by(erasures.c.id)
+    if version_id is not None:
+        found = found.where(erasures.c.version_id == version_id)
+    return [Erasure(**row._mapping) for row in await tx.all(found)]  # noqa: SLF001 - as above
+
+
+async def page_of_erasures(tx: Transaction, *, limit: int, before: str | None) -> list[Erasure]:
+    """Return records of purges, newest first, with ids below `before`."""
+    found = sa.select(erasures).order_by(erasures.c.id.desc()).limit(limit)
+    if before is not None:
+        found = found.where(erasures.c.id < before)
+    return [Erasure(**row._mapping) for row in await tx.all(found)]  # noqa: SLF001 - as above
+
+
+async def unfinished_erasures(tx: Transaction) -> list[str]:
+    """Return the ids of the purges that have not ended."""
+    found = sa.select(erasures.c.id).where(erasures.c.finished_at.is_(None)).order_by(erasures.c.id)
+    return [row.id for row in await tx.all(found)]
+
+
+def _in_trash(table: sa.Table) -> sa.ColumnElement[bool]:
+    return table.c.trashed_at.is_not(None) & table.c.purged_at.is_(None)
 
 
 def _in(reached: Reach) -> sa.ColumnElement[bool]:

@@ -1,4 +1,4 @@
-"""Rows of models, their versions and aliases. Moves are written once."""
+"""Rows of models, their versions and aliases. Moves, and changes in the life of either, are written once."""
 
 import sqlalchemy as sa
 
@@ -7,6 +7,7 @@ from modelkeep.contracts.rejections import Rejection
 from modelkeep.contracts.report import CompiledArtifact, Report
 from modelkeep.contracts.signature import ImageSpec, Signature
 from modelkeep.control.access.rules import DEFAULT_WORKSPACE
+from modelkeep.control.models.life import Deprecation, ErasedFile, Hold, Training
 from modelkeep.control.models.rules import Sample
 from modelkeep.infra.db import Document, UtcTime, metadata
 
@@ -23,6 +24,12 @@ models = sa.Table(
     sa.Column("serving_version", sa.Integer),
     sa.Column("workspace_id", sa.Text, nullable=False, server_default=DEFAULT_WORKSPACE, index=True),
     sa.Column("owner_id", sa.Text, index=True),
+    sa.Column("deprecation", Document(Deprecation)),
+    sa.Column("hold", Document(Hold)),
+    sa.Column("trashed_at", UtcTime),
+    sa.Column("purging_at", UtcTime),
+    sa.Column("purged_at", UtcTime),
+    sa.Column("former_name", sa.Text, index=True),
 )
 versions = sa.Table(
     "versions",
@@ -55,6 +62,13 @@ versions = sa.Table(
     sa.Column("created_by", sa.Text, nullable=False),
     sa.Column("validated_at", UtcTime),
     sa.Column("archived_at", UtcTime),
+    sa.Column("deprecation", Document(Deprecation)),
+    sa.Column("hold", Document(Hold)),
+    sa.Column("trashed_at", UtcTime),
+    sa.Column("purging_at", UtcTime),
+    sa.Column("purged_at", UtcTime),
+    sa.Column("parent_id", sa.Text, index=True),
+    sa.Column("training", Document(Training)),
     sa.UniqueConstraint("model_id", "number"),
 )
 aliases = sa.Table(
@@ -80,4 +94,38 @@ alias_moves = sa.Table(
     sa.Column("to_version", sa.Integer),
     sa.Column("at", UtcTime, nullable=False),
     sa.Column("by", sa.Text, nullable=False),
+)
+version_changes = sa.Table(
+    "version_changes",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("model_id", sa.Text, sa.ForeignKey("models.id"), nullable=False),
+    sa.Column("version_id", sa.Text, sa.ForeignKey("versions.id")),
+    sa.Column("version", sa.Integer),
+    sa.Column("change", sa.Text, nullable=False),
+    sa.Column("before", sa.Text, nullable=False),
+    sa.Column("after", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at", UtcTime, nullable=False),
+    sa.Column("by", sa.Text, nullable=False),
+    sa.Column("by_user", sa.Text, nullable=False),
+    sa.Index("ix_version_changes_model_id", "model_id", "version_id", "id"),
+)
+erasures = sa.Table(
+    "erasures",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("model_id", sa.Text, sa.ForeignKey("models.id"), nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("version_id", sa.Text, sa.ForeignKey("versions.id"), nullable=False, unique=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("asked_at", UtcTime, nullable=False),
+    sa.Column("asked_by", sa.Text, nullable=False),
+    sa.Column("files", Document(tuple[ErasedFile, ...]), nullable=False),
+    sa.Column("kept", Document(tuple[str, ...]), nullable=False),
+    sa.Column("bytes_before", sa.BigInteger),
+    sa.Column("bytes_after", sa.BigInteger),
+    sa.Column("finished_at", UtcTime),
 )

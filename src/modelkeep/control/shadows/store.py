@@ -1,6 +1,7 @@
 """All the SQL of what was seen of shadows."""
 
 from collections.abc import Collection
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -40,10 +41,7 @@ async def facts(tx: Transaction, deployment: str, limit: int) -> list[Facts]:
     since, at = sa.func.min(shadow_reports.c.since).label("since"), sa.func.max(shadow_reports.c.at).label("at")
     found = sa.select(*_OF, since, at, *summed).where(shadow_reports.c.deployment == deployment).group_by(*_OF)
     rows = await tx.all(found.order_by(at.desc(), *_OF).limit(limit))
-    return [
-        Facts(row.primary_id, row.version_id, row.since, row.at, **{name: int(getattr(row, name)) for name in _SUMMED})
-        for row in rows
-    ]
+    return [_facts(row) for row in rows]
 
 
 async def reports(tx: Transaction, deployment: str, of: Facts) -> list[ShadowSeen]:
@@ -79,3 +77,8 @@ async def forget_shown(tx: Transaction, report_id: str, gone: Collection[str]) -
 async def forget(tx: Transaction, before: float) -> None:
     """Forget what was not told of since then (Unix seconds)."""
     await tx.execute(sa.delete(shadow_reports).where(shadow_reports.c.at < before))
+
+
+def _facts(row: sa.Row[Any]) -> Facts:
+    asked, requests, requests_differ, rows, differ = (int(getattr(row, name)) for name in _SUMMED)
+    return Facts(row.primary_id, row.version_id, row.since, row.at, asked, requests, requests_differ, rows, differ)

@@ -106,5 +106,5 @@ MODEL: Final[tuple[Document, ...]] = (
     },
 )
 """How a request names a deployment where its path does not: see `serving/choice.py`."""
-SAID: Final = ("X-Prediction-ID", "X-Model-Version")
+SAID: Final = ("X-Prediction-ID", "X-Model-Version", "Deprecation", "Sunset", "Link")
 """Headers of each answered prediction, whatever its dialect."""
