@@ -138,7 +138,7 @@ def gaining(promoted: str | None, before: Traffic, after: Traffic) -> set[str]:
         else:
             gained.add(rule.version_id)
     if any(one.version_id == promoted for one in (*passed, *left)):
-        gained |= {one.version_id for one in (*after.splits, *after.rules)}
+        gained |= {one.version_id for one in after.splits} | {one.version_id for one in after.rules}
     return gained - {promoted}
 
 
