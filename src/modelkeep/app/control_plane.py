@@ -75,8 +75,7 @@ def control_plane(
     jobs = Jobs(ring_worker, clock)
     audit = Audit(db, clock, lower_lock_down(acceptable), site)
     passwords = passwords or Passwords()
-    classes = Classes(read(rates.user_rate) or Rate(), read_classes(rates.classes) or {})
-    users = Users(db, audit, events, clock, passwords, classes=classes)
+    users = Users(db, audit, events, clock, passwords, classes=_classes(rates))
     access = Access(db, audit, users, events, clock)
     sessions = Sessions(db=db, users=users, audit=audit, events=events, passwords=passwords, site_key=site, clock=clock)
     approvals = Approvals(db=db, audit=audit, access=access, users=users, clock=clock, settings=alone)
@@ -97,9 +96,7 @@ def control_plane(
     )
     replays = Replays(db=db, audit=audit, models=models, deployments=deployments, jobs=jobs, clock=clock)
     schedules = Schedules(db=db, audit=audit, access=access, approvals=approvals, deployments=deployments, clock=clock)
-    of_users.subscribe(events, sessions)
-    of_people.subscribe(events, access)
-    tasks.subscribe(events, deployments)
+    _listen(events, sessions, access, deployments)
     return ControlPlane(
         audit=audit,
         users=users,
@@ -116,3 +113,14 @@ def control_plane(
         idempotency=Idempotency(db, clock),
         passwords=passwords,
     )
+
+
+def _classes(rates: LimitSettings) -> Classes:
+    return Classes(read(rates.user_rate) or Rate(), read_classes(rates.classes) or {})
+
+
+def _listen(events: Events, sessions: Sessions, access: Access, deployments: Deployments) -> None:
+    """Have those above hear of what happens below them."""
+    of_users.subscribe(events, sessions)
+    of_people.subscribe(events, access)
+    tasks.subscribe(events, deployments)
