@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -379,3 +380,25 @@ async def test_a_deployment_that_answers_is_made_and_deleted_by_two(crew: Crew, 
     assert (await control.deployments.create(crew.ada, "eu", M, Change(version=1))).version == 1
     assert (await control.deployments.create(crew.ada, "empty", M)).version is None
     await crew.needed(control.deployments.delete(crew.ada, "eu"))
+
+
+async def test_what_two_agreed_to_have_made_later_is_made_of_what_they_saw_alone(
+    crew: Crew, control: ControlPlane, clock: TestClock
+):
+    async def agreed(number: int) -> str:
+        at = clock() + timedelta(hours=1)
+        wanted = await crew.needed(control.schedules.schedule(crew.ada, M, at, Change(version=number)))
+        await control.approvals.approve(crew.bob, wanted)
+        return (await control.schedules.schedule(crew.ada, M, at, Change(version=number))).id
+
+    await agreed(2)
+    clock.advance(hours=1)
+    assert await control.schedules.make_due() == 1
+    assert await crew.serving() == 2
+    outdated = await agreed(3)
+    await control.deployments.configure(crew.ada, M, {"concurrency": 7})
+    clock.advance(hours=1)
+    assert await control.schedules.make_due() == 1
+    assert await crew.serving() == 2
+    (newest, *_older) = await control.schedules.scheduled(crew.ada, M, limit=9)
+    assert (newest.id, newest.state.value, "two people" in newest.problem) == (outdated, "failed", True)

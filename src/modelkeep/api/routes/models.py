@@ -77,7 +77,7 @@ async def model_as_of(
     t: Annotated[Moment, Query(description="The moment; UTC where no zone is named.")],
     deployment: Annotated[str | None, Query(max_length=100, description="One deployment alone.")] = None,
 ) -> AsOfAnswer:
-    """Say what answered for a model at a moment, also in deployments that are gone, who made it so, and why."""
+    """Say what answered for a model at a moment, also in deployments that are gone, and why."""
     at = t if t.tzinfo else t.replace(tzinfo=UTC)
     found, numbers, aliases = await behind.deployments.as_of(actor, name, at, deployment)
     answers = [MomentAnswer.at_that_time(one, numbers) for one in found]

@@ -25,9 +25,3 @@ class TooManyScheduledChanges(Conflict):
     """As many changes wait for this deployment as may (100): cancel one first."""
 
     code = "too_many_scheduled_changes"
-
-
-class AgreementOutdated(Conflict):
-    """The deployment was changed since two people agreed to this: schedule it anew."""
-
-    code = "agreement_outdated"

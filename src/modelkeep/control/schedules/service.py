@@ -1,6 +1,7 @@
 """Changes that are made later: asking for one, cancelling it, and making those that are due, each once."""
 
 from datetime import datetime
+from typing import Final
 
 import msgspec
 
@@ -11,15 +12,17 @@ from modelkeep.contracts.ids import new_id
 from modelkeep.control.access.service import Access
 from modelkeep.control.approvals.service import Approvals
 from modelkeep.control.audit.service import Audit
-from modelkeep.control.deployments.errors import DeploymentNotFound
+from modelkeep.control.deployments.errors import DeploymentNotFound, DeploymentStale
 from modelkeep.control.deployments.planning import Change
 from modelkeep.control.deployments.rules import check_reason
 from modelkeep.control.deployments.service import Deployments
 from modelkeep.control.schedules import store
-from modelkeep.control.schedules.errors import AgreementOutdated, ScheduledChangeNotFound, TooManyScheduledChanges
+from modelkeep.control.schedules.errors import ScheduledChangeNotFound, TooManyScheduledChanges
 from modelkeep.control.schedules.rules import MOST_WAITING, Scheduled, State, check_moment, end, scheduling
 from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Database, Transaction
+
+_OUTDATED: Final = "The deployment was changed since two people agreed to this: schedule it anew."
 
 
 class Schedules:
@@ -112,7 +115,7 @@ class Schedules:
             if held.id != present.deployment_id:
                 raise DeploymentNotFound
             if present.agreed is not None and present.agreed != held.revision:
-                raise AgreementOutdated
+                raise DeploymentStale(_OUTDATED, revision=held.revision)
             agreed = present.agreed is not None
             changed = await self._deployments.change_in(
                 tx, actor, held.name, present.change, reason=present.reason, agreed=agreed
