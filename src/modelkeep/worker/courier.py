@@ -25,7 +25,7 @@ from modelkeep.infra.migrations import wait_until_current
 _log = structlog.get_logger(__name__)
 _TOUCH_EVERY_S: Final = 5.0
 _KEEP_HEARTBEAT_EVERY_S: Final = 10.0
-_KEEP_COUNTS_EVERY_S: Final = 0.9  # a rollout is looked at every second
+_KEEP_COUNTS_EVERY_S: Final = 0.9  # servers tell twice a second, and not to the millisecond: so each second's are kept
 
 
 class Courier:
@@ -116,14 +116,16 @@ def is_news(beat: Heartbeat, kept: Heartbeat | None) -> bool:
     """Whether a heartbeat is worth a write: something changed, or the last one kept grows old."""
     if kept is None or beat.at - kept.at >= _KEEP_HEARTBEAT_EVERY_S:
         return True
-    if beat.trials != kept.trials and beat.at - kept.at >= _KEEP_COUNTS_EVERY_S:
+    if (beat.snapshot, beat.serving, beat.failing) != (kept.snapshot, kept.serving, kept.failing):
         return True
-    said = [(one.snapshot, one.serving, one.failing, _halted(one)) for one in (beat, kept)]
-    return said[0] != said[1]
+    if beat.trials == kept.trials:
+        return False
+    return beat.at - kept.at >= _KEEP_COUNTS_EVERY_S or _halted(beat) != _halted(kept)
 
 
 def _halted(beat: Heartbeat) -> dict[str, str]:
-    return {trial: seen.halted for trial, seen in beat.trials.items()}
+    """Return by which signal each trial has been ended by its server, which is news at once."""
+    return {trial: seen.halted for trial, seen in beat.trials.items() if seen.halted}
 
 
 def _replace(file: Path, content: bytes) -> None:

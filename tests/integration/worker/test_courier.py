@@ -14,7 +14,6 @@ from fixtures.control import ADMIN, SITE, ready_version
 from modelkeep.app.control_plane import ControlPlane, control_plane
 from modelkeep.contracts.prediction import Heartbeat
 from modelkeep.contracts.snapshot import Limits, News, decode_snapshot
-from modelkeep.contracts.traffic import Counted, Signal, TrialSeen
 from modelkeep.infra.bell import Bell, Listener
 from modelkeep.infra.db import Database
 from modelkeep.worker.courier import Courier, is_news
@@ -128,18 +127,6 @@ def test_a_heartbeat_that_says_nothing_new_is_not_written():
         if is_news(beat, written[-1] if written else None):
             written.append(beat)
     assert [beat.at for beat in written] == [0.0, 6.0, 16.0]
-
-
-def test_what_is_counted_of_a_trial_is_written_every_second_and_a_halt_at_once():
-    def beat(at: float, requests: int, halted: Signal | None = None) -> Heartbeat:
-        seen = TrialSeen({"errors": Counted(requests)}, halted=halted or "")
-        return Heartbeat("s1", at, 1, trials={"rol_1:0": seen})
-
-    kept = beat(0.0, 10)
-    assert not is_news(beat(0.5, 20), kept)
-    assert not is_news(beat(5.0, 10), kept)
-    assert is_news(beat(1.0, 20), kept)
-    assert is_news(beat(0.1, 10, "errors"), kept)
 
 
 async def test_a_database_that_goes_away_stops_the_news_and_not_the_courier(
