@@ -15,11 +15,14 @@ from modelkeep.contracts.access import Place, Role, Scope
 from modelkeep.contracts.actor import SYSTEM, Actor
 from modelkeep.contracts.errors import ApprovalNeeded
 from modelkeep.contracts.ids import new_id
+from modelkeep.contracts.prediction import Heartbeat
+from modelkeep.contracts.traffic import Counted, TrialSeen
 from modelkeep.control.access.rules import Subject
 from modelkeep.control.approvals.errors import ApprovalNotFound, ApprovalOver, SecondPersonNeeded
 from modelkeep.control.approvals.rules import State
 from modelkeep.control.approvals.tables import approvals
 from modelkeep.control.deployments.planning import Change
+from modelkeep.control.rollouts.asked import Asked
 from modelkeep.control.users import store
 from modelkeep.control.users.rules import Kind, User
 from modelkeep.infra.db import Database
@@ -402,3 +405,25 @@ async def test_what_two_agreed_to_have_made_later_is_made_of_what_they_saw_alone
     assert await crew.serving() == 2
     (newest, *_older) = await control.schedules.scheduled(crew.ada, M, limit=9)
     assert (newest.id, newest.state.value, "two people" in newest.problem) == (outdated, "failed", True)
+
+
+async def test_a_rollout_needs_both_to_begin_and_to_end_early_and_nobody_to_end_well_or_go_back(crew: Crew, clock: TestClock):
+    rollouts, asked = crew.control.rollouts, Asked(steps=("5:1m",), least=1)
+    wanted = await crew.needed(rollouts.start(crew.ada, M, 2, asked))
+    assert await crew.needed(rollouts.start(crew.ada, M, 2, Asked(steps=("50:1m",)))) != wanted, "another plan is another act"
+    assert await rollouts.rollouts(crew.ada, limit=5) == []
+    await crew.control.approvals.approve(crew.bob, wanted)
+    one = await rollouts.start(crew.ada, M, 2, asked)
+    for act in (rollouts.promote, rollouts.advance):
+        wanted = await crew.needed(act(crew.ada, one.id))
+    assert await crew.serving() == 1
+    await rollouts.roll_back(crew.ada, one.id)
+    await crew.control.approvals.approve(crew.bob, await crew.needed(rollouts.start(crew.ada, M, 2, asked)))
+    two = await rollouts.start(crew.ada, M, 2, asked)
+    seen = TrialSeen(dict.fromkeys(two.plan.gate.signals, Counted(5, 0, 50, 0)))
+    now, served = clock() + timedelta(minutes=1), {M: two.from_version_id}
+    clock.now = now
+    await crew.control.deployments.hear(Heartbeat("s1", now.timestamp(), 1, served, {}, {f"{two.id}:0": seen}))
+    assert await rollouts.tick(two.id) == "promoted"
+    assert await crew.serving() == 2
+    assert await crew.needed(rollouts.start(crew.ada, M, 3, asked))

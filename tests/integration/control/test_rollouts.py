@@ -271,6 +271,17 @@ async def test_whoever_changes_the_deployment_ends_the_rollout_and_keeps_what_th
     assert "promoted or taken back" in (await fleet.now(rollout)).reason
 
 
+async def test_whoever_sets_other_shares_ends_it_and_has_them(fleet: Fleet, db: Database):
+    rollout = await fleet.start()
+    async with db.begin() as tx:
+        held = await fleet.control.deployments.held_in(tx, ADMIN, "iris")
+        traffic = Traffic((Split(rollout.version_id, 30.0),))
+        await fleet.control.deployments.route_in(tx, ADMIN, held, traffic, trial=held.trial)
+    assert await fleet.tick(rollout) == "cancelled"
+    assert await shares(fleet) == (1, [30.0])
+    assert (await fleet.deployment()).trial is None
+
+
 async def test_other_settings_are_none_of_its_business(fleet: Fleet):
     rollout = await fleet.start()
     await fleet.control.deployments.configure(ADMIN, "iris", {"deadline_s": 3})

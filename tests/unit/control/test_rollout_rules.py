@@ -89,7 +89,7 @@ def after(rollout: Rollout, decision: Decision, now: datetime) -> Rollout:
     return rollout
 
 
-GROWTH = st.tuples(st.integers(0, 400), st.integers(0, 6), st.integers(0, 900), st.integers(0, 12))
+GROWTH = st.tuples(st.integers(0, 400), st.sampled_from([0, 0, 0, 1, 6]), st.integers(0, 900), st.integers(0, 12))
 
 
 class Lives(RuleBasedStateMachine):
@@ -129,6 +129,13 @@ class Lives(RuleBasedStateMachine):
         self.counts[name] = Counted(
             before.requests + good + bad, before.bad + bad, before.others + others + others_bad, before.others_bad + others_bad
         )
+
+    @rule(requests=st.sampled_from([10, 99, 200, 3000]))
+    def all_goes_well_for_a_step(self, requests: int) -> None:
+        for server in range(len(self.names)):
+            self.count(server, (requests, 0, requests, requests // 100))
+        self.now += timedelta(minutes=self.rollout.at.minutes)
+        self.tick()
 
     @rule(server=st.integers(0, 2))
     def begin_anew(self, server: int) -> None:

@@ -329,9 +329,9 @@ def trial_of(rollout: Rollout, before: Sequence[StepCounts]) -> Trial:
 
 
 def without(rollout: Rollout, present: Traffic) -> Traffic:
-    """Return the traffic without what the rollout has put there."""
-    ours = {rollout.version_id, rollout.from_version_id}
-    return msgspec.structs.replace(present, splits=tuple(one for one in present.splits if one.version_id not in ours))
+    """Return the traffic without what the rollout has put there; what somebody else has made of it stays."""
+    ours = traffic_of(rollout, present).splits
+    return msgspec.structs.replace(present, splits=tuple(one for one in present.splits if one not in ours))
 
 
 def disturbed(rollout: Rollout, deployment: Deployment) -> str:

@@ -306,9 +306,9 @@ class Rollouts:
         """Bring it to an end: the deployment is left without what the rollout had put there, and that of others stays."""
         present, changed = kept.present, ended(kept.rollout, state, reason, self._clock())
         await self._close(kept, state.value)
-        if present.trial is None or present.trial.rollout == changed.id:
-            traffic = without(changed, present.traffic)
-            await self._deployments.route_in(kept.tx, kept.actor, present, traffic, trial=None, reason=reason)
+        trial = None if present.trial is None or present.trial.rollout == changed.id else present.trial
+        traffic = without(changed, present.traffic)
+        await self._deployments.route_in(kept.tx, kept.actor, present, traffic, trial=trial, reason=reason)
         await store.save(kept.tx, changed)
         await self._note(kept.tx, kept.actor, changed, state.value, reason)
         return changed
