@@ -70,6 +70,21 @@ async def test_an_uncompiled_version_costs_what_its_own_runs_cost(control: Contr
     assert served.cost_ms == FINDINGS.report.latency_ms
 
 
+@pytest.mark.parametrize(
+    ("deterministic", "runner", "repeats"), [(True, "onnx", True), (False, "onnx", False), (True, "python", False)]
+)
+async def test_a_version_repeats_itself_if_it_did_and_is_no_program(
+    control: ControlPlane, db: Database, deterministic: bool, runner: str, repeats: bool
+):
+    await control.models.create(ADMIN, "rose")
+    received = await control.models.receive(ADMIN, "rose", upload(b"rose"))
+    report = msgspec.structs.replace(FINDINGS.report, deterministic=deterministic, compiled=Compilation(used=True))
+    compiled = CompiledArtifact("f" * 64, 7, "onnx", runner)
+    await control.models.accept(received.id, msgspec.structs.replace(FINDINGS, report=report, compiled=compiled), "job_x")
+    (served,) = (await snapshot(db)).versions
+    assert served.repeatable is repeats
+
+
 async def test_the_snapshot_has_all_that_serving_needs(control: ControlPlane, iris: None, db: Database, clock: TestClock):
     await control.models.create(ADMIN, "rose")
     await control.models.receive(ADMIN, "rose", upload(b"rose", labels=("red", "white")))

@@ -347,3 +347,13 @@ def test_bits_are_looked_at_and_not_values() -> None:
     nans = [np.frombuffer(struct.pack("<Q", bits)) for bits in (0x7FF8000000000000, 0x7FF8000000000001)]
     assert len({key_of(begun(b"v"), b"", {"x": one}) for one in nans}) == 2
     assert json.dumps(float(nans[0][0])) == json.dumps(float(nans[1][0]))
+
+
+async def test_what_a_runner_said_that_was_found_wrong_meanwhile_is_shared_with_nobody(house, model) -> None:
+    gate = house.gates["m-1"] = asyncio.Event()
+    asked = [asyncio.create_task(ask(house)) for _ in range(2)]
+    await until(lambda: house.router.find("m").underway.count == 2)
+    house.router.find("m").served.count_mismatch()
+    gate.set()
+    assert [(await one).headers["x-cache"] for one in asked] == ["miss", "miss"]
+    assert len(model.runs) == 2

@@ -17,6 +17,8 @@ NAMES = {
     "modelkeep_prediction_duration_seconds",
     "modelkeep_batch_size",
     "modelkeep_batch_requests",
+    "modelkeep_cache_bytes",
+    "modelkeep_cache_entries",
     "modelkeep_inflight_requests",
     "modelkeep_build_info",
     "modelkeep_queue_depth",
