@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+import msgspec
 import sqlalchemy as sa
 
 from modelkeep.contracts.shadow import ShadowSeen
@@ -40,10 +41,7 @@ async def facts(tx: Transaction, deployment: str, limit: int) -> list[Facts]:
     since, at = sa.func.min(shadow_reports.c.since).label("since"), sa.func.max(shadow_reports.c.at).label("at")
     found = sa.select(*_OF, since, at, *summed).where(shadow_reports.c.deployment == deployment).group_by(*_OF)
     rows = await tx.all(found.order_by(at.desc(), *_OF).limit(limit))
-    return [
-        Facts(row.primary_id, row.version_id, row.since, row.at, **{name: int(getattr(row, name)) for name in _SUMMED})
-        for row in rows
-    ]
+    return [_facts(row) for row in rows]
 
 
 async def reports(tx: Transaction, deployment: str, of: Facts) -> list[ShadowSeen]:
@@ -79,3 +77,8 @@ async def forget_shown(tx: Transaction, report_id: str, gone: Collection[str]) -
 async def forget(tx: Transaction, before: float) -> None:
     """Forget what was not told of since then (Unix seconds)."""
     await tx.execute(sa.delete(shadow_reports).where(shadow_reports.c.at < before))
+
+
+def _facts(row: sa.Row[tuple[object, ...]]) -> Facts:
+    counts = {name: int(row._mapping[name]) for name in _SUMMED}  # noqa: SLF001 - SQLAlchemy's public name for it
+    return msgspec.convert({**row._mapping, **counts}, Facts)  # noqa: SLF001 - the same
