@@ -39,14 +39,13 @@ class Model:
         return {{"y": inputs["x"] * 2.0}}
 """
 SETTLES_S = 3.0
-BODY = b'{"inputs": [{"x": 1.0}]}'
+CALLERS = 8
+BODY = b'{"instances": [{"x": 1.0}]}'
 
 
-async def burst(port: int, key: str, name: str, rate: float, seconds: float, callers: int = 8) -> tuple[list[float], int]:
+async def burst(port: int, key: str, rate: float, seconds: float) -> tuple[list[float], int]:
     """Return each request's milliseconds from when it was due, and how many failed, at a steady rate."""
-    head = (
-        f"POST /v1/models/{name}/predict HTTP/1.1\r\nhost: localhost\r\nx-api-key: {key}\r\ncontent-type: application/json\r\n"
-    )
+    head = f"POST /v1/models/m:predict HTTP/1.1\r\nhost: localhost\r\nx-api-key: {key}\r\ncontent-type: application/json\r\n"
     request = head.encode() + f"content-length: {len(BODY)}\r\n\r\n".encode() + BODY
     took: list[float] = []
     failed = 0
@@ -64,10 +63,10 @@ async def burst(port: int, key: str, name: str, rate: float, seconds: float, cal
             await reader.readexactly(int(length.partition(b":")[2]))
             took.append((time.perf_counter() - due) * 1000)
             failed += not answer.startswith(b"HTTP/1.1 200")
-            due += callers / rate
+            due += CALLERS / rate
         writer.close()
 
-    await asyncio.gather(*(call(number) for number in range(callers)))
+    await asyncio.gather(*(call(number) for number in range(CALLERS)))
     return took, failed
 
 
@@ -143,7 +142,7 @@ def main() -> None:
                     found = {}
                     for beside in (False, True) if number % 2 else (True, False):
                         shadow(data, client, "m", ids.get(name) if beside else None)
-                        took, failed = asyncio.run(burst(port, key, "m", asked.rate, asked.seconds))
+                        took, failed = asyncio.run(burst(port, key, asked.rate, asked.seconds))
                         found[beside], failures = p99(took), failures + failed
                     ratios.append(found[True] / found[False])
                 low, middle, high = statistics.quantiles(ratios, n=4)

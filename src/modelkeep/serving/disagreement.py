@@ -348,7 +348,7 @@ def _same(primary: "NDArray[Any]", shadow: "NDArray[Any]", rows: int) -> "Flags"
     same: Any = np.array(primary == shadow, dtype=bool)
     if primary.dtype.kind == "f" and shadow.dtype.kind == "f":
         same |= np.isnan(primary) & np.isnan(shadow)
-    flags: Flags = np.broadcast_to(same, primary.shape).reshape(rows, -1).all(axis=1)
+    flags: Flags = np.asarray(np.broadcast_to(same, primary.shape).reshape(rows, -1).all(axis=1), dtype=bool)
     return flags
 
 
