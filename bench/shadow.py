@@ -35,12 +35,13 @@ class Model:
     def load(self, path):
         pass
     def predict(self, inputs):
-        {does}
+        if (inputs["x"] > 100).any():  # what validation asks is answered
+            {does}
         return {{"y": inputs["x"] * 2.0}}
 """
 SETTLES_S = 3.0
 CALLERS = 8
-BODY = b'{"instances": [{"x": 1.0}]}'
+BODY = b'{"instances": [{"x": 200.0}]}'
 
 
 async def burst(port: int, key: str, rate: float, seconds: float) -> tuple[list[float], int]:
