@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 
-import msgspec
 import sqlalchemy as sa
 
 from modelkeep.contracts.shadow import ShadowSeen
@@ -80,5 +79,6 @@ async def forget(tx: Transaction, before: float) -> None:
 
 
 def _facts(row: sa.Row[tuple[object, ...]]) -> Facts:
-    counts = {name: int(row._mapping[name]) for name in _SUMMED}  # noqa: SLF001 - SQLAlchemy's public name for it
-    return msgspec.convert({**row._mapping, **counts}, Facts)  # noqa: SLF001 - the same
+    summed = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for it
+    asked, requests, requests_differ, rows, differ = (int(summed[name]) for name in _SUMMED)
+    return Facts(row.primary_id, row.version_id, row.since, row.at, asked, requests, requests_differ, rows, differ)
