@@ -345,10 +345,10 @@ def apart_in(name: str, primary: "NDArray[Any]", shadow: "NDArray[Any]", *, rows
 
 
 def _same(primary: "NDArray[Any]", shadow: "NDArray[Any]", rows: int) -> "Flags":
-    same: NDArray[Any] = np.array(primary == shadow, dtype=bool)
+    same: Any = np.array(primary == shadow, dtype=bool)
     if primary.dtype.kind == "f" and shadow.dtype.kind == "f":
         same |= np.isnan(primary) & np.isnan(shadow)
-    flags: Flags = np.broadcast_to(same, primary.shape).reshape(rows, -1).all(axis=1)
+    flags: Flags = np.asarray(np.broadcast_to(same, primary.shape).reshape(rows, -1).all(axis=1), dtype=bool)
     return flags
 
 

@@ -22,6 +22,7 @@ class Tenant:
     used: float = 0.0
     state: str = "out"  # out, starting, in, leaving
     grown: int = 0
+    spare: bool = False
 
     @property
     def expected_bytes(self) -> int:
@@ -53,8 +54,8 @@ class House:
         if tenant.state != "out":
             tenant.state = "leaving"
 
-    def take(self, name: str, size: int, *, urgent: bool = False, keep: str = "auto") -> Tenant:
-        tenant = Tenant(name, size, keep)
+    def take(self, name: str, size: int, *, urgent: bool = False, keep: str = "auto", spare: bool = False) -> Tenant:
+        tenant = Tenant(name, size, keep, spare=spare)
         self.tenants.append(tenant)
         self.residency.settle(tenant, urgent=urgent)
         return tenant
@@ -88,6 +89,60 @@ def full() -> House:
     house.ready()
     house.later()
     return house
+
+
+def test_nobody_goes_for_a_spare_one_though_it_is_asked() -> None:
+    house = full()
+    shadow = house.take("shadow", 30, urgent=True, spare=True)
+    house.residency.wake(shadow)
+    house.later(100.0)
+    assert house.states() == {"a": "in", "b": "in", "c": "in", "shadow": "out"}
+    house.end(house.tenants[0])
+    house.gone()
+    assert house.states()["shadow"] == "starting", "when somebody has gone by themselves it comes in"
+
+
+def test_a_spare_one_goes_first_though_it_was_used_last_and_just_now() -> None:
+    house = House()
+    house.take("a", 30)
+    house.take("b", 30)
+    shadow = house.take("shadow", 30, spare=True)
+    house.ready()
+    house.now += 100
+    shadow.used = house.now
+    house.take("d", 30, urgent=True)
+    house.residency.look(house.tenants)
+    assert house.states() == {"a": "in", "b": "in", "shadow": "leaving", "d": "out"}
+    house.gone()
+    assert house.states()["d"] == "starting"
+
+
+def test_who_waits_for_room_comes_in_before_a_spare_one_that_waits_longer() -> None:
+    house = full()
+    shadow = house.take("shadow", 10, spare=True)
+    shadow.state, shadow.asleep = "out", True
+    house.take("e", 10, keep="always").state = "in"
+    house.residency.wake(shadow)
+    house.residency.look(house.tenants)
+    assert house.states()["shadow"] == "out"
+    house.take("d", 20, urgent=True)
+    house.residency.look(house.tenants)
+    house.gone()
+    assert house.states()["d"] == "starting"
+
+
+def test_a_further_runner_has_spare_ones_go_and_a_spare_one_has_nobody_go() -> None:
+    house = House()
+    one = house.take("a", 40)
+    shadow = house.take("shadow", 40, spare=True)
+    house.ready()
+    assert not house.residency.grows(shadow, house.tenants, first=True), "though it would be its first"
+    assert house.states() == {"a": "in", "shadow": "in"}
+    assert house.residency.grows(one, house.tenants, first=True)
+    assert not house.residency.grows(one, house.tenants, first=False)
+    assert house.states() == {"a": "in", "shadow": "leaving"}
+    house.gone()
+    assert house.residency.grows(one, house.tenants, first=False)
 
 
 def test_what_fits_comes_in_and_what_does_not_sleeps_without_disturbing_anyone() -> None:

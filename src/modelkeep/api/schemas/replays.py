@@ -59,7 +59,7 @@ class ComparisonAnswer(Answer):
     largest_difference: float
 
 
-class CandidateAnswer(Answer):
+class BesideAnswer(Answer):
     """How another version answers the same rows, beside the one that is replayed; compared as a shadow's answers are.
 
     `disagreement` bounds the share of rows that differ (three standard deviations).
@@ -98,7 +98,7 @@ class SummaryAnswer(Answer):
     relative_tolerance: float | None
     absolute_tolerance: float | None
     compared: Compared
-    candidate: CandidateAnswer | None = None
+    candidate: BesideAnswer | None = None
 
 
 class FailureAnswer(Answer):

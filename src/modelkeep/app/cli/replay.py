@@ -185,8 +185,8 @@ def _show(screen: Screen, one: "Replay") -> None:
         beside = summary.get("candidate")
         if beside:
             screen.say(f"{what} and version {beside['version']}: {verdict}.")
-            skipped = ", ".join(f"{count} {reason}" for reason, count in summary["skipped"].items())
-            screen.facts({"predictions": f"{summary['replayed']} of {summary['predictions']}", "skipped": skipped})
+            passed = ", ".join(f"{count} {reason}" for reason, count in summary["skipped"].items())
+            screen.facts({"predictions": f"{summary['replayed']} of {summary['predictions']}", "skipped": passed})
             comparison.show(screen, beside | {"worst": details.get("worst") or ()}, names=("replayed", "candidate"))
         else:
             screen.say(f"{what}: {verdict}.")
