@@ -223,14 +223,14 @@ def test_where_the_old_server_is_killed_the_new_one_has_everything(house: Instal
         _until(command, word)
         new = _newest(house, old)
         old.kill()
-        command.wait(30)
+        command.wait(90)
     try:
-        eventually(lambda: _answers(house), "the new server answers")
+        eventually(lambda: _answers(house), "the new server answers", 90)
         _serves(house)
     finally:
-        new.terminate()
-        psutil.wait_procs([new], 30)
-    assert not new.is_running()
+        if new.is_running():
+            new.terminate()
+            psutil.wait_procs([new], 30)
 
 
 def _answers(house: Installation) -> bool:
