@@ -62,7 +62,7 @@ def _missing(modules: set[str]) -> set[str]:
 
 def test_every_listener_is_in_the_page() -> None:
     listening = {one for one in _modules(LISTENS) if not one.startswith("plugins/")}
-    assert {"app/listening.py", "serving/grpc/server.py", "app/processes.py", "infra/bell.py"} <= listening
+    assert {"app/listening.py", "serving/grpc/server.py", "app/estate.py", "infra/bell.py"} <= listening
     assert _missing(listening) == set()
 
 

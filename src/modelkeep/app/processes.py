@@ -66,12 +66,11 @@ async def _succeed(settings: "Settings", places: Places, fd: int, announce: Call
     from modelkeep.app import estate
     from modelkeep.app.takeover import inheritance
 
-    parent = os.getppid()
     channel = Channel(socket.socket(fileno=fd))
     descriptors, offer = await inheritance(channel)
     ours = estate.inherited(descriptors, offer.rpcs, offer.generation, offer.worker, settings.server)
     try:
-        await _supervise(settings, places, ours, announce, (channel, offer, parent))
+        await _supervise(settings, places, ours, announce, (channel, offer))
     finally:
         ours.close()
 
@@ -81,9 +80,9 @@ async def _supervise(
     places: Places,
     estate: "Estate",
     announce: Callable[[str, str], None],
-    before: tuple[Channel, succeeding.Offer, int] | None = None,
+    before: tuple[Channel, succeeding.Offer] | None = None,
 ) -> bool:
-    """Run the tree of processes. `before`: who leaves the estate to us, with what it says and its process; or nobody.
+    """Run the tree of processes. `before`: who leaves the estate to us, with what it says; or nobody.
 
     Return whether another tree has taken over.
     """
@@ -99,9 +98,9 @@ async def _supervise(
     budget = budget_of_machine(settings.runners.budget_mb, settings.runners.min_idle_s)
     all_bytes, taking = budget.limit_bytes, None
     if before is not None:
-        channel, offer, parent = before
+        channel, offer = before
         budget.limit_bytes = max(1, all_bytes - offer.held_bytes)
-        taking = Takeover(channel, offer, estate, parent=parent, alone=lambda: setattr(budget, "limit_bytes", all_bytes))
+        taking = Takeover(channel, offer, estate, alone=lambda: setattr(budget, "limit_bytes", all_bytes))
     succession = Succession(places, estate, _leave_s(server), taking)
     worker = estate.worker or settings.worker.name
     address = f"{'https' if server.tls else 'http'}://{estate.address}"

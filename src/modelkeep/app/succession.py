@@ -152,10 +152,15 @@ class Succession:
                     raise NotTakenOver(
                         "The upgrade of before is not over: the last callers of the old server have not left yet."
                     )
+            try:
+                coverages = await self._supervisor.coverages()
+            except RoleEnded:
+                raise NotTakenOver("A server process has just ended: try again.") from None
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-            with theirs:
-                heir = self._start(theirs)
             channel = Channel(ours)
+            self._offer(channel, coverages)  # first of all: from now on it is there, whatever becomes of us
+            with theirs:
+                heir = self._start(theirs, channel)
             await say(f"A new server has been started (process {heir.pid}): it loads the models.")
             try:
                 leaving = await self._hand_over(channel, asked.patience_s, say)
@@ -172,19 +177,19 @@ class Succession:
                 with contextlib.suppress(RoleEnded):
                     one.result()
 
-    def _start(self, theirs: socket.socket) -> "subprocess.Popen[bytes]":
+    def _start(self, theirs: socket.socket, channel: Channel) -> "subprocess.Popen[bytes]":
         """Start the successor. It must survive us, and a Ctrl-C is ours to pass on."""
         line = [*self._program, OPTION, str(theirs.fileno())]
         try:
             return subprocess.Popen(line, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),), process_group=0)
         except OSError as error:
+            channel.close()
             raise NotTakenOver(f"The new server cannot be started: {error.strerror}.") from error
 
     async def _hand_over(self, channel: Channel, patience_s: float, say: Say) -> "list[asyncio.Future[succeeding.Left]]":
         """Go through all steps; whatever goes wrong, all is as before. Returns when the last callers will have left."""
         supervisor = self._supervisor
         try:
-            await self._offer(channel)
             await _next(channel, succeeding.Warm, patience_s)
             await say("The new server is ready.")
         except ChannelClosed:
@@ -207,17 +212,13 @@ class Succession:
             raise
         return leaving
 
-    async def _offer(self, channel: Channel) -> None:
+    def _offer(self, channel: Channel, coverages: tuple[succeeding.Coverage, ...]) -> None:
         estate, supervisor = self._estate, self._supervisor
         for name, fd in estate.descriptors().items():
             channel.send(succeeding.Given(name), [fd])
         rpcs = estate.rpcs.address if estate.rpcs is not None else ""
-        try:
-            coverages = await supervisor.coverages()
-        except RoleEnded:
-            raise NotTakenOver("A server process has just ended: try again.") from None
         channel.send(
-            succeeding.Offer(FORM, 1 - estate.generation, rpcs, estate.worker, supervisor.held_bytes, coverages),
+            succeeding.Offer(FORM, 1 - estate.generation, os.getpid(), rpcs, estate.worker, supervisor.held_bytes, coverages),
         )
 
     async def _give_up(self, heir: "subprocess.Popen[bytes]", channel: Channel, error: BaseException) -> None:

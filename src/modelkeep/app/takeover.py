@@ -101,18 +101,15 @@ def lacking(new: succeeding.Coverage, old: succeeding.Coverage) -> str:
 
 
 class Takeover:
-    """Takes over from the tree at the other end of `channel`. `alone` is called when that has gone; `parent` is its process.
+    """Takes over from the tree at the other end of `channel`. `alone` is called when that has gone.
 
     `gone` is set when it has.
     """
 
-    def __init__(
-        self, channel: Channel, offer: succeeding.Offer, estate: Estate, *, parent: int, alone: Callable[[], None]
-    ) -> None:
+    def __init__(self, channel: Channel, offer: succeeding.Offer, estate: Estate, *, alone: Callable[[], None]) -> None:
         self._channel = channel
         self._offer = offer
         self._estate = estate
-        self._parent = parent
         self._alone = alone
         self._said: asyncio.Queue[control.Message] = asyncio.Queue()
         self.gone = asyncio.Event()
@@ -209,7 +206,7 @@ class Takeover:
     async def _make_sure_that_it_died(self) -> None:
         """Raise `NotTakenOver` where it lives, and only the channel has broken: there must not be two."""
         until = asyncio.get_running_loop().time() + _GONE_S
-        while os.getppid() == self._parent:
+        while os.getppid() == self._offer.process:
             if asyncio.get_running_loop().time() > until:
                 raise NotTakenOver("The running server does not answer, but it lives.")
             await asyncio.sleep(_LOOK_S)

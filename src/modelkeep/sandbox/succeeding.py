@@ -60,12 +60,13 @@ class Offer(msgspec.Struct, frozen=True, tag=True):
     """Supervisor to its successor: all descriptors have been given; this is what else there is to know.
 
     `form` numbers these messages, of which two releases have to think alike. `generation`, 0 or 1, is whose names in the data
-    directory the successor's processes do not use. `rpcs` is the address of gRPC, "" for none; `worker` the name under which
-    jobs are worked on; `held_bytes` what runners hold already.
+    directory the successor's processes do not use. `process` is the id of who offers, `rpcs` the address of gRPC ("" for none),
+    `worker` the name under which jobs are worked on, and `held_bytes` what runners hold already.
     """
 
     form: int
     generation: int
+    process: int
     rpcs: str
     worker: str
     held_bytes: int

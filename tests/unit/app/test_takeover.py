@@ -29,7 +29,7 @@ async def ends() -> AsyncIterator[tuple[Channel, socket.socket]]:
 
 def _offer(**changes: object) -> succeeding.Offer:
     return succeeding.Offer(
-        **{"form": 1, "generation": 1, "rpcs": "", "worker": "w", "held_bytes": 0, "coverages": ()} | changes
+        **{"form": 1, "generation": 1, "process": 1, "rpcs": "", "worker": "w", "held_bytes": 0, "coverages": ()} | changes
     )
 
 
