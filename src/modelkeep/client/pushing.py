@@ -53,8 +53,7 @@ def push(
 
     Waits until the version is ready, and, where it is the one that answers predictions, until it does; raises `Rejected`
     with advice when it is refused. `wait=False` returns as soon as the file is stored. An estimator travels as skops where
-    skops trusts all that is in it, which every installation takes; else as joblib, which an administrator has to allow.
-    `format="joblib"` or `"skops"` takes this one.
+    skops trusts all that is in it, else as joblib, if allowed. `format="joblib"` or `"skops"` takes this one.
 
     `sample`: a few rows as the model takes them (DataFrame, array, lists, or a file), or a picture; estimators fitted on
     plain arrays need it. `labels`: class names in the order of the outputs, or a text file with one a line. `preprocess`:
