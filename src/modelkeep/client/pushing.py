@@ -52,10 +52,8 @@ def push(
     """Upload an estimator, a file, or a folder that is one model, as the next version of `name`, made if it is new.
 
     Waits until the version is ready, and, where it is the one that answers predictions, until it does; raises `Rejected`
-    with advice when it is refused. `wait=False` returns as soon as the file is stored.
-
-    An estimator travels as skops where skops trusts all that is in it, which every installation takes; else as joblib, which
-    an administrator has to allow. `format="joblib"` or `"skops"` takes this one.
+    with advice when it is refused. `wait=False` returns as soon as the file is stored. An estimator travels as skops where
+    skops trusts all that is in it, else as joblib, if allowed. `format="joblib"` or `"skops"` takes this one.
 
     `sample`: a few rows as the model takes them (DataFrame, array, lists, or a file), or a picture; estimators fitted on
     plain arrays need it. `labels`: class names in the order of the outputs, or a text file with one a line. `preprocess`:
@@ -65,23 +63,16 @@ def push(
     `calibration`: at least 40 different rows or pictures, as for `sample`; `accuracy_budget`: the share of answers that may
     change for speed, as 0.01 or "1%"; both are needed for "bf16", and "int8" is tried by "auto" where both are given. `hooks`:
     a Python file with `preprocess`, `postprocess` or both, which go around the model; the sample is then what callers send.
-    `parent`: the version that it was made from, by its number, "MODEL/NUMBER" or id. `training`: how it came to be, a dict with
-    any of `job`, `code`, `revision`, `by`, and `data`, a list of dicts with `name`, `uri`, `digest`.
+    `parent`: the version that it was made from; `training`: a dict of how it came to be (job, code, revision, by, data).
     `workspace`: where a new model is made; yours, where you have but one.
     `promote`: let the version answer once it is ready; a model's first does so by itself. `progress` shows a bar.
     `on_packing(done, total)` hears of a folder's bytes, `on_progress(sent, total)` of those that are sent,
     `on_state(version)` of the states of validation.
     """
     rows: dict[str, Any] = {"sample": sample, "labels": labels, "calibration": calibration, "accuracy_budget": accuracy_budget}
-    said: dict[str, Any] = {
-        "preprocess": preprocess,
-        "description": description,
-        "format": format,
-        "parent": parent,
-        "training": training,
-    }
-    how: dict[str, Any] = {"compile": compile, "optimise": optimise, "hooks": hooks, "on_packing": on_packing}
-    upload = yield Work(partial(prepare, model, **rows, **said, **how))
+    said: dict[str, Any] = {"preprocess": preprocess, "description": description, "format": format, "parent": parent}
+    how: dict[str, Any] = {"compile": compile, "optimise": optimise, "hooks": hooks, "training": training}
+    upload = yield Work(partial(prepare, model, **rows, **said, **how, on_packing=on_packing))
     with closing(upload), shown(f"Uploading {upload.filename}", on_progress, bar=progress) as tell:
         yield from _check(server, name, upload, _create(workspace))
         version = yield from _upload(server, name, upload, Sent(upload.size, tell), _create(workspace))

@@ -135,6 +135,39 @@ def test_models_and_versions_are_listed_and_shown(command, pushed, file):
     assert "memory       12 MB" in shown
 
 
+def test_the_life_of_a_version_is_told_on_the_line(command, standin, pushed, file):
+    command("push", file, "--name", "churn")
+    one = "/api/v1/models/churn/versions/2"
+    said = command("deprecate", "churn", 2, "--reason", "old", "--sunset", "2027-03-31", "--successor", 1)
+    assert said.out == "churn version 2 is deprecated.\n"
+    asked = {"reason": "old", "note": "", "sunset": "2027-03-31T00:00:00+00:00", "successor": 1}
+    assert standin.lives[-1] == ("PUT", f"{one}/deprecation", asked)
+    assert "ready, deprecated" in command("versions", "churn").out.splitlines()[1]
+    assert "take version 1" in command("versions", "churn", 2).out
+    assert command("deprecate", "churn", 2, "--reason", "no", "--undo").out == "churn version 2 is not deprecated any more.\n"
+    assert standin.lives[-1] == ("DELETE", f"{one}/deprecation", {"reason": "no"})
+    assert command("hold", "churn", "--reason", "case 7").out == "churn is on legal hold.\n"
+    assert "case 7" in command("models", "churn").out
+    assert command("hold", "churn", "--reason", "closed", "--release").out == "churn is on hold no more.\n"
+    assert "`modelkeep restore churn 2` takes it back" in command("trash", "churn", 2, "--reason", "old").out
+    assert standin.lives[-1] == ("DELETE", one, {"reason": "old"})
+    assert command("restore", "churn", 2).out == "churn version 2 is back.\n"
+    assert "is being purged" in command("purge", "churn", 2, "--reason", "gone", "--yes").out
+    assert command("erasures").out.splitlines()[1].startswith("churn\t2\t")
+    assert command("changes", "churn", 2).out.splitlines()[1].startswith("trash\tactive\ttrashed")
+    shown = command("lineage", "churn", 2).out.splitlines()
+    assert [line.split("\t")[0] for line in shown] == ["steps", "-1", "0"]
+
+
+def test_a_push_says_where_the_version_came_from(command, standin, file, tmp_path):
+    (tmp_path / "t.json").write_text('{"job": "ci/7"}')
+    command("push", file, "--name", "churn", "--parent", "other/3", "--training", tmp_path / "t.json")
+    assert (standin.uploads[-1]["parent"], standin.uploads[-1]["training"]) == ("other/3", '{"job": "ci/7"}')
+    for text in ("[]", "{"):
+        (tmp_path / "t.json").write_text(text)
+        assert command("push", file, "--name", "churn", "--training", tmp_path / "t.json").code == 2
+
+
 def test_what_is_put_away_can_be_taken_back(command, pushed, file):
     command("push", file, "--name", "churn")
     assert command("archive", "churn", 2).out == "churn version 2 is archived.\n"

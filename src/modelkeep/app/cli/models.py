@@ -228,8 +228,10 @@ def _notes(one: "Model | Version") -> dict[str, str | None]:
 
 
 def _state(version: "Version", serving: int | None) -> str:
-    if version.archived_at or version.trashed_at:
+    if version.trashed_at:
         return version.life
+    if version.archived_at:
+        return "archived"
     if version.life == "deprecated":
         return f"{'serving' if version.number == serving else version.state}, deprecated"
     return "serving" if version.number == serving else version.state

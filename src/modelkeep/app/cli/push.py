@@ -103,10 +103,8 @@ def push(
     if promote and no_wait:
         raise WrongUse("--promote needs to wait until the version is ready.", "Leave out --no-wait, or promote later.")
     _check_there(file)
-    for given in (sample, labels, calibration, hooks, training):
-        _check_file(given)
-    screen = Screen(as_json=as_json)
-    standing = _Standing(name, promote=promote)
+    _check_files(sample, labels, calibration, hooks, training)
+    screen, standing = Screen(as_json=as_json), _Standing(name, promote=promote)
     with connected(url, key, model=name, interrupted=standing.sentence) as client:
         with (
             refined("unsupported_format", "" if format else "Here that is --format FORMAT, for example --format onnx."),
@@ -134,10 +132,14 @@ def push(
             )
         standing.number = version.number
         screen.news(f"Uploaded {file.name} ({file_size(version.size)}): {name} version {version.number}.")
-        if no_wait:
-            screen.result(version.raw, lambda: screen.say(f"{name} version {version.number} is {version.state}."))
-        else:
-            _follow(client, version, standing, screen)
+        if not no_wait:
+            return _follow(client, version, standing, screen)
+    return screen.result(version.raw, lambda: screen.say(f"{name} version {version.number} is {version.state}."))
+
+
+def _check_files(*given: Path | None) -> None:
+    for one in given:
+        _check_file(one)
 
 
 def _training(file: Path | None) -> dict[str, Any] | None:
