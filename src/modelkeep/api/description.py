@@ -270,7 +270,7 @@ _OWN_NAMES: Final = {
     "SessionsAnswer": "SessionList",
     "SetUpAnswer": "SetUpDone",
     "SettingsAnswer": "DeploymentSettings",
-    "ShadowAnswer": "TrafficShadow",
+    "ShadowedAnswer": "TrafficShadow",
     "Side": "PredictionSide",
     "SideAnswer": "ReplaySide",
     "Skip": "SkipReason",

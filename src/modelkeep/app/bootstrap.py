@@ -18,6 +18,7 @@ from modelkeep.contracts.secret import hidden_again
 from modelkeep.contracts.storage import StorageSettings
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
     from uvicorn import Server
 
     from modelkeep.api.services import Services
@@ -89,8 +90,6 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
 
     While the database is away, requests are refused with 503 and it is tried again and again.
     """
-    import uvicorn
-
     from modelkeep.api.asgi import create_app
     from modelkeep.api.services import Services
     from modelkeep.app import description, opening, people
@@ -125,8 +124,23 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
         idempotency=control.idempotency,
         **people.services(control, db, places, role.auth),
     )
+    server = _listening(create_app(services, opened, door=description.door, rates=role.rates), role.drain_s)
+    trouble = await opening.prepare(db, control, places)
+    if not trouble:
+        opened.set()  # before anyone is answered: where the database is there, nobody is refused
+    coming = opening.wait(db, control, places, opened, trouble)
+    await _serve(server, inner, stop, started, _beside(coming, role, services))
+    await services.identities.close()
+    await history.close()
+    await db.close()
+
+
+def _listening(app: "FastAPI", drain_s: float) -> "Server":
+    """Return a server of the control plane, which answers the server process alone."""
+    import uvicorn
+
     config = uvicorn.Config(
-        create_app(services, opened, door=description.door, rates=role.rates),
+        app,
         loop="asyncio",
         http="httptools",
         ws="none",
@@ -136,17 +150,9 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
         server_header=False,
         date_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=int(role.drain_s) or 1,
+        timeout_graceful_shutdown=int(drain_s) or 1,
     )
-    server = uvicorn.Server(config)
-    trouble = await opening.prepare(db, control, places)
-    if not trouble:
-        opened.set()  # before anyone is answered: where the database is there, nobody is refused
-    coming = opening.wait(db, control, places, opened, trouble)
-    await _serve(server, inner, stop, started, _beside(coming, role, services))
-    await services.identities.close()
-    await history.close()
-    await db.close()
+    return uvicorn.Server(config)
 
 
 async def _serve(

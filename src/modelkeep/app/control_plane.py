@@ -1,4 +1,8 @@
-"""The control plane's services, put together: what api, worker and courier share."""
+"""The control plane's services, put together: what api, worker and courier share.
+
+Of what they are given, `acceptable` is the lowest level of the lock-down that administrators may accept ("" for none), `alone`
+what nobody does alone, `rates` what keys' rate classes are, and `trash` how long it keeps what is put there.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -79,12 +83,8 @@ def control_plane(
     clock: Clock = utc_now,
     passwords: Passwords | None = None,
 ) -> ControlPlane:
-    """Build the nouns over a database. The bells ring after the commits that concern worker and courier.
-
-    `acceptable` is the lowest level of the lock-down that administrators may accept ("" for none), `alone` what nobody may do.
-    """
-    events = Events()
-    jobs = Jobs(ring_worker, clock)
+    """Build the nouns over a database; the bells ring after commits that concern worker and courier. See the module."""
+    events, jobs = Events(), Jobs(ring_worker, clock)
     audit = Audit(db, clock, lower_lock_down(acceptable), site)
     passwords = passwords or Passwords()
     users = Users(db, audit, events, clock, passwords, classes=_classes(rates))

@@ -78,16 +78,9 @@ class Server:
         keys = Keys(max_staleness_s=role.serving.max_staleness_s)
         large = Large()
         self._answers: RedisAnswers | None = None
-        cache = Cache(
-            role.serving.cache_mb << 20,
-            most_waiting=role.serving.max_queue,
-            shared=self._shared_answers(),
-            evicted=metrics.evicted,
-        )
-        metrics.cache = lambda: (cache.memory.bytes, len(cache.memory))
         self._shadows = Shadows(places.shadows, role.name, metrics.shadowed)
         self._router = router = Router(
-            lambda changed: Pool(role.serving, send, changed, recorder, large), metrics.meter, cache, self._shadows
+            lambda changed: Pool(role.serving, send, changed, recorder, large), metrics.meter, self._cache(), self._shadows
         )
         metrics.watch(router, keys)
         metrics.beside = storage_metrics.figures(places.storage_metrics, places.data)
@@ -127,6 +120,18 @@ class Server:
             name=role.name,
             bell=places.bell(role.slot, role.generation).name,
         )
+
+    def _cache(self) -> Cache:
+        """Return what keeps answers."""
+        serving, metrics = self._role.serving, self._metrics
+        cache = Cache(
+            serving.cache_mb << 20,
+            most_waiting=serving.max_queue,
+            shared=self._shared_answers(),
+            evicted=metrics.evicted,
+        )
+        metrics.cache = lambda: (cache.memory.bytes, len(cache.memory))
+        return cache
 
     def _shared(self, own: Rates) -> Rates:
         """Return rates that are shared through Redis, where that is wanted; `own` hold without it."""

@@ -51,7 +51,7 @@ from modelkeep.client.errors import (
 )
 from modelkeep.client.identity import BrowserLogin, Invitation, Me, PasswordLink, Provider, Session, Tokens, User
 from modelkeep.client.lifecycle import Erasure, LifeChange, Lineage
-from modelkeep.client.releases import AsOf, Plan, Revision, ScheduledChange
+from modelkeep.client.releases import AsOf, Plan, Revision, ScheduledChange, Shadow
 from modelkeep.client.results import (
     Alias,
     AliasMove,
@@ -69,7 +69,6 @@ from modelkeep.client.results import (
     RecordedPrediction,
     Rejection,
     Replay,
-    Shadow,
     Side,
     Version,
     Workspace,

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from modelkeep.client.releases import AsOf, Plan, Revision, ScheduledChange
-from modelkeep.client.results import Deployment, Listing, Shadow
+from modelkeep.client.releases import AsOf, Plan, Revision, ScheduledChange, Shadow
+from modelkeep.client.results import Deployment, Listing
 from modelkeep.client.server import Server, if_match, model_path, part
 from modelkeep.client.steps import Steps
 

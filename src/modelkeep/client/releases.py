@@ -72,3 +72,31 @@ class ScheduledChange(_FromDocument):
     reason: str = ""
     revision: int | None = None
     problem: str = ""
+
+
+@dataclass(frozen=True, repr=False)
+class Shadow(_FromDocument):
+    """How a version that is asked beside the promoted one compares with it, row by row; `agreement` is a share of rows."""
+
+    SHOWN: ClassVar[tuple[str, ...]] = ("version", "primary", "active", "requests", "rows", "differ", "agreement")
+
+    version: int | None = None
+    primary: int | None = None
+    active: bool = False
+    since: str = ""
+    at: str = ""
+    asked: int = 0
+    requests: int = 0
+    requests_differ: int = 0
+    rows: int = 0
+    differ: int = 0
+    agreement: float | None = None
+    share: float = 0.0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    failed: Mapping[str, int] = field(default_factory=dict)
+    disagreement: Sequence[float] = ()
+    primary_ms: Mapping[str, Any] = field(default_factory=dict)
+    shadow_ms: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Sequence[Mapping[str, Any]] = ()
+    slices: Sequence[Mapping[str, Any]] = ()
+    worst: Sequence[Mapping[str, Any]] = ()

@@ -101,7 +101,7 @@ class RuleAnswer(Answer):
     percent: float
 
 
-class ShadowAnswer(Answer):
+class ShadowedAnswer(Answer):
     """A version that is asked the same beside the others, for a part of the requests, and answers nobody."""
 
     version: int
@@ -114,7 +114,7 @@ class TrafficAnswer(Answer):
     split: dict[str, float]
     rules: list[RuleAnswer]
     sticky: str
-    shadow: ShadowAnswer | None
+    shadow: ShadowedAnswer | None
 
 
 class TrialAnswer(Answer):
