@@ -319,7 +319,7 @@ def test_nothing_goes_forward_with_a_request_too_few_unshown_or_paused() -> None
     canary = rollout_of(Plan(Mode.CANARY, STEPS, gate))
     assert isinstance(decide(canary, seen_of(canary, Counted(99, 0, 900, 3)), late), Wait)
     assert isinstance(decide(canary, seen_of(canary, Counted(100, 0, 900, 3)), late), Advance)
-    assert isinstance(decide(paused(canary, START), seen_of(canary, Counted(100, 0, 900, 3)), late), Wait)
+    assert isinstance(decide(paused(canary, late), seen_of(canary, Counted(100, 0, 900, 3)), late), Wait)
     shown = rollout_of(Plan(Mode.EVIDENCE, STEPS, gate))
     assert isinstance(decide(shown, seen_of(shown, Counted(900, 3, 8100, 30)), START), Wait)
     assert isinstance(decide(shown, seen_of(shown, Counted(9000, 30, 81000, 600)), START), Advance)
