@@ -312,3 +312,14 @@ def test_steps_are_read(text: str, step: Step) -> None:
 def test_what_is_no_step_is_none(text: str) -> None:
     found = read_step(text)
     assert found is None or (0 <= found.percent < 100 and math.isfinite(found.minutes))
+
+
+def test_nothing_goes_forward_with_a_request_too_few_unshown_or_paused() -> None:
+    late, gate = START + timedelta(hours=1), Gate(("errors",))
+    canary = rollout_of(Plan(Mode.CANARY, STEPS, gate))
+    assert isinstance(decide(canary, seen_of(canary, Counted(99, 0, 900, 3)), late), Wait)
+    assert isinstance(decide(canary, seen_of(canary, Counted(100, 0, 900, 3)), late), Advance)
+    assert isinstance(decide(paused(canary, late), seen_of(canary, Counted(100, 0, 900, 3)), late), Wait)
+    shown = rollout_of(Plan(Mode.EVIDENCE, STEPS, gate))
+    assert isinstance(decide(shown, seen_of(shown, Counted(900, 3, 8100, 30)), START), Wait)
+    assert isinstance(decide(shown, seen_of(shown, Counted(9000, 30, 81000, 600)), START), Advance)
