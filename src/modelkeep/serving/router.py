@@ -300,9 +300,14 @@ class Router:
     def _share(self, deployment: ServedDeployment) -> None:
         """Bring who answers whoever asks for no version to what the traffic says."""
         promoted, traffic = self._routes[deployment.name], deployment.traffic
+        count = self.trials.of(deployment.name)
+        alone = count is not None and count.trial.version_id == deployment.version_id == promoted.served.version.id
+        promoted.arm = count.arms[0] if count is not None and alone else None
+        if count is not None:
+            count.alone = alone
         if traffic.splits or traffic.rules:
             routes = self._pins[deployment.name].routes
-            promoted.sharing = Sharing(deployment, promoted, routes, self.trials.of(deployment.name))
+            promoted.sharing = Sharing(deployment, promoted, routes, count)
         else:
             promoted.sharing = None
 

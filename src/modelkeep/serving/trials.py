@@ -76,7 +76,10 @@ class Tally:
 
 
 class Count:
-    """What this server has counted of one trial, and whether the candidate is called back here: by which signal."""
+    """What this server has counted of one trial, and whether the candidate is called back here: by which signal.
+
+    `alone`: the candidate is promoted already, and there is nobody beside it to be compared with.
+    """
 
     def __init__(self, deployment: str, trial: Trial, rollout: Rollout, told: Callable[[], None]) -> None:
         self.deployment = deployment
@@ -84,6 +87,7 @@ class Count:
         self.rollout = rollout
         self.halted: Signal | str = ""
         self.over = False
+        self.alone = False
         self._told = told
         self._begun = [0, 0]
         self._warm = False
@@ -127,7 +131,7 @@ class Count:
         if self.halted or self._warm:
             return not self.halted
         self._begun[arm] += 1
-        self._warm = min(self._begun) >= WARM_UP
+        self._warm = (self._begun[0] if self.alone else min(self._begun)) >= WARM_UP
         return False
 
     def _count(self, signal: Signal, arm: int, unit: int | None, *, bad: bool) -> None:

@@ -347,3 +347,18 @@ async def test_a_candidate_that_fails_is_called_back_and_its_callers_are_answere
     assert counts(house, "errors") == found
     house.publish()
     assert {await ask_of(house, 23.0) for _ in range(40)} == {(200, 1)}, "the same news again change nothing"
+
+
+async def test_a_version_that_has_taken_over_is_counted_alone_until_its_trial_is_over(house, refuse) -> None:
+    await on_trial(house, refuse, alphas={})
+    house.traffic["m"] = Traffic()
+    house.trials["m"] = Trial("rol_1", 2, "m-1", 0.5)
+    house.publish()
+    for _ in range(WARM_UP + 7):
+        assert answered(await house.client.post(PREDICT, json=ONE)) == 1
+    seen = house.router.trials.seen()["rol_1:2"].counts
+    assert (seen["errors"], seen["poor"]) == (Counted(7, 0, 0, 0), Counted(7, 0, 0, 0))
+    del house.trials["m"]
+    house.publish()
+    assert answered(await house.client.post(PREDICT, json=ONE)) == 1
+    assert house.router.trials.seen()["rol_1:2"].counts["errors"] == Counted(7, 0, 0, 0)
