@@ -95,7 +95,6 @@ def control_plane(
         clock=clock,
         limits=limits,
     )
-    replays = Replays(db=db, audit=audit, models=models, deployments=deployments, jobs=jobs, clock=clock)
     of_users.subscribe(events, sessions)
     of_people.subscribe(events, access)
     tasks.subscribe(events, deployments)
@@ -108,7 +107,7 @@ def control_plane(
         switches=switches,
         models=models,
         deployments=deployments,
-        replays=replays,
+        replays=Replays(db=db, audit=audit, models=models, deployments=deployments, jobs=jobs, clock=clock),
         shadows=Shadows(db=db, models=models, deployments=deployments, clock=clock),
         jobs=jobs,
         events=events,
