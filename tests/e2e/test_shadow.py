@@ -72,7 +72,7 @@ def report(client: Client, name: str) -> dict[str, Any]:
 
 def test_one_that_answers_otherwise_is_told_of_by_row(house: Installation, tmp_path: Path) -> None:
     with house.client() as client:
-        shadowed(house, client, tmp_path, "otherwise", "x = x + (x > 100)")
+        shadowed(house, client, tmp_path, "otherwise", "x = x + 20 * (x > 100)")
 
         def told() -> bool:
             client.predict("otherwise", [{"x": 1.0}, {"x": 200.0}])
@@ -91,7 +91,7 @@ def test_one_that_answers_otherwise_is_told_of_by_row(house: Installation, tmp_p
         assert found["rows"] == 2 * found["requests"] == 2 * found["differ"] > 0
         assert (found["version"], found["primary"], found["active"], found["failed"]) == (2, 1, True, {})
         assert found["worst"][0]["primary"] == {"y": 400.0}
-        assert found["worst"][0]["shadow"] == {"y": 402.0}
+        assert found["worst"][0]["shadow"] == {"y": 440.0}
         assert found["worst"][0]["inputs"] == {"x": 200.0}
         recorded = client.predictions(deployment="otherwise", limit=200)
         assert {one.version for one in recorded} == {1}, "what a shadow says is in no history"

@@ -30,7 +30,7 @@ from modelkeep.serving.recorder import is_plain
 from modelkeep.serving.shadow import MEMORY, shadow_of, spare
 from modelkeep.serving.shadows import Shadows
 from modelkeep.serving.sharing import Sharing
-from modelkeep.serving.trials import Arm, Trials
+from modelkeep.serving.trials import Alone, Arm, Trials
 
 T = TypeVar("T")
 
@@ -302,7 +302,7 @@ class Router:
         promoted, traffic = self._routes[deployment.name], deployment.traffic
         count = self.trials.of(deployment.name)
         alone = count is not None and count.trial.version_id == deployment.version_id == promoted.served.version.id
-        promoted.arm = count.arms[0] if count is not None and alone else None
+        promoted.arm = Alone(count) if count is not None and alone else None
         if count is not None:
             count.alone = alone
         if traffic.splits or traffic.rules:

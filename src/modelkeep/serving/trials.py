@@ -189,6 +189,24 @@ class Arm:
         self.count.failed(self._at, call.unit, error)
 
 
+class Alone(Arm):
+    """A candidate that is promoted already: whoever asks, asks it, so that no unit has been chosen for it."""
+
+    __slots__ = ()
+
+    def __init__(self, count: Count) -> None:
+        super().__init__(count, 0)
+
+    def answered(self, call: Call, total_s: float) -> None:
+        """Count an answer that took so long."""
+        self.count.answered(0, None, total_s * 1000, call.share)
+
+    def failed(self, call: Call, error: ModelkeepError) -> None:
+        """Count a request that was not answered."""
+        del call
+        self.count.failed(0, None, error)
+
+
 class Trials:
     """The trials that are under way here, and what the last ones that ended had counted. `told` hears when one is halted."""
 

@@ -98,7 +98,7 @@ async def test_what_shares_traffic_is_loaded_as_the_promoted_one_is_and_at_once(
         "v1": (Memory("auto", 7), False),
         "v2": (Memory("auto", 7), False),
         "v3": (Memory("auto", 7), False),
-        "v4": (Memory("auto", 7), False),
+        "v4~shadow": (Memory("on_demand"), True),
         "v5": (Memory("on_demand", 7), True),
     }
 
@@ -114,7 +114,9 @@ async def test_a_version_that_sleeps_is_woken_by_whom_it_would_have_answered(pla
 
 async def test_versions_that_share_traffic_are_named_by_number_and_others_are_not(plane: Plane) -> None:
     plane.share("v1", Traffic((Split("v2", 10.0),), shadow=Split("v3", 5.0)))
-    assert [plane.answers("m", number) for number in ("1", "2", "3")] == ["v1", "v2", "v3"]
+    assert [plane.answers("m", number) for number in ("1", "2")] == ["v1", "v2"]
+    with pytest.raises(VersionNotServed):
+        plane.router.find("m", "3")
     plane.share("v1", Traffic())
     for number in ("2", "3"):
         with pytest.raises(VersionNotServed):
@@ -221,7 +223,7 @@ async def test_what_bakes_is_kept_as_the_promoted_one_is_though_an_alias_points_
 async def test_a_candidate_that_is_called_back_stays_loaded_too_and_a_shadow_does_not(plane: Plane, clock: Clock) -> None:
     kept = DeploymentSettings(bake_s=60)
     plane.share("v1", Traffic((Split("v2", 10.0),), (Rule("v3", header="x"),), shadow=Split("v4", 10.0)), settings=kept)
-    for name in ("v1", "v2", "v3", "v4"):
+    for name in ("v1", "v2", "v3", "v4~shadow"):
         plane.warm(name)
     plane.share("v1", Traffic(), settings=kept)
     assert sorted(plane.wanted) == ["v1", "v2", "v3"]
@@ -423,7 +425,9 @@ class Sharing(RuleBasedStateMachine):
 
     @invariant()
     def wanted_is_what_answers_what_shall_and_what_bakes(self) -> None:
-        answering = {self.plane.router.find("m").served.version.id, self.promoted, *self.traffic.version_ids}
+        answering = {self.plane.router.find("m").served.version.id, self.promoted, *self.traffic.sharing_ids}
+        if self.traffic.shadow is not None:
+            answering.add(f"{self.traffic.shadow.version_id}~shadow")
         baking = {served.version.id for served in self.plane.router.baking.all()}
         assert set(self.plane.wanted) == answering | baking
         assert len(baking) <= MOST

@@ -101,7 +101,7 @@ async def told(story: list[tuple[str, str, int]], plan: Plan, share: float | Non
             now.clear()
         shadow = shadows.get("m")
         if shadow is not None:
-            assert len(shadow._queue) <= MOST
+            assert len(shadow._queue) <= of_shadows.MOST_WAITING
             assert shadow._bytes == sum(one.size for one in shadow._queue)
     return turns, shadows.get("m")
 
