@@ -426,7 +426,7 @@ class Sharing(RuleBasedStateMachine):
     @invariant()
     def wanted_is_what_answers_what_shall_and_what_bakes(self) -> None:
         answering = {self.plane.router.find("m").served.version.id, self.promoted, *self.traffic.sharing_ids}
-        if self.traffic.shadow is not None:
+        if self.traffic.shadow is not None and self.traffic.shadow.version_id != self.promoted:
             answering.add(f"{self.traffic.shadow.version_id}~shadow")
         baking = {served.version.id for served in self.plane.router.baking.all()}
         assert set(self.plane.wanted) == answering | baking
