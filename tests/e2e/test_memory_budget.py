@@ -178,7 +178,8 @@ def test_after_a_death_of_the_server_and_after_a_restart_everything_answers(hous
 
 
 def test_a_runner_that_grows_is_replaced_before_its_limit_ends_it(tmp_path: Path) -> None:
-    with installed(tmp_path / "data", MODELKEEP_RUNNERS__MEMORY_MB="512") as house:
+    runs = {"MODELKEEP_SERVING__CACHE_MB": "0"}  # each question is run, though it is always the same
+    with installed(tmp_path / "data", MODELKEEP_RUNNERS__MEMORY_MB="512", **runs) as house:
         push(house, tmp_path, 0, load_mb=10, leak_mb=5)
         pids = set()
         with house.http() as client:

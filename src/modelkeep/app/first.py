@@ -19,17 +19,25 @@ _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 def stay() -> NoReturn:
     """Be there until the last tree has ended: a child of ours, and whoever takes over from it becomes ours when it ends."""
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+    said: list[int] = []
+
+    def hear(number: int, _frame: FrameType | None) -> None:
+        said.append(number)
+        _pass_on(number)
+
     for number in _PASSED_ON:
-        signal.signal(number, _pass_on)
+        signal.signal(number, hear)
     status = 0
     with contextlib.suppress(ChildProcessError):
         while True:
             _pid, how = os.wait()
             status = os.waitstatus_to_exitcode(how)
+            if said:  # a tree that was still leaving ended by it: the one that had taken over is ours now, and has not heard
+                _pass_on(said[-1])
     raise SystemExit(status if status >= 0 else 128 - status)
 
 
-def _pass_on(number: int, _frame: FrameType | None) -> None:
+def _pass_on(number: int) -> None:
     for pid in _children():
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
