@@ -32,7 +32,7 @@ async def test_a_replay_is_asked_for_found_and_listed(client: httpx.AsyncClient,
     found = (await client.get(asked.headers["location"])).json()
     assert found == asked.json()
     assert (found["model"], found["version"], found["version_id"], found["state"]) == ("iris", 1, version, "waiting")
-    assert found["asked"] == {"predictions": [], "last": 5, "rows": False}
+    assert found["asked"] == {"predictions": [], "last": 5, "rows": False, "days": 0, "candidate": 0}
     assert (found["created_by"], found["summary"], found["failure"], found["details"]) == ("ada", None, None, None)
     entries = (await client.get("/api/v1/audit", params={"target": found["id"]})).json()["items"]
     assert [(one["action"], one["details"]["version"]) for one in entries] == [("replay.ask", version)]

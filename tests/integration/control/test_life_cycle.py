@@ -131,14 +131,14 @@ class Life(RuleBasedStateMachine):
         number, expected = self.some(place)
         revision = None if seen is None else self.revision + seen
         code = self.code(self.control.deployments.promote(ADMIN, "m", number, expected=revision))
-        if self.archived:
+        if seen == -1:
+            assert code == "stale"
+        elif self.archived:
             assert code == "model_archived"
         elif expected.archived:
             assert code == "version_archived"
         elif expected.state != "ready":
             assert code == "version_not_ready"
-        elif seen == -1:
-            assert code == "stale"
         else:
             assert code == ""
             if self.serving != number:

@@ -85,7 +85,7 @@ async def test_a_share_is_given_audited_kept_and_told_to_serving(control: Contro
 async def test_what_is_refused_changes_nothing(control: ControlPlane, iris: None, db: Database):
     await control.models.receive(ADMIN, "iris", upload(b"four"))
     await ready_version(control, "iris", b"five")
-    await control.models.archive_version(ADMIN, "iris", 5)
+    await control.lifecycle.archive(ADMIN, "iris", 5)
     before, entries = await snapshot(db), await control.audit.entries(limit=50)
     change = control.deployments.change
     refused: list[tuple[Any, type[ModelkeepError]]] = [
@@ -183,18 +183,18 @@ async def test_a_version_that_any_deployment_may_ask_is_not_archived(control: Co
     ):
         await control.deployments.change(ADMIN, "eu", Change(traffic=wanted))
         with pytest.raises(VersionInUse, match="eu"):
-            await control.models.archive_version(ADMIN, "iris", 3)
+            await control.lifecycle.archive(ADMIN, "iris", 3)
     await control.deployments.change(ADMIN, "eu", Change(version=3))
     with pytest.raises(VersionInUse, match="eu"):
-        await control.models.archive_version(ADMIN, "iris", 3)
+        await control.lifecycle.archive(ADMIN, "iris", 3)
     await control.deployments.delete(ADMIN, "eu")
-    assert (await control.models.archive_version(ADMIN, "iris", 3)).archived_at is not None
+    assert (await control.lifecycle.archive(ADMIN, "iris", 3)).archived_at is not None
 
 
 async def test_of_an_archiving_and_a_share_at_once_one_is_refused(control: ControlPlane, iris: None):
     for _ in range(5):
         done = await asyncio.gather(
-            control.models.archive_version(ADMIN, "iris", 2),
+            control.lifecycle.archive(ADMIN, "iris", 2),
             control.deployments.change(ADMIN, "iris", Change(traffic={"split": {"2": 5}})),
             return_exceptions=True,
         )
@@ -203,7 +203,7 @@ async def test_of_an_archiving_and_a_share_at_once_one_is_refused(control: Contr
             ["VersionInUse"],
         )
         await control.deployments.change(ADMIN, "iris", Change(traffic={"split": None}))
-        await control.models.restore_version(ADMIN, "iris", 2)
+        await control.lifecycle.restore(ADMIN, "iris", 2)
 
 
 async def test_while_a_rollout_is_at_a_step_it_alone_decides_but_a_rollback_ends_it(
@@ -237,10 +237,10 @@ async def test_the_end_of_a_rollout_promotes_and_going_back_gives_the_candidate_
 
 async def test_a_rollback_to_an_archived_version_is_refused(control: ControlPlane, iris: None):
     await control.deployments.promote(ADMIN, "iris", 2)
-    await control.models.archive_version(ADMIN, "iris", 1)
+    await control.lifecycle.archive(ADMIN, "iris", 1)
     with pytest.raises(VersionArchived):
         await control.deployments.rollback(ADMIN, "iris")
-    await control.models.archive(ADMIN, "iris")
+    await control.lifecycle.archive(ADMIN, "iris")
     with pytest.raises(ModelArchived):
         await control.deployments.rollback(ADMIN, "iris", 1)
 

@@ -15,7 +15,8 @@ from fixtures.rollouts import Fleet, fleet_of
 from modelkeep.app.control_plane import ControlPlane
 from modelkeep.contracts.errors import Stale
 from modelkeep.contracts.traffic import Counted, Split, Traffic, TrialSeen
-from modelkeep.control.deployments.errors import DeploymentStale
+from modelkeep.control.deployments.errors import DeploymentStale, RolloutRunning
+from modelkeep.control.models.errors import VersionInUse
 from modelkeep.control.rollouts import store
 from modelkeep.control.rollouts.asked import Asked
 from modelkeep.control.rollouts.errors import InvalidRollout, RolloutNotFound, RolloutOver, RolloutUnderWay, TrafficTaken
@@ -264,9 +265,11 @@ async def test_more_servers_than_before_share_what_may_be_spent(two: Fleet):
 async def test_whoever_changes_the_deployment_ends_the_rollout_and_keeps_what_they_did(fleet: Fleet):
     await ready_version(fleet.control, "iris", b"three")
     rollout = await fleet.start()
-    await fleet.control.deployments.promote(ADMIN, "iris", 3)
+    with pytest.raises(RolloutRunning):
+        await fleet.control.deployments.promote(ADMIN, "iris", 3)
+    await fleet.control.deployments.rollback(ADMIN, "iris")
     assert await fleet.tick(rollout) == "cancelled"
-    assert await shares(fleet) == (3, [])
+    assert await shares(fleet) == (1, [])
     assert (await fleet.deployment()).trial is None
     assert "promoted or taken back" in (await fleet.now(rollout)).reason
 
@@ -289,13 +292,15 @@ async def test_other_settings_are_none_of_its_business(fleet: Fleet):
     assert await fleet.tick(rollout) == ""
 
 
-async def test_a_version_that_was_archived_meanwhile_does_not_take_over(fleet: Fleet):
+async def test_a_version_that_is_rolled_out_is_not_put_away_meanwhile(fleet: Fleet):
     rollout = await fleet.start(steps=("5:1m",))
-    await fleet.control.models.archive_version(ADMIN, "iris", 2)
+    for put_away in (fleet.control.lifecycle.archive, fleet.control.lifecycle.trash):
+        with pytest.raises(VersionInUse):
+            await put_away(ADMIN, "iris", 2)
     await fleet.passes(minutes=1)
     await fleet.served(GOOD)
-    assert await fleet.tick(rollout) == "cancelled"
-    assert await shares(fleet) == (1, [])
+    assert await fleet.tick(rollout) == "promoted"
+    assert await shares(fleet) == (2, [])
 
 
 async def test_a_person_takes_it_back_goes_on_or_promotes(fleet: Fleet):
@@ -370,7 +375,7 @@ async def test_a_crash_at_any_moment_leaves_all_as_it_was_and_the_next_look_does
     elif end == "rolled_back":
         await fleet.served(BAD)
     elif end == "cancelled":
-        await fleet.control.deployments.promote(ADMIN, "iris", 2)
+        await fleet.control.deployments.rollback(ADMIN, "iris")
     before = (await fleet.deployment(), await fleet.control.rollouts.rollout(ADMIN, rollout.id), await audited(fleet))
     places = 0
     for place in itertools.count(1):

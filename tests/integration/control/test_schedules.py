@@ -106,7 +106,7 @@ async def test_what_cannot_be_made_when_it_is_due_is_kept_with_the_reason(
     elif why == "key":
         await control.users.revoke_key(ADMIN, ada.id)
     elif why == "archived":
-        await control.models.archive_version(ADMIN, M, 2)
+        await control.lifecycle.archive(ADMIN, M, 2)
     else:
         async with db.begin() as tx:
             held = await control.deployments.held_in(tx, ADMIN, M)

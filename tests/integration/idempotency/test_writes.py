@@ -291,7 +291,7 @@ async def test_a_write_that_comes_again_is_answered_alike_and_not_done_again(
 OTHERS: dict[str, Asked] = {
     "body": ("PATCH", IRIS, {"json": {"description": "other"}}),
     "path": ("PATCH", f"{IRIS}/versions/1", {"json": {"description": "petals"}}),
-    "method": ("POST", f"{IRIS}/archive", {"json": {"description": "petals"}}),
+    "method": ("POST", f"{IRIS}/archive", {"json": {"reason": "petals"}}),
     "query": ("PATCH", f"{IRIS}?really=true", {"json": {"description": "petals"}}),
     "condition": ("PATCH", IRIS, {"json": {"description": "petals"}, "headers": {"if-match": '"1"'}}),
     "upload": ("POST", f"{IRIS}/versions", FORM),
