@@ -271,7 +271,7 @@ async def test_whoever_changes_the_deployment_ends_the_rollout_and_keeps_what_th
     assert await fleet.tick(rollout) == "cancelled"
     assert await shares(fleet) == (1, [])
     assert (await fleet.deployment()).trial is None
-    assert "promoted or taken back" in (await fleet.now(rollout)).reason
+    assert "rolled the deployment back" in (await fleet.now(rollout)).reason
 
 
 async def test_whoever_sets_other_shares_ends_it_and_has_them(fleet: Fleet, db: Database):

@@ -340,7 +340,7 @@ def disturbed(rollout: Rollout, deployment: Deployment) -> str:
     if deployment.version_id != rollout.promoted_id:
         return "The deployment was promoted or taken back meanwhile."
     if trial is None or trial.rollout != rollout.id or trial.step != rollout.step:
-        return "The deployment no longer counts for this rollout."
+        return "Somebody rolled the deployment back: it counts for this rollout no longer."
     if deployment.traffic != traffic_of(rollout, deployment.traffic) or deployment.traffic.sticky != rollout.plan.sticky:
         return "The deployment shares its requests out otherwise now."
     return ""
