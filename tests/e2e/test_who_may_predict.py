@@ -517,6 +517,17 @@ def test_ids_of_others_open_nothing_and_tell_nothing(house: House):
     assert house.crowd.admin.get(f"/api/v1/replays/{ids['replay_id']}").status_code == 200
 
 
+def _rollout(house: House, admin: httpx.Client) -> str:
+    """The id of a rollout of the blue tenant's model, which is under way."""
+    file = house.installation.data.parent / "second.onnx"
+    file.write_bytes(onnx_scores(width=2))
+    with house.installation.client() as client:
+        client.push(file, "blue-model")
+    wanted = {"deployment": "blue-model", "version": 2}
+    asked = admin.post("/api/v1/rollouts", json=wanted)
+    return str(asked.raise_for_status().json()["id"])
+
+
 def _ids(house: House) -> dict[str, str]:
     """One id of each kind, of the blue tenant or its people."""
     admin, crowd = house.crowd.admin, house.crowd
@@ -535,6 +546,7 @@ def _ids(house: House) -> dict[str, str]:
         "key_id": blue.key()[0],
         "session_id": sessions[0]["id"],
         "user_id": blue.id,
+        "rollout_id": _rollout(house, admin),
         "approval_id": admin.post("/api/v1/models/blue-model/archive").json()["approval"],
         "invitation_id": admin.post("/api/v1/invitations", json={}).raise_for_status().json()["id"],
     }

@@ -35,10 +35,11 @@ from modelkeep.control.models.errors import (
     VersionNotFound,
     VersionTrashed,
 )
-from modelkeep.control.models.life import DEEPEST, LONGEST_REASON, Change, Deprecation, Erasure, deprecation
+from modelkeep.control.models.life import DEEPEST, Change, Deprecation, Erasure, deprecation
 
 router = APIRouter(tags=["lifecycle"])
-Why = Annotated[str, Query(max_length=LONGEST_REASON, description="Why; it is kept with the change.")]
+# in an address, whose bytes are bounded: a character may take twelve of them
+Why = Annotated[str, Query(max_length=500, description="Why; it is kept with the change.")]
 _MODEL = "/models/{name}"
 _VERSION = "/models/{name}/versions/{number}"
 
