@@ -1,0 +1,79 @@
+"""A version on its way in a real installation: what is bad goes back by itself, what is good takes over."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fixtures import python_models
+from fixtures.installation import Installation, installed
+from modelkeep.client import Client
+
+pytestmark = pytest.mark.timeout(300)
+
+MODEL = """
+import os
+
+class Model:
+    signature = [{{"name": "x", "datatype": "FP64", "shape": [-1]}}]
+
+    def load(self, path):
+        pass
+
+    def predict(self, inputs):
+        x = inputs["x"]
+        if (x > 100).any():
+            {does}
+        return {{"y": x * 2.0}}
+"""
+MOST = 8000
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """An installation of these tests' own, where each question is run."""
+    with installed(tmp_path_factory.mktemp("rollouts") / "data", MODELKEEP_SERVING__CACHE_MB="0") as installation:
+        yield installation
+
+
+def pushed(client: Client, folder: Path, name: str, does: str) -> None:
+    """Push a model, and a second version that does this where x is above 100."""
+    for number, what in enumerate(("pass", does), 1):
+        file = folder / f"{name}-{number}.zip"
+        file.write_bytes(python_models.archive(model=MODEL.format(does=what)))
+        client.push(file, name, format="python", promote=False)
+    client.promote(name, 1)
+    client.wait_serving(name, 1)
+
+
+def asked(house: Installation, client: Client, name: str, rollout_id: str) -> int:
+    """Ask, a fifth of the time with what the second version may not bear, until the rollout is over; how often that was."""
+    dice = random.Random(20261123)
+    with house.http() as http:
+        for count in range(1, MOST):
+            x = 200.0 if dice.random() < 0.2 else 1.0
+            http.post(f"/api/v1/predict/{name}", json={"inputs": [{"x": x}]})
+            if count % 10 == 0 and client.rollout(rollout_id).over:
+                return count
+    raise AssertionError(f"not over after {MOST}: {client.rollout(rollout_id).raw}")
+
+
+def test_a_bad_version_is_taken_back_by_itself_and_the_evidence_stays(house: Installation, tmp_path: Path) -> None:
+    with house.client() as client:
+        pushed(client, tmp_path, "bad", "raise RuntimeError(x)")
+        rollout = client.start_rollout("bad", 2, steps=["10:10m"])
+        count = asked(house, client, "bad", rollout.id)
+        found = client.rollout(rollout.id)
+        print(f"\nout after {count} requests, warm-up included: {found.reason}")
+        assert (found.state, client.deployment("bad").version) == ("rolled_back", 1)
+        assert client.deployment("bad").raw["traffic"]["split"] == {}
+        assert client.rollout_evidence(rollout.id)["points"]
+
+
+def test_a_good_version_is_promoted_once_its_time_and_samples_are_there(house: Installation, tmp_path: Path) -> None:
+    with house.client() as client:
+        pushed(client, tmp_path, "good", "pass")
+        rollout = client.start_rollout("good", 2, steps=["50:1s"], least=30)
+        asked(house, client, "good", rollout.id)
+        assert (client.rollout(rollout.id).state, client.deployment("good").version) == ("promoted", 2)
