@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fixtures.rpcs import Rpcs, question
-from modelkeep.contracts.snapshot import DeploymentSettings
+from modelkeep.contracts.snapshot import Caching, DeploymentSettings
 from modelkeep.contracts.traffic import Counted, Rule, Split, Traffic, Trial
 from modelkeep.serving.messages import Request
 from modelkeep.serving.protos import open_inference_pb2 as pb
@@ -362,3 +362,18 @@ async def test_a_version_that_has_taken_over_is_counted_alone_until_its_trial_is
     house.publish()
     assert answered(await house.client.post(PREDICT, json=ONE)) == 1
     assert house.router.trials.seen()["rol_1:2"].counts["errors"] == Counted(7, 0, 0, 0)
+
+
+async def test_what_a_trial_counts_is_run_each_time_and_what_it_does_not_may_be_kept(house, refuse) -> None:
+    house.settings["m"] = DeploymentSettings(cache=Caching("on"))
+    await on_trial(house, refuse)
+    runs = [house.router.pool.get(f"m-{number}") for number in (1, 2)]
+
+    async def ran(times: int, **more: object) -> int:
+        before = sum(one.batcher.runs for one in runs)
+        for _ in range(times):
+            assert (await house.client.post(PREDICT, json=ONE, **more)).status_code == 200
+        return sum(one.batcher.runs for one in runs) - before
+
+    assert await ran(20) == 20
+    assert await ran(5, headers={"x-ruled": "1"}) == 1

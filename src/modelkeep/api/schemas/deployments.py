@@ -37,29 +37,22 @@ class Promote(Ask):
     reason: Reason = ""
 
 
-class ChangeDeployment(Ask):
+class PlanChange(Ask):
+    """What one would change: settings and traffic, by JSON merge patches, and a version to promote, all at once."""
+
+    version: Number | None = None
+    settings: Settings | None = None
+    traffic: Shares | None = None
+
+    def read(self) -> Change:
+        """Return it as a change; raises `Invalid` where it names nothing."""
+        return _change(Change(self.version, self.settings, self.traffic))
+
+
+class ChangeDeployment(PlanChange):
     """Change settings and traffic by JSON merge patches, and promote a version, all at once."""
 
-    version: Number | None = None
-    settings: Settings | None = None
-    traffic: Shares | None = None
     reason: Reason = ""
-
-    def read(self) -> Change:
-        """Return it as a change; raises `Invalid` where it names nothing."""
-        return _change(Change(self.version, self.settings, self.traffic))
-
-
-class PlanChange(Ask):
-    """What one would change: the same, and a version to promote."""
-
-    version: Number | None = None
-    settings: Settings | None = None
-    traffic: Shares | None = None
-
-    def read(self) -> Change:
-        """Return it as a change; raises `Invalid` where it names nothing."""
-        return _change(Change(self.version, self.settings, self.traffic))
 
 
 class NewDeployment(Ask):

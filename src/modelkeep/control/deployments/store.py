@@ -139,12 +139,6 @@ async def names(tx: Transaction, of_models: Iterable[str]) -> frozenset[str]:
     return frozenset(row.name for row in await tx.all(of_these))
 
 
-async def of_model(tx: Transaction, model_id: str) -> list[Deployment]:
-    """Return the deployments of a model, by name."""
-    of_one = sa.select(deployments).where(deployments.c.model_id == model_id).order_by(deployments.c.name)
-    return [_deployment(row) for row in await tx.all(of_one)]
-
-
 async def answering(tx: Transaction) -> list[Deployment]:
     """Return all deployments that have a version."""
     return [_deployment(row) for row in await tx.all(sa.select(deployments).where(deployments.c.version_id.is_not(None)))]
