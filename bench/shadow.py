@@ -3,7 +3,8 @@
 Starts `modelkeep serve` in a temporary folder with one model and, in turn, shadows that answer the same, sleep 30 s, and crash.
 Each round has a burst without and a burst with, in an order that changes; the shadow is asked everything. The load is a steady
 one, at a rate well below what the machine can do: whoever fills the machine measures the machine. A pair without a shadow in
-either burst tells how much chance there is in a ratio. Told are the ratios' median and the middle half of them.
+both bursts tells how much chance there is in a ratio. Told are the ratio of all bursts together, between which ratios it lies
+when rounds are drawn anew, and the median of the rounds.
 
     python bench/shadow.py --rounds 10 --seconds 5 --rate 200
 """
@@ -11,10 +12,9 @@ either burst tells how much chance there is in a ratio. Told are the ratios' med
 import argparse
 import asyncio
 import io
-import json
 import os
+import random
 import socket
-import sqlite3
 import statistics
 import subprocess
 import sys
@@ -40,6 +40,7 @@ class Model:
         return {{"y": inputs["x"] * 2.0}}
 """
 SETTLES_S = 3.0
+DRAWINGS = 1000
 CALLERS = 8
 BODY = b'{"instances": [{"x": 200.0}]}'
 
@@ -104,23 +105,32 @@ def serving(data: Path) -> Iterator[tuple[int, Client, str]]:
         log.close()
 
 
-def push(client: Client, folder: Path, name: str, does: str) -> str:
-    """Push a model that does this; returns its version's id."""
+def push(client: Client, folder: Path, name: str, does: str) -> int:
+    """Push a model that does this; returns its version's number."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as file:
         file.writestr("model.py", MODEL.format(does=does))
     path = folder / f"{name}.zip"
     path.write_bytes(packed.getvalue())
-    return client.push(path, name, format="python").id
+    return client.push(path, name, format="python").number
 
 
-def shadow(data: Path, client: Client, name: str, version_id: str | None) -> None:
+def shadow(client: Client, name: str, version: int | None) -> None:
     """Have a version shadow the promoted one for all requests, None for none."""
-    traffic = {} if version_id is None else {"shadow": {"version_id": version_id, "share": 100.0}}
-    with closing(sqlite3.connect(data / "modelkeep.db", timeout=30)) as db, db:
-        db.execute("update deployments set traffic = ? where name = ?", (json.dumps(traffic), name))
-    client.configure(name, {"concurrency": 500 + int(time.time()) % 100})
+    client.set_traffic(name, {"shadow": version and {"version": version, "share": 100}})
     time.sleep(SETTLES_S)
+
+
+def chance(pairs: list[tuple[list[float], list[float]]]) -> tuple[float, float, float]:
+    """Return p99 with by p99 without over all bursts, and between what it lies in 95 of 100 drawings of the rounds."""
+
+    def ratio(drawn: list[tuple[list[float], list[float]]]) -> float:
+        with_it, without = (p99([one for pair in drawn for one in pair[at]]) for at in (0, 1))
+        return with_it / without
+
+    rolls = random.Random(0)
+    ratios = statistics.quantiles((ratio(rolls.choices(pairs, k=len(pairs))) for _ in range(DRAWINGS)), n=40)
+    return ratio(pairs), ratios[0], ratios[-1]
 
 
 def main() -> None:
@@ -129,27 +139,28 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--rate", type=float, default=200.0)
+    parser.add_argument("--shadows", nargs="*", choices=SHADOWS, help="which of them; all, unless said")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         with serving(data) as (port, client, key):
             client.allow_code(reason="to measure")
             push(client, Path(folder), "m", "pass")
-            ids = {name: push(client, Path(folder), "m", does) for name, does in SHADOWS.items() if name != "none"}
+            numbers = {name: push(client, Path(folder), "m", does) for name, does in SHADOWS.items() if name != "none"}
             client.promote("m", 1)
-            for name in SHADOWS:
-                ratios, failures = [], 0
+            for name in asked.shadows or SHADOWS:
+                pairs, failures = [], 0
                 for number in range(asked.rounds):
                     found = {}
                     for beside in (False, True) if number % 2 else (True, False):
-                        shadow(data, client, "m", ids.get(name) if beside else None)
-                        took, failed = asyncio.run(burst(port, key, asked.rate, asked.seconds))
-                        found[beside], failures = p99(took), failures + failed
-                    ratios.append(found[True] / found[False])
-                low, middle, high = statistics.quantiles(ratios, n=4)
-                seen = client.shadows("m")
-                said = f"p99 with by without: median {middle:.3f}, middle half {low:.3f} to {high:.3f}, {failures} failed"
-                print(f"{name:8} {said}; shadows heard of: {len(seen)}", flush=True)
+                        shadow(client, "m", numbers.get(name) if beside else None)
+                        found[beside], failed = asyncio.run(burst(port, key, asked.rate, asked.seconds))
+                        failures += failed
+                    pairs.append((found[True], found[False]))
+                ratio, low, high = chance(pairs)
+                each = statistics.median(p99(one) / p99(other) for one, other in pairs)
+                said = f"p99 with by without: {ratio:.3f} of all, 95 % of drawings {low:.3f} to {high:.3f}, median {each:.3f}"
+                print(f"{name:8} {said}, {failures} failed; shadows heard of: {len(client.shadows('m'))}", flush=True)
 
 
 if __name__ == "__main__":

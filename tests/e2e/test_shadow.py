@@ -1,20 +1,16 @@
 """A shadow that sleeps, crashes or answers otherwise: the report says so, and the promoted version's callers notice nothing."""
 
-import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import psutil
 import pytest
 
 from fixtures import python_models
 from fixtures.installation import Installation, eventually, installed
 from modelkeep.client import Client
-from modelkeep.contracts.traffic import Split, Traffic
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -44,26 +40,19 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
         yield installation
 
 
-def push(client: Client, folder: Path, name: str, does: str) -> str:
-    """Push a version that does this where x is above 100; returns its id."""
+def push(client: Client, folder: Path, name: str, does: str) -> int:
+    """Push a version that does this where x is above 100; returns its number."""
     file = folder / f"{name}.zip"
     file.write_bytes(python_models.archive(model=MODEL.format(does=does)))
-    return client.push(file, name, format="python").id
+    return client.push(file, name, format="python").number
 
 
-def shadowed(house: Installation, client: Client, folder: Path, name: str, does: str) -> None:
+def shadowed(client: Client, folder: Path, name: str, does: str) -> None:
     """Deploy a version that is well, and have one that does this shadow it for every request."""
-    push(client, folder, name, "pass")
-    version_id = push(client, folder, name, does)
-    traffic = msgspec.json.encode(Traffic(shadow=Split(version_id, 100.0))).decode()
-    with closing(sqlite3.connect(house.data / "modelkeep.db", timeout=30)) as db, db:
-        db.execute(
-            "update deployments set traffic = ?, version_id = previous, version = 1 from "
-            "(select id as previous from versions where model_id = (select id from models where name = ?) and number = 1) "
-            "where deployments.name = ?",
-            (traffic, name, name),
-        )
-    client.configure(name, {"concurrency": 500})  # whatever is changed, the news has all of it
+    well = push(client, folder, name, "pass")
+    number = push(client, folder, name, does)
+    client.promote(name, well)
+    client.set_traffic(name, {"shadow": {"version": number, "share": 100}})
 
 
 def report(client: Client, name: str) -> dict[str, Any]:
@@ -72,7 +61,7 @@ def report(client: Client, name: str) -> dict[str, Any]:
 
 def test_one_that_answers_otherwise_is_told_of_by_row(house: Installation, tmp_path: Path) -> None:
     with house.client() as client:
-        shadowed(house, client, tmp_path, "otherwise", "x = x + 20 * (x > 100)")
+        shadowed(client, tmp_path, "otherwise", "x = x + 20 * (x > 100)")
 
         def told() -> bool:
             client.predict("otherwise", [{"x": 1.0}, {"x": 200.0}])
@@ -104,7 +93,7 @@ def test_one_that_answers_otherwise_is_told_of_by_row(house: Installation, tmp_p
 def test_one_that_sleeps_or_crashes_fails_nobody(house: Installation, tmp_path: Path, does: str) -> None:
     name = "sleeps" if "sleep" in does else "exits" if "exit" in does else "aborts"
     with house.client() as client:
-        shadowed(house, client, tmp_path, name, does)
+        shadowed(client, tmp_path, name, does)
         failures: list[BaseException] = []
         done = threading.Event()
 
@@ -133,7 +122,7 @@ def test_one_that_sleeps_or_crashes_fails_nobody(house: Installation, tmp_path: 
 def test_its_runner_gets_the_processor_when_nothing_else_wants_it(house: Installation, tmp_path: Path) -> None:
     with house.client() as client:
         before = {one.pid for one in house.runners()}
-        shadowed(house, client, tmp_path, "lowly", "pass")
+        shadowed(client, tmp_path, "lowly", "pass")
 
         def nicenesses() -> set[tuple[int, int]]:
             client.predict("lowly", [{"x": 1.0}])

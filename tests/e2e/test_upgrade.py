@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
@@ -17,7 +18,9 @@ import psutil
 import pytest
 
 from fixtures.artifacts import onnx_identity
+from fixtures.databases import new_postgres_database
 from fixtures.installation import Installation, eventually, free_port, installed, took_over
+from modelkeep.infra.certificates import Authority
 from modelkeep.serving.protos import open_inference_pb2 as pb
 
 UPGRADES = int(os.environ.get("UPGRADES", "3"))
@@ -59,14 +62,34 @@ class Callers:
             one.join(60)
 
 
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[Installation]:
+@contextmanager
+def _house(folder: Path, *, authority: str | None = None, **environment: str) -> Iterator[Installation]:
     port = str(free_port())
     short = {"MODELKEEP_SERVER__GRPC_PORT": port, "MODELKEEP_SERVER__GRPC_CONNECTION_S": "2", "MODELKEEP_SERVER__IDLE_S": "5"}
-    with installed(tmp_path / "data", patience_s=90, **short) as installation:
-        (tmp_path / "same.onnx").write_bytes(onnx_identity(onnx.TensorProto.FLOAT))
+    with installed(folder / "data", authority=authority, patience_s=90, **short, **environment) as installation:
+        (folder / "same.onnx").write_bytes(onnx_identity(onnx.TensorProto.FLOAT))
         with installation.client() as client:
-            client.push(tmp_path / "same.onnx", "same")
+            client.push(folder / "same.onnx", "same")
+        yield installation
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[Installation]:
+    with _house(tmp_path) as installation:
+        yield installation
+
+
+@pytest.fixture
+def large_house(tmp_path: Path, postgres: str) -> Iterator[Installation]:
+    """Two server processes, TLS, PostgreSQL."""
+    Authority(tmp_path, datetime.now(UTC)).sign_server(["127.0.0.1", "localhost"], days=30, force=True)
+    environment = {
+        "MODELKEEP_SERVER__PROCESSES": "2",
+        "MODELKEEP_SERVER__TLS_CERTIFICATE": str(tmp_path / "server.pem"),
+        "MODELKEEP_SERVER__TLS_KEY": str(tmp_path / "server.key"),
+        "MODELKEEP_DATABASE__URL": new_postgres_database(postgres),
+    }
+    with _house(tmp_path, authority=str(tmp_path / "ca.pem"), **environment) as installation:
         yield installation
 
 
@@ -75,11 +98,13 @@ def _predicts(http: httpx.Client) -> None:
     assert answer.status_code == 200, answer.text
 
 
+def _kept(house: Installation) -> httpx.Client:
+    return httpx.Client(base_url=house.url, headers={"X-API-Key": house.key}, timeout=30, verify=house.trust)
+
+
 def _connects(house: Installation) -> None:
-    answer = httpx.post(
-        f"{house.url}/api/v1/predict/same", json={"inputs": [[1.0, 2.0]]}, headers={"X-API-Key": house.key}, timeout=30
-    )
-    assert answer.status_code == 200, answer.text
+    with _kept(house) as http:
+        _predicts(http)
 
 
 def _question() -> bytes:
@@ -92,9 +117,16 @@ def _calls(house: Installation, channel: grpc.Channel) -> None:
     channel.unary_unary(_INFER)(_question(), metadata=(("x-api-key", house.key),), timeout=30)
 
 
+def _channel(house: Installation, options: tuple[tuple[str, int], ...] = ()) -> grpc.Channel:
+    where = f"127.0.0.1:{house.grpc_port}"
+    if house.authority is None:
+        return grpc.insecure_channel(where, options)
+    return grpc.secure_channel(where, grpc.ssl_channel_credentials(Path(house.authority).read_bytes()), options)
+
+
 def _dials(house: Installation) -> None:
     options = (("grpc.use_local_subchannel_pool", 1),)
-    with grpc.insecure_channel(f"127.0.0.1:{house.grpc_port}", options) as channel:
+    with _channel(house, options) as channel:
         _calls(house, channel)
 
 
@@ -116,6 +148,7 @@ def _uploads(house: Installation, content: bytes) -> None:
         content=pieces(),
         headers={"X-API-Key": house.key, "Content-Type": "multipart/form-data; boundary=edge"},
         timeout=60,
+        verify=house.trust,
     )
     assert answer.status_code in {200, 201, 202}, answer.text
 
@@ -125,11 +158,11 @@ def _everybody(house: Installation, content: bytes) -> Iterator[Callers]:
     callers = Callers()
     with ExitStack() as stack:
         for number in range(2):
-            http = stack.enter_context(httpx.Client(base_url=house.url, headers={"X-API-Key": house.key}, timeout=30))
+            http = stack.enter_context(_kept(house))
             callers.ask(f"kept {number}", lambda http=http: _predicts(http))
-        slow = stack.enter_context(httpx.Client(base_url=house.url, headers={"X-API-Key": house.key}, timeout=30))
+        slow = stack.enter_context(_kept(house))
         callers.ask("now and then", lambda: _predicts(slow), pause_s=0.9)
-        channel = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{house.grpc_port}"))
+        channel = stack.enter_context(_channel(house))
         callers.ask("grpc", lambda: _calls(house, channel))
         callers.ask("grpc anew", lambda: _dials(house), pause_s=0.02)
         callers.ask("anew", lambda: _connects(house), pause_s=0.01)
@@ -139,8 +172,17 @@ def _everybody(house: Installation, content: bytes) -> Iterator[Callers]:
 
 
 def test_nobody_notices_upgrades(house: Installation, tmp_path: Path) -> None:
+    _upgrade_unnoticed(house, tmp_path, UPGRADES)
+
+
+@pytest.mark.timeout(300)
+def test_nobody_notices_upgrades_of_several_servers_over_tls(large_house: Installation, tmp_path: Path) -> None:
+    _upgrade_unnoticed(large_house, tmp_path, 2)
+
+
+def _upgrade_unnoticed(house: Installation, tmp_path: Path, upgrades: int) -> None:
     with house.http() as http, _everybody(house, (tmp_path / "same.onnx").read_bytes()) as callers:
-        for _ in range(UPGRADES):
+        for _ in range(upgrades):
             before = house.supervisor.pid
             code, said = house.upgrade()
             assert code == 0, said + house.log.read_text()[-6000:]
