@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
 from modelkeep.contracts.snapshot import Caching, DeploymentSettings, Recording
-from modelkeep.serving.cache import wanted, wish_in
+from modelkeep.serving.cache import why_not, wish_in
 from modelkeep.serving.cache_key import begun, key_of
 from modelkeep.serving.codec import Tensors
 
@@ -228,11 +228,12 @@ async def test_to_turn_it_off_lets_go_of_all_that_was_kept(house, model) -> None
 
 def test_by_itself_it_is_on_where_the_model_is_slow_and_repeats_itself(make_version) -> None:
     version = replace(make_version("m-1"), cost_ms={"1": 3.6, "64": 4.0}, repeatable=True)
-    assert wanted(Caching(), version)
-    assert not wanted(Caching("off"), version)
-    for other in ({"repeatable": False}, {"cost_ms": {}}, {"cost_ms": {"1": 0.99}}):
-        assert not wanted(Caching(), replace(version, **other))
-        assert wanted(Caching("on"), replace(version, **other))
+    assert not why_not(Caching(), version)
+    assert not why_not(Caching(), replace(version, cost_ms={"1": 1.0}))
+    assert why_not(Caching("off"), version) == "off"
+    for other, why in (({"repeatable": False}, "unsure"), ({"cost_ms": {}}, "unsure"), ({"cost_ms": {"1": 0.99}}, "fast")):
+        assert why_not(Caching(), replace(version, **other)) == why
+        assert not why_not(Caching("on"), replace(version, **other))
 
 
 async def test_a_thousand_equal_questions_at_once_are_one_run(house, model) -> None:

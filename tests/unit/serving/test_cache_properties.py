@@ -44,8 +44,12 @@ class Counting:
     def __init__(self) -> None:
         self.results: list[str] = []
 
-    def cached(self, result: str) -> None:
+    def cached(self, result: str, took_s: float = 0.0) -> None:
+        assert took_s >= 0.0
         self.results.append(result)
+
+    def kept(self, took_s: float) -> None:
+        assert took_s >= 0.0
 
 
 class Model:
