@@ -81,6 +81,37 @@ async def test_an_equal_question_gets_the_answer_again_under_an_id_of_its_own(ho
     assert "modelkeep_cache_entries 1" in text
 
 
+async def test_statistics_tell_hits_from_runs(house, model) -> None:
+    rows = [[1.0, 2.0], [3.0, 4.0]]
+    for control in ("", "", "", "no-cache", "no-store"):
+        await ask(house, *rows, **{"cache-control": control})
+    (found,) = (await house.client.get("/v2/models/m/stats")).json()["model_stats"]
+    assert (found["inference_count"], found["execution_count"]) == (6, 3), "rows and runs of the model"
+    stats = found["inference_stats"]
+    assert {name: one["count"] for name, one in stats.items()} == {
+        **dict.fromkeys(["success", "queue"], 5),
+        **dict.fromkeys(["compute_input", "compute_infer", "compute_output"], 3),
+        "fail": 0,
+        "cache_hit": 2,
+        "cache_miss": 1,
+    }
+    assert 0 < stats["cache_hit"]["ns"] < stats["success"]["ns"]
+    assert stats["cache_miss"]["ns"] > 0
+
+
+async def test_those_who_share_an_answer_are_hits_in_statistics_and_only_the_look_up_is_their_time(house, model) -> None:
+    gate = house.gates["m-1"] = asyncio.Event()
+    asked = [asyncio.create_task(ask(house)) for _ in range(3)]
+    await until(lambda: house.router.find("m").underway.count == 3)
+    gate.set()
+    await asyncio.gather(*asked)
+    (found,) = (await house.client.get("/v2/models/m/stats")).json()["model_stats"]
+    stats = found["inference_stats"]
+    assert (found["inference_count"], stats["success"]["count"]) == (1, 3)
+    assert (stats["cache_hit"]["count"], stats["cache_miss"]["count"]) == (2, 1)
+    assert 0 < stats["cache_hit"]["ns"] < stats["queue"]["ns"]
+
+
 async def test_numbers_are_one_question_in_every_spelling_and_dialect(house, model) -> None:
     await ask(house)
     spelled = await house.client.post(PREDICT, content=b'{"inputs": [{"b": 2, "a": 1e0}], "top_k": null}')

@@ -25,7 +25,7 @@ from modelkeep.contracts.snapshot import Caching, DeploymentSettings, RunnerSpec
 from modelkeep.serving.batcher import Batcher, Finished
 from modelkeep.serving.cache import Cache
 from modelkeep.serving.cache_key import begun, key_of
-from modelkeep.serving.cache_memory import Group, Memory, size_of
+from modelkeep.serving.cache_memory import QUIET_S, Group, Holder, Memory, size_of
 from modelkeep.serving.calls import Call, Run
 from modelkeep.serving.messages import ClientGone, Response
 from modelkeep.serving.modes import Plan
@@ -338,6 +338,131 @@ def test_what_was_used_least_lately_makes_room() -> None:
     memory.put(b"new", dict(outputs), size, group)
     assert memory.get(b"1", 1.0) is None
     assert memory.get(b"0", 1.0) is not None
+
+
+OUTPUTS = {"y": np.zeros(100)}
+SIZE = size_of(OUTPUTS)
+
+
+class Sharing:
+    """Deployments that keep answers of one size in one room for so many of them."""
+
+    def __init__(self, room: int, deployments: int) -> None:
+        self.now = 0.0
+        self.memory = Memory(room * SIZE, clock=lambda: self.now, evicted=lambda _reason, _count: None)
+        self.holders = [Holder() for _ in range(deployments)]
+        self.groups = [Group(holder) for holder in self.holders]
+
+    def put(self, whose: int, number: int) -> None:
+        self.memory.put(b"%d/%d" % (whose, number), dict(OUTPUTS), SIZE, self.groups[whose])
+
+    def has(self, whose: int, number: int) -> bool:
+        return self.memory.get(b"%d/%d" % (whose, number), 1e9) is not None
+
+
+def test_one_deployment_that_is_asked_much_pushes_out_its_own_answers_and_not_anothers() -> None:
+    world = Sharing(100, 2)
+    for number in range(40):
+        world.put(1, number)
+    for number in range(10_000):
+        world.put(0, number)
+    assert sum(world.has(1, number) for number in range(40)) == 40
+    assert [holder.bytes for holder in world.holders] == [60 * SIZE, 40 * SIZE]
+    assert all(world.has(0, number) for number in range(9_940, 10_000))
+    for number in range(40, 100):
+        world.put(1, number)
+    assert [holder.bytes for holder in world.holders] == [50 * SIZE, 50 * SIZE], "each half of the room, where both want it"
+
+
+def test_one_that_is_alone_has_all_the_room() -> None:
+    world = Sharing(100, 2)
+    for number in range(200):
+        world.put(0, number)
+    assert world.holders[0].bytes == 100 * SIZE
+
+
+@pytest.mark.parametrize(("quiet_s", "left"), [(QUIET_S - 1, 40), (QUIET_S, 0)])
+def test_what_nobody_asked_for_in_minutes_is_no_part_of_anybodys_share(quiet_s: float, left: int) -> None:
+    world = Sharing(100, 2)
+    for number in range(40):
+        world.put(1, number)
+    world.now = quiet_s
+    for number in range(200):
+        world.put(0, number)
+    assert world.holders[1].bytes == left * SIZE
+
+
+def test_to_be_asked_for_counts_as_much_as_to_be_new() -> None:
+    world = Sharing(100, 2)
+    for number in range(40):
+        world.put(1, number)
+    world.now = QUIET_S
+    assert world.has(1, 7)
+    for number in range(200):
+        world.put(0, number)
+    assert [number for number in range(40) if world.has(1, number)] == [7]
+
+
+def test_of_its_own_the_longest_unused_goes_first_whichever_version_said_it() -> None:
+    world = Sharing(20, 1)
+    groups = [world.groups[0], Group(world.holders[0])]
+    for number in range(20):
+        world.now += 1
+        world.groups[0] = groups[number % 2]
+        world.put(0, number)
+    world.now += 1
+    assert world.has(0, 0)
+    for number in range(20, 24):
+        world.now += 1
+        world.put(0, number)
+    assert [number for number in range(24) if not world.has(0, number)] == [1, 2, 3, 4]
+    world.memory.retire(groups[0])
+    world.memory.retire(groups[1])
+    assert (world.holders[0].bytes, world.holders[0].groups, world.memory._holders) == (0, {}, {})
+
+
+@given(
+    st.integers(20, 40),
+    st.lists(st.tuples(st.sampled_from("ppppgrt"), st.integers(0, 3), st.integers(0, 30), st.integers(0, 200)), max_size=300),
+)
+def test_nobody_who_takes_less_than_their_part_loses_what_is_asked_for_to_another(
+    room: int, steps: list[tuple[str, int, int, int]]
+) -> None:
+    now = [0.0]
+    memory = Memory(room * 2000, clock=lambda: now[0], evicted=lambda _reason, _count: None)
+    holders = [Holder() for _ in range(4)]
+    groups = [Group(holder) for holder in holders]
+    used: dict[bytes, float] = {}
+    for what, whose, number, length in steps:
+        key = b"%d/%d" % (whose, number)
+        before = {other: entry.group.holder for other, entry in memory._entries.items()}
+        match what:
+            case "p":
+                outputs = {"y": np.full(length, whose)}
+                size = size_of(outputs)
+                old = memory._entries[key].size if key in memory._entries else 0
+                parts = {one: one.bytes + (size - old if one is groups[whose].holder else 0) for one in holders}
+                memory.put(key, outputs, size, groups[whose])
+                if size <= memory.most_each:
+                    used[key] = now[0]
+                    part = memory.most_bytes / sum(held > 0 for held in parts.values())
+                    for other in before.keys() - memory._entries.keys() - {key}:
+                        assert now[0] - used[other] >= QUIET_S or parts[before[other]] > part
+            case "g":
+                found = memory.get(key, 1e9)
+                if found is not None:
+                    used[key] = now[0]
+                    assert (found.outputs["y"] == whose).all(), "an answer of another deployment"
+            case "r" if number == 0:
+                memory.retire(groups[whose])
+                groups[whose] = Group(holders[whose])
+            case "t":
+                now[0] += length
+        assert memory.bytes == sum(entry.size for entry in memory._entries.values()) <= memory.most_bytes
+        for holder in holders:
+            held = [entry.size for entry in memory._entries.values() if entry.group.holder is holder]
+            assert (holder.bytes, holder in memory._holders) == (sum(held), bool(held))
+            assert sum(len(group.keys) for group in holder.groups) == len(held)
 
 
 async def test_a_million_retired_answers_go_some_and_some() -> None:
