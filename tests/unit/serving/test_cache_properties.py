@@ -83,8 +83,9 @@ class Model:
 class Question:
     """What the test knows of one call."""
 
-    def __init__(self, call: Call, caller: str, version: int, values: list[int]) -> None:
+    def __init__(self, call: Call, deployment: str, caller: str, version: int, values: list[int]) -> None:
         self.call = call
+        self.asked = (deployment, caller, version, tuple(values))
         self.caller = caller
         self.version = version
         self.values = values
@@ -100,7 +101,8 @@ class Everybody(RuleBasedStateMachine):
         self.now = 0.0
         self.asked: list[Question] = []
         self.finished: list[Call] = []
-        self.said: dict[tuple[str, int, tuple[int, ...]], int] = {}
+        self.said: set[tuple[str, str, int, tuple[int, ...]]] = set()
+        self.strange: list[Question] = []
 
     def do(self, work: Any) -> Any:
         return self.runner.run(work)
@@ -110,37 +112,49 @@ class Everybody(RuleBasedStateMachine):
         async def made() -> None:
             self.cache = Cache(MOST_BYTES, most_waiting=3, clock=lambda: self.now)
             self.models = [Model(number, self._answered) for number in range(3)]
-            self.promoted = 0
-            self.route = self._routed(0)
+            self.promoted = {"m": 0, "n": 1}
+            self.routes = {name: self._routed(name, number) for name, number in self.promoted.items()}
 
         self.do(made())
 
     def _answered(self, finished: Finished, _run: Run) -> None:
         self.finished += [call for call, _response in finished]
 
-    def _routed(self, number: int) -> Route:
+    def _routed(self, name: str, number: int) -> Route:
         model = self.models[number]
-        deployment = ServedDeployment("m", f"v{number}", 1, DeploymentSettings(cache=Caching("on", ttl_s=TTL_S)))
+        deployment = ServedDeployment(name, f"v{number}", 1, DeploymentSettings(cache=Caching("on", ttl_s=TTL_S)))
         return Route(deployment, model.served, model.meter, self.cache)  # type: ignore[arg-type]
 
-    @rule(caller=st.sampled_from(CALLERS), first=st.integers(0, QUESTIONS - 1), long=st.booleans(), no_cache=st.booleans())
-    def ask(self, caller: str, first: int, long: bool, no_cache: bool) -> None:
+    @rule(
+        name=st.sampled_from("mn"),
+        caller=st.sampled_from(CALLERS),
+        first=st.integers(0, QUESTIONS - 1),
+        long=st.booleans(),
+        no_cache=st.booleans(),
+    )
+    def ask(self, name: str, caller: str, first: int, long: bool, no_cache: bool) -> None:
         async def work() -> None:
-            values = [first, first + 1] if long else [first]
-            call = make_call(rows(*values), owner=caller, route=self.route)
-            question = Question(call, caller, self.promoted, values)
+            values, route = [first, first + 1] if long else [first], self.routes[name]
+            call = make_call(rows(*values), owner=caller, route=route)
+            question = Question(call, name, caller, self.promoted[name], values)
             self.asked.append(question)
             call.answer.add_done_callback(lambda _done: self._over(question))  # type: ignore[attr-defined]
             request = make_request({b"cache-control": b"no-cache"} if no_cache else {})
-            assert self.route.cache is not None
-            self.route.cache.submit(call, request)
+            assert route.cache is not None
+            route.cache.submit(call, request)
             await turn()
 
         self.do(work())
 
     def _over(self, question: Question) -> None:
-        if question.call.asked is not None:
-            question.call.asked.end(question.call)
+        call = question.call
+        if call.asked is None:
+            return
+        if call.asked.hit and question.asked not in self.said:
+            self.strange.append(question)
+        elif call.share is not None:
+            self.said.add(question.asked)
+        call.asked.end(call)
 
     def _waiting(self) -> list[Question]:
         return [one for one in self.asked if not one.call.answer.done()]
@@ -185,12 +199,12 @@ class Everybody(RuleBasedStateMachine):
 
         self.do(work())
 
-    @rule(number=st.integers(0, 2))
-    def promote(self, number: int) -> None:
+    @rule(name=st.sampled_from("mn"), number=st.integers(0, 2))
+    def promote(self, name: str, number: int) -> None:
         async def work() -> None:
-            self.promoted = number
-            self.route = self._routed(number)
-            self.cache.retain({("m", f"v{number}")})
+            self.promoted[name] = number
+            self.routes[name] = self._routed(name, number)
+            self.cache.retain({(name, f"v{number}") for name, number in self.promoted.items()})
             await turn()
 
         self.do(work())
@@ -211,6 +225,10 @@ class Everybody(RuleBasedStateMachine):
                 response: Response = future.result()  # type: ignore[attr-defined]
                 assert json.loads(response.body) == [[value + 1000 * one.version] for value in one.values]
         assert len(self.finished) == len({call.id for call in self.finished}), "nobody is written down twice"
+
+    @invariant()
+    def nobody_has_what_was_said_to_another_caller_or_for_another_deployment(self) -> None:
+        assert not self.strange
 
     @invariant()
     def it_keeps_within_its_bound(self) -> None:

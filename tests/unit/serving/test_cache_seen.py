@@ -52,12 +52,10 @@ def test_few_moments_are_remembered_however_often_it_tells() -> None:
     assert len(lately._marks) <= SPAN_S / 10 + 2
 
 
-@given(
-    st.dictionaries(
-        st.text(min_size=1, max_size=40), st.builds(CacheSeen, hits=st.integers(0, 9), misses=st.integers(0, 1 << 40))
-    ),
-    st.integers(-5, 2000),
-)
+TOLD = st.builds(CacheSeen, hits=st.integers(0, 9), misses=st.integers(0, 1 << 40))
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=40), TOLD), st.integers(-5, 2000))
 def test_what_is_told_fits_and_those_that_are_asked_most_come_first(seen: dict[str, CacheSeen], room: int) -> None:
     found = fitting(seen.items(), room)
     beat = Heartbeat("s", 0.0, 1)
