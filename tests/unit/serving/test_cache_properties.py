@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 
 from fixtures.calling import ByHand, make_call, make_request, rows, turn
 from modelkeep.contracts.errors import Timeout
@@ -534,3 +535,68 @@ async def test_repeated_inputs_are_found_in_seven_of_ten_requests_and_never_anot
     hits = model.meter.results.count("hit") / requests
     assert cross == 0
     assert hits > 0.7, f"{hits:.3f}"
+
+
+# ---- single things, by hand
+
+
+def routed(cache: Cache, model: Model, name: str = "m", **caching: Any) -> Route:
+    deployment = ServedDeployment(name, "v1", 1, DeploymentSettings(cache=Caching("on", **caching)))
+    return Route(deployment, model.served, model.meter, cache)  # type: ignore[arg-type]
+
+
+def begin(route: Route, *values: int, **headers: str) -> Call:
+    """Ask; whoever asks over HTTP ends what was asked once there is an answer, or none."""
+    call = make_call(rows(*values), owner="ada", route=route)
+    call.answer.add_done_callback(lambda _done: call.asked is None or call.asked.end(call))  # type: ignore[attr-defined]
+    assert route.cache is not None
+    route.cache.submit(call, make_request({name.encode(): value.encode() for name, value in headers.items()}))
+    return call
+
+
+@pytest.fixture
+async def model() -> Model:
+    return Model(1, lambda _finished, _run: None)
+
+
+async def test_two_deployments_of_one_version_keep_answers_of_their_own(model: Model) -> None:
+    cache = Cache(1 << 20)
+    for name in "mn":
+        begin(routed(cache, model, name), 5)
+        await model.answer()
+        await turn()
+    assert (len(model.runner.runs), model.meter.results) == (2, ["miss", "miss"])
+
+
+async def test_what_a_version_said_with_other_files_or_hooks_is_not_given_again(model: Model) -> None:
+    cache = Cache(1 << 20)
+    for digest in ("d" * 64, "e" * 64):
+        spec = replace(model.served.version.spec, digest=digest)
+        model.served.version = replace(model.served.version, spec=spec)
+        begin(routed(cache, model), 5)
+        await model.answer()
+        await turn()
+    assert model.meter.results == ["miss", "miss"]
+
+
+async def test_only_so_many_wait_for_anothers_answer_and_the_next_one_asks_the_model(model: Model) -> None:
+    route = routed(Cache(1 << 20, most_waiting=2), model)
+    calls = [begin(route, 5) for _ in range(4)]
+    await turn()
+    assert model.served.batcher.waiting == 1
+    while not all(call.done for call in calls):
+        await model.answer()
+        await turn()
+    assert sorted(model.meter.results) == ["miss", "miss", "shared", "shared"]
+
+
+async def test_who_waits_waits_for_the_first_one_and_for_no_later_one_who_will_have_the_model_asked(model: Model) -> None:
+    route = routed(Cache(1 << 20), model)
+    first = begin(route, 5)
+    await turn()
+    fresh, waiting = begin(route, 5, **{"cache-control": "no-cache"}), begin(route, 5)
+    await model.answer()
+    await turn()
+    assert [one.done for one in (first, waiting, fresh)] == [True, True, False]
+    await model.answer()
+    assert fresh.done
