@@ -600,3 +600,61 @@ async def test_who_waits_waits_for_the_first_one_and_for_no_later_one_who_will_h
     assert [one.done for one in (first, waiting, fresh)] == [True, True, False]
     await model.answer()
     assert fresh.done
+
+
+class Shelf:
+    """Answers that servers share, which nobody has yet; it knows what it was given."""
+
+    def __init__(self) -> None:
+        self.put_there: list[bytes] = []
+
+    def get(self, _key: bytes, _told: object) -> bool:
+        return False
+
+    def put(self, key: bytes, _outputs: object, _ttl_s: float) -> None:
+        self.put_there.append(key)
+
+
+@pytest.mark.parametrize(("cost_ms", "shares"), [({"1": 2.0}, 1), ({"1": 1.99}, 0), ({}, 0)])
+async def test_answers_are_shared_where_the_model_costs_as_much_as_to_ask(
+    model: Model, cost_ms: dict[str, float], shares: int
+) -> None:
+    shelf = Shelf()
+    model.served.version = replace(model.served.version, cost_ms=cost_ms)
+    begin(routed(Cache(1 << 20, shared=shelf), model), 5)
+    await model.answer()
+    assert len(shelf.put_there) == shares
+
+
+async def test_what_a_version_says_after_it_was_retired_is_kept_nowhere(model: Model) -> None:
+    shelf = Shelf()
+    cache = Cache(1 << 20, shared=shelf)
+    model.served.version = replace(model.served.version, cost_ms={"1": 5.0})
+    call = begin(routed(cache, model), 5)
+    await turn()
+    cache.retain(())
+    await model.answer()
+    assert call.done
+    assert (len(cache.memory), shelf.put_there) == (0, [])
+
+
+async def test_what_was_said_by_a_runner_that_was_found_wrong_meanwhile_is_not_kept(model: Model) -> None:
+    cache = Cache(1 << 20)
+    for wrong in ("", "It answers otherwise."):
+        begin(routed(cache, model), 5)
+        await turn()
+        model.served.mismatches += not wrong
+        model.served.golden.differs = wrong
+        await model.answer()
+        assert len(cache.memory) == 0
+
+
+async def test_a_kept_answer_is_nobody_elses_memory(model: Model) -> None:
+    cache = Cache(1 << 20)
+    begin(routed(cache, model), 5)
+    await turn()
+    given = np.array([[7]])
+    await model.runner.give({"y": given})
+    given[0, 0] = 8
+    call = begin(routed(cache, model), 5)
+    assert json.loads(call.answer.result().body) == [[7]]  # type: ignore[attr-defined]
