@@ -59,6 +59,11 @@ def test_a_slow_model_answers_an_equal_question_again_until_it_is_replaced(own_h
             '{deployment="slow",result="hit"}': 4.0,
             '{deployment="slow",result="miss"}': 1.0,
         }
+        eventually(lambda: client.deployment("slow").cache.get("hits") == 4, "the servers have told")
+        told = client.deployment("slow").cache
+        assert (told["state"], told["misses"], told["bypassed"], told["ratio"]) == ("on", 1, 1, 4 / 6)
+        assert told["bytes"] == counted(http, "modelkeep_cache_bytes")[""] > 0
+        assert client.deployment("moody").cache["state"] == "unsure"
         client.push(slow(tmp_path, 5.0), "slow")
         client.promote("slow", 2)
         eventually(lambda: ask(http)[1] == [5.0, 10.0], "the second version answers")
@@ -70,6 +75,7 @@ def test_a_slow_model_answers_an_equal_question_again_until_it_is_replaced(own_h
         client.configure("slow", {"cache": {"mode": "off"}})
         eventually(lambda: ask(http)[0] == "", "nothing is kept")
         eventually(lambda: counted(http, "modelkeep_cache_entries") == {"": 0.0}, "and nothing is left")
+        assert client.deployment("slow").cache["said"] == "off"
 
 
 def test_two_servers_share_answers_and_need_nobody_for_it(tmp_path: Path, server: Valkey) -> None:

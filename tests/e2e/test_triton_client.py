@@ -134,6 +134,35 @@ def test_statistics_count_requests_rows_and_runs(ask: Asker, echoes: dict[Dtype,
     assert {*echoes.values()} <= {one["name"] for one in everything}
 
 
+def test_statistics_tell_what_was_found_in_the_cache(house: Installation, ask: Asker, echoes: dict[Dtype, str]) -> None:
+    model = echoes[Dtype.UINT32]
+
+    def counts() -> dict:
+        (found,) = ask.client.get_inference_statistics(model, headers=ask.headers)["model_stats"]
+        return found
+
+    before = counts()
+    assert before["inference_stats"]["cache_hit"] == before["inference_stats"]["cache_miss"] == {"count": 0, "ns": 0}
+    with house.client() as client:
+        client.configure(model, {"cache": {"mode": "on"}})
+
+        def looked_up() -> bool:
+            ask.infer(model, np.zeros((1, 2), np.uint32))
+            return counts()["inference_stats"]["cache_miss"]["count"] > 0
+
+        eventually(looked_up, "answers are kept")
+        for _ in range(4):
+            ask.infer(model, np.full((3, 2), 7, np.uint32))
+        after = counts()
+        client.configure(model, {"cache": {"mode": "off"}})
+    stats = after["inference_stats"]
+    assert stats["cache_hit"]["count"] >= 3
+    assert stats["cache_miss"]["count"] >= 1
+    assert stats["cache_hit"]["ns"] > 0
+    assert stats["cache_miss"]["ns"] > 0
+    assert stats["compute_infer"]["count"] == stats["success"]["count"] - stats["cache_hit"]["count"]
+
+
 def test_a_model_is_unloaded_and_loaded_again(ask: Asker, echoes: dict[Dtype, str]) -> None:
     client, model, headers = ask.client, echoes[Dtype.INT16], ask.headers
     row = {"name": model, "version": "1", "state": "READY", "reason": ""}

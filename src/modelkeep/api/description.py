@@ -232,6 +232,7 @@ _OWN_NAMES: Final = {
     "AskedAnswer": "ReplayAsked",
     "BatchingAnswer": "BatchingSettings",
     "CheckAnswer": "ValidationCheck",
+    "CachedAnswer": "CacheState",
     "CodeFormatsAnswer": "CodeFormatsSwitch",
     "Compared": "ComparedAs",
     "ComparisonAnswer": "ReplayComparison",

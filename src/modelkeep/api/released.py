@@ -82,6 +82,17 @@ _DEPLOYMENT: Final[dict[str, Any]] = {
     "traffic": _TRAFFIC,
     "trial": None,
     "serving": [{"server": "server", "snapshot": 12, "version": 3, "at": AT, "failing": ""}],
+    "cache": {
+        "state": "on",
+        "said": "75% of 400 requests in the last 5 minutes",
+        "seconds": 300,
+        "hits": 280,
+        "shared": 20,
+        "misses": 96,
+        "bypassed": 4,
+        "bytes": 1_048_576,
+        "ratio": 0.75,
+    },
 }
 _SCHEDULED: Final[dict[str, Any]] = {
     "id": "sch_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",

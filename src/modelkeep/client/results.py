@@ -168,6 +168,7 @@ class Deployment(_FromDocument):
     traffic: Mapping[str, Any] = field(default_factory=dict)
     trial: Mapping[str, Any] | None = None
     serving: Sequence[Mapping[str, Any]] = ()
+    cache: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False)

@@ -13,11 +13,27 @@ NOT_READ: Final = msgspec.Raw(b"\xc0")
 Outcome = Literal["ok", "rejected", "error", "degraded"]
 
 
+class CacheSeen(msgspec.Struct, frozen=True, array_like=True):
+    """What became of a deployment's requests in the last minutes where a server keeps its answers, and the bytes of these now.
+
+    `why` there are none: "off", "fast" (the model is, so that to look up would not pay), "unsure" (nobody knows that the
+    version repeats itself, or what it costs), "no_room"; "" where they are kept.
+    """
+
+    why: str = ""
+    hits: int = 0
+    shared: int = 0
+    misses: int = 0
+    bypassed: int = 0
+    bytes: int = 0
+
+
 class Heartbeat(msgspec.Struct, frozen=True):
     """A server says which snapshot it has applied and, for each deployment, the version that answers now.
 
     `failing`: version id -> why it cannot be served (a sentence); empty when all is well. Times are Unix seconds.
-    `trials`: what has been counted of each trial that is under way, by the trial's id.
+    `trials`: what has been counted of each trial that is under way, by the trial's id. `cache`: what became of requests where
+    answers are kept, by deployment; of so many as fit into a datagram, those that are asked most.
     """
 
     server: str
@@ -26,6 +42,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
     serving: dict[str, str] = {}
     failing: dict[str, str] = {}
     trials: dict[str, TrialSeen] = {}
+    cache: dict[str, CacheSeen] = {}
 
 
 class RecordFacts(msgspec.Struct, frozen=True, array_like=True, gc=False):

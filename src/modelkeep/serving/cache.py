@@ -11,7 +11,7 @@ Where it fails or leaves, the next of them goes: nobody fails of what befell som
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -19,9 +19,11 @@ import msgspec
 import structlog
 
 from modelkeep.contracts.errors import InvalidInput
+from modelkeep.contracts.prediction import CacheSeen
 from modelkeep.contracts.snapshot import Caching, ServedDeployment, ServedVersion
 from modelkeep.serving.cache_key import begun, key_of
-from modelkeep.serving.cache_memory import Group, Memory, size_of
+from modelkeep.serving.cache_memory import Group, Holder, Memory, size_of
+from modelkeep.serving.cache_seen import Lately, fitting
 from modelkeep.serving.calls import Call, Run
 from modelkeep.serving.matrix import Matrix
 from modelkeep.serving.modes import cost_from
@@ -75,22 +77,47 @@ class Cache:
         self.most_waiting = most_waiting
         self.flights: dict[bytes, Flight] = {}
         self._groups: dict[Pair, Group] = {}
+        self._holders: dict[str, Holder] = {}
+        self._lately: dict[str, Lately] = {}
 
     def route(self, deployment: ServedDeployment, served: "Served", meter: "Meter") -> "RouteCache | None":
         """Return what keeps the answers of a route, None where they are not to be kept."""
         pair = deployment.name, served.version.id
-        if not self.memory.most_bytes or not wanted(deployment.settings.cache, served.version):
+        if self._why_not(deployment.settings.cache, served.version):
             self._retire(pair)
             return None
         group = self._groups.get(pair)
         if group is None:
-            group = self._groups[pair] = Group()
+            group = self._groups[pair] = Group(self._holders.setdefault(deployment.name, Holder()))
         return RouteCache(self, deployment, served, meter, group)
+
+    def lately(self, deployment: str) -> Lately:
+        """Return what counts a deployment's requests, of all its routes."""
+        return self._lately.setdefault(deployment, Lately(self.clock()))
 
     def retain(self, pairs: Collection[Pair]) -> None:
         """Let go of what all others have said: nobody is answered with it any more."""
         for pair in [one for one in self._groups if one not in pairs]:
             self._retire(pair)
+        names = {name for name, _version_id in pairs}
+        for name in self._lately.keys() - names:
+            del self._lately[name]
+        for name in self._holders.keys() - names:
+            del self._holders[name]
+
+    def told(self, promoted: Mapping[str, tuple[Caching, ServedVersion]], room: int) -> dict[str, CacheSeen]:
+        """Say what became of requests lately, by deployment, in so many bytes; `promoted` is what answers for each of them."""
+        return fitting(((name, self._seen(name, *one)) for name, one in promoted.items()), room)
+
+    def _seen(self, name: str, caching: Caching, version: ServedVersion) -> CacheSeen:
+        why = self._why_not(caching, version)
+        lately, holder = self._lately.get(name), self._holders.get(name)
+        if why or lately is None:
+            return CacheSeen(why)
+        return lately.told(self.clock(), 0 if holder is None else holder.bytes)
+
+    def _why_not(self, caching: Caching, version: ServedVersion) -> str:
+        return why_not(caching, version) or ("" if self.memory.most_bytes else "no_room")
 
     def _retire(self, pair: Pair) -> None:
         group = self._groups.pop(pair, None)
@@ -98,23 +125,32 @@ class Cache:
             self.memory.retire(group)
 
 
-def wanted(caching: Caching, version: ServedVersion) -> bool:
-    """Whether answers of a version are kept: as its deployment says, or where that is sure to be right and pays."""
+def why_not(caching: Caching, version: ServedVersion) -> str:
+    """Say why answers of a version are not kept, as `CacheSeen.why`: its deployment says so, or it would be wrong, or not pay.
+
+    It is "" where they are.
+    """
     if caching.mode != "auto":
-        return caching.mode == "on"
+        return "" if caching.mode == "on" else "off"
     cost = cost_from(version.cost_ms)
-    return version.repeatable and cost is not None and cost.of(1) >= SLOWER_S
+    if not version.repeatable or cost is None:
+        return "unsure"
+    return "" if cost.of(1) >= SLOWER_S else "fast"
 
 
 class RouteCache:
     """Keeps the answers of one route."""
 
-    __slots__ = ("_common", "_doubts", "_group", "_names", "_place", "_served", "cache", "meter", "shared", "ttl_s", "waiting")
+    __slots__ = (
+        *("_common", "_doubts", "_group", "_lately", "_meter", "_names", "_place", "_served"),
+        *("cache", "shared", "ttl_s", "waiting"),
+    )
 
     def __init__(self, cache: Cache, deployment: ServedDeployment, served: "Served", meter: "Meter", group: Group) -> None:
         self.cache = cache
-        self.meter = meter
         self.waiting = 0
+        self._meter = meter
+        self._lately = cache.lately(deployment.name)
         self._served = served
         self._group = group
         caching = deployment.settings.cache
@@ -146,23 +182,30 @@ class RouteCache:
         key = key_of(self._common, self._place or b"of " + call.owner.encode(), tensors)
         return None if key is None else Asked(self, key, wish, self._doubts)
 
+    def count(self, result: str, took_s: float = 0.0) -> None:
+        """Count what became of one request, and the seconds that the look-up took."""
+        self._meter.cached(result, took_s)
+        self._lately.count(result)
+
     def submit(self, call: Call, request: "Request") -> None:
         """Answer a call with what is kept, have it wait for an equal one, or queue it; raises as a batcher's `submit`."""
+        since = time.monotonic()
         asked = call.asked or self.ask(call, request)
         if asked is None:
-            self.meter.cached("bypassed")
+            self.count("bypassed")
             call.route.served.batcher.submit(call)
             return
         call.asked = asked
         if not asked.wish.look:
-            self.meter.cached("bypassed")
+            self.count("bypassed")
             self._begin(call, asked)
             return
         found = self.cache.memory.get(asked.key, self.ttl_s)
+        asked.since, asked.took_s = since, time.monotonic() - since
         if found is not None:
             age_s = self.cache.clock() - found.at
             if age_s <= asked.wish.max_age_s:
-                self.meter.cached("hit")
+                self.count("hit")
                 answer(call, asked, Run(found.outputs, 0.0), age_s)
                 return
         flight = self.cache.flights.get(asked.key)
@@ -179,11 +222,12 @@ class RouteCache:
             if asked.wish.look and flight.look_further(call, asked):
                 return
         if asked.wish.look:
-            self.meter.cached("miss")
+            self.count("miss", asked.took_s)
         call.route.served.batcher.submit(call)
 
     def kept(self, call: Call, asked: "Asked") -> "Tensors | None":
         """Keep what the model has said to a call, as far as there is room; None where it said nothing that can be trusted."""
+        since = time.monotonic()
         share, served = call.share, self._served
         if share is None or served.mismatches != asked.doubts or served.golden.differs:
             return None
@@ -196,6 +240,7 @@ class RouteCache:
             self.cache.memory.put(asked.key, outputs, size, self._group)
             if self.shared is not None:
                 self.shared.put(asked.key, outputs, self.ttl_s)
+            self._meter.kept(time.monotonic() - since)
         return outputs
 
     def shared_by_others(self, call: Call, asked: "Asked", outputs: "Tensors", age_s: float) -> bool:
@@ -233,9 +278,10 @@ class Asked:
     """What one call asks of the cache, and what came of it.
 
     `runs`: its own answer will come from the model. `doubts`: how often the version's runners had been found wrong by then.
+    `took_s`: how long it was looked for, `since` a moment of the monotonic clock.
     """
 
-    __slots__ = ("_cache", "_over", "age_s", "doubts", "flight", "hit", "key", "runs", "wish")
+    __slots__ = ("_cache", "_over", "age_s", "doubts", "flight", "hit", "key", "runs", "since", "took_s", "wish")
 
     def __init__(self, cache: RouteCache, key: bytes, wish: Wish, doubts: int) -> None:
         self._cache = cache
@@ -247,6 +293,8 @@ class Asked:
         self.runs = False
         self.hit = False
         self.age_s = 0.0
+        self.since = 0.0
+        self.took_s = 0.0
 
     @property
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:
@@ -291,15 +339,16 @@ class Flight:
         """Another server has kept an answer, or none that could be had in time."""
         batcher = call.route.served.batcher
         batcher.reading -= 1
+        asked.took_s = time.monotonic() - asked.since
         if call.done or call is not self.leader:
             return
         if outputs is not None and self._cache.shared_by_others(call, asked, outputs, age_s):
-            self._cache.meter.cached("hit")
+            self._cache.count("hit")
             asked.flight, asked.runs = None, False
             self._land(outputs, age_s)
             answer(call, asked, Run(outputs, 0.0), age_s)
             return
-        self._cache.meter.cached("miss")
+        self._cache.count("miss", asked.took_s)
         try:
             batcher.submit(call)
         except Exception as refusal:  # noqa: BLE001 - told, and logged where it is our fault
@@ -346,7 +395,7 @@ class Flight:
                 continue
             self.leader = call
             asked.runs = True
-            self._cache.meter.cached("miss")
+            self._cache.count("miss", asked.took_s)
             try:
                 call.route.served.batcher.submit(call)
             except Exception as refusal:  # noqa: BLE001 - told, and logged where it is our fault; when it has, the next one goes
@@ -365,7 +414,7 @@ class Flight:
         for call, asked in list(self._waiting.items())[:_AT_ONCE]:
             self._leave(call)
             if not call.done:
-                self._cache.meter.cached("shared")
+                self._cache.count("shared")
                 answer(call, asked, run, age_s)
         if self._waiting:
             self._loop.call_soon(self._answer, run, age_s)

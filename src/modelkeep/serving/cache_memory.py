@@ -1,8 +1,14 @@
-"""Kept answers in memory: bounded by their bytes, the least recently used going first."""
+"""Kept answers in memory: bounded by their bytes, and shared fairly by deployments.
+
+What nobody has asked for in minutes goes first, the longest unused first of all. Beyond that the deployment that takes the most
+gives of its own: so none that takes less than its part (the room by the number of those that keep anything) loses an answer
+that is asked for to another, whatever the other is asked; and one that is alone has all the room.
+"""
 
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from modelkeep.serving.coercion import Array
@@ -15,28 +21,45 @@ _ARRAY: Final = 256
 _TEXT: Final = 64
 _PART: Final = 16  # of the bound: the most that one answer may take
 _SLICE: Final = 1024  # answers that are let go of at once: half a millisecond
+QUIET_S: Final = 300.0
+"""After so many seconds that nobody asked for it, an answer is no part of what its deployment needs."""
+
+
+class Holder:
+    """What one deployment keeps: the bytes of all its answers, and those of its groups that have any."""
+
+    __slots__ = ("bytes", "groups")
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.groups: dict[Group, None] = {}
 
 
 class Group:
-    """The keys of what one version has said for one deployment. Once `retired`, nothing more is put there."""
+    """The keys of what one version has said for one deployment, the longest unused first.
 
-    __slots__ = ("keys", "retired")
+    Once `retired`, nothing more is put there.
+    """
 
-    def __init__(self) -> None:
-        self.keys: set[bytes] = set()
+    __slots__ = ("holder", "keys", "retired")
+
+    def __init__(self, holder: Holder | None = None) -> None:
+        self.holder = holder or Holder()
+        self.keys: OrderedDict[bytes, None] = OrderedDict()
         self.retired = False
 
 
 class Entry:
-    """A kept answer: the model's outputs, the bytes they take, and the time of the clock when they came."""
+    """A kept answer: the model's outputs, the bytes they take, and when they came and were last `used`, by the clock."""
 
-    __slots__ = ("at", "group", "outputs", "size")
+    __slots__ = ("at", "group", "outputs", "size", "used")
 
-    def __init__(self, outputs: "Tensors", size: int, group: Group, at: float) -> None:
+    def __init__(self, outputs: "Tensors", size: int, group: Group, at: float, used: float) -> None:
         self.outputs = outputs
         self.size = size
         self.group = group
         self.at = at
+        self.used = used
 
 
 def size_of(outputs: Mapping[str, Array]) -> int:
@@ -62,6 +85,7 @@ class Memory:
         self._clock = clock
         self._evicted = evicted
         self._entries: OrderedDict[bytes, Entry] = OrderedDict()
+        self._holders: dict[Holder, None] = {}
         self._retired: deque[Group] = deque()
 
     def __len__(self) -> int:
@@ -73,26 +97,33 @@ class Memory:
         entry = self._entries.get(key)
         if entry is None:
             return None
-        if self._clock() - entry.at >= ttl_s:
+        now = self._clock()
+        if now - entry.at >= ttl_s:
             self._remove(key)
             self._evicted("age", 1)
             return None
+        entry.used = now
         self._entries.move_to_end(key)
+        entry.group.keys.move_to_end(key)
         return entry
 
     def put(self, key: bytes, outputs: "Tensors", size: int, group: Group, age_s: float = 0.0) -> None:
-        """Keep an answer that came `age_s` ago, whose arrays are nobody else's; what was the longest unused makes room."""
+        """Keep an answer that came `age_s` ago, whose arrays are nobody else's; others make room."""
         if group.retired or size > self.most_each:
             return
         for array in outputs.values():
             array.flags.writeable = False  # whoever wrote into it would change everybody's answer
         self._remove(key)
-        self._entries[key] = Entry(outputs, size, group, self._clock() - age_s)
-        group.keys.add(key)
+        now, holder = self._clock(), group.holder
+        self._entries[key] = Entry(outputs, size, group, now - age_s, now)
+        group.keys[key] = None
+        holder.groups[group] = None
+        self._holders[holder] = None
+        holder.bytes += size
         self.bytes += size
         gone = 0
         while self.bytes > self.most_bytes:
-            self._remove(next(iter(self._entries)))
+            self._remove(self._next_to_go(now))
             gone += 1
         if gone:
             self._evicted("size", gone)
@@ -104,6 +135,14 @@ class Memory:
         group.retired = True
         self._retired.append(group)
         self._sweep()
+
+    def _next_to_go(self, now: float) -> bytes:
+        """Return the key of what makes room: what nobody asks for any more, or else the longest unused of who takes most."""
+        oldest = next(iter(self._entries))
+        if now - self._entries[oldest].used >= QUIET_S:
+            return oldest
+        largest = max(self._holders, key=attrgetter("bytes"))
+        return min((next(iter(group.keys)) for group in largest.groups), key=lambda key: self._entries[key].used)
 
     def _sweep(self) -> None:
         gone = 0
@@ -119,10 +158,15 @@ class Memory:
         if self._retired:
             asyncio.get_running_loop().call_soon(self._sweep)
 
-    def _remove(self, key: bytes) -> bool:
+    def _remove(self, key: bytes) -> None:
         entry = self._entries.pop(key, None)
         if entry is None:
-            return False
-        entry.group.keys.discard(key)
+            return
+        group, holder = entry.group, entry.group.holder
+        del group.keys[key]
+        if not group.keys:
+            del holder.groups[group]
+        if not holder.groups:
+            del self._holders[holder]
+        holder.bytes -= entry.size
         self.bytes -= entry.size
-        return True

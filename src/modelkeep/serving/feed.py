@@ -10,15 +10,18 @@ from pathlib import Path
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from modelkeep.contracts.snapshot import News, Snapshot, decode_snapshot
-from modelkeep.infra.bell import Bell, Listener
+from modelkeep.infra.bell import MAX_DATAGRAM, Bell, Listener
 from modelkeep.serving.keys import Keys
 from modelkeep.serving.router import Router
 
 log = structlog.get_logger(__name__)
 
 _HEARTBEAT_S = 2.0
+_CACHE_ROOM = 16 * 1024
+_SPARE = 64
 
 
 class Feed:
@@ -64,7 +67,9 @@ class Feed:
 
     def beat(self) -> None:
         """Send a heartbeat to the courier."""
-        self._courier.ring(msgspec.msgpack.encode(self._router.heartbeat(self._name, time.time())))
+        beat = self._router.heartbeat(self._name, time.time())
+        room = min(_CACHE_ROOM, MAX_DATAGRAM - len(msgspec.msgpack.encode(beat)) - _SPARE)
+        self._courier.ring(msgspec.msgpack.encode(replace(beat, cache=self._router.cached(room))))
 
     def _hear(self, data: bytes) -> None:
         try:

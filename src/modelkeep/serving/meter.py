@@ -174,9 +174,18 @@ class Meter:
         """Count one request that was not run, by its reason: queue, deadline, limit or concurrency."""
         self._cells[self._tally.series(_TURNED_AWAY, (self._deployment, reason))] += 1.0
 
-    def cached(self, result: str) -> None:
-        """Count one request of a deployment whose answers are kept, by its result: hit, shared, miss or bypassed."""
+    def cached(self, result: str, took_s: float = 0.0) -> None:
+        """Count one request of a deployment whose answers are kept, by its result: hit, shared, miss or bypassed.
+
+        `took_s` are the seconds that the look-up took; those of hits are counted once they are answered.
+        """
         self._cells[self._tally.series(_CACHE, (self._deployment, result))] += 1.0
+        if result == "miss":
+            self.sums.missed(1.0, took_s)
+
+    def kept(self, took_s: float) -> None:
+        """Count the seconds that keeping an answer took."""
+        self.sums.missed(0.0, took_s)
 
     def cold_start(self) -> None:
         """Count one load that a request waits for."""

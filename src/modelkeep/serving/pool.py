@@ -169,13 +169,14 @@ class Served:
         if trouble is None and self._meter is not None:
             answered, now = self._meter.answered, time.monotonic()
             rows = told = answers = 0
-            totals = queued = 0.0
+            totals = queued = found_s = 0.0
             run_s, preprocess_s = run.run_s, run.preprocess_s
             for call, response in finished:
                 rows += call.rows
                 if not isinstance(response, ModelkeepError):
                     total = now - call.started
-                    queue = max(0.0, total - run_s - preprocess_s)
+                    found = 0.0 if run.age_s is None or call.asked is None else call.asked.took_s
+                    queue = max(0.0, total - run_s - preprocess_s - found)
                     answered(call.rows, total, queue, run_s, preprocess_s=preprocess_s)
                     if call.route.arm is not None:
                         call.route.arm.answered(call, total)
@@ -183,6 +184,7 @@ class Served:
                     told += call.rows
                     totals += total
                     queued += queue
+                    found_s += found
             runs = run.age_s is None
             if runs:
                 self._meter.ran(len(finished), rows)
@@ -190,11 +192,13 @@ class Served:
             self._meter.sums.ran(
                 Sum(
                     answered=answers,
-                    rows=told,
+                    rows=told if runs else 0,
                     total_s=totals,
                     queue_s=queued,
                     preprocess_s=answers * preprocess_s,
                     run_s=answers * run_s,
+                    hits=0 if runs else answers,
+                    hit_s=found_s,
                     last=self.last_run,
                 ),
                 runs,

@@ -11,7 +11,7 @@ import structlog
 from msgspec.structs import replace
 
 from modelkeep.contracts.errors import NotFound
-from modelkeep.contracts.prediction import Heartbeat
+from modelkeep.contracts.prediction import CacheSeen, Heartbeat
 from modelkeep.contracts.snapshot import (
     GoldenCheck,
     KeepLoaded,
@@ -236,6 +236,13 @@ class Router:
             },
             trials=self._trials(),
         )
+
+    def cached(self, room: int) -> dict[str, CacheSeen]:
+        """Say what became of requests where answers are kept, in so many bytes of a heartbeat."""
+        if self._cache is None:
+            return {}
+        promoted = {name: (route.settings.cache, route.served.version) for name, route in self._routes.items()}
+        return self._cache.told(promoted, room)
 
     def _trials(self) -> dict[str, TrialSeen]:
         """Return what was counted of each trial: by the shares themselves, and by what a shadow was compared with."""

@@ -39,7 +39,11 @@ _STAGES: Final = ("total", "queue", "preprocess", "inference", "failed")
 
 
 class Sum(msgspec.Struct, frozen=True):
-    """What one version has done so far: requests, rows, runs, seconds, and the Unix time of the last run (0 for none)."""
+    """What one version has done so far: requests, rows, runs, seconds, and the Unix time of the last run (0 for none).
+
+    `hits` are the answers that were not run (`rows` are of the others), `misses` the requests that were looked for in vain;
+    `hit_s` and `miss_s` are what these took of the cache, keeping what the model then said included.
+    """
 
     answered: float = 0.0
     failed: float = 0.0
@@ -50,10 +54,15 @@ class Sum(msgspec.Struct, frozen=True):
     preprocess_s: float = 0.0
     run_s: float = 0.0
     failed_s: float = 0.0
+    hits: float = 0.0
+    hit_s: float = 0.0
+    misses: float = 0.0
+    miss_s: float = 0.0
     last: float = 0.0
 
 
-_ANSWERED, _FAILED, _ROWS, _RUNS, _TOTAL, _QUEUE, _PREPROCESS, _RUN, _FAILED_S, _LAST = range(len(Sum.__struct_fields__))
+_ANSWERED, _FAILED, _ROWS, _RUNS, _TOTAL, _QUEUE, _PREPROCESS, _RUN, _FAILED_S = range(9)
+_HITS, _HIT_S, _MISSES, _MISS_S, _LAST = range(9, len(Sum.__struct_fields__))
 VERSIONS: Final = Family(
     "version_sums",
     "record",
@@ -97,6 +106,8 @@ class VersionSums:
         cells[at + _QUEUE] += done.queue_s
         cells[at + _PREPROCESS] += done.preprocess_s
         cells[at + _RUN] += done.run_s
+        cells[at + _HITS] += done.hits
+        cells[at + _HIT_S] += done.hit_s
         cells[at + _LAST] = done.last
 
     def failed(self, seconds: float) -> None:
@@ -106,6 +117,13 @@ class VersionSums:
         at = self._first if self._first >= 0 else self._record()
         cells[at + _FAILED] += 1.0
         cells[at + _FAILED_S] += seconds
+
+    def missed(self, requests: float, seconds: float) -> None:
+        """Count requests that the cache had no answer to, and the seconds that this took, to look up or to keep one."""
+        cells = self._tally.cells
+        at = self._first if self._first >= 0 else self._record()
+        cells[at + _MISSES] += requests
+        cells[at + _MISS_S] += seconds
 
     def lose(self) -> None:
         """Its record is another's from now on: what it counts next begins a new one."""

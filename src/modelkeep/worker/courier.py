@@ -124,6 +124,8 @@ def is_news(beat: Heartbeat, kept: Heartbeat | None) -> bool:
         return True
     if (beat.snapshot, beat.serving, beat.failing) != (kept.snapshot, kept.serving, kept.failing):
         return True
+    if any(one.why != kept.cache.get(name, one).why for name, one in beat.cache.items()):
+        return True
     if beat.trials == kept.trials:
         return False
     return beat.at - kept.at >= _KEEP_COUNTS_EVERY_S or _halted(beat) != _halted(kept)

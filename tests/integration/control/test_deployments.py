@@ -8,9 +8,10 @@ import pytest
 
 from fixtures.control import ADMIN, FINDINGS, Rings, TestClock, ready_version, upload
 from modelkeep.app.control_plane import ControlPlane
-from modelkeep.contracts.prediction import Heartbeat
+from modelkeep.contracts.prediction import CacheSeen, Heartbeat
 from modelkeep.contracts.report import Compilation, CompiledArtifact
 from modelkeep.contracts.snapshot import Limits, Snapshot, decode_snapshot
+from modelkeep.contracts.traffic import Counted, TrialSeen
 from modelkeep.control.deployments.errors import DeploymentNotFound, DeploymentStale
 from modelkeep.control.deployments.service import SNAPSHOT
 from modelkeep.control.models.errors import ModelArchived, VersionNotFound, VersionNotReady
@@ -178,6 +179,24 @@ async def test_what_servers_say_is_kept_newest_first_said_and_fades(control: Con
     ]
     clock.advance(minutes=2)
     assert (await control.deployments.deployment(ADMIN, "iris"))[1] == []
+
+
+async def test_what_servers_tell_of_their_caches_is_kept_beside_what_they_count_of_trials(
+    control: ControlPlane, db: Database, iris: None, clock: TestClock
+):
+    now, seen = clock().timestamp(), TrialSeen({"errors": Counted(3, 1, 2, 0)}, 7.5, "errors")
+    told = CacheSeen("", 3, 1, 4, 2, 1000)
+    first = Heartbeat("s1", now, 7, {}, {}, {"rol_1:1": seen}, {"iris": told, "other": CacheSeen("off")})
+    await control.deployments.hear(first)
+    await control.deployments.hear(Heartbeat("s2", now, 7, {}, {}, {}, {"other": CacheSeen("fast")}))
+    async with db.read() as tx:
+        assert (await control.deployments.heard_in(tx, None))[0] == first
+    _deployment, serving = await control.deployments.deployment(ADMIN, "iris")
+    assert [(one.server, one.cache) for one in serving] == [("s1", told), ("s2", None)]
+    without = Heartbeat("s1", now + 1, 7, {}, {}, {"rol_1:1": seen})
+    await control.deployments.hear(without)
+    async with db.read() as tx:
+        assert (await control.deployments.heard_in(tx, None))[0] == without
 
 
 async def test_deployments_are_listed_by_name_in_pages(control: ControlPlane):

@@ -6,13 +6,14 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from fixtures.control import ADMIN, SITE, ready_version
 from modelkeep.app.control_plane import ControlPlane, control_plane
-from modelkeep.contracts.prediction import Heartbeat
+from modelkeep.contracts.prediction import CacheSeen, Heartbeat
 from modelkeep.contracts.snapshot import Limits, News, decode_snapshot
 from modelkeep.contracts.traffic import Counted, TrialSeen
 from modelkeep.infra.bell import Bell, Listener
@@ -148,6 +149,20 @@ def test_what_a_trial_counts_is_written_each_second_and_its_end_at_once():
             written.append(beat)
     assert [beat.at for beat in written] == [0.0, 0.99, 1.3, 2.5]
     assert is_news(Heartbeat("s1", 4.0, 1), written[-1]), "what is told of no more is news too"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "news"),
+    [
+        ({"m": CacheSeen("", 1)}, {"m": CacheSeen("", 2)}, False),
+        ({"m": CacheSeen("", 1)}, {"m": CacheSeen("off")}, True),
+        ({"m": CacheSeen("fast")}, {"m": CacheSeen()}, True),
+        ({"m": CacheSeen("off")}, {}, False),
+        ({}, {"m": CacheSeen("off")}, False),
+    ],
+)
+def test_that_answers_are_kept_or_not_is_news_and_what_came_of_them_is_not(before: Any, after: Any, news: bool) -> None:
+    assert is_news(Heartbeat("s1", 2.0, 1, cache=after), Heartbeat("s1", 1.0, 1, cache=before)) is news
 
 
 async def test_a_database_that_goes_away_stops_the_news_and_not_the_courier(

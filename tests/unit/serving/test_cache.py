@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from modelkeep.contracts.signature import Dtype, Signature, TensorSpec
 from modelkeep.contracts.snapshot import Caching, DeploymentSettings, Recording
-from modelkeep.serving.cache import wanted, wish_in
+from modelkeep.serving.cache import why_not, wish_in
 from modelkeep.serving.cache_key import begun, key_of
 from modelkeep.serving.codec import Tensors
 
@@ -79,6 +79,37 @@ async def test_an_equal_question_gets_the_answer_again_under_an_id_of_its_own(ho
     )
     assert 'modelkeep_version_runs_total{deployment="m",version="1"} 1' in text
     assert "modelkeep_cache_entries 1" in text
+
+
+async def test_statistics_tell_hits_from_runs(house, model) -> None:
+    rows = [[1.0, 2.0], [3.0, 4.0]]
+    for control in ("", "", "", "no-cache", "no-store"):
+        await ask(house, *rows, **{"cache-control": control})
+    (found,) = (await house.client.get("/v2/models/m/stats")).json()["model_stats"]
+    assert (found["inference_count"], found["execution_count"]) == (6, 3), "rows and runs of the model"
+    stats = found["inference_stats"]
+    assert {name: one["count"] for name, one in stats.items()} == {
+        **dict.fromkeys(["success", "queue"], 5),
+        **dict.fromkeys(["compute_input", "compute_infer", "compute_output"], 3),
+        "fail": 0,
+        "cache_hit": 2,
+        "cache_miss": 1,
+    }
+    assert 0 < stats["cache_hit"]["ns"] < stats["success"]["ns"]
+    assert stats["cache_miss"]["ns"] > 0
+
+
+async def test_those_who_share_an_answer_are_hits_in_statistics_and_only_the_look_up_is_their_time(house, model) -> None:
+    gate = house.gates["m-1"] = asyncio.Event()
+    asked = [asyncio.create_task(ask(house)) for _ in range(3)]
+    await until(lambda: house.router.find("m").underway.count == 3)
+    gate.set()
+    await asyncio.gather(*asked)
+    (found,) = (await house.client.get("/v2/models/m/stats")).json()["model_stats"]
+    stats = found["inference_stats"]
+    assert (found["inference_count"], stats["success"]["count"]) == (1, 3)
+    assert (stats["cache_hit"]["count"], stats["cache_miss"]["count"]) == (2, 1)
+    assert 0 < stats["cache_hit"]["ns"] < stats["queue"]["ns"]
 
 
 async def test_numbers_are_one_question_in_every_spelling_and_dialect(house, model) -> None:
@@ -228,11 +259,12 @@ async def test_to_turn_it_off_lets_go_of_all_that_was_kept(house, model) -> None
 
 def test_by_itself_it_is_on_where_the_model_is_slow_and_repeats_itself(make_version) -> None:
     version = replace(make_version("m-1"), cost_ms={"1": 3.6, "64": 4.0}, repeatable=True)
-    assert wanted(Caching(), version)
-    assert not wanted(Caching("off"), version)
-    for other in ({"repeatable": False}, {"cost_ms": {}}, {"cost_ms": {"1": 0.99}}):
-        assert not wanted(Caching(), replace(version, **other))
-        assert wanted(Caching("on"), replace(version, **other))
+    assert not why_not(Caching(), version)
+    assert not why_not(Caching(), replace(version, cost_ms={"1": 1.0}))
+    assert why_not(Caching("off"), version) == "off"
+    for other, why in (({"repeatable": False}, "unsure"), ({"cost_ms": {}}, "unsure"), ({"cost_ms": {"1": 0.99}}, "fast")):
+        assert why_not(Caching(), replace(version, **other)) == why
+        assert not why_not(Caching("on"), replace(version, **other))
 
 
 async def test_a_thousand_equal_questions_at_once_are_one_run(house, model) -> None:

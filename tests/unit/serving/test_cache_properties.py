@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 
 from fixtures.calling import ByHand, make_call, make_request, rows, turn
 from modelkeep.contracts.errors import Timeout
@@ -25,7 +26,7 @@ from modelkeep.contracts.snapshot import Caching, DeploymentSettings, RunnerSpec
 from modelkeep.serving.batcher import Batcher, Finished
 from modelkeep.serving.cache import Cache
 from modelkeep.serving.cache_key import begun, key_of
-from modelkeep.serving.cache_memory import Group, Memory, size_of
+from modelkeep.serving.cache_memory import QUIET_S, Group, Holder, Memory, size_of
 from modelkeep.serving.calls import Call, Run
 from modelkeep.serving.messages import ClientGone, Response
 from modelkeep.serving.modes import Plan
@@ -44,8 +45,12 @@ class Counting:
     def __init__(self) -> None:
         self.results: list[str] = []
 
-    def cached(self, result: str) -> None:
+    def cached(self, result: str, took_s: float = 0.0) -> None:
+        assert took_s >= 0.0
         self.results.append(result)
+
+    def kept(self, took_s: float) -> None:
+        assert took_s >= 0.0
 
 
 class Model:
@@ -79,8 +84,9 @@ class Model:
 class Question:
     """What the test knows of one call."""
 
-    def __init__(self, call: Call, caller: str, version: int, values: list[int]) -> None:
+    def __init__(self, call: Call, deployment: str, caller: str, version: int, values: list[int]) -> None:
         self.call = call
+        self.asked = (deployment, caller, version, tuple(values))
         self.caller = caller
         self.version = version
         self.values = values
@@ -96,7 +102,8 @@ class Everybody(RuleBasedStateMachine):
         self.now = 0.0
         self.asked: list[Question] = []
         self.finished: list[Call] = []
-        self.said: dict[tuple[str, int, tuple[int, ...]], int] = {}
+        self.said: set[tuple[str, str, int, tuple[int, ...]]] = set()
+        self.strange: list[Question] = []
 
     def do(self, work: Any) -> Any:
         return self.runner.run(work)
@@ -106,37 +113,49 @@ class Everybody(RuleBasedStateMachine):
         async def made() -> None:
             self.cache = Cache(MOST_BYTES, most_waiting=3, clock=lambda: self.now)
             self.models = [Model(number, self._answered) for number in range(3)]
-            self.promoted = 0
-            self.route = self._routed(0)
+            self.promoted = {"m": 0, "n": 1}
+            self.routes = {name: self._routed(name, number) for name, number in self.promoted.items()}
 
         self.do(made())
 
     def _answered(self, finished: Finished, _run: Run) -> None:
         self.finished += [call for call, _response in finished]
 
-    def _routed(self, number: int) -> Route:
+    def _routed(self, name: str, number: int) -> Route:
         model = self.models[number]
-        deployment = ServedDeployment("m", f"v{number}", 1, DeploymentSettings(cache=Caching("on", ttl_s=TTL_S)))
+        deployment = ServedDeployment(name, f"v{number}", 1, DeploymentSettings(cache=Caching("on", ttl_s=TTL_S)))
         return Route(deployment, model.served, model.meter, self.cache)  # type: ignore[arg-type]
 
-    @rule(caller=st.sampled_from(CALLERS), first=st.integers(0, QUESTIONS - 1), long=st.booleans(), no_cache=st.booleans())
-    def ask(self, caller: str, first: int, long: bool, no_cache: bool) -> None:
+    @rule(
+        name=st.sampled_from("mn"),
+        caller=st.sampled_from(CALLERS),
+        first=st.integers(0, QUESTIONS - 1),
+        long=st.booleans(),
+        no_cache=st.booleans(),
+    )
+    def ask(self, name: str, caller: str, first: int, long: bool, no_cache: bool) -> None:
         async def work() -> None:
-            values = [first, first + 1] if long else [first]
-            call = make_call(rows(*values), owner=caller, route=self.route)
-            question = Question(call, caller, self.promoted, values)
+            values, route = [first, first + 1] if long else [first], self.routes[name]
+            call = make_call(rows(*values), owner=caller, route=route)
+            question = Question(call, name, caller, self.promoted[name], values)
             self.asked.append(question)
             call.answer.add_done_callback(lambda _done: self._over(question))  # type: ignore[attr-defined]
             request = make_request({b"cache-control": b"no-cache"} if no_cache else {})
-            assert self.route.cache is not None
-            self.route.cache.submit(call, request)
+            assert route.cache is not None
+            route.cache.submit(call, request)
             await turn()
 
         self.do(work())
 
     def _over(self, question: Question) -> None:
-        if question.call.asked is not None:
-            question.call.asked.end(question.call)
+        call = question.call
+        if call.asked is None:
+            return
+        if call.asked.hit and question.asked not in self.said:
+            self.strange.append(question)
+        elif call.share is not None:
+            self.said.add(question.asked)
+        call.asked.end(call)
 
     def _waiting(self) -> list[Question]:
         return [one for one in self.asked if not one.call.answer.done()]
@@ -181,12 +200,12 @@ class Everybody(RuleBasedStateMachine):
 
         self.do(work())
 
-    @rule(number=st.integers(0, 2))
-    def promote(self, number: int) -> None:
+    @rule(name=st.sampled_from("mn"), number=st.integers(0, 2))
+    def promote(self, name: str, number: int) -> None:
         async def work() -> None:
-            self.promoted = number
-            self.route = self._routed(number)
-            self.cache.retain({("m", f"v{number}")})
+            self.promoted[name] = number
+            self.routes[name] = self._routed(name, number)
+            self.cache.retain({(name, f"v{number}") for name, number in self.promoted.items()})
             await turn()
 
         self.do(work())
@@ -207,6 +226,10 @@ class Everybody(RuleBasedStateMachine):
                 response: Response = future.result()  # type: ignore[attr-defined]
                 assert json.loads(response.body) == [[value + 1000 * one.version] for value in one.values]
         assert len(self.finished) == len({call.id for call in self.finished}), "nobody is written down twice"
+
+    @invariant()
+    def nobody_has_what_was_said_to_another_caller_or_for_another_deployment(self) -> None:
+        assert not self.strange
 
     @invariant()
     def it_keeps_within_its_bound(self) -> None:
@@ -336,6 +359,131 @@ def test_what_was_used_least_lately_makes_room() -> None:
     assert memory.get(b"0", 1.0) is not None
 
 
+OUTPUTS = {"y": np.zeros(100)}
+SIZE = size_of(OUTPUTS)
+
+
+class Sharing:
+    """Deployments that keep answers of one size in one room for so many of them."""
+
+    def __init__(self, room: int, deployments: int) -> None:
+        self.now = 0.0
+        self.memory = Memory(room * SIZE, clock=lambda: self.now, evicted=lambda _reason, _count: None)
+        self.holders = [Holder() for _ in range(deployments)]
+        self.groups = [Group(holder) for holder in self.holders]
+
+    def put(self, whose: int, number: int) -> None:
+        self.memory.put(b"%d/%d" % (whose, number), dict(OUTPUTS), SIZE, self.groups[whose])
+
+    def has(self, whose: int, number: int) -> bool:
+        return self.memory.get(b"%d/%d" % (whose, number), 1e9) is not None
+
+
+def test_one_deployment_that_is_asked_much_pushes_out_its_own_answers_and_not_anothers() -> None:
+    world = Sharing(100, 2)
+    for number in range(40):
+        world.put(1, number)
+    for number in range(10_000):
+        world.put(0, number)
+    assert sum(world.has(1, number) for number in range(40)) == 40
+    assert [holder.bytes for holder in world.holders] == [60 * SIZE, 40 * SIZE]
+    assert all(world.has(0, number) for number in range(9_940, 10_000))
+    for number in range(40, 100):
+        world.put(1, number)
+    assert [holder.bytes for holder in world.holders] == [50 * SIZE, 50 * SIZE], "each half of the room, where both want it"
+
+
+def test_one_that_is_alone_has_all_the_room() -> None:
+    world = Sharing(100, 2)
+    for number in range(200):
+        world.put(0, number)
+    assert world.holders[0].bytes == 100 * SIZE
+
+
+@pytest.mark.parametrize(("quiet_s", "left"), [(QUIET_S - 1, 40), (QUIET_S, 0)])
+def test_what_nobody_asked_for_in_minutes_is_no_part_of_anybodys_share(quiet_s: float, left: int) -> None:
+    world = Sharing(100, 2)
+    for number in range(40):
+        world.put(1, number)
+    world.now = quiet_s
+    for number in range(200):
+        world.put(0, number)
+    assert world.holders[1].bytes == left * SIZE
+
+
+def test_to_be_asked_for_counts_as_much_as_to_be_new() -> None:
+    world = Sharing(100, 2)
+    for number in range(40):
+        world.put(1, number)
+    world.now = QUIET_S
+    assert world.has(1, 7)
+    for number in range(200):
+        world.put(0, number)
+    assert [number for number in range(40) if world.has(1, number)] == [7]
+
+
+def test_of_its_own_the_longest_unused_goes_first_whichever_version_said_it() -> None:
+    world = Sharing(20, 1)
+    groups = [world.groups[0], Group(world.holders[0])]
+    for number in range(20):
+        world.now += 1
+        world.groups[0] = groups[number % 2]
+        world.put(0, number)
+    world.now += 1
+    assert world.has(0, 0)
+    for number in range(20, 24):
+        world.now += 1
+        world.put(0, number)
+    assert [number for number in range(24) if not world.has(0, number)] == [1, 2, 3, 4]
+    world.memory.retire(groups[0])
+    world.memory.retire(groups[1])
+    assert (world.holders[0].bytes, world.holders[0].groups, world.memory._holders) == (0, {}, {})
+
+
+@given(
+    st.integers(20, 40),
+    st.lists(st.tuples(st.sampled_from("ppppgrt"), st.integers(0, 3), st.integers(0, 30), st.integers(0, 200)), max_size=300),
+)
+def test_nobody_who_takes_less_than_their_part_loses_what_is_asked_for_to_another(
+    room: int, steps: list[tuple[str, int, int, int]]
+) -> None:
+    now = [0.0]
+    memory = Memory(room * 2000, clock=lambda: now[0], evicted=lambda _reason, _count: None)
+    holders = [Holder() for _ in range(4)]
+    groups = [Group(holder) for holder in holders]
+    used: dict[bytes, float] = {}
+    for what, whose, number, length in steps:
+        key = b"%d/%d" % (whose, number)
+        before = {other: entry.group.holder for other, entry in memory._entries.items()}
+        match what:
+            case "p":
+                outputs = {"y": np.full(length, whose)}
+                size = size_of(outputs)
+                old = memory._entries[key].size if key in memory._entries else 0
+                parts = {one: one.bytes + (size - old if one is groups[whose].holder else 0) for one in holders}
+                memory.put(key, outputs, size, groups[whose])
+                if size <= memory.most_each:
+                    used[key] = now[0]
+                    part = memory.most_bytes / sum(held > 0 for held in parts.values())
+                    for other in before.keys() - memory._entries.keys() - {key}:
+                        assert now[0] - used[other] >= QUIET_S or parts[before[other]] > part
+            case "g":
+                found = memory.get(key, 1e9)
+                if found is not None:
+                    used[key] = now[0]
+                    assert (found.outputs["y"] == whose).all(), "an answer of another deployment"
+            case "r" if number == 0:
+                memory.retire(groups[whose])
+                groups[whose] = Group(holders[whose])
+            case "t":
+                now[0] += length
+        assert memory.bytes == sum(entry.size for entry in memory._entries.values()) <= memory.most_bytes
+        for holder in holders:
+            held = [entry.size for entry in memory._entries.values() if entry.group.holder is holder]
+            assert (holder.bytes, holder in memory._holders) == (sum(held), bool(held))
+            assert sum(len(group.keys) for group in holder.groups) == len(held)
+
+
 async def test_a_million_retired_answers_go_some_and_some() -> None:
     memory = Memory(1 << 30, clock=lambda: 0.0, evicted=lambda _reason, _count: None)
     group = Group()
@@ -387,3 +535,126 @@ async def test_repeated_inputs_are_found_in_seven_of_ten_requests_and_never_anot
     hits = model.meter.results.count("hit") / requests
     assert cross == 0
     assert hits > 0.7, f"{hits:.3f}"
+
+
+# ---- single things, by hand
+
+
+def routed(cache: Cache, model: Model, name: str = "m", **caching: Any) -> Route:
+    deployment = ServedDeployment(name, "v1", 1, DeploymentSettings(cache=Caching("on", **caching)))
+    return Route(deployment, model.served, model.meter, cache)  # type: ignore[arg-type]
+
+
+def begin(route: Route, *values: int, **headers: str) -> Call:
+    """Ask; whoever asks over HTTP ends what was asked once there is an answer, or none."""
+    call = make_call(rows(*values), owner="ada", route=route)
+    call.answer.add_done_callback(lambda _done: call.asked is None or call.asked.end(call))  # type: ignore[attr-defined]
+    assert route.cache is not None
+    route.cache.submit(call, make_request({name.encode(): value.encode() for name, value in headers.items()}))
+    return call
+
+
+@pytest.fixture
+async def model() -> Model:
+    return Model(1, lambda _finished, _run: None)
+
+
+async def test_two_deployments_of_one_version_keep_answers_of_their_own(model: Model) -> None:
+    cache = Cache(1 << 20)
+    for name in "mn":
+        begin(routed(cache, model, name), 5)
+        await model.answer()
+        await turn()
+    assert (len(model.runner.runs), model.meter.results) == (2, ["miss", "miss"])
+
+
+async def test_what_a_version_said_with_other_files_or_hooks_is_not_given_again(model: Model) -> None:
+    cache = Cache(1 << 20)
+    for digest in ("d" * 64, "e" * 64):
+        spec = replace(model.served.version.spec, digest=digest)
+        model.served.version = replace(model.served.version, spec=spec)
+        begin(routed(cache, model), 5)
+        await model.answer()
+        await turn()
+    assert model.meter.results == ["miss", "miss"]
+
+
+async def test_only_so_many_wait_for_anothers_answer_and_the_next_one_asks_the_model(model: Model) -> None:
+    route = routed(Cache(1 << 20, most_waiting=2), model)
+    calls = [begin(route, 5) for _ in range(4)]
+    await turn()
+    assert model.served.batcher.waiting == 1
+    while not all(call.done for call in calls):
+        await model.answer()
+        await turn()
+    assert sorted(model.meter.results) == ["miss", "miss", "shared", "shared"]
+
+
+async def test_who_waits_waits_for_the_first_one_and_for_no_later_one_who_will_have_the_model_asked(model: Model) -> None:
+    route = routed(Cache(1 << 20), model)
+    first = begin(route, 5)
+    await turn()
+    fresh, waiting = begin(route, 5, **{"cache-control": "no-cache"}), begin(route, 5)
+    await model.answer()
+    await turn()
+    assert [one.done for one in (first, waiting, fresh)] == [True, True, False]
+    await model.answer()
+    assert fresh.done
+
+
+class Shelf:
+    """Answers that servers share, which nobody has yet; it knows what it was given."""
+
+    def __init__(self) -> None:
+        self.put_there: list[bytes] = []
+
+    def get(self, _key: bytes, _told: object) -> bool:
+        return False
+
+    def put(self, key: bytes, _outputs: object, _ttl_s: float) -> None:
+        self.put_there.append(key)
+
+
+@pytest.mark.parametrize(("cost_ms", "shares"), [({"1": 2.0}, 1), ({"1": 1.99}, 0), ({}, 0)])
+async def test_answers_are_shared_where_the_model_costs_as_much_as_to_ask(
+    model: Model, cost_ms: dict[str, float], shares: int
+) -> None:
+    shelf = Shelf()
+    model.served.version = replace(model.served.version, cost_ms=cost_ms)
+    begin(routed(Cache(1 << 20, shared=shelf), model), 5)
+    await model.answer()
+    assert len(shelf.put_there) == shares
+
+
+async def test_what_a_version_says_after_it_was_retired_is_kept_nowhere(model: Model) -> None:
+    shelf = Shelf()
+    cache = Cache(1 << 20, shared=shelf)
+    model.served.version = replace(model.served.version, cost_ms={"1": 5.0})
+    call = begin(routed(cache, model), 5)
+    await turn()
+    cache.retain(())
+    await model.answer()
+    assert call.done
+    assert (len(cache.memory), shelf.put_there) == (0, [])
+
+
+async def test_what_was_said_by_a_runner_that_was_found_wrong_meanwhile_is_not_kept(model: Model) -> None:
+    cache = Cache(1 << 20)
+    for wrong in ("", "It answers otherwise."):
+        begin(routed(cache, model), 5)
+        await turn()
+        model.served.mismatches += not wrong
+        model.served.golden.differs = wrong
+        await model.answer()
+        assert len(cache.memory) == 0
+
+
+async def test_a_kept_answer_is_nobody_elses_memory(model: Model) -> None:
+    cache = Cache(1 << 20)
+    begin(routed(cache, model), 5)
+    await turn()
+    given = np.array([[7]])
+    await model.runner.give({"y": given})
+    given[0, 0] = 8
+    call = begin(routed(cache, model), 5)
+    assert json.loads(call.answer.result().body) == [[7]]  # type: ignore[attr-defined]

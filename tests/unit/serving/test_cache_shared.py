@@ -255,3 +255,40 @@ async def test_a_fast_model_asks_nobody(slow) -> None:
     slow.house.router.find("m").cache.shared = None
     await slow.ask()
     assert not slow.shelf.asked
+
+
+async def test_who_wants_no_kept_answer_gets_none_of_another_server_either(slow) -> None:
+    await slow.ask()
+    slow.forget()
+    assert (await slow.ask(headers={"cache-control": "no-cache"})).headers["x-cache"] == "miss"
+    assert (len(slow.shelf.asked), len(slow.runs)) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("age_s", "control", "said"),
+    [
+        (3599.0, "", "hit"),
+        (3600.0, "", "miss"),
+        (3600.0, "max-age=9999", "miss"),
+        (59.0, "max-age=60", "hit"),
+        (60.0, "max-age=60", "miss"),
+    ],
+)
+async def test_an_answer_of_another_server_is_as_old_as_it_is(slow, age_s: float, control: str, said: str) -> None:
+    await slow.ask()
+    slow.forget()
+    real = slow.house.cache.shared.get
+    slow.house.cache.shared.get = lambda key, told: real(key, lambda outputs, _age_s: told(outputs, age_s))
+    found = await slow.ask(headers={"cache-control": control})
+    assert found.headers["x-cache"] == said
+    if said == "hit":
+        assert found.headers["age"] == f"{age_s:.0f}"
+        assert float((await slow.ask()).headers["age"]) >= age_s, "it goes on to age here"
+
+
+async def test_an_answer_without_outputs_is_none(slow) -> None:
+    await slow.ask()
+    slow.forget()
+    real = slow.house.cache.shared.get
+    slow.house.cache.shared.get = lambda key, told: real(key, lambda _outputs, _age_s: told({}, 1.0))
+    assert (await slow.ask()).json()["outputs"]["sum"] == [3.0]

@@ -11,6 +11,7 @@ from modelkeep.api.paging import LARGEST_NUMBER
 from modelkeep.api.schemas.wire import Answer, Ask, Name, Number
 from modelkeep.contracts.errors import Invalid
 from modelkeep.contracts.snapshot import BatchMode, CacheMode, CacheShare, GoldenCheck, Keep, KeepLoaded, NotFinite
+from modelkeep.control.deployments.caching import State, cached
 from modelkeep.control.deployments.planning import Change
 from modelkeep.control.deployments.revisions import Action, Moment, Revision
 from modelkeep.control.deployments.rules import LONGEST_REASON, Deployment, Serving
@@ -193,6 +194,23 @@ class ServingAnswer(Answer):
     failing: str
 
 
+class CachedAnswer(Answer):
+    """What the cache did in the last minutes on all servers: requests by what became of them, and bytes that answers take now.
+
+    `ratio` is the share of requests that the model was not asked for, null where there were none; `said` is it all in words.
+    """
+
+    state: State
+    said: str
+    seconds: int
+    hits: int
+    shared: int
+    misses: int
+    bypassed: int
+    bytes: int
+    ratio: float | None
+
+
 class DeploymentAnswer(Answer):
     """A deployment, and what the servers that were heard of in the last minute say."""
 
@@ -208,11 +226,14 @@ class DeploymentAnswer(Answer):
     traffic: TrafficAnswer
     trial: TrialAnswer | None
     serving: list[ServingAnswer]
+    cache: CachedAnswer
 
     @classmethod
     def of(cls, deployment: Deployment, serving: Iterable[Serving], numbers: Mapping[str, int]) -> Self:
         """Put them together; `numbers` are those of versions by id."""
-        told = {"serving": list(serving), "traffic": document(deployment.traffic, numbers)}
+        heard = list(serving)
+        cache = cached(deployment.settings.cache, (one.cache for one in heard if one.cache is not None))
+        told = {"serving": heard, "cache": cache, "traffic": document(deployment.traffic, numbers)}
         return cls.model_validate(msgspec.structs.asdict(deployment) | told)
 
 

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 _FIELDS = "recording.fields."  # what follows is one name, dots and all
 _DEFAULT = "default"
 _WHOLE = 100
+_MIB = 1 << 20
+_CACHED = (
+    ("hits", "hit", "hits"),
+    ("shared", "shared with one under way", "shared with one under way"),
+    ("misses", "miss", "misses"),
+    ("bypassed", "bypassed", "bypassed"),
+)
 _HOW = "Write it as NAME=VALUE, such as batching.mode=off; `modelkeep deployments show NAME` lists the names."
 
 OUT_OF_RANGE = {  # what the one value outside a setting's range stands for
@@ -190,9 +197,20 @@ def show_deployment(screen: Screen, deployment: "Deployment") -> None:
             "revision": deployment.revision,
             "updated": f"{when(deployment.updated_at)} by {deployment.updated_by}",
             **traffic_facts(deployment.version, deployment.traffic),
+            **cache_facts(deployment.cache),
             **dict(_flat(deployment.settings)),
         }
     )
+
+
+def cache_facts(cache: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the cache did, as facts to show; none of an older server."""
+    if not cache:
+        return {}
+    if cache.get("ratio") is None:
+        return {"cache": cache["said"]}
+    parts = [f"{cache[name]} {one if cache[name] == 1 else many}" for name, one, many in _CACHED]
+    return {"cache": f"{cache['said']}: {', '.join(parts)}; {cache['bytes'] / _MIB:.1f} MiB"}
 
 
 def _flat(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ import msgspec
 
 from modelkeep.contracts.access import INSTALLATION, Place, Scope
 from modelkeep.contracts.confinement import Level
-from modelkeep.contracts.prediction import Heartbeat
+from modelkeep.contracts.prediction import CacheSeen, Heartbeat
 from modelkeep.contracts.snapshot import (
     DeploymentSettings,
     Limits,
@@ -57,13 +57,17 @@ class Deployment(msgspec.Struct, frozen=True):
 
 
 class Serving(msgspec.Struct, frozen=True):
-    """What one server last said it answers with in a deployment. `failing` says why it cannot serve the promoted version."""
+    """What one server last said it answers with in a deployment. `failing` says why it cannot serve the promoted version.
+
+    `cache` is what it told of the answers that it keeps, None where it told nothing.
+    """
 
     server: str
     snapshot: int
     version: int | None
     at: datetime
     failing: str = ""
+    cache: CacheSeen | None = None
 
 
 def promote(
@@ -182,6 +186,7 @@ def serving(deployment: Deployment, heartbeats: Iterable[Heartbeat], numbers: di
             numbers.get(beat.serving.get(deployment.name, "")),
             datetime.fromtimestamp(beat.at, UTC),
             beat.failing.get(deployment.version_id or "", ""),
+            beat.cache.get(deployment.name),
         )
         for beat in heartbeats
     ]

@@ -2,16 +2,17 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
 from modelkeep.contracts.prediction import Heartbeat
 from modelkeep.contracts.snapshot import DeploymentSettings
-from modelkeep.contracts.traffic import Traffic
+from modelkeep.contracts.traffic import Traffic, TrialSeen
 from modelkeep.control.deployments.revisions import MOST_LOOKED_BACK, Moment, Revision
 from modelkeep.control.deployments.rules import Deployment
-from modelkeep.control.deployments.tables import deployment_revisions, deployments, heartbeats
+from modelkeep.control.deployments.tables import NO_TRIAL, Counts, deployment_revisions, deployments, heartbeats
 from modelkeep.infra.db import Transaction
 
 
@@ -147,6 +148,9 @@ async def answering(tx: Transaction) -> list[Deployment]:
 async def keep_heartbeat(tx: Transaction, heartbeat: Heartbeat) -> None:
     """Keep what a server said, unless something newer of it is kept."""
     row = msgspec.structs.asdict(heartbeat)
+    cache = row.pop("cache")
+    if cache:
+        row["trials"] = {**heartbeat.trials, NO_TRIAL: Counts(cache=cache)}
     insert = tx.insert(heartbeats).values(**row)
     await tx.execute(insert.on_conflict_do_update(index_elements=["server"], set_=row, where=heartbeats.c.at < heartbeat.at))
 
@@ -159,7 +163,15 @@ async def forget_heartbeats(tx: Transaction, before: float) -> None:
 async def fresh_heartbeats(tx: Transaction, since: float) -> list[Heartbeat]:
     """Return what each server said last, if it was since then (Unix seconds)."""
     fresh = sa.select(heartbeats).where(heartbeats.c.at >= since).order_by(heartbeats.c.server)
-    return [Heartbeat(row.server, row.at, row.snapshot, row.serving, row.failing, row.trials) for row in await tx.all(fresh)]
+    return [_heartbeat(row) for row in await tx.all(fresh)]
+
+
+def _heartbeat(row: sa.Row[tuple[Any, ...]]) -> Heartbeat:
+    counts: dict[str, Counts] = dict(row.trials)
+    told = counts.pop(NO_TRIAL, None)
+    trials = {trial: TrialSeen(one.counts, one.slow_ms, one.halted) for trial, one in counts.items()}
+    cache = {} if told is None else told.cache
+    return Heartbeat(row.server, row.at, row.snapshot, row.serving, row.failing, trials, cache)
 
 
 def _deployment(row: sa.Row[tuple[object, ...]]) -> Deployment:

@@ -97,7 +97,10 @@ class Duration(msgspec.Struct, frozen=True):
 
 
 class InferenceStatistics(msgspec.Struct, frozen=True):
-    """Requests, and where their time went."""
+    """Requests, and where their time went. What the model did is said of those alone whose answer was not found in the cache.
+
+    `cache_hit`: answered with what the model had said to an equal one; `cache_miss`: looked for in vain, keeping included.
+    """
 
     success: Duration
     fail: Duration
@@ -237,12 +240,15 @@ def _statistics(name: str, version: str, sums: Sum) -> ModelStatistics:
     def took(count: float, seconds: float) -> Duration:
         return Duration(int(count), int(seconds * 1e9))
 
+    run, stages_s = sums.answered - sums.hits, sums.queue_s + sums.preprocess_s + sums.run_s + sums.hit_s
     stages = InferenceStatistics(
         success=took(sums.answered, sums.total_s),
         fail=took(sums.failed, sums.failed_s),
         queue=took(sums.answered, sums.queue_s),
-        compute_input=took(sums.answered, sums.preprocess_s),
-        compute_infer=took(sums.answered, sums.run_s),
-        compute_output=took(sums.answered, max(0.0, sums.total_s - sums.queue_s - sums.preprocess_s - sums.run_s)),
+        compute_input=took(run, sums.preprocess_s),
+        compute_infer=took(run, sums.run_s),
+        compute_output=took(run, max(0.0, sums.total_s - stages_s)),
+        cache_hit=took(sums.hits, sums.hit_s),
+        cache_miss=took(sums.misses, sums.miss_s),
     )
     return ModelStatistics(name, version, int(sums.last * 1000), int(sums.rows), int(sums.runs), stages)
