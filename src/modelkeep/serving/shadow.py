@@ -138,7 +138,7 @@ class _Told:
 
 
 class _Found(NamedTuple):
-    """How two answers compare: in how many rows they differ (None: they cannot be compared), and which has numbers that are none."""
+    """In how many rows two answers differ (None: they cannot be compared), and which of them holds numbers that are none."""
 
     differ: int | None
     poor: Poor

@@ -87,7 +87,8 @@ class Shadows:
             if shadow is None:
                 continue
             heard = not isinstance(response, ModelkeepError)
-            if call.share is None if heard else shadow.pairs is None or not isinstance(response, BY_ITSELF):
+            wanted = call.share is not None if heard else shadow.pairs is not None and isinstance(response, BY_ITSELF)
+            if not wanted:
                 continue
             if call.route.served is shadow.primary and random.random() < shadow.share:  # noqa: S311 - a share is no secret
                 shadow.offer(call, call.share, heard=heard)
