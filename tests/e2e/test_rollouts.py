@@ -77,3 +77,51 @@ def test_a_good_version_is_promoted_once_its_time_and_samples_are_there(house: I
         rollout = client.start_rollout("good", 2, steps=["50:1s"], least=30)
         asked(house, client, "good", rollout.id)
         assert (client.rollout(rollout.id).state, client.deployment("good").version) == ("promoted", 2)
+
+
+def asked_beside(house: Installation, client: Client, name: str, rollout_id: str) -> int:
+    """Ask, every other time with what the second version answers otherwise; every answer has to be the first version's."""
+    dice = random.Random(20261123)
+    with house.http() as http:
+        for count in range(1, MOST):
+            x = 200.0 if dice.random() < 0.5 else 1.0
+            answer = http.post(f"/api/v1/predict/{name}", json={"inputs": [{"x": x}]})
+            assert answer.status_code == 200, answer.text
+            assert (answer.json()["outputs"], answer.json()["version"]) == ({"y": [2 * x]}, 1), answer.text
+            if count % 10 == 0 and client.rollout(rollout_id).over:
+                return count
+    raise AssertionError(f"not over after {MOST}: {client.rollout(rollout_id).raw}")
+
+
+@pytest.mark.parametrize(("name", "does"), [("differs", "x = x + 20"), ("fails", "raise RuntimeError(x)")])
+def test_one_that_answers_otherwise_or_not_at_all_is_out_of_the_shadow_before_anybody_was_answered_by_it(
+    house: Installation, tmp_path: Path, name: str, does: str
+) -> None:
+    with house.client() as client:
+        pushed(client, tmp_path, name, does)
+        rollout = client.start_rollout(name, 2, shadow="100:10m", steps=["50:1h"])
+        assert rollout.shadow
+        count = asked_beside(house, client, name, rollout.id)
+        found = client.rollout(rollout.id)
+        print(f"\nout of the shadow after {count} requests: {found.reason}")
+        assert (found.state, found.step, client.deployment(name).version) == ("rolled_back", 1, 1)
+        numbers = found.numbers or {}
+        known = numbers["disagreement"]
+        assert known["bad"] / known["requests"] > known["lower"] > known["bound"] == 0.1
+        assert numbers["errors"]["bad"] == (name == "fails"), "equal requests are bad once"
+        assert client.deployment(name).raw["traffic"]["shadow"] is None
+
+
+def test_one_that_agrees_leaves_the_shadow_and_is_promoted(house: Installation, tmp_path: Path) -> None:
+    with house.client() as client:
+        pushed(client, tmp_path, "agrees", "pass")
+        rollout = client.start_rollout("agrees", 2, shadow="100:1s", steps=["50:1s"], least=30)
+        assert client.deployment("agrees").raw["traffic"]["shadow"] == {"version": 2, "share": 100.0}
+        asked(house, client, "agrees", rollout.id)
+        found = client.rollout(rollout.id)
+        assert (found.state, client.deployment("agrees").version) == ("promoted", 2)
+        left = client.deployment("agrees").raw["traffic"]
+        assert (left["shadow"], left["split"]) == (None, {})
+        assert [one["shadow"] for one in found.raw["begun"]] == [True, False]
+        known = (found.numbers or {})["disagreement"]
+        assert (known["bad"], known["requests"] >= 30) == (0, True)

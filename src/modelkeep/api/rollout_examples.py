@@ -32,7 +32,7 @@ _ROLLOUT_FACTS: Final[dict[str, Any]] = {
     "version": 3,
     "version_id": "ver_01J9Z3K6T2Q8W4V5R7X0Y1B2C3",
     "mode": "canary",
-    "steps": [{"percent": 10.0, "minutes": 30.0}],
+    "steps": [{"percent": 10.0, "minutes": 30.0, "shadow": False}],
     "gate": {"signals": ["errors"], "alpha": 0.01, "beta": 0.05, "margin": 2.0, "bounds": {}, "slow_ms": 0.0},
     "least": 100,
     "patience_minutes": 1440.0,
@@ -41,6 +41,7 @@ _ROLLOUT_FACTS: Final[dict[str, Any]] = {
     "reason": _WORSE,
     "step": 1,
     "percent": 10.0,
+    "shadow": False,
     "servers": 1,
     "revision": 2,
     "created_at": _AT,
@@ -48,7 +49,14 @@ _ROLLOUT_FACTS: Final[dict[str, Any]] = {
     "changed_at": _AT,
     "ended_at": _AT,
 }
-_STEP: Final[dict[str, Any]] = {"step": 1, "percent": 10.0, "started_at": _AT, "ended_at": _AT, "decision": "rolled_back"}
+_STEP: Final[dict[str, Any]] = {
+    "step": 1,
+    "percent": 10.0,
+    "shadow": False,
+    "started_at": _AT,
+    "ended_at": _AT,
+    "decision": "rolled_back",
+}
 _HAPPENED: Final[dict[str, Any]] = {"at": _AT, "what": "rolled_back", "by": "modelkeep", "step": 1, "reason": _WORSE}
 _KNOWN: Final[dict[str, Any]] = {"errors": _NUMBERS}
 _ROLLOUT: Final[dict[str, Any]] = {
@@ -62,7 +70,10 @@ _POINT: Final[dict[str, Any]] = {"at": _AT, "step": 1, "signals": {"errors": {na
 
 ROLLOUTS: Final[dict[str, list[dict[str, Any]]]] = {
     "Evidence": [{"rollout": _ROLLOUT_ID, "state": "rolled_back", "needs": 5.7, "needs_not_worse": 3.0, "points": [_POINT]}],
-    "NewRollout": [{"deployment": "churn", "version": 3, "steps": ["5:10m", "25:30m", "50:1h"]}],
+    "NewRollout": [
+        {"deployment": "churn", "version": 3, "steps": ["5:10m", "25:30m", "50:1h"]},
+        {"deployment": "churn", "version": 3, "shadow": "20:10m", "bounds": {"disagreement": 0.05}},
+    ],
     "Rollout": [_ROLLOUT],
     "RolloutFactsPage": [{"items": [_ROLLOUT_FACTS], "next_cursor": None}],
     "TakeBack": [{"reason": "Customers complain."}],

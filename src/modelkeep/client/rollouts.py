@@ -15,7 +15,10 @@ _OPEN = frozenset({"running", "paused", "held"})
 
 @dataclass(frozen=True, repr=False)
 class Rollout(_FromDocument):
-    """A version on its way to take over. `step` counts from 1; `numbers` is what is known of each signal now."""
+    """A version on its way to take over. `step` counts from 1; `numbers` is what is known of each signal now.
+
+    While it is in the `shadow`, `percent` of the requests are asked of it, too, and it answers nobody.
+    """
 
     id: str
     deployment: str = ""
@@ -25,7 +28,8 @@ class Rollout(_FromDocument):
     version: int = 0
     step: int = 0
     percent: float = 0.0
-    steps: Sequence[Mapping[str, float]] = ()
+    shadow: bool = False
+    steps: Sequence[Mapping[str, Any]] = ()
     gate: Mapping[str, Any] | None = None
     reason: str = ""
     servers: int = 1
@@ -58,8 +62,8 @@ def rollout(server: Server, rollout_id: str) -> Steps[Rollout]:
 def start_rollout(server: Server, /, name: str, version: int, *, revision: int | None = None, **plan: object) -> Steps[Rollout]:
     """Have `version` take over the deployment `name`; with `revision`, only if that was not changed since.
 
-    `plan`: mode ("canary", "evidence", "blue_green"), steps (as "5:10m"), signals, alpha, beta, margin, bounds, slow_ms, least,
-    patience_minutes and bake_minutes.
+    `plan`: mode ("canary", "evidence", "blue_green"), steps (as "5:10m"), shadow (a first step as "20:10m", in which it is
+    asked and answers nobody), signals, alpha, beta, margin, bounds, slow_ms, least, patience_minutes and bake_minutes.
     """
     body = {"deployment": name, "version": version, **plan}
     return Rollout.read((yield from server.document("POST", "/rollouts", body, headers=if_match(revision))))

@@ -65,7 +65,8 @@ class Trial(msgspec.Struct, frozen=True, omit_defaults=True):
     `share` is the candidate's part of the requests that it and the promoted version share out, within (0, 1). A request is slow
     above `slow_ms`; 0 has each server learn that from what the promoted version does first. `alphas` is, for each signal that
     is judged, the probability of a wrong rollback that one server may spend alone, and `before` the evidence that earlier steps
-    have left (`stats/evidence.py`).
+    have left (`stats/evidence.py`). In the `shadow` the candidate answers nobody: of requests that one of the two alone answers
+    badly, each is as likely the one, so that `share` is 1/2.
     """
 
     rollout: str
@@ -75,6 +76,7 @@ class Trial(msgspec.Struct, frozen=True, omit_defaults=True):
     slow_ms: float = 0.0
     alphas: dict[Signal, float] = {}
     before: dict[Signal, tuple[float, ...]] = {}
+    shadow: bool = False
 
     @property
     def id(self) -> str:
@@ -83,7 +85,10 @@ class Trial(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Counted(msgspec.Struct, frozen=True, array_like=True):
-    """Requests, and bad ones, of the candidate and of the promoted version; of sticky callers each is bad once at most."""
+    """Requests, and bad ones, of the candidate and of the promoted version; of sticky callers each is bad once at most.
+
+    In the shadow both had the same requests, and bad are those that one of the two alone answered badly.
+    """
 
     requests: int = 0
     bad: int = 0

@@ -117,8 +117,8 @@ class Batcher:
         self._pace_s = 0.0
         self._run_s = 0.0
         self._busy_s = 0.0
-        self.told: Callable[[Finished, Run], None] | None = None
-        """Hears of a run's calls once all of them have been told."""
+        self.told: Callable[[Finished], None] | None = None
+        """Hears of a run's calls once all of them have been told: what they were answered, or why the model did not."""
         self.runs = 0
         self.reading = 0
         """How many calls will be queued here once a thread has read them."""
@@ -446,7 +446,7 @@ class Batcher:
             except Exception:  # whoever is told may be told at once, and its trouble is not the others'
                 log.exception("an answer cannot be given", prediction_id=call.id, request_id=call.request_id)
         if self.told is not None and trouble is None:
-            self.told(finished, run)
+            self.told(finished)
 
     def _retry(self, flight: _Flight) -> None:
         batch = flight.calls
@@ -464,10 +464,13 @@ class Batcher:
                 self._again.appendleft(call)
 
     def _failed(self, batch: list[Call], message: frames.RunFailed) -> None:
-        if len(batch) == 1:
-            batch[0].fail(_error(message))
-        else:
+        if len(batch) > 1:
             self._each_alone(batch)
+            return
+        error, waited = _error(message), not batch[0].done
+        batch[0].fail(error)
+        if self.told is not None and waited:
+            self.told([(batch[0], error)])
 
     def _each_alone(self, batch: list[Call]) -> None:
         for call in reversed(batch):

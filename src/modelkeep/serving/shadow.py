@@ -11,7 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -27,7 +27,9 @@ from modelkeep.serving.disagreement import Disagreement, Pair
 from modelkeep.serving.large import LARGE, LARGE_ANSWER
 from modelkeep.serving.matrix import Matrix, plain_matrix
 from modelkeep.serving.messages import Response
+from modelkeep.serving.pairs import Pairs, Poor
 from modelkeep.serving.recorder import in_sample
+from modelkeep.serving.trials import is_poor
 
 if TYPE_CHECKING:
     from modelkeep.contracts.snapshot import ServedDeployment
@@ -68,13 +70,18 @@ def shadow_of(deployment: "ServedDeployment") -> str:
 
 
 class _Waiting:
-    """A call that was answered, and is to be asked of the shadow."""
+    """A call that was answered, and is to be asked of the shadow.
 
-    __slots__ = ("at", "call", "recording", "share", "size", "wall")
+    One that was not `heard`, since the promoted version has failed it, is asked for a trial's sake alone. It has a share
+    all the same where the model answered, with numbers that are none.
+    """
 
-    def __init__(self, call: Call, share: Share, size: int, recording: Recording | None) -> None:
+    __slots__ = ("at", "call", "heard", "recording", "share", "size", "wall")
+
+    def __init__(self, call: Call, share: Share | None, size: int, recording: Recording | None, *, heard: bool) -> None:
         self.call = call
         self.share = share
+        self.heard = heard
         self.size = size
         self.recording = recording
         self.at = time.monotonic()
@@ -127,7 +134,14 @@ class _Told:
     def set_exception(self, error: Exception, /) -> None:
         """Note why the shadow says nothing."""
         self._done, self.call = True, None
-        self._shadow.failed(error)
+        self._shadow.failed(self._waiting, error)
+
+
+class _Found(NamedTuple):
+    """In how many rows two answers differ (None: they cannot be compared), and which of them holds numbers that are none."""
+
+    differ: int | None
+    poor: Poor
 
 
 class Shadow:
@@ -156,6 +170,8 @@ class Shadow:
         self._comparing = self._ended = self.changed = False
         self._id, self._since = new_id("shd"), time.time()
         self._asked = self._bad = self._heard = 0
+        self.pairs: Pairs | None = None
+        """What is counted for a rollout that is in the shadow."""
         self._dropped: Counter[str] = Counter()
         self._failed: Counter[str] = Counter()
         self._primary_s = np.zeros(len(SECONDS) + 1, dtype=np.int64)
@@ -168,16 +184,24 @@ class Shadow:
 
     # ---- calls
 
-    def offer(self, call: Call, share: Share) -> None:
-        """Take a call that has been answered, if there is a place for it."""
-        self._asked += 1
-        self.changed = True
-        size = len(call.body) + sum([array.nbytes for array in share.run.outputs.values()])
+    def try_for(self, trial: str) -> None:
+        """Count for this trial from now on; "" for none."""
+        if trial != (self.pairs.trial if self.pairs is not None else ""):
+            self.pairs = Pairs(trial) if trial else None
+
+    def offer(self, call: Call, share: Share | None, *, heard: bool = True) -> None:
+        """Take a call that has been answered, or that the promoted version has failed, if there is a place for it."""
+        outputs = () if share is None else share.run.outputs.values()
+        size = len(call.body) + sum([array.nbytes for array in outputs])
+        shown = self.recording if heard and self.recording.enabled and in_sample(self.recording, call.id) else None
+        waiting = _Waiting(call, share, size, shown, heard=heard)
+        if heard:
+            self._asked += 1
+            self.changed = True
         if len(self._queue) >= MOST_WAITING or self._bytes + size > MOST_BYTES:
-            self._drop("full")
+            self._drop(waiting, "full")
             return
-        shown = self.recording if self.recording.enabled and in_sample(self.recording, call.id) else None
-        self._queue.append(_Waiting(call, share, size, shown))
+        self._queue.append(waiting)
         self._bytes += size
         self._look_in(_SOON_S)
 
@@ -189,22 +213,26 @@ class Shadow:
             self._comparing = True
             self._loop.call_soon(self._compare)
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, waiting: _Waiting, error: Exception) -> None:
         """The shadow has not answered a call."""
         if self._ended:
-            self._drop("ended")
+            self._drop(waiting, "ended")
         else:
-            self._failed[error.code if isinstance(error, ModelkeepError) else "internal"] += 1
-            self._bad += 1
-            self._around.count(self.deployment, "failed")
+            if waiting.heard:
+                self._failed[error.code if isinstance(error, ModelkeepError) else "internal"] += 1
+                self._bad += 1
+                self._around.count(self.deployment, "failed")
+            if self.pairs is not None:
+                self.pairs.failed(waiting.call.body, waiting.share, error)
+                if waiting.heard:
+                    self.pairs.compared(otherwise=True)
         self._settled()
 
     def end(self) -> None:
         """It is not asked any more: what waits is dropped."""
         self._ended = True
         while self._queue:
-            self._take()
-            self._drop("ended")
+            self._drop(self._take(), "ended")
         if self._timer is not None:
             self._timer.cancel()
 
@@ -213,9 +241,10 @@ class Shadow:
         if not self._underway and self._queue:
             self._look_in(0.0)
 
-    def _drop(self, reason: str) -> None:
-        self._dropped[reason] += 1
-        self._around.count(self.deployment, "dropped")
+    def _drop(self, waiting: _Waiting, reason: str) -> None:
+        if waiting.heard:
+            self._dropped[reason] += 1
+            self._around.count(self.deployment, "dropped")
 
     def _take(self) -> _Waiting:
         waiting = self._queue.popleft()
@@ -231,8 +260,7 @@ class Shadow:
         self._timer = None
         ready, now = self.served.ready, time.monotonic()
         while self._queue and now - self._queue[0].at > PATIENCE_S:
-            self._take()
-            self._drop("busy" if ready else "not_loaded")
+            self._drop(self._take(), "busy" if ready else "not_loaded")
         if not self._queue:
             return
         if not ready:
@@ -246,7 +274,7 @@ class Shadow:
     def _ask(self, waiting: _Waiting) -> None:
         payload = same_inputs(waiting.call.payload, self.served.version)
         if payload is None:
-            self._drop("other_inputs")
+            self._drop(waiting, "other_inputs")
             return
         self._underway += 1
         told = _Told(self, waiting)
@@ -261,17 +289,24 @@ class Shadow:
         """Compare one pair: here where that is short, else in a thread; then the next, in another turn."""
         waiting, share = self._pairs.popleft()
         ours = waiting.share
-        for seconds, run in ((self._primary_s, ours.run), (self._shadow_s, share.run)):
-            seconds[np.searchsorted(_BOUNDS, run.run_s + run.preprocess_s, side="left")] += 1
-        size = max(_size(ours), _size(share))
+        if ours is not None and waiting.heard:
+            for seconds, run in ((self._primary_s, ours.run), (self._shadow_s, share.run)):
+                seconds[np.searchsorted(_BOUNDS, run.run_s + run.preprocess_s, side="left")] += 1
+        size = max(0 if ours is None else _size(ours), _size(share))
         if size <= LARGE_ANSWER // 8 and len(waiting.call.body) <= LARGE // 8:
-            self._compared(self._taken(waiting, share))
+            self._compared(waiting, self._taken(waiting, share))
             return
-        self._around.aside(lambda: self._taken(waiting, share), self._compared)
+        self._around.aside(lambda: self._taken(waiting, share), lambda found: self._compared(waiting, found))
 
-    def _taken(self, waiting: _Waiting, share: Share) -> int | None:
-        """Compare, wherever this is; None where the answers cannot be."""
-        call, ours = waiting.call, waiting.share
+    def _taken(self, waiting: _Waiting, share: Share) -> _Found:
+        """Compare, wherever this is."""
+        ours = waiting.share
+        poor = Poor(is_poor(share), ours is not None and is_poor(ours))
+        return _Found(self._differ(waiting, ours, share) if ours is not None and waiting.heard else None, poor)
+
+    def _differ(self, waiting: _Waiting, ours: Share, share: Share) -> int | None:
+        """Return in how many rows two answers differ; None where they cannot be compared."""
+        call = waiting.call
         payload = call.payload
         try:
             inputs = payload.tensors() if isinstance(payload, Matrix) else payload
@@ -282,13 +317,19 @@ class Shadow:
             log.exception("answers cannot be compared", deployment=self.deployment, prediction_id=call.id)
             return None
 
-    def _compared(self, differ: int | None) -> None:
-        self._heard += differ is not None
-        self._bad += bool(differ)
-        if differ is None:
-            self._failed["not_compared"] += 1
-        self._around.count(self.deployment, "failed" if differ is None else "differed" if differ else "agreed")
-        self.changed = True
+    def _compared(self, waiting: _Waiting, found: _Found) -> None:
+        differ = found.differ
+        if self.pairs is not None:
+            self.pairs.answered(waiting.call.body, waiting.share, found.poor)
+            if differ is not None:
+                self.pairs.compared(otherwise=differ > 0)
+        if waiting.heard:
+            self._heard += differ is not None
+            self._bad += bool(differ)
+            if differ is None:
+                self._failed["not_compared"] += 1
+            self._around.count(self.deployment, "failed" if differ is None else "differed" if differ else "agreed")
+            self.changed = True
         if self._pairs:
             self._loop.call_soon(self._compare)
         else:

@@ -17,7 +17,7 @@ import structlog
 from modelkeep.contracts.errors import ModelkeepError
 from modelkeep.contracts.shadow import ShadowSeen
 from modelkeep.contracts.traffic import TrialSeen
-from modelkeep.serving.calls import Run
+from modelkeep.serving.pairs import BY_ITSELF
 from modelkeep.serving.shadow import Around, Shadow
 
 if TYPE_CHECKING:
@@ -71,24 +71,38 @@ class Shadows:
             if name not in self._shadows and deployment.traffic.shadow is not None:
                 share, recording = deployment.traffic.shadow.share, deployment.settings.recording
                 self._shadows[name] = Shadow(name, primary, served, share, around=self._around, recording=recording)
-        for shadow in self._shadows.values():
+        for name, shadow in self._shadows.items():
             shadow.primary.batcher.told = self._heard
+            trial = wanted[name][0].trial
+            shadow.try_for(trial.id if trial is not None and trial.shadow and trial.version_id == shadow.version_id else "")
 
-    def _heard(self, finished: "Finished", _run: Run) -> None:
-        """Answers have been told: choose those whose calls the shadow is asked, too."""
+    def _heard(self, finished: "Finished") -> None:
+        """Answers have been told: choose those whose calls the shadow is asked, too.
+
+        While a rollout is in the shadow, it is also asked what the promoted version has failed by itself. What a version
+        would have mended were else never seen, and evidence that compares both would be against every new one.
+        """
         for call, response in finished:
             shadow = self._shadows.get(call.route.name)
-            if shadow is None or call.share is None or isinstance(response, ModelkeepError):
+            if shadow is None:
+                continue
+            heard = not isinstance(response, ModelkeepError)
+            wanted = call.share is not None if heard else shadow.pairs is not None and isinstance(response, BY_ITSELF)
+            if not wanted:
                 continue
             if call.route.served is shadow.primary and random.random() < shadow.share:  # noqa: S311 - a share is no secret
-                shadow.offer(call, call.share)
+                shadow.offer(call, call.share, heard=heard)
 
     def trials(self, deployments: "Iterable[ServedDeployment]") -> dict[str, TrialSeen]:
         """Return what has been counted for trials of versions that are shadows, by the trial's id."""
         found: dict[str, TrialSeen] = {}
         for one in deployments:
             shadow = self._shadows.get(one.name)
-            if one.trial is not None and shadow is not None and one.trial.version_id == shadow.version_id:
+            if one.trial is None or shadow is None or one.trial.version_id != shadow.version_id:
+                continue
+            if shadow.pairs is not None:
+                found[one.trial.id] = TrialSeen(shadow.pairs.counts)
+            elif not one.trial.shadow:
                 found[one.trial.id] = TrialSeen({"disagreement": shadow.disagreement})
         return found
 

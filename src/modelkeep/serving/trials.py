@@ -112,7 +112,7 @@ class Count:
         if not self._takes(arm):
             return
         self._count("errors", arm, unit, bad=False)
-        self._count("poor", arm, unit, bad=share is not None and _is_poor(share))
+        self._count("poor", arm, unit, bad=share is not None and is_poor(share))
         if self.slow_ms:
             self._count("slow", arm, unit, bad=total_ms > self.slow_ms)
         elif arm:
@@ -259,7 +259,7 @@ class Trials:
         self.told()
 
 
-def _is_poor(share: Share) -> bool:
+def is_poor(share: Share) -> bool:
     """Whether an answer has NaN or infinity in it."""
     outputs = share.run.outputs
     return any(array.dtype.kind == "f" and not np.isfinite(share.tensor(name)).all() for name, array in outputs.items())

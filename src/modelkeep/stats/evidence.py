@@ -8,7 +8,8 @@ step to step, and the evidence of several servers is multiplied (Ramdas, Grunwal
 safe anytime-valid inference", 2023).
 
 To show that the candidate is *not* worse by a margin, the ratio is turned round (`not_worse`), or its rate of bad requests is
-bounded from above by a mixture of binomials (`upper_bound`; Robbins 1970), which holds at any moment, too.
+bounded from above by a mixture of binomials (`upper_bound`; Robbins 1970), which holds at any moment, too. The same mixture is
+evidence that a rate lies `above` or `below` another, where there is nothing to compare it with.
 """
 
 import math
@@ -82,6 +83,20 @@ def upper_bound(bad: int, requests: int, alpha: float) -> float:
         else:
             high = middle
     return high
+
+
+def above(rate: float, bad: int, requests: int) -> float:
+    """Return the logarithm of the evidence that more than `rate` of all requests are bad.
+
+    It is that against the likeliest of all rates up to this one, so that it reaches 1/alpha with probability alpha at most
+    where one of them is the true one.
+    """
+    return _log_mixture(bad, requests, min(rate, bad / requests)) if requests else 0.0
+
+
+def below(rate: float, bad: int, requests: int) -> float:
+    """Return the logarithm of the evidence that fewer than `rate` of all requests are bad, as `above`."""
+    return _log_mixture(bad, requests, max(rate, bad / requests)) if requests else 0.0
 
 
 def _theta(factor: float, share: float) -> float:

@@ -39,7 +39,10 @@ async def test_a_rollout_is_started_seen_and_steered(client: httpx.AsyncClient, 
         5.0,
         1,
     )
-    assert body["steps"] == [{"percent": 5.0, "minutes": 10.0}, {"percent": 50.0, "minutes": 90.0}]
+    assert body["steps"] == [
+        {"percent": 5.0, "minutes": 10.0, "shadow": False},
+        {"percent": 50.0, "minutes": 90.0, "shadow": False},
+    ]
     assert body["gate"]["signals"] == ["errors", "slow", "poor"]
     paused = await client.post(f"{made.headers['location']}/pause", headers={"if-match": '"1"'})
     assert (paused.json()["state"], paused.headers["etag"]) == ("paused", '"2"')
@@ -70,6 +73,25 @@ async def test_its_numbers_and_its_evidence_are_told(client: httpx.AsyncClient, 
     assert point["signals"]["errors"]["log_e"] == known["log_e"] < 0
 
 
+async def test_one_that_begins_in_the_shadow_says_so_and_what_is_known_there(
+    client: httpx.AsyncClient, fleet: Fleet, control: ControlPlane
+):
+    made = (await started(client, shadow="20:10m", bounds={"disagreement": 0.2})).json()
+    assert (made["shadow"], made["percent"]) == (True, 20.0)
+    assert [one["shadow"] for one in made["steps"]] == [True, False, False, False]
+    assert made["gate"]["signals"] == ["errors", "slow", "poor", "disagreement"]
+    assert (await client.get("/api/v1/deployments/iris")).json()["traffic"]["shadow"] == {"version": 2, "share": 20.0}
+    await fleet.asked_beside(100, 10)
+    await control.rollouts.tick(made["id"])
+    known = (await client.get(f"{ROLLOUTS}/{made['id']}")).json()["numbers"]["disagreement"]
+    assert (known["requests"], known["bad"], known["bound"]) == (100, 10, 0.2)
+    assert (known["worse"], known["needs_local"]) == (False, None)
+    assert known["needs"] == pytest.approx(6.3969, abs=1e-4)
+    advanced = (await client.post(f"{ROLLOUTS}/{made['id']}/advance")).json()
+    assert [one["shadow"] for one in advanced["begun"]] == [True, False]
+    assert (advanced["shadow"], advanced["percent"]) == (False, 5.0)
+
+
 async def test_lists_are_paged_and_of_a_deployment(client: httpx.AsyncClient, fleet: Fleet):
     ids = []
     for _ in range(3):
@@ -96,6 +118,9 @@ async def test_lists_are_paged_and_of_a_deployment(client: httpx.AsyncClient, fl
         ({"margin": 1.0}, "margin"),
         ({"bounds": {"errors": 2.0}}, "bounds.errors"),
         ({"signals": ["errors"], "bounds": {"slow": 0.1}}, "bounds.slow"),
+        ({"signals": ["errors", "disagreement"]}, "signals"),
+        ({"bounds": {"disagreement": 0.1}}, "bounds.disagreement"),
+        ({"shadow": "0:10m"}, "shadow"),
     ],
 )
 async def test_what_is_wrong_with_a_plan_is_said_by_its_place(

@@ -160,3 +160,37 @@ async def test_both_clients_have_the_same_words(rolling):
     async with AsyncClient(rolling.url, "mk_any") as client:
         assert (await client.roll_back_rollout(ID, reason="it smells")).id == ID
     assert rolling.asked[-1][2] == {"reason": "it smells"}
+
+
+DIFFERING = {
+    **RUNNING["numbers"]["errors"],
+    "requests": 103,
+    "bad": 51,
+    "others": 103,
+    "others_bad": 0,
+    "bound": 0.1,
+    "log_e": 4.6,
+    "needs_local": None,
+}
+SHADOWED = {**RUNNING, "shadow": True, "percent": 20.0, "numbers": {"disagreement": DIFFERING}}
+
+
+def test_one_that_begins_in_the_shadow_says_so_and_what_it_answers_otherwise(run, rolling):
+    rolling.next = [SHADOWED]
+    out = run("start", "churn", 3, "--shadow", "20:10m", "--bound", "disagreement=0.1")[1]
+    assert "running, step 1 of 1 (20 %, in the shadow)." in out
+    ((_method, _path, body, _seen),) = rolling.asked
+    assert (body["shadow"], body["bounds"]) == ("20:10m", {"disagreement": 0.1})
+    assert "disagreement\t51\t103\tat most\t10.0%\t99.5\t299" in run("show", ID)[1]
+
+
+def test_watching_tells_how_much_may_be_answered_otherwise(run, rolling, monkeypatch):
+    monkeypatch.setattr("modelkeep.client.rollouts._LOOK_EVERY_S", 0.0)
+    rolling.next = [SHADOWED, OVER]
+    err = run("watch", ID)[2]
+    assert "running, step 1 (20 %, in the shadow); disagreement 51/103 at most 10.0%, e 99.5" in err
+
+
+def test_what_is_counted_in_the_shadow_has_a_panel_with_words_of_its_own():
+    point = {**EVIDENCE["points"][0], "signals": {"disagreement": EVIDENCE["points"][0]["signals"]["errors"]}}
+    assert "9 of 254 in the shadow answered otherwise or not at all" in svg("t", {**EVIDENCE, "points": [point]})

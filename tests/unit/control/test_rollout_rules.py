@@ -11,9 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from modelkeep.contracts.prediction import Heartbeat
 from modelkeep.contracts.traffic import Counted, Signal, Split, Traffic, TrialSeen
+from modelkeep.control.deployments.rules import Deployment
 from modelkeep.control.rollouts.asked import Asked, plan_of, read_step
-from modelkeep.control.rollouts.errors import RolloutOver
-from modelkeep.control.rollouts.judging import Gate, ServerCounts, StepCounts, left_by, spending
+from modelkeep.control.rollouts.errors import InvalidRollout, RolloutOver
+from modelkeep.control.rollouts.judging import SIGNALS, Gate, ServerCounts, StepCounts, in_shadow, later, left_by, spending
 from modelkeep.control.rollouts.rules import (
     Advance,
     Decision,
@@ -29,6 +30,7 @@ from modelkeep.control.rollouts.rules import (
     Wait,
     advanced,
     decide,
+    disturbed,
     ended,
     held,
     judged,
@@ -100,18 +102,20 @@ class Lives(RuleBasedStateMachine):
         servers=st.integers(1, 3),
         sticky=st.sampled_from(["", "caller"]),
         bounds=st.sampled_from([{}, {"errors": 0.02, "slow": 0.02, "poor": 0.02}]),
+        shadow=st.sampled_from(["", "20:3m", "100:20m"]),
     )
-    def begin(self, mode: Mode, servers: int, sticky: str, bounds: dict[Signal, float]) -> None:
+    def begin(self, mode: Mode, servers: int, sticky: str, bounds: dict[Signal, float], shadow: str) -> None:
         steps = ("10:5m", "40%:10m", "50:1h")
-        self.plan = plan_of(Asked(mode, steps, patience_minutes=30.0, bounds=bounds), sticky)
+        self.plan = plan_of(Asked(mode, steps, patience_minutes=30.0, bounds=bounds, shadow=shadow), sticky)
         self.names = [f"s{number}" for number in range(servers)]
         self.rollout = rollout_of(self.plan, servers=servers)
         self.now = START
-        self.steps = [StepCounts(self.rollout.at.percent / 100)]
+        self.steps = [StepCounts(self.rollout.at.percent / 100, shadow=self.rollout.at.shadow)]
+        self.traffic = traffic_of(self.rollout, Traffic(sticky=sticky))
         self.counts: dict[str, Counted] = {}
         self.silent: set[str] = set()
         self.history: list[tuple[Rollout, Seen, datetime, Decision]] = []
-        self.shares = [self.rollout.at.percent]
+        self.shares = [] if self.rollout.at.shadow else [self.rollout.at.percent]
 
     def see(self) -> Seen:
         trial = f"{self.rollout.id}:{self.rollout.step}"
@@ -169,16 +173,19 @@ class Lives(RuleBasedStateMachine):
             assert self.rollout.state is State.RUNNING
             assert not seen.missing
             assert not self.silent
+            shadow = self.rollout.at.shadow
             if self.rollout.at.percent:
-                assert all(seen.steps[-1].of(one).requests >= self.plan.least for one in self.plan.gate.signals)
+                counted = ["disagreement"] if shadow else SIGNALS
+                assert all(seen.steps[-1].of(one).requests >= self.plan.least for one in counted)
             if self.plan.mode is Mode.EVIDENCE:
-                assert all(one.good for one in numbers.values())
-            else:
+                assert all(numbers[one].good for one in (["disagreement"] if shadow else SIGNALS))
+            if self.plan.mode is not Mode.EVIDENCE or shadow:
                 assert self.rollout.elapsed_s(self.now) >= 60 * self.rollout.at.minutes
 
     def turn(self, changed: Rollout) -> None:
         if changed.step != self.rollout.step:
             self.steps.append(StepCounts(changed.at.percent / 100))
+            self.traffic = traffic_of(changed, self.traffic)
             self.counts = {}
             self.shares.append(changed.at.percent)
         self.rollout = changed
@@ -201,6 +208,12 @@ class Lives(RuleBasedStateMachine):
         assert self.shares == sorted(set(self.shares))
 
     @invariant()
+    def whoever_is_in_the_shadow_answers_nobody_and_no_shadow_stays(self) -> None:
+        assert (self.traffic.shadow is not None) == self.rollout.at.shadow == (not self.traffic.splits)
+        assert trial_of(self.rollout, self.steps[:-1]).shadow == self.rollout.at.shadow
+        assert without(self.rollout, self.traffic) == Traffic(sticky=self.plan.sticky)
+
+    @invariant()
     def the_same_history_says_the_same(self) -> None:
         for rollout, seen, now, decision in self.history[-3:]:
             assert decide(rollout, seen, now) == decision
@@ -215,18 +228,20 @@ Lives.TestCase.settings = settings(max_examples=60, stateful_step_count=40, dead
 TestLives = Lives.TestCase
 
 
-@given(st.integers(1, 5), st.booleans(), st.integers(1, 6), st.floats(1e-6, 0.5), st.integers(1, 3))
+@given(st.integers(1, 5), st.booleans(), st.integers(1, 6), st.floats(1e-6, 0.5), st.integers(1, 3), st.booleans())
 def test_what_may_be_spent_is_never_more_than_there_is(
     servers: int,
     sticky: bool,
     steps: int,
     alpha: float,
     signals: int,
+    shadow: bool,
 ) -> None:
-    gate = Gate(("errors", "slow", "poor")[:signals], alpha=alpha)
-    spent = spending(gate, servers=servers, sticky=sticky, steps=steps)
+    gate = Gate((*("errors", "slow", "poor")[:signals], *(("disagreement",) if shadow else ())), alpha=alpha)
+    spent = spending(gate, servers=servers, sticky=sticky, steps=steps, shadow=shadow)
     each = max(spent.merged, spent.local) if servers == 1 else spent.merged + servers * spent.local
-    assert each * signals * (steps if sticky else 1) == pytest.approx(alpha)
+    before = len(in_shadow(gate)) * spent.whole if shadow else 0.0
+    assert before + each * len(later(gate)) * (steps if sticky else 1) == pytest.approx(alpha)
 
 
 def test_a_rollback_wins_over_all_else() -> None:
@@ -323,3 +338,97 @@ def test_nothing_goes_forward_with_a_request_too_few_unshown_or_paused() -> None
     shown = rollout_of(Plan(Mode.EVIDENCE, STEPS, gate))
     assert isinstance(decide(shown, seen_of(shown, Counted(900, 3, 8100, 30)), START), Wait)
     assert isinstance(decide(shown, seen_of(shown, Counted(9000, 30, 81000, 600)), START), Advance)
+
+
+def shadowed(**asked: object) -> Rollout:
+    """A rollout that begins in the shadow, at its beginning."""
+    return rollout_of(plan_of(Asked(**{"steps": ("10:5m", "50:10m"), "shadow": "20:10m", **asked}), ""))
+
+
+def in_the_shadow(rollout: Rollout, errors: Counted, otherwise: int = 0) -> Seen:
+    """What one server has counted in the shadow, of as many requests for each signal."""
+    counts = {"errors": errors, "poor": Counted(errors.requests, 0, errors.requests, 0)}
+    counts["disagreement"] = Counted(errors.requests, otherwise, errors.requests, 0)
+    return Seen((StepCounts(rollout.at.percent / 100, {"one": ServerCounts(1.0, counts)}, shadow=True),), 1)
+
+
+def test_in_the_shadow_it_is_judged_by_what_it_answers_otherwise_and_by_pairs_of_which_one_is_bad() -> None:
+    rollout, late = shadowed(), START + timedelta(minutes=10)
+    decision = decide(rollout, in_the_shadow(rollout, Counted(60, 0, 60, 0), otherwise=30), START)
+    assert isinstance(decision, RollBack)
+    assert decision.signal == "disagreement"
+    assert decision.reason == (
+        "disagreement: 30 of 60 requests were answered otherwise or not at all in the shadow, which is more than 10.000%."
+    )
+    failing = decide(rollout, in_the_shadow(rollout, Counted(1000, 20, 1000, 1)), START)
+    assert isinstance(failing, RollBack)
+    assert failing.signal == "errors"
+    for fine in (Counted(1000, 20, 1000, 20), Counted(1000, 1, 1000, 200)):
+        assert isinstance(decide(rollout, in_the_shadow(rollout, fine, otherwise=90), late), Advance)
+
+
+def test_it_leaves_the_shadow_with_its_time_its_requests_and_where_that_is_asked_for_a_proof() -> None:
+    late = START + timedelta(minutes=10)
+    for mode in Mode:
+        rollout = shadowed(mode=mode)
+        assert isinstance(decide(rollout, in_the_shadow(rollout, Counted(900, 0, 900, 0)), START), Wait)
+        lacking = decide(rollout, in_the_shadow(rollout, Counted(99, 0, 99, 0)), late)
+        assert lacking == Wait(
+            "The version has been asked 99 of 100 requests in the shadow that the step needs.", lacking.until
+        )
+        assert isinstance(decide(rollout, in_the_shadow(rollout, Counted(900, 0, 900, 0), otherwise=50), late), Advance)
+    rollout = shadowed(mode=Mode.EVIDENCE)
+    unsure = decide(rollout, in_the_shadow(rollout, Counted(900, 0, 900, 0), otherwise=88), late)
+    assert unsure == Wait("It is not shown yet that it answers 10.000% of the requests otherwise at most.", unsure.until)
+
+
+def test_what_was_found_in_the_shadow_is_not_set_off_against_what_comes_after() -> None:
+    rollout = advanced(shadowed(), 1, START)
+    mended = in_the_shadow(shadowed(), Counted(5000, 0, 5000, 400), otherwise=450).steps
+    counts = dict.fromkeys(SIGNALS, Counted(100, 8, 900, 2))
+    seen = Seen((*mended, StepCounts(0.1, {"one": ServerCounts(2.0, counts)})), 1)
+    numbers = judged(rollout, seen.steps)
+    assert (numbers["errors"].requests, numbers["errors"].others_bad) == (100, 2)
+    assert isinstance(decide(rollout, seen, START), RollBack)
+    assert (numbers["disagreement"].requests, numbers["disagreement"].bad) == (5000, 450)
+    trial = trial_of(rollout, mended)
+    assert (trial.before, sorted(trial.alphas)) == ({}, ["errors", "poor", "slow"])
+
+
+def test_whoever_takes_the_shadow_away_or_changes_it_ends_the_rollout_and_keeps_what_they_did() -> None:
+    rollout = shadowed()
+    present = Deployment("dep_1", "iris", "mdl_1", "iris", 4, START, "ada", "ver_1", 1, trial=trial_of(rollout, []))
+    alone = Traffic()
+    theirs = Traffic(shadow=Split("ver_2", 55.0))
+    ours = traffic_of(rollout, alone)
+    assert ours == Traffic(shadow=Split("ver_2", 20.0))
+    assert disturbed(rollout, msgspec.structs.replace(present, traffic=ours)) == ""
+    for traffic in (alone, theirs, Traffic((Split("ver_2", 1.0),), shadow=Split("ver_2", 20.0))):
+        assert disturbed(rollout, msgspec.structs.replace(present, traffic=traffic))
+    assert (without(rollout, ours), without(rollout, theirs)) == (alone, theirs)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"signals": ("errors", "disagreement"), "shadow": ""}, "begin the rollout there"),
+        ({"signals": ("disagreement",)}, "At least one of errors, slow, poor"),
+        ({"shadow": "0:5m"}, "0 < share <= 100"),
+        ({"shadow": "20"}, "0 < share <= 100"),
+        ({"bounds": {"disagreement": 0.0}}, "From 1e-06 to 1"),
+        ({"signals": ("errors",), "bounds": {"disagreement": 0.2}}, "Not among the signals"),
+    ],
+)
+def test_what_is_wrong_with_a_step_in_the_shadow_is_said_in_words(asked: dict[str, object], words: str) -> None:
+    with pytest.raises(InvalidRollout, match=words):
+        shadowed(**asked)
+
+
+def test_a_step_in_the_shadow_comes_first_and_has_its_bound() -> None:
+    assert shadowed(shadow="100%:90s").plan.steps == (Step(100.0, 1.5, shadow=True), Step(10.0, 5.0), Step(50.0, 10.0))
+    assert shadowed().plan.gate.bounds == {"disagreement": 0.1}
+    assert shadowed(bounds={"disagreement": 0.3}).plan.gate.bounds == {"disagreement": 0.3}
+    assert shadowed(signals=("errors",)).plan.gate == Gate(("errors",))
+    green = shadowed(mode=Mode.BLUE_GREEN)
+    assert [(one.percent, one.shadow) for one in green.plan.steps] == [(20.0, True), (0.0, False), (100.0, False)]
+    assert not shadowed(shadow="100:1m").swapped

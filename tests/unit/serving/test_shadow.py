@@ -29,9 +29,12 @@ def otherwise(inputs: Tensors) -> Tensors:
     return {"sum": array.sum(axis=1) + (array[:, 0] > 5), "echo": array}
 
 
-async def shadowed(house, compute: Callable[[Tensors], Tensors] | None = sums, *, share: float = 100.0) -> Shadow:
+async def shadowed(
+    house, compute: Callable[[Tensors], Tensors] | None = sums, *, share: float = 100.0, serve: bool = True
+) -> Shadow:
     """Deploy m-1 as m with m-2 as its shadow, which computes that; None for one that has no runner yet."""
-    await house.serve("m")
+    if serve:
+        await house.serve("m")
     beside = house.versions["m-1"]
     spec = msgspec.structs.replace(beside.spec, version_id="m-2")
     house.versions["m-2"] = msgspec.structs.replace(beside, id="m-2", number=2, spec=spec)
@@ -361,6 +364,82 @@ async def test_its_disagreements_are_counted_for_a_trial_of_the_same_version(hou
     house.trials["m"] = Trial("rol_2", 1, "m-3", 0.1)
     house.publish()
     assert "disagreement" not in house.router.heartbeat("here", 0.0).trials["rol_2:1"].counts
+
+
+def in_trial(house, rollout: str = "rol_1") -> None:
+    """Have servers count a rollout's step in the shadow."""
+    house.trials["m"] = Trial(rollout, 0, "m-2", 0.5, shadow=True)
+
+
+def paired(house, signal: str, rollout: str = "rol_1") -> Counted:
+    return house.router.heartbeat("here", 0.0).trials[f"{rollout}:0"].counts[signal]
+
+
+async def test_in_a_trial_it_is_also_asked_what_the_promoted_version_failed_and_pairs_are_counted(house, refuse) -> None:
+    def fails_above(bound: float) -> Callable[[Tensors], Tensors]:
+        def compute(inputs: Tensors) -> Tensors:
+            (array,) = inputs.values()
+            if array[0, 0] > bound:
+                raise refuse("failed", "no")
+            return otherwise(inputs)
+
+        return compute
+
+    in_trial(house)
+    await house.serve("m", compute=fails_above(5.0))
+    shadow = await shadowed(house, fails_above(8.0), serve=False)
+    told = []
+    for first in (1.0, 1.0, 6.0, 9.0, 9.5):
+        answer = await house.client.post("/v1/models/m:predict", json={"instances": [[first, 1]]})
+        told.append(answer.status_code)
+        await settled(shadow)
+    assert told == [200, 200, 500, 500, 500], "what the shadow says of it, nobody hears"
+    assert paired(house, "errors") == Counted(5, 0, 5, 1), "both failed two of them"
+    assert paired(house, "poor") == Counted(2, 0, 2, 0)
+    assert paired(house, "disagreement") == Counted(2, 0, 2, 0)
+    seen = report(shadow)
+    assert (seen.asked, seen.dropped, seen.failed, seen.compared.requests) == (2, {}, {}, 2), "the report is of answers alone"
+    assert sum(seen.primary_s) == sum(seen.shadow_s) == 2
+
+
+async def test_in_a_trial_numbers_that_are_none_are_paired_and_failures_of_its_own_are_not_those_of_the_machine(
+    house, refuse
+) -> None:
+    said = ["good"]
+
+    def compute(inputs: Tensors) -> Tensors:
+        (array,) = inputs.values()
+        if said[0] in {"memory", "failed"}:
+            raise refuse(said[0], "no")
+        return {"sum": array.sum(axis=1) + (np.nan if said[0] == "poor" else 0.0), "echo": array}
+
+    in_trial(house)
+    shadow = await shadowed(house, compute)
+    for what in ("good", "poor", "failed", "memory"):
+        said[:] = [what]
+        assert await ask(house, [1, 2]) == [3]
+        await settled(shadow)
+    assert paired(house, "errors") == Counted(3, 1, 3, 0)
+    assert paired(house, "poor") == Counted(2, 1, 2, 0)
+    assert paired(house, "disagreement") == Counted(4, 3, 4, 0)
+
+
+async def test_another_trial_counts_from_nothing_and_what_answers_of_it_is_not_mixed_with_shares(house) -> None:
+    in_trial(house)
+    shadow = await shadowed(house, otherwise)
+    await ask(house, [9, 1])
+    await settled(shadow)
+    assert paired(house, "disagreement") == Counted(1, 1, 1, 0)
+    in_trial(house, "rol_2")
+    house.publish()
+    assert house.shadows.get("m") is shadow
+    assert paired(house, "disagreement", "rol_2") == Counted()
+    house.trials["m"] = Trial("rol_3", 0, "m-2", 0.5)
+    house.publish()
+    await ask(house, [9, 1])
+    await settled(shadow)
+    assert shadow.pairs is None
+    assert paired(house, "errors", "rol_3") == Counted(), "there it is counted by the shares alone"
 
 
 async def test_what_was_seen_is_left_for_the_courier_whole(house, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:

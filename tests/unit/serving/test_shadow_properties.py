@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fixtures.calling import ByHand, VirtualLoop, make_call, make_route, rows
 from modelkeep.contracts.snapshot import ServedDeployment
-from modelkeep.contracts.traffic import Split, Traffic
+from modelkeep.contracts.traffic import Split, Traffic, Trial
 from modelkeep.sandbox import frames
 from modelkeep.serving import shadow as of_shadows
 from modelkeep.serving.batcher import Batcher
@@ -67,8 +67,13 @@ class Served:
             answer.set_result((frames.Result(1, 0.25), outputs))
 
 
-async def told(story: list[tuple[str, str, int]], plan: Plan, share: float | None) -> tuple[list[Any], Any]:
-    """Tell the story; returns, for each turn of the loop, which calls were told what in it, and the shadow."""
+async def told(
+    story: list[tuple[str, str, int]], plan: Plan, share: float | None, *, tried: bool = False
+) -> tuple[list[Any], Any]:
+    """Tell the story; returns, for each turn of the loop, which calls were told what in it, and the shadow.
+
+    `tried`: for a rollout that is in the shadow.
+    """
     route = make_route()
     primary = Served(route.served.version, plan)
     route.served = primary  # type: ignore[assignment]
@@ -76,7 +81,8 @@ async def told(story: list[tuple[str, str, int]], plan: Plan, share: float | Non
     shadows = Shadows(None)
     shadows.watch(lambda: 0)
     if share is not None:
-        deployment = ServedDeployment("m", "v1", 1, traffic=Traffic(shadow=Split("v2", share)))
+        trial = Trial("rol_1", 0, "v2", 0.5, shadow=True) if tried else None
+        deployment = ServedDeployment("m", "v1", 1, traffic=Traffic(shadow=Split("v2", share)), trial=trial)
         shadows.settle({"m": (deployment, primary, shadowed)})  # type: ignore[dict-item]
     turns: list[Any] = []
     now: list[Any] = []
@@ -112,25 +118,27 @@ def said(done: asyncio.Future[Any]) -> object:
 
 
 @settings(max_examples=150)
-@given(STORY, st.sampled_from(PLANS))
+@given(STORY, st.sampled_from(PLANS), st.booleans())
 def test_callers_are_told_the_same_in_the_same_turn_whatever_the_shadow_does(
-    story: list[tuple[str, str, int]], plan: Plan
+    story: list[tuple[str, str, int]],
+    plan: Plan,
+    tried: bool,
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(of_shadows, "MOST_WAITING", MOST)
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:
             alone, _none = runner.run(told(story, plan, None))
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-            beside, shadow = runner.run(told(story, plan, 100.0))
+            beside, shadow = runner.run(told(story, plan, 100.0, tried=tried))
     assert alone == beside
     answered = sum(isinstance(what, bytes) for turn in alone for _number, what in turn)
     assert shadow._asked >= answered - 1, "but for one that is told in the last turn"
 
 
-@given(STORY)
-def test_every_call_that_is_chosen_comes_to_one_end(story: list[tuple[str, str, int]]) -> None:
+@given(STORY, st.booleans())
+def test_every_call_that_is_chosen_comes_to_one_end(story: list[tuple[str, str, int]], tried: bool) -> None:
     async def whole() -> None:
-        _turns, shadow = await told(story, PLANS[0], 100.0)
+        _turns, shadow = await told(story, PLANS[0], 100.0, tried=tried)
         shadow.served.ready = True
         for _ in range(1000):
             waits = shadow.primary.runner.running or shadow.primary.batcher.waiting
@@ -143,6 +151,13 @@ def test_every_call_that_is_chosen_comes_to_one_end(story: list[tuple[str, str, 
         assert shadow._asked == compared.requests + shadow._dropped.total() + shadow._failed.total()
         assert shadow.disagreement.requests == compared.requests + shadow._failed.total()
         assert shadow._bytes == 0
+        assert (shadow.pairs is not None) == tried
+        if tried:
+            errors, otherwise = shadow.pairs.counts["errors"], shadow.pairs.counts["disagreement"]
+            assert otherwise.requests == shadow.disagreement.requests - shadow._failed["not_compared"]
+            assert otherwise.bad == shadow.disagreement.bad
+            assert errors.bad <= shadow._failed["model_failed"]
+            assert errors.bad + errors.others_bad <= errors.requests
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(whole())

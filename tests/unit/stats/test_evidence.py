@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelkeep.stats.evidence import FACTORS, Evidence, not_worse, upper_bound
+from modelkeep.stats.evidence import FACTORS, Evidence, above, below, not_worse, upper_bound
 
 SHARES = st.floats(0.001, 0.999)
 COUNTS = st.integers(0, 10_000)
@@ -87,3 +87,35 @@ def test_the_bound_lies_above_the_rate_and_comes_nearer_with_more_requests(reque
 def test_nothing_and_nothing_good_bound_nothing() -> None:
     assert upper_bound(0, 0, 0.01) == 1.0
     assert upper_bound(7, 7, 0.01) == 1.0
+
+
+@given(st.floats(0.01, 0.99), st.integers(0, 3000), st.data())
+def test_at_the_rate_itself_the_next_request_is_expected_to_change_nothing(
+    rate: float, requests: int, data: st.DataObject
+) -> None:
+    bad = data.draw(st.integers(0, requests))
+
+    def known(more: int, bad_more: int) -> float:
+        """The logarithm of the ratio to this very rate: the larger of both, which else take a likelier one."""
+        of = (rate, bad + bad_more, requests + more)
+        return max(above(*of), below(*of))
+
+    expected = rate * math.exp(known(1, 1) - known(0, 0)) + (1 - rate) * math.exp(known(1, 0) - known(0, 0))
+    assert expected == pytest.approx(1.0, rel=1e-6)
+
+
+@given(st.floats(0.01, 0.99), st.integers(1, 3000), st.floats(1e-6, 0.5), st.data())
+def test_a_rate_lies_above_another_where_its_lower_bound_does_and_below_where_its_upper_bound_does(
+    rate: float, requests: int, alpha: float, data: st.DataObject
+) -> None:
+    bad = data.draw(st.integers(0, requests))
+    needed = -math.log(alpha)
+    over, under = above(rate, bad, requests), below(rate, bad, requests)
+    if abs(over - needed) > 1e-6:
+        assert (over >= needed) == (1 - upper_bound(requests - bad, requests, alpha) > rate)
+    if abs(under - needed) > 1e-6:
+        assert (under >= needed) == (upper_bound(bad, requests, alpha) < rate)
+
+
+def test_of_no_request_nothing_is_known() -> None:
+    assert above(0.1, 0, 0) == below(0.1, 0, 0) == 0.0

@@ -9,7 +9,7 @@ from pydantic import Field
 from modelkeep.api.schemas.wire import Answer, Ask, Name, Number
 from modelkeep.contracts.traffic import Signal
 from modelkeep.control.rollouts.asked import DEFAULT_STEPS, Asked
-from modelkeep.control.rollouts.judging import SIGNALS, Numbers
+from modelkeep.control.rollouts.judging import Numbers
 from modelkeep.control.rollouts.records import Happened, Point, StepRecord, Story
 from modelkeep.control.rollouts.rules import Mode, Rollout, State
 
@@ -27,7 +27,11 @@ class NewRollout(Ask):
         tuple[Text, ...],
         Field(max_length=20, description="Share and time of each step; of `evidence`, the longest time."),
     ] = DEFAULT_STEPS
-    signals: Annotated[tuple[Signal, ...], Field(max_length=5, description="By what it is judged.")] = SIGNALS
+    shadow: Annotated[Text, Field(description="A first step in the shadow, such as 20:10m: share asked, least time.")] = ""
+    signals: Annotated[
+        tuple[Signal, ...] | None,
+        Field(max_length=5, description="By what it is judged; null: errors, slow, poor, and in the shadow disagreement."),
+    ] = None
     alpha: Annotated[float, Field(description="Probability of taking back a version that is no worse, in all.")] = 0.01
     beta: Annotated[float, Field(description="Probability of accepting one that is worse by the margin.")] = 0.05
     margin: Annotated[float, Field(description="How many times the odds of a bad request are too many.")] = 2.0
@@ -51,10 +55,11 @@ class TakeBack(Ask):
 
 
 class StepAnswer(Answer):
-    """A share of the requests in percent, and a time."""
+    """A share of the requests in percent, and a time. In the `shadow` it is asked these, and answers nobody."""
 
     percent: float
     minutes: float
+    shadow: bool
 
 
 class GateAnswer(Answer):
@@ -69,7 +74,10 @@ class GateAnswer(Answer):
 
 
 class RolloutFacts(Answer):
-    """A rollout: from which version to which, how, and where it stands. `step` counts from 1; `reason` is of its state."""
+    """A rollout: from which version to which, how, and where it stands. `step` counts from 1; `reason` is of its state.
+
+    `percent` of the requests are what the version answers in this step, or, in the `shadow`, what it is asked.
+    """
 
     id: str
     deployment: str
@@ -88,6 +96,7 @@ class RolloutFacts(Answer):
     reason: str
     step: int
     percent: float
+    shadow: bool
     servers: int
     revision: int
     created_at: datetime
@@ -100,7 +109,7 @@ class RolloutFacts(Answer):
         """Return its fields."""
         named = {name: getattr(one, name) for name in one.__struct_fields__}
         plan = {name: getattr(one.plan, name) for name in one.plan.__struct_fields__}
-        return {**named, **plan, "step": one.step + 1, "percent": one.at.percent}
+        return {**named, **plan, "step": one.step + 1, "percent": one.at.percent, "shadow": one.at.shadow}
 
     @classmethod
     def of(cls, one: Rollout) -> Self:
@@ -113,7 +122,8 @@ class NumbersAnswer(Answer):
 
     `log_e` reaches `needs` where the version is worse, by all servers together; `log_local` and `needs_local` are the same of
     one server alone. `log_not_worse` reaches `needs_not_worse` where it is shown that it is not worse by the margin. `lower`
-    and `upper` bound its rate of bad requests. A `needs` of null is for what is not judged.
+    and `upper` bound its rate of bad requests. A `needs` of null is for what is not judged. In the shadow both had the same
+    requests, and bad are those that one of the two alone answered badly; `disagreement` is judged by its `bound`.
     """
 
     requests: int
@@ -147,6 +157,7 @@ class StepSoFar(Answer):
 
     step: int
     percent: float
+    shadow: bool
     started_at: datetime
     ended_at: datetime | None
     decision: str
@@ -158,6 +169,7 @@ class StepSoFar(Answer):
         return cls(
             step=one.step + 1,
             percent=one.percent,
+            shadow=one.shadow,
             started_at=one.started_at,
             ended_at=one.ended_at,
             decision=one.decision,

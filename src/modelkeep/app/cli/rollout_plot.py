@@ -18,6 +18,7 @@ _TOP: Final = 54
 _GAP: Final = 46
 _TEN: Final = math.log(10.0)
 _LOWEST: Final = -3.0
+_OF_SHADOWS: Final = "disagreement"
 _STYLE: Final = (
     "text{font:12px system-ui,sans-serif;fill:#24292f}.title{font-size:15px;font-weight:600}.quiet{fill:#57606a}"
     ".axis{stroke:#8c959f;fill:none}.step{stroke:#d0d7de}.worse{stroke:#c0392b;fill:none;stroke-width:2}"
@@ -74,6 +75,8 @@ def _panel(
         lines.append(f'<polyline class="{name}" points="{path}"/>')
     last = known[-1][1]
     counts = f"{last['bad']} of {last['requests']} bad, {last['others_bad']} of {last['others']} of the other version's"
+    if signal == _OF_SHADOWS:
+        counts = f"{last['bad']} of {last['requests']} in the shadow answered otherwise or not at all"
     told = f'<tspan class="quiet">{escape(counts)}; at most {last["upper"]:.2%}</tspan>'
     return [
         f'<text x="{_LEFT}" y="{top - 8}"><tspan font-weight="600">{escape(signal)}</tspan> {told}</text>',

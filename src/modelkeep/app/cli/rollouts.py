@@ -14,12 +14,15 @@ from modelkeep.app.cli.rollout_plot import svg
 from modelkeep.app.cli.screen import Cell, Screen, when
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from modelkeep.client import Rollout
 
 MODES = ("canary", "evidence", "blue_green")
 _MAYBE = "It may be done already: `modelkeep rollout show {}` tells."
 _UNKNOWN = "`modelkeep rollout list` shows those that there are."
 _NOT_DONE = 4
+_OF_SHADOWS = "disagreement"
 
 rollout = typer.Typer(
     no_args_is_help=True,
@@ -50,9 +53,15 @@ def start(
             metavar="SHARE:TIME", help="A step, such as 5:10m; several for several.", show_default="5:10m 25:30m 50:1h"
         ),
     ] = None,
+    shadow: Annotated[
+        str,
+        typer.Option(metavar="SHARE:TIME", help="First ask it beside the promoted version, answering nobody, such as 20:10m."),
+    ] = "",
     signal: Annotated[
         list[str] | None,
-        typer.Option(metavar="SIGNAL", help="Judge by this alone: errors, slow, poor.", show_default="all three"),
+        typer.Option(
+            metavar="SIGNAL", help="Judge by this alone: errors, slow, poor, disagreement (in the shadow).", show_default="all"
+        ),
     ] = None,
     bound: Annotated[
         list[str] | None,
@@ -72,6 +81,7 @@ def start(
         raise WrongUse(f"There is no mode {mode}.", f"It is one of: {', '.join(MODES)}.")
     plan: dict[str, Any] = {"mode": mode, "alpha": alpha, "slow_ms": slow_ms, "least": least, "bake_minutes": bake}
     plan |= {"steps": step} if step else {}
+    plan |= {"shadow": shadow} if shadow else {}
     plan |= {"signals": signal} if signal else {}
     plan |= {"bounds": dict(map(_bound, bound))} if bound else {}
     screen = Screen(as_json=as_json)
@@ -102,7 +112,7 @@ def list_rollouts(
             one.deployment,
             one.version,
             one.state,
-            f"{one.step} ({one.percent:g} %)",
+            f"{one.step} ({_share(one)})",
             when(one.created_at),
             one.created_by,
         ]
@@ -240,21 +250,31 @@ def _where(one: "Rollout") -> str:
     """Say where a rollout stands."""
     said = f"{one.deployment} version {one.version} after version {one.from_version}: {one.state.replace('_', ' ')}"
     if not one.over:
-        said += f", step {one.step} of {len(one.steps)} ({one.percent:g} %)"
+        said += f", step {one.step} of {len(one.steps)} ({_share(one)})"
     return f"{said}. {one.reason}".rstrip()
+
+
+def _share(one: "Rollout") -> str:
+    """Say of how many requests it is in this step."""
+    return f"{one.percent:g} %, in the shadow" if one.shadow else f"{one.percent:g} %"
 
 
 def _line(one: "Rollout") -> str:
     """Say in one line what is known: for each signal the counts of both, and the evidence of what it takes."""
-    signals = [
-        f"{signal} {known['bad']}/{known['requests']} to {known['others_bad']}/{known['others']}, e {_e(known['log_e'])}"
-        for signal, known in (one.numbers or {}).items()
-    ]
-    return "; ".join([f"{one.state}, step {one.step} ({one.percent:g} %)", *signals])
+    signals = []
+    for signal, known in (one.numbers or {}).items():
+        others = f"at most {known['bound']:.1%}" if signal == _OF_SHADOWS else f"to {known['others_bad']}/{known['others']}"
+        signals.append(f"{signal} {known['bad']}/{known['requests']} {others}, e {_e(known['log_e'])}")
+    return "; ".join([f"{one.state}, step {one.step} ({_share(one)})", *signals])
 
 
 def _e(log: float) -> str:
     return f"{math.exp(log):.3g}" if log < 100 else f"1e{log / math.log(10):.0f}"  # noqa: PLR2004 - what a number holds with ease
+
+
+def _others(signal: str, known: "Mapping[str, Any]") -> "tuple[Cell, Cell]":
+    """Return the counts with which a signal's are compared: those of the promoted version, or the rate that is allowed."""
+    return ("at most", f"{known['bound']:.1%}") if signal == _OF_SHADOWS else (known["others_bad"], known["others"])
 
 
 def _show(screen: Screen, one: "Rollout") -> None:
@@ -262,7 +282,7 @@ def _show(screen: Screen, one: "Rollout") -> None:
     columns = ("signal", "bad", "of", "others bad", "of", "e", "taken back at", "not worse", "shown at", "rate at most")
     rows: list[list[Cell]] = [
         [
-            *(signal, known["bad"], known["requests"], known["others_bad"], known["others"], _e(known["log_e"])),
+            *(signal, known["bad"], known["requests"], *_others(signal, known), _e(known["log_e"])),
             "by servers alone" if known["needs"] is None else _e(known["needs"]),
             *(_e(known["log_not_worse"]), _e(known["needs_not_worse"]), f"{known['upper']:.2%}"),
         ]

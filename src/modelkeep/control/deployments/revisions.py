@@ -106,7 +106,10 @@ def target(history: Sequence[Revision]) -> Revision:
         came = answers & _came(before, after)
         if came:
             for older in line[at + 1 :]:
-                if older.version_id is not None and not came & set(answering(older.version_id, older.traffic)):
+                in_shadow = older.trial is not None and older.trial.shadow
+                if older.version_id is None or in_shadow:
+                    continue
+                if not came & set(answering(older.version_id, older.traffic)):
                     return older
             raise NothingToRollBack
     raise NothingToRollBack

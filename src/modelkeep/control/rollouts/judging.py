@@ -4,6 +4,9 @@ The counts of servers are added within a step, where the share is one, and the e
 from 0 again when it is started anew: what it had counted before is kept beside what it counts now. Where requests of a caller
 stay together, a caller is counted once by each server and in each step, so that neither servers nor steps may be put together:
 each server's own counts are then judged alone, and only those of the step.
+
+A step in the shadow is judged by itself, with a part of alpha of its own: a version that mends a thousand failures there could
+else afford as many new ones once it answers somebody.
 """
 
 import math
@@ -13,10 +16,16 @@ from typing import Final
 import msgspec
 
 from modelkeep.contracts.traffic import Counted, Signal, TrialSeen
-from modelkeep.stats.evidence import Evidence, not_worse, upper_bound
+from modelkeep.stats.evidence import Evidence, above, below, not_worse, upper_bound
 
 SIGNALS: Final[tuple[Signal, ...]] = ("errors", "slow", "poor")
 """What is judged unless somebody says otherwise."""
+OF_SHADOWS: Final[tuple[Signal, ...]] = ("disagreement",)
+"""What is counted in the shadow alone, and judged by its rate; what was found there stays so in later steps."""
+PAIRED: Final[tuple[Signal, ...]] = ("errors", "poor")
+"""What is judged in the shadow by requests that one of both versions alone answered badly."""
+_EITHER: Final = 0.5
+_UNREACHABLE: Final = 1e308
 
 
 class Gate(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -60,10 +69,14 @@ class ServerCounts(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class StepCounts(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What servers have counted of a step, by their names. `share` is the candidate's part of the requests; 0 or 1: none."""
+    """What servers have counted of a step, by their names. `share` is the candidate's part of the requests; 0 or 1: none.
+
+    In the `shadow` it is the part of the requests that both were asked.
+    """
 
     share: float
     servers: dict[str, ServerCounts] = {}
+    shadow: bool = False
 
     def of(self, signal: Signal) -> Counted:
         """Return what all servers have counted together."""
@@ -72,17 +85,19 @@ class StepCounts(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def compares(self) -> bool:
         """Whether both versions answered at random, so that they can be compared."""
-        return 0.0 < self.share < 1.0
+        return 0.0 < self.share < 1.0 and not self.shadow
 
 
 class Spending(msgspec.Struct, frozen=True):
     """The probability of a wrong rollback that is spent on a signal: on the counts of all servers, and by each server alone.
 
     0 is for what is not judged. Where there is one server, both are the same judgement, and the probability is spent once.
+    `whole` is spent where no server judges and nothing is compared twice: in the shadow, and of a version that answers alone.
     """
 
     merged: float
     local: float
+    whole: float = 0.0
 
 
 class Numbers(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -124,13 +139,26 @@ class Numbers(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.log_not_worse >= self.needs_not_worse or (self.bound is not None and self.upper <= self.bound)
 
 
-def spending(gate: Gate, *, servers: int, sticky: bool, steps: int) -> Spending:
-    """Return how the probability of a wrong rollback is divided, where so many servers count so many steps."""
-    each = gate.alpha / len(gate.signals)
+def later(gate: Gate) -> list[Signal]:
+    """Return the signals that are judged in steps in which the version answers somebody."""
+    return [signal for signal in gate.signals if signal not in OF_SHADOWS]
+
+
+def in_shadow(gate: Gate) -> list[Signal]:
+    """Return the signals that are judged in the shadow."""
+    return [signal for signal in gate.signals if signal in (*OF_SHADOWS, *PAIRED)]
+
+
+def spending(gate: Gate, *, servers: int, sticky: bool, steps: int, shadow: bool = False) -> Spending:
+    """Return how the probability of a wrong rollback is divided, where so many servers count so many steps.
+
+    `shadow`: whether there is one in the shadow, too, where signals are judged once more.
+    """
+    whole = gate.alpha / (len(later(gate)) + (len(in_shadow(gate)) if shadow else 0))
     if sticky:
-        each /= max(1, steps)
-        return Spending(each, each) if servers <= 1 else Spending(0.0, each / servers)
-    return Spending(each, each) if servers <= 1 else Spending(each / 2, each / 2 / servers)
+        each = whole / max(1, steps)
+        return Spending(each, each, whole) if servers <= 1 else Spending(0.0, each / servers, whole)
+    return Spending(whole, whole, whole) if servers <= 1 else Spending(whole / 2, whole / 2 / servers, whole)
 
 
 def evidence(steps: Iterable[StepCounts], signal: Signal) -> Evidence:
@@ -147,7 +175,7 @@ def left_by(steps: Sequence[StepCounts], gate: Gate, *, sticky: bool) -> dict[Si
     """Return the evidence that these steps, which are over, leave to the servers' judgement of the next."""
     if sticky or not any(step.compares for step in steps):
         return {}
-    return {signal: evidence(steps, signal).logs for signal in gate.signals}
+    return {signal: evidence(steps, signal).logs for signal in later(gate)}
 
 
 def learned(steps: Iterable[StepCounts]) -> float:
@@ -159,8 +187,51 @@ def learned(steps: Iterable[StepCounts]) -> float:
 
 
 def judge(gate: Gate, spent: Spending, steps: Sequence[StepCounts], *, sticky: bool) -> dict[str, Numbers]:
-    """Return what is known of each signal from the steps so far, of which the last is under way."""
-    return {signal: _numbers(gate, spent, steps, signal, sticky=sticky) for signal in gate.signals}
+    """Return what is known of each signal from the steps so far, of which the last is under way.
+
+    Of the shadow, what is counted there alone stays as it was found; the rest begins anew with the step that comes after.
+    """
+    shadow = next((one for one in steps if one.shadow), None)
+    found: dict[str, Numbers] = {}
+    for signal in gate.signals:
+        if signal in OF_SHADOWS:
+            found[signal] = _by_rate(gate, spent, shadow.of(signal) if shadow else Counted(), gate.bounds.get(signal, 1.0))
+        elif steps[-1].shadow:
+            found[signal] = _by_pairs(gate, spent, steps[-1].of(signal) if signal in PAIRED else Counted())
+        else:
+            found[signal] = _numbers(gate, spent, [one for one in steps if not one.shadow], signal, sticky=sticky)
+    return found
+
+
+def _by_rate(gate: Gate, spent: Spending, counted: Counted, bound: float) -> Numbers:
+    """Return what is known of a signal that is worse above a rate, whatever else there is."""
+    return Numbers(
+        *(counted.requests, counted.bad, counted.others, counted.others_bad),
+        log_e=above(bound, counted.bad, counted.requests),
+        needs=_needed(spent.whole),
+        log_local=0.0,
+        needs_local=_UNREACHABLE,
+        log_not_worse=below(bound, counted.bad, counted.requests),
+        needs_not_worse=_needed(gate.beta),
+        upper=upper_bound(counted.bad, counted.requests, gate.beta),
+        lower=_lower_bound(counted, spent.whole),
+        bound=bound,
+    )
+
+
+def _by_pairs(gate: Gate, spent: Spending, counted: Counted) -> Numbers:
+    """Return what is known of a signal by requests that one of both versions alone has answered badly."""
+    return Numbers(
+        *(counted.requests, counted.bad, counted.others, counted.others_bad),
+        log_e=Evidence().after(_EITHER, counted.bad, counted.others_bad).log_value,
+        needs=_needed(spent.whole),
+        log_local=0.0,
+        needs_local=_UNREACHABLE,
+        log_not_worse=not_worse(gate.margin, [(_EITHER, counted.bad, counted.others_bad)]),
+        needs_not_worse=_needed(gate.beta),
+        upper=upper_bound(counted.bad, counted.requests, gate.beta),
+        lower=_lower_bound(counted, spent.whole),
+    )
 
 
 def _numbers(gate: Gate, spent: Spending, steps: Sequence[StepCounts], signal: Signal, *, sticky: bool) -> Numbers:
@@ -181,7 +252,7 @@ def _numbers(gate: Gate, spent: Spending, steps: Sequence[StepCounts], signal: S
         log_not_worse=max((not_worse(gate.margin, part) for part in parts), default=0.0),
         needs_not_worse=-math.log(gate.beta / max(1, len(parts))),
         upper=upper_bound(counted.bad, counted.requests, gate.beta),
-        lower=1.0 - upper_bound(counted.requests - counted.bad, counted.requests, gate.alpha / len(gate.signals)),
+        lower=_lower_bound(counted, spent.whole),
         bound=bound,
         alone=last.share >= 1.0,
         halted=halted,
@@ -199,7 +270,12 @@ def _parts(compared: list[StepCounts], signal: Signal, *, sticky: bool) -> list[
 
 def _needed(alpha: float) -> float:
     """Return the logarithm of the evidence that it takes; out of reach where nothing is spent."""
-    return -math.log(alpha) if alpha > 0 else 1e308
+    return -math.log(alpha) if alpha > 0 else _UNREACHABLE
+
+
+def _lower_bound(counted: Counted, alpha: float) -> float:
+    """Return the rate of bad requests below which the true one is not, but with probability `alpha`, at whatever moment."""
+    return 1.0 - upper_bound(counted.requests - counted.bad, counted.requests, alpha)
 
 
 def _lower(now: Counted, before: Counted) -> bool:

@@ -9,7 +9,10 @@ from modelkeep.control.rollouts.rules import Rollout
 
 
 class StepRecord(msgspec.Struct, frozen=True):
-    """A step, what servers have counted in it, and how it ended ("" while it lasts). `numbers`: what was known at its end."""
+    """A step, what servers have counted in it, and how it ended ("" while it lasts). `numbers`: what was known at its end.
+
+    Whether it is in the `shadow` is not written down with it: the plan says so.
+    """
 
     step: int
     percent: float
@@ -18,11 +21,12 @@ class StepRecord(msgspec.Struct, frozen=True):
     ended_at: datetime | None = None
     decision: str = ""
     numbers: dict[str, Numbers] = {}
+    shadow: bool = False
 
     @property
     def counts(self) -> StepCounts:
         """Return what its evidence is made of."""
-        return StepCounts(self.percent / 100.0, self.servers)
+        return StepCounts(self.percent / 100.0, self.servers, self.shadow)
 
 
 class Happened(msgspec.Struct, frozen=True):

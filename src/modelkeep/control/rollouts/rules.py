@@ -4,6 +4,8 @@
     evidence    the same, and a step lasts until it is shown that the version is not worse; its time is the longest it may take
     blue_green  the new version is loaded everywhere, answers everything at once, and the old one stays warm for a while
 
+Each of them may begin in the shadow: the version is asked the same as the promoted one, and answers nobody.
+
 A rollback wins over everything. Nothing goes forward while a server is silent or does not count.
 """
 
@@ -21,12 +23,14 @@ from modelkeep.control.deployments.rules import Deployment
 from modelkeep.control.models.rules import Version
 from modelkeep.control.rollouts.errors import RolloutOver
 from modelkeep.control.rollouts.judging import (
+    OF_SHADOWS,
     Gate,
     Numbers,
     ServerCounts,
     Spending,
     StepCounts,
     judge,
+    later,
     learned,
     left_by,
     spending,
@@ -68,11 +72,23 @@ OPEN: Final = (State.RUNNING, State.PAUSED, State.HELD)
 class Step(msgspec.Struct, frozen=True):
     """A share of the requests in percent, and a time: of a canary the shortest, of `evidence` the longest it may last.
 
-    0 % is for loading a version that nobody is answered by, 100 % for one that has taken over.
+    0 % is for loading a version that nobody is answered by, 100 % for one that has taken over. In the `shadow` it is the share
+    of the requests that the version is asked, too, and the shortest time in every mode.
     """
 
     percent: float
     minutes: float
+    shadow: bool = False
+
+    @property
+    def compares(self) -> bool:
+        """Whether two versions answer in it."""
+        return 0.0 < self.percent < 100.0 and not self.shadow  # noqa: PLR2004 - all requests
+
+    @property
+    def swapped(self) -> bool:
+        """Whether the version has taken over in it."""
+        return self.percent >= 100.0 and not self.shadow  # noqa: PLR2004 - all requests
 
 
 class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -90,8 +106,13 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def compared(self) -> int:
-        """How many of its steps compare two versions."""
-        return sum(0.0 < step.percent < 100.0 for step in self.steps)  # noqa: PLR2004 - all requests
+        """How many of its steps compare two versions that both answer."""
+        return sum(step.compares for step in self.steps)
+
+    @property
+    def shadow(self) -> Step | None:
+        """The step in the shadow, if it begins with one."""
+        return self.steps[0] if self.steps[0].shadow else None
 
 
 class Rollout(msgspec.Struct, frozen=True):
@@ -134,7 +155,7 @@ class Rollout(msgspec.Struct, frozen=True):
     @property
     def swapped(self) -> bool:
         """Whether the deployment has the new version already, and the old one is kept warm."""
-        return self.at.percent >= 100.0  # noqa: PLR2004 - all requests
+        return self.at.swapped
 
     @property
     def promoted_id(self) -> str:
@@ -211,7 +232,7 @@ def decide(rollout: Rollout, seen: Seen, now: datetime) -> Decision:
     lacks = seen.missing or _lacks(rollout, seen, numbers, now)
     if not lacks:
         return Promote(_passed(rollout)) if rollout.last else Advance(_passed(rollout))
-    longest = rollout.at.minutes + (0.0 if rollout.plan.mode is Mode.EVIDENCE else rollout.plan.patience_minutes)
+    longest = rollout.at.minutes + (0.0 if _is_longest(rollout) else rollout.plan.patience_minutes)
     left_s = 60.0 * longest - rollout.elapsed_s(now)
     return Hold(lacks) if left_s <= 0 else Wait(lacks, now + timedelta(seconds=left_s))
 
@@ -224,33 +245,54 @@ def judged(rollout: Rollout, steps: Sequence[StepCounts]) -> dict[str, Numbers]:
 def spent(rollout: Rollout) -> Spending:
     """Return how the probability of a wrong rollback is divided."""
     plan = rollout.plan
-    return spending(plan.gate, servers=rollout.servers, sticky=bool(plan.sticky), steps=plan.compared)
+    shadow = plan.shadow is not None
+    return spending(plan.gate, servers=rollout.servers, sticky=bool(plan.sticky), steps=plan.compared, shadow=shadow)
 
 
 def needed(rollout: Rollout) -> tuple[float, float]:
     """Return the logarithms of the evidence that it takes now to be worse, and not to be worse."""
     alphas = spent(rollout)
-    return -math.log(alphas.merged or alphas.local), -math.log(rollout.plan.gate.beta)
+    alpha = alphas.whole if rollout.at.shadow else alphas.merged or alphas.local
+    return -math.log(alpha), -math.log(rollout.plan.gate.beta)
+
+
+def _is_longest(rollout: Rollout) -> bool:
+    """Whether its step's time is the longest, not the shortest."""
+    return rollout.plan.mode is Mode.EVIDENCE and not rollout.at.shadow
 
 
 def _lacks(rollout: Rollout, seen: Seen, numbers: dict[str, Numbers], now: datetime) -> str:
     """Return what a step still lacks that nothing speaks against; "" for nothing."""
     plan, step = rollout.plan, rollout.at
-    if plan.mode is Mode.BLUE_GREEN and not rollout.swapped:
+    if plan.mode is Mode.BLUE_GREEN and not rollout.swapped and not step.shadow:
         return ""
     left_s = 60.0 * step.minutes - rollout.elapsed_s(now)
-    if plan.mode is not Mode.EVIDENCE and left_s > 0:
+    if left_s > 0 and not _is_longest(rollout):
         return f"The step lasts {step.minutes:g} minutes at least."
-    answered = min(seen.steps[-1].of(signal).requests for signal in plan.gate.signals)
+    if step.shadow:
+        return _lacks_in_shadow(plan, seen.steps[-1].of("disagreement").requests, numbers)
+    answered = min(seen.steps[-1].of(signal).requests for signal in later(plan.gate))
     if answered < plan.least:
         return f"The version has answered {answered} of {plan.least} requests that the step needs."
-    unsure = [signal for signal, one in numbers.items() if not one.good]
+    unsure = [signal for signal in later(plan.gate) if not numbers[signal].good]
     if plan.mode is Mode.EVIDENCE and unsure:
         return f"It is not shown yet that it is not worse by: {', '.join(sorted(unsure))}."
     return ""
 
 
+def _lacks_in_shadow(plan: Plan, asked: int, numbers: dict[str, Numbers]) -> str:
+    """Return what a step in the shadow still lacks once its time is over."""
+    if asked < plan.least:
+        return f"The version has been asked {asked} of {plan.least} requests in the shadow that the step needs."
+    one = numbers.get("disagreement")
+    if plan.mode is Mode.EVIDENCE and one is not None and not one.good:
+        return f"It is not shown yet that it answers {one.bound:.3%} of the requests otherwise at most."
+    return ""
+
+
 def _passed(rollout: Rollout) -> str:
+    if rollout.at.shadow:
+        return "In the shadow, time and requests were enough, and there is no evidence of worse."
     if rollout.plan.mode is Mode.BLUE_GREEN:
         return "No evidence of worse while it answered alone." if rollout.swapped else "All servers have loaded it."
     if rollout.plan.mode is Mode.EVIDENCE:
@@ -260,6 +302,8 @@ def _passed(rollout: Rollout) -> str:
 
 def _told(signal: Signal, one: Numbers) -> str:
     counts = f"{one.bad} of {one.requests} requests"
+    if signal in OF_SHADOWS:
+        return f"{signal}: {counts} were answered otherwise or not at all in the shadow, which is more than {one.bound:.3%}."
     if one.alone:
         return f"{signal}: {counts} were bad, which is more than {one.bound:.3%}."
     halted = f"; server {one.halted} had stopped by itself" if one.halted else ""
@@ -285,7 +329,7 @@ def look(rollout: Rollout, steps: Sequence[StepCounts], beats: Iterable[Heartbea
         missing.append(_absent(rollout, beat, trial_id) if fresh else f"Server {beat.server} is silent.")
     if not alive:
         missing.append("No server has been heard lately.")
-    counted = StepCounts(last.share, servers)
+    counted = msgspec.structs.replace(last, servers=servers)
     return Seen((*steps[:-1], counted), alive, next((one for one in missing if one), ""))
 
 
@@ -305,7 +349,15 @@ def _absent(rollout: Rollout, beat: Heartbeat, trial_id: str) -> str:
 
 
 def traffic_of(rollout: Rollout, present: Traffic) -> Traffic:
-    """Return the traffic of a step: the candidate's share, or, once it has taken over, the old version without any."""
+    """Return the traffic of a step: the candidate's share, or, once it has taken over, the old version without any.
+
+    In the shadow the candidate is asked its share, and answers nobody.
+    """
+    shadow = _shadow_of(rollout)
+    if rollout.at.shadow:
+        return msgspec.structs.replace(present, splits=(), shadow=shadow)
+    if shadow is not None and present.shadow == shadow:
+        present = msgspec.structs.replace(present, shadow=None)
     share = 0.0 if rollout.swapped else rollout.at.percent
     return msgspec.structs.replace(present, splits=(Split(rollout.beside_id, share),))
 
@@ -316,22 +368,30 @@ def trial_of(rollout: Rollout, before: Sequence[StepCounts]) -> Trial:
     Where one version answers alone, nothing is compared: the share is any, and no server stops anything by itself.
     """
     gate, percent, sticky = rollout.plan.gate, rollout.at.percent, bool(rollout.plan.sticky)
-    compares = 0.0 < percent < 100.0  # noqa: PLR2004 - all requests
+    compares = rollout.at.compares
     return Trial(
         rollout=rollout.id,
         step=rollout.step,
         version_id=rollout.version_id,
         share=percent / 100.0 if compares else 0.5,
         slow_ms=gate.slow_ms or learned(before),
-        alphas=dict.fromkeys(gate.signals, spent(rollout).local) if compares else {},
+        alphas=dict.fromkeys(later(gate), spent(rollout).local) if compares else {},
         before=left_by(before, gate, sticky=sticky) if compares else {},
+        shadow=rollout.at.shadow,
     )
+
+
+def _shadow_of(rollout: Rollout) -> Split | None:
+    """Return the shadow that a rollout begins with; it begins with none where the deployment has one."""
+    step = rollout.plan.shadow
+    return None if step is None else Split(rollout.version_id, step.percent)
 
 
 def without(rollout: Rollout, present: Traffic) -> Traffic:
     """Return the traffic without what the rollout has put there; what somebody else has made of it stays."""
-    ours = traffic_of(rollout, present).splits
-    return msgspec.structs.replace(present, splits=tuple(one for one in present.splits if one not in ours))
+    ours, shadow = traffic_of(rollout, present).splits, present.shadow
+    splits = tuple(one for one in present.splits if one not in ours)
+    return msgspec.structs.replace(present, splits=splits, shadow=None if shadow == _shadow_of(rollout) else shadow)
 
 
 def disturbed(rollout: Rollout, deployment: Deployment) -> str:

@@ -108,7 +108,7 @@ class Rollouts:
             version = await self._models.promotable(tx, actor, found.model, number, Scope.DEPLOYMENTS_WRITE)
             present = await self._deployments.held_in(tx, actor, name)
             check_revision(present, expected)
-            await self._check_free(tx, present)
+            await self._check_free(tx, present, asked)
             if present.version_id is None:
                 raise NothingPromoted
             if present.version_id == version.id:
@@ -141,7 +141,7 @@ class Rollouts:
                 await self._need_two(kept.tx, actor, kept.present, ("rollout.advance", *_early(rollout)))
             if rollout.last:
                 return await self._promote(kept, "A person went on.")
-            steps = [one.counts for one in await store.steps(kept.tx, rollout_id)]
+            steps = [one.counts for one in await store.steps(kept.tx, rollout)]
             return await self._advance(kept, Seen(tuple(steps), rollout.servers), "A person went on.")
 
     async def promote(self, actor: Actor, rollout_id: str, *, expected: int | None = None) -> Rollout:
@@ -161,7 +161,7 @@ class Rollouts:
         """Return one with its steps, what is known now, and what happened; raises `RolloutNotFound`."""
         async with self._db.read() as tx:
             rollout = await self._found(tx, actor, rollout_id, Scope.MODELS_READ)
-            steps = await store.steps(tx, rollout_id)
+            steps = await store.steps(tx, rollout)
             numbers = judged(rollout, [one.counts for one in steps])
             return Story(rollout, steps, numbers, await store.events(tx, rollout_id))
 
@@ -206,7 +206,7 @@ class Rollouts:
             found = await store.rollout(tx, rollout_id)
             if found is None or found.state.final:
                 return ""
-            steps = await store.steps(tx, rollout_id)
+            steps = await store.steps(tx, found)
             seen = await self._look(tx, found, steps)
             present = await self._deployments.seen_in(tx, SYSTEM, found.deployment, Scope.DEPLOYMENTS_WRITE)
         waits = isinstance(decide(found, seen, self._clock()), Wait) and not disturbed(found, present)
@@ -223,7 +223,7 @@ class Rollouts:
         if why:
             await self._end(kept, State.CANCELLED, why)
             return State.CANCELLED.value
-        steps = await store.steps(kept.tx, kept.rollout.id)
+        steps = await store.steps(kept.tx, kept.rollout)
         seen = await self._look(kept.tx, kept.rollout, steps)
         await self._keep(kept.tx, kept.rollout, seen)
         wider = kept._replace(rollout=spread(kept.rollout, seen.alive))
@@ -255,7 +255,7 @@ class Rollouts:
         async with self._db.begin() as tx:
             rollout = await store.rollout(tx, rollout_id, for_update=True)
             if rollout is not None and not rollout.state.final and rollout.step == step:
-                await self._keep(tx, rollout, await self._look(tx, rollout, await store.steps(tx, rollout_id)))
+                await self._keep(tx, rollout, await self._look(tx, rollout, await store.steps(tx, rollout)))
 
     async def _look(self, tx: Transaction, rollout: Rollout, steps: Sequence[StepRecord]) -> Seen:
         beats = await self._deployments.heard_in(tx, None)
@@ -315,7 +315,7 @@ class Rollouts:
 
     async def _close(self, kept: _Held, decision: str) -> None:
         """Write down how a step ended, and what was known then."""
-        numbers = judged(kept.rollout, [one.counts for one in await store.steps(kept.tx, kept.rollout.id)])
+        numbers = judged(kept.rollout, [one.counts for one in await store.steps(kept.tx, kept.rollout)])
         values = {"ended_at": self._clock(), "decision": decision, "numbers": numbers}
         await store.end_step(kept.tx, kept.rollout.id, kept.rollout.step, **values)
 
@@ -338,7 +338,7 @@ class Rollouts:
 
     async def _note(self, tx: Transaction, actor: Actor, rollout: Rollout, what: str, reason: str = "") -> None:
         """Write down what happened, in the rollout's own story and in the audit trail."""
-        numbers = judged(rollout, [one.counts for one in await store.steps(tx, rollout.id)])
+        numbers = judged(rollout, [one.counts for one in await store.steps(tx, rollout)])
         await store.note(tx, rollout.id, Happened(self._clock(), what, actor.name, rollout.step, reason, numbers))
         said = {"deployment": rollout.deployment, "version": str(rollout.version), "from": str(rollout.from_version)}
         said |= {"step": str(rollout.step + 1), **({"reason": reason} if reason else {})}
@@ -379,12 +379,14 @@ class Rollouts:
             raise RolloutNotFound from error
         return found
 
-    async def _check_free(self, tx: Transaction, present: Deployment) -> None:
+    async def _check_free(self, tx: Transaction, present: Deployment, asked: Asked) -> None:
         other = await store.under_way(tx, present.name)
         if other is not None:
             raise RolloutUnderWay(f"The rollout {other} is under way: let it come to its end, or roll it back.")
         if present.traffic.splits or present.trial is not None:
             raise TrafficTaken
+        if asked.shadow and present.traffic.shadow is not None:
+            raise TrafficTaken("This deployment has a shadow already: take it away first, or begin without one.")
 
     async def _need_two(self, tx: Transaction, actor: Actor, present: Deployment, wanted: tuple[str, str, object]) -> None:
         """Raise `ApprovalNeeded` where promotions need two people, and only one wants this: an action, its words, on what."""

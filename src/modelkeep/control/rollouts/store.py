@@ -60,7 +60,8 @@ async def page(
 
 async def begin_step(tx: Transaction, rollout_id: str, step: StepRecord) -> None:
     """Add a step."""
-    await tx.execute(sa.insert(rollout_steps).values(rollout_id=rollout_id, **msgspec.structs.asdict(step)))
+    values = {column.name: getattr(step, column.name) for column in rollout_steps.c if column.name != "rollout_id"}
+    await tx.execute(sa.insert(rollout_steps).values(rollout_id=rollout_id, **values))
 
 
 async def count(tx: Transaction, rollout_id: str, step: int, servers: Mapping[str, ServerCounts]) -> None:
@@ -73,13 +74,15 @@ async def end_step(tx: Transaction, rollout_id: str, step: int, **values: object
     await tx.execute(_step(rollout_id, step).values(**values))
 
 
-async def steps(tx: Transaction, rollout_id: str) -> list[StepRecord]:
+async def steps(tx: Transaction, of: Rollout) -> list[StepRecord]:
     """Return the steps of a rollout until now, in their order."""
-    of_it = sa.select(rollout_steps).where(rollout_steps.c.rollout_id == rollout_id).order_by(rollout_steps.c.step)
-    return [
-        StepRecord(row.step, row.percent, row.started_at, row.servers, row.ended_at, row.decision, row.numbers)
-        for row in await tx.all(of_it)
-    ]
+    of_it = sa.select(rollout_steps).where(rollout_steps.c.rollout_id == of.id).order_by(rollout_steps.c.step)
+    found = []
+    for row in await tx.all(of_it):
+        shadow = of.plan.steps[row.step].shadow
+        ended = (row.ended_at, row.decision, row.numbers)
+        found.append(StepRecord(row.step, row.percent, row.started_at, row.servers, *ended, shadow))
+    return found
 
 
 async def note(tx: Transaction, rollout_id: str, happened: Happened) -> None:
