@@ -11,6 +11,8 @@ from modelkeep.contracts.rates import read, read_classes
 from modelkeep.contracts.snapshot import Limits, Rate
 from modelkeep.control.access import tasks as of_people
 from modelkeep.control.access.service import Access
+from modelkeep.control.alerts import tasks as of_rollouts
+from modelkeep.control.alerts.service import Alerts
 from modelkeep.control.approvals.service import Approvals
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments import tasks
@@ -56,6 +58,7 @@ class ControlPlane:
     deployments: Deployments
     replays: Replays
     rollouts: Rollouts
+    alerts: Alerts
     shadows: Shadows
     schedules: Schedules
     jobs: Jobs
@@ -64,8 +67,9 @@ class ControlPlane:
     passwords: Passwords
 
     async def tidy(self) -> None:
-        """Forget replays, and purge from the trash, what has had its time."""
+        """Forget replays and resolved alerts, and purge from the trash, what has had its time."""
         await self.replays.forget()
+        await self.alerts.forget()
         await self.lifecycle.expire()
 
 
@@ -108,6 +112,11 @@ def control_plane(
         limits=limits,
     )
     _listen(events, sessions, access, deployments, lifecycle)
+    rollouts = Rollouts(
+        db=db, audit=audit, approvals=approvals, models=models, deployments=deployments, events=events, clock=clock
+    )
+    alerts = Alerts(db=db, audit=audit, models=models, events=events, clock=clock)
+    of_rollouts.subscribe(events, alerts, rollouts, clock)
     return ControlPlane(
         audit=audit,
         users=users,
@@ -119,9 +128,8 @@ def control_plane(
         lifecycle=lifecycle,
         deployments=deployments,
         replays=Replays(db=db, audit=audit, models=models, deployments=deployments, jobs=jobs, clock=clock),
-        rollouts=Rollouts(
-            db=db, audit=audit, approvals=approvals, models=models, deployments=deployments, events=events, clock=clock
-        ),
+        rollouts=rollouts,
+        alerts=alerts,
         shadows=Shadows(db=db, models=models, deployments=deployments, clock=clock),
         schedules=Schedules(db=db, audit=audit, access=access, approvals=approvals, deployments=deployments, clock=clock),
         jobs=jobs,
