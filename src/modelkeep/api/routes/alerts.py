@@ -11,8 +11,7 @@ from modelkeep.api.schemas.alerts import Acknowledge, AlertAnswer, AlertFacts, R
 from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind
 from modelkeep.control.alerts.errors import AlertNotFound, AlertOver, InvalidAcknowledgement
-from modelkeep.control.alerts.rules import Severity, State
-from modelkeep.control.alerts.store import Wanted
+from modelkeep.control.alerts.rules import Severity, State, Wanted
 
 router = APIRouter(prefix="/alerts", tags=["alerts"])
 Id = Annotated[str, Path(max_length=200, description="The alert's id.")]

@@ -112,6 +112,15 @@ class Alert(msgspec.Struct, frozen=True):
         return State.ACKNOWLEDGED if looked_at else State.FIRING
 
 
+class Wanted(msgspec.Struct, frozen=True):
+    """Which alerts are looked for; what is None is any."""
+
+    state: State | None = None
+    severity: Severity | None = None
+    deployment: str | None = None
+    model: str | None = None
+
+
 def fingerprint(labels: Mapping[str, str]) -> str:
     """Return what is the same for equal labels in any order, and different for others."""
     return hashlib.sha256(msgspec.json.encode(sorted(labels.items()))).hexdigest()

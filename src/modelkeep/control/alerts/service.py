@@ -20,13 +20,13 @@ from modelkeep.control.alerts.rules import (
     Alert,
     News,
     Severity,
+    Wanted,
     acknowledged,
     again,
     fingerprint,
     opened,
     resolved,
 )
-from modelkeep.control.alerts.store import Wanted
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.models.service import Models
 from modelkeep.infra.clock import Clock

@@ -7,21 +7,12 @@ from typing import Any, Final
 import msgspec
 import sqlalchemy as sa
 
-from modelkeep.control.alerts.rules import Alert, Severity, State
+from modelkeep.control.alerts.rules import Alert, Severity, State, Wanted
 from modelkeep.control.alerts.tables import alerts
 from modelkeep.infra.db import Transaction
 
 _BESIDE: Final = ("kind", "deployment", "model")
 """Labels that have a column, to be found by."""
-
-
-class Wanted(msgspec.Struct, frozen=True):
-    """Which alerts are looked for; what is None is any."""
-
-    state: State | None = None
-    severity: Severity | None = None
-    deployment: str | None = None
-    model: str | None = None
 
 
 async def add(tx: Transaction, alert: Alert) -> bool:
