@@ -4,7 +4,6 @@ Words are made of names, numbers and a signal alone. Why a server cannot load a 
 that is left to the rollout's story.
 """
 
-from datetime import datetime
 from typing import Final
 
 from modelkeep.contracts.traffic import Signal
@@ -22,7 +21,7 @@ _SHOWN: Final = (
 _UNREACHABLE: Final = 1e300
 
 
-def rolled_back(story: Story, signal: Signal, reason: str, now: datetime) -> News:
+def rolled_back(story: Story, signal: Signal, reason: str) -> News:
     """Return what is to be looked at after a version was taken back by itself: why it was worse."""
     rollout = story.rollout
     return News(
@@ -31,11 +30,11 @@ def rolled_back(story: Story, signal: Signal, reason: str, now: datetime) -> New
         labels=labels(ROLLED_BACK, rollout),
         title=f"{rollout.deployment}: version {rollout.version} was taken back by itself ({signal}).",
         text=f"It was to take over from version {rollout.from_version}, which answers alone again. {_where(rollout)}. {reason}",
-        evidence=_evidence(rollout, {signal: story.numbers[signal]}, now, signal=signal),
+        evidence=_evidence(rollout, {signal: story.numbers[signal]}, signal=signal),
     )
 
 
-def held(story: Story, now: datetime) -> News:
+def held(story: Story) -> News:
     """Return what is to be looked at while a rollout is held: a person has to say how it goes on."""
     rollout = story.rollout
     return News(
@@ -45,7 +44,7 @@ def held(story: Story, now: datetime) -> News:
         title=f"{rollout.deployment}: the rollout of version {rollout.version} is held, and a person has to decide.",
         text=f"The time of a step is over, and it lacks something: `modelkeep rollout show {rollout.id}` says what. "
         f"{_where(rollout)}; the share stays until then.",
-        evidence=_evidence(rollout, story.numbers, now),
+        evidence=_evidence(rollout, story.numbers),
     )
 
 
@@ -54,9 +53,9 @@ def labels(kind: str, rollout: Rollout) -> dict[str, str]:
     return {"kind": kind, "deployment": rollout.deployment, "model": rollout.model, "version": str(rollout.version)}
 
 
-def _evidence(rollout: Rollout, known: dict[str, Numbers], now: datetime, *, signal: str = "") -> Evidence:
+def _evidence(rollout: Rollout, known: dict[str, Numbers], *, signal: str = "") -> Evidence:
     numbers = {name: {one: _number(getattr(of, one)) for one in _SHOWN} for name, of in known.items()}
-    return Evidence(now, rollout.id, f"/api/v1/rollouts/{rollout.id}/evidence", signal, numbers)
+    return Evidence(rollout.changed_at, rollout.id, f"/api/v1/rollouts/{rollout.id}/evidence", signal, numbers)
 
 
 def _number(value: float | None) -> float | None:

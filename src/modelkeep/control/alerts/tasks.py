@@ -12,22 +12,21 @@ from modelkeep.control.rollouts.events import (
     RolloutWentOn,
 )
 from modelkeep.control.rollouts.service import Rollouts
-from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Transaction
 from modelkeep.infra.events import Events
 
 
-def subscribe(events: Events, alerts: Alerts, rollouts: Rollouts, clock: Clock) -> None:
+def subscribe(events: Events, alerts: Alerts, rollouts: Rollouts) -> None:
     """Have alerts hear of rollouts, and of what they are about going away."""
 
     async def on_rolled_back(tx: Transaction, event: RolloutRolledBack) -> None:
         await alerts.settle_in(tx, "The rollout was taken back.", kinds=(HELD,), deployment=event.deployment)
         if event.signal is not None:
             story = await rollouts.story_in(tx, event.rollout)
-            await alerts.raise_in(tx, rolled_back(story, event.signal, event.reason, clock()))
+            await alerts.raise_in(tx, rolled_back(story, event.signal, event.reason))
 
     async def on_held(tx: Transaction, event: RolloutHeld) -> None:
-        await alerts.raise_in(tx, held(await rollouts.story_in(tx, event.rollout), clock()))
+        await alerts.raise_in(tx, held(await rollouts.story_in(tx, event.rollout)))
 
     async def on_went_on(tx: Transaction, event: RolloutWentOn) -> None:
         await alerts.settle_in(tx, "The rollout goes on.", kinds=(HELD,), deployment=event.deployment)
