@@ -72,8 +72,9 @@ async def page(
 
 async def firing(tx: Transaction, now: datetime) -> dict[str, int]:
     """Return how many fire, by severity."""
-    counted = sa.select(alerts.c.severity, sa.func.count()).where(_stands(State.FIRING, now)).group_by(alerts.c.severity)
-    return {row[0]: int(row[1]) for row in await tx.all(counted)}
+    number = sa.func.count().label("number")
+    counted = sa.select(alerts.c.severity, number).where(_stands(State.FIRING, now)).group_by(alerts.c.severity)
+    return {row.severity: int(row.number) for row in await tx.all(counted)}
 
 
 async def forget(tx: Transaction, before: datetime) -> None:
