@@ -69,6 +69,11 @@ def test_a_bad_version_is_taken_back_by_itself_and_the_evidence_stays(house: Ins
         assert (found.state, client.deployment("bad").version) == ("rolled_back", 1)
         assert client.deployment("bad").raw["traffic"]["split"] == {}
         assert client.rollout_evidence(rollout.id)["points"]
+        (alert,) = client.alerts(state="firing", deployment="bad")
+        assert (alert.kind, alert.severity, alert.count) == ("rollout.rolled_back", "page", 1)
+        (seen,) = client.alert(alert.id).evidence
+        assert (seen["rollout"], seen["signal"]) == (rollout.id, "errors")
+        assert seen["numbers"]["errors"]["bad"] == found.numbers["errors"]["bad"]
 
 
 def test_a_good_version_is_promoted_once_its_time_and_samples_are_there(house: Installation, tmp_path: Path) -> None:

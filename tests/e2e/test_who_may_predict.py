@@ -478,6 +478,7 @@ def test_a_caller_who_may_ask_one_model_need_not_name_it_and_learns_of_no_other(
 # ---- ids of others
 
 _BODIES: dict[tuple[str, str], object] = {
+    ("POST", "/api/v1/alerts/{alert_id}/resolve"): {"note": "n"},
     ("POST", "/api/v1/approvals/{approval_id}/refuse"): {"reason": "r"},
     ("POST", "/api/v1/keys/{key_id}/rotate"): {"keep_days": 1},
     ("PUT", "/api/v1/keys/{key_id}/certificate"): {"names": ["dns:scoring.example.org"]},
@@ -518,14 +519,26 @@ def test_ids_of_others_open_nothing_and_tell_nothing(house: House):
 
 
 def _rollout(house: House, admin: httpx.Client) -> str:
-    """The id of a rollout of the blue tenant's model, which is under way."""
+    """The id of a rollout of the blue tenant's model, which is held: that is an alert."""
     file = house.installation.data.parent / "second.onnx"
     file.write_bytes(onnx_scores(width=2))
     with house.installation.client() as client:
         client.push(file, "blue-model")
-    wanted = {"deployment": "blue-model", "version": 2}
+    wanted = {"deployment": "blue-model", "version": 2, "steps": ["10:0s"], "patience_minutes": 0}
     asked = admin.post("/api/v1/rollouts", json=wanted)
     return str(asked.raise_for_status().json()["id"])
+
+
+def _alert(admin: httpx.Client) -> str:
+    """The id of the alert about that rollout."""
+    items: list[dict[str, str]] = []
+
+    def raised() -> bool:
+        items.extend(admin.get("/api/v1/alerts").raise_for_status().json()["items"])
+        return bool(items)
+
+    eventually(raised, "the rollout is held")
+    return items[0]["id"]
 
 
 def _ids(house: House) -> dict[str, str]:
@@ -547,6 +560,7 @@ def _ids(house: House) -> dict[str, str]:
         "session_id": sessions[0]["id"],
         "user_id": blue.id,
         "rollout_id": _rollout(house, admin),
+        "alert_id": _alert(admin),
         "approval_id": admin.post("/api/v1/models/blue-model/archive").json()["approval"],
         "invitation_id": admin.post("/api/v1/invitations", json={}).raise_for_status().json()["id"],
     }

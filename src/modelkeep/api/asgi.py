@@ -17,6 +17,7 @@ from modelkeep.api.pace import Pace
 from modelkeep.api.refusals import Refused
 from modelkeep.api.routes import (
     access,
+    alerts,
     aliases,
     approvals,
     audit,
@@ -46,7 +47,7 @@ _ROUTERS: Final = tuple(
     noun.router
     for noun in (
         *(health, users, auth, browser, sign_on, people, access, models, versions, lifecycle, aliases),
-        *(deployments, schedules, rollouts, shadows, approvals, predictions, replays, safety, audit),
+        *(deployments, schedules, rollouts, alerts, shadows, approvals, predictions, replays, safety, audit),
     )
 )
 

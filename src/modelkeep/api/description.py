@@ -64,6 +64,7 @@ _TAGS: Final = {
     "versions": "Uploads: their validation, their files, their life.",
     "deployments": "What answers where, and how.",
     "rollouts": "New versions that take over step by step, or are taken back.",
+    "alerts": "What somebody has to look at, and who does.",
     "predictions": "The history of predictions.",
     "replays": "Predictions, answered again by the uploaded file itself.",
     "keys": "The first set-up, and API keys.",

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from modelkeep.api.settings import ApiSettings
 from modelkeep.contracts.storage import BlobStore
 from modelkeep.control.access.service import Access
+from modelkeep.control.alerts.service import Alerts
 from modelkeep.control.approvals.service import Approvals
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments.service import Deployments
@@ -44,6 +45,7 @@ class Services:
     predictions: Predictions
     replays: Replays
     rollouts: Rollouts
+    alerts: Alerts
     shadows: Shadows
     schedules: Schedules
     blobs: BlobStore

@@ -116,6 +116,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
         predictions=Predictions(history, utc_now),
         replays=control.replays,
         rollouts=control.rollouts,
+        alerts=control.alerts,
         shadows=control.shadows,
         schedules=control.schedules,
         blobs=store,
@@ -251,6 +252,7 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
     from modelkeep.infra.migrations import wait_until_current
     from modelkeep.infra.prediction_log import history_database
     from modelkeep.sandbox import loader
+    from modelkeep.worker.alerting import Firing
     from modelkeep.worker.collector import Collector
     from modelkeep.worker.compilation import Compiler, keep_in
     from modelkeep.worker.inspection import RunnerInspector
@@ -288,7 +290,8 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
     worker = Worker(db, control.jobs, handlers, role.worker, places.run, patient=patient, tidy=control.tidy)
     collector = Collector(db, control.models, claims, blobs, utc_now, keep_days=role.storage.keep_unused_days, told=meter)
     releaser, due = Releaser(control.rollouts, told=meter), DueChanges(control.schedules)
-    others = (collector, due, releaser, keeper(role.audit, control.audit, meter), follower(control, db, places, role.auth))
+    beside = (Firing(control.alerts, told=meter), keeper(role.audit, control.audit, meter))
+    others = (collector, due, releaser, *beside, follower(control, db, places, role.auth))
     await wait_until_current(db, stop)  # once for all, so that it is said once
     await _beside_each_other(worker.run(stop), [one.run() for one in others])
     await history.close()

@@ -11,6 +11,8 @@ from modelkeep.contracts.rates import read, read_classes
 from modelkeep.contracts.snapshot import Limits, Rate
 from modelkeep.control.access import tasks as of_people
 from modelkeep.control.access.service import Access
+from modelkeep.control.alerts import tasks as of_rollouts
+from modelkeep.control.alerts.service import Alerts
 from modelkeep.control.approvals.service import Approvals
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments import tasks
@@ -56,6 +58,7 @@ class ControlPlane:
     deployments: Deployments
     replays: Replays
     rollouts: Rollouts
+    alerts: Alerts
     shadows: Shadows
     schedules: Schedules
     jobs: Jobs
@@ -64,8 +67,9 @@ class ControlPlane:
     passwords: Passwords
 
     async def tidy(self) -> None:
-        """Forget replays, and purge from the trash, what has had its time."""
+        """Forget replays and resolved alerts, and purge from the trash, what has had its time."""
         await self.replays.forget()
+        await self.alerts.forget()
         await self.lifecycle.expire()
 
 
@@ -93,7 +97,6 @@ def control_plane(
     approvals = Approvals(db=db, audit=audit, access=access, users=users, clock=clock, settings=alone)
     switches = Switches(db, audit, approvals, events, clock, acceptable=acceptable)
     models = Models(db=db, audit=audit, access=access, approvals=approvals, events=events, jobs=jobs, clock=clock)
-    lifecycle = Lifecycle(db=db, audit=audit, approvals=approvals, events=events, jobs=jobs, clock=clock, trash=trash)
     deployments = Deployments(
         db=db,
         audit=audit,
@@ -107,8 +110,7 @@ def control_plane(
         clock=clock,
         limits=limits,
     )
-    _listen(events, sessions, access, deployments, lifecycle)
-    return ControlPlane(
+    made = ControlPlane(
         audit=audit,
         users=users,
         access=access,
@@ -116,12 +118,13 @@ def control_plane(
         sessions=sessions,
         switches=switches,
         models=models,
-        lifecycle=lifecycle,
+        lifecycle=Lifecycle(db=db, audit=audit, approvals=approvals, events=events, jobs=jobs, clock=clock, trash=trash),
         deployments=deployments,
         replays=Replays(db=db, audit=audit, models=models, deployments=deployments, jobs=jobs, clock=clock),
         rollouts=Rollouts(
             db=db, audit=audit, approvals=approvals, models=models, deployments=deployments, events=events, clock=clock
         ),
+        alerts=Alerts(db=db, audit=audit, models=models, events=events, clock=clock),
         shadows=Shadows(db=db, models=models, deployments=deployments, clock=clock),
         schedules=Schedules(db=db, audit=audit, access=access, approvals=approvals, deployments=deployments, clock=clock),
         jobs=jobs,
@@ -129,13 +132,16 @@ def control_plane(
         idempotency=Idempotency(db, clock),
         passwords=passwords,
     )
+    _listen(made)
+    return made
 
 
-def _listen(events: Events, sessions: Sessions, access: Access, deployments: Deployments, lifecycle: Lifecycle) -> None:
+def _listen(made: ControlPlane) -> None:
     """Have nouns hear what happens below them."""
-    of_users.subscribe(events, sessions)
-    of_people.subscribe(events, access)
-    tasks.subscribe(events, deployments, lifecycle)
+    of_users.subscribe(made.events, made.sessions)
+    of_people.subscribe(made.events, made.access)
+    tasks.subscribe(made.events, made.deployments, made.lifecycle)
+    of_rollouts.subscribe(made.events, made.alerts, made.rollouts)
 
 
 def _classes(rates: LimitSettings) -> Classes:

@@ -10,6 +10,7 @@
 Pillow are used where the caller hands over their objects, or asks for them.
 """
 
+from modelkeep.client.alerts import Alert
 from modelkeep.client.client import AsyncClient, Client
 from modelkeep.client.desired import Change, Difference
 from modelkeep.client.errors import (
@@ -77,6 +78,7 @@ from modelkeep.client.rollouts import Rollout
 from modelkeep.client.session_file import SessionFile
 
 __all__ = [
+    "Alert",
     "Alias",
     "AliasMove",
     "Approval",

@@ -6,6 +6,7 @@ What a method does is said once, by the operation of the same name in the module
 from typing import Self
 
 from modelkeep.client import access, desired, history, lifecycle, people, predicting, pushing, roles
+from modelkeep.client import alerts as of_alerts
 from modelkeep.client import aliases as of_aliases
 from modelkeep.client import approvals as of_approvals
 from modelkeep.client import audit as of_audit
@@ -123,6 +124,11 @@ class Client:
     roll_back_rollout = blocking(of_rollouts.roll_back_rollout)
     rollout_evidence = blocking(of_rollouts.rollout_evidence)
     watch_rollout = blocking(of_rollouts.watch_rollout)
+
+    alerts = blocking(of_alerts.alerts)
+    alert = blocking(of_alerts.alert)
+    acknowledge_alert = blocking(of_alerts.acknowledge_alert)
+    resolve_alert = blocking(of_alerts.resolve_alert)
 
     predictions = blocking(history.predictions)
     prediction = blocking(history.prediction)
@@ -295,6 +301,11 @@ class AsyncClient:
     roll_back_rollout = awaited(of_rollouts.roll_back_rollout)
     rollout_evidence = awaited(of_rollouts.rollout_evidence)
     watch_rollout = awaited(of_rollouts.watch_rollout)
+
+    alerts = awaited(of_alerts.alerts)
+    alert = awaited(of_alerts.alert)
+    acknowledge_alert = awaited(of_alerts.acknowledge_alert)
+    resolve_alert = awaited(of_alerts.resolve_alert)
 
     predictions = awaited(history.predictions)
     prediction = awaited(history.prediction)

@@ -82,10 +82,17 @@ _AUDIT_LAG: Final = Family(
     ("sink",),
     rule="max",
 )
+_ALERTS: Final = Family(
+    "modelkeep_alerts_firing",
+    "gauge",
+    "Alerts that fire and that nobody has acknowledged, as the worker last saw them, by severity: page, ticket, info.",
+    ("severity",),
+    rule="max",
+)
 _FREE: Final = Family("modelkeep_storage_free_bytes", "gauge", "Free space on the disk of the data directory.", rule="min")
 
 _COUNTED: Final = (_OPERATIONS, _DURATION, _BYTES, _ROTATIONS, _ROTATED, _FREED, _REMOVED, _FORGOTTEN, _ROLLOUTS)
-_SHOWN: Final = (_KEPT, _AUDIT_VERIFIED, _AUDIT_ENTRIES, _AUDIT_LAG, _FREE)
+_SHOWN: Final = (_KEPT, _AUDIT_VERIFIED, _AUDIT_ENTRIES, _AUDIT_LAG, _ALERTS, _FREE)
 FAMILIES: Final = (*_COUNTED, *_SHOWN)
 
 Operation = Literal["put", "read", "open", "size", "delete", "list"]
@@ -98,6 +105,7 @@ class StorageMeter:
         self._tally = Tally(folder, slot, _COUNTED)
         self._kept: Gauges = []
         self._audit: Gauges = []
+        self._alerts: Gauges = []
 
     def done(self, operation: Operation, outcome: str, seconds: float, moved: int = 0) -> None:
         """Count one operation, with the bytes that it moved."""
@@ -130,7 +138,7 @@ class StorageMeter:
     def keeps(self, kept: Mapping[str, int]) -> None:
         """Show how many bytes are kept, by what they are."""
         self._kept = [(_KEPT.name, (kind,), float(size)) for kind, size in kept.items()]
-        self._tally.publish(self._kept + self._audit)
+        self._publish()
 
     def audit(self, *, entries: int, verified: float | None, lags: Mapping[str, int]) -> None:
         """Show how the audit trail is: its entries, when it was last found whole, and how many each sink lacks."""
@@ -139,11 +147,21 @@ class StorageMeter:
         shown += [] if verified is None else [(_AUDIT_VERIFIED.name, (), verified)]
         if shown != self._audit:
             self._audit = shown
-            self._tally.publish(self._kept + self._audit)
+            self._publish()
+
+    def alerts_firing(self, counts: Mapping[str, int]) -> None:
+        """Show how many alerts fire, by severity."""
+        shown: Gauges = [(_ALERTS.name, (severity,), float(count)) for severity, count in counts.items()]
+        if shown != self._alerts:
+            self._alerts = shown
+            self._publish()
 
     def close(self) -> None:
         """Let go of the file; what it holds stays."""
         self._tally.close()
+
+    def _publish(self) -> None:
+        self._tally.publish(self._kept + self._audit + self._alerts)
 
     def _add(self, family: Family, number: float) -> None:
         self._tally.cells[self._tally.series(family)] += number

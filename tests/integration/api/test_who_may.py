@@ -55,6 +55,7 @@ _ELSEWHERE = (
     "/api/v1/authz",
     "/api/v1/replays/",
     "/api/v1/rollouts",
+    "/api/v1/alerts",
     "/api/v1/predict",
     "/api/v1/approvals/",
 )

@@ -45,6 +45,7 @@ from modelkeep.plugins.storage.local import LocalStore
 
 V1, IRIS = "/api/v1", "/api/v1/models/iris"
 REASON = {"reason": "a test"}
+AS_USUAL = Rolling()
 INVITATION, RESET = (secrets.new_secret(secrets.LINK).reveal() for _ in range(2))
 FORM = {"files": {"file": ("m.onnx", b"new")}}
 
@@ -114,6 +115,8 @@ WRITES: dict[str, Asked] = {
     "advanceRollout": ("POST", f"{V1}/rollouts/RUNNING/advance", {}),
     "promoteRollout": ("POST", f"{V1}/rollouts/RUNNING/promote", {}),
     "rollBackRollout": ("POST", f"{V1}/rollouts/RUNNING/rollback", {"json": REASON}),
+    "acknowledgeAlert": ("POST", f"{V1}/alerts/ALERT/acknowledge", {"json": {"for_minutes": 5}}),
+    "resolveAlert": ("POST", f"{V1}/alerts/ALERT/resolve", {"json": {"note": "a test"}}),
     "allowCodeFormats": ("PUT", f"{V1}/safety/code-formats", {"json": {"allowed": True, **REASON}}),
     "acceptSandbox": ("PUT", f"{V1}/safety/sandbox", {"json": {"accepted": None, **REASON}}),
     "approve": ("POST", f"{V1}/approvals/apr_one/approve", {}),
@@ -166,16 +169,23 @@ async def house(control: ControlPlane, client: httpx.AsyncClient, db: Database, 
     running, paused = [await rollout(control, name) for name in ("running", "paused")]
     await control.rollouts.pause(ADMIN, paused)
     later = await control.schedules.schedule(ADMIN, "iris", clock() + timedelta(hours=1), Change(version=1))
-    ids = {"RUNNING": running, "PAUSED": paused, "SCHEDULED": later.id}
+    ids = {"RUNNING": running, "PAUSED": paused, "SCHEDULED": later.id, "ALERT": await alert(control)}
     return {"KEY": str(made.json()["id"]), "USER": ada, "GRANT": given.id, **ids}
 
 
-async def rollout(control: ControlPlane, name: str) -> str:
+async def rollout(control: ControlPlane, name: str, asked: Rolling = AS_USUAL) -> str:
     """A model of this name, and a rollout of its second version, whose id is returned."""
     await control.models.create(ADMIN, name)
     for content in (b"one", b"two"):
         await ready_version(control, name, content)
-    return (await control.rollouts.start(ADMIN, name, 2, Rolling())).id
+    return (await control.rollouts.start(ADMIN, name, 2, asked)).id
+
+
+async def alert(control: ControlPlane) -> str:
+    """The id of an alert, about a rollout that is held."""
+    await control.rollouts.tick(await rollout(control, "held", Rolling(steps=("5:0s",), patience_minutes=0.0)))
+    (found,) = await control.alerts.alerts(ADMIN, limit=5)
+    return found.id
 
 
 async def worn(control: ControlPlane, now: datetime) -> None:

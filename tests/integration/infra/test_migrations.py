@@ -11,6 +11,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+import modelkeep.control.alerts.tables
 import modelkeep.control.approvals.tables
 import modelkeep.control.audit.tables
 import modelkeep.control.deployments.tables

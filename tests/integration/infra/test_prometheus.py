@@ -39,6 +39,7 @@ def metrics(tmp_path: Path) -> Iterator[Metrics]:
     meter.keeps({"artifact": 100, "unused": 0})
     meter.audit(entries=12, verified=1.7e9, lags={"file": 3})
     meter.rollout_decided("promoted")
+    meter.alerts_firing({"page": 1, "ticket": 0, "info": 0})
     made.beside = figures(tmp_path / "metrics" / "storage", tmp_path)
     yield made
     meter.close()

@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from modelkeep.app.cli import access as access_commands
+from modelkeep.app.cli import alerts as alerts_commands
 from modelkeep.app.cli import aliases as aliases_commands
 from modelkeep.app.cli import approvals as approvals_commands
 from modelkeep.app.cli import audit as audit_commands
@@ -103,6 +104,7 @@ _add(access_commands.move, _SECOND, "modelkeep move churn --workspace fraud")
 app.add_typer(aliases_commands.alias, name="alias", rich_help_panel=_SECOND)
 app.add_typer(deployments_commands.deployments, name="deployments", rich_help_panel=_SECOND)
 app.add_typer(rollouts_commands.rollout, name="rollout", rich_help_panel=_SECOND)
+app.add_typer(alerts_commands.alerts, name="alerts", rich_help_panel=_SECOND)
 app.add_typer(shadow_commands.shadow, name="shadow", rich_help_panel=_SECOND)
 _add(desired_commands.export, _SECOND, desired_commands.EXPORT)
 _add(desired_commands.apply, _SECOND, desired_commands.APPLY)

@@ -23,3 +23,9 @@ class VersionPromoted(msgspec.Struct, frozen=True):
     deployment: str
     version_id: str
     revision: int
+
+
+class DeploymentDeleted(msgspec.Struct, frozen=True):
+    """There is no such deployment any more; its name is not given again."""
+
+    deployment: str

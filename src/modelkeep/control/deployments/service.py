@@ -29,7 +29,7 @@ from modelkeep.control.deployments.errors import (
     RevisionNotFound,
     RolloutRunning,
 )
-from modelkeep.control.deployments.events import SettingsChanged, TrafficChanged, VersionPromoted
+from modelkeep.control.deployments.events import DeploymentDeleted, SettingsChanged, TrafficChanged, VersionPromoted
 from modelkeep.control.deployments.news import SNAPSHOT, News
 from modelkeep.control.deployments.planning import (
     NOTHING,
@@ -297,6 +297,7 @@ class Deployments:
             version = None if present.version is None else str(present.version)
             said = {"name": name, "model": present.model} | _reason(reason)
             await self._audit.note(tx, actor, "deployment.delete", present.id, before=version, **said)
+            await self._events.publish(tx, DeploymentDeleted(name))
             self.publish_in(tx)
 
     async def promote_in(

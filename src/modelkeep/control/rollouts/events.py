@@ -30,3 +30,20 @@ class RolloutHeld(msgspec.Struct, frozen=True):
     deployment: str
     version_id: str
     reason: str
+
+
+class RolloutWentOn(msgspec.Struct, frozen=True):
+    """A rollout that was held goes on: a person said so."""
+
+    rollout: str
+    deployment: str
+    version_id: str
+
+
+class RolloutCancelled(msgspec.Struct, frozen=True):
+    """A rollout is over without a decision: somebody has changed what it needs."""
+
+    rollout: str
+    deployment: str
+    version_id: str
+    reason: str

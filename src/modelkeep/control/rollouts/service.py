@@ -26,7 +26,13 @@ from modelkeep.control.models.service import Models
 from modelkeep.control.rollouts import store
 from modelkeep.control.rollouts.asked import Asked, plan_of
 from modelkeep.control.rollouts.errors import InvalidRollout, RolloutNotFound, RolloutOver, RolloutUnderWay, TrafficTaken
-from modelkeep.control.rollouts.events import RolloutHeld, RolloutPromoted, RolloutRolledBack
+from modelkeep.control.rollouts.events import (
+    RolloutCancelled,
+    RolloutHeld,
+    RolloutPromoted,
+    RolloutRolledBack,
+    RolloutWentOn,
+)
 from modelkeep.control.rollouts.judging import StepCounts
 from modelkeep.control.rollouts.records import Happened, Point, Shown, StepRecord, Story
 from modelkeep.control.rollouts.rules import (
@@ -160,10 +166,16 @@ class Rollouts:
     async def rollout(self, actor: Actor, rollout_id: str) -> Story:
         """Return one with its steps, what is known now, and what happened; raises `RolloutNotFound`."""
         async with self._db.read() as tx:
-            rollout = await self._found(tx, actor, rollout_id, Scope.MODELS_READ)
-            steps = await store.steps(tx, rollout)
-            numbers = judged(rollout, [one.counts for one in steps])
-            return Story(rollout, steps, numbers, await store.events(tx, rollout_id))
+            await self._found(tx, actor, rollout_id, Scope.MODELS_READ)
+            return await self.story_in(tx, rollout_id)
+
+    async def story_in(self, tx: Transaction, rollout_id: str) -> Story:
+        """Return the same to whoever listens to what happens to rollouts, as `tx` sees it."""
+        rollout = await store.rollout(tx, rollout_id)
+        if rollout is None:
+            raise RolloutNotFound
+        steps = await store.steps(tx, rollout)
+        return Story(rollout, steps, judged(rollout, [one.counts for one in steps]), await store.events(tx, rollout_id))
 
     async def evidence(self, actor: Actor, rollout_id: str) -> tuple[Rollout, tuple[float, float], list[Point]]:
         """Return one with what it takes to be worse and not to be worse, in logarithms, and its evidence as it came."""
@@ -279,6 +291,7 @@ class Rollouts:
         await store.begin_step(kept.tx, changed.id, StepRecord(changed.step, changed.at.percent, now))
         await self._route(kept._replace(rollout=changed), seen.steps)
         await self._note(kept.tx, kept.actor, changed, "advance", reason)
+        await self._tell_of_going_on(kept.tx, kept.rollout, changed)
         return changed
 
     async def _promote(self, kept: _Held, reason: str) -> Rollout:
@@ -311,6 +324,9 @@ class Rollouts:
         await self._deployments.route_in(kept.tx, kept.actor, present, traffic, trial=trial, reason=reason)
         await store.save(kept.tx, changed)
         await self._note(kept.tx, kept.actor, changed, state.value, reason)
+        if state is State.CANCELLED:
+            fact = RolloutCancelled(changed.id, changed.deployment, changed.version_id, reason)
+            await self._events.publish(kept.tx, fact)
         return changed
 
     async def _close(self, kept: _Held, decision: str) -> None:
@@ -334,7 +350,12 @@ class Rollouts:
             if changed != kept.rollout:
                 await store.save(kept.tx, changed)
                 await self._note(kept.tx, actor, changed, what)
+                await self._tell_of_going_on(kept.tx, kept.rollout, changed)
             return changed
+
+    async def _tell_of_going_on(self, tx: Transaction, before: Rollout, after: Rollout) -> None:
+        if before.state is State.HELD and after.state is State.RUNNING:
+            await self._events.publish(tx, RolloutWentOn(after.id, after.deployment, after.version_id))
 
     async def _note(self, tx: Transaction, actor: Actor, rollout: Rollout, what: str, reason: str = "") -> None:
         """Write down what happened, in the rollout's own story and in the audit trail."""
