@@ -33,9 +33,10 @@ directory: $(READY)
 	@timeout 300 bash tests/foreign/slapd/unpack $(BIN) >.cache/foreign/slapd.log 2>&1 || echo "No directory to test with, so tests of directories are left out: $$(tail -n 1 .cache/foreign/slapd.log)"
 
 test: $(READY) directory ## Set up and run all tests against real servers
-# whole installations, whose times count, have the machine to themselves; the rest leaves no core idle
+# nothing leaves a core idle, but for whole installations whose times count: those have the machine to themselves
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile tests/unit tests/contracts tests/architecture tests/integration
-	@$(BIN)/python -m pytest tests/e2e
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not alone" tests/e2e
+	@$(BIN)/python -m pytest -m alone tests/e2e
 
 # not with every test run: Python 3.11 goes round for ever where, while it is traced, a thread that knew greenlets ends at a bad moment
 coverage: $(READY) directory ## Run all tests but those of whole installations once more, and say which lines none of them reaches

@@ -10,7 +10,33 @@ from fixtures.artifacts import onnx_columns, onnx_identity
 from fixtures.installation import NO_NAMESPACES, Installation, free_port, installed
 from modelkeep.contracts.signature import Dtype
 
+_ALONE = {
+    "test_kill": "how long nobody answers",
+    "test_revoked": "how soon a key opens nothing any more",
+    "test_stale_news": "how old news may get",
+    "test_database_away": "how soon the database is missed, and found again",
+    "test_rates_by_subject": "how many are let through in a time",
+    "test_rates_over_installations": "how many are let through in a time",
+    "test_shared_limits": "how many wait at once",
+    "test_memory_budget": "how much memory is held under load",
+    "test_every_estimator_served": "whether a compiled form is faster",
+    "test_optimised_models": "whether a smaller form is faster",
+}
+"""Files whose tests have the machine to themselves, for the sake of what they look at."""
+
+_FIRST = ("test_description", "test_upgrade", "test_replay", "test_triton_grpc", "test_who_may_predict", "test_walks")
+"""Files that take long: begun first, so that no worker is left with one of them at the end."""
+
 _BY_NUMBER = pytest.mark.skipif(platform.machine() != "x86_64", reason="calls are refused by their x86-64 numbers")
+
+
+@pytest.hookimpl(tryfirst=True)  # before the command line chooses by marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what runs alone, and have the longest files begin."""
+    for item in items:
+        if item.path.stem in _ALONE:
+            item.add_marker(pytest.mark.alone)
+    items.sort(key=lambda item: _FIRST.index(item.path.stem) if item.path.stem in _FIRST else len(_FIRST))
 
 
 @pytest.fixture(scope="session")

@@ -46,8 +46,10 @@ async def prepare():
     await db.close()
     return issued.secret.reveal()
 
-async def ask(file, secret, crash_at=None):
-    db, control, app = build(file)
+served = folder / "served.db"
+db, _control, app = build(served)  # once, for all that are forked: nothing is connected yet
+
+async def ask(secret, crash_at=None):
     seen = 0
 
     def count(*_arguments):
@@ -74,11 +76,11 @@ def in_child(work):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 def first(file, secret, number):
-    answer = asyncio.run(ask(file, secret, number))
+    answer = asyncio.run(ask(secret, number))
     file.with_suffix(".first").write_text(json.dumps(answer))
 
 def again(file, secret):
-    file.with_suffix(".again").write_text(json.dumps(asyncio.run(ask(file, secret))))
+    file.with_suffix(".again").write_text(json.dumps(asyncio.run(ask(secret))))
 
 def prepared():
     (folder / "secret").write_text(asyncio.run(prepare()))
@@ -87,9 +89,11 @@ assert in_child(prepared) == 0
 secret = (folder / "secret").read_text()
 for number in range(int(sys.argv[4]), 200):
     file = folder / f"after-{number}.db"
-    shutil.copyfile(folder / "before.db", file)
+    shutil.copyfile(folder / "before.db", served)
     ended = in_child(lambda: first(file, secret, number))
     assert in_child(lambda: again(file, secret)) == 0
+    served.rename(file)  # the last of them closed it: all is in it
+    assert not list(folder.glob("served.db*"))
     if ended == 0:
         print(number)
         break
