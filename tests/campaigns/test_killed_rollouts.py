@@ -18,7 +18,7 @@ import pytest
 
 from fixtures.askers import OK, Asked, askers
 from fixtures.databases import new_postgres_database
-from fixtures.failing_ranges import archive
+from fixtures.failing_ranges import SAMPLE, archive
 from fixtures.installation import Installation, eventually, installed
 from fixtures.odds import at_least
 from modelkeep.client import Client, ModelkeepError
@@ -49,7 +49,7 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installati
             for number, (low, high) in RANGES.items():
                 file = tmp_path / f"{number}.zip"
                 file.write_bytes(archive(low, high))
-                client.push(file, NAME, format="python", promote=False)
+                client.push(file, NAME, format="python", sample=SAMPLE)
             client.promote(NAME, 1)
             client.wait_serving(NAME, 1)
         yield place
@@ -155,8 +155,14 @@ def check_history(house: Installation, made: Sequence[tuple[Rollout, int]], fold
     with house.client() as client:
         revisions = client.revisions(NAME, limit=10_000)[::-1]
         trail = client.export_audit(folder / "audit.jsonl")
-    print([(one.action, one.version, one.traffic.get("split"), one.reason) for one in revisions[:12]])
-    assert [one.revision for one in revisions] == list(range(1, len(revisions) + 1)), "a revision is missing, or there twice"
+    assert [one.revision for one in revisions] == list(range(len(revisions))), "a revision is missing, or there twice"
+    seen = [(one.version, dict(one.traffic.get("split") or {})) for one in revisions]
+    wanted: list[tuple[int | None, dict[str, float]]] = [(None, {}), (1, {})]
+    for rollout, old in made:
+        shares = [step["percent"] for step in (rollout.raw["steps"][: rollout.step])]
+        wanted += [(old, {str(rollout.version): share}) for share in shares]
+        wanted.append((rollout.version if rollout.state == "promoted" else old, {}))
+    assert seen == wanted, "the deployment was more, or less, than its rollouts have made of it"
     report = verify_file(trail)
     assert report.whole, report
 
