@@ -36,6 +36,9 @@ MOST_UNITS: Final = 100_000
 MOST_ENDED: Final = 4
 """How many trials of one deployment are told of after they ended."""
 _MOST_ENDED_OF_ALL: Final = 32
+LEAST_SLOW_MS: Final = 50.0
+"""What is learned to be slow is never less: for so long a busy machine puts a process off, with all of its requests at once,
+and the one that is asked less is the colder one. None of that is the version's."""
 _SLOWER: Final = 2.0
 _PERCENTILE: Final = 95
 _SIGNALS: Final[tuple[Signal, ...]] = ("errors", "slow", "poor")
@@ -172,10 +175,10 @@ class Count:
         return True
 
     def _learn(self, total_ms: float) -> None:
-        """Take twice the 95th percentile of the promoted version's first answers for slow."""
+        """Take twice the 95th percentile of the promoted version's first answers for slow, or the least that is."""
         self._first_ms.append(total_ms)
         if len(self._first_ms) >= LEARNS_FROM:
-            self.rollout.slow_ms = _SLOWER * float(np.percentile(self._first_ms, _PERCENTILE))
+            self.rollout.slow_ms = max(LEAST_SLOW_MS, _SLOWER * float(np.percentile(self._first_ms, _PERCENTILE)))
             self._first_ms.clear()
 
 

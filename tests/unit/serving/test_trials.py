@@ -16,7 +16,7 @@ from modelkeep.contracts.traffic import Counted, Signal, Trial
 from modelkeep.serving import trials as module
 from modelkeep.serving.calls import Run, Share
 from modelkeep.serving.codec import AnswerNotFinite
-from modelkeep.serving.trials import LEARNS_FROM, MOST_ENDED, WARM_UP, Count, Rollout, Trials
+from modelkeep.serving.trials import LEARNS_FROM, LEAST_SLOW_MS, MOST_ENDED, WARM_UP, Count, Rollout, Trials
 from modelkeep.stats.evidence import Evidence
 
 CANDIDATE, PROMOTED = 0, 1
@@ -152,6 +152,16 @@ def test_what_is_slow_is_learned_from_the_first_answers_of_the_promoted_version(
     count.answered(CANDIDATE, None, count.slow_ms + 1, None)
     count.answered(PROMOTED, None, count.slow_ms - 1, None)
     assert count.seen().counts["slow"] == Counted(1, 1, 1, 0)
+
+
+def test_what_is_learned_to_be_slow_is_never_so_little_that_a_busy_machine_makes_it_so() -> None:
+    count = count_of(trial(slow_ms=0.0))
+    for _ in range(LEARNS_FROM):
+        count.answered(PROMOTED, None, 1.0, None)
+    assert count.slow_ms == LEAST_SLOW_MS
+    count.answered(CANDIDATE, None, LEAST_SLOW_MS, None)
+    assert count.seen().counts["slow"] == Counted(1, 0)
+    assert count_of(trial(slow_ms=3.0)).slow_ms == 3.0, "who says what is slow knows"
 
 
 def test_a_unit_is_bad_once_by_each_signal_over_all_steps_of_a_rollout() -> None:
