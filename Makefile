@@ -51,8 +51,10 @@ soak: $(READY) ## Run the long campaigns: 500 loads and unloads, 100 seeded kill
 soak-audit: $(READY) ## Verify an audit trail of a million entries on both databases, and name what was changed in it
 	@ROWS=$${ROWS:-1000000} $(BIN)/python -m pytest -s tests/campaigns/test_long_audit_trail.py
 
-soak-releases: $(READY) ## Release 50 times and upgrade 20 times under load, on both databases, and 10,000 histories of two processes
+soak-releases: $(READY) ## Releases, upgrades, 40 canaries, 20 killed rollouts under load on both databases, 10,000 histories of two processes
 	@CHANGES=$${CHANGES:-50} UPGRADES=$${UPGRADES:-20} $(BIN)/python -m pytest -s tests/campaigns/test_releases.py
+	@CANARIES=$${CANARIES:-40} $(BIN)/python -m pytest -s tests/campaigns/test_canaries.py
+	@KILLS=$${KILLS:-20} $(BIN)/python -m pytest -s tests/campaigns/test_killed_rollouts.py
 	@HISTORIES=$${HISTORIES:-10000} $(BIN)/python -m pytest -s tests/integration/control/test_concurrent_histories.py
 
 fuzz: $(READY) ## Ask every address of the OpenAPI document at random, as every kind of key, for EXAMPLES (200) each

@@ -4,8 +4,11 @@ Only requests that the shares gave to the candidate or to the promoted version b
 counted: not those of rules or of callers who named a version, and none while the candidate has no runner. So a bad request was
 the candidate's with probability `share` where both are equally often bad, and that is all that the evidence rests on.
 
-The first `WARM_UP` requests of each count for nothing, and nothing counts before both have had them: bad requests of one that
-are counted while those of the other are not would be evidence of nothing.
+A failure and an answer that is none count from the first request on: a version that fails outright fails a handful of callers
+then, not `WARM_UP` more. Only time has to be warm, for caches are cold at first. So nothing is slow, and nobody is too late,
+before both have had `WARM_UP` requests here since the rollout began; later steps find them warm. That moment depends on the
+past alone, and from then on the requests of both count: whether one does never depends on whose it is, and that is all that
+keeps the evidence exact. To begin with each of the two once it is warm itself would be evidence of nothing.
 """
 
 from collections import OrderedDict
@@ -15,7 +18,7 @@ from typing import Final
 import numpy as np
 import structlog
 
-from modelkeep.contracts.errors import ModelkeepError
+from modelkeep.contracts.errors import ModelkeepError, Timeout
 from modelkeep.contracts.snapshot import ServedDeployment
 from modelkeep.contracts.traffic import Counted, Signal, Trial, TrialSeen
 from modelkeep.serving.calls import Call, Share
@@ -25,6 +28,7 @@ from modelkeep.stats.evidence import Evidence
 log = structlog.get_logger(__name__)
 
 WARM_UP: Final = 20
+"""How many requests a version may be slow in, or too late, once on each server."""
 LEARNS_FROM: Final = 200
 """From how many answers of the promoted version a server learns what is slow."""
 MOST_UNITS: Final = 100_000
@@ -32,6 +36,9 @@ MOST_UNITS: Final = 100_000
 MOST_ENDED: Final = 4
 """How many trials of one deployment are told of after they ended."""
 _MOST_ENDED_OF_ALL: Final = 32
+LEAST_SLOW_MS: Final = 50.0
+"""What is learned to be slow is never less: for so long a busy machine puts a process off, with all of its requests at once,
+and the one that is asked less is the colder one. None of that is the version's."""
 _SLOWER: Final = 2.0
 _PERCENTILE: Final = 95
 _SIGNALS: Final[tuple[Signal, ...]] = ("errors", "slow", "poor")
@@ -39,13 +46,22 @@ _BITS: Final[dict[Signal, int]] = {signal: 1 << at for at, signal in enumerate(_
 
 
 class Rollout:
-    """What is remembered over all steps of a rollout: which units were bad by which signals, and what is slow."""
+    """What is remembered over all steps of a rollout: which units were bad by which signals, what is slow, and who is warm."""
 
-    __slots__ = ("_bad", "slow_ms")
+    __slots__ = ("_bad", "_begun", "slow_ms")
 
     def __init__(self) -> None:
         self._bad: OrderedDict[int, int] = OrderedDict()
+        self._begun = [0, 0]
         self.slow_ms = 0.0
+
+    def warms(self, arm: int, *, alone: bool) -> bool:
+        """Whether both are warm by now, of which one has another request here; where the candidate is alone, whether it is."""
+        begun = self._begun
+        if (begun[0] if alone else min(begun)) >= WARM_UP:
+            return True
+        begun[arm] += 1
+        return False
 
     def is_first(self, signal: Signal, unit: int | None) -> bool:
         """Whether a unit is bad for the first time by a signal; a request without a unit always is."""
@@ -89,8 +105,6 @@ class Count:
         self.over = False
         self.alone = False
         self._told = told
-        self._begun = [0, 0]
-        self._warm = False
         self._tallies: dict[Signal, Tally] = {signal: Tally() for signal in _SIGNALS}
         self._first_ms: list[float] = []
         self.arms = (Arm(self, 0), Arm(self, 1))
@@ -109,10 +123,13 @@ class Count:
 
     def answered(self, arm: int, unit: int | None, total_ms: float, share: Share | None) -> None:
         """Count an answer."""
-        if not self._takes(arm):
+        if self.halted:
             return
+        warm = self.rollout.warms(arm, alone=self.alone)
         self._count("errors", arm, unit, bad=False)
         self._count("poor", arm, unit, bad=share is not None and is_poor(share))
+        if not warm:
+            return
         if self.slow_ms:
             self._count("slow", arm, unit, bad=total_ms > self.slow_ms)
         elif arm:
@@ -120,19 +137,13 @@ class Count:
 
     def failed(self, arm: int, unit: int | None, error: ModelkeepError) -> None:
         """Count a request that was not answered, and neither turned away nor at fault itself."""
-        if not self._takes(arm):
+        if self.halted:
+            return
+        if not self.rollout.warms(arm, alone=self.alone) and isinstance(error, Timeout):
             return
         self._count("errors", arm, unit, bad=True)
         if isinstance(error, AnswerNotFinite):
             self._count("poor", arm, unit, bad=True)
-
-    def _takes(self, arm: int) -> bool:
-        """Whether a request counts: not after the candidate was called back, nor before both are warm."""
-        if self.halted or self._warm:
-            return not self.halted
-        self._begun[arm] += 1
-        self._warm = (self._begun[0] if self.alone else min(self._begun)) >= WARM_UP
-        return False
 
     def _count(self, signal: Signal, arm: int, unit: int | None, *, bad: bool) -> None:
         tally = self._tallies[signal]
@@ -164,10 +175,10 @@ class Count:
         return True
 
     def _learn(self, total_ms: float) -> None:
-        """Take twice the 95th percentile of the promoted version's first answers for slow."""
+        """Take twice the 95th percentile of the promoted version's first answers for slow, or the least that is."""
         self._first_ms.append(total_ms)
         if len(self._first_ms) >= LEARNS_FROM:
-            self.rollout.slow_ms = _SLOWER * float(np.percentile(self._first_ms, _PERCENTILE))
+            self.rollout.slow_ms = max(LEAST_SLOW_MS, _SLOWER * float(np.percentile(self._first_ms, _PERCENTILE)))
             self._first_ms.clear()
 
 

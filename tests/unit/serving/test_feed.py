@@ -25,7 +25,6 @@ from modelkeep.serving.keys import Keys
 from modelkeep.serving.pool import Pool
 from modelkeep.serving.router import Router
 from modelkeep.serving.settings import ServingSettings
-from modelkeep.serving.trials import WARM_UP
 
 
 class Server:
@@ -172,9 +171,6 @@ async def test_a_candidate_that_is_called_back_is_told_of_at_once(server: Server
     count = server.router.trials.of("m")
     assert count is not None
     with Listener(server.run_dir / "courier.sock") as courier:
-        for _ in range(WARM_UP):
-            for arm in (0, 1):
-                count.answered(arm, None, 1.0, None)
         assert await courier.wait(0) == []
         while not count.halted:
             count.failed(0, None, ModelFailed())

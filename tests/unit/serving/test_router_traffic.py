@@ -16,7 +16,6 @@ from modelkeep.contracts.traffic import Counted, Rule, Split, Traffic, Trial
 from modelkeep.sandbox import control
 from modelkeep.serving.baking import MOST, Baking
 from modelkeep.serving.router import VersionNotServed
-from modelkeep.serving.trials import WARM_UP
 
 HALF = Traffic((Split("v2", 50.0),))
 ALL = Traffic((Split("v2", 100.0),))
@@ -317,9 +316,6 @@ async def test_a_candidate_that_is_worse_gets_nothing_more_and_that_is_told_at_o
         plane.warm(name)
     count = plane.router.trials.of("m")
     assert count is not None
-    for _ in range(WARM_UP):
-        for arm in (0, 1):
-            count.answered(arm, None, 1.0, None)
     failures = 0
     while not count.halted:
         call = plane.asked()

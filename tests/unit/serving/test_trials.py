@@ -16,7 +16,7 @@ from modelkeep.contracts.traffic import Counted, Signal, Trial
 from modelkeep.serving import trials as module
 from modelkeep.serving.calls import Run, Share
 from modelkeep.serving.codec import AnswerNotFinite
-from modelkeep.serving.trials import LEARNS_FROM, MOST_ENDED, WARM_UP, Count, Rollout, Trials
+from modelkeep.serving.trials import LEARNS_FROM, LEAST_SLOW_MS, MOST_ENDED, WARM_UP, Count, Rollout, Trials
 from modelkeep.stats.evidence import Evidence
 
 CANDIDATE, PROMOTED = 0, 1
@@ -31,10 +31,13 @@ def count_of(one: Trial, rollout: Rollout | None = None, *, warm: bool = True) -
     count = Count("m", one, rollout or Rollout(), lambda: told.append(count.halted))
     count.told = told  # type: ignore[attr-defined]
     if warm:
-        for _ in range(WARM_UP):
-            for arm in (CANDIDATE, PROMOTED):
-                count.answered(arm, None, 1.0, None)
+        warmed(count)
     return count
+
+
+def warmed(count: Count) -> None:
+    for arm in (CANDIDATE, PROMOTED) * WARM_UP:
+        count.rollout.warms(arm, alone=False)
 
 
 def answer(*numbers: float, dtype: str = "f4") -> Share:
@@ -83,17 +86,59 @@ def test_an_answer_that_is_refused_for_its_nan_is_poor_and_an_error() -> None:
     assert count.seen().counts == {"errors": Counted(1, 1), "slow": Counted(), "poor": Counted(1, 1)}
 
 
-def test_nothing_counts_before_both_have_had_their_first_requests() -> None:
+def test_nobody_is_slow_or_too_late_before_both_are_warm() -> None:
     count = count_of(trial(), warm=False)
     for _ in range(500):
-        count.failed(PROMOTED, None, ModelFailed())
-    for _ in range(WARM_UP):
-        assert count.seen().counts["errors"] == Counted()
+        count.answered(PROMOTED, None, 9000.0, None)
+    for at in range(WARM_UP):
+        count.failed(CANDIDATE, None, Timeout("late"))
+        assert count.seen().counts["slow"] == Counted(), at
+    assert count.seen().counts["errors"] == Counted(0, 0, 500, 0)
+    count.answered(CANDIDATE, None, 9000.0, None)
+    count.answered(PROMOTED, None, 1.0, None)
+    count.failed(CANDIDATE, None, Timeout("late"))
+    assert count.seen().counts == {"errors": Counted(2, 1, 501, 0), "slow": Counted(1, 1, 1, 0), "poor": Counted(1, 0, 501, 0)}
+
+
+def test_a_candidate_that_fails_outright_is_called_back_before_it_is_warm() -> None:
+    count, asked = count_of(trial(), warm=False), 0
+    while not count.halted:
         count.failed(CANDIDATE, None, ModelFailed())
-    assert count.seen().counts["errors"] == Counted()
-    count.failed(CANDIDATE, None, ModelFailed())
-    count.failed(PROMOTED, None, ModelFailed())
-    assert count.seen().counts["errors"] == Counted(1, 1, 1, 1)
+        asked += 1
+    assert asked == 4 < WARM_UP
+
+
+def test_versions_that_are_warm_stay_so_in_later_steps_of_a_rollout_and_not_in_the_next_rollout() -> None:
+    rollout = Rollout()
+    count_of(trial(), rollout)
+    for known, slow in ((rollout, Counted(1, 1)), (Rollout(), Counted())):
+        count = count_of(trial(0.5, 2), known, warm=False)
+        count.answered(CANDIDATE, None, 9000.0, None)
+        assert count.seen().counts["slow"] == slow
+
+
+def test_a_version_that_is_alone_waits_for_nobody_else_to_be_warm() -> None:
+    count = count_of(trial(), warm=False)
+    count.alone = True
+    for _ in range(WARM_UP + 3):
+        count.answered(CANDIDATE, None, 9000.0, None)
+    assert count.seen().counts["slow"] == Counted(3, 3)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_from_the_first_request_on_equal_versions_are_called_back_no_more_often_than_was_allowed(share: float) -> None:
+    """Versions that are cold and late at first, equally often; what counts then must not depend on whose it is."""
+    halts = 0
+    for seed in range(400):
+        drawing, count = random.Random(seed), count_of(trial(share), warm=False)
+        for asked in range(1000):
+            arm = CANDIDATE if drawing.random() < share else PROMOTED
+            if drawing.random() < (0.5 if asked < 100 else 0.05):
+                count.failed(arm, None, Timeout("late") if asked < 100 else ModelFailed())
+            else:
+                count.answered(arm, None, 1.0, None)
+        halts += bool(count.halted)
+    assert halts <= 11, "more than 11 of 400 happen once in 1,000 times at 1 %, and the bound is one for all times"
 
 
 def test_what_is_slow_is_learned_from_the_first_answers_of_the_promoted_version() -> None:
@@ -107,6 +152,16 @@ def test_what_is_slow_is_learned_from_the_first_answers_of_the_promoted_version(
     count.answered(CANDIDATE, None, count.slow_ms + 1, None)
     count.answered(PROMOTED, None, count.slow_ms - 1, None)
     assert count.seen().counts["slow"] == Counted(1, 1, 1, 0)
+
+
+def test_what_is_learned_to_be_slow_is_never_so_little_that_a_busy_machine_makes_it_so() -> None:
+    count = count_of(trial(slow_ms=0.0))
+    for _ in range(LEARNS_FROM):
+        count.answered(PROMOTED, None, 1.0, None)
+    assert count.slow_ms == LEAST_SLOW_MS
+    count.answered(CANDIDATE, None, LEAST_SLOW_MS, None)
+    assert count.seen().counts["slow"] == Counted(1, 0)
+    assert count_of(trial(slow_ms=3.0)).slow_ms == 3.0, "who says what is slow knows"
 
 
 def test_a_unit_is_bad_once_by_each_signal_over_all_steps_of_a_rollout() -> None:
@@ -194,8 +249,8 @@ def test_what_was_bad_in_earlier_steps_counts_and_may_be_enough() -> None:
 
 
 def asked_until_halted(seed: int, rates: tuple[float, float], share: float, most: int) -> int | None:
-    """Return after how many requests, those of the warm-up aside, a candidate was called back; None where it never was."""
-    drawing, count = random.Random(seed), count_of(trial(share))
+    """Return after how many requests, the first ones included, a candidate was called back; None where it never was."""
+    drawing, count = random.Random(seed), count_of(trial(share), warm=False)
     for asked in range(1, most + 1):
         arm = CANDIDATE if drawing.random() < share else PROMOTED
         if drawing.random() < rates[arm]:
@@ -225,8 +280,7 @@ def deployment(name: str = "m", one: Trial | None = None) -> ServedDeployment:
 
 def count_some(found: Count | None, bad: int) -> None:
     assert found is not None
-    for arm in (CANDIDATE, PROMOTED) * WARM_UP:
-        found.answered(arm, None, 1.0, None)
+    warmed(found)
     for _ in range(bad):
         found.failed(PROMOTED, None, ModelFailed())
 
