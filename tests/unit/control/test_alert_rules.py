@@ -53,6 +53,10 @@ class Life(RuleBasedStateMachine):
     def time_passes(self, minutes: float) -> None:
         self.now += timedelta(minutes=minutes)
 
+    @rule()
+    def it_is_the_moment_at_which_it_fires_again(self) -> None:
+        self.now = max(self.now, self.looked_at_until or self.now)
+
     @rule(times=st.integers(1, 2 * MOST_EVIDENCE))
     def it_happens_again(self, times: int) -> None:
         for _ in range(times):
