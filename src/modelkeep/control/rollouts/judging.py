@@ -199,7 +199,7 @@ def judge(gate: Gate, spent: Spending, steps: Sequence[StepCounts], *, sticky: b
         elif steps[-1].shadow:
             found[signal] = _by_pairs(gate, spent, steps[-1].of(signal) if signal in PAIRED else Counted())
         else:
-            found[signal] = _numbers(gate, spent, [one for one in steps if not one.shadow], signal, sticky=sticky)
+            found[signal] = _numbers(gate, spent, steps, signal, sticky=sticky)
     return found
 
 
