@@ -658,3 +658,26 @@ async def test_a_kept_answer_is_nobody_elses_memory(model: Model) -> None:
     given[0, 0] = 8
     call = begin(routed(cache, model), 5)
     assert json.loads(call.answer.result().body) == [[7]]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("less", "kept"), [(0, 1), (1, 0)])
+async def test_an_answer_may_take_a_sixteenth_of_the_room_and_no_more(model: Model, less: int, kept: int) -> None:
+    cache = Cache(16 * size_of({"y": np.array([[7]])}) - less)
+    begin(routed(cache, model), 5)
+    await turn()
+    await model.runner.give({"y": np.array([[7]])})
+    assert len(cache.memory) == kept
+
+
+async def test_an_end_that_is_said_twice_sends_one_to_the_model_and_not_two(model: Model) -> None:
+    route = routed(Cache(1 << 20), model)
+    first, *others = [begin(route, 5) for _ in range(3)]
+    await turn()
+    await model.runner.fail("failed", "no")
+    assert first.asked is not None
+    first.asked.end(first)
+    await turn()
+    assert (len(model.runner.runs), model.served.batcher.waiting) == (2, 0)
+    await model.answer()
+    await turn()
+    assert all(one.done for one in others)
