@@ -658,3 +658,55 @@ async def test_a_kept_answer_is_nobody_elses_memory(model: Model) -> None:
     given[0, 0] = 8
     call = begin(routed(cache, model), 5)
     assert json.loads(call.answer.result().body) == [[7]]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("less", "kept"), [(0, 1), (1, 0)])
+async def test_an_answer_may_take_a_sixteenth_of_the_room_and_no_more(model: Model, less: int, kept: int) -> None:
+    cache = Cache(16 * size_of({"y": np.array([[7]])}) - less)
+    begin(routed(cache, model), 5)
+    await turn()
+    await model.runner.give({"y": np.array([[7]])})
+    assert len(cache.memory) == kept
+
+
+async def test_an_end_that_is_said_twice_sends_one_to_the_model_and_not_two(model: Model) -> None:
+    route = routed(Cache(1 << 20), model)
+    first, *others = [begin(route, 5) for _ in range(3)]
+    await turn()
+    await model.runner.fail("failed", "no")
+    assert first.asked is not None
+    first.asked.end(first)
+    await turn()
+    assert (len(model.runner.runs), model.served.batcher.waiting) == (2, 0)
+    await model.answer()
+    await turn()
+    assert all(one.done for one in others)
+
+
+def test_keys_differ_in_each_single_thing() -> None:
+    def of(tenant: bytes = b"", **tensors: Any) -> bytes | None:
+        return key_of(begun(b"v"), tenant, tensors)
+
+    zeros, long = np.zeros(2, np.int64), np.zeros(20_000, np.int64)
+    other = long.copy()
+    other[-1] = 1
+    turned = np.arange(20_000.0).reshape(100, 200).T
+    texts = [
+        np.array(one, dtype=object) for one in (["ab", "c"], ["a", "bc"], ["abt", "c"], ["ab", "tc"], [None, "c"], ["", "c"])
+    ]
+    keys = [
+        *(of(x=zeros), of(y=zeros), of(x=zeros.astype(np.float64)), of(x=zeros.view(np.uint64)), of(b"x", x=zeros)),
+        *(of(x=long), of(x=other), of(x=turned), *(of(x=one) for one in texts), of(x=np.array([None, None, "c"], object)[1:])),
+    ]
+    assert len(set(keys)) == len(keys) - 1, "the last is one of those before, but for where it lies"
+    assert of(x=turned) == of(x=turned.copy())
+    assert of(x=np.array(["\ud800"], dtype=object)) is not None
+    assert of(x=np.array(["a", None], dtype=object)) != of(x=np.array(["a", "n"], dtype=object))
+
+
+def test_a_tenant_runs_into_nothing() -> None:
+    tensors = {"x": np.zeros(1)}
+    head = repr(("x", "<f8", (1,))).encode()
+    glued = b"t" + len(head).to_bytes(8, "little") + head
+    assert key_of(begun(), b"t", tensors) != key_of(begun(), glued, {})
+    assert key_of(begun(b"v"), b"t", {}) != key_of(begun(b"v", b"t"), b"", {})

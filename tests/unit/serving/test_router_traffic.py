@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from msgspec.structs import replace
 
 from fixtures.routing import Plane, submit
 from fixtures.standings import through
@@ -16,6 +17,7 @@ from modelkeep.contracts.traffic import Counted, Rule, Split, Traffic, Trial
 from modelkeep.sandbox import control
 from modelkeep.serving.baking import MOST, Baking
 from modelkeep.serving.router import VersionNotServed
+from modelkeep.serving.splits import Splitter
 
 HALF = Traffic((Split("v2", 50.0),))
 ALL = Traffic((Split("v2", 100.0),))
@@ -66,6 +68,14 @@ async def test_a_split_gets_its_share_once_it_is_warm_and_nothing_before(plane: 
     assert 60 < found["v2"] < 140
     plane.warm("v2", ready=False)
     assert plane.shared() == {"v1": 200}
+
+
+async def test_who_gets_what_goes_by_the_id_of_a_deployment_and_not_by_its_name(plane: Plane) -> None:
+    traffic = Traffic((Split("v2", 50.0),), sticky="caller")
+    plane.share("v1", traffic)
+    plane.warm("v1")
+    plane.warm("v2")
+    assert plane.asked(key=KEY).unit == Splitter("dpl_m", traffic).choose(KEY, {})[1]
 
 
 async def test_a_runner_that_is_lost_takes_its_version_out_without_any_news(plane: Plane) -> None:
@@ -293,6 +303,22 @@ async def test_a_trial_counts_what_the_shares_gave_and_neither_rules_nor_who_nam
     assert arms == {"v2": count.arms[0], "v1": count.arms[1], "v3": None}
     assert plane.asked(**{"x-beta": "1"}).route.arm is None
     assert plane.router.find("m", "2").arm is plane.router.find("m", "1").arm is plane.router.find("m").arm is None
+
+
+async def test_a_trial_of_the_promoted_version_itself_has_nobody_to_be_compared_with_though_rules_share(plane: Plane) -> None:
+    plane.share("v2", Traffic(rules=(Rule("v1", header="x-old"),)), trial=TRIAL)
+    plane.warm("v1")
+    plane.warm("v2")
+    assert plane.asked().route is plane.router.find("m")
+    assert plane.asked(**{"x-old": "1"}).route.arm is None
+
+
+async def test_a_trial_of_a_version_that_nothing_leads_to_counts_nobody(plane: Plane) -> None:
+    plane.share("v1", ALL, trial=replace(TRIAL, version_id="v9"))
+    plane.warm("v1")
+    plane.warm("v2")
+    call = plane.asked()
+    assert (call.route.served.version.id, call.route.arm) == ("v2", None)
 
 
 async def test_nothing_is_counted_while_the_candidate_is_not_warm_or_another_version_is_still_promoted(plane: Plane) -> None:

@@ -232,3 +232,33 @@ def test_somebody_always_answers_even_where_shares_are_too_large(
     at, unit = splitter.choose(who, {})
     assert splitter.versions[at] in {"", "v9", *(one.version_id for one in splits if one.share > 0)}
     assert unit is None or 0 <= unit < 2**64
+
+
+def test_each_stretch_begins_where_the_one_before_it_ends() -> None:
+    splits = tuple(Split(f"v{at}", share) for at, share in enumerate((12.5, 25.0, 6.25, 12.5)))
+    eighth, at = 2**61, [0]
+    splitter = Splitter("d", Traffic(splits), lambda: at[0])
+    for begins, version in ((0, "v0"), (eighth, "v2"), (eighth * 3 // 2, ""), (5 * eighth, "v3"), (6 * eighth, "v1")):
+        at[0] = begins
+        assert told(splitter) == version
+        at[0] = begins - 1
+        assert begins == 0 or told(splitter) != version
+
+
+def test_where_shares_are_too_large_the_first_ones_have_theirs() -> None:
+    assert told(Splitter("d", Traffic((Split("v2", 75.0), Split("v3", 75.0))), lambda: 2**63)) == "v2"
+
+
+def test_the_bound_of_a_cohort_is_not_within_it() -> None:
+    for place, version in ((2**63 - 1, "v9"), (2**63, "")):
+        assert told(Splitter("d", Traffic((), (Rule("v9", percent=50.0),)), lambda place=place: place)) == version
+
+
+def test_names_of_headers_may_be_written_in_any_way() -> None:
+    assert told(shared(rules=(Rule("v9", header="X-Beta"),)), **{"x-beta": "1"}) == "v9"
+    assert shared(50.0, sticky="header: X-Tenant ").choose(None, {b"x-tenant": b"a"})[1] is not None
+
+
+def test_what_a_rule_decides_has_no_unit_and_rules_are_the_first_versions() -> None:
+    splitter = shared(50.0, sticky="caller", rules=(Rule("v9"),))
+    assert (splitter.choose(key(), {}), splitter.by_rules, splitter.versions[0]) == ((0, None), 1, "v9")
