@@ -16,7 +16,7 @@ from fixtures.installation import Installation, eventually, installed
 from modelkeep.client import Client, ModelkeepError
 
 SEED = int(os.environ.get("KILL_SEED", "20261121"))
-ROUNDS = int(os.environ.get("KILL_ROUNDS", "20"))
+ROUNDS = int(os.environ.get("KILL_ROUNDS", "12"))
 SERVERS = [int(one) for one in os.environ.get("KILL_SERVERS", "1,2").split(",")]  # server processes
 ROLES = ("worker", "runner", "api", "courier", "template", "supervisor")
 RUNNER_BACK_S = 2.0
@@ -127,10 +127,12 @@ def _campaign(house: Installation, servers: int, tmp_path: Path) -> None:
         thread.start()
     kills: list[tuple[str, float]] = []
     roles = [*(f"server-{number + 1}" for number in range(servers)), *ROLES]
+    deck: list[str] = []
     try:
         for _round in range(ROUNDS):
             time.sleep(dice.uniform(0.3, 1.2))  # the moment of the kill is the experiment's variable, drawn from the seed
-            what = dice.choice(roles)
+            deck = deck or dice.sample(roles, len(roles))  # each is killed before any is killed again
+            what = deck.pop()
             kills.append((what, _kill(house, what, dice)))
             eventually(lambda: _all_answer(house, servers), f"predictions after the {what} was killed")
     finally:
