@@ -23,6 +23,7 @@ from modelkeep.api.routes import (
     auth,
     browser,
     deployments,
+    feedback,
     health,
     lifecycle,
     models,
@@ -46,7 +47,7 @@ _ROUTERS: Final = tuple(
     noun.router
     for noun in (
         *(health, users, auth, browser, sign_on, people, access, models, versions, lifecycle, aliases),
-        *(deployments, schedules, rollouts, shadows, approvals, predictions, replays, safety, audit),
+        *(deployments, schedules, rollouts, shadows, approvals, predictions, feedback, replays, safety, audit),
     )
 )
 

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from modelkeep.api.feedback_examples import FEEDBACK
 from modelkeep.api.life_examples import BODIES, LIFE, TRAINING
 from modelkeep.api.released import AT, RELEASES, VERSION_ID, page
 from modelkeep.api.rollout_examples import ROLLOUTS
@@ -310,6 +311,7 @@ _DECIDING: Final[dict[str, Any]] = {
 }
 
 EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
+    **FEEDBACK,
     **RELEASES,
     **ROLLOUTS,
     "AcceptSandbox": [{"accepted": "L1", "reason": "This kernel has no Landlock yet."}],

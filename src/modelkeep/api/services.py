@@ -11,6 +11,7 @@ from modelkeep.control.access.service import Access
 from modelkeep.control.approvals.service import Approvals
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments.service import Deployments
+from modelkeep.control.feedback.service import Feedback
 from modelkeep.control.identities.service import Identities
 from modelkeep.control.links.service import Links
 from modelkeep.control.models.lifecycle import Lifecycle
@@ -42,6 +43,7 @@ class Services:
     deployments: Deployments
     audit: Audit
     predictions: Predictions
+    feedback: Feedback
     replays: Replays
     rollouts: Rollouts
     shadows: Shadows

@@ -15,6 +15,7 @@ from modelkeep.control.approvals.service import Approvals
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments import tasks
 from modelkeep.control.deployments.service import Deployments
+from modelkeep.control.feedback.service import Feedback
 from modelkeep.control.models.lifecycle import Lifecycle
 from modelkeep.control.models.service import Models
 from modelkeep.control.replays.service import Replays
@@ -54,6 +55,7 @@ class ControlPlane:
     models: Models
     lifecycle: Lifecycle
     deployments: Deployments
+    feedback: Feedback
     replays: Replays
     rollouts: Rollouts
     shadows: Shadows
@@ -107,6 +109,7 @@ def control_plane(
         clock=clock,
         limits=limits,
     )
+    feedback = Feedback(db=db, access=access, deployments=deployments, clock=clock)
     _listen(events, sessions, access, deployments, lifecycle)
     return ControlPlane(
         audit=audit,
@@ -118,9 +121,17 @@ def control_plane(
         models=models,
         lifecycle=lifecycle,
         deployments=deployments,
+        feedback=feedback,
         replays=Replays(db=db, audit=audit, models=models, deployments=deployments, jobs=jobs, clock=clock),
         rollouts=Rollouts(
-            db=db, audit=audit, approvals=approvals, models=models, deployments=deployments, events=events, clock=clock
+            db=db,
+            audit=audit,
+            approvals=approvals,
+            models=models,
+            deployments=deployments,
+            feedback=feedback,
+            events=events,
+            clock=clock,
         ),
         shadows=Shadows(db=db, models=models, deployments=deployments, clock=clock),
         schedules=Schedules(db=db, audit=audit, access=access, approvals=approvals, deployments=deployments, clock=clock),

@@ -14,6 +14,7 @@ from alembic.script import ScriptDirectory
 import modelkeep.control.approvals.tables
 import modelkeep.control.audit.tables
 import modelkeep.control.deployments.tables
+import modelkeep.control.feedback.tables
 import modelkeep.control.links.tables
 import modelkeep.control.models.tables
 import modelkeep.control.replays.tables

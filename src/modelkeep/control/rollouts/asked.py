@@ -14,6 +14,9 @@ from modelkeep.control.rollouts.rules import Mode, Plan, Step
 
 DEFAULT_STEPS: Final = ("5:10m", "25:30m", "50:1h")
 MOST_STEPS: Final = 20
+_BY_NAME: Final[tuple[Signal, ...]] = ("feedback",)
+"""What is judged where somebody says so."""
+_MAY_JUDGE: Final = (*SIGNALS, *_BY_NAME)
 _STEP: Final = re.compile(r"([0-9]{1,2}(?:\.[0-9]{1,4})?)%?:([0-9]{1,6}(?:\.[0-9]{1,3})?)([smhd])")
 _MINUTES: Final = {"s": 1 / 60, "m": 1.0, "h": 60.0, "d": 1440.0}
 _ALONE_BOUND: Final = 0.05
@@ -45,7 +48,8 @@ def plan_of(asked: Asked, sticky: str) -> Plan:
     bounds, steps = asked.bounds, tuple(step for step in map(read_step, asked.steps) if step)
     if asked.mode is Mode.BLUE_GREEN:
         steps = (Step(0.0, 0.0), Step(100.0, asked.bake_minutes))
-        bounds = {**dict.fromkeys(asked.signals, _ALONE_BOUND), **bounds}
+        counted = [one for one in asked.signals if one not in _BY_NAME]  # of those that are told of, any part may be bad
+        bounds = {**dict.fromkeys(counted, _ALONE_BOUND), **bounds}
     gate = Gate(asked.signals, asked.alpha, asked.beta, asked.margin, bounds, asked.slow_ms)
     return Plan(asked.mode, steps, gate, asked.least, asked.patience_minutes, sticky)
 
@@ -69,8 +73,8 @@ def _faults(asked: Asked) -> list[FieldError]:
     shares = [step.percent for step in steps if step]
     if any(later <= earlier for earlier, later in pairwise(shares)):
         faults.append(FieldError("steps", "order", "Each step has a larger share than the one before."))
-    if not asked.signals or len(set(asked.signals)) < len(asked.signals) or not set(asked.signals) <= set(SIGNALS):
-        faults.append(FieldError("signals", "signals", f"At least one of {', '.join(SIGNALS)}, each once."))
+    if not asked.signals or len(set(asked.signals)) < len(asked.signals) or not set(asked.signals) <= set(_MAY_JUDGE):
+        faults.append(FieldError("signals", "signals", f"At least one of {', '.join(_MAY_JUDGE)}, each once."))
     ranges = [
         *(("alpha", asked.alpha, 1e-9, 0.5), ("beta", asked.beta, 1e-9, 0.5), ("margin", asked.margin, 1.05, 100.0)),
         *(("slow_ms", asked.slow_ms, 0.0, 1e7), ("least", asked.least, 1, 1e9)),

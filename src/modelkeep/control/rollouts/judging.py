@@ -79,10 +79,12 @@ class Spending(msgspec.Struct, frozen=True):
     """The probability of a wrong rollback that is spent on a signal: on the counts of all servers, and by each server alone.
 
     0 is for what is not judged. Where there is one server, both are the same judgement, and the probability is spent once.
+    `whole` is what is spent on a signal that is counted in one place.
     """
 
     merged: float
     local: float
+    whole: float = 0.0
 
 
 class Numbers(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -129,8 +131,8 @@ def spending(gate: Gate, *, servers: int, sticky: bool, steps: int) -> Spending:
     each = gate.alpha / len(gate.signals)
     if sticky:
         each /= max(1, steps)
-        return Spending(each, each) if servers <= 1 else Spending(0.0, each / servers)
-    return Spending(each, each) if servers <= 1 else Spending(each / 2, each / 2 / servers)
+        return Spending(each, each, each) if servers <= 1 else Spending(0.0, each / servers, each)
+    return Spending(each, each, each) if servers <= 1 else Spending(each / 2, each / 2 / servers, each)
 
 
 def evidence(steps: Iterable[StepCounts], signal: Signal) -> Evidence:
@@ -164,10 +166,12 @@ def judge(gate: Gate, spent: Spending, steps: Sequence[StepCounts], *, sticky: b
 
 
 def _numbers(gate: Gate, spent: Spending, steps: Sequence[StepCounts], signal: Signal, *, sticky: bool) -> Numbers:
+    if signal == "feedback":
+        return _by_labels(gate, spent, steps, sticky=sticky)
     compared = [step for step in (steps[-1:] if sticky else steps) if step.compares]
     last, before = steps[-1], evidence(compared[:-1] if steps[-1].compares else compared, signal)
     counted = _added(step.of(signal) for step in compared) if last.compares else last.of(signal)
-    own = [one.now.get(signal, Counted()) for one in last.servers.values()] if last.compares else []
+    own = [one.now[signal] for one in last.servers.values() if signal in one.now] if last.compares else []
     local = max((before.after(last.share, one.bad, one.others_bad).log_value for one in own), default=0.0)
     parts = _parts(compared, signal, sticky=sticky)
     bound = None if sticky and last.compares else gate.bounds.get(signal)  # of callers, not of requests
@@ -185,6 +189,33 @@ def _numbers(gate: Gate, spent: Spending, steps: Sequence[StepCounts], signal: S
         bound=bound,
         alone=last.share >= 1.0,
         halted=halted,
+    )
+
+
+def _by_labels(gate: Gate, spent: Spending, steps: Sequence[StepCounts], *, sticky: bool) -> Numbers:
+    """Return what labels say, which are counted in one place and come when they come, to steps that are over as well.
+
+    Where callers stay together, the same caller may be wrong in several steps: each step is then judged alone, and what is
+    told is that of the step with the most evidence. So nothing is said of a step by which one could be good.
+    """
+    last, compared = steps[-1], [step for step in steps if step.compares]
+    if sticky and compared and last.compares:
+        compared = [max(compared, key=lambda one: evidence([one], "feedback").log_value)]
+    counted = _added(one.of("feedback") for one in compared) if last.compares else last.of("feedback")
+    log_e = evidence(compared, "feedback").log_value
+    shown = [(one.share, one.of("feedback")) for one in (steps[-1:] if sticky else steps) if one.compares]
+    return Numbers(
+        *(counted.requests, counted.bad, counted.others, counted.others_bad),
+        log_e=log_e,
+        needs=_needed(spent.whole),
+        log_local=log_e,
+        needs_local=_needed(spent.whole),
+        log_not_worse=not_worse(gate.margin, [(share, one.bad, one.others_bad) for share, one in shown]),
+        needs_not_worse=-math.log(gate.beta),
+        upper=upper_bound(counted.bad, counted.requests, gate.beta),
+        lower=1.0 - upper_bound(counted.requests - counted.bad, counted.requests, gate.alpha / len(gate.signals)),
+        bound=None if sticky and last.compares else gate.bounds.get("feedback"),
+        alone=last.share >= 1.0,
     )
 
 

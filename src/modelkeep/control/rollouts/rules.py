@@ -227,6 +227,11 @@ def spent(rollout: Rollout) -> Spending:
     return spending(plan.gate, servers=rollout.servers, sticky=bool(plan.sticky), steps=plan.compared)
 
 
+def served_by(gate: Gate) -> tuple[Signal, ...]:
+    """Return the signals that servers count, and may stop a version by themselves for: not what is told later."""
+    return tuple(signal for signal in gate.signals if signal != "feedback")
+
+
 def needed(rollout: Rollout) -> tuple[float, float]:
     """Return the logarithms of the evidence that it takes now to be worse, and not to be worse."""
     alphas = spent(rollout)
@@ -241,7 +246,7 @@ def _lacks(rollout: Rollout, seen: Seen, numbers: dict[str, Numbers], now: datet
     left_s = 60.0 * step.minutes - rollout.elapsed_s(now)
     if plan.mode is not Mode.EVIDENCE and left_s > 0:
         return f"The step lasts {step.minutes:g} minutes at least."
-    answered = min(seen.steps[-1].of(signal).requests for signal in plan.gate.signals)
+    answered = min(seen.steps[-1].of(signal).requests for signal in served_by(plan.gate) or ("errors",))
     if answered < plan.least:
         return f"The version has answered {answered} of {plan.least} requests that the step needs."
     unsure = [signal for signal, one in numbers.items() if not one.good]
@@ -259,7 +264,7 @@ def _passed(rollout: Rollout) -> str:
 
 
 def _told(signal: Signal, one: Numbers) -> str:
-    counts = f"{one.bad} of {one.requests} requests"
+    counts = f"{one.bad} of {one.requests} {'requests of which was told' if signal == 'feedback' else 'requests'}"
     if one.alone:
         return f"{signal}: {counts} were bad, which is more than {one.bound:.3%}."
     halted = f"; server {one.halted} had stopped by itself" if one.halted else ""
@@ -317,14 +322,15 @@ def trial_of(rollout: Rollout, before: Sequence[StepCounts]) -> Trial:
     """
     gate, percent, sticky = rollout.plan.gate, rollout.at.percent, bool(rollout.plan.sticky)
     compares = 0.0 < percent < 100.0  # noqa: PLR2004 - all requests
+    counted, left = served_by(gate), left_by(before, gate, sticky=sticky)
     return Trial(
         rollout=rollout.id,
         step=rollout.step,
         version_id=rollout.version_id,
         share=percent / 100.0 if compares else 0.5,
         slow_ms=gate.slow_ms or learned(before),
-        alphas=dict.fromkeys(gate.signals, spent(rollout).local) if compares else {},
-        before=left_by(before, gate, sticky=sticky) if compares else {},
+        alphas=dict.fromkeys(counted, spent(rollout).local) if compares else {},
+        before={signal: logs for signal, logs in left.items() if signal in counted} if compares else {},
     )
 
 
