@@ -196,7 +196,7 @@ def _by_labels(gate: Gate, spent: Spending, steps: Sequence[StepCounts], *, stic
     """Return what labels say, which are counted in one place and come when they come, to steps that are over as well.
 
     Where callers stay together, the same caller may be wrong in several steps: each step is then judged alone, and what is
-    told is that of the step with the most evidence. So nothing is said of a step by which one could be good.
+    told is that of the step with the most evidence; that it is not worse is for the last step to show.
     """
     last, compared = steps[-1], [step for step in steps if step.compares]
     if sticky and compared and last.compares:
