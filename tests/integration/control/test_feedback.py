@@ -224,6 +224,7 @@ async def test_to_another_tenant_a_prediction_does_not_exist_whatever_they_tell(
     assert await held(feedback) == {one.id: ("right", None)}
 
 
+@pytest.mark.usefixtures("ada")
 async def test_who_may_no_more_when_it_is_joined_has_told_nothing(
     tenants: Tenants, feedback: Feedback, predictions: Predictions, load: Loader, clock: TestClock
 ):

@@ -9,11 +9,11 @@ from fixtures.history import Loader, record
 from fixtures.rollouts import Fleet, fleet_of
 from modelkeep.app.control_plane import ControlPlane
 from modelkeep.contracts.prediction import PredictionRecord
-from modelkeep.contracts.traffic import Counted, Traffic
+from modelkeep.contracts.traffic import Counted
 from modelkeep.control.deployments.planning import Change
 from modelkeep.control.predictions.service import Predictions
 from modelkeep.control.rollouts.errors import InvalidRollout
-from modelkeep.control.rollouts.rules import Rollout, State
+from modelkeep.control.rollouts.rules import Mode, Rollout, State
 
 SIGNALS = ("errors", "feedback")
 GOOD = Counted(150, 0, 1350, 0)
@@ -95,7 +95,7 @@ async def test_without_the_signal_labels_change_nothing(fleet: Fleet, tell: Tell
 
 async def test_labels_that_come_late_count_for_the_step_in_which_was_predicted(fleet: Fleet, tell: Telling, load: Loader):
     rollout = await fleet.start(signals=SIGNALS, steps=("10:10m", "50:10m"))
-    early = predicted(fleet, rollout, 4, candidate=True)
+    early = predicted(fleet, rollout, 5, candidate=True)
     await load(early)
     await fleet.passes(minutes=10)
     await fleet.served(GOOD)
@@ -122,7 +122,7 @@ async def test_a_canary_needs_no_labels_and_requests_are_what_it_needs(fleet: Fl
 
 
 async def test_where_evidence_is_wanted_labels_have_to_show_it(fleet: Fleet, tell: Telling):
-    rollout = await fleet.start(signals=("feedback",), mode="evidence", steps=("50:1d",), least=1)
+    rollout = await fleet.start(signals=("feedback",), mode=Mode.EVIDENCE, steps=("50:1d",), least=1)
     await fleet.served(GOOD)
     assert await fleet.tick(rollout) == ""
     await tell(predicted(fleet, rollout, 30, candidate=False))
@@ -140,7 +140,7 @@ async def test_servers_are_not_told_to_stop_a_version_for_what_they_cannot_count
 
 
 async def test_where_callers_stay_together_one_is_wrong_once_in_each_step(fleet: Fleet, tell: Telling):
-    await fleet.control.deployments.change(ADMIN, "iris", Change(traffic=Traffic(sticky="caller")))
+    await fleet.control.deployments.change(ADMIN, "iris", Change(traffic={"sticky": "caller"}))
     rollout = await fleet.start(signals=("feedback",), steps=("10:10m",))
     await fleet.served(GOOD)
     await tell(predicted(fleet, rollout, 50, candidate=True, unit=7))
@@ -164,14 +164,16 @@ async def test_a_correction_takes_its_part_back(fleet: Fleet, tell: Telling):
 
 
 async def test_where_one_version_answers_alone_labels_need_a_bound_of_their_own(fleet: Fleet, tell: Telling):
-    rollout = await fleet.start(mode="blue_green", signals=("feedback",))
+    rollout = await fleet.start(mode=Mode.BLUE_GREEN, signals=("feedback",))
     assert rollout.plan.gate.bounds == {}
-    await fleet.tick(rollout)
+    await fleet.beat()
+    assert await fleet.tick(rollout) == "advanced"
     await fleet.next_step()
     await tell(predicted(fleet, rollout, 50, candidate=True, step=1))
     assert await fleet.tick(rollout) == ""
     await fleet.control.rollouts.roll_back(ADMIN, rollout.id)
-    bound = await fleet.start(mode="blue_green", signals=("feedback",), bounds={"feedback": 0.2})
+    bound = await fleet.start(mode=Mode.BLUE_GREEN, signals=("feedback",), bounds={"feedback": 0.2})
+    await fleet.beat()
     assert await fleet.tick(bound) == "advanced"
     await fleet.next_step()
     await tell(predicted(fleet, bound, 50, candidate=True, step=1))
