@@ -1,5 +1,6 @@
 """Feedback over each kind of database: taken item by item, joined to its predictions, kept from others, and forgotten."""
 
+import itertools
 import random
 from collections.abc import Collection, Mapping
 from datetime import timedelta
@@ -25,6 +26,7 @@ from modelkeep.control.predictions.service import Predictions
 from modelkeep.infra.db import Database
 from modelkeep.worker.feedback import FeedbackKeeper
 
+VERDICTS = ("right", "wrong")
 UNKNOWN = "prd_01J9Z3K6T2Q8W4V5R7X0Y1B2C4"
 
 
@@ -101,7 +103,12 @@ async def test_whatever_order_it_comes_in_and_how_often_the_same_holds(
     dice = random.Random(20261123)
     days = range(1, 6)
     said = [
-        say(one, dice.choice(("right", "wrong")), truth=dice.choice((None, 1, "x")), at=f"2025-12-0{dice.choice(days)}T00:00:00Z")
+        say(
+            one,
+            dice.choice(("right", "wrong")),
+            truth=dice.choice((None, 1, "x")),
+            at=f"2025-12-0{dice.choice(days)}T00:00:00Z",
+        )
         for one in records
         for _ in range(4)
     ]
@@ -134,7 +141,10 @@ async def test_what_overtakes_its_prediction_waits_and_is_joined_once(
     feedback: Feedback, predictions: Predictions, load: Loader, clock: TestClock, ada: Actor
 ):
     one = record()
-    assert await told(feedback, predictions, say(one), say(one), say(one, "right", at="2025-12-01T00:00:00Z"), by=ada) == ["parked"] * 3
+    assert (
+        await told(feedback, predictions, say(one), say(one), say(one, "right", at="2025-12-01T00:00:00Z"), by=ada)
+        == ["parked"] * 3
+    )
     assert await told(feedback, predictions, say(one), by=ada) == ["parked"], "what waits already waits once"
     assert await feedback.join(predictions.found) == (0, 0), "it is not looked for at once"
     clock.advance(seconds=2)
@@ -181,9 +191,7 @@ async def test_what_waits_too_long_or_is_too_much_is_said_to_be(
     assert await told(feedback, predictions, say(unknown[0])) == ["parked"], "there is room again"
 
 
-async def test_what_was_not_there_is_looked_for_less_and_less(
-    feedback: Feedback, predictions: Predictions, clock: TestClock
-):
+async def test_what_was_not_there_is_looked_for_less_and_less(feedback: Feedback, predictions: Predictions, clock: TestClock):
     await told(feedback, predictions, say(UNKNOWN))
     looks = []
 
@@ -194,7 +202,7 @@ async def test_what_was_not_there_is_looked_for_less_and_less(
     for _ in range(3600):
         clock.advance(seconds=1)
         await feedback.join(looked)
-    gaps = [(later - earlier) / timedelta(seconds=1) for earlier, later in zip(looks, looks[1:], strict=False)]
+    gaps = [(later - earlier) / timedelta(seconds=1) for earlier, later in itertools.pairwise(looks)]
     assert gaps[:4] == [2, 4, 8, 16]
     assert max(gaps) == 600
     assert len(looks) < 20
