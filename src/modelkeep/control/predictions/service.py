@@ -84,7 +84,8 @@ class Predictions:
     async def found(self, prediction_ids: Collection[str], *, most_blocks: int = _MOST_BLOCKS) -> dict[str, RecordFound]:
         """Return those of these predictions that are there, by id and without what went in and out.
 
-        So many blocks are looked into at most, and what the others hold is not among them.
+        So many blocks are looked into at most, and what the others hold is not among them, nor what is being tidied: whoever
+        misses one asks again later.
         """
         async with self._read() as tx:
             return await self._held(tx, prediction_ids, most_blocks)
@@ -92,6 +93,7 @@ class Predictions:
     async def missing(self, prediction_ids: Collection[str]) -> set[str]:
         """Return those of these predictions that the history does not hold."""
         async with self._read() as tx:
+            await store.see_one_moment(tx)
             return set(prediction_ids) - (await self._held(tx, prediction_ids, None)).keys()
 
     async def page(self, wanted: Wanted, *, limit: int, before: str | None = None) -> Page:
@@ -130,11 +132,11 @@ class Predictions:
             return await newest_first(tx, wanted, limit, before, choose)
 
     async def _held(self, tx: Transaction, prediction_ids: Collection[str], most_blocks: int | None) -> dict[str, RecordFound]:
-        await store.see_one_moment(tx)
         wanted, held = set(prediction_ids), dict[str, RecordFound]()
         for block in (await store.holding(tx, sorted(wanted)))[:most_blocks]:
             if any(block.first_id <= one <= block.last_id for one in wanted):
-                records = await asyncio.to_thread(blocks.chosen, await store.payload(tx, block), wanted)
+                payload = await store.payload_if_there(tx, block)
+                records = [] if payload is None else await asyncio.to_thread(blocks.chosen, payload, wanted)
                 held |= {one.id: one for one in records}
                 wanted -= held.keys()
         return held

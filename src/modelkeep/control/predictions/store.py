@@ -188,10 +188,16 @@ def _conditions(wanted: Wanted, before: str | None) -> list[sa.ColumnElement[boo
 
 async def payload(tx: Transaction, block: Found) -> bytes:
     """Return a block's records; raises `Unavailable` when it has just been merged into another."""
-    row = await tx.one(sa.select(blocks.c.payload).where(blocks.c.day == block.day, blocks.c.id == block.id))
-    if row is None:
+    found = await payload_if_there(tx, block)
+    if found is None:
         raise Unavailable("The history is being tidied: ask again.", retry_after_s=1)
-    return bytes(row.payload)
+    return found
+
+
+async def payload_if_there(tx: Transaction, block: Found) -> bytes | None:
+    """Return a block's records; None when it has just been merged into another."""
+    row = await tx.one(sa.select(blocks.c.payload).where(blocks.c.day == block.day, blocks.c.id == block.id))
+    return None if row is None else bytes(row.payload)
 
 
 async def see_one_moment(tx: Transaction) -> None:
