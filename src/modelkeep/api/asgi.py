@@ -24,6 +24,7 @@ from modelkeep.api.routes import (
     auth,
     browser,
     deployments,
+    feedback,
     health,
     lifecycle,
     models,
@@ -47,7 +48,7 @@ _ROUTERS: Final = tuple(
     noun.router
     for noun in (
         *(health, users, auth, browser, sign_on, people, access, models, versions, lifecycle, aliases),
-        *(deployments, schedules, rollouts, alerts, shadows, approvals, predictions, replays, safety, audit),
+        *(deployments, schedules, rollouts, alerts, shadows, approvals, predictions, feedback, replays, safety, audit),
     )
 )
 

@@ -65,6 +65,7 @@ Oneself = Annotated[Actor, Security(_oneself, scopes=[Scope.ADMIN.value])]
 often and how long. Whoever took a narrower one has not taken all."""
 Reader = Annotated[Actor, Security(_may(Scope.MODELS_READ), scopes=[Scope.MODELS_READ.value])]
 Writer = Annotated[Actor, Security(_may(Scope.MODELS_WRITE), scopes=[Scope.MODELS_WRITE.value])]
+Predictor = Annotated[Actor, Security(_may(Scope.PREDICT), scopes=[Scope.PREDICT.value])]
 Releaser = Annotated[Actor, Security(_may(Scope.DEPLOYMENTS_WRITE), scopes=[Scope.DEPLOYMENTS_WRITE.value])]
 PredictionReader = Annotated[Actor, Security(_may(Scope.PREDICTIONS_READ), scopes=[Scope.PREDICTIONS_READ.value])]
 PlaceAdmin = Annotated[Actor, Security(_may(Scope.ADMIN), scopes=[Scope.ADMIN.value])]

@@ -66,6 +66,7 @@ _TAGS: Final = {
     "rollouts": "New versions that take over step by step, or are taken back.",
     "alerts": "What somebody has to look at, and who does.",
     "predictions": "The history of predictions.",
+    "feedback": "What is told of predictions later: right or wrong, and what is true.",
     "replays": "Predictions, answered again by the uploaded file itself.",
     "keys": "The first set-up, and API keys.",
     "approvals": "What needs a second person.",

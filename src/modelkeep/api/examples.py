@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from modelkeep.api.alert_examples import ALERTS
+from modelkeep.api.feedback_examples import FEEDBACK
 from modelkeep.api.life_examples import BODIES, LIFE, TRAINING
 from modelkeep.api.released import AT, RELEASES, VERSION_ID, page
 from modelkeep.api.rollout_examples import ROLLOUTS
@@ -311,6 +312,7 @@ _DECIDING: Final[dict[str, Any]] = {
 }
 
 EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
+    **FEEDBACK,
     **RELEASES,
     **ALERTS,
     **ROLLOUTS,

@@ -12,6 +12,7 @@ from modelkeep.control.alerts.service import Alerts
 from modelkeep.control.approvals.service import Approvals
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments.service import Deployments
+from modelkeep.control.feedback.service import Feedback
 from modelkeep.control.identities.service import Identities
 from modelkeep.control.links.service import Links
 from modelkeep.control.models.lifecycle import Lifecycle
@@ -43,6 +44,7 @@ class Services:
     deployments: Deployments
     audit: Audit
     predictions: Predictions
+    feedback: Feedback
     replays: Replays
     rollouts: Rollouts
     alerts: Alerts

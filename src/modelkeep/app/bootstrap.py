@@ -114,6 +114,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
         deployments=control.deployments,
         audit=control.audit,
         predictions=Predictions(history, utc_now),
+        feedback=control.feedback,
         replays=control.replays,
         rollouts=control.rollouts,
         alerts=control.alerts,
@@ -255,6 +256,7 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
     from modelkeep.worker.alerting import Firing
     from modelkeep.worker.collector import Collector
     from modelkeep.worker.compilation import Compiler, keep_in
+    from modelkeep.worker.feedback import FeedbackKeeper
     from modelkeep.worker.inspection import RunnerInspector
     from modelkeep.worker.loop import Handler, Worker
     from modelkeep.worker.optimisation import Optimiser
@@ -273,11 +275,12 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
     inspector = RunnerInspector(runners.start, compiler=Compiler(runners.start, keep), keep=keep, optimiser=optimiser)
     validation = Validation(control.models, control.switches, blobs, inspector, role.limits)
     history = history_database(role.database, places.data)
+    predictions = Predictions(history, utc_now)
     replaying = Replaying(
         replays=control.replays,
         models=control.models,
         deployments=control.deployments,
-        predictions=Predictions(history, utc_now),
+        predictions=predictions,
         switches=control.switches,
         start_runner=runners.start,
         limits=role.limits,
@@ -291,7 +294,8 @@ async def worker(told: bytes, runners: "Runners", stop: Event, started: Callable
     collector = Collector(db, control.models, claims, blobs, utc_now, keep_days=role.storage.keep_unused_days, told=meter)
     releaser, due = Releaser(control.rollouts, told=meter), DueChanges(control.schedules)
     beside = (Firing(control.alerts, told=meter), keeper(role.audit, control.audit, meter))
-    others = (collector, due, releaser, *beside, follower(control, db, places, role.auth))
+    labels = FeedbackKeeper(control.feedback, predictions)
+    others = (collector, due, releaser, labels, *beside, follower(control, db, places, role.auth))
     await wait_until_current(db, stop)  # once for all, so that it is said once
     await _beside_each_other(worker.run(stop), [one.run() for one in others])
     await history.close()

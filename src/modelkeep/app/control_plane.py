@@ -17,6 +17,7 @@ from modelkeep.control.approvals.service import Approvals
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments import tasks
 from modelkeep.control.deployments.service import Deployments
+from modelkeep.control.feedback.service import Feedback
 from modelkeep.control.models.lifecycle import Lifecycle
 from modelkeep.control.models.service import Models
 from modelkeep.control.replays.service import Replays
@@ -56,6 +57,7 @@ class ControlPlane:
     models: Models
     lifecycle: Lifecycle
     deployments: Deployments
+    feedback: Feedback
     replays: Replays
     rollouts: Rollouts
     alerts: Alerts
@@ -110,6 +112,7 @@ def control_plane(
         clock=clock,
         limits=limits,
     )
+    feedback = Feedback(db=db, access=access, deployments=deployments, clock=clock)
     made = ControlPlane(
         audit=audit,
         users=users,
@@ -120,9 +123,17 @@ def control_plane(
         models=models,
         lifecycle=Lifecycle(db=db, audit=audit, approvals=approvals, events=events, jobs=jobs, clock=clock, trash=trash),
         deployments=deployments,
+        feedback=feedback,
         replays=Replays(db=db, audit=audit, models=models, deployments=deployments, jobs=jobs, clock=clock),
         rollouts=Rollouts(
-            db=db, audit=audit, approvals=approvals, models=models, deployments=deployments, events=events, clock=clock
+            db=db,
+            audit=audit,
+            approvals=approvals,
+            models=models,
+            deployments=deployments,
+            feedback=feedback,
+            events=events,
+            clock=clock,
         ),
         alerts=Alerts(db=db, audit=audit, models=models, events=events, clock=clock),
         shadows=Shadows(db=db, models=models, deployments=deployments, clock=clock),

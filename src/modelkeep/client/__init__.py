@@ -50,6 +50,7 @@ from modelkeep.client.errors import (
     VersionNotReady,
     VersionQuarantined,
 )
+from modelkeep.client.feedback import Feedback, FeedbackOutcome
 from modelkeep.client.identity import BrowserLogin, Invitation, Me, PasswordLink, Provider, Session, Tokens, User
 from modelkeep.client.lifecycle import Erasure, LifeChange, Lineage
 from modelkeep.client.releases import AsOf, Plan, Revision, ScheduledChange, Shadow
@@ -97,6 +98,8 @@ __all__ = [
     "Difference",
     "Erasure",
     "Explanation",
+    "Feedback",
+    "FeedbackOutcome",
     "Field",
     "Grant",
     "Group",

@@ -11,6 +11,7 @@ from modelkeep.client import aliases as of_aliases
 from modelkeep.client import approvals as of_approvals
 from modelkeep.client import audit as of_audit
 from modelkeep.client import deployments as of_deployments
+from modelkeep.client import feedback as of_feedback
 from modelkeep.client import models as of_models
 from modelkeep.client import rollouts as of_rollouts
 from modelkeep.client import sessions as of_sessions
@@ -109,6 +110,11 @@ class Client:
     schedule = blocking(of_deployments.schedule)
     scheduled = blocking(of_deployments.scheduled)
     cancel_scheduled = blocking(of_deployments.cancel_scheduled)
+
+    feedback = blocking(of_feedback.feedback)
+    send_feedback = blocking(of_feedback.send_feedback)
+    list_feedback = blocking(of_feedback.list_feedback)
+    prediction_feedback = blocking(of_feedback.prediction_feedback)
 
     export = blocking(desired.export)
     compare = blocking(desired.compare)
@@ -286,6 +292,11 @@ class AsyncClient:
     schedule = awaited(of_deployments.schedule)
     scheduled = awaited(of_deployments.scheduled)
     cancel_scheduled = awaited(of_deployments.cancel_scheduled)
+
+    feedback = awaited(of_feedback.feedback)
+    send_feedback = awaited(of_feedback.send_feedback)
+    list_feedback = awaited(of_feedback.list_feedback)
+    prediction_feedback = awaited(of_feedback.prediction_feedback)
 
     export = awaited(desired.export)
     compare = awaited(desired.compare)

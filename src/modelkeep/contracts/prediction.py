@@ -75,8 +75,9 @@ class PredictionRecord(RecordFacts, frozen=True, array_like=True, gc=False):
 
     `inputs` and `outputs` are the request and the answer as they went over the wire, of `content_type` and `answer_type`, or
     what policy left of them, as JSON; None when nothing is kept, and then `input_note` or `output_note` says why: "hashed",
-    "dropped", "sampled out", "too large: N bytes". `user` is the person or service who asked, whatever with. New fields go to
-    the end and have a default: old records lack them.
+    "dropped", "sampled out", "too large: N bytes". `user` is the person or service who asked, whatever with. `trial` is the
+    trial that counts this prediction, "" for none, and `unit` the place of whoever's requests it keeps together. New fields go
+    to the end and have a default: old records lack them.
     """
 
     inputs: bytes | None = None
@@ -85,6 +86,8 @@ class PredictionRecord(RecordFacts, frozen=True, array_like=True, gc=False):
     output_note: str = ""
     answer_type: str = "application/json"
     user: str = ""
+    trial: str = ""
+    unit: int | None = None
 
 
 class RecordFound(RecordFacts, frozen=True, array_like=True, gc=False):
@@ -96,6 +99,8 @@ class RecordFound(RecordFacts, frozen=True, array_like=True, gc=False):
     output_note: str = ""
     answer_type: str = "application/json"
     user: str = ""
+    trial: str = ""
+    unit: int | None = None
 
 
 def mixed_type(json_length: int) -> str:

@@ -125,6 +125,8 @@ class Recorder:
             inputs, input_note = self._kept(call.body, recording, recording.inputs, call, None)
             outputs, output_note = self._kept(answer, recording, recording.outputs, call, run)
         total_s = clock - call.started
+        arm = route.arm
+        trial = "" if arm is None else arm.count.counting
         return PredictionRecord(
             call.id,
             now,
@@ -148,6 +150,8 @@ class Recorder:
             output_note,
             "application/json" if output_note else call.answer_type,
             call.owner,
+            trial,
+            None if arm is None or not trial else arm.unit(call),
         )
 
     def _kept(self, raw: bytes, recording: Recording, keep: Keep, call: Call, run: Run | None) -> tuple[bytes | None, str]:

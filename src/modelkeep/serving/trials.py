@@ -100,6 +100,7 @@ class Count:
     def __init__(self, deployment: str, trial: Trial, rollout: Rollout, told: Callable[[], None]) -> None:
         self.deployment = deployment
         self.trial = trial
+        self._id = trial.id
         self.rollout = rollout
         self.halted: Signal | str = ""
         self.over = False
@@ -115,6 +116,11 @@ class Count:
     def slow_ms(self) -> float:
         """Above how many milliseconds an answer is slow; 0 while that is being learned."""
         return self.trial.slow_ms or self.rollout.slow_ms
+
+    @property
+    def counting(self) -> str:
+        """The trial's id while requests count for it, so that their labels may: until the candidate is called back."""
+        return "" if self.halted else self._id
 
     def seen(self) -> TrialSeen:
         """Return what is said of it upwards."""
@@ -191,6 +197,10 @@ class Arm:
         self.count = count
         self._at = at
 
+    def unit(self, call: Call) -> int | None:
+        """Return where the unit of a request is on the line by which it was given to one of the two; None without one."""
+        return call.unit
+
     def answered(self, call: Call, total_s: float) -> None:
         """Count an answer that took so long."""
         self.count.answered(self._at, call.unit, total_s * 1000, call.share)
@@ -207,6 +217,11 @@ class Alone(Arm):
 
     def __init__(self, count: Count) -> None:
         super().__init__(count, 0)
+
+    def unit(self, call: Call) -> int | None:
+        """Return None."""
+        del call
+        return None
 
     def answered(self, call: Call, total_s: float) -> None:
         """Count an answer that took so long."""

@@ -44,6 +44,7 @@ _BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/deployments/{name}/rollback"): {},
     ("POST", "/api/v1/deployments/{name}/plan"): {"version": 1},
     ("POST", "/api/v1/deployments/{name}/schedule"): {"version": 1, "at": "2026-01-03T00:00:00Z"},
+    ("POST", "/api/v1/feedback"): {"items": [{"prediction": "prd_01J9Z3K6T2Q8W4V5R7X0Y1B2C4", "verdict": "wrong"}]},
     ("POST", "/api/v1/models/{name}/versions/{number}/replays"): {"last": 1},
     ("PUT", "/api/v1/safety/code-formats"): {"allowed": True, "reason": "r"},
     ("PUT", "/api/v1/safety/sandbox"): {"accepted": None, "reason": "r"},
@@ -61,7 +62,11 @@ _ELSEWHERE = (
 )
 """Asked by tests of their own: open to anyone, waiting for servers, about two places or such as a body names, or by an id."""
 _OF_ANY_KEY = {("GET", path) for path in ("/api/v1/me", "/api/v1/keys", "/api/v1/workspaces", "/api/v1/approvals")}
-_LISTS = ("/api/v1/models", "/api/v1/deployments", "/api/v1/predictions", "/api/v1/predictions/export", "/api/v1/safety")
+_LISTS = (
+    *("/api/v1/models", "/api/v1/deployments", "/api/v1/predictions", "/api/v1/predictions/export", "/api/v1/safety"),
+    "/api/v1/feedback",
+)
+_OF_WHAT_IS_REACHED = {("GET", path) for path in _LISTS} | {("POST", "/api/v1/feedback")}
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ def _expected(caller: Actor, method: str, path: str, scope: str, model: Place) -
         return 403
     if (method, path) in for_oneself():
         return None if caller.standing.models is None else 403
-    if method == "GET" and path in _LISTS:
+    if (method, path) in _OF_WHAT_IS_REACHED:
         return None
     place = Place(model.workspace) if (method, path) == ("POST", "/api/v1/models") else _place(path, model)
     if decide(caller.standing, Scope(scope), place).allowed:

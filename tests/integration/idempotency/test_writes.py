@@ -108,6 +108,11 @@ WRITES: dict[str, Asked] = {
     "cancelScheduledChange": ("DELETE", f"{V1}/deployments/iris/schedule/SCHEDULED", {}),
     "createDeployment": ("POST", f"{V1}/deployments", {"json": {"name": "iris-eu", "model": "iris", "version": 1}}),
     "deleteDeployment": ("DELETE", f"{V1}/deployments/iris-test", {}),
+    "sendFeedback": (
+        "POST",
+        f"{V1}/feedback",
+        {"json": {"items": [{"prediction": "prd_01J9Z3K6T2Q8W4V5R7X0Y1B2C4", "verdict": "wrong"}]}},
+    ),
     "askReplay": ("POST", f"{IRIS}/versions/2/replays", {"json": {"last": 5}}),
     "startRollout": ("POST", f"{V1}/rollouts", {"json": {"deployment": "iris", "version": 1}}),
     "pauseRollout": ("POST", f"{V1}/rollouts/RUNNING/pause", {}),

@@ -15,6 +15,7 @@ import modelkeep.control.alerts.tables
 import modelkeep.control.approvals.tables
 import modelkeep.control.audit.tables
 import modelkeep.control.deployments.tables
+import modelkeep.control.feedback.tables
 import modelkeep.control.links.tables
 import modelkeep.control.models.tables
 import modelkeep.control.replays.tables

@@ -16,6 +16,7 @@ from modelkeep.app.cli import audit as audit_commands
 from modelkeep.app.cli import certificates as certificates_commands
 from modelkeep.app.cli import deployments as deployments_commands
 from modelkeep.app.cli import desired as desired_commands
+from modelkeep.app.cli import feedback as feedback_commands
 from modelkeep.app.cli import keys as keys_commands
 from modelkeep.app.cli import lifecycle as lifecycle_commands
 from modelkeep.app.cli import login as login_commands
@@ -83,6 +84,7 @@ def _add(command: Any, panel: str, example: str = "") -> None:  # noqa: ANN401 -
 _add(push.push, _FIRST, push.EXAMPLES)
 _add(predict.predict, _FIRST, predict.EXAMPLES)
 app.add_typer(predictions.predictions, name="predictions", rich_help_panel=_FIRST)
+app.add_typer(feedback_commands.feedback, name="feedback", rich_help_panel=_FIRST)
 _add(replay.replay, _FIRST, replay.EXAMPLES)
 _add(replay.replays, _FIRST, "modelkeep replays churn")
 _add(models.models, _SECOND, "modelkeep models churn --json")

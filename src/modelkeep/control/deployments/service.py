@@ -126,8 +126,12 @@ class Deployments:
     async def names(self, actor: Actor, scope: Scope) -> frozenset[str] | None:
         """Return the names of the deployments with which the actor may do this; None for all."""
         async with self._db.read() as tx:
-            of_models = await self._models.reached(tx, actor, scope)
-            return None if of_models is None else await store.names(tx, of_models)
+            return await self.names_in(tx, actor, scope)
+
+    async def names_in(self, tx: Transaction, actor: Actor, scope: Scope) -> frozenset[str] | None:
+        """Return the same as `tx` sees it."""
+        of_models = await self._models.reached(tx, actor, scope)
+        return None if of_models is None else await store.names(tx, of_models)
 
     async def promote(
         self, actor: Actor, name: str, number: int, *, expected: int | None = None, reason: str = ""

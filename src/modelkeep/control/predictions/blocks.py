@@ -6,7 +6,7 @@ A row for each record would cost more than the prediction's share of a core allo
 from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Final, NamedTuple, TypeVar
@@ -112,6 +112,12 @@ def facts(payload: bytes, wanted: Wanted, before: str | None) -> list[RecordFoun
 def records(payload: bytes, wanted: Wanted, before: str | None) -> list[PredictionRecord]:
     """Return the wanted records with an id below `before`, whole."""
     return _choose(_records.decode(zstandard.decompress(payload)), wanted, before)
+
+
+def chosen(payload: bytes, ids: Collection[str]) -> list[RecordFound]:
+    """Return the records with these ids, without what went in and out."""
+    found = [one for one in _facts.decode(zstandard.decompress(payload)) if one.id in ids]
+    return [msgspec.structs.replace(one, inputs=NOT_READ, outputs=NOT_READ) for one in found]
 
 
 def may_hold_request(requests: bytes, request_id: str) -> bool:

@@ -17,6 +17,7 @@ from modelkeep.infra.db import Database, Transaction
 from modelkeep.infra.spool import Position
 
 _EXPORT_PAGE: Final = 2000
+_MOST_BLOCKS: Final = 64
 _SETTLED_S: Final = 60.0
 _TRIMMED_TO: Final = 0.95
 OVER_CAP: Final = "over_cap"
@@ -80,9 +81,20 @@ class Predictions:
             return records[0]
         raise PredictionNotFound
 
+    async def found(self, prediction_ids: Collection[str], *, most_blocks: int = _MOST_BLOCKS) -> dict[str, RecordFound]:
+        """Return those of these predictions that are there, by id and without what went in and out.
+
+        So many blocks are looked into at most, and what the others hold is not among them, nor what is being tidied: whoever
+        misses one asks again later.
+        """
+        async with self._read() as tx:
+            return await self._held(tx, prediction_ids, most_blocks)
+
     async def missing(self, prediction_ids: Collection[str]) -> set[str]:
         """Return those of these predictions that the history does not hold."""
-        return {one for one in prediction_ids if not await self._holds(Wanted(id=one))}
+        async with self._read() as tx:
+            await store.see_one_moment(tx)
+            return set(prediction_ids) - (await self._held(tx, prediction_ids, None)).keys()
 
     async def page(self, wanted: Wanted, *, limit: int, before: str | None = None) -> Page:
         """Return wanted records, newest first. A page may be shorter than `limit`, even empty, and yet not be the last."""
@@ -119,14 +131,15 @@ class Predictions:
             await store.see_one_moment(tx)
             return await newest_first(tx, wanted, limit, before, choose)
 
-    async def _holds(self, wanted: Wanted) -> bool:
-        """Whether there is any wanted record, however many pages go by without one."""
-        before: str | None = None
-        while True:
-            page = await self.facts(wanted, limit=1, before=before)
-            if page.records or page.before is None:
-                return bool(page.records)
-            before = page.before
+    async def _held(self, tx: Transaction, prediction_ids: Collection[str], most_blocks: int | None) -> dict[str, RecordFound]:
+        wanted, held = set(prediction_ids), dict[str, RecordFound]()
+        for block in (await store.holding(tx, sorted(wanted)))[:most_blocks]:
+            if any(block.first_id <= one <= block.last_id for one in wanted):
+                payload = await store.payload_if_there(tx, block)
+                records = [] if payload is None else await asyncio.to_thread(blocks.chosen, payload, wanted)
+                held |= {one.id: one for one in records}
+                wanted -= held.keys()
+        return held
 
     # ---- tidying
 

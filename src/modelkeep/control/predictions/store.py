@@ -17,6 +17,7 @@ _LOCK: Final = 0x70726564  # any number that nobody else takes in this database 
 _PAGE: Final = 64
 _FEW: Final = 16
 _AT_ONCE: Final = 500
+_IDS_AT_ONCE: Final = 100  # each is a condition, and SQLite takes a thousand within each other
 _PARTITION: Final = "prediction_blocks_"
 
 
@@ -148,6 +149,16 @@ async def newest(tx: Transaction, wanted: Wanted, before: str | None) -> AsyncIt
         rows = await tx.all(page.where(blocks.c.last_id <= last.last_id, onward)) if len(rows) == _PAGE else []
 
 
+async def holding(tx: Transaction, ids: Sequence[str]) -> list[Found]:
+    """Return the blocks that may hold any of these records, each once and in the order of their ids."""
+    found: dict[str, Found] = {}
+    for begin in range(0, len(ids), _IDS_AT_ONCE):
+        part = [sa.and_(*_conditions(Wanted(id=one), None)) for one in ids[begin : begin + _IDS_AT_ONCE]]
+        rows = await tx.all(sa.select(blocks.c.day, blocks.c.id, blocks.c.first_id, blocks.c.last_id).where(sa.or_(*part)))
+        found |= {row.id: Found(row.day, row.id, row.first_id, row.last_id) for row in rows}
+    return sorted(found.values(), key=lambda block: (block.first_id, block.id))
+
+
 def _conditions(wanted: Wanted, before: str | None) -> list[sa.ColumnElement[bool]]:
     """Return what a block must meet to hold anything wanted."""
     found: list[sa.ColumnElement[bool]] = []
@@ -177,10 +188,16 @@ def _conditions(wanted: Wanted, before: str | None) -> list[sa.ColumnElement[boo
 
 async def payload(tx: Transaction, block: Found) -> bytes:
     """Return a block's records; raises `Unavailable` when it has just been merged into another."""
-    row = await tx.one(sa.select(blocks.c.payload).where(blocks.c.day == block.day, blocks.c.id == block.id))
-    if row is None:
+    found = await payload_if_there(tx, block)
+    if found is None:
         raise Unavailable("The history is being tidied: ask again.", retry_after_s=1)
-    return bytes(row.payload)
+    return found
+
+
+async def payload_if_there(tx: Transaction, block: Found) -> bytes | None:
+    """Return a block's records; None when it has just been merged into another."""
+    row = await tx.one(sa.select(blocks.c.payload).where(blocks.c.day == block.day, blocks.c.id == block.id))
+    return None if row is None else bytes(row.payload)
 
 
 async def see_one_moment(tx: Transaction) -> None:

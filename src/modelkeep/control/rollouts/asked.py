@@ -9,11 +9,12 @@ import msgspec
 from modelkeep.contracts.errors import FieldError
 from modelkeep.contracts.traffic import Signal
 from modelkeep.control.rollouts.errors import InvalidRollout
-from modelkeep.control.rollouts.judging import OF_SHADOWS, SIGNALS, Gate
+from modelkeep.control.rollouts.judging import OF_SHADOWS, SIGNALS, TOLD, Gate
 from modelkeep.control.rollouts.rules import Mode, Plan, Step
 
 DEFAULT_STEPS: Final = ("5:10m", "25:30m", "50:1h")
 MOST_STEPS: Final = 20
+_MAY_JUDGE: Final = (*SIGNALS, *TOLD)
 _STEP: Final = re.compile(r"(100|[0-9]{1,2}(?:\.[0-9]{1,4})?)%?:([0-9]{1,6}(?:\.[0-9]{1,3})?)([smhd])")
 _MINUTES: Final = {"s": 1 / 60, "m": 1.0, "h": 60.0, "d": 1440.0}
 _ALONE_BOUND: Final = 0.05
@@ -60,7 +61,8 @@ def plan_of(asked: Asked, sticky: str) -> Plan:
     steps = tuple(step for step in map(read_step, asked.steps) if step)
     if asked.mode is Mode.BLUE_GREEN:
         steps = (Step(0.0, 0.0), Step(100.0, asked.bake_minutes))
-        bounds = {**dict.fromkeys(signals, _ALONE_BOUND), **bounds}
+        counted = [one for one in signals if one not in TOLD]  # of those that are told of, any part may be bad
+        bounds = {**dict.fromkeys(counted, _ALONE_BOUND), **bounds}
     if shadow := read_shadow(asked.shadow):
         steps = (shadow, *steps)
         rates = {one: asked.bounds.get(one, _DISAGREEMENT) for one in OF_SHADOWS if one in signals}
@@ -122,8 +124,8 @@ def _faults(asked: Asked) -> list[FieldError]:
 def _faults_of_signals(asked: Asked) -> list[FieldError]:
     signals = asked.judged
     answering = set(signals) - set(OF_SHADOWS)
-    if not answering or len(set(signals)) < len(signals) or not answering <= set(SIGNALS):
-        return [FieldError("signals", "signals", f"At least one of {', '.join(SIGNALS)}, each once.")]
+    if not answering or len(set(signals)) < len(signals) or not answering <= set(_MAY_JUDGE):
+        return [FieldError("signals", "signals", f"At least one of {', '.join(_MAY_JUDGE)}, each once.")]
     if len(answering) < len(signals) and not asked.shadow:
         text = "disagreement is counted in the shadow: begin the rollout there, with shadow, such as 20:10m."
         return [FieldError("signals", "shadow", text)]

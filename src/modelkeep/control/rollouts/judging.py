@@ -24,6 +24,8 @@ OF_SHADOWS: Final[tuple[Signal, ...]] = ("disagreement",)
 """What is counted in the shadow alone, and judged by its rate; what was found there stays so in later steps."""
 PAIRED: Final[tuple[Signal, ...]] = ("errors", "poor")
 """What is judged in the shadow by requests that one of both versions alone answered badly."""
+TOLD: Final[tuple[Signal, ...]] = ("feedback",)
+"""What no server counts: it is told later, and judged where somebody says so."""
 _EITHER: Final = 0.5
 _UNREACHABLE: Final = 1e308
 
@@ -93,11 +95,13 @@ class Spending(msgspec.Struct, frozen=True):
 
     0 is for what is not judged. Where there is one server, both are the same judgement, and the probability is spent once.
     `whole` is spent where no server judges and nothing is compared twice: in the shadow, and of a version that answers alone.
+    `labels` is spent on what is told later, which is counted in one place.
     """
 
     merged: float
     local: float
     whole: float = 0.0
+    labels: float = 0.0
 
 
 class Numbers(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -144,6 +148,11 @@ def later(gate: Gate) -> list[Signal]:
     return [signal for signal in gate.signals if signal not in OF_SHADOWS]
 
 
+def served_by(gate: Gate) -> list[Signal]:
+    """Return the signals that servers count, and may stop a version by themselves for: not what is told later."""
+    return [signal for signal in later(gate) if signal not in TOLD]
+
+
 def in_shadow(gate: Gate) -> list[Signal]:
     """Return the signals that are judged in the shadow."""
     return [signal for signal in gate.signals if signal in (*OF_SHADOWS, *PAIRED)]
@@ -157,8 +166,9 @@ def spending(gate: Gate, *, servers: int, sticky: bool, steps: int, shadow: bool
     whole = gate.alpha / (len(later(gate)) + (len(in_shadow(gate)) if shadow else 0))
     if sticky:
         each = whole / max(1, steps)
-        return Spending(each, each, whole) if servers <= 1 else Spending(0.0, each / servers, whole)
-    return Spending(whole, whole, whole) if servers <= 1 else Spending(whole / 2, whole / 2 / servers, whole)
+        return Spending(each, each, whole, each) if servers <= 1 else Spending(0.0, each / servers, whole, each)
+    both, alone = (whole, whole) if servers <= 1 else (whole / 2, whole / 2 / servers)
+    return Spending(both, alone, whole, whole)
 
 
 def evidence(steps: Iterable[StepCounts], signal: Signal) -> Evidence:
@@ -235,10 +245,12 @@ def _by_pairs(gate: Gate, spent: Spending, counted: Counted) -> Numbers:
 
 
 def _numbers(gate: Gate, spent: Spending, steps: Sequence[StepCounts], signal: Signal, *, sticky: bool) -> Numbers:
+    if signal in TOLD:
+        return _by_labels(gate, spent, steps, sticky=sticky)
     compared = [step for step in (steps[-1:] if sticky else steps) if step.compares]
     last, before = steps[-1], evidence(compared[:-1] if steps[-1].compares else compared, signal)
     counted = _added(step.of(signal) for step in compared) if last.compares else last.of(signal)
-    own = [one.now.get(signal, Counted()) for one in last.servers.values()] if last.compares else []
+    own = [one.now[signal] for one in last.servers.values() if signal in one.now] if last.compares else []
     local = max((before.after(last.share, one.bad, one.others_bad).log_value for one in own), default=0.0)
     parts = _parts(compared, signal, sticky=sticky)
     bound = None if sticky and last.compares else gate.bounds.get(signal)  # of callers, not of requests
@@ -256,6 +268,33 @@ def _numbers(gate: Gate, spent: Spending, steps: Sequence[StepCounts], signal: S
         bound=bound,
         alone=last.share >= 1.0,
         halted=halted,
+    )
+
+
+def _by_labels(gate: Gate, spent: Spending, steps: Sequence[StepCounts], *, sticky: bool) -> Numbers:
+    """Return what labels say, which are counted in one place and come when they come, to steps that are over as well.
+
+    Where callers stay together, the same caller may be wrong in several steps: each step is then judged alone, and what is
+    told is that of the step with the most evidence; that it is not worse is for the last step to show.
+    """
+    last, compared = steps[-1], [step for step in steps if step.compares]
+    if sticky and compared and last.compares:
+        compared = [max(compared, key=lambda one: evidence([one], "feedback").log_value)]
+    counted = _added(one.of("feedback") for one in compared) if last.compares else last.of("feedback")
+    log_e = evidence(compared, "feedback").log_value
+    shown = [(one.share, one.of("feedback")) for one in (steps[-1:] if sticky else steps) if one.compares]
+    return Numbers(
+        *(counted.requests, counted.bad, counted.others, counted.others_bad),
+        log_e=log_e,
+        needs=_needed(spent.labels),
+        log_local=log_e,
+        needs_local=_needed(spent.labels),
+        log_not_worse=not_worse(gate.margin, [(share, one.bad, one.others_bad) for share, one in shown]),
+        needs_not_worse=_needed(gate.beta),
+        upper=upper_bound(counted.bad, counted.requests, gate.beta),
+        lower=_lower_bound(counted, spent.whole),
+        bound=None if sticky and last.compares else gate.bounds.get("feedback"),
+        alone=last.share >= 1.0,
     )
 
 

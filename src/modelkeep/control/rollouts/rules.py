@@ -24,6 +24,8 @@ from modelkeep.control.models.rules import Version
 from modelkeep.control.rollouts.errors import RolloutOver
 from modelkeep.control.rollouts.judging import (
     OF_SHADOWS,
+    SIGNALS,
+    TOLD,
     Gate,
     Numbers,
     ServerCounts,
@@ -33,6 +35,7 @@ from modelkeep.control.rollouts.judging import (
     later,
     learned,
     left_by,
+    served_by,
     spending,
 )
 
@@ -271,7 +274,7 @@ def _lacks(rollout: Rollout, seen: Seen, numbers: dict[str, Numbers], now: datet
         return f"The step lasts {step.minutes:g} minutes at least."
     if step.shadow:
         return _lacks_in_shadow(plan, seen.steps[-1].of("disagreement").requests, numbers)
-    answered = min(seen.steps[-1].of(signal).requests for signal in later(plan.gate))
+    answered = min(seen.steps[-1].of(signal).requests for signal in served_by(plan.gate) or SIGNALS[:1])
     if answered < plan.least:
         return f"The version has answered {answered} of {plan.least} requests that the step needs."
     unsure = [signal for signal in later(plan.gate) if not numbers[signal].good]
@@ -301,7 +304,7 @@ def _passed(rollout: Rollout) -> str:
 
 
 def _told(signal: Signal, one: Numbers) -> str:
-    counts = f"{one.bad} of {one.requests} requests"
+    counts = f"{one.bad} of {one.requests} {'requests of which was told' if signal in TOLD else 'requests'}"
     if signal in OF_SHADOWS:
         return f"{signal}: {counts} were answered otherwise or not at all in the shadow, which is more than {one.bound:.3%}."
     if one.alone:
@@ -368,6 +371,7 @@ def trial_of(rollout: Rollout, before: Sequence[StepCounts]) -> Trial:
     Where one version answers alone, nothing is compared: the share is any, and no server stops anything by itself.
     """
     gate, percent, sticky = rollout.plan.gate, rollout.at.percent, bool(rollout.plan.sticky)
+    counted, left = served_by(gate), left_by(before, gate, sticky=sticky)
     compares = rollout.at.compares
     return Trial(
         rollout=rollout.id,
@@ -375,8 +379,8 @@ def trial_of(rollout: Rollout, before: Sequence[StepCounts]) -> Trial:
         version_id=rollout.version_id,
         share=percent / 100.0 if compares else 0.5,
         slow_ms=gate.slow_ms or learned(before),
-        alphas=dict.fromkeys(later(gate), spent(rollout).local) if compares else {},
-        before=left_by(before, gate, sticky=sticky) if compares else {},
+        alphas=dict.fromkeys(counted, spent(rollout).local) if compares else {},
+        before={signal: logs for signal, logs in left.items() if signal in counted} if compares else {},
         shadow=rollout.at.shadow,
     )
 

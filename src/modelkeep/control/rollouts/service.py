@@ -22,6 +22,7 @@ from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments.errors import DeploymentNotFound, NothingPromoted
 from modelkeep.control.deployments.rules import Deployment, check_revision
 from modelkeep.control.deployments.service import Deployments
+from modelkeep.control.feedback.service import Feedback
 from modelkeep.control.models.service import Models
 from modelkeep.control.rollouts import store
 from modelkeep.control.rollouts.asked import Asked, plan_of
@@ -34,6 +35,7 @@ from modelkeep.control.rollouts.events import (
     RolloutWentOn,
 )
 from modelkeep.control.rollouts.judging import StepCounts
+from modelkeep.control.rollouts.labelled import trials, wanted, with_labels
 from modelkeep.control.rollouts.records import Happened, Point, Shown, StepRecord, Story
 from modelkeep.control.rollouts.rules import (
     FRESH,
@@ -90,6 +92,7 @@ class Rollouts:
         approvals: Approvals,
         models: Models,
         deployments: Deployments,
+        feedback: Feedback,
         events: Events,
         clock: Clock,
     ) -> None:
@@ -98,6 +101,7 @@ class Rollouts:
         self._approvals = approvals
         self._models = models
         self._deployments = deployments
+        self._feedback = feedback
         self._events = events
         self._clock = clock
 
@@ -225,7 +229,7 @@ class Rollouts:
         if not waits or spread(found, seen.alive) != found:
             async with self._held(rollout_id, SYSTEM) as kept:
                 return await self._decide(kept)
-        if seen.steps[-1] != steps[-1].counts:
+        if list(seen.steps) != [one.counts for one in steps]:
             await self._count(rollout_id, found.step)
         return ""
 
@@ -237,7 +241,7 @@ class Rollouts:
             return State.CANCELLED.value
         steps = await store.steps(kept.tx, kept.rollout)
         seen = await self._look(kept.tx, kept.rollout, steps)
-        await self._keep(kept.tx, kept.rollout, seen)
+        await self._keep(kept.tx, kept.rollout, steps, seen)
         wider = kept._replace(rollout=spread(kept.rollout, seen.alive))
         if wider != kept:
             await store.save(kept.tx, wider.rollout)
@@ -267,14 +271,20 @@ class Rollouts:
         async with self._db.begin() as tx:
             rollout = await store.rollout(tx, rollout_id, for_update=True)
             if rollout is not None and not rollout.state.final and rollout.step == step:
-                await self._keep(tx, rollout, await self._look(tx, rollout, await store.steps(tx, rollout)))
+                steps = await store.steps(tx, rollout)
+                await self._keep(tx, rollout, steps, await self._look(tx, rollout, steps))
 
     async def _look(self, tx: Transaction, rollout: Rollout, steps: Sequence[StepRecord]) -> Seen:
-        beats = await self._deployments.heard_in(tx, None)
-        return look(rollout, [one.counts for one in steps], beats, self._clock())
+        beats, counts = await self._deployments.heard_in(tx, None), [one.counts for one in steps]
+        if wanted(rollout):
+            counts = with_labels(rollout, counts, await self._feedback.labels_in(tx, trials(rollout, counts)))
+        return look(rollout, counts, beats, self._clock())
 
-    async def _keep(self, tx: Transaction, rollout: Rollout, seen: Seen) -> None:
-        await store.count(tx, rollout.id, rollout.step, seen.steps[-1].servers)
+    async def _keep(self, tx: Transaction, rollout: Rollout, steps: Sequence[StepRecord], seen: Seen) -> None:
+        """Write down what was counted: of this step, and what came late of those that are over."""
+        for known, now in zip(steps, seen.steps, strict=True):
+            if known.counts != now or known is steps[-1]:
+                await store.count(tx, rollout.id, known.step, now.servers)
         shown = {signal: Shown.of(one) for signal, one in judged(rollout, seen.steps).items()}
         await store.draw(tx, rollout.id, Point(self._clock(), rollout.step, shown))
 

@@ -1,0 +1,1 @@
+"""Feedback: what people and systems later say of predictions, and which of them were wrong."""

@@ -1,0 +1,318 @@
+"""Feedback over each kind of database: taken item by item, joined to its predictions, kept from others, and forgotten."""
+
+import itertools
+import random
+from collections.abc import Collection, Mapping
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from fixtures.control import ADMIN, TestClock
+from fixtures.history import Loader, record
+from fixtures.tenants import Tenants
+from modelkeep.app.control_plane import ControlPlane
+from modelkeep.contracts.access import Role, Scope
+from modelkeep.contracts.actor import Actor
+from modelkeep.contracts.errors import Unavailable
+from modelkeep.contracts.prediction import PredictionRecord, RecordFound
+from modelkeep.control.feedback import service as module
+from modelkeep.control.feedback import store
+from modelkeep.control.feedback.errors import TooMuchFeedback
+from modelkeep.control.feedback.rules import MOST_REVISIONS
+from modelkeep.control.feedback.service import Feedback
+from modelkeep.control.predictions.errors import PredictionNotFound
+from modelkeep.control.predictions.service import Predictions
+from modelkeep.infra.db import Database
+from modelkeep.worker.feedback import FeedbackKeeper
+
+VERDICTS = ("right", "wrong")
+UNKNOWN = "prd_01J9Z3K6T2Q8W4V5R7X0Y1B2C4"
+
+
+@pytest.fixture
+def load(predictions: Predictions) -> Loader:
+    return Loader(predictions)
+
+
+@pytest.fixture
+def feedback(control: ControlPlane) -> Feedback:
+    return control.feedback
+
+
+@pytest.fixture
+async def ada(tenants: Tenants) -> Actor:
+    """An administrator whom the installation knows, and whose right to tell can be looked at again."""
+    await tenants.person("ada", Role.ADMIN)
+    return await tenants.actor("ada")
+
+
+async def told(feedback: Feedback, predictions: Predictions, *items: Any, by: Actor = ADMIN) -> list[str]:
+    """What became of each item."""
+    return [one.status.value for one in await feedback.tell(by, items, predictions.found)]
+
+
+def say(one: PredictionRecord | str, verdict: str = "wrong", **more: object) -> dict[str, object]:
+    return {"prediction": one if isinstance(one, str) else one.id, "verdict": verdict, **more}
+
+
+async def held(feedback: Feedback, **wanted: Any) -> dict[str, tuple[str, str | None]]:
+    """Verdict and truth that hold, by prediction."""
+    found = await feedback.page(ADMIN, limit=2000, **wanted)
+    return {one.now.prediction_id: (one.now.verdict, one.now.truth) for one in found}
+
+
+async def test_items_are_taken_one_by_one_and_what_is_wrong_keeps_no_other(
+    feedback: Feedback, predictions: Predictions, load: Loader
+):
+    one, two = record(), record()
+    await load([one, two])
+    outcomes = await feedback.tell(
+        ADMIN,
+        [say(one, truth={"label": "leaves"}, note="left"), say(two, "perhaps"), 7, say(UNKNOWN), say(two, "right"), say("x")],
+        predictions.found,
+    )
+    assert [one.status.value for one in outcomes] == ["accepted", "refused", "refused", "parked", "accepted", "refused"]
+    assert [one.prediction for one in outcomes] == [one.id, two.id, "", UNKNOWN, two.id, ""]
+    assert outcomes[1].reason == "verdict: right or wrong."
+    assert await held(feedback) == {one.id: ("wrong", '{"label":"leaves"}'), two.id: ("right", None)}
+    with pytest.raises(TooMuchFeedback):
+        await feedback.tell(ADMIN, [], predictions.found)
+
+
+async def test_the_same_once_more_changes_nothing_and_the_last_by_its_moment_holds(
+    feedback: Feedback, predictions: Predictions, load: Loader
+):
+    one = record()
+    await load([one])
+    early, late = say(one, at="2025-12-01T00:00:00Z"), say(one, "right", at="2025-12-02T00:00:00Z")
+    assert await told(feedback, predictions, late) == ["accepted"]
+    assert await told(feedback, predictions, early, early, late) == ["accepted", "unchanged", "unchanged"]
+    assert await held(feedback) == {one.id: ("right", None)}
+    assert [one.verdict for one in await feedback.revisions(ADMIN, one.id, predictions.found)] == ["right", "wrong"]
+    assert await told(feedback, predictions, say(one)) == ["accepted"], "now is later than both"
+    assert await told(feedback, predictions, say(one)) == ["unchanged"], "what is not dated and holds is nothing new"
+    assert await held(feedback) == {one.id: ("wrong", None)}
+
+
+async def test_whatever_order_it_comes_in_and_how_often_the_same_holds(
+    feedback: Feedback, predictions: Predictions, load: Loader, db: Database
+):
+    records = [record() for _ in range(40)]
+    await load(records)
+    dice = random.Random(20261123)
+    days = range(1, 6)
+    said = [
+        say(
+            one,
+            dice.choice(("right", "wrong")),
+            truth=dice.choice((None, 1, "x")),
+            at=f"2025-12-0{dice.choice(days)}T00:00:00Z",
+        )
+        for one in records
+        for _ in range(4)
+    ]
+    results = []
+    for _ in range(3):
+        arriving = said + dice.sample(said, len(said) * 3 // 10)
+        dice.shuffle(arriving)
+        for begin in range(0, len(arriving), 50):
+            await told(feedback, predictions, *arriving[begin : begin + 50])
+        revisions = {
+            one.id: {told.digest for told in await feedback.revisions(ADMIN, one.id, predictions.found)} for one in records
+        }
+        results.append((await held(feedback), revisions))
+        async with db.begin() as tx:
+            assert await store.forget(tx, [one.id for one in records]) == len(records)
+    assert results[0] == results[1] == results[2]
+    assert len({verdict for verdict, _ in results[0][0].values()}) == 2
+
+
+async def test_one_prediction_is_told_of_so_often_and_no_more(feedback: Feedback, predictions: Predictions, load: Loader):
+    one = record()
+    await load([one])
+    many = [say(one, note=str(number), at="2025-12-01T00:00:00Z") for number in range(MOST_REVISIONS + 1)]
+    outcomes = await told(feedback, predictions, *many)
+    assert outcomes == ["accepted"] * MOST_REVISIONS + ["refused"]
+    assert await told(feedback, predictions, many[0], many[-1]) == ["unchanged", "refused"]
+
+
+async def test_what_overtakes_its_prediction_waits_and_is_joined_once(
+    feedback: Feedback, predictions: Predictions, load: Loader, clock: TestClock, ada: Actor
+):
+    one = record()
+    assert (
+        await told(feedback, predictions, say(one), say(one), say(one, "right", at="2025-12-01T00:00:00Z"), by=ada)
+        == ["parked"] * 3
+    )
+    assert await told(feedback, predictions, say(one), by=ada) == ["parked"], "what waits already waits once"
+    assert await feedback.join(predictions.found) == (0, 0), "it is not looked for at once"
+    clock.advance(seconds=2)
+    assert await feedback.join(predictions.found) == (0, 0)
+    await load([one])
+    assert await held(feedback) == {}
+    clock.advance(seconds=2)
+    assert await feedback.join(predictions.found) == (2, 0)
+    assert await held(feedback) == {one.id: ("wrong", None)}, "what is not dated is of the moment when it was told"
+    clock.advance(days=2)
+    assert await feedback.join(predictions.found) == (0, 0), "nothing waits any more"
+    assert len(await feedback.revisions(ADMIN, one.id, predictions.found)) == 2
+
+
+async def test_of_two_workers_one_joins_it(
+    feedback: Feedback, predictions: Predictions, load: Loader, clock: TestClock, ada: Actor
+):
+    one = record()
+    await told(feedback, predictions, say(one), by=ada)
+    await load([one])
+    clock.advance(seconds=2)
+    inner: list[tuple[int, int]] = []
+
+    async def slow(ids: Collection[str]) -> Mapping[str, RecordFound]:
+        if not inner:
+            inner.append((-1, -1))
+            inner[0] = await feedback.join(predictions.found)
+        return await predictions.found(ids)
+
+    assert await feedback.join(slow) == (0, 0)
+    assert inner == [(1, 0)]
+
+
+async def test_what_waits_too_long_or_is_too_much_is_said_to_be(
+    feedback: Feedback, predictions: Predictions, clock: TestClock, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "MOST_PARKED_OF_ONE", 2)
+    unknown = [record() for _ in range(3)]
+    outcomes = await feedback.tell(ADMIN, [say(one) for one in unknown], predictions.found)
+    assert [one.status.value for one in outcomes] == ["parked", "parked", "refused"]
+    assert "send it again later" in outcomes[2].reason
+    clock.advance(days=1, seconds=1)
+    assert await feedback.join(predictions.found) == (0, 2)
+    assert await told(feedback, predictions, say(unknown[0])) == ["parked"], "there is room again"
+
+
+async def test_what_was_not_there_is_looked_for_less_and_less(feedback: Feedback, predictions: Predictions, clock: TestClock):
+    await told(feedback, predictions, say(UNKNOWN))
+    looks = []
+
+    async def looked(ids: Collection[str]) -> Mapping[str, RecordFound]:
+        looks.append(clock())
+        return {}
+
+    for _ in range(3600):
+        clock.advance(seconds=1)
+        await feedback.join(looked)
+    gaps = [(later - earlier) / timedelta(seconds=1) for earlier, later in itertools.pairwise(looks)]
+    assert gaps[:4] == [2, 4, 8, 16]
+    assert max(gaps) == 600
+    assert len(looks) < 20
+
+
+async def test_to_another_tenant_a_prediction_does_not_exist_whatever_they_tell(
+    tenants: Tenants, feedback: Feedback, predictions: Predictions, load: Loader, clock: TestClock
+):
+    await tenants.person("ruth", Role.DEVELOPER, tenants.places["red"])
+    await tenants.person("bea", Role.DEVELOPER, tenants.places["blue"])
+    ruth, bea = await tenants.actor("ruth"), await tenants.actor("bea")
+    one = record(deployment="red-model")
+    await load([one])
+    assert await told(feedback, predictions, say(one), by=bea) == await told(feedback, predictions, say(UNKNOWN), by=bea)
+    clock.advance(seconds=2)
+    assert await feedback.join(predictions.found) == (0, 0)
+    assert await held(feedback) == {}
+    with pytest.raises(PredictionNotFound):
+        await feedback.revisions(bea, one.id, predictions.found)
+    assert await told(feedback, predictions, say(one, "right"), by=ruth) == ["accepted"]
+    assert [one.now.by for one in await feedback.page(ruth, limit=10)] == ["ruth"]
+    assert await feedback.page(bea, limit=10) == []
+    with pytest.raises(PredictionNotFound):
+        await feedback.revisions(bea, one.id, predictions.found)
+    clock.advance(days=2)
+    assert await feedback.join(predictions.found) == (0, 2)
+    assert await held(feedback) == {one.id: ("right", None)}
+
+
+@pytest.mark.usefixtures("ada")
+async def test_who_may_no_more_when_it_is_joined_has_told_nothing(
+    tenants: Tenants, feedback: Feedback, predictions: Predictions, load: Loader, clock: TestClock
+):
+    await tenants.person("ruth", Role.DEVELOPER, tenants.places["red"])
+    ruth = await tenants.actor("ruth")
+    one = record(deployment="red-model")
+    assert await told(feedback, predictions, say(one), by=ruth) == ["parked"]
+    await tenants.control.users.set_active(ADMIN, tenants.people["ruth"], active=False)
+    await load([one])
+    clock.advance(days=1, seconds=2)
+    assert await feedback.join(predictions.found) == (0, 1)
+    assert await held(feedback) == {}
+
+
+async def test_who_may_predict_may_tell_and_not_read_and_a_reader_not_tell(
+    tenants: Tenants, feedback: Feedback, predictions: Predictions, load: Loader
+):
+    one = record(deployment="red-model")
+    await load([one])
+    await tenants.person("pia", Role.PREDICTOR, tenants.places["red-model"])
+    await tenants.person("otto", Role.AUDITOR, tenants.places["red-model"])
+    pia, otto = await tenants.actor("pia"), await tenants.actor("otto")
+    assert await told(feedback, predictions, say(one), by=otto) == ["parked"]
+    assert await told(feedback, predictions, say(one), by=pia) == ["accepted"]
+    assert await feedback.page(pia, limit=10) == []
+    assert len(await feedback.page(otto, limit=10)) == 1
+    assert not pia.may(Scope.PREDICTIONS_READ)
+
+
+async def test_a_list_is_of_what_is_wanted_newest_prediction_first(feedback: Feedback, predictions: Predictions, load: Loader):
+    records = [record(deployment=name, version=number, version_id=f"ver_{number}") for name in ("a", "b") for number in (1, 2)]
+    await load(records)
+    await told(feedback, predictions, *(say(one, "right" if one.version == 1 else "wrong") for one in records))
+    ids = [one.id for one in records][::-1]
+    assert list(await held(feedback)) == ids
+    assert list(await held(feedback, before=ids[1])) == ids[2:]
+    assert list(await held(feedback, deployment="a")) == ids[2:]
+    assert list(await held(feedback, version="ver_2")) == list(await held(feedback, version="2")) == [ids[0], ids[2]]
+    assert list(await held(feedback, verdict="right", deployment="b")) == [ids[1]]
+
+
+async def test_feedback_goes_with_the_history_that_it_is_about(
+    feedback: Feedback, predictions: Predictions, load: Loader, clock: TestClock
+):
+    keeper = FeedbackKeeper(feedback, predictions, forget_every_s=0.0)
+    old, new = record(at=(clock() - timedelta(days=40)).timestamp()), record(at=clock().timestamp())
+    await load([old, new])
+    assert await told(feedback, predictions, say(old), say(new)) == ["accepted", "accepted"]
+    await keeper.round()
+    assert set(await held(feedback)) == {old.id, new.id}
+    await predictions.retire(keep_days=30, kept={}, max_bytes=1 << 30)
+    await keeper.round()
+    assert set(await held(feedback)) == {new.id}
+    with pytest.raises(PredictionNotFound):
+        await feedback.revisions(ADMIN, old.id, predictions.found)
+
+
+async def test_many_predictions_are_forgotten_in_parts(
+    feedback: Feedback, predictions: Predictions, load: Loader, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "_AT_ONCE", 3)
+    records = [record() for _ in range(10)]
+    await load(records)
+    await told(feedback, predictions, *(say(one) for one in records))
+    gone = {one.id for one in records[::2]}
+
+    async def missing(ids: Collection[str]) -> Collection[str]:
+        return gone & set(ids)
+
+    assert await feedback.forget(missing) == 5
+    assert set(await held(feedback)) == {one.id for one in records} - gone
+
+
+async def test_a_keeper_whose_database_is_away_goes_on(feedback: Feedback, predictions: Predictions):
+    class Away:
+        async def found(self, ids: Collection[str]) -> Mapping[str, RecordFound]:
+            raise Unavailable("away")
+
+        async def missing(self, ids: Collection[str]) -> Collection[str]:
+            raise Unavailable("away")
+
+    await told(feedback, predictions, say(UNKNOWN))
+    await FeedbackKeeper(feedback, Away()).round()  # type: ignore[arg-type] # a history that is away
