@@ -9,10 +9,10 @@ import sqlalchemy as sa
 
 from modelkeep.contracts.prediction import Heartbeat
 from modelkeep.contracts.snapshot import DeploymentSettings
-from modelkeep.contracts.traffic import Traffic, TrialSeen
+from modelkeep.contracts.traffic import Traffic
 from modelkeep.control.deployments.revisions import MOST_LOOKED_BACK, Moment, Revision
 from modelkeep.control.deployments.rules import Deployment
-from modelkeep.control.deployments.tables import NO_TRIAL, Counts, deployment_revisions, deployments, heartbeats
+from modelkeep.control.deployments.tables import deployment_revisions, deployments, heartbeats
 from modelkeep.infra.db import Transaction
 
 
@@ -148,9 +148,6 @@ async def answering(tx: Transaction) -> list[Deployment]:
 async def keep_heartbeat(tx: Transaction, heartbeat: Heartbeat) -> None:
     """Keep what a server said, unless something newer of it is kept."""
     row = msgspec.structs.asdict(heartbeat)
-    cache = row.pop("cache")
-    if cache:
-        row["trials"] = {**heartbeat.trials, NO_TRIAL: Counts(cache=cache)}
     insert = tx.insert(heartbeats).values(**row)
     await tx.execute(insert.on_conflict_do_update(index_elements=["server"], set_=row, where=heartbeats.c.at < heartbeat.at))
 
@@ -167,11 +164,7 @@ async def fresh_heartbeats(tx: Transaction, since: float) -> list[Heartbeat]:
 
 
 def _heartbeat(row: sa.Row[tuple[Any, ...]]) -> Heartbeat:
-    counts: dict[str, Counts] = dict(row.trials)
-    told = counts.pop(NO_TRIAL, None)
-    trials = {trial: TrialSeen(one.counts, one.slow_ms, one.halted) for trial, one in counts.items()}
-    cache = {} if told is None else told.cache
-    return Heartbeat(row.server, row.at, row.snapshot, row.serving, row.failing, trials, cache)
+    return Heartbeat(row.server, row.at, row.snapshot, row.serving, row.failing, row.trials, row.cache)
 
 
 def _deployment(row: sa.Row[tuple[object, ...]]) -> Deployment:

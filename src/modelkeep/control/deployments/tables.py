@@ -1,8 +1,5 @@
 """Rows of deployments, of each of their revisions, written once, and of what servers last said."""
 
-from typing import Final
-
-import msgspec
 import sqlalchemy as sa
 
 from modelkeep.contracts.prediction import CacheSeen
@@ -46,15 +43,6 @@ deployment_revisions = sa.Table(
     sa.Column("trial", Document(Trial)),
     sa.Column("restored", sa.Integer),
 )
-NO_TRIAL: Final = ""
-
-
-class Counts(TrialSeen, frozen=True, omit_defaults=True):
-    """What a server has counted of a trial, by the trial's id; and under `NO_TRIAL` what it told of its cache."""
-
-    cache: dict[str, CacheSeen] = msgspec.field(default_factory=dict)
-
-
 heartbeats = sa.Table(
     "heartbeats",
     metadata,
@@ -63,5 +51,6 @@ heartbeats = sa.Table(
     sa.Column("snapshot", sa.BigInteger, nullable=False),
     sa.Column("serving", Document(dict[str, str]), nullable=False),
     sa.Column("failing", Document(dict[str, str]), nullable=False),
-    sa.Column("trials", Document(dict[str, Counts]), nullable=False, server_default="{}"),
+    sa.Column("trials", Document(dict[str, TrialSeen]), nullable=False, server_default="{}"),
+    sa.Column("cache", Document(dict[str, CacheSeen]), nullable=False, server_default="{}"),
 )

@@ -10,7 +10,7 @@ import structlog
 
 from modelkeep.infra.db import Database, DatabaseUnavailable
 
-HEAD: Final = "0027"  # the newest step: known here so that a start with nothing to do need not import Alembic
+HEAD: Final = "0028"  # the newest step: known here so that a start with nothing to do need not import Alembic
 _LOCK: Final = 0x6D6F64656C  # any number that nobody else takes in this database ("model")
 _log = structlog.get_logger(__name__)
 _version = sa.table("alembic_version", sa.column("version_num"))
