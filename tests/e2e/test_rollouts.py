@@ -1,6 +1,7 @@
 """A version on its way in a real installation: what is bad goes back by itself, what is good takes over."""
 
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,8 @@ class Model:
         return {{"y": x * 2.0}}
 """
 MOST = 8000
+PACE_S = 0.01
+"""Between two questions, the machine has something to spare, which is all that a shadow has."""
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +50,14 @@ def pushed(client: Client, folder: Path, name: str, does: str) -> None:
     client.wait_serving(name, 1)
 
 
-def asked(house: Installation, client: Client, name: str, rollout_id: str) -> int:
+def asked(house: Installation, client: Client, name: str, rollout_id: str, pace_s: float = 0.0) -> int:
     """Ask, a fifth of the time with what the second version may not bear, until the rollout is over; how often that was."""
     dice = random.Random(20261123)
     with house.http() as http:
         for count in range(1, MOST):
             x = 200.0 if dice.random() < 0.2 else 1.0
             http.post(f"/api/v1/predict/{name}", json={"inputs": [{"x": x}]})
+            time.sleep(pace_s)
             if count % 10 == 0 and client.rollout(rollout_id).over:
                 return count
     raise AssertionError(f"not over after {MOST}: {client.rollout(rollout_id).raw}")
@@ -93,6 +97,7 @@ def asked_beside(house: Installation, client: Client, name: str, rollout_id: str
             answer = http.post(f"/api/v1/predict/{name}", json={"inputs": [{"x": x}]})
             assert answer.status_code == 200, answer.text
             assert (answer.json()["outputs"], answer.json()["version"]) == ({"y": [2 * x]}, 1), answer.text
+            time.sleep(PACE_S)
             if count % 10 == 0 and client.rollout(rollout_id).over:
                 return count
     raise AssertionError(f"not over after {MOST}: {client.rollout(rollout_id).raw}")
@@ -122,7 +127,7 @@ def test_one_that_agrees_leaves_the_shadow_and_is_promoted(house: Installation, 
         pushed(client, tmp_path, "agrees", "pass")
         rollout = client.start_rollout("agrees", 2, shadow="100:1s", steps=["50:1s"], least=30)
         assert client.deployment("agrees").raw["traffic"]["shadow"] == {"version": 2, "share": 100.0}
-        asked(house, client, "agrees", rollout.id)
+        asked(house, client, "agrees", rollout.id, PACE_S)
         found = client.rollout(rollout.id)
         assert (found.state, client.deployment("agrees").version) == ("promoted", 2)
         left = client.deployment("agrees").raw["traffic"]
