@@ -34,7 +34,7 @@ directory: $(READY)
 
 test: $(READY) directory ## Set up and run all tests against real servers
 # nothing leaves a core idle, but for whole installations whose times count: those have the machine to themselves
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile tests/unit tests/contracts tests/architecture tests/integration
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder tests/unit tests/contracts tests/architecture tests/integration
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not alone" tests/e2e
 	@$(BIN)/python -m pytest -m alone tests/e2e
 

@@ -24,19 +24,15 @@ _ALONE = {
 }
 """Files whose tests have the machine to themselves, for the sake of what they look at."""
 
-_FIRST = ("test_description", "test_upgrade", "test_replay", "test_triton_grpc", "test_who_may_predict", "test_walks")
-"""Files that take long: begun first, so that no worker is left with one of them at the end."""
-
 _BY_NUMBER = pytest.mark.skipif(platform.machine() != "x86_64", reason="calls are refused by their x86-64 numbers")
 
 
 @pytest.hookimpl(tryfirst=True)  # before the command line chooses by marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what runs alone, and have the longest files begin."""
+    """Mark what runs alone."""
     for item in items:
         if item.path.stem in _ALONE:
             item.add_marker(pytest.mark.alone)
-    items.sort(key=lambda item: _FIRST.index(item.path.stem) if item.path.stem in _FIRST else len(_FIRST))
 
 
 @pytest.fixture(scope="session")
