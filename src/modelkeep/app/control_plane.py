@@ -109,7 +109,7 @@ def control_plane(
         clock=clock,
         limits=limits,
     )
-    feedback = Feedback(db=db, access=access, deployments=deployments, clock=clock)
+    feedback = Feedback(db=db, audit=audit, access=access, deployments=deployments, clock=clock)
     _listen(events, sessions, access, deployments, lifecycle)
     return ControlPlane(
         audit=audit,
