@@ -6,6 +6,7 @@ what nobody does alone, `rates` what keys' rate classes are, and `trash` how lon
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypedDict
 
 from modelkeep.contracts.rates import read, read_classes
 from modelkeep.contracts.snapshot import Limits, Rate
@@ -75,6 +76,14 @@ class ControlPlane:
         await self.lifecycle.expire()
 
 
+class _Common(TypedDict):
+    """What nearly every noun stands on."""
+
+    db: Database
+    audit: Audit
+    clock: Clock
+
+
 def control_plane(
     db: Database,
     *,
@@ -92,16 +101,16 @@ def control_plane(
     """Build the nouns over a database; the bells ring after commits that concern worker and courier. See the module."""
     events, jobs = Events(), Jobs(ring_worker, clock)
     audit = Audit(db, clock, lower_lock_down(acceptable), site)
+    common: _Common = {"db": db, "audit": audit, "clock": clock}
     passwords = passwords or Passwords()
     users = Users(db, audit, events, clock, passwords, classes=_classes(rates))
     access = Access(db, audit, users, events, clock)
-    sessions = Sessions(db=db, users=users, audit=audit, events=events, passwords=passwords, site_key=site, clock=clock)
-    approvals = Approvals(db=db, audit=audit, access=access, users=users, clock=clock, settings=alone)
+    sessions = Sessions(**common, users=users, events=events, passwords=passwords, site_key=site)
+    approvals = Approvals(**common, access=access, users=users, settings=alone)
     switches = Switches(db, audit, approvals, events, clock, acceptable=acceptable)
-    models = Models(db=db, audit=audit, access=access, approvals=approvals, events=events, jobs=jobs, clock=clock)
+    models = Models(**common, access=access, approvals=approvals, events=events, jobs=jobs)
     deployments = Deployments(
-        db=db,
-        audit=audit,
+        **common,
         access=access,
         approvals=approvals,
         models=models,
@@ -109,10 +118,9 @@ def control_plane(
         sessions=sessions,
         events=events,
         broadcast=Broadcast(ring_courier),
-        clock=clock,
         limits=limits,
     )
-    feedback = Feedback(db=db, access=access, deployments=deployments, clock=clock)
+    feedback = Feedback(**common, access=access, deployments=deployments)
     made = ControlPlane(
         audit=audit,
         users=users,
@@ -121,38 +129,31 @@ def control_plane(
         sessions=sessions,
         switches=switches,
         models=models,
-        lifecycle=Lifecycle(db=db, audit=audit, approvals=approvals, events=events, jobs=jobs, clock=clock, trash=trash),
+        lifecycle=Lifecycle(**common, approvals=approvals, events=events, jobs=jobs, trash=trash),
         deployments=deployments,
         feedback=feedback,
-        replays=Replays(db=db, audit=audit, models=models, deployments=deployments, jobs=jobs, clock=clock),
+        replays=Replays(**common, models=models, deployments=deployments, jobs=jobs),
         rollouts=Rollouts(
-            db=db,
-            audit=audit,
-            approvals=approvals,
-            models=models,
-            deployments=deployments,
-            feedback=feedback,
-            events=events,
-            clock=clock,
+            **common, approvals=approvals, models=models, deployments=deployments, feedback=feedback, events=events
         ),
-        alerts=Alerts(db=db, audit=audit, models=models, events=events, clock=clock),
+        alerts=Alerts(**common, models=models, events=events),
         shadows=Shadows(db=db, models=models, deployments=deployments, clock=clock),
-        schedules=Schedules(db=db, audit=audit, access=access, approvals=approvals, deployments=deployments, clock=clock),
+        schedules=Schedules(**common, access=access, approvals=approvals, deployments=deployments),
         jobs=jobs,
         events=events,
         idempotency=Idempotency(db, clock),
         passwords=passwords,
     )
-    _listen(made)
-    return made
+    return _listening(made)
 
 
-def _listen(made: ControlPlane) -> None:
+def _listening(made: ControlPlane) -> ControlPlane:
     """Have nouns hear what happens below them."""
     of_users.subscribe(made.events, made.sessions)
     of_people.subscribe(made.events, made.access)
     tasks.subscribe(made.events, made.deployments, made.lifecycle)
     of_rollouts.subscribe(made.events, made.alerts, made.rollouts)
+    return made
 
 
 def _classes(rates: LimitSettings) -> Classes:

@@ -12,6 +12,7 @@ from modelkeep.api.schemas.feedback import FeedbackAnswer, FeedbackTaken, NewFee
 from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind
 from modelkeep.contracts.errors import Unavailable
+from modelkeep.control.feedback.errors import TooMuchFeedback
 from modelkeep.control.feedback.rules import Verdict
 from modelkeep.control.predictions.errors import PredictionNotFound
 
@@ -19,7 +20,7 @@ router = APIRouter(tags=["feedback"])
 
 
 @router.post("/feedback")
-@raises(Unavailable)
+@raises(TooMuchFeedback, Unavailable)
 async def send_feedback(body: NewFeedback, actor: Predictor, behind: Behind) -> FeedbackTaken:
     """Tell whether predictions were right or wrong; each item is taken, parked or refused by itself."""
     return FeedbackTaken.of(await behind.feedback.tell(actor, body.items, behind.predictions.found))

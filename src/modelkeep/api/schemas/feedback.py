@@ -7,7 +7,7 @@ import msgspec
 from pydantic import Field, WithJsonSchema
 
 from modelkeep.api.schemas.wire import Answer, Ask
-from modelkeep.control.feedback.rules import MOST_ITEMS, Labelled, Outcome, Status, Told, Verdict
+from modelkeep.control.feedback.rules import MOST_ITEMS, FeedbackStatus, Labelled, Outcome, Told, Verdict
 from modelkeep.control.feedback.service import counts
 
 Item = Annotated[
@@ -38,7 +38,7 @@ class ItemAnswer(Answer):
     """
 
     prediction: str
-    status: Status
+    status: FeedbackStatus
     reason: str = ""
 
 

@@ -37,7 +37,7 @@ _FIELDS: Final = frozenset({"prediction", "verdict", "truth", "at", "note"})
 Verdict = Literal["right", "wrong"]
 
 
-class Status(StrEnum):
+class FeedbackStatus(StrEnum):
     """What became of an item. `parked`: the history does not have the prediction yet; it is looked for again for a day."""
 
     ACCEPTED = "accepted"
@@ -60,7 +60,7 @@ class Outcome(msgspec.Struct, frozen=True):
     """What became of one item, and why where it was refused."""
 
     prediction: str
-    status: Status
+    status: FeedbackStatus
     reason: str = ""
 
 

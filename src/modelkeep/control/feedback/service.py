@@ -15,6 +15,7 @@ from modelkeep.contracts.errors import Unauthenticated
 from modelkeep.contracts.ids import new_id
 from modelkeep.contracts.prediction import RecordFound
 from modelkeep.control.access.service import Access
+from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments.service import Deployments
 from modelkeep.control.feedback import store
 from modelkeep.control.feedback.errors import TooMuchFeedback
@@ -24,13 +25,13 @@ from modelkeep.control.feedback.rules import (
     MOST_PARKED_OF_ONE,
     MOST_REVISIONS,
     PARKED_FOR,
+    FeedbackStatus,
     Labelled,
     Labels,
     Outcome,
     Parked,
     Refused,
     Said,
-    Status,
     Told,
     Verdict,
     is_id,
@@ -57,8 +58,9 @@ Missing = Callable[[Collection[str]], Awaitable[Collection[str]]]
 class Feedback:
     """What was told of predictions."""
 
-    def __init__(self, *, db: Database, access: Access, deployments: Deployments, clock: Clock) -> None:
+    def __init__(self, *, db: Database, audit: Audit, access: Access, deployments: Deployments, clock: Clock) -> None:
         self._db = db
+        self._audit = audit
         self._access = access
         self._deployments = deployments
         self._clock = clock
@@ -77,17 +79,18 @@ class Feedback:
         at_hand = [one for one in readings if isinstance(one, Said) and one.prediction_id in known]
         waiting = [one for one in readings if isinstance(one, Said) and one.prediction_id not in known]
         async with self._db.begin() as tx:
-            kept = iter(
-                await self._keep(tx, [(one, telling(one, now, by=actor.name, user=actor.user)) for one in at_hand], known)
-            )
-            parked = iter(await self._park(tx, actor, waiting))
-        outcomes = []
-        for raw, one in zip(items, readings, strict=True):
-            if isinstance(one, Refused):
-                outcomes.append(Outcome(_named(raw), Status.REFUSED, one.reason))
-            else:
-                outcomes.append(next(kept if one.prediction_id in known else parked))
-        return outcomes
+            told = [(one, telling(one, now, by=actor.name, user=actor.user)) for one in at_hand]
+            kept, parked = iter(await self._keep(tx, told, known)), iter(await self._park(tx, actor, waiting))
+            outcomes = []
+            for raw, one in zip(items, readings, strict=True):
+                if isinstance(one, Refused):
+                    outcomes.append(Outcome(_named(raw), FeedbackStatus.REFUSED, one.reason))
+                else:
+                    outcomes.append(next(kept if one.prediction_id in known else parked))
+            became = counts(outcomes)
+            if became["accepted"] or became["parked"]:
+                await self._audit.note(tx, actor, "feedback.send", "", **{name: str(many) for name, many in became.items()})
+            return outcomes
 
     async def join(self, find: Find) -> tuple[int, int]:
         """Join what waits to the predictions that have come by now; return how much was, and how much waited too long.
@@ -126,11 +129,11 @@ class Feedback:
         for one, told in said:
             key, holds = (told.prediction_id, told.digest), holding.get(told.prediction_id)
             if key in kept or (one.at is None and holds is not None and holds.says(one)):
-                statuses.append(Status.UNCHANGED)
+                statuses.append(FeedbackStatus.UNCHANGED)
             elif often[told.prediction_id] >= MOST_REVISIONS:
-                statuses.append(Status.REFUSED)
+                statuses.append(FeedbackStatus.REFUSED)
             else:
-                statuses.append(Status.ACCEPTED)
+                statuses.append(FeedbackStatus.ACCEPTED)
                 kept.add(key)
                 often[told.prediction_id] += 1
                 fresh[key] = told
@@ -138,7 +141,7 @@ class Feedback:
         new = await store.tell(tx, fresh.values())  # of two who tell the same at once, it is new by one
         await store.settle(tx, [labelled(records[key], told) for key, told in winners(fresh[key] for key in new).items()])
         return [
-            Outcome(told.prediction_id, status, _TOO_OFTEN if status is Status.REFUSED else "")
+            Outcome(told.prediction_id, status, _TOO_OFTEN if status is FeedbackStatus.REFUSED else "")
             for (_, told), status in zip(said, statuses, strict=True)
         ]
 
@@ -152,7 +155,9 @@ class Feedback:
             tx, [Parked(new_id("fbk"), one, actor.id, actor.name, actor.user, now) for one in said[: max(0, room)]]
         )
         return [
-            Outcome(one.prediction_id, Status.PARKED) if at < room else Outcome(one.prediction_id, Status.REFUSED, _TOO_MANY)
+            Outcome(one.prediction_id, FeedbackStatus.PARKED)
+            if at < room
+            else Outcome(one.prediction_id, FeedbackStatus.REFUSED, _TOO_MANY)
             for at, one in enumerate(said)
         ]
 
@@ -225,7 +230,7 @@ class Feedback:
 def counts(outcomes: Iterable[Outcome]) -> dict[str, int]:
     """Return how many items became what."""
     found = Counter(one.status for one in outcomes)
-    return {status.value: found[status] for status in Status}
+    return {status.value: found[status] for status in FeedbackStatus}
 
 
 def _within(one: RecordFound | Labelled, among: Among) -> bool:
