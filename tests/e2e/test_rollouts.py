@@ -103,7 +103,7 @@ def asked_beside(house: Installation, client: Client, name: str, rollout_id: str
     raise AssertionError(f"not over after {MOST}: {client.rollout(rollout_id).raw}")
 
 
-@pytest.mark.parametrize(("name", "does"), [("differs", "x = x + 20"), ("fails", "raise RuntimeError(x)")])
+@pytest.mark.parametrize(("name", "does"), [("differs", "x = x + 20 * (x > 100)"), ("fails", "raise RuntimeError(x)")])
 def test_one_that_answers_otherwise_or_not_at_all_is_out_of_the_shadow_before_anybody_was_answered_by_it(
     house: Installation, tmp_path: Path, name: str, does: str
 ) -> None:
