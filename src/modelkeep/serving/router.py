@@ -27,7 +27,7 @@ from modelkeep.serving.cache import Cache, RouteCache
 from modelkeep.serving.meter import Meter
 from modelkeep.serving.pool import Pool, Served
 from modelkeep.serving.recorder import is_plain
-from modelkeep.serving.shadow import MEMORY, shadow_of, spare
+from modelkeep.serving.shadow import MEMORY, shadow_of, spare, spare_id
 from modelkeep.serving.shadows import Shadows
 from modelkeep.serving.sharing import Sharing
 from modelkeep.serving.trials import Alone, Arm, Trials
@@ -229,13 +229,17 @@ class Router:
             at=at,
             snapshot=self._snapshot.number,
             serving={name: served.version.id for name, served in self.routes().items() if served.answers},
-            failing={
-                one.version.id: one.failing
-                for one in self._pool.all()
-                if one.failing and not one.answers and not one.version.spec.spare
-            },
+            failing=self._failing(),
             trials=self._trials(),
         )
+
+    def _failing(self) -> dict[str, str]:
+        """Say why versions do not answer. Of those in the shadow nobody asks that but a rollout that begins there."""
+        trials = [one.trial for one in self._deployments.values() if one.trial is not None]
+        tried = {spare_id(trial.version_id): trial.version_id for trial in trials if trial.shadow}
+        failing = [one for one in self._pool.all() if one.failing and not one.answers]
+        named = {tried.get(one.version.id, "") if one.version.spec.spare else one.version.id: one.failing for one in failing}
+        return {name: why for name, why in named.items() if name}
 
     def cached(self, room: int) -> dict[str, CacheSeen]:
         """Say what became of requests where answers are kept, in so many bytes of a heartbeat."""

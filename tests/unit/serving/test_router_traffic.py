@@ -112,6 +112,20 @@ async def test_what_shares_traffic_is_loaded_as_the_promoted_one_is_and_at_once(
     }
 
 
+async def test_that_a_shadow_cannot_be_loaded_is_told_where_a_rollout_waits_for_it(plane: Plane) -> None:
+    traffic = Traffic(shadow=Split("v2", 20.0))
+    for trial, told in (
+        (None, {}),
+        (Trial("rol_1", 0, "v2", 0.5), {}),
+        (Trial("rol_1", 0, "v2", 0.5, shadow=True), {"v2": "it ended with status 3"}),
+    ):
+        plane.share("v1", traffic, trial=trial)
+        shadow = plane.router.pool.get("v2~shadow")
+        assert shadow is not None
+        shadow.failing = "it ended with status 3"
+        assert plane.router.heartbeat("server-1", 5.0).failing == told
+
+
 async def test_a_version_that_sleeps_is_woken_by_whom_it_would_have_answered(plane: Plane) -> None:
     plane.share("v1", ALL)
     plane.warm("v1")
