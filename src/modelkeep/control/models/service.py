@@ -211,7 +211,7 @@ class Models:
     async def labels(self, version_id: str) -> tuple[str, ...]:
         """Return a version's labels, in class order."""
         async with self._db.read() as tx:
-            return await store.labels(tx, version_id)
+            return (await store.labels(tx, [version_id])).get(version_id, ())
 
     async def describe_version(self, actor: Actor, name: str, number: int, description: str) -> Version:
         """Change a version's description."""
@@ -354,7 +354,8 @@ class Models:
         found = await store.versions_by_id(tx, version_ids)
         of_models = {one.id: one.deprecation for one in await store.models_by_id(tx, {one.model_id for one in found})}
         said = [msgspec.structs.replace(one, deprecation=one.deprecation or of_models[one.model_id]) for one in found]
-        return [(one, await store.labels(tx, one.id)) for one in said]
+        labels = await store.labels(tx, version_ids)
+        return [(one, labels[one.id]) for one in said]
 
     async def signature(self, tx: Transaction, version_id: str | None) -> Signature | None:
         """Return what goes into a version and comes out of it; None without one."""

@@ -183,10 +183,10 @@ async def files(tx: Transaction, rejected_before: datetime, *, purging: bool = T
             return Files(used, frozenset(released - used.keys()))
 
 
-async def labels(tx: Transaction, version_id: str) -> tuple[str, ...]:
-    """Return a version's labels, in class order."""
-    row = await tx.one(sa.select(versions.c.labels).where(versions.c.id == version_id))
-    return () if row is None or row.labels is None else row.labels
+async def labels(tx: Transaction, version_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return the labels of each of these versions, in class order."""
+    wanted = sa.select(versions.c.id, versions.c.labels).where(versions.c.id.in_(list(version_ids)))
+    return {row.id: row.labels or () for row in await tx.all(wanted)}
 
 
 async def change_version(tx: Transaction, version_id: str, **values: object) -> None:
