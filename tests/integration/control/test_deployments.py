@@ -5,7 +5,7 @@ import itertools
 
 import msgspec
 import pytest
-from sqlalchemy import CursorResult, Executable
+import sqlalchemy as sa
 
 from fixtures.control import ADMIN, FINDINGS, Rings, TestClock, ready_version, upload
 from modelkeep.app.control_plane import ControlPlane
@@ -17,7 +17,7 @@ from modelkeep.control.deployments.errors import DeploymentNotFound, DeploymentS
 from modelkeep.control.deployments.service import SNAPSHOT
 from modelkeep.control.models.errors import ModelArchived, VersionNotFound, VersionNotReady
 from modelkeep.infra import broadcast
-from modelkeep.infra.db import Database, Transaction
+from modelkeep.infra.db import Database
 
 
 async def snapshot(db: Database) -> Snapshot:
@@ -53,26 +53,25 @@ async def test_the_first_ready_version_promotes_itself_and_later_ones_do_not(con
     assert version.number == 1
 
 
-async def test_to_release_one_of_many_asks_the_database_as_often_as_to_release_one_of_two(
-    control: ControlPlane, iris: None, monkeypatch: pytest.MonkeyPatch
-):
-    execute, asked = Transaction.execute, itertools.count()
+async def test_to_release_one_of_many_asks_the_database_as_often_as_to_release_one_of_two(control: ControlPlane, iris: None):
+    asked: list[str] = []
 
-    async def counted(tx: Transaction, statement: Executable) -> CursorResult[object]:
-        next(asked)
-        return await execute(tx, statement)
+    def note(_connection: object, _cursor: object, statement: str, *_others: object) -> None:
+        asked.append(statement)
 
     async def add(names: list[str]) -> None:
         for name in names:
             await control.models.create(ADMIN, name)
             await ready_version(control, name, name.encode())
 
-    async def release() -> int:
-        with monkeypatch.context() as patch:
-            patch.setattr(Transaction, "execute", counted)
-            before = next(asked)
+    async def release() -> list[str]:
+        asked.clear()
+        sa.event.listen(sa.Engine, "before_cursor_execute", note)
+        try:
             await control.deployments.promote(ADMIN, "iris", 2)
-            took = next(asked) - before
+        finally:
+            sa.event.remove(sa.Engine, "before_cursor_execute", note)
+        took = list(asked)
         await control.deployments.rollback(ADMIN, "iris")
         return took
 
@@ -80,7 +79,7 @@ async def test_to_release_one_of_many_asks_the_database_as_often_as_to_release_o
     await add(["rose"])
     of_two = await release()
     await add([f"rose-{number}" for number in range(5)])
-    assert await release() == of_two
+    assert len(await release()) == len(of_two) > 5
 
 
 async def test_a_compiled_version_is_served_from_its_compiled_file(control: ControlPlane, db: Database):
