@@ -254,6 +254,14 @@ class RunnerLost(Unavailable):
     """The process that runs this model died while it worked on the request: try again."""
 
     code = "runner_lost"
+    run: float = 0.0
+
+    @classmethod
+    def of(cls, run: float) -> Self:
+        """Return the error of one request of a run that was lost; `run` is the moment when it began, and known by it."""
+        error = cls(retry_after_s=1)
+        error.run = run
+        return error
 
 
 class VersionLoading(Unavailable):

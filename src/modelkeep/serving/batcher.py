@@ -457,7 +457,7 @@ class Batcher:
             if flight.late and len(batch) == 1:
                 call.fail(Timeout("The model did not answer within the time that one run may take."))
             elif call.attempts >= _ATTEMPTS:
-                call.fail(RunnerLost(retry_after_s=1))
+                call.fail(RunnerLost.of(flight.since))
             elif self._held is not None and not self._members:
                 call.fail(_again(self._held))
             else:

@@ -94,7 +94,7 @@ class Engine:
             if not patience.expired():
                 raise
             late = Timeout(f"The request had not come by its deadline of {seconds:g} s.")
-            self.failed(Call(route, request, dialect, b"", started), late)
+            self.failed(Call(route, request, dialect, b"", started), late, came=False)
             raise late from error
         except InvalidTimeout as error:
             self.failed(Call(route, request, dialect, b"", started), error)
@@ -234,14 +234,17 @@ class Engine:
         if request.key is not None:
             self._limits.release(request.key)
 
-    def failed(self, call: Call, error: ModelkeepError) -> None:
-        """Count a prediction that was not answered; write it down, unless it was turned away unrun."""
+    def failed(self, call: Call, error: ModelkeepError, *, came: bool = True) -> None:
+        """Count a prediction that was not answered; write it down, unless it was turned away unrun.
+
+        Only what `came` counts for a trial: that a body is late is the caller's own slowness.
+        """
         meter = call.route.meter
         if isinstance(error, Overloaded):
             meter.turned_away("deadline" if error.code == "deadline_unreachable" else "queue")
             return
         outcome: Literal["rejected", "error"] = "rejected" if error.kind in _REJECTED else "error"
-        if call.route.arm is not None and outcome == "error":
+        if call.route.arm is not None and came and outcome == "error":
             call.route.arm.failed(call, error)
         meter.refused(outcome)
         meter.sums.failed(time.monotonic() - call.started)

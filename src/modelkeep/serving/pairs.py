@@ -2,26 +2,33 @@
 
 A version in the shadow runs on what is left of the machine: it starves, is put out of memory first, and may not come up at all.
 So of `errors` and `poor` only that counts which a model does by itself, on either side: it fails, or answers with numbers that
-are none. A request that one of the two did not bring to an end, for want of time, memory or a process, is no pair; nor is one
-that the response cache has answered, since there a version would be bad once and good for as long as its answer is kept.
+are none. A request that one of the two did not bring to an end, for want of time, memory or a process, is no pair, and tells
+nothing of disagreement either, for a copy of the promoted version has such requests as well, and many at once; but for a run
+with which the shadow's runner was lost, which is one answer otherwise, however many requests were in it. Nor is one a pair that
+the response cache has answered, since there a version would be bad once and good for as long as its answer is kept.
 
 Nobody is given to one of them by chance here, so that it is the requests that have to differ: equal ones are bad once, or a
 caller who sends the same one a thousand times would decide.
 """
 
-from collections import OrderedDict
+import hashlib
+from collections import OrderedDict, deque
 from typing import Final, NamedTuple
 
-from modelkeep.contracts.errors import ModelFailed
+from modelkeep.contracts.errors import ModelFailed, RunnerLost
 from modelkeep.contracts.traffic import Counted, Signal
-from modelkeep.serving.calls import Share
+from modelkeep.serving.cache_key import SIZE, begun, key_of
+from modelkeep.serving.calls import Call, Share
 from modelkeep.serving.codec import AnswerNotFinite
+from modelkeep.serving.matrix import Matrix
 
 BY_ITSELF: Final = (ModelFailed, AnswerNotFinite)
 """Errors that a model causes by itself, whatever else runs on the machine."""
 
 MOST_KNOWN: Final = 100_000
 """How many bad requests of a signal are remembered; the oldest are forgotten, and could then be bad once more."""
+
+_LOST_KNOWN: Final = 64
 
 
 class Poor(NamedTuple):
@@ -34,12 +41,13 @@ class Poor(NamedTuple):
 class Pairs:
     """The pairs of one trial. Bad are those that one of the two alone is to blame for: on both sides they say nothing."""
 
-    __slots__ = ("_asked", "_errors", "_otherwise", "_poor", "trial")
+    __slots__ = ("_asked", "_errors", "_lost", "_otherwise", "_poor", "trial")
 
     def __init__(self, trial: str) -> None:
         self.trial = trial
         self._asked = self._otherwise = 0
         self._errors, self._poor = _Tally(), _Tally()
+        self._lost: deque[float] = deque(maxlen=_LOST_KNOWN)
 
     @property
     def counts(self) -> dict[Signal, Counted]:
@@ -55,18 +63,27 @@ class Pairs:
         self._asked += 1
         self._otherwise += otherwise
 
-    def answered(self, body: bytes, promoted: Share | None, poor: Poor) -> None:
+    def answered(self, call: Call, promoted: Share | None, poor: Poor) -> None:
         """Take a request that the shadow has answered; None where the promoted version has failed it."""
         if _is_kept(promoted):
             return
-        self._errors.take(body, shadow=False, promoted=promoted is None)
+        self._errors.take(call, shadow=False, promoted=promoted is None)
         if promoted is not None:
-            self._poor.take(body, shadow=poor.shadow, promoted=poor.promoted)
+            self._poor.take(call, shadow=poor.shadow, promoted=poor.promoted)
 
-    def failed(self, body: bytes, promoted: Share | None, error: Exception) -> None:
-        """Take a request that the shadow has failed."""
+    def failed(self, call: Call, promoted: Share | None, error: Exception, *, heard: bool) -> None:
+        """Take a request that the shadow has failed; `heard`: whose caller the promoted version has answered."""
         if isinstance(error, ModelFailed) and not _is_kept(promoted):
-            self._errors.take(body, shadow=True, promoted=promoted is None)
+            self._errors.take(call, shadow=True, promoted=promoted is None)
+        if heard and (isinstance(error, BY_ITSELF) or self._is_another_loss(error)):
+            self.compared(otherwise=True)
+
+    def _is_another_loss(self, error: Exception) -> bool:
+        """Whether this is the first request of a run with which a runner was lost."""
+        if not isinstance(error, RunnerLost) or error.run in self._lost:
+            return False
+        self._lost.append(error.run)
+        return True
 
 
 class _Tally:
@@ -77,13 +94,13 @@ class _Tally:
     def __init__(self) -> None:
         self._requests = 0
         self._bad = [0, 0]
-        self._known: OrderedDict[int, None] = OrderedDict()
+        self._known: OrderedDict[tuple[bytes, bool], None] = OrderedDict()
 
-    def take(self, body: bytes, *, shadow: bool, promoted: bool) -> None:
+    def take(self, call: Call, *, shadow: bool, promoted: bool) -> None:
         self._requests += 1
         if shadow == promoted:
             return
-        asked = hash((body, promoted))
+        asked = (_question(call), promoted)
         if asked in self._known:
             return
         self._known[asked] = None
@@ -94,6 +111,12 @@ class _Tally:
     @property
     def counted(self) -> Counted:
         return Counted(self._requests, self._bad[0], self._requests, self._bad[1])
+
+
+def _question(call: Call) -> bytes:
+    """Return what makes two requests one question: the rows, however they were written."""
+    tensors = call.payload.tensors() if isinstance(call.payload, Matrix) else call.payload
+    return key_of(begun(), b"", tensors) or hashlib.blake2b(call.body, digest_size=SIZE).digest()
 
 
 def _is_kept(promoted: Share | None) -> bool:

@@ -223,9 +223,7 @@ class Shadow:
                 self._bad += 1
                 self._around.count(self.deployment, "failed")
             if self.pairs is not None:
-                self.pairs.failed(waiting.call.body, waiting.share, error)
-                if waiting.heard:
-                    self.pairs.compared(otherwise=True)
+                self.pairs.failed(waiting.call, waiting.share, error, heard=waiting.heard)
         self._settled()
 
     def end(self) -> None:
@@ -320,7 +318,7 @@ class Shadow:
     def _compared(self, waiting: _Waiting, found: _Found) -> None:
         differ = found.differ
         if self.pairs is not None:
-            self.pairs.answered(waiting.call.body, waiting.share, found.poor)
+            self.pairs.answered(waiting.call, waiting.share, found.poor)
             if differ is not None:
                 self.pairs.compared(otherwise=differ > 0)
         if waiting.heard:

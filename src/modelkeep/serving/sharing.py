@@ -32,7 +32,7 @@ class Sharing:
         self._candidate = promoted.served
         tried = None if count is None else routes.get(count.trial.version_id)
         settled = promoted.served.version.id == deployment.version_id
-        if count is not None and tried is not None and settled and tried is not promoted:
+        if count is not None and not count.trial.shadow and tried is not None and settled and tried is not promoted:
             self._candidate = tried.served
             for at in range(splitter.by_rules, len(found)):
                 if found[at] is tried or not splitter.versions[at]:

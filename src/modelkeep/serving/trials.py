@@ -11,14 +11,14 @@ past alone, and from then on the requests of both count: whether one does never 
 keeps the evidence exact. To begin with each of the two once it is warm itself would be evidence of nothing.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
 import numpy as np
 import structlog
 
-from modelkeep.contracts.errors import ModelkeepError, Timeout
+from modelkeep.contracts.errors import ModelkeepError, RunnerLost, Timeout
 from modelkeep.contracts.snapshot import ServedDeployment
 from modelkeep.contracts.traffic import Counted, Signal, Trial, TrialSeen
 from modelkeep.serving.calls import Call, Share
@@ -39,6 +39,7 @@ _MOST_ENDED_OF_ALL: Final = 32
 LEAST_SLOW_MS: Final = 50.0
 """What is learned to be slow is never less: for so long a busy machine puts a process off, with all of its requests at once,
 and the one that is asked less is the colder one. None of that is the version's."""
+_LOST_KNOWN: Final = 64
 _SLOWER: Final = 2.0
 _PERCENTILE: Final = 95
 _SIGNALS: Final[tuple[Signal, ...]] = ("errors", "slow", "poor")
@@ -108,6 +109,7 @@ class Count:
         self._told = told
         self._tallies: dict[Signal, Tally] = {signal: Tally() for signal in _SIGNALS}
         self._first_ms: list[float] = []
+        self._lost: deque[float] = deque(maxlen=_LOST_KNOWN)
         self.arms = (Arm(self, 0), Arm(self, 1))
         for signal in trial.alphas:
             self._judge(signal)
@@ -142,12 +144,18 @@ class Count:
             self._learn(total_ms)
 
     def failed(self, arm: int, unit: int | None, error: ModelkeepError) -> None:
-        """Count a request that was not answered, and neither turned away nor at fault itself."""
+        """Count a request that was not answered, and neither turned away nor at fault itself.
+
+        Requests that are lost with one run have one cause, and are bad once: they are all of one version.
+        """
         if self.halted:
             return
         if not self.rollout.warms(arm, alone=self.alone) and isinstance(error, Timeout):
             return
-        self._count("errors", arm, unit, bad=True)
+        first = not isinstance(error, RunnerLost) or error.run not in self._lost
+        if isinstance(error, RunnerLost) and first:
+            self._lost.append(error.run)
+        self._count("errors", arm, unit, bad=first)
         if isinstance(error, AnswerNotFinite):
             self._count("poor", arm, unit, bad=True)
 

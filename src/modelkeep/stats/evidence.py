@@ -21,6 +21,9 @@ import msgspec
 FACTORS: Final = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 """By how much the odds may have grown, of which the mean is taken: small ones are found late, large ones at once."""
 
+CERTAIN: Final = 1e308
+"""Stands for the logarithm of an infinite ratio: where it is written down, no number is infinite."""
+
 _BISECTIONS: Final = 60
 
 
@@ -109,7 +112,7 @@ def _log_mixture(bad: int, requests: int, rate: float) -> float:
     good = requests - bad
     mixture = math.lgamma(bad + 0.5) + math.lgamma(good + 0.5) - math.lgamma(requests + 1) - math.log(math.pi)
     if rate >= 1.0:
-        return mixture if good == 0 else math.inf
+        return mixture if good == 0 else CERTAIN
     return mixture - (bad * math.log(rate) if bad else 0.0) - good * math.log1p(-rate)
 
 

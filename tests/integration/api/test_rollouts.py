@@ -113,7 +113,7 @@ async def test_lists_are_paged_and_of_a_deployment(client: httpx.AsyncClient, fl
         ({"steps": []}, "steps"),
         ({"steps": ["5:1y"]}, "steps[0]"),
         ({"signals": []}, "signals"),
-        ({"signals": ["feedback"]}, "signals"),
+        ({"signals": ["errors", "errors"]}, "signals"),
         ({"alpha": 0.0}, "alpha"),
         ({"margin": 1.0}, "margin"),
         ({"bounds": {"errors": 2.0}}, "bounds.errors"),

@@ -14,7 +14,17 @@ from modelkeep.contracts.traffic import Counted, Signal, Split, Traffic, TrialSe
 from modelkeep.control.deployments.rules import Deployment
 from modelkeep.control.rollouts.asked import Asked, plan_of, read_step
 from modelkeep.control.rollouts.errors import InvalidRollout, RolloutOver
-from modelkeep.control.rollouts.judging import SIGNALS, Gate, ServerCounts, StepCounts, in_shadow, later, left_by, spending
+from modelkeep.control.rollouts.judging import (
+    SIGNALS,
+    Gate,
+    Numbers,
+    ServerCounts,
+    StepCounts,
+    in_shadow,
+    later,
+    left_by,
+    spending,
+)
 from modelkeep.control.rollouts.rules import (
     Advance,
     Decision,
@@ -105,8 +115,9 @@ class Lives(RuleBasedStateMachine):
         shadow=st.sampled_from(["", "20:3m", "100:20m"]),
     )
     def begin(self, mode: Mode, servers: int, sticky: str, bounds: dict[Signal, float], shadow: str) -> None:
-        steps = ("10:5m", "40%:10m", "50:1h")
-        self.plan = plan_of(Asked(mode, steps, patience_minutes=30.0, bounds=bounds, shadow=shadow), sticky)
+        steps, slow_ms = ("10:5m", "40%:10m", "50:1h"), 200.0 if bounds else 0.0
+        asked = Asked(mode, steps, patience_minutes=30.0, bounds=bounds, shadow=shadow, slow_ms=slow_ms)
+        self.plan = plan_of(asked, sticky)
         self.names = [f"s{number}" for number in range(servers)]
         self.rollout = rollout_of(self.plan, servers=servers)
         self.now = START
@@ -175,10 +186,10 @@ class Lives(RuleBasedStateMachine):
             assert not self.silent
             shadow = self.rollout.at.shadow
             if self.rollout.at.percent:
-                counted = ["disagreement"] if shadow else SIGNALS
+                counted = ["disagreement"] if shadow else later(self.plan.gate)
                 assert all(seen.steps[-1].of(one).requests >= self.plan.least for one in counted)
             if self.plan.mode is Mode.EVIDENCE:
-                assert all(numbers[one].good for one in (["disagreement"] if shadow else SIGNALS))
+                assert all(numbers[one].good for one in (["disagreement"] if shadow else later(self.plan.gate)))
             if self.plan.mode is not Mode.EVIDENCE or shadow:
                 assert self.rollout.elapsed_s(self.now) >= 60 * self.rollout.at.minutes
 
@@ -365,6 +376,33 @@ def test_in_the_shadow_it_is_judged_by_what_it_answers_otherwise_and_by_pairs_of
     assert failing.signal == "errors"
     for fine in (Counted(1000, 20, 1000, 20), Counted(1000, 1, 1000, 200)):
         assert isinstance(decide(rollout, in_the_shadow(rollout, fine, otherwise=90), late), Advance)
+
+
+def test_whatever_rate_it_may_disagree_by_all_that_is_known_can_be_written_down() -> None:
+    rollout = shadowed(bounds={"disagreement": 1.0})
+    numbers = judged(rollout, in_the_shadow(rollout, Counted(900, 1, 900, 1), otherwise=400).steps)
+    assert msgspec.json.decode(msgspec.json.encode(numbers), type=dict[str, Numbers]) == numbers
+    assert numbers["disagreement"].good
+
+
+def test_the_same_requests_are_not_held_against_it_once_for_each_server() -> None:
+    rollout = shadowed()
+
+    def seen(*bad: int) -> Seen:
+        counts = ({"errors": Counted(900, each, 900, 0), "disagreement": Counted(900, 0, 900, 0)} for each in bad)
+        servers = {f"s{at}": ServerCounts(1.0, one) for at, one in enumerate(counts)}
+        return Seen((StepCounts(0.2, servers, shadow=True),), len(bad))
+
+    assert isinstance(decide(rollout, seen(16), START), RollBack)
+    assert isinstance(decide(rollout, seen(4, 4, 4, 4), START), Wait)
+    assert isinstance(decide(rollout, seen(0, 0, 0, 20), START), RollBack)
+
+
+def test_blue_and_green_are_judged_by_slowness_where_somebody_says_what_is_slow() -> None:
+    assert plan_of(Asked(Mode.BLUE_GREEN), "").gate.signals == ("errors", "poor")
+    assert plan_of(Asked(Mode.BLUE_GREEN, slow_ms=50.0), "").gate.signals == SIGNALS
+    with pytest.raises(InvalidRollout, match="slow_ms"):
+        plan_of(Asked(Mode.BLUE_GREEN, signals=("slow",)), "")
 
 
 def test_it_leaves_the_shadow_with_its_time_its_requests_and_where_that_is_asked_for_a_proof() -> None:

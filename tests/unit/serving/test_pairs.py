@@ -7,15 +7,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fixtures.calling import make_request, make_route, rows
 from modelkeep.contracts.errors import InvalidInput, ModelFailed, ModelkeepError, OutOfMemory, RunnerLost, Timeout
 from modelkeep.contracts.traffic import Counted
 from modelkeep.serving import pairs as module
-from modelkeep.serving.calls import Run, Share
+from modelkeep.serving.calls import Call, Run, Share
 from modelkeep.serving.pairs import Pairs, Poor
 
 Promoted = Literal["good", "poor", "failed", "kept"]
 Shadow = Literal["good", "poor", "failed", "starved"]
 STARVED: list[ModelkeepError] = [Timeout("late"), RunnerLost(), OutOfMemory(), InvalidInput("no")]
+
+
+def asked(row: int, body: bytes = b"{}") -> Call:
+    """A question about this row, however it was written."""
+    call = Call(make_route(), make_request(), "native", body, 0.0)
+    call.payload = rows(row)
+    return call
 
 
 def share_of(promoted: Promoted) -> Share | None:
@@ -40,11 +48,11 @@ def test_whatever_happens_each_pair_is_for_whom_it_was_bad_alone(
 ) -> None:
     pairs = Pairs("rol_1:0")
     for at, (promoted, shadow, starved) in enumerate(story):
-        body = str(at).encode()
+        call = asked(at)
         if shadow in {"failed", "starved"}:
-            pairs.failed(body, share_of(promoted), ModelFailed() if shadow == "failed" else starved)
+            pairs.failed(call, share_of(promoted), ModelFailed() if shadow == "failed" else starved, heard=True)
         else:
-            pairs.answered(body, share_of(promoted), Poor(shadow == "poor", promoted == "poor"))
+            pairs.answered(call, share_of(promoted), Poor(shadow == "poor", promoted == "poor"))
     ended = [(ours, theirs) for ours, theirs, _error in story if ours != "kept" and theirs != "starved"]
     both = [one for one in ended if "failed" not in one]
     assert pairs.counts["errors"] == Counted(
@@ -73,10 +81,19 @@ def test_equal_requests_are_bad_once_for_each_and_no_more_of_them_are_known_than
 ) -> None:
     monkeypatch.setattr(module, "MOST_KNOWN", 2)
     pairs, good = Pairs("rol_1:0"), share_of("good")
-    for _ in range(3):
-        pairs.failed(b"a", good, ModelFailed())
-        pairs.answered(b"a", None, Poor(shadow=False, promoted=False))
+    for written in (b"1", b" 1", b'{"id": "another", "inputs": 1}'):
+        pairs.failed(asked(1, written), good, ModelFailed(), heard=True)
+        pairs.answered(asked(1, written), None, Poor(shadow=False, promoted=False))
     assert pairs.counts["errors"] == Counted(6, 1, 6, 1)
-    for body in (b"b", b"b", b"c", b"a"):
-        pairs.failed(body, good, ModelFailed())
+    for row in (2, 2, 3, 1):
+        pairs.failed(asked(row), good, ModelFailed(), heard=True)
     assert pairs.counts["errors"] == Counted(10, 4, 10, 1), "the first was forgotten by then"
+
+
+def test_a_lost_run_is_one_answer_otherwise_and_want_of_time_or_memory_is_none() -> None:
+    pairs, good = Pairs("rol_1:0"), share_of("good")
+    for at, error in enumerate([RunnerLost.of(1.5), RunnerLost.of(1.5), RunnerLost.of(2.5), *STARVED[:1], *STARVED[2:]]):
+        pairs.failed(asked(at), good, error, heard=True)
+    pairs.failed(asked(9), None, RunnerLost.of(3.5), heard=False)
+    assert pairs.counts["disagreement"] == Counted(2, 2, 2, 0)
+    assert pairs.counts["errors"] == Counted()

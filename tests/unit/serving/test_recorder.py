@@ -23,7 +23,7 @@ from modelkeep.serving.codec import Tensors
 from modelkeep.serving.matrix import Matrix
 from modelkeep.serving.messages import Response
 from modelkeep.serving.recorder import Recorder
-from modelkeep.serving.trials import WARM_UP, Alone, Arm, Count, Rollout
+from modelkeep.serving.trials import Alone, Arm, Count, Rollout
 
 MATRIX = Signature((TensorSpec("x", Dtype.FP64, (-1, 2), columns=("age", "iban")),), (TensorSpec("score", Dtype.FP64, (-1,)),))
 BARE = Signature((TensorSpec("x", Dtype.FP64, (-1, 2)),), (TensorSpec("score", Dtype.FP64, (-1,)),))
@@ -274,7 +274,7 @@ def test_a_full_spool_is_told_to_whoever_answers_and_to_nobody_else(desk: Desk) 
     assert desk.answered(matrix(desk, Recording(enabled=False))) is None
 
 
-def test_a_record_says_which_trial_counts_it_once_that_is_warm_and_until_it_is_halted():
+def test_a_record_says_which_trial_counts_it_until_that_is_halted():
     desk = Desk()
     trial = Trial("rol_1", 2, "v2", 0.1, slow_ms=100.0, alphas={"errors": 0.01})
     count = Count("m", trial, Rollout(), lambda: None)
@@ -285,10 +285,6 @@ def test_a_record_says_which_trial_counts_it_once_that_is_warm_and_until_it_is_h
         desk.answered(call)
         return desk.kept.records[-1].trial, desk.kept.records[-1].unit
 
-    assert asked(count.arms[0]) == ("", None), "not warm yet"
-    for _ in range(WARM_UP):
-        for arm in (0, 1):
-            count.answered(arm, None, 1.0, None)
     assert asked(count.arms[0]) == asked(count.arms[1]) == ("rol_1:2", 7)
     assert asked(Alone(count)) == ("rol_1:2", None)
     assert asked(None) == ("", None), "whom a rule or the caller has chosen for"

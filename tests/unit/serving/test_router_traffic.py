@@ -78,6 +78,15 @@ async def test_who_gets_what_goes_by_the_id_of_a_deployment_and_not_by_its_name(
     assert plane.asked(key=KEY).unit == Splitter("dpl_m", traffic).choose(KEY, {})[1]
 
 
+async def test_in_the_shadow_nobody_is_on_trial_who_is_answered(plane: Plane) -> None:
+    traffic = Traffic(rules=(Rule("v2", header="x-new"),), shadow=Split("v2", 20.0))
+    for shadow in (False, True):
+        plane.share("v1", traffic, trial=Trial("rol_1", 1, "v2", 0.5, 100.0, {}, shadow=shadow))
+        plane.warm("v1")
+        plane.warm("v2")
+        assert (plane.asked().route.arm is None) is shadow
+
+
 async def test_a_runner_that_is_lost_takes_its_version_out_without_any_news(plane: Plane) -> None:
     plane.share("v1", ALL)
     plane.warm("v1")

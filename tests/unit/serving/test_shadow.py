@@ -421,7 +421,7 @@ async def test_in_a_trial_numbers_that_are_none_are_paired_and_failures_of_its_o
         await settled(shadow)
     assert paired(house, "errors") == Counted(3, 1, 3, 0)
     assert paired(house, "poor") == Counted(2, 1, 2, 0)
-    assert paired(house, "disagreement") == Counted(4, 3, 4, 0)
+    assert paired(house, "disagreement") == Counted(3, 2, 3, 0)
 
 
 async def test_another_trial_counts_from_nothing_and_what_answers_of_it_is_not_mixed_with_shares(house) -> None:

@@ -49,7 +49,7 @@ def test_answers_and_failures_are_counted_for_whom_they_are() -> None:
     count.answered(CANDIDATE, None, 5.0, answer(1.0))
     count.answered(PROMOTED, None, 500.0, answer(1.0))
     count.answered(PROMOTED, None, 100.0, answer(float("nan")))
-    for error in (ModelFailed(), Timeout("late"), RunnerLost()):
+    for error in (ModelFailed(), Timeout("late"), RunnerLost.of(7.0)):
         count.failed(PROMOTED, None, error)
     assert count.seen().counts == {
         "errors": Counted(1, 0, 5, 3),
@@ -57,6 +57,14 @@ def test_answers_and_failures_are_counted_for_whom_they_are() -> None:
         "poor": Counted(1, 0, 2, 1),
     }
     assert (count.seen().slow_ms, count.seen().halted) == (100.0, "")
+
+
+def test_requests_that_are_lost_with_one_run_are_bad_once() -> None:
+    count = count_of(trial(share=0.5))
+    for run in (1.5, 1.5, 2.5, 1.5):
+        count.failed(CANDIDATE, None, RunnerLost.of(run))
+    count.failed(PROMOTED, None, RunnerLost.of(3.5))
+    assert count.seen().counts["errors"] == Counted(4, 2, 1, 1)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import math
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -115,6 +116,15 @@ def test_a_rate_lies_above_another_where_its_lower_bound_does_and_below_where_it
         assert (over >= needed) == (1 - upper_bound(requests - bad, requests, alpha) > rate)
     if abs(under - needed) > 1e-6:
         assert (under >= needed) == (upper_bound(bad, requests, alpha) < rate)
+
+
+@given(st.floats(0.0, 1.0) | st.sampled_from([0.0, 1.0]), st.integers(0, 3000), st.data())
+def test_what_is_known_of_a_rate_is_always_a_number_that_can_be_written_down(
+    rate: float, requests: int, data: st.DataObject
+) -> None:
+    bad = data.draw(st.integers(0, requests))
+    for found in (above(max(rate, 1e-6), bad, requests), below(rate, bad, requests)):
+        assert msgspec.json.decode(msgspec.json.encode(found), type=float) == found
 
 
 def test_of_no_request_nothing_is_known() -> None:

@@ -49,7 +49,13 @@ class Asked(msgspec.Struct, frozen=True):
         """By what it is judged."""
         if self.signals is not None:
             return self.signals
-        return (*SIGNALS, *OF_SHADOWS) if self.shadow else SIGNALS
+        signals = (*SIGNALS, *OF_SHADOWS) if self.shadow else SIGNALS
+        return tuple(one for one in signals if one != "slow" or not self._learns_nothing)
+
+    @property
+    def _learns_nothing(self) -> bool:
+        """Whether nobody says what is slow: the promoted version is gone before servers could learn that from it."""
+        return self.mode is Mode.BLUE_GREEN and not self.slow_ms
 
 
 def plan_of(asked: Asked, sticky: str) -> Plan:
@@ -126,6 +132,9 @@ def _faults_of_signals(asked: Asked) -> list[FieldError]:
     answering = set(signals) - set(OF_SHADOWS)
     if not answering or len(set(signals)) < len(signals) or not answering <= set(_MAY_JUDGE):
         return [FieldError("signals", "signals", f"At least one of {', '.join(_MAY_JUDGE)}, each once.")]
+    if "slow" in signals and asked.mode is Mode.BLUE_GREEN and not asked.slow_ms:
+        text = "The promoted version is gone before servers could learn from it what is slow: say slow_ms, or leave slow out."
+        return [FieldError("slow_ms", "needed", text)]
     if len(answering) < len(signals) and not asked.shadow:
         text = "disagreement is counted in the shadow: begin the rollout there, with shadow, such as 20:10m."
         return [FieldError("signals", "shadow", text)]

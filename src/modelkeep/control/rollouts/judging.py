@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from modelkeep.contracts.traffic import Counted, Signal, TrialSeen
-from modelkeep.stats.evidence import Evidence, above, below, not_worse, upper_bound
+from modelkeep.stats.evidence import CERTAIN, Evidence, above, below, not_worse, upper_bound
 
 SIGNALS: Final[tuple[Signal, ...]] = ("errors", "slow", "poor")
 """What is judged unless somebody says otherwise."""
@@ -27,7 +27,7 @@ PAIRED: Final[tuple[Signal, ...]] = ("errors", "poor")
 TOLD: Final[tuple[Signal, ...]] = ("feedback",)
 """What no server counts: it is told later, and judged where somebody says so."""
 _EITHER: Final = 0.5
-_UNREACHABLE: Final = 1e308
+_UNREACHABLE: Final = CERTAIN
 
 
 class Gate(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -207,7 +207,7 @@ def judge(gate: Gate, spent: Spending, steps: Sequence[StepCounts], *, sticky: b
         if signal in OF_SHADOWS:
             found[signal] = _by_rate(gate, spent, shadow.of(signal) if shadow else Counted(), gate.bounds.get(signal, 1.0))
         elif steps[-1].shadow:
-            found[signal] = _by_pairs(gate, spent, steps[-1].of(signal) if signal in PAIRED else Counted())
+            found[signal] = _by_pairs(gate, spent, steps[-1], signal)
         else:
             found[signal] = _numbers(gate, spent, steps, signal, sticky=sticky)
     return found
@@ -229,16 +229,22 @@ def _by_rate(gate: Gate, spent: Spending, counted: Counted, bound: float) -> Num
     )
 
 
-def _by_pairs(gate: Gate, spent: Spending, counted: Counted) -> Numbers:
-    """Return what is known of a signal by requests that one of both versions alone has answered badly."""
+def _by_pairs(gate: Gate, spent: Spending, shadow: StepCounts, signal: Signal) -> Numbers:
+    """Return what is known of a signal by requests that one of both versions alone has answered badly.
+
+    Equal requests are bad once, which each life of a server knows of its own alone: each is judged for itself.
+    """
+    counted = shadow.of(signal) if signal in PAIRED else Counted()
+    own = [one.now[signal] for one in shadow.servers.values() if signal in PAIRED and signal in one.now]
+    lives = sum(one.lives for one in shadow.servers.values())
     return Numbers(
         *(counted.requests, counted.bad, counted.others, counted.others_bad),
-        log_e=Evidence().after(_EITHER, counted.bad, counted.others_bad).log_value,
-        needs=_needed(spent.whole),
+        log_e=max((Evidence().after(_EITHER, one.bad, one.others_bad).log_value for one in own), default=0.0),
+        needs=_needed(spent.whole / max(1, lives)),
         log_local=0.0,
         needs_local=_UNREACHABLE,
-        log_not_worse=not_worse(gate.margin, [(_EITHER, counted.bad, counted.others_bad)]),
-        needs_not_worse=_needed(gate.beta),
+        log_not_worse=max((not_worse(gate.margin, [(_EITHER, one.bad, one.others_bad)]) for one in own), default=0.0),
+        needs_not_worse=_needed(gate.beta / max(1, lives)),
         upper=upper_bound(counted.bad, counted.requests, gate.beta),
         lower=_lower_bound(counted, spent.whole),
     )
