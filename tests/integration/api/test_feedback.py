@@ -41,6 +41,19 @@ async def test_what_is_told_is_answered_item_by_item_and_found_again(client: htt
     assert (gone.status_code, gone.json()["code"]) == (404, "prediction_not_found")
 
 
+@pytest.mark.parametrize("truth", ['"\\ud800"', '{"\\udc00": 1}', "[" * 300 + "]" * 300, '"\\u20ac\\u0000"', "1" * 4000])
+async def test_no_truth_takes_the_list_away_from_its_readers(client: httpx.AsyncClient, load: Loader, truth: str) -> None:
+    one, two = record(), record()
+    await load([one, two])
+    items = f'{{"prediction":"{one.id}","verdict":"wrong","truth":{truth}}},{{"prediction":"{two.id}","verdict":"right"}}'
+    answer = await client.post(URL, content=f'{{"items":[{items}]}}', headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["items"][1]["status"]) == (200, "accepted"), answer.text
+    found = await client.get(URL)
+    assert found.status_code == 200, found.text
+    assert {held["prediction"] for held in found.json()["items"]} >= {two.id}
+    assert (await client.get(f"/api/v1/predictions/{one.id}/feedback")).status_code == 200
+
+
 async def test_a_list_comes_page_by_page(client: httpx.AsyncClient, load: Loader) -> None:
     records = [record() for _ in range(5)]
     await load(records)
