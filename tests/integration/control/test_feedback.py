@@ -159,6 +159,23 @@ async def test_what_overtakes_its_prediction_waits_and_is_joined_once(
     assert len(await feedback.revisions(ADMIN, one.id, predictions.found)) == 2
 
 
+async def test_among_many_quiet_deployments_a_prediction_is_found_in_whatever_block_it_lies(
+    feedback: Feedback, predictions: Predictions, load: Loader, clock: TestClock, ada: Actor
+):
+    """Each deployment has a block of the whole day: more of them may hold an id than a request looks into."""
+    morning = clock().timestamp() - 7200
+    each = [[record(morning + hour * 3600, deployment=f"d{at}") for hour in range(3)] for at in range(80)]
+    await load([one for records in each for one in records])
+    middle = [records[1] for records in each]
+    outcomes = await feedback.tell(ada, [say(one) for one in middle], predictions.found_soon)
+    assert {one.status.value for one in outcomes} == {"accepted", "parked"}
+    for one in middle:
+        await feedback.revisions(ADMIN, one.id, predictions.found)
+    clock.advance(seconds=2)
+    await feedback.join(predictions.found)
+    assert set(await held(feedback)) == {one.id for one in middle}
+
+
 async def test_of_two_workers_one_joins_it(
     feedback: Feedback, predictions: Predictions, load: Loader, clock: TestClock, ada: Actor
 ):

@@ -23,7 +23,7 @@ router = APIRouter(tags=["feedback"])
 @raises(TooMuchFeedback, Unavailable)
 async def send_feedback(body: NewFeedback, actor: Predictor, behind: Behind) -> FeedbackTaken:
     """Tell whether predictions were right or wrong; each item is taken, parked or refused by itself."""
-    return FeedbackTaken.of(await behind.feedback.tell(actor, body.items, behind.predictions.found))
+    return FeedbackTaken.of(await behind.feedback.tell(actor, body.items, behind.predictions.found_soon))
 
 
 @router.get("/feedback")

@@ -146,9 +146,8 @@ def read(raw: object, now: datetime) -> Said | Refused:
     try:
         truth = _written(raw["truth"]) if raw.get("truth") is not None else None
     except ValueError:
-        return Refused(
-            f"truth: JSON of at most {_LARGEST_TRUTH} bytes and {_DEEPEST_TRUTH} levels, without halves of characters."
-        )
+        bounds = f"{_LARGEST_TRUTH} bytes and {_DEEPEST_TRUTH} levels"
+        return Refused(f"truth: JSON of at most {bounds}, without halves of characters.")
     return Said(prediction_id, verdict, truth, at, note)
 
 
@@ -212,7 +211,7 @@ def _moment(raw: object, now: datetime) -> datetime | Refused | None:
 
 
 def _written(truth: Any) -> str:  # noqa: ANN401 - any JSON
-    """Return the one text of a JSON value; raises `ValueError` where it is too large, too deep, or none that can be read again."""
+    """Return the one text of a JSON value; raises `ValueError` where it is too large, too deep, or cannot be read again."""
     if _is_deep(truth):
         raise ValueError
     text = json.dumps(truth, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -50,7 +50,7 @@ _TOO_MANY: Final = "Too much waits already for predictions that are not in the h
 
 Among = Collection[str] | None
 Find = Callable[[Collection[str]], Awaitable[Mapping[str, RecordFound]]]
-"""Returns the records of those of these predictions that it has found."""
+"""Returns the records of those of these predictions that are there; where one is told of, it may leave some for later."""
 Missing = Callable[[Collection[str]], Awaitable[Collection[str]]]
 """Returns those of these predictions that the history does not hold."""
 
