@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from fixtures.control import ADMIN, TestClock
@@ -135,6 +136,10 @@ async def test_one_prediction_is_told_of_so_often_and_no_more(feedback: Feedback
     outcomes = await told(feedback, predictions, *many)
     assert outcomes == ["accepted"] * MOST_REVISIONS + ["refused"]
     assert await told(feedback, predictions, many[0], many[-1]) == ["unchanged", "refused"]
+    other = msgspec.structs.replace(ADMIN, id="key_2", user="usr_2")
+    assert await told(feedback, predictions, many[0], many[-1], by=other) == ["unchanged", "accepted"], "none are fewer for it"
+    again = msgspec.structs.replace(ADMIN, id="key_3")
+    assert await told(feedback, predictions, say(one, at="2025-12-03T00:00:00Z"), by=again) == ["refused"], "by another key"
 
 
 async def test_what_overtakes_its_prediction_waits_and_is_joined_once(
@@ -206,6 +211,77 @@ async def test_what_waits_too_long_or_is_too_much_is_said_to_be(
     clock.advance(days=1, seconds=1)
     assert await feedback.join(predictions.found) == (0, 2)
     assert await told(feedback, predictions, say(unknown[0])) == ["parked"], "there is room again"
+
+
+async def test_what_waits_is_bounded_for_each_person_whatever_they_tell_with(
+    feedback: Feedback, predictions: Predictions, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "MOST_PARKED_OF_ONE", 2)
+    unknown = [record() for _ in range(3)]
+
+    def telling(key: str, user: str) -> Actor:
+        return msgspec.structs.replace(ADMIN, id=key, user=user)
+
+    assert await told(feedback, predictions, say(unknown[0]), by=telling("key_1", "usr_1")) == ["parked"]
+    assert await told(feedback, predictions, say(unknown[1]), by=telling("key_2", "usr_1")) == ["parked"]
+    for key in ("key_1", "key_3", "ses_4"):
+        assert await told(feedback, predictions, say(unknown[2]), by=telling(key, "usr_1")) == ["refused"]
+    assert await told(feedback, predictions, say(unknown[2]), by=telling("key_1", "usr_2")) == ["parked"]
+    assert await told(feedback, predictions, *map(say, unknown), by=telling("key_5", "")) == ["parked", "parked", "refused"]
+    assert await told(feedback, predictions, say(unknown[2]), by=telling("key_6", "")) == ["parked"], (
+        "nobody's keys stand alone"
+    )
+
+
+async def test_what_waits_already_may_be_told_again_where_no_more_may_wait(
+    feedback: Feedback, predictions: Predictions, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "MOST_PARKED_OF_ONE", 2)
+    unknown = [record() for _ in range(3)]
+    assert await told(feedback, predictions, *map(say, unknown)) == ["parked", "parked", "refused"]
+    assert await told(feedback, predictions, *map(say, reversed(unknown))) == ["refused", "parked", "parked"]
+    monkeypatch.setattr(module, "MOST_PARKED_OF_ONE", 3)
+    again = [say(one) for one in (unknown[0], unknown[2], unknown[2], unknown[1])]
+    assert await told(feedback, predictions, *again) == ["parked"] * 4, "a repeat takes no room"
+
+
+async def test_of_several_early_tellings_without_a_moment_the_last_holds(
+    feedback: Feedback, predictions: Predictions, load: Loader, clock: TestClock, ada: Actor
+):
+    one = record()
+    for verdict in ("right", "wrong", "right"):
+        assert await told(feedback, predictions, say(one, verdict), by=ada) == ["parked"]
+        clock.advance(minutes=10)
+    await load([one])
+    assert await feedback.join(predictions.found) == (2, 0)
+    assert await held(feedback) == {one.id: ("right", None)}
+
+
+async def test_what_is_told_again_and_again_waits_no_longer_for_it(
+    feedback: Feedback, predictions: Predictions, clock: TestClock
+):
+    for _ in range(3):
+        assert await told(feedback, predictions, say(UNKNOWN)) == ["parked"]
+        clock.advance(hours=8, seconds=1)
+    assert await feedback.join(predictions.found) == (0, 1)
+
+
+async def test_what_is_told_again_while_it_is_joined_is_about_the_last_moment(
+    feedback: Feedback, predictions: Predictions, load: Loader, clock: TestClock, ada: Actor
+):
+    one = record()
+    await told(feedback, predictions, say(one, "right"), by=ada)
+    clock.advance(seconds=2)
+    await told(feedback, predictions, say(one, "wrong"), by=ada)
+    clock.advance(seconds=2)
+
+    async def slow(ids: Collection[str]) -> Mapping[str, RecordFound]:
+        await told(feedback, predictions, say(one, "right"), by=ada)
+        await load([one])
+        return await predictions.found(ids)
+
+    assert await feedback.join(slow) == (2, 0)
+    assert await held(feedback) == {one.id: ("right", None)}
 
 
 async def test_what_was_not_there_is_looked_for_less_and_less(feedback: Feedback, predictions: Predictions, clock: TestClock):

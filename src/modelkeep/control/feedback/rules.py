@@ -81,6 +81,11 @@ class Told(msgspec.Struct, frozen=True):
     user: str
 
     @property
+    def teller(self) -> tuple[str, str]:
+        """The prediction, and whose telling this is."""
+        return self.prediction_id, self.user or self.by
+
+    @property
     def rank(self) -> tuple[datetime, str, str]:
         """Of several tellings the one with the highest rank holds."""
         return self.at, self.verdict, self.digest
@@ -103,15 +108,24 @@ class Labelled(msgspec.Struct, frozen=True):
 
 
 class Parked(msgspec.Struct, frozen=True):
-    """Something said of a prediction that the history does not have yet. `asked_by` is the key or session that said it."""
+    """Something said of a prediction that the history does not have yet. `asked_by` is the key or session that said it.
+
+    It waits `since` it was told first. `told_at` is when it was told last: without a moment of its own it is about that one.
+    """
 
     id: str
     said: Said
     asked_by: str
     by: str
     user: str
+    since: datetime
     told_at: datetime
     tries: int = 0
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from others that the same key or session said: the prediction, and what is said of which moment."""
+        return self.said.prediction_id, digest_of(self.said, self.said.at)
 
 
 class Labels(msgspec.Struct, frozen=True):
