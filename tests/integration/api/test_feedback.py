@@ -70,7 +70,7 @@ async def test_too_little_and_too_much_is_refused_as_a_whole(client: httpx.Async
     assert answer.status_code == 400, answer.text
 
 
-@pytest.mark.parametrize("wanted", [{"version": "x"}, {"verdict": "perhaps"}, {"cursor": "%"}])
+@pytest.mark.parametrize("wanted", [{"version": "x"}, {"version": "3"}, {"verdict": "perhaps"}, {"cursor": "%"}])
 async def test_a_list_of_what_cannot_be_is_refused(client: httpx.AsyncClient, wanted: dict[str, str]) -> None:
     assert (await client.get(URL, params=wanted)).status_code == 400
 

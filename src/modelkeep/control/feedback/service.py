@@ -18,9 +18,8 @@ from modelkeep.control.access.service import Access
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments.service import Deployments
 from modelkeep.control.feedback import store
-from modelkeep.control.feedback.errors import TooMuchFeedback
+from modelkeep.control.feedback.errors import DeploymentNeeded
 from modelkeep.control.feedback.rules import (
-    MOST_ITEMS,
     MOST_PARKED,
     MOST_PARKED_OF_ONE,
     MOST_REVISIONS,
@@ -68,9 +67,7 @@ class Feedback:
     # ---- telling
 
     async def tell(self, actor: Actor, items: Sequence[Any], find: Find) -> list[Outcome]:
-        """Take in what is said of up to a thousand predictions, and return what became of each item, in their order."""
-        if not 1 <= len(items) <= MOST_ITEMS:
-            raise TooMuchFeedback
+        """Take in what is said of predictions, and return what became of each item, in their order."""
         now = self._clock()
         readings = [read(raw, now) for raw in items]
         among = await self._deployments.names(actor, Scope.PREDICT)
@@ -192,7 +189,12 @@ class Feedback:
         version: str | None = None,
         verdict: Verdict | None = None,
     ) -> list[Labelled]:
-        """List what holds of predictions that the actor may read, the newest prediction first."""
+        """List what holds of predictions that the actor may read, the newest prediction first.
+
+        `version` is a version's id, or its number in `deployment`; raises `DeploymentNeeded`.
+        """
+        if version is not None and version.isdecimal() and deployment is None:
+            raise DeploymentNeeded
         async with self._db.read() as tx:
             among = await self._deployments.names_in(tx, actor, Scope.PREDICTIONS_READ)
             wanted = {"deployment": deployment, "version": version, "verdict": verdict}

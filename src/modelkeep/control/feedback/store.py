@@ -108,7 +108,7 @@ async def due(tx: Transaction, now: datetime, limit: int) -> list[Parked]:
 
 
 async def hold(tx: Transaction, parked: Iterable[Parked], now: datetime) -> list[Parked]:
-    """Keep these to the transaction, in the order in which `park` comes to them; return those that are still due, as they are."""
+    """Keep these to the transaction, in the order in which `park` comes to them; return those still due, as they are now."""
     of = feedback_parked.c
     still = sa.select(feedback_parked).where(of.id.in_([one.id for one in parked]), of.next_at <= now)
     rows = await tx.all(still.order_by(of.prediction_id, of.asked_by, of.digest).with_for_update())
