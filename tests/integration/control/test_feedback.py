@@ -1,5 +1,6 @@
 """Feedback over each kind of database: taken item by item, joined to its predictions, kept from others, and forgotten."""
 
+import asyncio
 import itertools
 import random
 from collections.abc import Collection, Mapping
@@ -371,14 +372,14 @@ async def test_a_list_is_of_what_is_wanted_newest_prediction_first(feedback: Fee
 async def test_feedback_goes_with_the_history_that_it_is_about(
     feedback: Feedback, predictions: Predictions, load: Loader, clock: TestClock
 ):
-    keeper = FeedbackKeeper(feedback, predictions, forget_every_s=0.0)
+    keeper = FeedbackKeeper(feedback, predictions)
     old, new = record(at=(clock() - timedelta(days=40)).timestamp()), record(at=clock().timestamp())
     await load([old, new])
     assert await told(feedback, predictions, say(old), say(new)) == ["accepted", "accepted"]
-    await keeper.round()
+    await keeper.forget()
     assert set(await held(feedback)) == {old.id, new.id}
     await predictions.retire(keep_days=30, kept={}, max_bytes=1 << 30)
-    await keeper.round()
+    await keeper.forget()
     assert set(await held(feedback)) == {new.id}
     with pytest.raises(PredictionNotFound):
         await feedback.revisions(ADMIN, old.id, predictions.found)
@@ -400,13 +401,102 @@ async def test_many_predictions_are_forgotten_in_parts(
     assert set(await held(feedback)) == {one.id for one in records} - gone
 
 
-async def test_a_keeper_whose_database_is_away_goes_on(feedback: Feedback, predictions: Predictions):
-    class Away:
-        async def found(self, ids: Collection[str]) -> Mapping[str, RecordFound]:
-            raise Unavailable("away")
+class Watched:
+    """A history that says what is asked of it, fails where it is told to, and keeps whoever asks what is missing waiting."""
 
-        async def missing(self, ids: Collection[str]) -> Collection[str]:
-            raise Unavailable("away")
+    def __init__(self, history: Predictions) -> None:
+        self._history = history
+        self.fails = 0
+        self.looked = 0
+        self.asked, self.go_on = asyncio.Event(), asyncio.Event()
+        self.go_on.set()
+        self.standing = history.standing
 
-    await told(feedback, predictions, say(UNKNOWN))
-    await FeedbackKeeper(feedback, Away()).round()  # type: ignore[arg-type] # a history that is away
+    async def found(self, ids: Collection[str]) -> Mapping[str, RecordFound]:
+        if self.fails:
+            self.fails -= 1
+            raise Unavailable("away")
+        return await self._history.found(ids)
+
+    async def missing(self, ids: Collection[str]) -> Collection[str]:
+        self.looked += 1
+        self.asked.set()
+        await self.go_on.wait()
+        return await self._history.missing(ids)
+
+
+async def joined(feedback: Feedback, one: PredictionRecord) -> None:
+    """Return once this was joined."""
+    async with asyncio.timeout(30):
+        while one.id not in await held(feedback):
+            await asyncio.sleep(0.01)
+
+
+async def test_joining_goes_on_while_it_is_forgotten(
+    feedback: Feedback, predictions: Predictions, load: Loader, clock: TestClock, ada: Actor
+):
+    one, early = record(), record()
+    await load([one])
+    await told(feedback, predictions, say(one))
+    history = Watched(predictions)
+    history.go_on.clear()
+    running = asyncio.create_task(FeedbackKeeper(feedback, history, every_s=0.01).run())  # type: ignore[arg-type]
+    await history.asked.wait()
+    assert await told(feedback, predictions, say(early), by=ada) == ["parked"]
+    await load([early])
+    clock.advance(seconds=2)
+    await joined(feedback, early)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_all_that_was_told_of_is_looked_for_where_something_has_gone_and_once_a_day(
+    feedback: Feedback, predictions: Predictions, load: Loader, clock: TestClock, monkeypatch: pytest.MonkeyPatch
+):
+    moments = [clock().timestamp() - days * 86_400 for days in (40, 20, 1, 0)]
+    records = [record(at=at, deployment=name) for at, name in zip(moments, "abca", strict=True)]
+    await load(records)
+    await told(feedback, predictions, *map(say, records))
+    history = Watched(predictions)
+    keeper = FeedbackKeeper(feedback, history)  # type: ignore[arg-type] # a history that is watched
+    looks = []
+
+    async def looked() -> None:
+        await keeper.forget()
+        looks.append((history.looked, len(await held(feedback))))
+
+    await looked()
+    await looked()
+    await predictions.retire(keep_days=30, kept={}, max_bytes=1 << 30)  # a day
+    await looked()
+    await predictions.retire(keep_days=30, kept={"b": 10}, max_bytes=1 << 30)  # a deployment's part of one
+    await looked()
+    await load([record(at=moments[3])])
+    await looked()
+    await predictions.retire(keep_days=30, kept={}, max_bytes=1)  # what does not fit
+    await looked()
+    await looked()
+    assert looks == [(1, 4), (1, 4), (2, 3), (3, 2), (3, 2), (4, 0), (4, 0)]
+    await load([new := record(at=moments[3])])
+    await told(feedback, predictions, say(new))
+    monkeypatch.setattr("modelkeep.worker.feedback._ANYWAY_EVERY_S", 0.0)
+    await keeper.forget()
+    assert history.looked == 5
+
+
+async def test_a_keeper_whose_database_is_away_goes_on(
+    feedback: Feedback, predictions: Predictions, load: Loader, clock: TestClock, ada: Actor
+):
+    one = record()
+    await told(feedback, predictions, say(one), by=ada)
+    await load([one])
+    clock.advance(seconds=2)
+    history = Watched(predictions)
+    history.fails = 2
+    running = asyncio.create_task(FeedbackKeeper(feedback, history, every_s=0.01).run())  # type: ignore[arg-type]
+    await joined(feedback, one)
+    assert history.fails == 0
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running

@@ -38,6 +38,17 @@ class FactsPage(NamedTuple):
     before: str | None
 
 
+class Standing(NamedTuple):
+    """Of which deployments the history has something on which days, and how much has gone before its days were over."""
+
+    places: frozenset[tuple[date, str]]
+    over_cap: int
+
+    def lacks(self, before: "Standing") -> bool:
+        """Whether anything has gone since `before`."""
+        return not before.places <= self.places or self.over_cap != before.over_cap
+
+
 class Predictions:
     """The history of predictions, in a database that may be another than the control plane's."""
 
@@ -127,6 +138,12 @@ class Predictions:
         """Return how many records could not be kept, by reason."""
         async with self._read() as tx:
             return await store.lost(tx)
+
+    async def standing(self) -> Standing:
+        """Return what tells, next to an earlier one, whether anything has gone meanwhile."""
+        async with self._read() as tx:
+            await store.see_one_moment(tx)
+            return Standing(await store.places(tx), (await store.lost(tx)).get(OVER_CAP, 0))
 
     async def _search(
         self, wanted: Wanted, limit: int, before: str | None, choose: Choose[Record]
