@@ -2,17 +2,20 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
 
 from modelkeep.contracts.errors import ModelkeepError
 from modelkeep.control.feedback.service import Feedback
-from modelkeep.control.predictions.service import Predictions
+from modelkeep.control.predictions.service import Predictions, Standing
 
 _log = structlog.get_logger(__name__)
 _EVERY_S: Final = 1.0
 _FORGET_EVERY_S: Final = 3600.0
+_ANYWAY_EVERY_S: Final = 86_400.0  # what was told while its prediction went is nothing that the history tells of
+_LONGEST_S: Final = 60.0  # after a mistake
 
 
 class FeedbackKeeper:
@@ -30,26 +33,42 @@ class FeedbackKeeper:
         self._predictions = predictions
         self._every_s = every_s
         self._forget_every_s = forget_every_s
-        self._forgotten = float("-inf")
+        self._before: Standing | None = None
+        self._forgotten = 0.0
 
     async def run(self) -> None:
-        """Join, and now and then forget, again and again; the database is up to date when this begins."""
-        while True:
-            await self.round()
-            await asyncio.sleep(self._every_s)
+        """Join, and beside it forget, again and again; the database is up to date when this begins."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_again(self.join, self._every_s))
+            tasks.create_task(_again(self.forget, self._forget_every_s))
 
-    async def round(self) -> None:
-        """Join what is due, and forget where it is time."""
+    async def join(self) -> None:
+        """Join what is due."""
+        joined, late = await self._feedback.join(self._predictions.found)
+        if joined or late:
+            _log.info("feedback_joined", joined=joined, given_up=late)
+
+    async def forget(self) -> None:
+        """Forget what is told of predictions that are gone, where any may have gone: all that was told of is looked for."""
+        now = await self._predictions.standing()
+        if self._before is None or now.lacks(self._before) or time.monotonic() - self._forgotten >= _ANYWAY_EVERY_S:
+            forgotten = await self._feedback.forget(self._predictions.missing)
+            self._forgotten = time.monotonic()
+            if forgotten:
+                _log.info("feedback_forgotten", predictions=forgotten)
+        self._before = now
+
+
+async def _again(step: Callable[[], Awaitable[None]], every_s: float) -> None:
+    """Do this now and then, and sooner where it has failed."""
+    while True:
+        wait_s = every_s
         try:
-            joined, late = await self._feedback.join(self._predictions.found)
-            if joined or late:
-                _log.info("feedback_joined", joined=joined, given_up=late)
-            if time.monotonic() - self._forgotten >= self._forget_every_s:
-                forgotten = await self._feedback.forget(self._predictions.missing)
-                self._forgotten = time.monotonic()
-                if forgotten:
-                    _log.info("feedback_forgotten", predictions=forgotten)
+            await step()
         except ModelkeepError as error:
+            wait_s = min(every_s, _LONGEST_S)
             _log.warning("feedback_waits", reason=error.message)
         except Exception:  # noqa: BLE001 - a mistake of ours is told, and does not end what the worker is there for
+            wait_s = min(every_s, _LONGEST_S)
             _log.exception("feedback_failed")
+        await asyncio.sleep(wait_s)

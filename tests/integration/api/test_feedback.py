@@ -41,6 +41,19 @@ async def test_what_is_told_is_answered_item_by_item_and_found_again(client: htt
     assert (gone.status_code, gone.json()["code"]) == (404, "prediction_not_found")
 
 
+@pytest.mark.parametrize("truth", ['"\\ud800"', '{"\\udc00": 1}', "[" * 300 + "]" * 300, '"\\u20ac\\u0000"', "1" * 4000])
+async def test_no_truth_takes_the_list_away_from_its_readers(client: httpx.AsyncClient, load: Loader, truth: str) -> None:
+    one, two = record(), record()
+    await load([one, two])
+    items = f'{{"prediction":"{one.id}","verdict":"wrong","truth":{truth}}},{{"prediction":"{two.id}","verdict":"right"}}'
+    answer = await client.post(URL, content=f'{{"items":[{items}]}}', headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["items"][1]["status"]) == (200, "accepted"), answer.text
+    found = await client.get(URL)
+    assert found.status_code == 200, found.text
+    assert {held["prediction"] for held in found.json()["items"]} >= {two.id}
+    assert (await client.get(f"/api/v1/predictions/{one.id}/feedback")).status_code == 200
+
+
 async def test_a_list_comes_page_by_page(client: httpx.AsyncClient, load: Loader) -> None:
     records = [record() for _ in range(5)]
     await load(records)
@@ -57,7 +70,7 @@ async def test_too_little_and_too_much_is_refused_as_a_whole(client: httpx.Async
     assert answer.status_code == 400, answer.text
 
 
-@pytest.mark.parametrize("wanted", [{"version": "x"}, {"verdict": "perhaps"}, {"cursor": "%"}])
+@pytest.mark.parametrize("wanted", [{"version": "x"}, {"version": "3"}, {"verdict": "perhaps"}, {"cursor": "%"}])
 async def test_a_list_of_what_cannot_be_is_refused(client: httpx.AsyncClient, wanted: dict[str, str]) -> None:
     assert (await client.get(URL, params=wanted)).status_code == 400
 

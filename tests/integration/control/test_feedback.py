@@ -1,11 +1,13 @@
 """Feedback over each kind of database: taken item by item, joined to its predictions, kept from others, and forgotten."""
 
+import asyncio
 import itertools
 import random
 from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from fixtures.control import ADMIN, TestClock
@@ -18,7 +20,7 @@ from modelkeep.contracts.errors import Unavailable
 from modelkeep.contracts.prediction import PredictionRecord, RecordFound
 from modelkeep.control.feedback import service as module
 from modelkeep.control.feedback import store
-from modelkeep.control.feedback.errors import TooMuchFeedback
+from modelkeep.control.feedback.errors import DeploymentNeeded
 from modelkeep.control.feedback.rules import MOST_REVISIONS
 from modelkeep.control.feedback.service import Feedback
 from modelkeep.control.predictions.errors import PredictionNotFound
@@ -76,8 +78,6 @@ async def test_items_are_taken_one_by_one_and_what_is_wrong_keeps_no_other(
     assert [one.prediction for one in outcomes] == [one.id, two.id, "", UNKNOWN, two.id, ""]
     assert outcomes[1].reason == "verdict: right or wrong."
     assert await held(feedback) == {one.id: ("wrong", '{"label":"leaves"}'), two.id: ("right", None)}
-    with pytest.raises(TooMuchFeedback):
-        await feedback.tell(ADMIN, [], predictions.found)
 
 
 async def test_the_same_once_more_changes_nothing_and_the_last_by_its_moment_holds(
@@ -135,6 +135,10 @@ async def test_one_prediction_is_told_of_so_often_and_no_more(feedback: Feedback
     outcomes = await told(feedback, predictions, *many)
     assert outcomes == ["accepted"] * MOST_REVISIONS + ["refused"]
     assert await told(feedback, predictions, many[0], many[-1]) == ["unchanged", "refused"]
+    other = msgspec.structs.replace(ADMIN, id="key_2", user="usr_2")
+    assert await told(feedback, predictions, many[0], many[-1], by=other) == ["unchanged", "accepted"], "none are fewer for it"
+    again = msgspec.structs.replace(ADMIN, id="key_3")
+    assert await told(feedback, predictions, say(one, at="2025-12-03T00:00:00Z"), by=again) == ["refused"], "by another key"
 
 
 async def test_what_overtakes_its_prediction_waits_and_is_joined_once(
@@ -157,6 +161,23 @@ async def test_what_overtakes_its_prediction_waits_and_is_joined_once(
     clock.advance(days=2)
     assert await feedback.join(predictions.found) == (0, 0), "nothing waits any more"
     assert len(await feedback.revisions(ADMIN, one.id, predictions.found)) == 2
+
+
+async def test_among_many_quiet_deployments_a_prediction_is_found_in_whatever_block_it_lies(
+    feedback: Feedback, predictions: Predictions, load: Loader, clock: TestClock, ada: Actor
+):
+    """Each deployment has a block of the whole day: more of them may hold an id than a request looks into."""
+    morning = clock().timestamp() - 7200
+    each = [[record(morning + hour * 3600, deployment=f"d{at}") for hour in range(3)] for at in range(80)]
+    await load([one for records in each for one in records])
+    middle = [records[1] for records in each]
+    outcomes = await feedback.tell(ada, [say(one) for one in middle], predictions.found_soon)
+    assert {one.status.value for one in outcomes} == {"accepted", "parked"}
+    for one in middle:
+        await feedback.revisions(ADMIN, one.id, predictions.found)
+    clock.advance(seconds=2)
+    await feedback.join(predictions.found)
+    assert set(await held(feedback)) == {one.id for one in middle}
 
 
 async def test_of_two_workers_one_joins_it(
@@ -189,6 +210,77 @@ async def test_what_waits_too_long_or_is_too_much_is_said_to_be(
     clock.advance(days=1, seconds=1)
     assert await feedback.join(predictions.found) == (0, 2)
     assert await told(feedback, predictions, say(unknown[0])) == ["parked"], "there is room again"
+
+
+async def test_what_waits_is_bounded_for_each_person_whatever_they_tell_with(
+    feedback: Feedback, predictions: Predictions, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "MOST_PARKED_OF_ONE", 2)
+    unknown = [record() for _ in range(3)]
+
+    def telling(key: str, user: str) -> Actor:
+        return msgspec.structs.replace(ADMIN, id=key, user=user)
+
+    assert await told(feedback, predictions, say(unknown[0]), by=telling("key_1", "usr_1")) == ["parked"]
+    assert await told(feedback, predictions, say(unknown[1]), by=telling("key_2", "usr_1")) == ["parked"]
+    for key in ("key_1", "key_3", "ses_4"):
+        assert await told(feedback, predictions, say(unknown[2]), by=telling(key, "usr_1")) == ["refused"]
+    assert await told(feedback, predictions, say(unknown[2]), by=telling("key_1", "usr_2")) == ["parked"]
+    assert await told(feedback, predictions, *map(say, unknown), by=telling("key_5", "")) == ["parked", "parked", "refused"]
+    assert await told(feedback, predictions, say(unknown[2]), by=telling("key_6", "")) == ["parked"], (
+        "nobody's keys stand alone"
+    )
+
+
+async def test_what_waits_already_may_be_told_again_where_no_more_may_wait(
+    feedback: Feedback, predictions: Predictions, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "MOST_PARKED_OF_ONE", 2)
+    unknown = [record() for _ in range(3)]
+    assert await told(feedback, predictions, *map(say, unknown)) == ["parked", "parked", "refused"]
+    assert await told(feedback, predictions, *map(say, reversed(unknown))) == ["refused", "parked", "parked"]
+    monkeypatch.setattr(module, "MOST_PARKED_OF_ONE", 3)
+    again = [say(one) for one in (unknown[0], unknown[2], unknown[2], unknown[1])]
+    assert await told(feedback, predictions, *again) == ["parked"] * 4, "a repeat takes no room"
+
+
+async def test_of_several_early_tellings_without_a_moment_the_last_holds(
+    feedback: Feedback, predictions: Predictions, load: Loader, clock: TestClock, ada: Actor
+):
+    one = record()
+    for verdict in ("right", "wrong", "right"):
+        assert await told(feedback, predictions, say(one, verdict), by=ada) == ["parked"]
+        clock.advance(minutes=10)
+    await load([one])
+    assert await feedback.join(predictions.found) == (2, 0)
+    assert await held(feedback) == {one.id: ("right", None)}
+
+
+async def test_what_is_told_again_and_again_waits_no_longer_for_it(
+    feedback: Feedback, predictions: Predictions, clock: TestClock
+):
+    for _ in range(3):
+        assert await told(feedback, predictions, say(UNKNOWN)) == ["parked"]
+        clock.advance(hours=8, seconds=1)
+    assert await feedback.join(predictions.found) == (0, 1)
+
+
+async def test_what_is_told_again_while_it_is_joined_is_about_the_last_moment(
+    feedback: Feedback, predictions: Predictions, load: Loader, clock: TestClock, ada: Actor
+):
+    one = record()
+    await told(feedback, predictions, say(one, "right"), by=ada)
+    clock.advance(seconds=2)
+    await told(feedback, predictions, say(one, "wrong"), by=ada)
+    clock.advance(seconds=2)
+
+    async def slow(ids: Collection[str]) -> Mapping[str, RecordFound]:
+        await told(feedback, predictions, say(one, "right"), by=ada)
+        await load([one])
+        return await predictions.found(ids)
+
+    assert await feedback.join(slow) == (2, 0)
+    assert await held(feedback) == {one.id: ("right", None)}
 
 
 async def test_what_was_not_there_is_looked_for_less_and_less(feedback: Feedback, predictions: Predictions, clock: TestClock):
@@ -270,21 +362,24 @@ async def test_a_list_is_of_what_is_wanted_newest_prediction_first(feedback: Fee
     assert list(await held(feedback)) == ids
     assert list(await held(feedback, before=ids[1])) == ids[2:]
     assert list(await held(feedback, deployment="a")) == ids[2:]
-    assert list(await held(feedback, version="ver_2")) == list(await held(feedback, version="2")) == [ids[0], ids[2]]
+    assert list(await held(feedback, version="ver_2")) == [ids[0], ids[2]]
+    assert list(await held(feedback, version="2", deployment="a")) == [ids[2]]
+    with pytest.raises(DeploymentNeeded):
+        await held(feedback, version="2")
     assert list(await held(feedback, verdict="right", deployment="b")) == [ids[1]]
 
 
 async def test_feedback_goes_with_the_history_that_it_is_about(
     feedback: Feedback, predictions: Predictions, load: Loader, clock: TestClock
 ):
-    keeper = FeedbackKeeper(feedback, predictions, forget_every_s=0.0)
+    keeper = FeedbackKeeper(feedback, predictions)
     old, new = record(at=(clock() - timedelta(days=40)).timestamp()), record(at=clock().timestamp())
     await load([old, new])
     assert await told(feedback, predictions, say(old), say(new)) == ["accepted", "accepted"]
-    await keeper.round()
+    await keeper.forget()
     assert set(await held(feedback)) == {old.id, new.id}
     await predictions.retire(keep_days=30, kept={}, max_bytes=1 << 30)
-    await keeper.round()
+    await keeper.forget()
     assert set(await held(feedback)) == {new.id}
     with pytest.raises(PredictionNotFound):
         await feedback.revisions(ADMIN, old.id, predictions.found)
@@ -306,13 +401,102 @@ async def test_many_predictions_are_forgotten_in_parts(
     assert set(await held(feedback)) == {one.id for one in records} - gone
 
 
-async def test_a_keeper_whose_database_is_away_goes_on(feedback: Feedback, predictions: Predictions):
-    class Away:
-        async def found(self, ids: Collection[str]) -> Mapping[str, RecordFound]:
-            raise Unavailable("away")
+class Watched:
+    """A history that says what is asked of it, fails where it is told to, and keeps whoever asks what is missing waiting."""
 
-        async def missing(self, ids: Collection[str]) -> Collection[str]:
-            raise Unavailable("away")
+    def __init__(self, history: Predictions) -> None:
+        self._history = history
+        self.fails = 0
+        self.looked = 0
+        self.asked, self.go_on = asyncio.Event(), asyncio.Event()
+        self.go_on.set()
+        self.standing = history.standing
 
-    await told(feedback, predictions, say(UNKNOWN))
-    await FeedbackKeeper(feedback, Away()).round()  # type: ignore[arg-type] # a history that is away
+    async def found(self, ids: Collection[str]) -> Mapping[str, RecordFound]:
+        if self.fails:
+            self.fails -= 1
+            raise Unavailable("away")
+        return await self._history.found(ids)
+
+    async def missing(self, ids: Collection[str]) -> Collection[str]:
+        self.looked += 1
+        self.asked.set()
+        await self.go_on.wait()
+        return await self._history.missing(ids)
+
+
+async def joined(feedback: Feedback, one: PredictionRecord) -> None:
+    """Return once this was joined."""
+    async with asyncio.timeout(30):
+        while one.id not in await held(feedback):
+            await asyncio.sleep(0.01)
+
+
+async def test_joining_goes_on_while_it_is_forgotten(
+    feedback: Feedback, predictions: Predictions, load: Loader, clock: TestClock, ada: Actor
+):
+    one, early = record(), record()
+    await load([one])
+    await told(feedback, predictions, say(one))
+    history = Watched(predictions)
+    history.go_on.clear()
+    running = asyncio.create_task(FeedbackKeeper(feedback, history, every_s=0.01).run())  # type: ignore[arg-type]
+    await history.asked.wait()
+    assert await told(feedback, predictions, say(early), by=ada) == ["parked"]
+    await load([early])
+    clock.advance(seconds=2)
+    await joined(feedback, early)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_all_that_was_told_of_is_looked_for_where_something_has_gone_and_once_a_day(
+    feedback: Feedback, predictions: Predictions, load: Loader, clock: TestClock, monkeypatch: pytest.MonkeyPatch
+):
+    moments = [clock().timestamp() - days * 86_400 for days in (40, 20, 1, 0)]
+    records = [record(at=at, deployment=name) for at, name in zip(moments, "abca", strict=True)]
+    await load(records)
+    await told(feedback, predictions, *map(say, records))
+    history = Watched(predictions)
+    keeper = FeedbackKeeper(feedback, history)  # type: ignore[arg-type] # a history that is watched
+    looks = []
+
+    async def looked() -> None:
+        await keeper.forget()
+        looks.append((history.looked, len(await held(feedback))))
+
+    await looked()
+    await looked()
+    await predictions.retire(keep_days=30, kept={}, max_bytes=1 << 30)  # a day
+    await looked()
+    await predictions.retire(keep_days=30, kept={"b": 10}, max_bytes=1 << 30)  # a deployment's part of one
+    await looked()
+    await load([record(at=moments[3])])
+    await looked()
+    await predictions.retire(keep_days=30, kept={}, max_bytes=1)  # what does not fit
+    await looked()
+    await looked()
+    assert looks == [(1, 4), (1, 4), (2, 3), (3, 2), (3, 2), (4, 0), (4, 0)]
+    await load([new := record(at=moments[3])])
+    await told(feedback, predictions, say(new))
+    monkeypatch.setattr("modelkeep.worker.feedback._ANYWAY_EVERY_S", 0.0)
+    await keeper.forget()
+    assert history.looked == 5
+
+
+async def test_a_keeper_whose_database_is_away_goes_on(
+    feedback: Feedback, predictions: Predictions, load: Loader, clock: TestClock, ada: Actor
+):
+    one = record()
+    await told(feedback, predictions, say(one), by=ada)
+    await load([one])
+    clock.advance(seconds=2)
+    history = Watched(predictions)
+    history.fails = 2
+    running = asyncio.create_task(FeedbackKeeper(feedback, history, every_s=0.01).run())  # type: ignore[arg-type]
+    await joined(feedback, one)
+    assert history.fails == 0
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running

@@ -1,8 +1,10 @@
 """Rollouts that feedback decides, over each kind of database: labels alone, of the step that they are about, however late."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from fixtures.control import ADMIN, TestClock
 from fixtures.history import Loader, record
@@ -11,9 +13,12 @@ from modelkeep.app.control_plane import ControlPlane
 from modelkeep.contracts.prediction import PredictionRecord
 from modelkeep.contracts.traffic import Counted
 from modelkeep.control.deployments.planning import Change
+from modelkeep.control.feedback import store
+from modelkeep.control.feedback.rules import Labels
 from modelkeep.control.predictions.service import Predictions
 from modelkeep.control.rollouts.errors import InvalidRollout
 from modelkeep.control.rollouts.rules import Mode, Rollout, State
+from modelkeep.infra.db import Database, Transaction
 
 SIGNALS = ("errors", "feedback")
 GOOD = Counted(150, 0, 1350, 0)
@@ -83,6 +88,44 @@ async def test_labels_of_what_no_trial_counts_say_nothing_whoever_answered(fleet
     await tell(predicted(fleet, rollout, 50, candidate=True, step=None))
     assert await fleet.tick(rollout) == ""
     assert (await fleet.control.rollouts.rollout(ADMIN, rollout.id)).numbers["feedback"].bad == 0
+
+
+async def test_labels_are_counted_once_in_a_look_after_which_nothing_follows(
+    fleet: Fleet, tell: Telling, monkeypatch: pytest.MonkeyPatch
+):
+    rollout = await fleet.start(signals=SIGNALS, steps=("10:10m",))
+    await fleet.served(GOOD)
+    await tell(predicted(fleet, rollout, 2, candidate=True))
+    looks, inner = [], fleet.control.feedback.labels_in
+
+    async def counted(tx: Transaction, trials: Sequence[str]) -> Mapping[str, Mapping[str, Labels]]:
+        looks.append(trials)
+        return await inner(tx, trials)
+
+    monkeypatch.setattr(fleet.control.feedback, "labels_in", counted)
+    assert await fleet.tick(rollout) == ""
+    assert (await fleet.control.rollouts.rollout(ADMIN, rollout.id)).steps[0].counts.of("feedback") == Counted(2, 2, 0, 0)
+    assert len(looks) == 1
+
+
+async def test_what_a_rollout_counts_every_second_is_read_from_an_index_alone(db: Database, control: ControlPlane):
+    statements: list[sa.Select[Any]] = []
+
+    class Asked:
+        async def all(self, statement: sa.Select[Any]) -> list[Any]:
+            statements.append(statement)
+            return []
+
+    await store.labels(Asked(), ["rol_1:0", "rol_1:1"])  # type: ignore[arg-type] # all that it asks of a transaction
+    async with db.read() as tx:
+        sqlite = tx.connection.dialect.name == "sqlite"
+        if not sqlite:
+            for plainer in ("enable_seqscan", "enable_bitmapscan"):  # which an empty table is better served by
+                await tx.execute(sa.text(f"SET LOCAL {plainer} = off"))
+        said = statements[0].compile(dialect=tx.connection.dialect, compile_kwargs={"literal_binds": True})
+        plan = await tx.all(sa.text(f"EXPLAIN {'QUERY PLAN ' if sqlite else ''}{str(said).replace(':', chr(92) + ':')}"))
+    text = "\n".join(str(row) for row in plan)
+    assert ("USING COVERING INDEX ix_feedback_trial" if sqlite else "Index Only Scan using ix_feedback_trial") in text, text
 
 
 async def test_without_the_signal_labels_change_nothing(fleet: Fleet, tell: Telling):

@@ -2,20 +2,34 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
+from modelkeep.api.schemas.feedback import ToldAnswer
 from modelkeep.control.feedback.rules import Refused, Said, again_in, digest_of, read, telling, winners
 
 NOW = datetime(2026, 3, 14, 12, tzinfo=UTC)
 ID = "prd_01J9Z3K6T2Q8W4V5R7X0Y1B2C4"
+TEXT = st.text(st.characters(exclude_categories=()))  # halves of characters, which JSON can escape, are among them
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
     max_leaves=12,
 )
+
+
+def nested(levels: int, inside: object, *, named: bool = False) -> object:
+    """JSON in so many levels, lists or objects."""
+    for _ in range(levels):
+        inside = {"a": inside} if named else [inside]
+    return inside
+
+
+DEEP = st.builds(nested, st.integers(0, 1000), JSON, named=st.booleans())
 
 
 def test_an_item_is_read_with_all_that_it_says():
@@ -30,11 +44,22 @@ def test_an_item_is_read_with_all_that_it_says():
         ({"prediction": None}, "prediction"),
         ({"prediction": "prd_short"}, "prediction"),
         ({"prediction": ID.replace("prd", "req")}, "prediction"),
+        ({"prediction": ID.replace("prd_", "prd_\0_")}, "prediction"),
+        ({"prediction": ID.replace("prd_", "prd_\ud800_")}, "prediction"),
         ({"verdict": "Right"}, "verdict"),
         ({"verdict": ["right"]}, "verdict"),
         ({"truth": "x" * 4095}, "truth"),
         ({"truth": float("nan")}, "truth"),
+        ({"truth": ["a\ud800"]}, "truth"),
+        ({"truth": {"\udfff": 1}}, "truth"),
+        ({"truth": nested(65, 1)}, "truth"),
+        ({"truth": nested(65, 1, named=True)}, "truth"),
+        ({"truth": nested(100_000, 1)}, "truth"),
+        ({"truth": "\u20ac" * 1365}, "truth"),
         ({"note": 1}, "note"),
+        ({"note": 0}, "note"),
+        ({"note": False}, "note"),
+        ({"note": []}, "note"),
         ({"note": "x" * 1001}, "note"),
         ({"note": "a\0b"}, "note"),
         ({"note": "\ud800"}, "note"),
@@ -53,21 +78,32 @@ def test_what_is_none_is_refused_with_what_is_wrong(changed, word):
     assert word in found.reason
 
 
-def test_a_truth_may_be_as_large_as_it_may():
-    assert isinstance(read({"prediction": ID, "verdict": "wrong", "truth": "x" * 4094}, NOW), Said)
-    assert isinstance(read({"prediction": ID, "verdict": "wrong", "truth": "\u20ac" * 1364}, NOW), Said)
-    deep: object = 1
-    for _ in range(100_000):
-        deep = [deep]
-    assert isinstance(read({"prediction": ID, "verdict": "wrong", "truth": deep}, NOW), Refused)
+@pytest.mark.parametrize("truth", ["x" * 4094, "\u20ac" * 1364, nested(64, 1), nested(64, "a", named=True), 10**4000])
+def test_a_truth_may_be_as_large_and_as_deep_as_it_may_and_is_kept_in_no_more_bytes(truth):
+    found = read({"prediction": ID, "verdict": "wrong", "truth": truth}, NOW)
+    assert isinstance(found, Said)
+    assert found.truth is not None
+    assert len(found.truth.encode()) <= 4096
+    assert answered(found)["truth"] == truth
 
 
-@given(JSON | st.dictionaries(st.sampled_from(["prediction", "verdict", "truth", "at", "note"]), JSON | st.just(ID)))
-def test_whatever_is_sent_is_read_or_refused(raw):
+def answered(said: Said) -> dict[str, Any]:
+    """What a reader gets of something that was told, written as a route writes it."""
+    told = ToldAnswer.of(telling(said, NOW, by="ada", user="usr_1"))
+    found: dict[str, Any] = json.loads(TypeAdapter(ToldAnswer).dump_json(told))
+    return found
+
+
+@given(
+    JSON
+    | st.dictionaries(st.sampled_from(["prediction", "verdict", "truth", "at", "note"]), JSON | st.just(ID))
+    | st.builds(lambda truth: {"prediction": ID, "verdict": "wrong", "truth": truth}, JSON | DEEP)
+)
+def test_whatever_is_sent_is_refused_or_can_be_read_by_everybody(raw):
     found = read(raw, NOW)
     assert isinstance(found, Said | Refused)
-    if isinstance(found, Said) and found.truth is not None:
-        assert json.loads(found.truth) == raw["truth"]
+    if isinstance(found, Said):
+        assert answered(found)["truth"] == raw.get("truth")
 
 
 SAYING = st.builds(

@@ -12,7 +12,7 @@ from modelkeep.api.schemas.feedback import FeedbackAnswer, FeedbackTaken, NewFee
 from modelkeep.api.schemas.wire import Page
 from modelkeep.api.services import Behind
 from modelkeep.contracts.errors import Unavailable
-from modelkeep.control.feedback.errors import TooMuchFeedback
+from modelkeep.control.feedback.errors import DeploymentNeeded
 from modelkeep.control.feedback.rules import Verdict
 from modelkeep.control.predictions.errors import PredictionNotFound
 
@@ -20,21 +20,26 @@ router = APIRouter(tags=["feedback"])
 
 
 @router.post("/feedback")
-@raises(TooMuchFeedback, Unavailable)
+@raises(Unavailable)
 async def send_feedback(body: NewFeedback, actor: Predictor, behind: Behind) -> FeedbackTaken:
     """Tell whether predictions were right or wrong; each item is taken, parked or refused by itself."""
-    return FeedbackTaken.of(await behind.feedback.tell(actor, body.items, behind.predictions.found))
+    return FeedbackTaken.of(await behind.feedback.tell(actor, body.items, behind.predictions.found_soon))
 
 
 @router.get("/feedback")
-@raises(InvalidCursor)
+@raises(DeploymentNeeded, InvalidCursor)
 async def list_feedback(
     *,
     actor: PredictionReader,
     behind: Behind,
     deployment: Annotated[str | None, Query(max_length=200, description="Of this deployment.")] = None,
     version: Annotated[
-        str | None, Query(max_length=200, pattern="^(ver_.*|[0-9]{1,9})$", description="Of this version: its id or its number.")
+        str | None,
+        Query(
+            max_length=200,
+            pattern="^(ver_.*|[0-9]{1,9})$",
+            description="Of this version: its id, or its number in `deployment`.",
+        ),
     ] = None,
     verdict: Annotated[Verdict | None, Query(description="Those that were right, or wrong.")] = None,
     limit: Limit = 50,
@@ -43,7 +48,6 @@ async def list_feedback(
     """List what holds of predictions of which was told, newest prediction first."""
     wanted = {"deployment": deployment, "version": version, "verdict": verdict}
     said = urlencode({name: value for name, value in wanted.items() if value is not None})
-    await behind.audit.shown(actor, "feedback.list", filter=said)
     found = await behind.feedback.page(
         actor,
         limit=limit + 1,
@@ -52,6 +56,7 @@ async def list_feedback(
         version=version,
         verdict=verdict,
     )
+    await behind.audit.shown(actor, "feedback.list", filter=said)
     page, next_cursor = split(found, limit, lambda one: one.now.prediction_id)
     return Page(items=[FeedbackAnswer.read(one) for one in page], next_cursor=next_cursor)
 

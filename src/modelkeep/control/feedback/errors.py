@@ -3,7 +3,7 @@
 from modelkeep.contracts.errors import Invalid
 
 
-class TooMuchFeedback(Invalid):
-    """Feedback is told of 1 to 1,000 predictions at once: send it in parts."""
+class DeploymentNeeded(Invalid):
+    """A version's number says which one it is with its deployment alone: name that, or the version's id."""
 
-    code = "too_much_feedback"
+    code = "deployment_needed"

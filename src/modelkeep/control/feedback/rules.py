@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from itertools import chain
 from typing import Any, Final, Literal
 
 import msgspec
@@ -17,8 +18,8 @@ from modelkeep.contracts.prediction import RecordFound
 from modelkeep.control.predictions.rules import made_at
 
 MOST_ITEMS: Final = 1000
-MOST_REVISIONS: Final = 100
-"""So often one prediction may be told of."""
+MOST_REVISIONS: Final = 10
+"""So many tellings of one prediction are kept of one who tells; another's are not fewer for it."""
 MOST_PARKED: Final = 100_000
 MOST_PARKED_OF_ONE: Final = 10_000
 """So many tellings of predictions that are not in the history may wait, of all and of one who tells."""
@@ -26,12 +27,14 @@ PARKED_FOR: Final = timedelta(days=1)
 """After so long a prediction that is not in the history by now will not be."""
 
 _LARGEST_TRUTH: Final = 4096
+_DEEPEST_TRUTH: Final = 64  # what writes answers follows some hundred levels
 _LONGEST_NOTE: Final = 1000
 _AHEAD: Final = timedelta(minutes=5)  # so far the clocks of those who tell may be ahead
 _EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _FIRST_WAIT_S: Final = 1.0
 _LONGEST_WAIT_S: Final = 600.0
 _DOUBLINGS: Final = 10
+_ID: Final = 30
 _FIELDS: Final = frozenset({"prediction", "verdict", "truth", "at", "note"})
 
 Verdict = Literal["right", "wrong"]
@@ -78,6 +81,11 @@ class Told(msgspec.Struct, frozen=True):
     user: str
 
     @property
+    def teller(self) -> tuple[str, str]:
+        """The prediction, and whose telling this is."""
+        return self.prediction_id, self.user or self.by
+
+    @property
     def rank(self) -> tuple[datetime, str, str]:
         """Of several tellings the one with the highest rank holds."""
         return self.at, self.verdict, self.digest
@@ -100,15 +108,24 @@ class Labelled(msgspec.Struct, frozen=True):
 
 
 class Parked(msgspec.Struct, frozen=True):
-    """Something said of a prediction that the history does not have yet. `asked_by` is the key or session that said it."""
+    """Something said of a prediction that the history does not have yet. `asked_by` is the key or session that said it.
+
+    It waits `since` it was told first. `told_at` is when it was told last: without a moment of its own it is about that one.
+    """
 
     id: str
     said: Said
     asked_by: str
     by: str
     user: str
+    since: datetime
     told_at: datetime
     tries: int = 0
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from others that the same key or session said: the prediction, and what is said of which moment."""
+        return self.said.prediction_id, digest_of(self.said, self.said.at)
 
 
 class Labels(msgspec.Struct, frozen=True):
@@ -130,7 +147,7 @@ def read(raw: object, now: datetime) -> Said | Refused:
         return Refused("An item is an object with prediction and verdict.")
     if not _FIELDS.issuperset(raw):
         return Refused(f"An item has no other fields than {', '.join(sorted(_FIELDS))}.")
-    prediction_id, verdict, note = raw.get("prediction"), raw.get("verdict"), raw.get("note") or ""
+    prediction_id, verdict, note = raw.get("prediction"), raw.get("verdict"), "" if raw.get("note") is None else raw["note"]
     if not isinstance(prediction_id, str) or not is_id(prediction_id):
         return Refused("prediction: the id of a prediction is needed, as X-Prediction-ID said.")
     if verdict not in ("right", "wrong"):
@@ -142,8 +159,9 @@ def read(raw: object, now: datetime) -> Said | Refused:
         return at
     try:
         truth = _written(raw["truth"]) if raw.get("truth") is not None else None
-    except (ValueError, RecursionError):
-        return Refused(f"truth: JSON of at most {_LARGEST_TRUTH} bytes.")
+    except ValueError:
+        bounds = f"{_LARGEST_TRUTH} bytes and {_DEEPEST_TRUTH} levels"
+        return Refused(f"truth: JSON of at most {bounds}, without halves of characters.")
     return Said(prediction_id, verdict, truth, at, note)
 
 
@@ -184,7 +202,7 @@ def again_in(tries: int) -> timedelta:
 
 def is_id(text: str) -> bool:
     """Whether this may be the id of a prediction."""
-    return text.startswith("prd_") and made_at(text) is not None
+    return len(text) == _ID and text.startswith("prd_") and made_at(text) is not None
 
 
 def _is_text(text: str) -> bool:
@@ -207,8 +225,20 @@ def _moment(raw: object, now: datetime) -> datetime | Refused | None:
 
 
 def _written(truth: Any) -> str:  # noqa: ANN401 - any JSON
-    """Return the one text of a JSON value; raises `ValueError` where it is too large or none."""
-    text = json.dumps(truth, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    if len(json.dumps(truth, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")) > _LARGEST_TRUTH:
+    """Return the one text of a JSON value; raises `ValueError` where it is too large, too deep, or cannot be read again."""
+    if _is_deep(truth):
+        raise ValueError
+    text = json.dumps(truth, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    if len(text.encode()) > _LARGEST_TRUTH:  # half a character is a ValueError here
         raise ValueError
     return text
+
+
+def _is_deep(truth: Any) -> bool:  # noqa: ANN401 - any JSON
+    level = [truth]
+    for _ in range(_DEEPEST_TRUTH):
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        if not inner:
+            return False
+        level = list(chain.from_iterable(inner))
+    return any(isinstance(one, dict | list) for one in level)

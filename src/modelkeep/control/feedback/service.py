@@ -18,9 +18,8 @@ from modelkeep.control.access.service import Access
 from modelkeep.control.audit.service import Audit
 from modelkeep.control.deployments.service import Deployments
 from modelkeep.control.feedback import store
-from modelkeep.control.feedback.errors import TooMuchFeedback
+from modelkeep.control.feedback.errors import DeploymentNeeded
 from modelkeep.control.feedback.rules import (
-    MOST_ITEMS,
     MOST_PARKED,
     MOST_PARKED_OF_ONE,
     MOST_REVISIONS,
@@ -45,12 +44,12 @@ from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Database, Transaction
 
 _AT_ONCE: Final = 500
-_TOO_OFTEN: Final = f"It was told of this prediction {MOST_REVISIONS} times already."
+_TOO_OFTEN: Final = f"You have told of this prediction {MOST_REVISIONS} times already: no more is kept."
 _TOO_MANY: Final = "Too much waits already for predictions that are not in the history: send it again later."
 
 Among = Collection[str] | None
 Find = Callable[[Collection[str]], Awaitable[Mapping[str, RecordFound]]]
-"""Returns the records of those of these predictions that it has found."""
+"""Returns the records of those of these predictions that are there; where one is told of, it may leave some for later."""
 Missing = Callable[[Collection[str]], Awaitable[Collection[str]]]
 """Returns those of these predictions that the history does not hold."""
 
@@ -68,9 +67,7 @@ class Feedback:
     # ---- telling
 
     async def tell(self, actor: Actor, items: Sequence[Any], find: Find) -> list[Outcome]:
-        """Take in what is said of up to a thousand predictions, and return what became of each item, in their order."""
-        if not 1 <= len(items) <= MOST_ITEMS:
-            raise TooMuchFeedback
+        """Take in what is said of predictions, and return what became of each item, in their order."""
         now = self._clock()
         readings = [read(raw, now) for raw in items]
         among = await self._deployments.names(actor, Scope.PREDICT)
@@ -95,7 +92,7 @@ class Feedback:
     async def join(self, find: Find) -> tuple[int, int]:
         """Join what waits to the predictions that have come by now; return how much was, and how much waited too long.
 
-        Each is joined once: whoever takes it away from what waits keeps it, in one transaction.
+        Each is joined once: whoever holds it takes it away from what waits and keeps it, in one transaction.
         """
         now = self._clock()
         async with self._db.read() as tx:
@@ -104,17 +101,18 @@ class Feedback:
             return 0, 0
         found = await find({one.said.prediction_id for one in due})
         async with self._db.begin() as tx:
+            due = await store.hold(tx, due, now)
             allowed = await self._allowed(tx, [one for one in due if one.said.prediction_id in found])
             ready = [one for one in due if one.id in allowed and _within(found[one.said.prediction_id], allowed[one.id])]
             joined = {one.id for one in ready}
             rest = [one for one in due if one.id not in joined]
-            late = [one.id for one in rest if one.told_at <= now - PARKED_FOR]
-            taken = await store.take(tx, [one.id for one in ready])
-            new = [one for one in ready if one.id in taken]
-            new.sort(key=lambda one: (one.told_at, one.id))
-            await self._keep(tx, [(one.said, telling(one.said, one.told_at, by=one.by, user=one.user)) for one in new], found)
+            late = [one.id for one in rest if one.since <= now - PARKED_FOR]
+            ready.sort(key=lambda one: (one.told_at, one.id))
+            told = [(one.said, telling(one.said, one.told_at, by=one.by, user=one.user)) for one in ready]
+            await self._keep(tx, told, found)
+            await store.take(tx, [*joined, *late])
             await store.postpone(tx, [one for one in rest if one.id not in late], now)
-            return len(new), len(await store.take(tx, late))
+            return len(ready), len(late)
 
     async def _keep(
         self, tx: Transaction, said: Sequence[tuple[Said, Told]], records: Mapping[str, RecordFound]
@@ -122,20 +120,19 @@ class Feedback:
         """Keep what is told of predictions that are known, and return what became of each."""
         ids = {told.prediction_id for _, told in said}
         holding = {key: one.now for key, one in (await store.holding(tx, ids)).items()}
-        kept = await store.keys(tx, ids)
-        often = Counter(prediction_id for prediction_id, _ in kept)
+        kept, often = await store.kept(tx, [told for _, told in said]), Counter(await store.often(tx, ids))
         fresh: dict[tuple[str, str], Told] = {}
         statuses = []
         for one, told in said:
             key, holds = (told.prediction_id, told.digest), holding.get(told.prediction_id)
             if key in kept or (one.at is None and holds is not None and holds.says(one)):
                 statuses.append(FeedbackStatus.UNCHANGED)
-            elif often[told.prediction_id] >= MOST_REVISIONS:
+            elif often[told.teller] >= MOST_REVISIONS:
                 statuses.append(FeedbackStatus.REFUSED)
             else:
                 statuses.append(FeedbackStatus.ACCEPTED)
                 kept.add(key)
-                often[told.prediction_id] += 1
+                often[told.teller] += 1
                 fresh[key] = told
                 holding |= winners([told] if holds is None else [told, holds])
         new = await store.tell(tx, fresh.values())  # of two who tell the same at once, it is new by one
@@ -149,16 +146,20 @@ class Feedback:
         """Have what is said of predictions that are not there wait, as far as there is room."""
         if not said:
             return []
-        room = min(MOST_PARKED - await store.parked(tx), MOST_PARKED_OF_ONE - await store.parked(tx, actor.id))
+        room = min(MOST_PARKED - await store.parked(tx), MOST_PARKED_OF_ONE - await store.parked_of(tx, actor))
         now = self._clock()
-        await store.park(
-            tx, [Parked(new_id("fbk"), one, actor.id, actor.name, actor.user, now) for one in said[: max(0, room)]]
-        )
+        parked = [Parked(new_id("fbk"), one, actor.id, actor.name, actor.user, since=now, told_at=now) for one in said]
+        wait = await store.waiting(tx, actor.id, {one.prediction_id for one in said})  # these have their room already
+        for one in parked:
+            if one.key not in wait and room > 0:
+                room -= 1
+                wait.add(one.key)
+        await store.park(tx, [one for one in parked if one.key in wait])
         return [
-            Outcome(one.prediction_id, FeedbackStatus.PARKED)
-            if at < room
-            else Outcome(one.prediction_id, FeedbackStatus.REFUSED, _TOO_MANY)
-            for at, one in enumerate(said)
+            Outcome(one.said.prediction_id, FeedbackStatus.PARKED)
+            if one.key in wait
+            else Outcome(one.said.prediction_id, FeedbackStatus.REFUSED, _TOO_MANY)
+            for one in parked
         ]
 
     async def _allowed(self, tx: Transaction, parked: Iterable[Parked]) -> dict[str, Among]:
@@ -188,7 +189,12 @@ class Feedback:
         version: str | None = None,
         verdict: Verdict | None = None,
     ) -> list[Labelled]:
-        """List what holds of predictions that the actor may read, the newest prediction first."""
+        """List what holds of predictions that the actor may read, the newest prediction first.
+
+        `version` is a version's id, or its number in `deployment`; raises `DeploymentNeeded`.
+        """
+        if version is not None and version.isdecimal() and deployment is None:
+            raise DeploymentNeeded
         async with self._db.read() as tx:
             among = await self._deployments.names_in(tx, actor, Scope.PREDICTIONS_READ)
             wanted = {"deployment": deployment, "version": version, "verdict": verdict}

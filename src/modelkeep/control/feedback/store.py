@@ -7,7 +7,8 @@ from typing import Any, Final
 import msgspec
 import sqlalchemy as sa
 
-from modelkeep.control.feedback.rules import Labelled, Labels, Parked, Told, Verdict, again_in, digest_of
+from modelkeep.contracts.actor import Actor
+from modelkeep.control.feedback.rules import Labelled, Labels, Parked, Told, Verdict, again_in
 from modelkeep.control.feedback.tables import feedback, feedback_parked, feedback_revisions
 from modelkeep.infra.db import Transaction
 
@@ -39,41 +40,63 @@ async def settle(tx: Transaction, labelled: Iterable[Labelled]) -> None:
     await tx.execute(new.on_conflict_do_update(index_elements=["prediction_id"], set_=changed, where=higher))
 
 
-async def keys(tx: Transaction, prediction_ids: Collection[str]) -> set[tuple[str, str]]:
-    """Return what was told of these predictions, by prediction and digest."""
+async def kept(tx: Transaction, told: Iterable[Told]) -> set[tuple[str, str]]:
+    """Return which of these tellings are kept already, by prediction and digest."""
     of = feedback_revisions.c
-    found = await tx.all(sa.select(of.prediction_id, of.digest).where(of.prediction_id.in_(list(prediction_ids))))
+    pairs = sorted({(one.prediction_id, one.digest) for one in told})
+    found = await tx.all(sa.select(of.prediction_id, of.digest).where(sa.tuple_(of.prediction_id, of.digest).in_(pairs)))
     return {(row.prediction_id, row.digest) for row in found}
+
+
+async def often(tx: Transaction, prediction_ids: Collection[str]) -> dict[tuple[str, str], int]:
+    """Return how many tellings of these predictions are kept, by prediction and by who told."""
+    of = feedback_revisions.c
+    teller = sa.case((of.user == "", of.by), else_=of.user).label("teller")
+    number = sa.select(of.prediction_id, teller, sa.func.count().label("number"))
+    rows = await tx.all(number.where(of.prediction_id.in_(list(prediction_ids))).group_by(of.prediction_id, sa.text("teller")))
+    return {(row.prediction_id, row.teller): int(row.number) for row in rows}
 
 
 # ---- parking
 
 
 async def park(tx: Transaction, parked: Iterable[Parked]) -> None:
-    """Have these wait for their predictions; what waits already, does so once."""
+    """Have these wait for their predictions. What waits already does so once, and is about the last moment when it was told."""
     rows = [
         {
-            "id": one.id,
-            "prediction_id": one.said.prediction_id,
-            "digest": digest_of(one.said, one.said.at),
-            "said": one.said,
-            "asked_by": one.asked_by,
-            "by": one.by,
-            "user": one.user,
-            "told_at": one.told_at,
-            "tries": one.tries,
+            **{name: getattr(one, name) for name in ("id", "said", "asked_by", "by", "user", "since", "told_at", "tries")},
+            "prediction_id": one.key[0],
+            "digest": one.key[1],
             "next_at": one.told_at + again_in(one.tries),
         }
-        for one in parked
+        for one in sorted({one.key: one for one in parked}.values(), key=lambda one: one.key)
     ]
-    if rows:
-        await tx.execute(tx.insert(feedback_parked).values(rows).on_conflict_do_nothing())
+    if not rows:
+        return
+    new = tx.insert(feedback_parked).values(rows)
+    told = {"told_at": new.excluded.told_at}  # what says its moment is about that one, whenever it was told
+    later = new.excluded.told_at > feedback_parked.c.told_at
+    await tx.execute(new.on_conflict_do_update(index_elements=["prediction_id", "asked_by", "digest"], set_=told, where=later))
 
 
-async def parked(tx: Transaction, asked_by: str | None = None) -> int:
-    """Return how many wait: all, or those of one who told."""
-    number = sa.select(sa.func.count()).select_from(feedback_parked)
-    row = await tx.one(number if asked_by is None else number.where(feedback_parked.c.asked_by == asked_by))
+async def waiting(tx: Transaction, asked_by: str, prediction_ids: Collection[str]) -> set[tuple[str, str]]:
+    """Return what a key or session said of these predictions that waits, by prediction and digest."""
+    of = feedback_parked.c
+    mine = sa.select(of.prediction_id, of.digest).where(of.asked_by == asked_by, of.prediction_id.in_(list(prediction_ids)))
+    return {(row.prediction_id, row.digest) for row in await tx.all(mine)}
+
+
+async def parked(tx: Transaction) -> int:
+    """Return how many wait."""
+    row = await tx.one(sa.select(sa.func.count()).select_from(feedback_parked))
+    return 0 if row is None else int(row[0])
+
+
+async def parked_of(tx: Transaction, actor: Actor) -> int:
+    """Return how many of one person wait, whatever they told them with; of a key that is nobody's, those told with it."""
+    of = feedback_parked.c
+    mine = of.user == actor.user if actor.user else (of.user == "") & (of.asked_by == actor.id)
+    row = await tx.one(sa.select(sa.func.count()).where(mine))
     return 0 if row is None else int(row[0])
 
 
@@ -81,13 +104,20 @@ async def due(tx: Transaction, now: datetime, limit: int) -> list[Parked]:
     """Return those whose predictions are to be looked for by now."""
     of = feedback_parked.c
     rows = await tx.all(sa.select(feedback_parked).where(of.next_at <= now).order_by(of.next_at, of.id).limit(limit))
-    return [Parked(row.id, row.said, row.asked_by, row.by, row.user, row.told_at, row.tries) for row in rows]
+    return [_parked(row) for row in rows]
 
 
-async def take(tx: Transaction, parked_ids: Collection[str]) -> set[str]:
-    """Have these wait no more; return those that had been waiting until now, which nobody else has taken."""
-    gone = sa.delete(feedback_parked).where(feedback_parked.c.id.in_(list(parked_ids))).returning(feedback_parked.c.id)
-    return {row.id for row in await tx.all(gone)} if parked_ids else set()
+async def hold(tx: Transaction, parked: Iterable[Parked], now: datetime) -> list[Parked]:
+    """Keep these to the transaction, in the order in which `park` comes to them; return those still due, as they are now."""
+    of = feedback_parked.c
+    still = sa.select(feedback_parked).where(of.id.in_([one.id for one in parked]), of.next_at <= now)
+    rows = await tx.all(still.order_by(of.prediction_id, of.asked_by, of.digest).with_for_update())
+    return [_parked(row) for row in rows]
+
+
+async def take(tx: Transaction, parked_ids: Collection[str]) -> None:
+    """Have these wait no more."""
+    await tx.execute(sa.delete(feedback_parked).where(feedback_parked.c.id.in_(list(parked_ids))))
 
 
 async def postpone(tx: Transaction, waiting: Iterable[Parked], now: datetime) -> None:
@@ -174,6 +204,10 @@ def _row(one: Labelled) -> dict[str, object]:
     facts = msgspec.structs.asdict(one)
     del facts["now"]
     return facts | msgspec.structs.asdict(one.now)
+
+
+def _parked(row: sa.Row[Any]) -> Parked:
+    return Parked(row.id, row.said, row.asked_by, row.by, row.user, row.since, row.told_at, row.tries)
 
 
 def _told(row: sa.Row[Any]) -> Told:

@@ -27,7 +27,10 @@ feedback = sa.Table(
     sa.Column("by", sa.Text, nullable=False),
     sa.Column("user", sa.Text, nullable=False),
     sa.Index("ix_feedback_deployment_prediction_id", "deployment", "prediction_id"),
-    sa.Index("ix_feedback_trial", "trial"),
+    sa.Index("ix_feedback_version_id_prediction_id", "version_id", "prediction_id"),
+    sa.Index("ix_feedback_verdict_prediction_id", "verdict", "prediction_id"),
+    # what rollouts count every second is counted without touching the rows
+    sa.Index("ix_feedback_trial", "trial", "version_id", "verdict", "unit", "prediction_id"),
 )
 feedback_revisions = sa.Table(
     "feedback_revisions",
@@ -52,10 +55,11 @@ feedback_parked = sa.Table(
     sa.Column("asked_by", sa.Text, nullable=False),
     sa.Column("by", sa.Text, nullable=False),
     sa.Column("user", sa.Text, nullable=False),
+    sa.Column("since", UtcTime, nullable=False),
     sa.Column("told_at", UtcTime, nullable=False),
     sa.Column("tries", sa.Integer, nullable=False),
     sa.Column("next_at", UtcTime, nullable=False),
     sa.UniqueConstraint("prediction_id", "asked_by", "digest"),
     sa.Index("ix_feedback_parked_next_at", "next_at"),
-    sa.Index("ix_feedback_parked_asked_by", "asked_by"),
+    sa.Index("ix_feedback_parked_user_asked_by", "user", "asked_by"),
 )

@@ -38,6 +38,17 @@ class FactsPage(NamedTuple):
     before: str | None
 
 
+class Standing(NamedTuple):
+    """Of which deployments the history has something on which days, and how much has gone before its days were over."""
+
+    places: frozenset[tuple[date, str]]
+    over_cap: int
+
+    def lacks(self, before: "Standing") -> bool:
+        """Whether anything has gone since `before`."""
+        return not before.places <= self.places or self.over_cap != before.over_cap
+
+
 class Predictions:
     """The history of predictions, in a database that may be another than the control plane's."""
 
@@ -81,20 +92,24 @@ class Predictions:
             return records[0]
         raise PredictionNotFound
 
-    async def found(self, prediction_ids: Collection[str], *, most_blocks: int = _MOST_BLOCKS) -> dict[str, RecordFound]:
-        """Return those of these predictions that are there, by id and without what went in and out.
+    async def found(self, prediction_ids: Collection[str]) -> dict[str, RecordFound]:
+        """Return those of these predictions that are there, by id and without what went in and out."""
+        async with self._read() as tx:
+            await store.see_one_moment(tx)
+            return await self._held(tx, prediction_ids, None)
+
+    async def found_soon(self, prediction_ids: Collection[str]) -> dict[str, RecordFound]:
+        """As `found`, in the time that a request may take.
 
         So many blocks are looked into at most, and what the others hold is not among them, nor what is being tidied: whoever
-        misses one asks again later.
+        misses one asks for all of it later.
         """
         async with self._read() as tx:
-            return await self._held(tx, prediction_ids, most_blocks)
+            return await self._held(tx, prediction_ids, _MOST_BLOCKS)
 
     async def missing(self, prediction_ids: Collection[str]) -> set[str]:
         """Return those of these predictions that the history does not hold."""
-        async with self._read() as tx:
-            await store.see_one_moment(tx)
-            return set(prediction_ids) - (await self._held(tx, prediction_ids, None)).keys()
+        return set(prediction_ids) - (await self.found(prediction_ids)).keys()
 
     async def page(self, wanted: Wanted, *, limit: int, before: str | None = None) -> Page:
         """Return wanted records, newest first. A page may be shorter than `limit`, even empty, and yet not be the last."""
@@ -123,6 +138,12 @@ class Predictions:
         """Return how many records could not be kept, by reason."""
         async with self._read() as tx:
             return await store.lost(tx)
+
+    async def standing(self) -> Standing:
+        """Return what tells, next to an earlier one, whether anything has gone meanwhile."""
+        async with self._read() as tx:
+            await store.see_one_moment(tx)
+            return Standing(await store.places(tx), (await store.lost(tx)).get(OVER_CAP, 0))
 
     async def _search(
         self, wanted: Wanted, limit: int, before: str | None, choose: Choose[Record]

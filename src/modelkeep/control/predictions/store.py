@@ -258,6 +258,12 @@ async def days(tx: Transaction) -> list[date]:
     return [row.day for row in await tx.all(sa.select(blocks.c.day).distinct().order_by(blocks.c.day))]
 
 
+async def places(tx: Transaction) -> frozenset[tuple[date, str]]:
+    """Return of which deployments there is anything on which days."""
+    rows = await tx.all(sa.select(blocks.c.day, blocks.c.deployment).distinct())
+    return frozenset((row.day, row.deployment) for row in rows)
+
+
 async def deployments(tx: Transaction, day: date) -> list[str]:
     """Return the deployments that a day holds anything of."""
     found = await tx.all(sa.select(blocks.c.deployment).where(blocks.c.day == day).distinct())

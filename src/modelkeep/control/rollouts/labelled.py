@@ -28,7 +28,7 @@ def wanted(rollout: Rollout) -> bool:
     return _SIGNAL in rollout.plan.gate.signals
 
 
-def trials(rollout: Rollout, steps: Sequence[StepCounts]) -> list[str]:
+def trials(rollout: Rollout, steps: Sequence[object]) -> list[str]:
     """Return by what the predictions of each of these steps are known."""
     return [f"{rollout.id}:{at}" for at in range(len(steps))]
 

@@ -35,7 +35,7 @@ from modelkeep.control.rollouts.events import (
     RolloutWentOn,
 )
 from modelkeep.control.rollouts.judging import StepCounts
-from modelkeep.control.rollouts.labelled import trials, wanted, with_labels
+from modelkeep.control.rollouts.labelled import Found, trials, wanted, with_labels
 from modelkeep.control.rollouts.records import Happened, Point, Shown, StepRecord, Story
 from modelkeep.control.rollouts.rules import (
     FRESH,
@@ -223,14 +223,15 @@ class Rollouts:
             if found is None or found.state.final:
                 return ""
             steps = await store.steps(tx, found)
-            seen = await self._look(tx, found, steps)
+            labels = await self._labels(tx, found, steps)
+            seen = await self._look(tx, found, steps, labels)
             present = await self._deployments.seen_in(tx, SYSTEM, found.deployment, Scope.DEPLOYMENTS_WRITE)
         waits = isinstance(decide(found, seen, self._clock()), Wait) and not disturbed(found, present)
         if not waits or spread(found, seen.alive) != found:
             async with self._held(rollout_id, SYSTEM) as kept:
                 return await self._decide(kept)
         if list(seen.steps) != [one.counts for one in steps]:
-            await self._count(rollout_id, found.step)
+            await self._count(rollout_id, found.step, labels)
         return ""
 
     async def _decide(self, kept: _Held) -> str:
@@ -240,7 +241,7 @@ class Rollouts:
             await self._end(kept, State.CANCELLED, why)
             return State.CANCELLED.value
         steps = await store.steps(kept.tx, kept.rollout)
-        seen = await self._look(kept.tx, kept.rollout, steps)
+        seen = await self._look(kept.tx, kept.rollout, steps, await self._labels(kept.tx, kept.rollout, steps))
         await self._keep(kept.tx, kept.rollout, steps, seen)
         wider = kept._replace(rollout=spread(kept.rollout, seen.alive))
         if wider != kept:
@@ -266,18 +267,22 @@ class Rollouts:
             return changed.state.value
         return ""
 
-    async def _count(self, rollout_id: str, step: int) -> None:
-        """Write down what servers have counted, where nothing follows from it."""
+    async def _count(self, rollout_id: str, step: int, labels: Found) -> None:
+        """Write down what servers have counted and these labels, where nothing follows from it: none are counted anew."""
         async with self._db.begin() as tx:
             rollout = await store.rollout(tx, rollout_id, for_update=True)
             if rollout is not None and not rollout.state.final and rollout.step == step:
                 steps = await store.steps(tx, rollout)
-                await self._keep(tx, rollout, steps, await self._look(tx, rollout, steps))
+                await self._keep(tx, rollout, steps, await self._look(tx, rollout, steps, labels))
 
-    async def _look(self, tx: Transaction, rollout: Rollout, steps: Sequence[StepRecord]) -> Seen:
+    async def _labels(self, tx: Transaction, rollout: Rollout, steps: Sequence[StepRecord]) -> Found:
+        """Return what was told of the predictions of these steps, where that says anything."""
+        return await self._feedback.labels_in(tx, trials(rollout, steps)) if wanted(rollout) else {}
+
+    async def _look(self, tx: Transaction, rollout: Rollout, steps: Sequence[StepRecord], labels: Found) -> Seen:
         beats, counts = await self._deployments.heard_in(tx, None), [one.counts for one in steps]
         if wanted(rollout):
-            counts = with_labels(rollout, counts, await self._feedback.labels_in(tx, trials(rollout, counts)))
+            counts = with_labels(rollout, counts, labels)
         return look(rollout, counts, beats, self._clock())
 
     async def _keep(self, tx: Transaction, rollout: Rollout, steps: Sequence[StepRecord], seen: Seen) -> None:

@@ -35,7 +35,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("prediction_id", name="pk_feedback"),
     )
     op.create_index("ix_feedback_deployment_prediction_id", "feedback", ["deployment", "prediction_id"])
-    op.create_index("ix_feedback_trial", "feedback", ["trial"])
+    op.create_index("ix_feedback_version_id_prediction_id", "feedback", ["version_id", "prediction_id"])
+    op.create_index("ix_feedback_verdict_prediction_id", "feedback", ["verdict", "prediction_id"])
+    op.create_index("ix_feedback_trial", "feedback", ["trial", "version_id", "verdict", "unit", "prediction_id"])
     op.create_table(
         "feedback_revisions",
         sa.Column("prediction_id", sa.Text, nullable=False),
@@ -51,6 +53,7 @@ def upgrade() -> None:
         sa.Column("asked_by", sa.Text, nullable=False),
         sa.Column("by", sa.Text, nullable=False),
         sa.Column("user", sa.Text, nullable=False),
+        sa.Column("since", sa.DateTime(timezone=True), nullable=False),
         sa.Column("told_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("tries", sa.Integer, nullable=False),
         sa.Column("next_at", sa.DateTime(timezone=True), nullable=False),
@@ -58,4 +61,4 @@ def upgrade() -> None:
         sa.UniqueConstraint("prediction_id", "asked_by", "digest", name="uq_feedback_parked_prediction_id_asked_by_digest"),
     )
     op.create_index("ix_feedback_parked_next_at", "feedback_parked", ["next_at"])
-    op.create_index("ix_feedback_parked_asked_by", "feedback_parked", ["asked_by"])
+    op.create_index("ix_feedback_parked_user_asked_by", "feedback_parked", ["user", "asked_by"])
