@@ -8,6 +8,7 @@ that is asked for to another, whatever the other is asked; and one that is alone
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
+from heapq import nlargest
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
@@ -121,12 +122,7 @@ class Memory:
         self._holders[holder] = None
         holder.bytes += size
         self.bytes += size
-        gone = 0
-        while self.bytes > self.most_bytes:
-            self._remove(self._next_to_go(now))
-            gone += 1
-        if gone:
-            self._evicted("size", gone)
+        self._make_room(now)
 
     def retire(self, group: Group) -> None:
         """Let go of a whole group, some and some: there may be a million."""
@@ -136,13 +132,22 @@ class Memory:
         self._retired.append(group)
         self._sweep()
 
-    def _next_to_go(self, now: float) -> bytes:
-        """Return the key of what makes room: what nobody asks for any more, or else the longest unused of who takes most."""
-        oldest = next(iter(self._entries))
-        if now - self._entries[oldest].used >= QUIET_S:
-            return oldest
-        largest = max(self._holders, key=attrgetter("bytes"))
-        return min((next(iter(group.keys)) for group in largest.groups), key=lambda key: self._entries[key].used)
+    def _make_room(self, now: float) -> None:
+        """Let go of what nobody asks for any more, or else of the longest unused of who takes most, until all fits."""
+        gone = 0
+        most: tuple[Holder, ...] = ()
+        while self.bytes > self.most_bytes:
+            oldest = next(iter(self._entries))
+            if now - self._entries[oldest].used < QUIET_S:
+                if (
+                    not most or not most[0].groups or most[0].bytes < most[-1].bytes
+                ):  # there may be thousands: looked through when another takes most
+                    most = tuple(nlargest(2, self._holders, key=attrgetter("bytes")))
+                oldest = min((next(iter(group.keys)) for group in most[0].groups), key=lambda key: self._entries[key].used)
+            self._remove(oldest)
+            gone += 1
+        if gone:
+            self._evicted("size", gone)
 
     def _sweep(self) -> None:
         gone = 0
