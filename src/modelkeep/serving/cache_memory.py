@@ -139,9 +139,8 @@ class Memory:
         while self.bytes > self.most_bytes:
             oldest = next(iter(self._entries))
             if now - self._entries[oldest].used < QUIET_S:
-                if (
-                    not most or not most[0].groups or most[0].bytes < most[-1].bytes
-                ):  # there may be thousands: looked through when another takes most
+                # there may be thousands of holders: all are looked at only once another takes most
+                if not most or not most[0].groups or most[0].bytes < most[-1].bytes:
                     most = tuple(nlargest(2, self._holders, key=attrgetter("bytes")))
                 oldest = min((next(iter(group.keys)) for group in most[0].groups), key=lambda key: self._entries[key].used)
             self._remove(oldest)
