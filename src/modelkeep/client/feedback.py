@@ -86,7 +86,7 @@ def list_feedback(
     verdict: str | None = None,
     limit: int = 50,
 ) -> Steps[list[Feedback]]:
-    """Return what holds of the newest `limit` predictions of which was told; `version` is an id, or a number in `deployment`."""
+    """Return what holds of the last `limit` predictions of which was told; `version` is an id, or `deployment`'s number."""
     wanted = {"deployment": deployment, "version": version, "verdict": verdict}
     query = {name: str(said) for name, said in wanted.items() if said is not None}
     return Listing((yield from server.items("/feedback", Feedback.read, most=limit, **query)))
