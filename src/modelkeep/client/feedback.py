@@ -13,6 +13,7 @@ from modelkeep.client.steps import Steps
 
 _AT_ONCE = 1000
 _BYTES_AT_ONCE = 900_000
+_EMPTY_IS_NONE = ("at", "note")
 
 
 @dataclass(frozen=True, repr=False)
@@ -85,7 +86,7 @@ def list_feedback(
     verdict: str | None = None,
     limit: int = 50,
 ) -> Steps[list[Feedback]]:
-    """Return what holds of the newest `limit` predictions of which was told; `version` is a number or an id."""
+    """Return what holds of the last `limit` predictions of which was told; `version` is an id, or `deployment`'s number."""
     wanted = {"deployment": deployment, "version": version, "verdict": verdict}
     query = {name: str(said) for name, said in wanted.items() if said is not None}
     return Listing((yield from server.items("/feedback", Feedback.read, most=limit, **query)))
@@ -99,7 +100,7 @@ def prediction_feedback(server: Server, prediction_id: str) -> Steps[list[Feedba
 
 def _item(said: Mapping[str, Any]) -> dict[str, Any]:
     """Return an item as it is sent: without what is not said, and moments as text; a time without a zone is a local one."""
-    item = {name: value for name, value in said.items() if value is not None and value != ""}
+    item = {name: value for name, value in said.items() if value is not None and (value != "" or name not in _EMPTY_IS_NONE)}
     if isinstance(item.get("prediction"), Prediction | RecordedPrediction):
         item["prediction"] = item["prediction"].id
     if isinstance(item.get("at"), datetime):
