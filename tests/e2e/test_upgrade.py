@@ -171,6 +171,7 @@ def _everybody(house: Installation, content: bytes) -> Iterator[Callers]:
         yield callers
 
 
+@pytest.mark.timeout(300)
 def test_nobody_notices_upgrades(house: Installation, tmp_path: Path) -> None:
     _upgrade_unnoticed(house, tmp_path, UPGRADES)
 
