@@ -88,6 +88,20 @@ def test_a_good_version_is_promoted_once_its_time_and_samples_are_there(house: I
         assert (client.rollout(rollout.id).state, client.deployment("good").version) == ("promoted", 2)
 
 
+@pytest.mark.parametrize(
+    ("name", "does", "end"), [("green", "pass", "promoted"), ("red", "raise RuntimeError(x)", "rolled_back")]
+)
+def test_blue_and_green_change_places_and_back_where_it_is_bad(
+    house: Installation, tmp_path: Path, name: str, does: str, end: str
+) -> None:
+    with house.client() as client:
+        pushed(client, tmp_path, name, does)
+        rollout = client.start_rollout(name, 2, mode="blue_green", bake_minutes=1 / 60, least=200)
+        client.wait_serving(name, 2)
+        asked(house, client, name, rollout.id, PACE_S)
+        assert (client.rollout(rollout.id).state, client.deployment(name).version) == (end, 2 if end == "promoted" else 1)
+
+
 def asked_beside(house: Installation, client: Client, name: str, rollout_id: str) -> int:
     """Ask, every other time with what the second version answers otherwise; every answer has to be the first version's."""
     dice = random.Random(20261123)
