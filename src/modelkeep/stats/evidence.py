@@ -21,8 +21,8 @@ import msgspec
 FACTORS: Final = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 """By how much the odds may have grown, of which the mean is taken: small ones are found late, large ones at once."""
 
-CERTAIN: Final = 1e308
-"""Stands for the logarithm of an infinite ratio: where it is written down, no number is infinite."""
+CERTAIN: Final = 700.0
+"""Stands for the logarithm of an infinite ratio, which can be neither written down nor drawn: e to this is a number yet."""
 
 _BISECTIONS: Final = 60
 

@@ -16,6 +16,7 @@ from modelkeep.api.rollout_examples import ROLLOUTS
 from modelkeep.app.cli import program
 from modelkeep.app.cli.rollout_plot import svg
 from modelkeep.client import AsyncClient, Client, Rollout
+from modelkeep.stats.evidence import CERTAIN
 
 ID = "rol_01J9Z3K6T2Q8W4V5R7X0Y1B2C3"
 (OVER,) = ROLLOUTS["Rollout"]
@@ -194,3 +195,8 @@ def test_watching_tells_how_much_may_be_answered_otherwise(run, rolling, monkeyp
 def test_what_is_counted_in_the_shadow_has_a_panel_with_words_of_its_own():
     point = {**EVIDENCE["points"][0], "signals": {"disagreement": EVIDENCE["points"][0]["signals"]["errors"]}}
     assert "9 of 254 in the shadow answered otherwise or not at all" in svg("t", {**EVIDENCE, "points": [point]})
+
+
+def test_what_is_certain_is_drawn_as_well():
+    certain = {**EVIDENCE["points"][0]["signals"]["errors"], "log_not_worse": CERTAIN}
+    ET.fromstring(svg("t", {**EVIDENCE, "points": [{**EVIDENCE["points"][0], "signals": {"disagreement": certain}}]}))

@@ -9,11 +9,10 @@ from pydantic import Field
 from modelkeep.api.schemas.wire import Answer, Ask, Name, Number
 from modelkeep.contracts.traffic import Signal
 from modelkeep.control.rollouts.asked import DEFAULT_STEPS, Asked
-from modelkeep.control.rollouts.judging import Numbers
+from modelkeep.control.rollouts.judging import UNREACHABLE, Numbers
 from modelkeep.control.rollouts.records import Happened, Point, StepRecord, Story
 from modelkeep.control.rollouts.rules import Mode, Rollout, State
 
-_UNREACHABLE = 1e300
 Text = Annotated[str, Field(max_length=100)]
 
 
@@ -148,7 +147,7 @@ class NumbersAnswer(Answer):
         """Return them as they are shown."""
         said = {name: getattr(one, name) for name in cls.model_fields}
         for name in ("needs", "needs_local"):
-            said[name] = said[name] if said[name] < _UNREACHABLE else None
+            said[name] = said[name] if said[name] < UNREACHABLE else None
         return cls.model_validate(said)
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from modelkeep.contracts.traffic import Signal
 from modelkeep.control.alerts.rules import Evidence, News, Severity
-from modelkeep.control.rollouts.judging import Numbers
+from modelkeep.control.rollouts.judging import UNREACHABLE, Numbers
 from modelkeep.control.rollouts.records import Story
 from modelkeep.control.rollouts.rules import Rollout
 
@@ -18,7 +18,6 @@ _SHOWN: Final = (
     *("requests", "bad", "others", "others_bad", "log_e", "needs", "log_local", "needs_local"),
     *("log_not_worse", "needs_not_worse", "lower", "upper", "bound"),
 )
-_UNREACHABLE: Final = 1e300
 
 
 def rolled_back(story: Story, signal: Signal, reason: str) -> News:
@@ -59,7 +58,7 @@ def _evidence(rollout: Rollout, known: dict[str, Numbers], *, signal: str = "") 
 
 
 def _number(value: float | None) -> float | None:
-    return None if value is None or value > _UNREACHABLE else value
+    return None if value is None or value >= UNREACHABLE else value
 
 
 def _where(rollout: Rollout) -> str:

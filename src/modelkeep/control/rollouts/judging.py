@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from modelkeep.contracts.traffic import Counted, Signal, TrialSeen
-from modelkeep.stats.evidence import CERTAIN, Evidence, above, below, not_worse, upper_bound
+from modelkeep.stats.evidence import Evidence, above, below, not_worse, upper_bound
 
 SIGNALS: Final[tuple[Signal, ...]] = ("errors", "slow", "poor")
 """What is judged unless somebody says otherwise."""
@@ -27,7 +27,8 @@ PAIRED: Final[tuple[Signal, ...]] = ("errors", "poor")
 TOLD: Final[tuple[Signal, ...]] = ("feedback",)
 """What no server counts: it is told later, and judged where somebody says so."""
 _EITHER: Final = 0.5
-_UNREACHABLE: Final = CERTAIN
+UNREACHABLE: Final = 1e308
+"""Evidence that it takes where nothing is spent on a judgement."""
 
 
 class Gate(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -220,7 +221,7 @@ def _by_rate(gate: Gate, spent: Spending, counted: Counted, bound: float) -> Num
         log_e=above(bound, counted.bad, counted.requests),
         needs=_needed(spent.whole),
         log_local=0.0,
-        needs_local=_UNREACHABLE,
+        needs_local=UNREACHABLE,
         log_not_worse=below(bound, counted.bad, counted.requests),
         needs_not_worse=_needed(gate.beta),
         upper=upper_bound(counted.bad, counted.requests, gate.beta),
@@ -242,7 +243,7 @@ def _by_pairs(gate: Gate, spent: Spending, shadow: StepCounts, signal: Signal) -
         log_e=max((Evidence().after(_EITHER, one.bad, one.others_bad).log_value for one in own), default=0.0),
         needs=_needed(spent.whole / max(1, lives)),
         log_local=0.0,
-        needs_local=_UNREACHABLE,
+        needs_local=UNREACHABLE,
         log_not_worse=max((not_worse(gate.margin, [(_EITHER, one.bad, one.others_bad)]) for one in own), default=0.0),
         needs_not_worse=_needed(gate.beta / max(1, lives)),
         upper=upper_bound(counted.bad, counted.requests, gate.beta),
@@ -315,7 +316,7 @@ def _parts(compared: list[StepCounts], signal: Signal, *, sticky: bool) -> list[
 
 def _needed(alpha: float) -> float:
     """Return the logarithm of the evidence that it takes; out of reach where nothing is spent."""
-    return -math.log(alpha) if alpha > 0 else _UNREACHABLE
+    return -math.log(alpha) if alpha > 0 else UNREACHABLE
 
 
 def _lower_bound(counted: Counted, alpha: float) -> float:
