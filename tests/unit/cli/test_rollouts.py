@@ -199,4 +199,5 @@ def test_what_is_counted_in_the_shadow_has_a_panel_with_words_of_its_own():
 
 def test_what_is_certain_is_drawn_as_well():
     certain = {**EVIDENCE["points"][0]["signals"]["errors"], "log_not_worse": CERTAIN}
-    ET.fromstring(svg("t", {**EVIDENCE, "points": [{**EVIDENCE["points"][0], "signals": {"disagreement": certain}}]}))
+    root = ET.fromstring(svg("t", {**EVIDENCE, "points": [{**EVIDENCE["points"][0], "signals": {"disagreement": certain}}]}))
+    assert all(len(one.text or "") < 40 for one in root.iter("{http://www.w3.org/2000/svg}text"))
