@@ -59,8 +59,6 @@ def main(
     allowance = msgspec.structs.replace(allowance, keep=allowance.keep | {memory.fd})
     if place is not None:
         allowance, place = _with(place, allowance, seen)
-    if fork.spec.spare:
-        lockdown.stand_back()
     lockdown.lock_down(allowance)
     _start_afresh()
     held = selftest.confinement(allowance.keep, allowance.file_bytes)

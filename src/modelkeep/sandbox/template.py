@@ -121,7 +121,9 @@ class Template:
                 self._prepared.add(runner)
                 self._dismiss()
         unpacks = loader.unpacks(fork.spec)
-        if unpacks or loader.is_cold(fork.spec) or not self._order(fork, fds):
+        # The one that waits is locked in, so it cannot stand back any more.
+        apart = unpacks or loader.is_cold(fork.spec) or fork.spec.spare
+        if apart or not self._order(fork, fds):
             self._fork(fork, fds, unpacks=unpacks)
         for fd in fds:
             os.close(fd)
@@ -265,6 +267,8 @@ def _imported(names: Iterable[str]) -> Iterator[str]:
 
 
 def _runner(fork: Fork, files: tuple[int, int], channel: int, allowance: lockdown.Allowance, grant: _Grant) -> int:
+    if fork.spec.spare:
+        lockdown.stand_back()  # first of all: a new Python's start is most of what a runner that crashes costs
     artifact, hooks = files
     place = _place(fork, allowance, grant)
     seen = view.readable(tuple(sys.path))

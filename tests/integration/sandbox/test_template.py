@@ -11,10 +11,12 @@ import tempfile
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import psutil
+import pytest
 
-from fixtures import artifacts
+from fixtures import artifacts, python_models
 from fixtures.runners import PATIENCE_S
 from modelkeep.contracts.snapshot import Limits, RunnerSpec
 from modelkeep.sandbox import control
@@ -118,6 +120,30 @@ async def test_what_is_imported_for_a_model_is_there_in_the_runner_that_loads_it
         await runner.load()
         assert runner.pid != old.pid  # it was forked before what this one needs was sure to be there
     await asyncio.to_thread(old.wait, PATIENCE_S)
+
+
+async def test_what_runs_on_spare_capacity_stands_back_though_another_waits(bench):
+    spec = bench.spec(artifacts.echo(), "echo")
+    async with bench.start(spec) as first:
+        await first.load()
+    waiting = await bench.waiting()
+    async with bench.start(msgspec.structs.replace(spec, spare=True)) as spare, bench.start(spec) as usual:
+        await spare.load()
+        await usual.load()
+        assert os.sched_getscheduler(spare.pid) == os.SCHED_IDLE
+        assert (usual.pid, os.sched_getscheduler(usual.pid)) == (waiting.pid, os.SCHED_OTHER)
+
+
+@pytest.mark.parametrize("spare", [True, False])
+async def test_what_starts_as_a_new_python_on_spare_capacity_stands_back_as_it_starts(bench, spare: bool):
+    async with bench.start(bench.spec(python_models.doubles(), "python", spare=spare)) as runner:
+        async with asyncio.timeout(PATIENCE_S):
+            while "cold.main" not in " ".join(psutil.Process(runner.pid).cmdline()):
+                await asyncio.sleep(0.001)
+        policy, status = os.sched_getscheduler(runner.pid), Path(f"/proc/{runner.pid}/status").read_text()
+        await runner.load()
+        assert "\nSeccomp:\t0\n" in status, "asked before it was locked in"
+        assert policy == (os.SCHED_IDLE if spare else os.SCHED_OTHER)
 
 
 async def test_one_that_waits_ends_with_its_template(bench):

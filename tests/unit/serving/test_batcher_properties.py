@@ -423,23 +423,28 @@ class Batching(RuleBasedStateMachine):
         return False
 
     def teardown(self) -> None:
-        if hasattr(self, "queue"):
-            for _ in range(len(self.asked) * 4 + 8):
-                self.notice()
-                if not any(not runner.detached for runner in self.runners):
-                    self.attach()
-                for runner in list(self.runners):
-                    if runner.run_now is not None:
-                        self.do(runner.complete)
-                self.time_passes(LIMIT_S * 1.5)
-                if all(one.done for one in self.asked) and self.queue.idle:
-                    break
-            assert all(one.done for one in self.asked)
-            assert self.queue.idle
-            self.every_answer_is_right()
-            self.nothing_went_wrong_in_a_callback()
-        self.patch.undo()
-        self.loop.close()
+        try:
+            if hasattr(self, "queue"):
+                self.come_to_an_end()
+        finally:  # also of an example that Hypothesis has broken off
+            self.patch.undo()
+            self.loop.close()
+
+    def come_to_an_end(self) -> None:
+        for _ in range(len(self.asked) * 4 + 8):
+            self.notice()
+            if not any(not runner.detached for runner in self.runners):
+                self.attach()
+            for runner in list(self.runners):
+                if runner.run_now is not None:
+                    self.do(runner.complete)
+            self.time_passes(LIMIT_S * 1.5)
+            if all(one.done for one in self.asked) and self.queue.idle:
+                break
+        assert all(one.done for one in self.asked)
+        assert self.queue.idle
+        self.every_answer_is_right()
+        self.nothing_went_wrong_in_a_callback()
 
 
 Batching.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)

@@ -1,6 +1,8 @@
 """Where a run costs nearly the same for one row and for many: a little wait for those that will be back, never for nobody."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import closing
 from types import SimpleNamespace
 
 import pytest
@@ -15,11 +17,11 @@ WAIT_S = 0.002
 
 
 @pytest.fixture
-def loop(monkeypatch: pytest.MonkeyPatch) -> VirtualLoop:
+def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[VirtualLoop]:
     """A loop whose clock jumps; the batcher goes by it, too."""
-    loop = VirtualLoop()
-    monkeypatch.setattr(batcher, "time", SimpleNamespace(monotonic=loop.time))
-    return loop
+    with closing(VirtualLoop()) as loop:
+        monkeypatch.setattr(batcher, "time", SimpleNamespace(monotonic=loop.time))
+        yield loop
 
 
 def flat(max_rows: int = 8) -> Batcher:
@@ -47,7 +49,6 @@ def test_a_lone_caller_is_not_delayed_however_often_it_asks(loop: VirtualLoop) -
             await runner.answer()
 
     loop.run_until_complete(story())
-    loop.close()
 
 
 def test_a_run_waits_for_those_that_were_here_and_not_for_longer_than_it_may(loop: VirtualLoop) -> None:
@@ -65,7 +66,6 @@ def test_a_run_waits_for_those_that_were_here_and_not_for_longer_than_it_may(loo
         assert loop.time() - began == pytest.approx(WAIT_S, abs=1e-5)
 
     loop.run_until_complete(story())
-    loop.close()
 
 
 def test_the_last_of_those_that_were_here_starts_the_run(loop: VirtualLoop) -> None:
@@ -83,7 +83,6 @@ def test_the_last_of_those_that_were_here_starts_the_run(loop: VirtualLoop) -> N
         assert loop.time() == before
 
     loop.run_until_complete(story())
-    loop.close()
 
 
 def test_a_full_run_waits_for_nobody(loop: VirtualLoop) -> None:
@@ -98,7 +97,6 @@ def test_a_full_run_waits_for_nobody(loop: VirtualLoop) -> None:
         assert loop.time() == before
 
     loop.run_until_complete(story())
-    loop.close()
 
 
 def test_after_a_crowd_has_gone_only_one_run_waits(loop: VirtualLoop) -> None:
@@ -117,7 +115,6 @@ def test_after_a_crowd_has_gone_only_one_run_waits(loop: VirtualLoop) -> None:
         assert loop.time() == before
 
     loop.run_until_complete(story())
-    loop.close()
 
 
 def test_one_that_leaves_while_it_is_waited_for_others_is_not_run(loop: VirtualLoop) -> None:
@@ -135,7 +132,6 @@ def test_one_that_leaves_while_it_is_waited_for_others_is_not_run(loop: VirtualL
         assert queue.idle
 
     loop.run_until_complete(story())
-    loop.close()
 
 
 def test_one_to_be_tried_again_waits_for_nobody(loop: VirtualLoop) -> None:
@@ -151,7 +147,6 @@ def test_one_to_be_tried_again_waits_for_nobody(loop: VirtualLoop) -> None:
         assert loop.time() == before
 
     loop.run_until_complete(story())
-    loop.close()
 
 
 def test_no_timer_is_left_behind_by_a_run_that_did_not_wait_to_the_end(loop: VirtualLoop) -> None:
@@ -172,4 +167,3 @@ def test_no_timer_is_left_behind_by_a_run_that_did_not_wait_to_the_end(loop: Vir
         assert runner.rows == [5]
 
     loop.run_until_complete(story())
-    loop.close()
