@@ -27,12 +27,16 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## Set up and serve two real models on PORT (8080), with keys in DATA/demo.env
 	@exec $(BIN)/python examples/demo/run.py --port $(PORT) --grpc-port $(GRPC_PORT) --data $(DATA)
 
+web: $(READY) ## Build the web console, with the Node.js of .venv; what is current is not built again
+	@$(BIN)/python web/build.py build
+
 # a directory for the tests, where Debian's packages can be had; nothing is installed on the machine
 directory: $(READY)
 	@mkdir -p .cache/foreign
 	@timeout 300 bash tests/foreign/slapd/unpack $(BIN) >.cache/foreign/slapd.log 2>&1 || echo "No directory to test with, so tests of directories are left out: $$(tail -n 1 .cache/foreign/slapd.log)"
 
-test: $(READY) directory ## Set up and run all tests against real servers
+test: $(READY) directory web ## Set up and run all tests against real servers
+	@$(BIN)/python web/build.py test
 # nothing leaves a core idle, but for whole installations whose times count: those have the machine to themselves
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder tests/unit tests/contracts tests/architecture tests/integration
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not alone" tests/e2e
@@ -69,13 +73,15 @@ check: $(READY) ## Lint, types, import contracts (under a minute)
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache | tail -n 25
+	@$(BIN)/python web/build.py check
 
 fix: $(READY) ## Format, and mend what can be mended by itself
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-docs: $(READY) ## Write the reference pages anew from the code
+docs: $(READY) ## Write the reference pages, and the types of the console, anew from the code
 	@$(BIN)/python docs/generate.py
+	@$(BIN)/python web/build.py schema
 
 protos: $(READY) ## Make the messages of gRPC anew from their description
 	@$(MAKE) --no-print-directory messages PROTOC="$(BIN)/python -m grpc_tools.protoc" OUT=$(PROTOS)
@@ -95,6 +101,6 @@ bench-peers: $(READY) ## Measure side by side with PEERS (the first time install
 	@$(BIN)/python bench/side_by_side.py --peers $(PEERS) $(BENCH)
 
 clean: ## Remove what setup made; data in DATA stays
-	rm -rf $(VENV) .cache dist build
+	rm -rf $(VENV) .cache dist build web/node_modules src/modelkeep/console
 
-.PHONY: help setup demo directory test coverage soak soak-audit soak-releases fuzz attack check fix docs protos messages bench bench-peers clean
+.PHONY: help setup demo web directory test coverage soak soak-audit soak-releases fuzz attack check fix docs protos messages bench bench-peers clean

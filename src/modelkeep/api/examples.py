@@ -420,6 +420,7 @@ EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "ReplayFactsPage": [page(_REPLAY_FACTS)],
     "Safety": [_SAFETY],
     "SessionList": [{"items": [_SESSION]}],
+    "SetUpState": [{"needed": True}],
     "SetUp": [
         {"token": "mks_printed_by_modelkeep_serve", "name": "ada"},
         {"token": "mks_printed_by_modelkeep_serve", "email": "ada@example.org", "password": "correct horse battery"},

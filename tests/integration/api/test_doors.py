@@ -15,6 +15,7 @@ from modelkeep.infra import secrets
 
 OPEN = {
     *(("GET", "/api/v1/health"), ("HEAD", "/api/v1/health"), ("POST", "/api/v1/setup"), ("GET", "/api/v1/auth/jwks")),
+    ("GET", "/api/v1/setup"),
     *(
         ("POST", f"/api/v1/auth/{way}")
         for way in ("login", "refresh", "register", "reset-password", "browser/login", "browser/refresh", "browser/logout")

@@ -8,6 +8,7 @@ from modelkeep.app.control_plane import ControlPlane
 
 async def test_a_token_becomes_a_key_once(stranger: httpx.AsyncClient, control: ControlPlane, clock: TestClock):
     token = await control.users.ensure_setup_token(clock())
+    assert (await stranger.get("/api/v1/setup")).json() == {"needed": True}
     wrong = await stranger.post("/api/v1/setup", json={"token": "mks_x"})
     assert (wrong.status_code, wrong.json()["code"]) == (401, "setup_token_invalid")
     answer = await stranger.post("/api/v1/setup", json={"token": token.reveal()})
@@ -23,6 +24,7 @@ async def test_a_token_becomes_a_key_once(stranger: httpx.AsyncClient, control: 
         "scopes": ["admin"],
         "roles": [{"role": "admin", "kind": "installation", "on": "", "through": ""}],
     }
+    assert (await stranger.get("/api/v1/setup")).json() == {"needed": False}
     again = await stranger.post("/api/v1/setup", json={"token": token.reveal()})
     assert (again.status_code, again.json()["code"]) == (409, "already_set_up")
 

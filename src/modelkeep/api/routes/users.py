@@ -18,6 +18,7 @@ from modelkeep.api.schemas.users import (
     RotateKey,
     SetUp,
     SetUpAnswer,
+    SetUpStateAnswer,
     UserAnswer,
 )
 from modelkeep.api.schemas.wire import Page
@@ -42,6 +43,13 @@ from modelkeep.infra.passwords import PasswordsBusy, WeakPassword
 
 router = APIRouter(tags=["keys"])
 KeyId = Annotated[str, Path(max_length=100, description="The key's id.")]
+
+
+@router.get("/setup")
+@raises(Limited)
+async def get_set_up_state(behind: Behind) -> SetUpStateAnswer:
+    """Say whether the first administrator is still to be made; needs no key."""
+    return SetUpStateAnswer(needed=not await behind.users.anyone())
 
 
 @router.post("/setup", status_code=status.HTTP_201_CREATED)

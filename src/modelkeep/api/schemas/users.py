@@ -18,6 +18,12 @@ Password = Annotated[
 ]
 
 
+class SetUpStateAnswer(Answer):
+    """Whether the first administrator is still to be made."""
+
+    needed: bool
+
+
 class SetUp(Ask):
     """Make the first administrator."""
 

@@ -1,0 +1,33 @@
+import createFetchClient, { type Middleware } from "openapi-fetch";
+
+import { Problem, problemOf, unreachable } from "@/api/problem";
+import type { paths } from "@/api/schema.gen";
+
+/** What is no success is thrown, as a `Problem`: whoever asks gets an answer or that. */
+const problems: Middleware = {
+  async onResponse({ response }) {
+    if (!response.ok) {
+      throw await problemOf(response);
+    }
+  },
+  onError({ error }) {
+    const given = error instanceof Problem || (error instanceof DOMException && error.name === "AbortError");
+    return given ? error : unreachable();
+  },
+};
+
+/** The server, by method and path, as it describes itself. */
+export const server = createFetchClient<paths>({ baseUrl: "/" });
+server.use(problems);
+
+/** Return what an answer says; a `Problem` is thrown where there is none. */
+export async function said<Body>(answer: Promise<{ data?: Body }>): Promise<Body> {
+  const { data } = await answer;
+  return data as Body; // there is one: `problems` has thrown otherwise
+}
+
+declare module "@tanstack/react-query" {
+  interface Register {
+    defaultError: Problem;
+  }
+}

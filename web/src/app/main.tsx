@@ -1,0 +1,27 @@
+import "@mantine/core/styles.css";
+
+import { MantineProvider } from "@mantine/core";
+import { QueryClientProvider } from "@tanstack/react-query";
+import { RouterProvider } from "@tanstack/react-router";
+import { StrictMode } from "react";
+import { createRoot } from "react-dom/client";
+
+import { queries, router } from "@/app/router";
+import { theme } from "@/app/theme";
+
+/** The word that the server has put into this very page, and that its policy asks of every style element. */
+const nonce = () => document.querySelector<HTMLElement>('meta[property="csp-nonce"]')?.nonce ?? "";
+
+const root = document.getElementById("root");
+if (root === null) {
+  throw new Error("The page has no place for the console.");
+}
+createRoot(root).render(
+  <StrictMode>
+    <MantineProvider theme={theme} defaultColorScheme="auto" getStyleNonce={nonce}>
+      <QueryClientProvider client={queries}>
+        <RouterProvider router={router} />
+      </QueryClientProvider>
+    </MantineProvider>
+  </StrictMode>,
+);
