@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 
 from modelkeep.api import errors
+from modelkeep.api.console import Built, Console
 from modelkeep.api.description import ABOUT, Describe, camel, complete
 from modelkeep.api.idempotency import Writes
 from modelkeep.api.middleware import Guard, Requests
@@ -54,12 +55,17 @@ _ROUTERS: Final = tuple(
 
 
 def create_app(
-    services: Services, opened: asyncio.Event | None = None, *, door: Describe = tuple, rates: LimitSettings | None = None
+    services: Services,
+    opened: asyncio.Event | None = None,
+    *,
+    door: Describe = tuple,
+    rates: LimitSettings | None = None,
+    console: Built | None = None,
 ) -> FastAPI:
     """Build the app over these services; with `opened`, it refuses every request until that is set.
 
     `door` returns what the predict door answers by itself, for the document; it is called when somebody asks for that. `rates`
-    are how often one may ask; without them there is no limit.
+    are how often one may ask; without them there is no limit. `console` is the web console, which is there before the database.
     """
     app = _routes(door)
     app.state.services = services
@@ -71,6 +77,8 @@ def create_app(
     app.add_middleware(Refused, users=services.users, sessions=services.sessions, audit=services.audit)
     if opened is not None:
         app.add_middleware(Opening, opened=opened)
+    if console is not None:
+        app.add_middleware(Console, built=console)
     app.add_middleware(Requests)
     return app
 

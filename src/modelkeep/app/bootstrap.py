@@ -5,6 +5,7 @@ import socket
 from asyncio import Event
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,7 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
 
     While the database is away, requests are refused with 503 and it is tried again and again.
     """
+    from modelkeep.api import console
     from modelkeep.api.asgi import create_app
     from modelkeep.api.services import Services
     from modelkeep.app import description, opening, people
@@ -126,7 +128,9 @@ async def api(told: bytes, inner: socket.socket, stop: Event, started: Callable[
         idempotency=control.idempotency,
         **people.services(control, db, places, role.auth),
     )
-    server = _listening(create_app(services, opened, door=description.door, rates=role.rates), role.drain_s)
+    built = console.read(files("modelkeep") / "console")
+    app = create_app(services, opened, door=description.door, rates=role.rates, console=built)
+    server = _listening(app, role.drain_s)
     trouble = await opening.prepare(db, control, places)
     if not trouble:
         opened.set()  # before anyone is answered: where the database is there, nobody is refused
