@@ -35,7 +35,12 @@ directory: $(READY)
 	@mkdir -p .cache/foreign
 	@timeout 300 bash tests/foreign/slapd/unpack $(BIN) >.cache/foreign/slapd.log 2>&1 || echo "No directory to test with, so tests of directories are left out: $$(tail -n 1 .cache/foreign/slapd.log)"
 
-test: $(READY) directory web ## Set up and run all tests against real servers
+# a browser for the tests, likewise
+browser: $(READY)
+	@mkdir -p .cache/foreign
+	@timeout 300 bash tests/foreign/chromium/unpack >.cache/foreign/chromium.log 2>&1 || echo "No browser to test with, so tests of the console are left out: $$(tail -n 1 .cache/foreign/chromium.log)"
+
+test: $(READY) directory browser web ## Set up and run all tests against real servers
 	@$(BIN)/python web/build.py test
 # nothing leaves a core idle, but for whole installations whose times count: those have the machine to themselves
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder tests/unit tests/contracts tests/architecture tests/integration
@@ -103,4 +108,4 @@ bench-peers: $(READY) ## Measure side by side with PEERS (the first time install
 clean: ## Remove what setup made; data in DATA stays
 	rm -rf $(VENV) .cache dist build web/node_modules src/modelkeep/console
 
-.PHONY: help setup demo web directory test coverage soak soak-audit soak-releases fuzz attack check fix docs protos messages bench bench-peers clean
+.PHONY: help setup demo web directory browser test coverage soak soak-audit soak-releases fuzz attack check fix docs protos messages bench bench-peers clean

@@ -23,6 +23,7 @@ pytest_plugins = [
     "fixtures.inspection",
     "fixtures.logs",
     "fixtures.people",
+    "fixtures.chromium",
     "fixtures.openid",
     "fixtures.slapd",
     "fixtures.object_store",
