@@ -92,10 +92,10 @@ def _routes(door: Describe) -> FastAPI:
         generate_unique_id_function=camel,
         swagger_ui_parameters={"validatorUrl": None},  # which is somebody else's server
     )
-    api = APIRouter(prefix="/api/v1")
+    api = APIRouter()
     for router in _ROUTERS:
         api.include_router(router)
-    app.include_router(api)
+    app.include_router(api, prefix="/api/v1")  # given here: without one, each route would be analysed now, to be thrown away
     app.include_router(repository.router)
 
     def openapi() -> Document:
