@@ -33,6 +33,8 @@ directory: $(READY)
 	@timeout 300 bash tests/foreign/slapd/unpack $(BIN) >.cache/foreign/slapd.log 2>&1 || echo "No directory to test with, so tests of directories are left out: $$(tail -n 1 .cache/foreign/slapd.log)"
 
 test: $(READY) directory ## Set up and run all tests against real servers
+# once for all processes that the tests start, also where PYTHONDONTWRITEBYTECODE has each compile for itself
+	@$(BIN)/python -m compileall -q src
 # nothing leaves a core idle, but for whole installations whose times count: those have the machine to themselves
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder tests/unit tests/contracts tests/architecture tests/integration
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not alone" tests/e2e
