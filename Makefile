@@ -42,6 +42,8 @@ browser: $(READY)
 
 test: $(READY) directory browser web ## Set up and run all tests against real servers
 	@$(BIN)/python web/build.py test
+# once for all processes that the tests start, also where PYTHONDONTWRITEBYTECODE has each compile for itself
+	@$(BIN)/python -m compileall -q src
 # nothing leaves a core idle, but for whole installations whose times count: those have the machine to themselves
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder tests/unit tests/contracts tests/architecture tests/integration
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not alone" tests/e2e

@@ -60,7 +60,7 @@ def asgi_app() -> FastAPI:
     """The control plane's application, with nothing behind it."""
     from modelkeep.api import asgi
 
-    return asgi._routes(tuple)
+    return asgi.routes(tuple)
 
 
 def test_every_path_of_the_door_is_in_the_table():

@@ -1,6 +1,7 @@
 """The control plane as one ASGI app: routes, errors, request ids, and documentation that needs no outside address."""
 
 import asyncio
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Final
 
@@ -61,13 +62,15 @@ def create_app(
     door: Describe = tuple,
     rates: LimitSettings | None = None,
     console: Built | None = None,
+    made: Callable[[Describe], FastAPI] | None = None,
 ) -> FastAPI:
     """Build the app over these services; with `opened`, it refuses every request until that is set.
 
     `door` returns what the predict door answers by itself, for the document; it is called when somebody asks for that. `rates`
     are how often one may ask; without them there is no limit. `console` is the web console, which is there before the database.
+    `made` returns an app like that of `routes`, for who builds many.
     """
-    app = _routes(door)
+    app = (made or routes)(door)
     app.state.services = services
     errors.install(app)
     app.add_middleware(Writes, idempotency=services.idempotency)
@@ -85,11 +88,11 @@ def create_app(
 
 def document(door: Describe) -> Document:
     """Return the OpenAPI document of the whole installation; `door` as for an app."""
-    made: Document = _routes(door).openapi()
+    made: Document = routes(door).openapi()
     return made
 
 
-def _routes(door: Describe) -> FastAPI:
+def routes(door: Describe) -> FastAPI:
     """Build an app that has all routes and describes itself, and nothing behind them."""
     app: FastAPI = FastAPIOffline(
         title="Modelkeep",
@@ -100,10 +103,10 @@ def _routes(door: Describe) -> FastAPI:
         generate_unique_id_function=camel,
         swagger_ui_parameters={"validatorUrl": None},  # which is somebody else's server
     )
-    api = APIRouter(prefix="/api/v1")
+    api = APIRouter()
     for router in _ROUTERS:
         api.include_router(router)
-    app.include_router(api)
+    app.include_router(api, prefix="/api/v1")  # given here: without one, each route would be analysed now, to be thrown away
     app.include_router(repository.router)
 
     def openapi() -> Document:

@@ -376,11 +376,24 @@ def _sqlite_engine(url: sa.URL, settings: DatabaseSettings, *, connections: int,
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
+    @sa.event.listens_for(engine.sync_engine, "invalidate")
+    def _let_go(connection: DBAPIConnection, _record: object, _error: object) -> None:
+        # Whoever waited for it was cancelled, and it is closed next. That alone leaves the file locked for as long as a cursor
+        # of it with rows to read lies about in some traceback: SQLite ends a transaction when the last of its statements goes.
+        rolling_back = asyncio.ensure_future(connection.driver_connection.rollback())
+        rolling_back.add_done_callback(_heard)
+
     @sa.event.listens_for(engine.sync_engine, "begin")
     def _begin(connection: sa.Connection) -> None:
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def _heard(done: "asyncio.Future[None]") -> None:
+    """Tell of a connection that could not be rolled back before it was closed."""
+    if not done.cancelled() and (error := done.exception()) is not None:
+        _log.warning("connection_not_rolled_back", reason=str(error))
 
 
 def _password_in(file: str) -> Callable[[], Secret]:

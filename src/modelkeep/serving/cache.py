@@ -25,7 +25,6 @@ from modelkeep.serving.cache_key import begun, key_of
 from modelkeep.serving.cache_memory import Group, Holder, Memory, size_of
 from modelkeep.serving.cache_seen import Lately, fitting
 from modelkeep.serving.calls import Call, Run
-from modelkeep.serving.matrix import Matrix
 from modelkeep.serving.modes import cost_from
 
 if TYPE_CHECKING:
@@ -176,7 +175,7 @@ class RouteCache:
         if not wish.keep:
             return Asked(self, b"", wish, self._doubts)
         try:
-            tensors = call.payload.tensors() if isinstance(call.payload, Matrix) else call.payload
+            tensors = call.tensors()
         except InvalidInput:  # as the run will say
             return None
         key = key_of(self._common, self._place or b"of " + call.owner.encode(), tensors)

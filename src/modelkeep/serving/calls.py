@@ -187,6 +187,10 @@ class Call:
         self.payload = payload
         self.write = write
 
+    def tensors(self) -> "Tensors":
+        """Return what is asked for as tensors; raises `InvalidInput` where a number does not fit the model's datatype."""
+        return self.payload.tensors() if isinstance(self.payload, Matrix) else self.payload
+
     @property
     def done(self) -> bool:
         """Whether it has been answered or refused, or its caller has left."""

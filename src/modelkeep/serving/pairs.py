@@ -20,7 +20,6 @@ from modelkeep.contracts.traffic import Counted, Signal
 from modelkeep.serving.cache_key import SIZE, begun, key_of
 from modelkeep.serving.calls import Call, Share
 from modelkeep.serving.codec import AnswerNotFinite
-from modelkeep.serving.matrix import Matrix
 
 BY_ITSELF: Final = (ModelFailed, AnswerNotFinite)
 """Errors that a model causes by itself, whatever else runs on the machine."""
@@ -115,8 +114,7 @@ class _Tally:
 
 def _question(call: Call) -> bytes:
     """Return what makes two requests one question: the rows, however they were written."""
-    tensors = call.payload.tensors() if isinstance(call.payload, Matrix) else call.payload
-    return key_of(begun(), b"", tensors) or hashlib.blake2b(call.body, digest_size=SIZE).digest()
+    return key_of(begun(), b"", call.tensors()) or hashlib.blake2b(call.body, digest_size=SIZE).digest()
 
 
 def _is_kept(promoted: Share | None) -> bool:

@@ -305,12 +305,11 @@ class Shadow:
     def _differ(self, waiting: _Waiting, ours: Share, share: Share) -> int | None:
         """Return in how many rows two answers differ; None where they cannot be compared."""
         call = waiting.call
-        payload = call.payload
         try:
-            inputs = payload.tensors() if isinstance(payload, Matrix) else payload
             primary = {name: ours.tensor(name) for name in ours.names}
             shadow = {name: share.tensor(name) for name in share.names}
-            return self._disagreement.take(Pair(call.id, waiting.wall, call.rows, inputs, primary, shadow, waiting.recording))
+            pair = Pair(call.id, waiting.wall, call.rows, call.tensors(), primary, shadow, waiting.recording)
+            return self._disagreement.take(pair)
         except Exception:
             log.exception("answers cannot be compared", deployment=self.deployment, prediction_id=call.id)
             return None

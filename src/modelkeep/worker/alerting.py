@@ -1,15 +1,11 @@
 """Shows how many alerts fire, on the page of metrics."""
 
-import asyncio
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-import structlog
-
-from modelkeep.contracts.errors import ModelkeepError
 from modelkeep.control.alerts.service import Alerts
+from modelkeep.worker.again import again
 
-_log = structlog.get_logger(__name__)
 _EVERY_S: Final = 5.0
 
 
@@ -31,17 +27,8 @@ class Firing:
 
     async def run(self) -> None:
         """Count again and again; the database is up to date when this begins."""
-        while True:
-            await self.round()
-            await asyncio.sleep(self._every_s)
+        await again(self.count, self._every_s, part="alerting")
 
-    async def round(self) -> None:
-        """Count once; while the database is away, what was counted last stays."""
-        try:
-            counts = await self._alerts.firing()
-        except ModelkeepError as error:
-            _log.warning("alerts_not_counted", reason=error.message)
-        except Exception:  # noqa: BLE001 - a mistake of ours is told, and does not end what the worker is there for
-            _log.exception("alerts_not_counted")
-        else:
-            self._told.alerts_firing(counts)
+    async def count(self) -> None:
+        """Count once. Where the database is away, what was counted last stays; raises `Unavailable`."""
+        self._told.alerts_firing(await self._alerts.firing())

@@ -17,11 +17,11 @@ import msgspec
 import structlog
 
 from modelkeep.contracts.audit_chain import told
-from modelkeep.contracts.errors import ModelkeepError
 from modelkeep.contracts.ids import new_id
 from modelkeep.control.audit.rules import Head, Sealed, lines
 from modelkeep.control.audit.service import Audit
 from modelkeep.infra.clock import Clock
+from modelkeep.worker.again import again
 
 _log = structlog.get_logger(__name__)
 _EVERY_S: Final = 1.0
@@ -84,14 +84,7 @@ class Keeper:
     async def run(self) -> None:
         """Keep the trail; the database is up to date when this begins."""
         try:
-            while True:
-                try:
-                    await self.round()
-                except ModelkeepError as error:
-                    _log.warning("audit_keeping_waits", reason=error.message)
-                except Exception:  # noqa: BLE001 - a mistake of ours is told, and does not end what the worker is there for
-                    _log.exception("audit_keeping_failed")
-                await asyncio.sleep(self._every_s)
+            await again(self.round, self._every_s, part="audit_keeping")
         finally:
             for task in self._under_way.values():
                 task.cancel()

@@ -33,6 +33,7 @@ from modelkeep.control.models.service import Models
 from modelkeep.infra.blob_claims import Claims, Turn
 from modelkeep.infra.clock import Clock
 from modelkeep.infra.db import Database
+from modelkeep.worker.again import again
 
 _log = structlog.get_logger(__name__)
 _AT_ONCE: Final = 200
@@ -133,18 +134,14 @@ class Collector:
         The database is up to date when it begins.
         """
         await asyncio.sleep(_FIRST_S)
-        while True:
-            try:
-                done = await self.collect()
-                for one in done.unused:
-                    _log.info("file_removed", digest=one.digest, bytes=one.size, why=one.why)
-                for digest, why in done.failed.items():
-                    _log.warning("file_not_removed", digest=digest, reason=why)
-            except (ModelkeepError, OSError) as error:
-                _log.warning("files_not_collected", reason=str(error))
-            except Exception:  # noqa: BLE001 - a mistake of ours is told, and does not end what the worker is there for
-                _log.exception("files_not_collected")
-            await asyncio.sleep(_EVERY_S)
+        await again(self._collect, _EVERY_S, part="collecting")
+
+    async def _collect(self) -> None:
+        done = await self.collect()
+        for one in done.unused:
+            _log.info("file_removed", digest=one.digest, bytes=one.size, why=one.why)
+        for digest, why in done.failed.items():
+            _log.warning("file_not_removed", digest=digest, reason=why)
 
     async def _condemned(self, some: list[Unused]) -> list[Unused]:
         """Condemn what still is unused: what came into use since it was found is left alone."""

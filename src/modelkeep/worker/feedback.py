@@ -2,20 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
 
-from modelkeep.contracts.errors import ModelkeepError
 from modelkeep.control.feedback.service import Feedback
 from modelkeep.control.predictions.service import Predictions, Standing
+from modelkeep.worker.again import again
 
 _log = structlog.get_logger(__name__)
 _EVERY_S: Final = 1.0
 _FORGET_EVERY_S: Final = 3600.0
 _ANYWAY_EVERY_S: Final = 86_400.0  # what was told while its prediction went is nothing that the history tells of
-_LONGEST_S: Final = 60.0  # after a mistake
 
 
 class FeedbackKeeper:
@@ -39,8 +37,8 @@ class FeedbackKeeper:
     async def run(self) -> None:
         """Join, and beside it forget, again and again; the database is up to date when this begins."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_again(self.join, self._every_s))
-            tasks.create_task(_again(self.forget, self._forget_every_s))
+            tasks.create_task(again(self.join, self._every_s, part="feedback_joining"))
+            tasks.create_task(again(self.forget, self._forget_every_s, part="feedback_forgetting"))
 
     async def join(self) -> None:
         """Join what is due."""
@@ -57,18 +55,3 @@ class FeedbackKeeper:
             if forgotten:
                 _log.info("feedback_forgotten", predictions=forgotten)
         self._before = now
-
-
-async def _again(step: Callable[[], Awaitable[None]], every_s: float) -> None:
-    """Do this now and then, and sooner where it has failed."""
-    while True:
-        wait_s = every_s
-        try:
-            await step()
-        except ModelkeepError as error:
-            wait_s = min(every_s, _LONGEST_S)
-            _log.warning("feedback_waits", reason=error.message)
-        except Exception:  # noqa: BLE001 - a mistake of ours is told, and does not end what the worker is there for
-            wait_s = min(every_s, _LONGEST_S)
-            _log.exception("feedback_failed")
-        await asyncio.sleep(wait_s)

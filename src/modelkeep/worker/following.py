@@ -1,14 +1,10 @@
 """Follows identity providers: whoever comes no more does not keep through keys what groups gave them there."""
 
-import asyncio
 from typing import Final
 
-import structlog
-
-from modelkeep.contracts.errors import ModelkeepError
 from modelkeep.control.identities.service import Identities
+from modelkeep.worker.again import again
 
-_log = structlog.get_logger(__name__)
 _EVERY_S: Final = 60.0
 
 
@@ -22,16 +18,6 @@ class Follower:
     async def run(self) -> None:
         """Follow whoever it is time for, again and again; the database is up to date when this begins."""
         try:
-            while True:
-                await self._round()
-                await asyncio.sleep(self._every_s)
+            await again(self._identities.follow, self._every_s, part="following")
         finally:
             await self._identities.close()
-
-    async def _round(self) -> None:
-        try:
-            await self._identities.follow()
-        except ModelkeepError as error:
-            _log.warning("following_waits", reason=error.message)
-        except Exception:  # noqa: BLE001 - a mistake of ours is told, and does not end what the worker is there for
-            _log.exception("following_failed")

@@ -1,12 +1,11 @@
 """Looks after rollouts: what servers have counted is looked at every second, and what follows is done."""
 
-import asyncio
 from typing import Final, Protocol
 
 import structlog
 
-from modelkeep.contracts.errors import ModelkeepError
 from modelkeep.control.rollouts.service import Rollouts
+from modelkeep.worker.again import again, going_on
 
 _log = structlog.get_logger(__name__)
 _EVERY_S: Final = 1.0
@@ -30,25 +29,13 @@ class Releaser:
 
     async def run(self) -> None:
         """Look again and again; the database is up to date when this begins."""
-        while True:
-            await self.round()
-            await asyncio.sleep(self._every_s)
+        await again(self.round, self._every_s, part="releasing")
 
     async def round(self) -> None:
         """Look once at each rollout that is not over; one that cannot be looked at does not keep the others."""
-        try:
-            found = await self._rollouts.open()
-        except ModelkeepError as error:
-            _log.warning("releasing_waits", reason=error.message)
-            return
-        for rollout_id in found:
-            try:
+        for rollout_id in await self._rollouts.open():
+            with going_on("rollout", rollout=rollout_id):
                 decided = await self._rollouts.tick(rollout_id)
-            except ModelkeepError as error:
-                _log.warning("rollout_waits", rollout=rollout_id, reason=error.message)
-            except Exception:  # noqa: BLE001 - a mistake of ours is told, and does not end what the worker is there for
-                _log.exception("rollout_failed", rollout=rollout_id)
-            else:
                 if decided:
                     _log.info("rollout_decided", rollout=rollout_id, decision=decided)
                     self._told.rollout_decided(decided)

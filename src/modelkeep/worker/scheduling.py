@@ -1,12 +1,11 @@
 """Makes scheduled changes once their time has come."""
 
-import asyncio
 from typing import Final
 
 import structlog
 
-from modelkeep.contracts.errors import ModelkeepError
 from modelkeep.control.schedules.service import Schedules
+from modelkeep.worker.again import again
 
 _log = structlog.get_logger(__name__)
 _EVERY_S: Final = 1.0
@@ -21,16 +20,9 @@ class DueChanges:
 
     async def run(self) -> None:
         """Make what is due, again and again; the database is up to date when this begins."""
-        while True:
-            await self._round()
-            await asyncio.sleep(self._every_s)
+        await again(self._make, self._every_s, part="scheduling")
 
-    async def _round(self) -> None:
-        try:
-            over = await self._schedules.make_due()
-            if over:
-                _log.info("scheduled_changes_over", changes=over)
-        except ModelkeepError as error:
-            _log.warning("scheduled_changes_wait", reason=error.message)
-        except Exception:  # noqa: BLE001 - a mistake of ours is told, and does not end what the worker is there for
-            _log.exception("scheduled_changes_failed")
+    async def _make(self) -> None:
+        over = await self._schedules.make_due()
+        if over:
+            _log.info("scheduled_changes_over", changes=over)

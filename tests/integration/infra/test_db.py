@@ -1,6 +1,8 @@
 """Transactions."""
 
 import asyncio
+import itertools
+import random
 import sqlite3
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta, timezone
@@ -104,6 +106,28 @@ async def test_a_cancelled_transaction_leaves_nothing_and_the_next_one_works(db:
     async with db.begin() as tx:
         await add(tx, "b")
     assert await names(db) == ["b"]
+
+
+async def test_one_that_is_cancelled_at_any_moment_leaves_no_half_and_holds_nobody_up(db: Database):
+    moments = random.Random(1)
+    numbers = itertools.count()
+
+    async def write() -> None:
+        while True:
+            async with db.begin() as tx:
+                for _half in range(2):
+                    await add(tx, f"u{next(numbers)}")
+                await tx.all(sa.select(users).limit(50))
+
+    for _ in range(80):
+        writing = asyncio.create_task(write())
+        await asyncio.sleep(moments.random() * 0.004)
+        writing.cancel()
+        ended = await asyncio.gather(writing, return_exceptions=True)  # held on to, as whoever tells of it would
+        async with db.begin() as tx:
+            assert len(await tx.all(sa.select(users))) % 2 == 0
+            await tx.execute(sa.delete(users))
+        assert isinstance(ended[0], asyncio.CancelledError)
 
 
 async def test_many_writers_at_once_all_get_their_turn(db: Database):

@@ -41,7 +41,7 @@ def test_the_door_is_asked_once_and_only_for_the_document():
         asked.append(1)
         return ()
 
-    app = asgi._routes(door)
+    app = asgi.routes(door)
     assert asked == []
     assert app.openapi() is app.openapi()
     assert asked == [1]
