@@ -19,6 +19,7 @@ from modelkeep.serving.dialects import tf_serving, vertex
 
 LONGEST_SUMMARY = 100
 UNANSWERED = {
+    "modelkeep.api.console.ConsoleNotBuilt": "it is said where no operation is, to browsers",
     "modelkeep.api.errors.NoSuchRoute": "it is said where no operation is",
     "modelkeep.control.predictions.errors.PositionMoved": "the courier alone loads spools",
     "modelkeep.serving.edge.HostUnknown": "it is said before an operation is looked for",
