@@ -28,15 +28,6 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
         installation.stop()
 
 
-def test_the_first_page_of_a_fresh_installation_says_that_set_up_is_needed(chromium: Browser, fresh: Installation):
-    with opened(chromium, fresh.url) as seen:
-        seen.page.goto("/")
-        expect(seen.page.get_by_role("heading", level=1)).to_have_text("This installation waits for its set-up")
-        expect(seen.page).to_have_title("Modelkeep")
-        assert f"{fresh.url}/api/v1/setup" in seen.requests
-        assert (seen.complaints, seen.elsewhere) == ([], [])
-
-
 @pytest.mark.parametrize("name", SCHEMES)
 def test_colours_are_chosen_and_kept(chromium: Browser, fresh: Installation, name: str):
     """They come from a style element, which the page's policy lets in for the word that this very page has."""
@@ -62,23 +53,8 @@ def test_an_address_that_is_no_page_leads_back_to_one(chromium: Browser, fresh: 
         seen.page.goto("/no/such/page")
         expect(seen.page.get_by_role("heading", level=1)).to_have_text("There is no such page")
         seen.page.get_by_role("link", name="Go to the first page").click()
-        expect(seen.page.get_by_role("heading", level=1)).to_have_text("This installation waits for its set-up")
+        expect(seen.page.get_by_role("heading", level=1)).to_have_text("Set up this installation")
         assert (seen.complaints, seen.elsewhere) == ([], [])
-
-
-def test_whoever_is_known_sees_their_name(chromium: Browser, house: Installation):
-    with opened(chromium, house.url, extra_http_headers={"X-API-Key": house.key}) as seen:
-        seen.page.goto("/")
-        expect(seen.page.get_by_role("heading", level=1)).to_have_text("admin")
-        assert (seen.complaints, seen.elsewhere) == ([], [])
-
-
-def test_whoever_is_not_is_told_so(chromium: Browser, house: Installation):
-    with opened(chromium, house.url) as seen:
-        seen.page.goto("/")
-        expect(seen.page.get_by_role("heading", level=1)).to_have_text("Nobody is logged in")
-        (complaint,) = seen.complaints
-        assert "401" in complaint, "a browser says of every 401 that it was one"
 
 
 @pytest.mark.parametrize(

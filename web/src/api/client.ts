@@ -1,7 +1,9 @@
 import createFetchClient, { type Middleware } from "openapi-fetch";
+import type { Readable } from "openapi-typescript-helpers";
 
 import { Problem, problemOf, unreachable } from "@/api/problem";
-import type { paths } from "@/api/schema.gen";
+import type { components, paths } from "@/api/schema.gen";
+import { session } from "@/api/session";
 
 /** What is no success is thrown, as a `Problem`: whoever asks gets an answer or that. */
 const problems: Middleware = {
@@ -17,8 +19,11 @@ const problems: Middleware = {
 };
 
 /** The server, by method and path, as it describes itself. */
-export const server = createFetchClient<paths>({ baseUrl: "/" });
+export const server = createFetchClient<paths>({ baseUrl: "/", fetch: session.send });
 server.use(problems);
+
+/** Something that the server says, by its name in the server's description. */
+export type Schema<Name extends keyof components["schemas"]> = Readable<components["schemas"][Name]>;
 
 /** Return what an answer says; a `Problem` is thrown where there is none. */
 export async function said<Body>(answer: Promise<{ data?: Body }>): Promise<Body> {

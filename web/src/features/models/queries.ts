@@ -1,0 +1,61 @@
+import { infiniteQueryOptions, queryOptions } from "@tanstack/react-query";
+
+import { type Schema, said, server } from "@/api/client";
+
+export type Model = Schema<"Model">;
+export type Version = Schema<"Version">;
+export type Tensor = Schema<"Tensor">;
+
+const A_PAGE = 50;
+/** Which models are listed. */
+export type Shelf = "active" | "archived" | "trashed";
+
+/** Models, page by page. */
+export const models = (shelf: Shelf) =>
+  infiniteQueryOptions({
+    queryKey: ["models", "list", shelf],
+    queryFn: ({ pageParam, signal }) =>
+      said(
+        server.GET("/api/v1/models", {
+          params: { query: { limit: A_PAGE, cursor: pageParam, archived: shelf === "archived", trashed: shelf === "trashed" } },
+          signal,
+        }),
+      ),
+    initialPageParam: null as string | null,
+    getNextPageParam: (last) => last.next_cursor,
+  });
+
+export const model = (name: string) =>
+  queryOptions({
+    queryKey: ["models", "one", name],
+    queryFn: ({ signal }) => said(server.GET("/api/v1/models/{name}", { params: { path: { name } }, signal })),
+  });
+
+/** A model's versions, newest first, page by page. */
+export const versions = (name: string) =>
+  infiniteQueryOptions({
+    queryKey: ["models", "versions", name],
+    queryFn: ({ pageParam, signal }) =>
+      said(
+        server.GET("/api/v1/models/{name}/versions", {
+          params: { path: { name }, query: { limit: A_PAGE, cursor: pageParam } },
+          signal,
+        }),
+      ),
+    initialPageParam: null as string | null,
+    getNextPageParam: (last) => last.next_cursor,
+    // what is being validated changes by itself
+    refetchInterval: (query) => (unsettled(query.state.data?.pages.flatMap((page) => page.items)) ? 1000 : false),
+  });
+
+export const version = (name: string, number: number) =>
+  queryOptions({
+    queryKey: ["models", "version", name, number],
+    queryFn: ({ signal }) =>
+      said(server.GET("/api/v1/models/{name}/versions/{number}", { params: { path: { name, number } }, signal })),
+    refetchInterval: (query) => (unsettled(query.state.data && [query.state.data]) ? 1000 : false),
+  });
+
+function unsettled(found: readonly Version[] | undefined): boolean {
+  return (found ?? []).some((one) => one.state === "received" || one.state === "validating");
+}
