@@ -157,7 +157,6 @@ def test_no_route_but_health_answers_without_a_key(house: Installation, pushed: 
             assert http.get(path).status_code == 200, path
             assert pushed not in http.get(path).text
         closed = (
-            "/",
             "/docs",
             "/redoc",
             "/openapi.json",
