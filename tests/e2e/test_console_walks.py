@@ -102,6 +102,27 @@ def test_an_administrator_sets_up_gets_a_key_once_and_finds_an_empty_page_that_h
         installation.stop()
 
 
+def test_the_key_is_told_also_where_the_login_after_it_fails(chromium: Browser, tmp_path: Path):
+    installation = Installation(tmp_path / "data").start()
+    try:
+        token = installation.wait().data / "setup-token"
+        eventually(token.exists, "a setup token")
+        with opened(chromium, installation.url) as seen:
+            page = seen.page
+            page.route("**/auth/browser/login", lambda route: route.abort())
+            page.goto("/")
+            page.get_by_label("Token").fill(token.read_text())
+            page.get_by_label("E-mail").fill(EMAIL)
+            page.locator("input[name=password]").fill(PASSWORD)
+            page.get_by_role("button", name="Set up").click()
+            with Client(installation.url, page.locator("pre").inner_text()) as client:
+                assert client.me().user.email == EMAIL
+            page.get_by_role("button", name="Go on").click()
+            expect(page.get_by_role("heading", level=1)).to_have_text("Log in")
+    finally:
+        installation.stop()
+
+
 def test_a_wrong_password_is_said_and_what_was_typed_stays(chromium: Browser, place: Installation):
     with opened(chromium, place.url) as seen:
         page = seen.page
@@ -147,8 +168,8 @@ def test_a_reader_finds_a_model_its_versions_and_why_one_was_refused(
 
 def test_an_address_is_kept_over_the_login_and_leads_nowhere_else(chromium: Browser, place: Installation):
     with opened(chromium, place.url) as seen:
-        log_in(seen.page, "/models/churn/versions/1")
-        expect(seen.page).to_have_url(f"{place.url}/models/churn/versions/1")
+        log_in(seen.page, "/models?shelf=archived")
+        expect(seen.page).to_have_url(f"{place.url}/models?shelf=archived")
     for elsewhere in ("//example.org/", "/\\\\example.org", "https://example.org", "javascript:alert(1)"):
         with opened(chromium, place.url) as seen:
             seen.page.goto("/login")

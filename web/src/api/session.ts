@@ -131,7 +131,6 @@ function moment(said: string | null | undefined): number {
   return said ? Date.parse(said) : Infinity;
 }
 
-
 async function codeOf(answer: Response): Promise<string> {
   try {
     return ((await answer.clone().json()) as { code?: string }).code ?? "";

@@ -11,7 +11,7 @@ export const Route = createFileRoute("/_in")({
       throw redirect({ to: "/setup" });
     }
     const refused = (location.search as { sign_on_error?: string }).sign_on_error;
-    const door = redirect({ to: "/login", search: { to: location.pathname, refused } });
+    const door = redirect({ to: "/login", search: { to: refused === undefined ? location.href : location.pathname, refused } });
     if (session.standing === "none") {
       throw door;
     }

@@ -116,17 +116,19 @@ function Door({ title, onSubmit, children }: { title: string; onSubmit: (form: F
     onSubmit(new FormData(event.currentTarget));
   };
   return (
-    <Stack component="form" maw={420} mx="auto" mt="xl" onSubmit={submit as never}>
-      <Title order={1}>{title}</Title>
-      {children}
-      <Text size="xs" c="dimmed">
-        All that can be done here can be done with the command <Code>modelkeep</Code>, and with{" "}
-        <Anchor size="xs" underline="always" href="/docs">
-          the API
-        </Anchor>
-        .
-      </Text>
-    </Stack>
+    <form onSubmit={submit}>
+      <Stack maw={420} mx="auto" mt="xl">
+        <Title order={1}>{title}</Title>
+        {children}
+        <Text size="xs" c="dimmed">
+          All that can be done here can be done with the command <Code>modelkeep</Code>, and with{" "}
+          <Anchor size="xs" underline="always" href="/docs">
+            the API
+          </Anchor>
+          .
+        </Text>
+      </Stack>
+    </form>
   );
 }
 

@@ -46,10 +46,14 @@ export async function logIn({ name, password }: Credentials, directory: string |
   session.begin(told);
 }
 
-/** Make the first administrator, and log them in. Returns their key, which is shown this once. */
+/** Make the first administrator, and log them in. Returns their key, which is told this once. */
 export async function setUp(body: { token: string; name: string; email: string; password: string }): Promise<string> {
   const made = await said(server.POST("/api/v1/setup", { body }));
-  await logIn({ name: body.email, password: body.password }, null);
+  try {
+    await logIn({ name: body.email, password: body.password }, null);
+  } catch {
+    // the page after this asks for it again and says why not; the key is told now, or never
+  }
   return made.key.secret;
 }
 
