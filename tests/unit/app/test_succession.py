@@ -119,7 +119,7 @@ async def test_a_successor_that_says_all_the_words_takes_over(house: House) -> N
         ("s.sendall(b'x' * 9999)", "ended before it was ready", []),
         ("s.sendall(pack(Warm())); s.close(); sys.exit(0)", "in the middle", ["end courier", "go on"]),
         (
-            "[s.sendall(pack(one())) for one in (Warm, Accepting)]; s.shutdown(1); sys.exit(0)",
+            "[s.sendall(pack(one())) for one in (Warm, Accepting)]; s.shutdown(1)",  # one that goes may be noticed a word early
             "in the middle",
             ["end courier", "yield", "end api worker", "go on"],
         ),
