@@ -1,11 +1,15 @@
 import { Anchor, AppShell, Burger, Button, Container, Group, NavLink, SegmentedControl, Stack, Text, useMantineColorScheme } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
 import { useQuery } from "@tanstack/react-query";
-import { Link, useNavigate } from "@tanstack/react-router";
+import { Link, type LinkProps, useNavigate } from "@tanstack/react-router";
 import type { ReactNode } from "react";
 
 import { logOut, me } from "@/features/session/queries";
 
+/** Where one can go from everywhere. */
+const PAGES = [
+  { to: "/models", label: "Models" },
+] as const satisfies readonly { to: LinkProps["to"]; label: string }[];
 const SCHEMES = [
   { value: "light", label: "Light" },
   { value: "dark", label: "Dark" },
@@ -38,7 +42,14 @@ export function Shell({ children }: { children: ReactNode }) {
         <AppShell.Navbar p="md">
           <Stack justify="space-between" h="100%">
             <nav aria-label="Pages">
-              <NavLink label="Models" onClick={close} renderRoot={(props) => <Link to="/models" activeProps={{ "data-active": true }} {...props} />} />
+              {PAGES.map(({ to, label }) => (
+                <NavLink
+                  key={to}
+                  label={label}
+                  onClick={close}
+                  renderRoot={(props) => <Link to={to} activeProps={{ "data-active": true }} {...props} />}
+                />
+              ))}
               <NavLink label="API" component="a" href="/docs" />
             </nav>
             <Person name={caller.data.user.display_name || caller.data.user.name} />

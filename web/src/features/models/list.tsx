@@ -1,18 +1,32 @@
-import { Anchor, Code, SegmentedControl, Table, Text } from "@mantine/core";
+import { Anchor, Code, SegmentedControl, Text } from "@mantine/core";
 import { useInfiniteQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 
 import { type Model, models, type Shelf } from "@/features/models/queries";
 import { Life } from "@/features/models/states";
 import { Empty, Heading, PagesOf } from "@/ui/pages";
+import { type Column, Listing } from "@/ui/table";
 import { When } from "@/ui/when";
-import { Wide } from "@/ui/wide";
 
 const SHELVES = [
   { value: "active", label: "In use" },
   { value: "archived", label: "Archived" },
   { value: "trashed", label: "Trash" },
 ] as const;
+
+const COLUMNS: readonly Column<Model>[] = [
+  { title: "Name", cell: (one) => <Name of={one} /> },
+  { title: "Answers", cell: (one) => one.serving_version ?? "none", right: true },
+  { title: "Newest", cell: (one) => one.latest_version ?? "none", right: true },
+  {
+    title: "Aliases",
+    cell: ({ aliases }) =>
+      Object.entries(aliases)
+        .map(([alias, number]) => `${alias} → ${number}`)
+        .join(", "),
+  },
+  { title: "Made", cell: (one) => <When at={one.created_at} /> },
+];
 
 /** All models that one may see, of one shelf. */
 export function Models({ shelf, onShelf }: { shelf: Shelf; onShelf: (shelf: Shelf) => void }) {
@@ -30,55 +44,26 @@ export function Models({ shelf, onShelf }: { shelf: Shelf; onShelf: (shelf: Shel
       </Heading>
       <PagesOf list={list} empty={<Nothing shelf={shelf} />}>
         {(items) => (
-          <Wide label="Models" least={560}>
-            <Table highlightOnHover verticalSpacing="sm">
-              <Table.Thead>
-                <Table.Tr>
-                  <Table.Th>Name</Table.Th>
-                  <Table.Th ta="right">Answers</Table.Th>
-                  <Table.Th ta="right">Newest</Table.Th>
-                  <Table.Th>Aliases</Table.Th>
-                  <Table.Th>Made</Table.Th>
-                </Table.Tr>
-              </Table.Thead>
-              <Table.Tbody>
-                {items.map((one) => (
-                  <Row key={one.id} model={one} />
-                ))}
-              </Table.Tbody>
-            </Table>
-          </Wide>
+          <Listing label="Models" least={560} items={items} keyOf={(one) => one.id} columns={COLUMNS} />
         )}
       </PagesOf>
     </>
   );
 }
 
-function Row({ model }: { model: Model }) {
+function Name({ of }: { of: Model }) {
   return (
-    <Table.Tr>
-      <Table.Td maw={360}>
-        <Anchor fw={600} renderRoot={(props) => <Link to="/models/$name" params={{ name: model.name }} {...props} />}>
-          {model.name}
-        </Anchor>{" "}
-        <Life of={model.life} />
-        {model.description === "" ? null : (
-          <Text size="sm" c="dimmed" lineClamp={2}>
-            {model.description}
-          </Text>
-        )}
-      </Table.Td>
-      <Table.Td ta="right">{model.serving_version ?? "none"}</Table.Td>
-      <Table.Td ta="right">{model.latest_version ?? "none"}</Table.Td>
-      <Table.Td>
-        {Object.entries(model.aliases)
-          .map(([alias, number]) => `${alias} → ${number}`)
-          .join(", ")}
-      </Table.Td>
-      <Table.Td>
-        <When at={model.created_at} />
-      </Table.Td>
-    </Table.Tr>
+    <>
+      <Anchor fw={600} renderRoot={(props) => <Link to="/models/$name" params={{ name: of.name }} {...props} />}>
+        {of.name}
+      </Anchor>{" "}
+      <Life of={of.life} />
+      {of.description === "" ? null : (
+        <Text size="sm" c="dimmed" lineClamp={2}>
+          {of.description}
+        </Text>
+      )}
+    </>
   );
 }
 

@@ -1,14 +1,14 @@
-import { Anchor, Group, Table, Text } from "@mantine/core";
+import { Anchor, Group, Text } from "@mantine/core";
 import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 
-import { model, type Version, versions } from "@/features/models/queries";
+import { type Model, model, type Version, versions } from "@/features/models/queries";
 import { Life, State } from "@/features/models/states";
 import { bytes } from "@/lib/values";
 import { Failure } from "@/ui/failure";
 import { Empty, Heading, PagesOf, Waiting } from "@/ui/pages";
+import { Listing } from "@/ui/table";
 import { When } from "@/ui/when";
-import { Wide } from "@/ui/wide";
 
 /** A model with its versions. */
 export function OneModel({ name }: { name: string }) {
@@ -21,10 +21,6 @@ export function OneModel({ name }: { name: string }) {
     return <Waiting rows={6} />;
   }
   const one = found.data;
-  const aliases = new Map<number, string[]>();
-  for (const [alias, number] of Object.entries(one.aliases)) {
-    aliases.set(number, [...(aliases.get(number) ?? []), alias]);
-  }
   return (
     <>
       <Heading
@@ -44,56 +40,46 @@ export function OneModel({ name }: { name: string }) {
         }
       >
         {(items) => (
-          <Wide label="Versions" least={640}>
-            <Table highlightOnHover verticalSpacing="sm">
-              <Table.Thead>
-                <Table.Tr>
-                  <Table.Th>Version</Table.Th>
-                  <Table.Th>State</Table.Th>
-                  <Table.Th>Answers as</Table.Th>
-                  <Table.Th>Format</Table.Th>
-                  <Table.Th ta="right">Size</Table.Th>
-                  <Table.Th>Uploaded</Table.Th>
-                </Table.Tr>
-              </Table.Thead>
-              <Table.Tbody>
-                {items.map((item) => (
-                  <Row
-                    key={item.id}
-                    version={item}
-                    roles={[...(one.serving_version === item.number ? ["promoted"] : []), ...(aliases.get(item.number) ?? [])]}
-                  />
-                ))}
-              </Table.Tbody>
-            </Table>
-          </Wide>
+          <Listing
+            label="Versions"
+            least={640}
+            items={items}
+            keyOf={(item) => item.id}
+            columns={[
+              { title: "Version", cell: (item) => <Number of={item} /> },
+              { title: "State", cell: (item) => <Standing of={item} /> },
+              { title: "Answers as", cell: (item) => roles(one, item.number).join(", ") },
+              { title: "Format", cell: (item) => item.format },
+              { title: "Size", cell: (item) => bytes(item.size), right: true },
+              { title: "Uploaded", cell: (item) => <When at={item.created_at} /> },
+            ]}
+          />
         )}
       </PagesOf>
     </>
   );
 }
 
-function Row({ version, roles }: { version: Version; roles: string[] }) {
-  const params = { name: version.model, number: version.number };
+function Number({ of }: { of: Version }) {
+  const params = { name: of.model, number: of.number };
   return (
-    <Table.Tr>
-      <Table.Td>
-        <Anchor fw={600} renderRoot={(props) => <Link to="/models/$name/versions/$number" params={params} {...props} />}>
-          Version {version.number}
-        </Anchor>
-      </Table.Td>
-      <Table.Td>
-        <Group gap="xs">
-          <State of={version.state} />
-          <Life of={version.life} />
-        </Group>
-      </Table.Td>
-      <Table.Td>{roles.join(", ")}</Table.Td>
-      <Table.Td>{version.format}</Table.Td>
-      <Table.Td ta="right">{bytes(version.size)}</Table.Td>
-      <Table.Td>
-        <When at={version.created_at} />
-      </Table.Td>
-    </Table.Tr>
+    <Anchor fw={600} renderRoot={(props) => <Link to="/models/$name/versions/$number" params={params} {...props} />}>
+      Version {of.number}
+    </Anchor>
   );
+}
+
+function Standing({ of }: { of: Version }) {
+  return (
+    <Group gap="xs">
+      <State of={of.state} />
+      <Life of={of.life} />
+    </Group>
+  );
+}
+
+/** By which names a version can be asked, beside its number. */
+function roles(of: Model, number: number): string[] {
+  const aliases = Object.keys(of.aliases).filter((alias) => of.aliases[alias] === number);
+  return of.serving_version === number ? ["promoted", ...aliases] : aliases;
 }

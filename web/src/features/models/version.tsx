@@ -1,15 +1,16 @@
-import { Alert, Anchor, Code, Group, List, Paper, SimpleGrid, Stack, Table, Text, Title } from "@mantine/core";
+import { Alert, Anchor, Code, Group, List, Stack, Text } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
-import type { ReactNode } from "react";
 
 import { type Tensor, type Version, version } from "@/features/models/queries";
 import { Life, State } from "@/features/models/states";
 import { bytes, milliseconds, shape } from "@/lib/values";
+import { Fact, Facts } from "@/ui/facts";
 import { Failure } from "@/ui/failure";
 import { Heading, Waiting } from "@/ui/pages";
+import { Section } from "@/ui/section";
+import { type Column, Listing } from "@/ui/table";
 import { When } from "@/ui/when";
-import { Wide } from "@/ui/wide";
 
 /** A version: what became of its validation, and what it takes and gives. */
 export function OneVersion({ name, number }: { name: string; number: number }) {
@@ -47,7 +48,7 @@ export function OneVersion({ name, number }: { name: string; number: number }) {
           </Text>
         </Alert>
       )}
-      <Facts of={one} />
+      <Numbers of={one} />
       {one.signature === null ? null : (
         <>
           <Tensors title="Takes" tensors={one.signature.inputs} />
@@ -59,10 +60,10 @@ export function OneVersion({ name, number }: { name: string; number: number }) {
   );
 }
 
-function Facts({ of }: { of: Version }) {
+function Numbers({ of }: { of: Version }) {
   const report = of.report;
   return (
-    <SimpleGrid cols={{ base: 2, sm: 3, md: 4 }}>
+    <Facts>
       <Fact name="Format">{of.format}</Fact>
       <Fact name="Size">{bytes(of.size)}</Fact>
       <Fact name="Uploaded">
@@ -83,61 +84,28 @@ function Facts({ of }: { of: Version }) {
       <Fact name="SHA-256">
         <Code title={of.digest}>{of.digest.slice(0, 12)}</Code>
       </Fact>
-    </SimpleGrid>
+    </Facts>
   );
 }
 
-function Fact({ name, children }: { name: string; children: ReactNode }) {
-  return (
-    <Paper withBorder p="sm">
-      <Text size="xs" c="dimmed">
-        {name}
-      </Text>
-      <Text component="div" fw={600}>
-        {children}
-      </Text>
-    </Paper>
-  );
-}
+const TENSOR: readonly Column<Tensor>[] = [
+  { title: "Name", cell: (one) => <b>{one.name}</b> },
+  { title: "Type", cell: (one) => one.dtype },
+  { title: "Shape", cell: (one) => shape(one.shape) },
+  { title: "Columns or classes", cell: (one) => [...(one.columns ?? []), ...(one.classes ?? [])].join(", ") },
+];
 
 function Tensors({ title, tensors }: { title: string; tensors: readonly Tensor[] }) {
   return (
-    <section>
-      <Title order={2} size="h4" mb="xs">
-        {title}
-      </Title>
-      <Wide label={title} least={480}>
-        <Table>
-          <Table.Thead>
-            <Table.Tr>
-              <Table.Th>Name</Table.Th>
-              <Table.Th>Type</Table.Th>
-              <Table.Th>Shape</Table.Th>
-              <Table.Th>Columns or classes</Table.Th>
-            </Table.Tr>
-          </Table.Thead>
-          <Table.Tbody>
-            {tensors.map((one) => (
-              <Table.Tr key={one.name}>
-                <Table.Td fw={600}>{one.name}</Table.Td>
-                <Table.Td>{one.dtype}</Table.Td>
-                <Table.Td>{shape(one.shape)}</Table.Td>
-                <Table.Td style={{ overflowWrap: "anywhere" }}>{[...(one.columns ?? []), ...(one.classes ?? [])].join(", ")}</Table.Td>
-              </Table.Tr>
-            ))}
-          </Table.Tbody>
-        </Table>
-      </Wide>
-    </section>
+    <Section title={title}>
+      <Listing label={title} least={480} items={tensors} keyOf={(one) => one.name} columns={TENSOR} />
+    </Section>
   );
 }
 
 function Checks({ of }: { of: NonNullable<Version["report"]> }) {
   return (
-    <section>
-      <Title order={2} size="h4" mb="xs">
-        Validation
-      </Title>
+    <Section title="Validation">
       <List spacing="xs">
         {of.checks.map((one) => (
           <List.Item key={one.name} icon={<span aria-label={one.ok ? "passed" : "failed"}>{one.ok ? "✓" : "✗"}</span>}>
@@ -160,6 +128,6 @@ function Checks({ of }: { of: NonNullable<Version["report"]> }) {
           {of.compiled.used ? `Compiled: ${of.compiled.speed.toFixed(1)} times as fast.` : `Not compiled: ${of.compiled.reason}`}
         </Text>
       )}
-    </section>
+    </Section>
   );
 }
