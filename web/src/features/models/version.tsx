@@ -25,6 +25,7 @@ export function OneVersion({ name, number }: { name: string; number: number }) {
   return (
     <Stack gap="lg">
       <Heading
+        name={`${name} version ${number}`}
         title={
           <>
             <Anchor inherit underline="always" renderRoot={(props) => <Link to="/models/$name" params={{ name }} {...props} />}>
