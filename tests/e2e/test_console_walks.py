@@ -179,3 +179,18 @@ def test_who_works_by_keyboard_goes_to_a_model_by_its_name(chromium: Browser, pl
         expect(page).to_have_title("churn · Modelkeep")
         page.keyboard.press("Tab")
         assert page.evaluate("document.querySelector('main').contains(document.activeElement)"), "and goes on in it"
+
+
+def test_who_looks_for_a_model_by_a_part_of_its_name_finds_it_and_the_address_says_so(chromium: Browser, place: Installation):
+    with opened(chromium, place.url) as seen:
+        page = seen.page
+        log_in(page)
+        page.get_by_label("Search by name").fill("URN")
+        expect(page).to_have_url(re.compile(r"\?search=URN$"))
+        expect(page.get_by_role("link", name="churn")).to_be_visible()
+        page.get_by_label("Search by name").fill("%")
+        expect(page.get_by_text("No model is called so")).to_be_visible()
+        is_well(seen)
+        page.reload()
+        expect(page.get_by_label("Search by name")).to_have_value("%")
+        expect(page.get_by_text("No model is called so")).to_be_visible()

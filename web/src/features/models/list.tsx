@@ -1,18 +1,25 @@
-import { Anchor, Code, SegmentedControl, Text } from "@mantine/core";
-import { useInfiniteQuery } from "@tanstack/react-query";
+import { Anchor, Code, Group, SegmentedControl, Text } from "@mantine/core";
+import { keepPreviousData, useInfiniteQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 
 import { type Model, models, type Shelf } from "@/features/models/queries";
 import { Life } from "@/features/models/states";
 import { Empty, Heading, PagesOf } from "@/ui/pages";
+import { Search } from "@/ui/search";
 import { type Column, Listing } from "@/ui/table";
 import { When } from "@/ui/when";
 
 const SHELVES = [
   { value: "active", label: "In use" },
-  { value: "archived", label: "Archived" },
+  { value: "archived", label: "Archived too" },
   { value: "trashed", label: "Trash" },
 ] as const;
+
+/** What of the models is wanted. */
+export interface Wanted {
+  shelf: Shelf;
+  search: string;
+}
 
 const COLUMNS: readonly Column<Model>[] = [
   { title: "Name", cell: (one) => <Name of={one} /> },
@@ -29,20 +36,22 @@ const COLUMNS: readonly Column<Model>[] = [
 ];
 
 /** All models that one may see, of one shelf. */
-export function Models({ shelf, onShelf }: { shelf: Shelf; onShelf: (shelf: Shelf) => void }) {
-  const list = useInfiniteQuery(models(shelf));
+export function Models({ shelf, search, onWanted }: Wanted & { onWanted: (wanted: Wanted) => void }) {
+  const list = useInfiniteQuery({ ...models(shelf, search), placeholderData: keepPreviousData });
   return (
     <>
       <Heading title="Models">
-        <SegmentedControl
-          aria-label="Which models"
-          style={{ alignSelf: "flex-start" }}
-          data={[...SHELVES]}
-          value={shelf}
-          onChange={onShelf}
-        />
+        <Group>
+          <Search label="Search by name" value={search} onSearch={(said) => onWanted({ shelf, search: said })} />
+          <SegmentedControl
+            aria-label="Which models"
+            data={[...SHELVES]}
+            value={shelf}
+            onChange={(said) => onWanted({ shelf: said, search })}
+          />
+        </Group>
       </Heading>
-      <PagesOf list={list} empty={<Nothing shelf={shelf} />}>
+      <PagesOf list={list} empty={search === "" ? <Nothing shelf={shelf} /> : <Empty title="No model is called so">Names are searched, and nothing else.</Empty>}>
         {(items) => (
           <Listing label="Models" least={560} items={items} keyOf={(one) => one.id} columns={COLUMNS} />
         )}
@@ -68,10 +77,10 @@ function Name({ of }: { of: Model }) {
 }
 
 function Nothing({ shelf }: { shelf: Shelf }) {
-  if (shelf !== "active") {
+  if (shelf === "trashed") {
     return (
-      <Empty title={shelf === "archived" ? "Nothing is archived" : "The trash is empty"}>
-        <Text size="sm">What is {shelf} answers no more, and can be restored.</Text>
+      <Empty title="The trash is empty">
+        <Text size="sm">What lies here answers no more, and can be restored until it is purged.</Text>
       </Empty>
     );
   }
