@@ -1,11 +1,14 @@
-import { Anchor, Code, SegmentedControl, Text } from "@mantine/core";
+import { Anchor, Button, Group, SegmentedControl, Stack, Text } from "@mantine/core";
 import { useInfiniteQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 
+import { Command } from "@/features/models/command";
 import { type Model, models, type Shelf } from "@/features/models/queries";
 import { Life } from "@/features/models/states";
+import { DropAround, DropPlace } from "@/ui/drop";
 import { Empty, Heading, PagesOf } from "@/ui/pages";
 import { type Column, Listing } from "@/ui/table";
+import { Section } from "@/ui/section";
 import { When } from "@/ui/when";
 
 const SHELVES = [
@@ -29,25 +32,22 @@ const COLUMNS: readonly Column<Model>[] = [
 ];
 
 /** All models that one may see, of one shelf. */
-export function Models({ shelf, onShelf }: { shelf: Shelf; onShelf: (shelf: Shelf) => void }) {
+export function Models({ shelf, onShelf, onFile }: { shelf: Shelf; onShelf: (shelf: Shelf) => void; onFile: (file: File) => void }) {
   const list = useInfiniteQuery(models(shelf));
   return (
-    <>
+    <DropAround onFile={onFile}>
       <Heading title="Models">
-        <SegmentedControl
-          aria-label="Which models"
-          style={{ alignSelf: "flex-start" }}
-          data={[...SHELVES]}
-          value={shelf}
-          onChange={onShelf}
-        />
+        <Group justify="space-between">
+          <SegmentedControl aria-label="Which models" data={[...SHELVES]} value={shelf} onChange={onShelf} />
+          <Button renderRoot={(props) => <Link to="/push" {...props} />}>Push a model</Button>
+        </Group>
       </Heading>
-      <PagesOf list={list} empty={<Nothing shelf={shelf} />}>
+      <PagesOf list={list} empty={<Nothing shelf={shelf} onFile={onFile} />}>
         {(items) => (
           <Listing label="Models" least={560} items={items} keyOf={(one) => one.id} columns={COLUMNS} />
         )}
       </PagesOf>
-    </>
+    </DropAround>
   );
 }
 
@@ -67,7 +67,7 @@ function Name({ of }: { of: Model }) {
   );
 }
 
-function Nothing({ shelf }: { shelf: Shelf }) {
+function Nothing({ shelf, onFile }: { shelf: Shelf; onFile: (file: File) => void }) {
   if (shelf !== "active") {
     return (
       <Empty title={shelf === "archived" ? "Nothing is archived" : "The trash is empty"}>
@@ -76,10 +76,18 @@ function Nothing({ shelf }: { shelf: Shelf }) {
     );
   }
   return (
-    <Empty title="There is no model yet">
-      <Text size="sm">Log in at the terminal, and push one in any format that Modelkeep knows:</Text>
-      <Code block>{`modelkeep login --url ${window.location.origin}\nmodelkeep push churn.joblib --name churn --promote`}</Code>
-      <Text size="sm">It is validated, gets a documented API, and appears here.</Text>
-    </Empty>
+    <Stack gap="lg">
+      <DropPlace action="Choose a file" onFile={onFile}>
+        <Text fw={600} size="lg">
+          There is no model yet
+        </Text>
+        <Text size="sm" ta="center" maw={480}>
+          Push one in any format that Modelkeep knows. It is validated, gets a documented API, and appears here.
+        </Text>
+      </DropPlace>
+      <Section title="Or from a terminal">
+        <Command name="churn" file="churn.joblib" />
+      </Section>
+    </Stack>
   );
 }

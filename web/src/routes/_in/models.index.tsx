@@ -1,6 +1,7 @@
 import { createFileRoute } from "@tanstack/react-router";
 
 import { Models } from "@/features/models/list";
+import { hand } from "@/features/models/pushing";
 import { models, type Shelf } from "@/features/models/queries";
 
 const SHELVES: readonly unknown[] = ["archived", "trashed"] satisfies Shelf[];
@@ -16,5 +17,9 @@ export const Route = createFileRoute("/_in/models/")({
 function Page() {
   const { shelf = "active" } = Route.useSearch();
   const navigate = Route.useNavigate();
-  return <Models shelf={shelf} onShelf={(next) => void navigate({ search: next === "active" ? {} : { shelf: next } })} />;
+  const onFile = (file: File) => {
+    hand.file = file;
+    void navigate({ to: "/push" });
+  };
+  return <Models shelf={shelf} onShelf={(next) => void navigate({ search: next === "active" ? {} : { shelf: next } })} onFile={onFile} />;
 }
