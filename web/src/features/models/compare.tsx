@@ -113,7 +113,7 @@ function Difference({ of }: { of: Compared }) {
     );
   }
   return of.change === null ? (
-    <Badge color="yellow" variant="light" tt="none">
+    <Badge color="yellow" variant="dot" tt="none">
       differs
     </Badge>
   ) : (

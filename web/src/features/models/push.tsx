@@ -150,9 +150,9 @@ function Form({ file, name, pushed, another }: Filled) {
         <Collapse expanded={more}>
           <Stack>
             <Textarea name="description" label="Description" description="What there is to know about this version, as Markdown" autosize minRows={3} maxLength={10_000} />
-            <FileInput label="Sample" description="A few rows as the model takes them (CSV or JSON), or a picture" value={files.sample} onChange={(sample) => setFiles({ ...files, sample })} placeholder="None" clearable />
-            <FileInput label="Labels" description="Names of the classes, one a line" value={files.labels} onChange={(labels) => setFiles({ ...files, labels })} placeholder="None" clearable />
-            <FileInput label="Hooks" description="Python with preprocess(inputs), postprocess(outputs) or both" accept=".py" value={files.hooks} onChange={(hooks) => setFiles({ ...files, hooks })} placeholder="None" clearable />
+            <OneFile label="Sample" description="A few rows as the model takes them (CSV or JSON), or a picture" value={files.sample} onChange={(sample) => setFiles({ ...files, sample })} />
+            <OneFile label="Labels" description="Names of the classes, one a line" value={files.labels} onChange={(labels) => setFiles({ ...files, labels })} />
+            <OneFile label="Hooks" description="Python with preprocess(inputs), postprocess(outputs) or both" accept=".py" value={files.hooks} onChange={(hooks) => setFiles({ ...files, hooks })} />
             <TextInput name="format" label="Format" description="Where the file's suffix does not tell it: onnx, joblib, mlflow …" autoComplete="off" />
             <Checkbox name="as-it-is" label="Serve the file as it is, even where a faster form of it agrees" />
           </Stack>
@@ -171,6 +171,18 @@ function Form({ file, name, pushed, another }: Filled) {
       </Stack>
     </form>
   );
+}
+
+interface Attached {
+  label: string;
+  description: string;
+  accept?: string;
+  value: File | null;
+  onChange: (file: File | null) => void;
+}
+
+function OneFile(props: Attached) {
+  return <FileInput {...props} placeholder="None" clearable styles={{ placeholder: { color: "var(--mantine-color-dimmed)" } }} />;
 }
 
 function Going({ share, size, cancel }: { share: number; size: number; cancel: () => void }) {

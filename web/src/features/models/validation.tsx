@@ -72,7 +72,7 @@ export function Refusal({ of }: { of: Version }) {
         {of.rejection.advice}
       </Text>
       <Text size="sm" mt="xs">
-        <Anchor size="sm" underline="always" renderRoot={(props) => <Link to="/push" search={{ name: of.model }} {...props} />}>
+        <Anchor size="sm" c="inherit" underline="always" renderRoot={(props) => <Link to="/push" search={{ name: of.model }} {...props} />}>
           Push another version
         </Anchor>
       </Text>
