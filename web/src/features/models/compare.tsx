@@ -88,14 +88,14 @@ function Both({ name, a, b }: { name: string; a: number; b: number }) {
           <Section key={title} title={title}>
             <Listing
               label={title}
-              least={640}
+              least={560}
               items={rows}
               keyOf={(row) => row.name}
               columns={[
-                { title: "What", cell: (row) => <b>{row.name}</b>, width: 200 },
+                { title: "What", cell: (row) => <b>{row.name}</b>, width: 140 },
                 { title: `Version ${a}`, cell: (row) => row.a, ...(right ? { right } : {}) },
                 { title: `Version ${b}`, cell: (row) => row.b, ...(right ? { right } : {}) },
-                { title: "Difference", cell: (row) => <Difference of={row} />, width: 130, ...(right ? { right } : {}) },
+                { title: "Difference", cell: (row) => <Difference of={row} />, width: 120, ...(right ? { right } : {}) },
               ]}
             />
           </Section>

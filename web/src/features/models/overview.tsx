@@ -2,7 +2,7 @@ import { Stack, Text } from "@mantine/core";
 
 import type { Tensor, Version } from "@/features/models/queries";
 import { Validation } from "@/features/models/validation";
-import { bytes, milliseconds, shape } from "@/lib/values";
+import { bytes, shape } from "@/lib/values";
 import { Fact, Facts } from "@/ui/facts";
 import { Section } from "@/ui/section";
 import { type Column, Listing } from "@/ui/table";
@@ -27,13 +27,11 @@ export function Overview({ of, serves }: { of: Version; serves: boolean }) {
         <Fact name="Uploaded">
           <When at={of.created_at} />
         </Fact>
-        {report === null
-          ? null
-          : Object.entries(report.latency_ms).map(([rows, took]) => (
-              <Fact key={rows} name={`Latency, ${rows} ${rows === "1" ? "row" : "rows"}`}>
-                {milliseconds(took)}
-              </Fact>
-            ))}
+        {of.validated_at === null ? null : (
+          <Fact name="Validated">
+            <When at={of.validated_at} />
+          </Fact>
+        )}
       </Facts>
       {signature === null ? null : (
         <>

@@ -105,7 +105,7 @@ function Form({ file, name, pushed, another }: Filled) {
                 {bytes(file.size)}
               </Text>
             </Text>
-            <Button size="compact-sm" variant="subtle" onClick={another} disabled={sent.isPending} style={{ flexShrink: 0 }}>
+            <Button size="compact-sm" variant="default" onClick={another} disabled={sent.isPending} style={{ flexShrink: 0 }}>
               Another file
             </Button>
           </Group>
@@ -143,7 +143,7 @@ function Form({ file, name, pushed, another }: Filled) {
           />
         ) : null}
         <Group>
-          <Button size="compact-sm" variant="subtle" onClick={toggle} aria-expanded={more}>
+          <Button size="compact-sm" variant="default" onClick={toggle} aria-expanded={more}>
             {more ? "Less to say" : "Say more of it"}
           </Button>
         </Group>

@@ -13,9 +13,9 @@ export interface Step {
 
 const TRIED = ["Load", "Sample", "Answers", "Speed", "Memory", "Compiled"] as const;
 const SAMPLES: Record<Report["sample"], string> = {
-  given: "rows that came with the upload",
-  brought: "rows that the model's file brought",
-  "made up": "rows made up from the signature",
+  given: "which came with the upload",
+  brought: "which the model's file brought",
+  "made up": "made up from the signature",
 };
 
 /** Return what validation does, in its order. All is told at once, when it has ended: what goes on until then is not. */
@@ -37,7 +37,7 @@ function measured(report: Report): Step[] {
   const off = report.checks.filter((one) => !one.ok);
   const found: Step[] = [
     { name: "Load", standing: "done", told: `${milliseconds(report.load_s * 1000)}${framework === "" ? "" : `, ${framework}`}` },
-    { name: "Sample", standing: "done", told: `${report.rows_tested} rows: ${SAMPLES[report.sample]}` },
+    { name: "Sample", standing: "done", told: `${report.rows_tested} rows, ${SAMPLES[report.sample]}` },
     {
       name: "Answers",
       standing: off.length === 0 ? "done" : "noted",
