@@ -24,6 +24,7 @@ pytest_plugins = [
     "fixtures.logs",
     "fixtures.people",
     "fixtures.chromium",
+    "fixtures.console",  # for what its asserts say
     "fixtures.openid",
     "fixtures.slapd",
     "fixtures.object_store",

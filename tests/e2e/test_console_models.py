@@ -16,8 +16,8 @@ from modelkeep.client import Client
 
 EMAIL, PASSWORD = "ada@example.org", "correct horse battery"
 FACES = {
-    "desktop-light": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light", "reduced_motion": "reduce"},
-    "phone-dark": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark", "reduced_motion": "reduce"},
+    "desktop-light": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"},
+    "phone-dark": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"},
 }
 CARD = "# Churn\n\n*Who* leaves?\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n<img src=x onerror=alert(1)> [x](javascript:alert(1))"
 DROP = """([name, base64]) => {
@@ -53,7 +53,7 @@ def shots(request: pytest.FixtureRequest) -> Path:
 
 def is_well(seen: Seen) -> None:
     """Nothing is wrong with what is shown: for the browser, a reader with a disability, and who watches the network."""
-    assert seen.faults() == []
+    assert (found := seen.faults()) == [], found
     assert (seen.complaints, seen.elsewhere) == ([], [])
     wide = seen.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert wide == 0, "the page itself does not scroll sideways"

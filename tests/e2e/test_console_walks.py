@@ -5,33 +5,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
 from fixtures import artifacts
-from fixtures.chromium import Seen, opened
+from fixtures.chromium import opened
+from fixtures.console import EMAIL, FACES, HOSTILE, PASSWORD, inhabited, is_well, log_in
 from fixtures.installation import Installation, eventually
 from modelkeep.client import Client, ModelkeepError
-
-EMAIL, PASSWORD = "ada@example.org", "correct horse battery"
-HOSTILE = "<img src=x onerror=alert(1)> \u202e {{7*7}} 🦄"
-FACES = {
-    "desktop": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"},
-    "desktop-dark": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "dark"},
-    "phone": {"viewport": {"width": 375, "height": 667}, "color_scheme": "light"},
-    "phone-dark": {"viewport": {"width": 375, "height": 667}, "color_scheme": "dark"},
-}
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """An installation with an administrator who can log in, and two models: one that is ready, and one that was refused."""
     folder = tmp_path_factory.mktemp("place")
-    installation = Installation(folder / "data").start()
-    try:
-        token = installation.wait().data / "setup-token"
-        eventually(token.exists, "a setup token")
-        with Client(installation.url) as stranger:
-            installation.key = str(stranger.setup(token.read_text().strip(), email=EMAIL, password=PASSWORD).secret)
+    with inhabited(folder / "data") as installation:
         with installation.client() as client:
             good, bad = folder / "scores.onnx", folder / "bad.onnx"
             good.write_bytes(artifacts.onnx_scores())
@@ -42,31 +29,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
             with pytest.raises(ModelkeepError):
                 client.push(bad, "churn", format="onnx")
         yield installation
-    finally:
-        installation.stop()
-
-
-@pytest.fixture
-def shots(request: pytest.FixtureRequest) -> Path:
-    """Where pictures of pages are kept."""
-    folder = Path(request.config.rootpath, ".cache/screenshots")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def log_in(page: Page, to: str = "/") -> None:
-    page.goto(to)
-    page.get_by_label("E-mail").fill(EMAIL)
-    page.locator("input[name=password]").fill(PASSWORD)
-    page.get_by_role("button", name="Log in").click()
-
-
-def is_well(seen: Seen) -> None:
-    """Nothing is wrong with what is shown: for the browser, a reader with a disability, and who watches the network."""
-    assert seen.faults() == []
-    assert (seen.complaints, seen.elsewhere) == ([], [])
-    wide = seen.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    assert wide == 0, "the page itself does not scroll sideways"
 
 
 def test_an_administrator_sets_up_gets_a_key_once_and_finds_an_empty_page_that_helps(
@@ -199,3 +161,36 @@ def test_a_model_that_there_is_not_is_said(chromium: Browser, place: Installatio
         expect(seen.page.get_by_role("alert")).to_contain_text("There is no")
         seen.page.goto("/models/churn/versions/x")
         expect(seen.page.get_by_role("heading", level=1)).to_have_text("There is no such page")
+
+
+def test_who_works_by_keyboard_goes_to_a_model_by_its_name(chromium: Browser, place: Installation, shots: Path):
+    with opened(chromium, place.url) as seen:
+        page = seen.page
+        log_in(page)
+        expect(page.get_by_role("link", name="churn")).to_be_visible()
+        page.keyboard.press("Control+k")
+        expect(page.get_by_placeholder("Go to a page or a model")).to_be_focused()
+        page.keyboard.type("chu")
+        expect(page.get_by_role("button", name="churn")).to_be_visible()
+        is_well(seen)
+        page.screenshot(path=shots / "palette.png")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", level=1)).to_have_text("churn")
+        expect(page).to_have_title("churn · Modelkeep")
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.querySelector('main').contains(document.activeElement)"), "and goes on in it"
+
+
+def test_who_looks_for_a_model_by_a_part_of_its_name_finds_it_and_the_address_says_so(chromium: Browser, place: Installation):
+    with opened(chromium, place.url) as seen:
+        page = seen.page
+        log_in(page)
+        page.get_by_label("Search by name").fill("URN")
+        expect(page).to_have_url(re.compile(r"\?search=URN$"))
+        expect(page.get_by_role("link", name="churn")).to_be_visible()
+        page.get_by_label("Search by name").fill("%")
+        expect(page.get_by_text("No model is called so")).to_be_visible()
+        is_well(seen)
+        page.reload()
+        expect(page.get_by_label("Search by name")).to_have_value("%")
+        expect(page.get_by_text("No model is called so")).to_be_visible()

@@ -15,9 +15,13 @@ from modelkeep.client.server import Server, model_path, version_path
 from modelkeep.client.steps import Ask, Save, Steps, Work
 
 
-def models(server: Server, *, archived: bool = False, trashed: bool = False) -> Steps[list[Model]]:
-    """Return the models, by name; with `archived`, those put away, too; with `trashed`, those in the trash instead."""
+def models(server: Server, *, archived: bool = False, trashed: bool = False, search: str = "") -> Steps[list[Model]]:
+    """Return the models, by name; with `archived`, those put away, too; with `trashed`, those in the trash instead.
+
+    `search`: those alone whose names have it in them; upper and lower case are alike.
+    """
     query: dict[str, Any] = {"archived": str(archived).lower()} | ({"trashed": "true"} if trashed else {})
+    query |= {"search": search} if search else {}
     return Listing((yield from server.items("/models", Model.read, **query)))
 
 

@@ -1,6 +1,7 @@
 """Models and versions, over each kind of database."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -44,6 +45,22 @@ async def test_models_are_listed_by_name_in_pages(control: ControlPlane):
     assert [model.name for model in await control.models.models(ADMIN, limit=2)] == ["a", "c"]
     assert [model.name for model in await control.models.models(ADMIN, limit=2, after="c")] == ["d"]
     assert [model.name for model in await control.models.models(ADMIN, limit=9, archived=True)] == ["a", "b", "c", "d"]
+
+
+async def test_models_are_searched_by_any_part_of_their_names(control: ControlPlane):
+    for name in ("churn", "churn-eu", "a_b", "a.b", "spam.churn"):
+        await control.models.create(ADMIN, name)
+    await control.lifecycle.archive(ADMIN, "churn-eu")
+
+    async def found(search: str, **more: Any) -> list[str]:
+        return [model.name for model in await control.models.models(ADMIN, limit=9, search=search, **more)]
+
+    assert await found("CHURN") == ["churn", "spam.churn"]
+    assert await found("churn", archived=True) == ["churn", "churn-eu", "spam.churn"]
+    assert await found("churn", after="churn") == ["spam.churn"]
+    assert await found("a_b") == ["a_b"], "no sign in it means any other"
+    assert [await found(nothing) for nothing in ("%", "a%b", "\\", "x", "churn ", "🦄")] == [[]] * 6
+    assert len(await found("")) == 4
 
 
 async def test_whoever_may_only_read_changes_nothing(control: ControlPlane):

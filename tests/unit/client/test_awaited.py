@@ -50,7 +50,9 @@ def test_both_are_made_with_the_same_words():
 
 def test_a_method_says_its_result_and_hides_its_steps():
     said = str(inspect.signature(Client("http://127.0.0.1:1").models))
-    assert said == "(*, archived: bool = False, trashed: bool = False) -> list[modelkeep.client.results.Model]"
+    assert (
+        said == "(*, archived: bool = False, trashed: bool = False, search: str = '') -> list[modelkeep.client.results.Model]"
+    )
 
 
 async def test_a_walk_awaited(awaited, standin, file, tmp_path):

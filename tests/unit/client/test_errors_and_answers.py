@@ -109,6 +109,7 @@ def test_models_and_versions_are_read_described_put_away_and_taken_back(client, 
     assert client.archive("churn").archived_at
     assert client.models() == []
     assert [model.name for model in client.models(archived=True)] == ["churn"]
+    assert [[model.name for model in client.models(archived=True, search=part)] for part in ("URN", "%")] == [["churn"], []]
     assert client.restore("churn").archived_at is None
 
 

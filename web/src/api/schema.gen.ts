@@ -15468,6 +15468,8 @@ export interface operations {
                 archived?: boolean;
                 /** @description Those in the trash instead. */
                 trashed?: boolean;
+                /** @description Those alone whose names have this in them; upper and lower case are alike. */
+                search?: string;
             };
             header?: {
                 /**

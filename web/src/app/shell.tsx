@@ -1,15 +1,13 @@
 import { Anchor, AppShell, Burger, Button, Container, Group, NavLink, SegmentedControl, Stack, Text, useMantineColorScheme } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
 import { useQuery } from "@tanstack/react-query";
-import { Link, type LinkProps, useNavigate } from "@tanstack/react-router";
-import type { ReactNode } from "react";
+import { Link, useNavigate, useRouterState } from "@tanstack/react-router";
+import { type ReactNode, useEffect, useRef } from "react";
 
+import { PAGES } from "@/app/pages";
+import { Palette, ToPalette } from "@/app/palette";
 import { logOut, me } from "@/features/session/queries";
 
-/** Where one can go from everywhere. */
-const PAGES = [
-  { to: "/models", label: "Models" },
-] as const satisfies readonly { to: LinkProps["to"]; label: string }[];
 const SCHEMES = [
   { value: "light", label: "Light" },
   { value: "dark", label: "Dark" },
@@ -21,6 +19,7 @@ export function Shell({ children }: { children: ReactNode }) {
   const caller = useQuery({ ...me(), enabled: false }); // pages ask; this shows what they have learned
   const [open, { toggle, close }] = useDisclosure(false);
   const inside = caller.data !== undefined;
+  const main = useFocusOnPages();
   return (
     <AppShell
       header={{ height: 56 }}
@@ -35,7 +34,10 @@ export function Shell({ children }: { children: ReactNode }) {
               Modelkeep
             </Anchor>
           </Group>
-          <Scheme />
+          <Group wrap="nowrap">
+            {inside ? <ToPalette /> : null}
+            <Scheme />
+          </Group>
         </Group>
       </AppShell.Header>
       {inside ? (
@@ -56,13 +58,28 @@ export function Shell({ children }: { children: ReactNode }) {
           </Stack>
         </AppShell.Navbar>
       ) : null}
-      <AppShell.Main>
+      {inside ? <Palette /> : null}
+      <AppShell.Main ref={main} tabIndex={-1} style={{ outline: "none" }}>
         <Container size="lg" px={0}>
           {children}
         </Container>
       </AppShell.Main>
     </AppShell>
   );
+}
+
+/** Whoever goes to another page by keyboard goes on in it, and not in the list of pages: what is typed next, or heard, is its content. */
+function useFocusOnPages() {
+  const main = useRef<HTMLElement>(null);
+  const page = useRouterState({ select: (state) => state.resolvedLocation?.pathname });
+  const before = useRef(page);
+  useEffect(() => {
+    if (before.current !== undefined && before.current !== page && !main.current?.contains(document.activeElement)) {
+      main.current?.focus({ preventScroll: true });
+    }
+    before.current = page;
+  }, [page]);
+  return main;
 }
 
 function Person({ name }: { name: string }) {

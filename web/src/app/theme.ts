@@ -1,4 +1,4 @@
-import { createTheme, type CSSVariablesResolver, type MantineTheme } from "@mantine/core";
+import { createTheme, Modal, type CSSVariablesResolver, type MantineTheme } from "@mantine/core";
 
 const TINTED = ["gray", "red", "green", "yellow", "blue"] as const;
 
@@ -11,6 +11,12 @@ export const theme = createTheme({
   respectReducedMotion: true,
   fontFamily: "system-ui, sans-serif",
   fontFamilyMonospace: "ui-monospace, monospace",
+  components: {
+    Modal: Modal.extend({
+      // its header is none of the page's: only one is where the page itself is named
+      defaultProps: { centered: true, closeButtonProps: { "aria-label": "Close" }, attributes: { header: { role: "presentation" } } },
+    }),
+  },
 });
 
 /** Words stand out from what is behind them by 4.5 to 1, which Mantine's own shades do not (WCAG 2.2, 1.4.3). */

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 
-import { ago, bytes, milliseconds, shape } from "@/lib/values";
+import { ago, bytes, milliseconds, number, shape } from "@/lib/values";
 
 test.each([
   [0, "0 B"],
@@ -35,3 +35,11 @@ test("a shape names what is free", () => {
   expect(shape([-1, 3, 224])).toBe("n × 3 × 224");
   expect(shape([])).toBe("one value");
 });
+
+test.each([
+  [0, "0"],
+  [0.000123456, "0.0001235"],
+  [5.70378, "5.704"],
+  [-12_345_678, "-12,350,000"],
+  [5.704e12, "5.704E12"],
+])("%d has the digits that tell something", (value, said) => expect(number(value)).toBe(said));

@@ -31,6 +31,11 @@ export function milliseconds(value: number): string {
   return `${value.toPrecision(value >= 100 ? 3 : 2)} ms`;
 }
 
+/** Return a number of any size, with the digits that tell something. */
+export function number(value: number): string {
+  return value.toLocaleString(undefined, { maximumSignificantDigits: 4, notation: Math.abs(value) >= 1e9 ? "scientific" : "standard" });
+}
+
 /** Return how long ago something was, within a week; its date where that is longer ago. */
 export function ago(said: string, now: number = Date.now()): string {
   let value = (Date.parse(said) - now) / 1000;

@@ -22,7 +22,7 @@ interface Confirmed {
 /** Asked before something is done that people would not want to have done by mistake: it says what will happen. */
 export function Confirm({ opened, close, title, action, danger, busy, error, run, children }: Confirmed) {
   return (
-    <Modal opened={opened} onClose={close} title={title} closeButtonProps={{ "aria-label": "Close" }} centered>
+    <Modal opened={opened} onClose={close} title={title}>
       <Stack>
         {children}
         {error === null ? null : <Failure error={error} />}

@@ -62,10 +62,20 @@ export function Waiting({ rows }: { rows: number }) {
   );
 }
 
-/** A page's heading, with what can be done there beside it. */
-export function Heading({ title, about, children }: { title: ReactNode; about?: ReactNode; children?: ReactNode }) {
+interface Headed {
+  title: ReactNode;
+  /** What the browser calls the page, where the title is no plain text. */
+  name?: string;
+  about?: ReactNode;
+  /** What can be done there. */
+  children?: ReactNode;
+}
+
+/** A page's heading, which names it for the browser, too. */
+export function Heading({ title, name = typeof title === "string" ? title : undefined, about, children }: Headed) {
   return (
     <Stack gap={4} mb="md">
+      <title>{name === undefined ? "Modelkeep" : `${name} · Modelkeep`}</title>
       <Title order={1} style={{ overflowWrap: "anywhere" }}>
         {title}
       </Title>

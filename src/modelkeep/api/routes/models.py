@@ -46,9 +46,14 @@ async def list_models(
     cursor: Cursor = None,
     archived: Annotated[bool, Query(description="Archived models too.")] = False,
     trashed: Trashed = False,
+    search: Annotated[
+        str, Query(max_length=100, description="Those alone whose names have this in them; upper and lower case are alike.")
+    ] = "",
 ) -> Page[ModelAnswer]:
     """List models by name."""
-    found = await behind.models.models(actor, limit=limit + 1, after=read_cursor(cursor), archived=archived, trashed=trashed)
+    found = await behind.models.models(
+        actor, limit=limit + 1, after=read_cursor(cursor), archived=archived, trashed=trashed, search=search
+    )
     page, next_cursor = split(found, limit, lambda model: model.name)
     return Page(items=[ModelAnswer.model_validate(model) for model in page], next_cursor=next_cursor)
 

@@ -41,6 +41,7 @@ def models(
     *,
     archived: Annotated[bool, typer.Option("--archived", metavar="", help="Show those that were put away.")] = False,
     trashed: Trashed = False,
+    search: Annotated[str, typer.Option("--search", metavar="TEXT", help="Show those whose names have this in them.")] = "",
     url: Url = DEFAULT_URL,
     key: ApiKey = "",
     as_json: AsJson = False,
@@ -52,11 +53,11 @@ def models(
             model = client.model(name)
             screen.result(model.raw, lambda: _show_model(screen, model))
             return
-        found = client.models(archived=archived, trashed=trashed)
+        found = client.models(archived=archived, trashed=trashed, search=search)
     rows: list[list[Cell]] = [
         [one.name, one.serving_version, one.latest_version, when(one.created_at), one.description] for one in found
     ]
-    empty = "No models yet. `modelkeep push FILE --name NAME` makes one."
+    empty = "No model is called so." if search else "No models yet. `modelkeep push FILE --name NAME` makes one."
     columns = ("name", "serving", "latest", "created", "description")
     screen.result([one.raw for one in found], lambda: screen.table(columns, rows, empty=empty))
 

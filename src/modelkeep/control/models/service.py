@@ -74,12 +74,24 @@ class Models:
             return await found_model(tx, actor, name)
 
     async def models(
-        self, actor: Actor, *, limit: int, after: str | None = None, archived: bool = False, trashed: bool = False
+        self,
+        actor: Actor,
+        *,
+        limit: int,
+        after: str | None = None,
+        archived: bool = False,
+        trashed: bool = False,
+        search: str = "",
     ) -> list[Model]:
-        """List the models that the actor may see, by name; `archived` ones too, or not; or those in the trash (`trashed`)."""
+        """List the models that the actor may see, by name; `archived` ones too, or not; or those in the trash (`trashed`).
+
+        `search`: those alone whose names have it in them; upper and lower case are alike.
+        """
         reached = reach(actor.standing)
         async with self._db.read() as tx:
-            found = await store.page_of_models(tx, reached, limit=limit, after=after, archived=archived, trashed=trashed)
+            found = await store.page_of_models(
+                tx, reached, limit=limit, after=after, archived=archived, trashed=trashed, search=search
+            )
             return await with_aliases(tx, found)
 
     async def place(self, actor: Actor, name: str) -> Place:

@@ -60,11 +60,11 @@ async def model_by_id(tx: Transaction, model_id: str, *, for_update: bool = Fals
 
 
 async def page_of_models(
-    tx: Transaction, reached: Reach, *, limit: int, after: str | None, archived: bool, trashed: bool = False
+    tx: Transaction, reached: Reach, *, limit: int, after: str | None, archived: bool, trashed: bool = False, search: str = ""
 ) -> list[Model]:
     """Return models that are reached, in the order of their names, from after `after`; `archived` ones too, or not.
 
-    `trashed`: those in the trash instead.
+    `trashed`: those in the trash instead. `search`: those alone whose names have it in them.
     """
     by_name = sa.select(models).where(_in(reached)).order_by(models.c.name).limit(limit)
     if after is not None:
@@ -72,6 +72,8 @@ async def page_of_models(
     by_name = by_name.where(_in_trash(models) if trashed else models.c.trashed_at.is_(None))
     if not archived and not trashed:
         by_name = by_name.where(models.c.archived_at.is_(None))
+    if search:
+        by_name = by_name.where(models.c.name.contains(search.lower(), autoescape=True))
     return [_model(row) for row in await tx.all(by_name)]
 
 

@@ -1,5 +1,5 @@
 import { Anchor, Button, Group, SegmentedControl, Stack, Text } from "@mantine/core";
-import { useInfiniteQuery } from "@tanstack/react-query";
+import { keepPreviousData, useInfiniteQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 
 import { Command } from "@/features/models/command";
@@ -7,15 +7,22 @@ import { type Model, models, type Shelf } from "@/features/models/queries";
 import { Life } from "@/features/models/states";
 import { DropAround, DropPlace } from "@/ui/drop";
 import { Empty, Heading, PagesOf } from "@/ui/pages";
+import { Search } from "@/ui/search";
 import { type Column, Listing } from "@/ui/table";
 import { Section } from "@/ui/section";
 import { When } from "@/ui/when";
 
 const SHELVES = [
   { value: "active", label: "In use" },
-  { value: "archived", label: "Archived" },
+  { value: "archived", label: "Archived too" },
   { value: "trashed", label: "Trash" },
 ] as const;
+
+/** What of the models is wanted. */
+export interface Wanted {
+  shelf: Shelf;
+  search: string;
+}
 
 const COLUMNS: readonly Column<Model>[] = [
   { title: "Name", cell: (one) => <Name of={one} /> },
@@ -32,17 +39,30 @@ const COLUMNS: readonly Column<Model>[] = [
 ];
 
 /** All models that one may see, of one shelf. */
-export function Models({ shelf, onShelf, onFile }: { shelf: Shelf; onShelf: (shelf: Shelf) => void; onFile: (file: File) => void }) {
-  const list = useInfiniteQuery(models(shelf));
+export function Models({ shelf, search, onWanted, onFile }: Wanted & { onWanted: (wanted: Wanted) => void; onFile: (file: File) => void }) {
+  const list = useInfiniteQuery({ ...models(shelf, search), placeholderData: keepPreviousData });
   return (
     <DropAround onFile={onFile}>
       <Heading title="Models">
-        <Group justify="space-between">
-          <SegmentedControl aria-label="Which models" data={[...SHELVES]} value={shelf} onChange={onShelf} />
-          <Button renderRoot={(props) => <Link to="/push" {...props} />}>Push a model</Button>
+        <Group>
+          <Search label="Search by name" value={search} onSearch={(said) => onWanted({ shelf, search: said })} />
+          <SegmentedControl
+            aria-label="Which models"
+            data={[...SHELVES]}
+            value={shelf}
+            onChange={(said) => onWanted({ shelf: said, search })}
+          />
+          <Button ml="auto" renderRoot={(props) => <Link to="/push" {...props} />}>
+            Push a model
+          </Button>
         </Group>
       </Heading>
-      <PagesOf list={list} empty={<Nothing shelf={shelf} onFile={onFile} />}>
+      <PagesOf
+        list={list}
+        empty={
+          search === "" ? <Nothing shelf={shelf} onFile={onFile} /> : <Empty title="No model is called so">Names are searched, and nothing else.</Empty>
+        }
+      >
         {(items) => (
           <Listing label="Models" least={560} items={items} keyOf={(one) => one.id} columns={COLUMNS} />
         )}
@@ -68,10 +88,10 @@ function Name({ of }: { of: Model }) {
 }
 
 function Nothing({ shelf, onFile }: { shelf: Shelf; onFile: (file: File) => void }) {
-  if (shelf !== "active") {
+  if (shelf === "trashed") {
     return (
-      <Empty title={shelf === "archived" ? "Nothing is archived" : "The trash is empty"}>
-        <Text size="sm">What is {shelf} answers no more, and can be restored.</Text>
+      <Empty title="The trash is empty">
+        <Text size="sm">What lies here answers no more, and can be restored until it is purged.</Text>
       </Empty>
     );
   }

@@ -24,6 +24,7 @@ export function OneModel({ name }: { name: string }) {
   return (
     <>
       <Heading
+        name={one.name}
         title={
           <>
             {one.name} <Life of={one.life} />

@@ -7,17 +7,19 @@ export type Version = Schema<"Version">;
 export type Tensor = Schema<"Tensor">;
 
 const A_PAGE = 50;
-/** Which models are listed. */
+/** Which models are listed: those in use, with those put away too, or those in the trash. */
 export type Shelf = "active" | "archived" | "trashed";
 
-/** Models, page by page. */
-export const models = (shelf: Shelf) =>
+/** Models, page by page; those alone whose names have `search` in them. */
+export const models = (shelf: Shelf, search = "") =>
   infiniteQueryOptions({
-    queryKey: ["models", "list", shelf],
+    queryKey: ["models", "list", shelf, search],
     queryFn: ({ pageParam, signal }) =>
       said(
         server.GET("/api/v1/models", {
-          params: { query: { limit: A_PAGE, cursor: pageParam, archived: shelf === "archived", trashed: shelf === "trashed" } },
+          params: {
+            query: { limit: A_PAGE, cursor: pageParam, archived: shelf === "archived", trashed: shelf === "trashed", search },
+          },
           signal,
         }),
       ),

@@ -34,6 +34,7 @@ export function OneVersion({ name, number, tab, onTab }: { name: string; number:
   return (
     <Stack gap="lg">
       <Heading
+        name={`${name} version ${number}`}
         title={
           <>
             <Anchor inherit underline="always" renderRoot={(props) => <Link to="/models/$name" params={{ name }} {...props} />}>
