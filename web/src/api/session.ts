@@ -80,6 +80,17 @@ export class Session {
     return answer;
   };
 
+  /** Return the word that shows that a page of ours changes something, for what cannot be sent as a request of `send`. */
+  async word(): Promise<string> {
+    if (this.standing === "stale") {
+      await this.renewed();
+    }
+    if (this.csrf === "") {
+      await this.learned();
+    }
+    return this.csrf;
+  }
+
   private async once(request: Request): Promise<Response> {
     if (SAFE.has(request.method)) {
       return this.transport(request);

@@ -1,12 +1,15 @@
-import { Anchor, Code, Group, SegmentedControl, Text } from "@mantine/core";
+import { Anchor, Button, Group, SegmentedControl, Stack, Text } from "@mantine/core";
 import { keepPreviousData, useInfiniteQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 
+import { Command } from "@/features/models/command";
 import { type Model, models, type Shelf } from "@/features/models/queries";
 import { Life } from "@/features/models/states";
+import { DropAround, DropPlace } from "@/ui/drop";
 import { Empty, Heading, PagesOf } from "@/ui/pages";
 import { Search } from "@/ui/search";
 import { type Column, Listing } from "@/ui/table";
+import { Section } from "@/ui/section";
 import { When } from "@/ui/when";
 
 const SHELVES = [
@@ -36,10 +39,10 @@ const COLUMNS: readonly Column<Model>[] = [
 ];
 
 /** All models that one may see, of one shelf. */
-export function Models({ shelf, search, onWanted }: Wanted & { onWanted: (wanted: Wanted) => void }) {
+export function Models({ shelf, search, onWanted, onFile }: Wanted & { onWanted: (wanted: Wanted) => void; onFile: (file: File) => void }) {
   const list = useInfiniteQuery({ ...models(shelf, search), placeholderData: keepPreviousData });
   return (
-    <>
+    <DropAround onFile={onFile}>
       <Heading title="Models">
         <Group>
           <Search label="Search by name" value={search} onSearch={(said) => onWanted({ shelf, search: said })} />
@@ -49,14 +52,22 @@ export function Models({ shelf, search, onWanted }: Wanted & { onWanted: (wanted
             value={shelf}
             onChange={(said) => onWanted({ shelf: said, search })}
           />
+          <Button ml="auto" renderRoot={(props) => <Link to="/push" {...props} />}>
+            Push a model
+          </Button>
         </Group>
       </Heading>
-      <PagesOf list={list} empty={search === "" ? <Nothing shelf={shelf} /> : <Empty title="No model is called so">Names are searched, and nothing else.</Empty>}>
+      <PagesOf
+        list={list}
+        empty={
+          search === "" ? <Nothing shelf={shelf} onFile={onFile} /> : <Empty title="No model is called so">Names are searched, and nothing else.</Empty>
+        }
+      >
         {(items) => (
           <Listing label="Models" least={560} items={items} keyOf={(one) => one.id} columns={COLUMNS} />
         )}
       </PagesOf>
-    </>
+    </DropAround>
   );
 }
 
@@ -76,7 +87,7 @@ function Name({ of }: { of: Model }) {
   );
 }
 
-function Nothing({ shelf }: { shelf: Shelf }) {
+function Nothing({ shelf, onFile }: { shelf: Shelf; onFile: (file: File) => void }) {
   if (shelf === "trashed") {
     return (
       <Empty title="The trash is empty">
@@ -85,10 +96,18 @@ function Nothing({ shelf }: { shelf: Shelf }) {
     );
   }
   return (
-    <Empty title="There is no model yet">
-      <Text size="sm">Log in at the terminal, and push one in any format that Modelkeep knows:</Text>
-      <Code block>{`modelkeep login --url ${window.location.origin}\nmodelkeep push churn.joblib --name churn --promote`}</Code>
-      <Text size="sm">It is validated, gets a documented API, and appears here.</Text>
-    </Empty>
+    <Stack gap="lg">
+      <DropPlace action="Choose a file" onFile={onFile}>
+        <Text fw={600} size="lg">
+          There is no model yet
+        </Text>
+        <Text size="sm" ta="center" maw={480}>
+          Push one in any format that Modelkeep knows. It is validated, gets a documented API, and appears here.
+        </Text>
+      </DropPlace>
+      <Section title="Or from a terminal">
+        <Command name="churn" file="churn.joblib" />
+      </Section>
+    </Stack>
   );
 }

@@ -1,4 +1,4 @@
-import { Anchor, Group, Text } from "@mantine/core";
+import { Anchor, Button, Group, Text } from "@mantine/core";
 import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 
@@ -31,12 +31,23 @@ export function OneModel({ name }: { name: string }) {
           </>
         }
         about={one.description}
-      />
+      >
+        <Group mt="xs">
+          <Button size="xs" renderRoot={(props) => <Link to="/push" search={{ name }} {...props} />}>
+            Push a version
+          </Button>
+          {(one.latest_version ?? 0) > 1 ? (
+            <Button size="xs" variant="default" renderRoot={(props) => <Link to="/models/$name/compare" params={{ name }} {...props} />}>
+              Compare versions
+            </Button>
+          ) : null}
+        </Group>
+      </Heading>
       <PagesOf
         list={list}
         empty={
           <Empty title="This model has no version yet">
-            <Text size="sm">Push one with the command modelkeep push.</Text>
+            <Text size="sm">What is pushed under its name appears here.</Text>
           </Empty>
         }
       >

@@ -1,6 +1,7 @@
 import { createFileRoute, notFound } from "@tanstack/react-router";
 
-import { version } from "@/features/models/queries";
+import { model, version } from "@/features/models/queries";
+import { type Tab, TABS } from "@/features/models/tabs";
 import { OneVersion } from "@/features/models/version";
 
 export const Route = createFileRoute("/_in/models/$name/versions/$number")({
@@ -8,12 +9,19 @@ export const Route = createFileRoute("/_in/models/$name/versions/$number")({
     parse: ({ name, number }) => ({ name, number: counted(number) }),
     stringify: ({ name, number }) => ({ name, number: String(number) }),
   },
-  loader: ({ context, params: { name, number } }) => context.queries.prefetchQuery(version(name, number)),
+  validateSearch: (said: Record<string, unknown>): { tab?: Tab | undefined } => ({
+    tab: TABS.find((known) => known !== "overview" && known === said["tab"]),
+  }),
+  loader: ({ context: { queries }, params: { name, number } }) =>
+    Promise.all([queries.prefetchQuery(version(name, number)), queries.prefetchQuery(model(name))]),
   component: Page,
 });
 
 function Page() {
-  return <OneVersion {...Route.useParams()} />;
+  const { tab = "overview" } = Route.useSearch();
+  const navigate = Route.useNavigate();
+  const onTab = (next: Tab) => void navigate({ search: { tab: next === "overview" ? undefined : next }, replace: true });
+  return <OneVersion {...Route.useParams()} tab={tab} onTab={onTab} />;
 }
 
 function counted(said: string): number {

@@ -1,6 +1,7 @@
 import { createFileRoute } from "@tanstack/react-router";
 
 import { Models, type Wanted } from "@/features/models/list";
+import { hand } from "@/features/models/pushing";
 import { models, type Shelf } from "@/features/models/queries";
 
 const MOST = 100;
@@ -22,7 +23,13 @@ function Page() {
     ...(shelf === "active" ? {} : { shelf }),
     ...(search === "" ? {} : { search }),
   });
-  return <Models {...wanted(Route.useSearch())} onWanted={(next) => void navigate({ search: to(next), replace: true })} />;
+  const onFile = (file: File) => {
+    hand.file = file;
+    void navigate({ to: "/push" });
+  };
+  return (
+    <Models {...wanted(Route.useSearch())} onWanted={(next) => void navigate({ search: to(next), replace: true })} onFile={onFile} />
+  );
 }
 
 /** What the address leaves out is as usual. */
