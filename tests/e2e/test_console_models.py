@@ -96,7 +96,8 @@ def test_who_has_set_up_pushes_a_model_by_a_file_and_sees_it_become_ready(
         expect(page).to_have_url(f"{place.url}/models/churn/versions/1")
         expect(page.get_by_role("status")).to_have_text("Ready, and answers predictions")
         for step in ("Stored", "Load", "Sample", "Answers", "Speed", "Memory", "Compiled"):
-            expect(page.get_by_role("listitem").filter(has_text=step).first).not_to_have_text(step)  # each says more than its name
+            told = page.get_by_role("listitem").filter(has_text=re.compile(rf"{step}.+"))  # more than its name
+            expect(told.first).to_be_visible()
         is_well(seen)
         assert any(url.endswith("/versions/1/events") for url in seen.requests), "it was watched, not asked for again and again"
 
@@ -157,7 +158,7 @@ def test_a_file_that_is_no_model_is_taken_and_refused_with_advice(chromium: Brow
         is_well(seen)
 
 
-def test_the_command_that_is_shown_pushes_with_a_key_that_was_made_for_it(chromium: Browser, place: Installation, tmp_path: Path):
+def test_the_command_that_is_shown_pushes_with_a_key_of_its_own(chromium: Browser, place: Installation, tmp_path: Path):
     (tmp_path / "churn.joblib").write_bytes(artifacts.onnx_scores(factor=3.0))
     with opened(chromium, place.url) as seen:
         page = seen.page
@@ -172,7 +173,7 @@ def test_the_command_that_is_shown_pushes_with_a_key_that_was_made_for_it(chromi
         assert client.me().user.email == EMAIL
     given = plain.replace("churn.joblib", "shell.onnx")
     (tmp_path / "churn.joblib").rename(tmp_path / "shell.onnx")
-    subprocess.run(["/bin/sh", "-c", given], cwd=tmp_path, check=True, capture_output=True, timeout=60)  # noqa: S603 - the command itself is what is tried
+    subprocess.run(["/bin/sh", "-c", given], cwd=tmp_path, check=True, capture_output=True, timeout=60)
     with place.client() as client:
         assert client.wait_ready("shell", 1).state == "ready"
 
@@ -186,8 +187,12 @@ def test_a_version_is_read_part_by_part_and_compared_with_another(
         log_in(page, "/models/churn/versions/1")
         expect(page.get_by_role("heading", name="Takes")).to_be_visible()
         is_well(seen)
-        page.screenshot(path=shots / f"version-{face}.png", full_page=True)
-        for tab, sees in (("Lineage", "It stands alone"), ("Files", "Churn v1.onnx"), ("Changes", "Nothing has happened to it since")):
+        page.screenshot(path=shots / f"version-overview-{face}.png", full_page=True)
+        for tab, sees in (
+            ("Lineage", "It stands alone"),
+            ("Files", "Churn v1.onnx"),
+            ("Changes", "Nothing has happened"),
+        ):
             page.get_by_role("tab", name=tab).click()
             expect(page.get_by_role("tabpanel")).to_contain_text(sees)
             expect(page).to_have_url(f"{place.url}/models/churn/versions/1?tab={tab.lower()}")
