@@ -194,3 +194,12 @@ def test_who_looks_for_a_model_by_a_part_of_its_name_finds_it_and_the_address_sa
         page.reload()
         expect(page.get_by_label("Search by name")).to_have_value("%")
         expect(page.get_by_text("No model is called so")).to_be_visible()
+
+
+def test_what_an_address_says_beside_the_point_is_no_question_to_the_server(chromium: Browser, place: Installation):
+    with opened(chromium, place.url) as seen:
+        seen.page.goto("/?sign_on_error=access_denied")
+        expect(seen.page.get_by_role("alert")).to_contain_text("access_denied")
+        log_in(seen.page, "/models?shelf=lost&search=churn&other=1")
+        expect(seen.page.get_by_role("link", name="churn")).to_be_visible()
+        is_well(seen)

@@ -4,6 +4,7 @@ import type { LinkProps } from "@tanstack/react-router";
 export const PAGES = [
   { to: "/models", label: "Models" },
   { to: "/deployments", label: "Deployments" },
+  { to: "/predictions", label: "Predictions" },
   { to: "/alerts", label: "Alerts" },
   { to: "/approvals", label: "Approvals" },
 ] as const satisfies readonly { to: LinkProps["to"]; label: string }[];
