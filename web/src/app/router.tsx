@@ -21,7 +21,6 @@ export const queries = new QueryClient({
 export const router = createRouter({
   routeTree,
   context: { queries },
-  search: { strict: true }, // what no page has read is for none
   defaultPreload: "intent",
   defaultPreloadStaleTime: 0, // how old an answer may be is for queries to say
   defaultErrorComponent: ({ error, reset }) => <Failure error={error as Error} again={reset} />,

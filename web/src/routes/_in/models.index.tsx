@@ -33,6 +33,6 @@ function Page() {
 }
 
 /** What the address leaves out is as usual. */
-function wanted({ shelf = "active", search = "" }: Partial<Wanted>): Wanted {
-  return { shelf, search };
+function wanted({ shelf, search = "" }: Partial<Wanted>): Wanted {
+  return { shelf: shelf !== undefined && SHELVES.includes(shelf) ? shelf : "active", search: String(search).slice(0, MOST) };
 }
