@@ -59,7 +59,7 @@ async def test_models_are_searched_by_any_part_of_their_names(control: ControlPl
     assert await found("churn", archived=True) == ["churn", "churn-eu", "spam.churn"]
     assert await found("churn", after="churn") == ["spam.churn"]
     assert await found("a_b") == ["a_b"], "no sign in it means any other"
-    assert [await found(nothing) for nothing in ("%", "a%b", "\\", "x", "churn ", "🦄")] == [[]] * 6
+    assert [await found(nothing) for nothing in ("\x00", "%", "a%b", "\\", "x", "churn ", "🦄")] == [[]] * 7
     assert len(await found("")) == 4
 
 

@@ -11,7 +11,7 @@ import msgspec
 from modelkeep.contracts.access import Place, Scope, reach, sees
 from modelkeep.contracts.actor import SYSTEM, Actor
 from modelkeep.contracts.ids import new_id
-from modelkeep.contracts.names import check_name
+from modelkeep.contracts.names import check_name, in_names
 from modelkeep.contracts.rejections import Rejection
 from modelkeep.contracts.signature import Signature
 from modelkeep.control.access.errors import WorkspaceInUse
@@ -87,10 +87,13 @@ class Models:
 
         `search`: those alone whose names have it in them; upper and lower case are alike.
         """
+        part = search.lower()
+        if not in_names(part):
+            return []
         reached = reach(actor.standing)
         async with self._db.read() as tx:
             found = await store.page_of_models(
-                tx, reached, limit=limit, after=after, archived=archived, trashed=trashed, search=search
+                tx, reached, limit=limit, after=after, archived=archived, trashed=trashed, search=part
             )
             return await with_aliases(tx, found)
 

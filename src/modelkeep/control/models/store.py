@@ -73,7 +73,7 @@ async def page_of_models(
     if not archived and not trashed:
         by_name = by_name.where(models.c.archived_at.is_(None))
     if search:
-        by_name = by_name.where(models.c.name.contains(search.lower(), autoescape=True))
+        by_name = by_name.where(models.c.name.contains(search, autoescape=True))
     return [_model(row) for row in await tx.all(by_name)]
 
 
